@@ -1,0 +1,50 @@
+"""The command line: one module per command, which reads arguments, calls a job and prints what it gives back.
+
+Nothing heavy is imported before a command runs: ``facecnn --help`` costs what Typer costs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from facecnn import __version__
+from facecnn.cli import config, cross_validate, data, evaluate, inspect, predict, train
+
+app = typer.Typer(
+    name="facecnn",
+    help="Train a small convolutional network to tell people's faces apart, and ask it who is in a photo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("cross-validate")(cross_validate.cross_validate)
+app.command("inspect")(inspect.inspect)
+app.add_typer(data.app, name="data")
+app.add_typer(config.app, name="config")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"facecnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,136 @@
+"""What all commands share: their options, how errors end them, where text goes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import FacecnnError, UsageError
+
+if TYPE_CHECKING:
+    from facecnn.config import Loaded
+
+DEFAULT_CONFIG = "default"
+
+
+class Format(StrEnum):
+    """Formats of results."""
+
+    text = "text"
+    json = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, seed, deep, smoke.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or reference.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Processor threads; all there are unless said.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", help="A run's folder or a .safetensors file; the newest run unless said."),
+]
+OutOption = Annotated[Path, typer.Option(help="The folder that runs are made in.")]
+
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
+_VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="A line an epoch, even on a terminal.")]
+_TRACEBACK = Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes ``console`` as its first argument: adds the options that are everywhere, makes the console
+    of them, and turns exceptions into messages and exit codes."""
+
+    @functools.wraps(function)
+    def run(*, quiet: bool = False, verbose: bool = False, traceback: bool = False, **arguments: Any) -> None:
+        console = StderrConsole(quiet=quiet, verbose=verbose)
+        try:
+            function(console, **arguments)
+        except FacecnnError as error:
+            _show(error, traceback)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(130) from None
+        except MemoryError as error:
+            _show(
+                FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network"), traceback
+            )
+            raise typer.Exit(1) from None
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            _show(
+                FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where."),
+                traceback,
+            )
+            raise typer.Exit(1) from None
+
+    own = inspect.signature(function, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", _QUIET), ("verbose", _VERBOSE), ("traceback", _TRACEBACK))
+    ]
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in list(own.parameters.values())[1:]
+    ]
+    signature = own.replace(parameters=[*parameters, *shared])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
+
+
+def _show(error: FacecnnError, traceback: bool) -> None:
+    if traceback:
+        import traceback as tracebacks
+
+        typer.echo(tracebacks.format_exc(), err=True)
+    typer.echo(f"error: {error}", err=True)
+
+
+def print_json(result: Any) -> None:
+    """One JSON document on stdout; strict, in ASCII, so that any file name survives."""
+    typer.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def read_settings(config: str, overrides: list[str] | None, options: dict[str, tuple[str, object]]) -> Loaded:
+    """The config with ``--set`` and the options that stand for a setting applied, in this order."""
+    from facecnn.config import apply_overrides, load
+
+    loaded = load(config)
+    return apply_overrides(loaded, overrides or [], options) if overrides or options else loaded
+
+
+def find_model(model: Path | None, out: Path) -> Path:
+    """The checkpoint that ``--model`` stands for."""
+    from facecnn.runs.folder import resolve_model
+
+    return resolve_model(model, out)
+
+
+def percent(share: float | None) -> str:
+    """``97.6 %``, or ``-`` where there is nothing to count."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table, or ``-``."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise UsageError unless the condition holds."""
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,111 @@
+"""Messages and progress on stderr: bars on a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from facecnn.learning.training import StepReport
+
+
+class StderrConsole:
+    """Fills ``facecnn.jobs.console.Console``."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def info(self, text: str) -> None:
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    def warning(self, text: str) -> None:
+        typer.echo(f"warning: {text}", err=True)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=what, leave=False, unit=" photos", dynamic_ncols=True, delay=0.5) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield progress
+
+    @contextmanager
+    def training(self, epochs: int, steps: int, label: str = "") -> Iterator[_Lines | _Bar]:
+        if self.quiet:
+            yield _Lines(None, label)
+        elif self.verbose or not sys.stderr.isatty():
+            yield _Lines(self.info, label)
+        else:
+            from tqdm import tqdm
+
+            layout = "{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+            with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
+                yield _Bar(bar, label)
+
+
+class _Lines:
+    """A line an epoch, for logs."""
+
+    def __init__(self, say: Callable[[str], None] | None, label: str) -> None:
+        self._say = say
+        self._label = f"{label}, " if label else ""
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        if self._say is None:
+            return
+        line = (
+            f"{self._label}epoch {metrics['epoch']}/{epochs}  loss {metrics['train_loss']:.4f}  "
+            f"accuracy {100 * metrics['train_accuracy']:.1f} %"
+        )
+        if metrics["validation_loss"] is not None:
+            accuracy = metrics["validation_accuracy"]
+            line += f"  held out: {metrics['validation_loss']:.4f}"
+            line += "" if accuracy is None else f", {100 * accuracy:.1f} %"
+        rate = metrics["photos_per_second"]
+        self._say(line if rate is None else f"{line}  {rate:.0f} photos/s")
+
+
+class _Bar:
+    """One bar over all steps, for a terminal."""
+
+    def __init__(self, bar: Any, label: str) -> None:
+        self._bar = bar
+        self._label = f"{label}, " if label else ""
+        self._held_out = ""
+        self._photos_in_epoch = 0
+        self._photos = 0
+
+    def step(self, report: StepReport) -> None:
+        if self._bar.n == 0 and report.step > 1:
+            # Resumed: what was done before must not count as speed.
+            self._bar.initial = self._bar.n = report.step - 1
+        self._photos += report.photos - self._photos_in_epoch
+        self._photos_in_epoch = report.photos
+        elapsed = self._bar.format_dict["elapsed"]
+        speed = f" {self._photos / elapsed:.0f}/s" if elapsed > 0 else ""
+        self._bar.set_description_str(f"{self._label}epoch {report.epoch}/{report.epochs}", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%{self._held_out}{speed}", refresh=False
+        )
+        self._bar.update(1)
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        self._photos_in_epoch = 0
+        if metrics["validation_accuracy"] is not None:
+            self._held_out = f" held out {100 * metrics['validation_accuracy']:.0f}%"

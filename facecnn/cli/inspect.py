@@ -1,0 +1,61 @@
+"""``facecnn inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import Format, FormatOption, OutOption, number
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import shown
+
+
+@common.command
+def inspect(
+    console: StderrConsole,
+    model: Annotated[
+        Path | None, typer.Argument(help="A run's folder or a .safetensors file; the newest run unless said.")
+    ] = None,
+    kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
+    out: OutOption = Path("runs"),
+    format: FormatOption = Format.text,
+) -> None:
+    """Show what a model consists of."""
+    from facecnn.jobs.inspect import inspect as job
+
+    result = job(common.find_model(model, out), kernels)
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        typer.echo(_describe(result))
+
+
+def _describe(result: dict[str, Any]) -> str:
+    given = result["input"]
+    names = ", ".join(shown(name) for name in result["classes"][:10])
+    lines = [
+        f"{result['model']}: {len(result['classes'])} classes ({names}{', ...' if len(result['classes']) > 10 else ''})",
+        f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",
+        f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
+        f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])} "
+        f"(set on {result['calibrated_on']} held-out photos)",
+        "",
+        f"  {'layer':<14}{'input':>14}{'output':>14}{'weights':>12}{'multiply-adds':>16}",
+    ]
+    for layer in result["layers"]:
+        shapes = ["x".join(map(str, layer[key])) for key in ("input", "output")]
+        lines.append(
+            f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{layer['parameters']:>12,}{layer['multiply_adds']:>16,}"
+        )
+    lines += [
+        f"  {'all':<14}{'':>14}{'':>14}{result['parameters']:>12,}{result['multiply_adds']:>16,}",
+        "",
+        f"Weights: {result['parameter_bytes'] / 1e6:.2f} MB; training with batches of {result['batch_size']}: about "
+        f"{result['training_bytes'] / 1e6:.0f} MB besides photos and libraries",
+    ]
+    if result["kernels"]:
+        lines.append(f"Kernels drawn: {result['kernels']}")
+    return "\n".join(lines)

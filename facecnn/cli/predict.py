@@ -1,0 +1,111 @@
+"""``facecnn predict``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import PhotoError, UsageError, shown
+
+
+class AnswerFormat(StrEnum):
+    """Formats of answers."""
+
+    text = "text"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+@common.command
+def predict(
+    console: StderrConsole,
+    photos: Annotated[list[str], typer.Argument(help="Photos, folders, patterns, or - for a list of paths on stdin.")],
+    model: ModelOption = None,
+    null: Annotated[
+        bool, typer.Option("-0", help="Paths on stdin end with a NUL byte instead of a line's end.")
+    ] = False,
+    threshold: Annotated[
+        str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
+    ] = "auto",
+    out: OutOption = Path("runs"),
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
+) -> None:
+    """Say who is in a photo. Exit code 3 if any photo has no answer."""
+    from facecnn.jobs.predict import predict as job
+
+    limit = _threshold(threshold)
+    paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
+    results = job(common.find_model(model, out), paths, limit, console, device, threads)
+    _print(results, format)
+    failed = [result for result in results if result["error"] is not None]
+    if failed:
+        raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
+    if not results:
+        raise PhotoError("there are no photos to answer for")
+
+
+def _threshold(text: str) -> float | str:
+    if text in ("auto", "off"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"--threshold {shown(text)}: auto, off, or a number from 0 to 1")
+    return value
+
+
+def _matching(given: str) -> list[Path]:
+    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits."""
+    if os.path.lexists(given) or not glob.has_magic(given):
+        return [Path(given)]
+    return [Path(path) for path in sorted(glob.glob(given, recursive=True))] or [Path(given)]
+
+
+def _listed(null: bool) -> list[Path]:
+    data = sys.stdin.buffer.read()
+    parts = data.split(b"\0") if null else data.splitlines()
+    return [Path(os.fsdecode(part)) for part in parts if part]
+
+
+def _print(results: list[dict[str, Any]], format: AnswerFormat) -> None:
+    from facecnn.jobs.answers import as_csv, json_lines
+
+    if format is AnswerFormat.json:
+        common.print_json(results)
+    elif format is AnswerFormat.jsonl:
+        typer.echo(json_lines(results), nl=False)
+    elif format is AnswerFormat.csv:
+        typer.echo(as_csv(_by_face(results)), nl=False)
+    else:
+        for result in results:
+            typer.echo(_describe(result))
+
+
+def _by_face(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a face; a photo without one keeps a row with its error."""
+    rows = []
+    for result in results:
+        for face in result["faces"] or [result]:
+            rows.append({key: face.get(key, result[key]) for key in result if key != "faces"})
+    return rows
+
+
+def _describe(result: dict[str, Any]) -> str:
+    path = shown(result["path"])
+    if result["error"] is not None:
+        return f"{path}: no answer: {result['error']}"
+    return f"{path}: {shown(result['label'])} ({100 * result['confidence']:.1f} %)"

@@ -1,0 +1,141 @@
+"""``facecnn train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import (
+    ConfigOption,
+    DeviceOption,
+    Format,
+    FormatOption,
+    OutOption,
+    SetOption,
+    ThreadsOption,
+    number,
+    percent,
+)
+from facecnn.cli.console import StderrConsole
+
+PhotosArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A folder with one folder of photos per person. Without it: data/photos where it exists, else two sample "
+        "people."
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of all that is random (train.seed).")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
+
+
+@common.command
+def train(
+    console: StderrConsole,
+    photos: PhotosArgument = None,
+    config: ConfigOption = common.DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    out: OutOption = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="A second folder of people, to judge by.")] = None,
+    overfit_batch: Annotated[
+        bool, typer.Option("--overfit-batch", help="Only check that the network can learn one batch by heart.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Everything up to the first step; write nothing.")] = False,
+    strict: StrictOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Train a network on a folder of photos."""
+    from facecnn.jobs import train as job
+
+    common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
+    if resume is not None:
+        given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None,
+                 "--epochs": epochs is not None, "--name": name, "--overwrite": overwrite, "--validation": validation,
+                 "--overfit-batch": overfit_batch, "--dry-run": dry_run}  # fmt: skip
+        wrong = [option for option, is_given in given.items() if is_given]
+        common.require(not wrong, f"--resume goes on with the run's own settings, so {', '.join(wrong)} can't be given")
+    loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
+    options = job.TrainOptions(
+        photos=photos,
+        label=Path(config).stem,
+        out=out,
+        name=name,
+        overwrite=overwrite,
+        resume=resume,
+        validation=validation,
+        device=device,
+        threads=threads,
+        strict=strict,
+    )
+    if dry_run:
+        result, describe = job.dry_run(loaded, options, console), _describe_plan
+    elif overfit_batch:
+        result, describe = job.overfit_batch(loaded, options, console), _describe_overfit
+    else:
+        result, describe = job.train(loaded, options, console), _describe_run
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        typer.echo(describe(result))
+
+
+def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str, object]]:
+    """The options that stand for a setting, as ``apply_overrides`` takes them."""
+    options: dict[str, tuple[str, object]] = {}
+    if epochs is not None:
+        options["--epochs"] = ("train.epochs", epochs)
+        options["--epochs (least_steps)"] = ("train.least_steps", 0)
+    if seed is not None:
+        options["--seed"] = ("train.seed", seed)
+    return options
+
+
+def _describe_run(result: dict[str, Any]) -> str:
+    photos, training, held_out = result["photos"], result["train"], result["validation"]
+    lines = [
+        f"Trained {result['epochs']} epochs in {result['seconds']:.0f} s "
+        f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
+        "",
+        "                 photos  accuracy     loss",
+        f"  trained on     {photos['train']:>6}  {percent(training['accuracy']):>8}  {number(training['loss']):>7}",
+        f"  held out       {photos['validation']:>6}  {percent(held_out['accuracy']):>8}  {number(held_out['loss']):>7}",
+        "",
+        "  kernels moved by "
+        + ", ".join(f"{100 * change:.0f} % ({name})" for name, change in result["kernel_change"].items())
+        + " of their norm",
+    ]
+    if result["dead_kernels"]:
+        lines.append(f"  kernels that got no error to learn from: {', '.join(result['dead_kernels'])}")
+    lines += ["", f"Run: {result['run']} (model: best.safetensors; pictures: curves, confusion, kernels)"]
+    return "\n".join(lines)
+
+
+def _describe_overfit(result: dict[str, Any]) -> str:
+    return f"Learned {result['photos']} photos by heart: loss {result['loss']:.4f} after {result['steps']} steps."
+
+
+def _describe_plan(result: dict[str, Any]) -> str:
+    lines = [f"Would train {result['epochs']} epochs, {result['steps']} steps of {result['batch_size']} photos."]
+    lines += layer_table(result["layers"])
+    lines.append(f"Memory: about {result['training_bytes'] / 1e6:.0f} MB besides photos and libraries.")
+    return "\n".join(lines)
+
+
+def layer_table(layers: list[dict[str, Any]]) -> list[str]:
+    """Lines: name, input, output, parameters."""
+    lines = [f"  {'layer':<14}{'input':>14}{'output':>14}{'weights':>12}"]
+    for layer in layers:
+        shapes = ["x".join(map(str, layer[key])) for key in ("input", "output")]
+        lines.append(f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{layer['parameters']:>12,}")
+    return lines

@@ -1,0 +1,57 @@
+"""Answers as rows: CSV, JSON and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facecnn.errors import UsageError, shown
+from facecnn.runs.atomic import write_atomically
+
+
+def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None:
+    """Write one row a photo, in the format of the file's suffix. Raises UsageError, OutputError."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        text = json.dumps(list(predictions), indent=2) + "\n"
+    elif suffix == ".jsonl":
+        text = json_lines(predictions)
+    elif suffix == ".csv":
+        text = as_csv(predictions)
+    else:
+        raise UsageError(f"--predictions {shown(path)}: the name must end in .csv, .json or .jsonl")
+    write_atomically(path, text.encode("utf-8"))
+
+
+def json_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """A header and a line a row. Probabilities get a column a person; boxes and points are written as JSON; texts that a
+    spreadsheet would take for a formula get an apostrophe in front."""
+    people = next((list(row["probabilities"]) for row in rows if row.get("probabilities")), [])
+    plain = [key for key in rows[0] if key not in ("probabilities", "faces")] if rows else []
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*plain, *(_harmless(f"p({name})") for name in people)])
+    for row in rows:
+        probabilities = row.get("probabilities") or {}
+        writer.writerow([*(_cell(row[key]) for key in plain), *(probabilities.get(name, "") for name in people)])
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return _harmless(value)
+    return json.dumps(value) if isinstance(value, (list, dict, tuple)) else value
+
+
+def _harmless(text: str) -> str:
+    text = shown(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,33 @@
+"""How a job tells what it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from facecnn.learning.training import StepReport
+
+
+class TrainingDisplay(Protocol):
+    """Shows a training as it goes."""
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None: ...
+
+
+class Console(Protocol):
+    """Where messages go; the command line has one for terminals and one for logs."""
+
+    def info(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def warning(self, text: str) -> None:
+        """Something that may be wrong; jobs under ``--strict`` fail where the data caused one."""
+
+    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A progress bar for work that calls back with (done, total)."""
+
+    def training(self, epochs: int, steps: int, label: str = "") -> AbstractContextManager[TrainingDisplay]:
+        """The display of a training of so many epochs and steps in all."""

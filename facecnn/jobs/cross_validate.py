@@ -1,0 +1,117 @@
+"""How well would a network do on photos that it has never seen? Train it several times, leaving out other photos each
+time, and judge each by the photos left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded
+from facecnn.errors import InterruptedTraining
+from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.jobs.signals import StopRequest
+from facecnn.jobs.train import TrainOptions, make_trainer
+from facecnn.kernels import open_device
+from facecnn.learning import scores
+from facecnn.learning.training import StepReport
+from facecnn.photos.folder import UNKNOWN
+
+Array = npt.NDArray[Any]
+
+
+def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: Console) -> dict[str, Any]:
+    """Figures of all folds (the ``cross-validate`` JSON). No run is written.
+
+    Each fold trains on the photos of the others, all of them, to the end, and is judged by the last weights: nothing is
+    chosen by the photos that judge it. Strangers in ``unknown/`` are trained on but not judged.
+
+    Raises UsageError where a person has fewer photos than there are folds, and whatever ``train`` raises.
+    """
+    # Without photos of its own to judge by, a training can't be ended by them either.
+    settings = replace(loaded.settings, train=replace(loaded.settings.train, stop_after_epochs_without_gain=None))
+    loaded = replace(loaded, settings=settings)
+    device = open_device(options.device, options.threads)
+    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    folder = find_folder(options.photos, settings.photos, console)
+    dataset = read_people(folder, settings.photos, console, strict=options.strict, for_training=True)
+    people = len(dataset.people)
+    empty = photo_set(dataset, np.zeros(0, np.int64))
+    results: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
+    for number, fold in enumerate(dataset.folds(folds), start=1):
+        chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
+        trainer = make_trainer(loaded, dataset, chosen, empty, device)
+        recorder = _Recorder(trainer.epochs)
+        started = time.perf_counter()
+        label = f"Fold {number} of {folds}"
+        with StopRequest() as stop, console.training(trainer.epochs, trainer.steps, label) as display:
+            recorder.display = display
+            trainer.run(recorder, stop)
+        if stop.number is not None:
+            raise InterruptedTraining("Stopped; a cross-validation writes nothing that could be resumed.", stop.number)
+        seconds = time.perf_counter() - started
+        judged = fold[dataset.labels[fold] < people]
+        logs = trainer.answers(photo_set(dataset, judged))
+        probabilities = scores.over_people(logs, people)
+        labels = dataset.labels[judged]
+        results.append({
+            "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+            "log_loss": scores.log_loss(probabilities, labels),
+            "photos": len(judged),
+            "seconds": seconds,
+            "train_loss": recorder.last["train_loss"],
+            "epochs": recorder.last["epoch"],
+            "kernel_change": recorder.last["kernel_change"],
+            "dead_kernels": recorder.last["dead_kernels"],
+        })  # fmt: skip
+        console.info(f"{label}: {100 * results[-1]['accuracy']:.1f} % of {len(judged)} photos, {seconds:.0f} s")
+        predictions += [
+            {
+                "path": dataset.paths[photo],
+                "fold": number,
+                "truth": dataset.classes[dataset.labels[photo]],
+                "probabilities": dict(zip(dataset.people, row, strict=True)),
+            }
+            for photo, row in zip(judged.tolist(), probabilities.tolist(), strict=True)
+        ]
+    accuracies = np.array([result["accuracy"] for result in results])
+    return {
+        "device": device.name,
+        "device_reason": device.reason,
+        "classes": [name for name in dataset.classes if name != UNKNOWN],
+        "folds": results,
+        "mean": float(accuracies.mean()),
+        "std": float(accuracies.std()),
+        "predictions": predictions,
+    }
+
+
+class _Recorder:
+    """Keeps the last epoch's figures."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self.display: TrainingDisplay | None = None
+        self.last: Mapping[str, Any] = {}
+
+    def step(self, step: StepReport) -> None:
+        if self.display is not None:
+            self.display.step(step)
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        self.last = metrics
+        if self.display is not None:
+            self.display.epoch(metrics, self._epochs)
+
+    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        pass
+
+    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
+        pass

@@ -1,0 +1,159 @@
+"""How good is a model? Its answers on photos whose people are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import load
+from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.models import Model, open_model
+from facecnn.jobs.people import read_people
+from facecnn.kernels import open_device
+from facecnn.learning import scores
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import UNKNOWN, some
+from facecnn.runs.folder import RunFolder
+
+Split = Literal["validation", "train", "all"]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What the command line says."""
+
+    model: Path
+    photos: Path | None = None
+    split: Split | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures, and the answer to every photo."""
+
+    figures: dict[str, Any]
+    """The ``eval`` JSON."""
+    predictions: list[dict[str, Any]]
+    """One for each photo: path, truth, label, confidence, probabilities, unknown_score."""
+
+
+def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
+    """Judge a model: by its own held-out photos, or by a folder less the photos that it was trained on.
+
+    Raises PhotoError where there is nothing to judge by, or a name that the model doesn't know; CheckpointError.
+    """
+    device = open_device(options.device, options.threads)
+    console.info(f"Model: {shown(options.model)}")
+    model = open_model(options.model, device.kernels)
+    dataset, chosen, trained_on = _photos(model, options, console)
+    recogniser = model.recogniser
+    # Whoever is in the photos, the model's own order of people counts.
+    labels = np.array([recogniser.classes.index(name) if name in recogniser.classes else len(recogniser.people)
+                       for name in dataset.classes], np.int64)[dataset.labels[chosen]]  # fmt: skip
+    threshold = recogniser.threshold("auto")
+    answers = recogniser.answers(dataset.pixels, dataset.rows[chosen], threshold)
+    known = labels < len(recogniser.people)
+    probabilities, truth = answers.probabilities[known], labels[known]
+    predicted = probabilities.argmax(axis=1)
+    confusion = scores.confusion_matrix(truth, predicted, len(recogniser.people))
+    strange, refused = answers.unknown_scores, answers.refused
+    if model.recogniser.calibration.photos == 0:
+        console.info("This model's confidence is not calibrated (too few held-out photos, or an interrupted run).")
+    figures = {
+        "model": str(options.model),
+        "photos": len(chosen),
+        "trained_on": trained_on,
+        "accuracy": float((predicted == truth).mean()) if known.any() else None,
+        "balanced_accuracy": scores.balanced_accuracy(confusion),
+        "log_loss": scores.log_loss(probabilities, truth),
+        "expected_calibration_error": scores.expected_calibration_error(probabilities, truth),
+        "classes": list(recogniser.people),
+        "confusion": confusion.tolist(),
+        "per_class": [
+            {"name": name, **row} for name, row in zip(recogniser.people, scores.per_class(confusion), strict=True)
+        ],
+        "known": {
+            "photos": int(known.sum()),
+            "named": int((~refused[known]).sum()),
+            "refused": int(refused[known].sum()),
+        },
+        "unknown": None
+        if known.all()
+        else {
+            "photos": int((~known).sum()),
+            "auroc": scores.area_under_roc(strange[~known], strange[known]),
+            "named": int((~refused[~known]).sum()),
+            "refused": int(refused[~known].sum()),
+            "threshold": threshold,
+        },
+        "skipped": [{"path": photo.path, "reason": photo.reason} for photo in dataset.skipped],
+    }
+    predictions = [
+        {
+            "path": dataset.paths[number],
+            "truth": dataset.classes[dataset.labels[number]],
+            "label": answer.label,
+            "confidence": answer.confidence,
+            "probabilities": answer.probabilities,
+            "unknown_score": answer.unknown_score,
+        }
+        for number, answer in zip(chosen.tolist(), recogniser.describe(answers), strict=True)
+    ]
+    return Evaluation(figures, predictions)
+
+
+def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[Dataset, npt.NDArray[np.int64], int]:
+    """The data set, the numbers of the photos to judge by, and how many were left out as trained on."""
+    run_split: dict[str, Any] | None = None
+    folder, wanted = options.photos, options.split
+    if folder is None:
+        run, folder = _own_photos(options.model)
+        run_split = run.read_split()
+        wanted = wanted or "validation"
+        if wanted == "validation" and run_split.get("validation_folder") is not None:
+            folder, wanted, run_split = Path(run_split["validation_folder"]), "all", None
+    dataset = read_people(folder, model.settings.photos, console, strict=False, for_training=False)
+    strangers = [shown(name) for name in dataset.classes if name not in model.recogniser.people and name != UNKNOWN]
+    if strangers:
+        raise PhotoError(
+            f"{shown(folder)}: {some(strangers)} can't be judged: the model knows "
+            f"{some([shown(name) for name in model.recogniser.people], 6)} (photos of strangers go into {UNKNOWN}/)"
+        )
+    trained = np.array([digest in model.trained_on for digest in dataset.sha256], bool)
+    if wanted == "all":
+        chosen = np.arange(len(trained))
+    elif wanted == "train":
+        chosen = np.flatnonzero(trained)
+    elif run_split is not None:
+        kept = set(run_split["validation"])
+        chosen = np.array([n for n, path in enumerate(dataset.paths) if path in kept and not trained[n]], np.int64)
+    else:
+        chosen = np.flatnonzero(~trained)
+    left_out = int(trained.sum()) if wanted not in ("all", "train") and run_split is None else 0
+    if not len(chosen):
+        reason = f"all {len(trained)} photos were trained on" if trained.all() else "no photo of that split is there"
+        raise PhotoError(f"{shown(folder)}: nothing to judge by: {reason}; give other photos, or --split all")
+    if left_out:
+        console.info(f"{left_out} photos left out: the model was trained on them (--split all judges by all)")
+    return dataset, chosen, left_out
+
+
+def _own_photos(model: Path) -> tuple[RunFolder, Path]:
+    """The run that a checkpoint lies in, and its folder of photos."""
+    try:
+        run = RunFolder.open(model.parent)
+        folder = load(str(run.config_path)).settings.photos.folder
+    except FacecnnError as error:
+        raise CheckpointError(
+            f"{shown(model)}: not in its run folder, so its own photos can't be found ({error}): give PHOTOS"
+        ) from error
+    if folder is None:
+        raise UsageError(f"{shown(run.config_path)}: photos.folder is empty: give PHOTOS")
+    return run, Path(folder)

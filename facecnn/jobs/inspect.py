@@ -1,0 +1,59 @@
+"""What a model consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from facecnn.errors import shown
+from facecnn.jobs.models import open_model
+from facecnn.kernels import open_device
+from facecnn.network.layers import Conv
+from facecnn.network.size import measure, parameter_count
+from facecnn.runs.plots import draw_kernels
+
+
+def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
+    """Layers, shapes, parameters, memory and operations of a checkpoint file; its kernels drawn to ``picture``.
+
+    Raises CheckpointError, OutputError.
+    """
+    model = open_model(path, open_device("cpu", None).kernels)
+    recogniser, photos = model.recogniser, model.settings.photos
+    stages = recogniser.network.stages
+    size = measure(stages, model.settings.train.batch_size)
+    convolutions = [stage for stage in stages if isinstance(stage.layer, Conv)]
+    if picture is not None and convolutions:
+        arrays = recogniser.network.weights.to_host()
+        draw_kernels(picture, [(stage.name, arrays[f"{stage.name}.weight"]) for stage in convolutions])
+    return {
+        "model": shown(path),
+        "classes": list(recogniser.classes),
+        "input": {
+            "height": photos.height,
+            "width": photos.width,
+            "colour": photos.colour,
+            "normalise": photos.normalise,
+        },
+        "best_epoch": model.best_epoch,
+        "trained_on": len(model.trained_on),
+        "temperature": recogniser.calibration.temperature,
+        "threshold": recogniser.calibration.threshold,
+        "calibrated_on": recogniser.calibration.photos,
+        "layers": [
+            {
+                "name": stage.name,
+                "input": list(stage.shape),
+                "output": list(stage.out_shape),
+                "parameters": parameter_count(stage),
+                "multiply_adds": stage.layer.multiply_adds(stage.shape),
+            }
+            for stage in stages
+        ],
+        "parameters": size.parameters,
+        "parameter_bytes": 4 * size.parameters,
+        "multiply_adds": size.multiply_adds,
+        "training_bytes": size.training_bytes,
+        "batch_size": model.settings.train.batch_size,
+        "kernels": str(picture) if picture is not None and convolutions else None,
+    }

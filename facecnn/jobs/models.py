@@ -1,0 +1,98 @@
+"""From a model file to something that answers, and from a training to a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Settings, from_dict, to_dict
+from facecnn.errors import CheckpointError, UsageError, shown
+from facecnn.kernels.protocol import Kernels
+from facecnn.learning.calibration import Calibration
+from facecnn.network.layers import with_outputs
+from facecnn.recognition import Recogniser
+from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
+
+TRAINED_ON = "trained_on"
+"""Array of a checkpoint: (n, 32) uint8, the SHA-256 of each photo that the model was trained on."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, ready to answer."""
+
+    path: Path
+    settings: Settings
+    recogniser: Recogniser
+    best_epoch: int
+    calibrated: bool
+    trained_on: frozenset[str]
+    """SHA-256, hexadecimal, of the photos that it was trained on."""
+
+
+def open_model(path: Path, kernels: Kernels) -> Model:
+    """Read a checkpoint file and make its network. Raises CheckpointError where anything about it is wrong."""
+    checkpoint = load_checkpoint(path)
+    try:
+        settings = from_dict(checkpoint.settings)
+        state = checkpoint.state
+        calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
+        best_epoch = int(state["progress"]["best_epoch"])
+        trained_on = frozenset(row.tobytes().hex() for row in checkpoint.arrays[TRAINED_ON])
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
+        ) from error
+    return Model(
+        path=path,
+        settings=settings,
+        recogniser=make_recogniser(
+            settings, checkpoint.classes, checkpoint.arrays, calibration or Calibration(), kernels
+        ),
+        best_epoch=best_epoch,
+        calibrated=calibration is not None,
+        trained_on=trained_on,
+    )
+
+
+def make_recogniser(
+    settings: Settings,
+    classes: list[str],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    calibration: Calibration,
+    kernels: Kernels,
+) -> Recogniser:
+    """The network of ``settings`` with a checkpoint's arrays."""
+    photos = settings.photos
+    return Recogniser(
+        layers=with_outputs(settings.network, len(classes)),
+        input_shape=(photos.height, photos.width, photos.channels),
+        normalise=photos.normalise,
+        mirror=photos.augment is not None and photos.augment.mirror,
+        classes=classes,
+        arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
+        calibration=calibration,
+        kernels=kernels,
+    )
+
+
+def make_checkpoint(
+    settings: Settings,
+    classes: list[str],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    progress: Mapping[str, Any],
+    trained_on: npt.NDArray[np.uint8],
+    calibration: Calibration | None,
+) -> Checkpoint:
+    """A training's state as it is saved. The folder of photos stays out: equal trainings give equal files, wherever."""
+    return Checkpoint(
+        settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
+        classes=classes,
+        arrays={**arrays, TRAINED_ON: trained_on},
+        state={"progress": dict(progress), "calibration": None if calibration is None else asdict(calibration)},
+    )

@@ -1,0 +1,75 @@
+"""Photos for a job: which folder, what to say about it, and the data set as the trainer takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from facecnn.errors import OutputError, shown
+from facecnn.jobs.console import Console
+from facecnn.learning.training import PhotoSet
+from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.sample import sample_folder
+
+DEFAULT_FOLDER = Path("data/photos")
+
+MESSAGES_SHOWN = 10
+"""So many warnings of one kind are printed; the rest is counted."""
+
+
+def find_folder(argument: Path | None, settings: PhotoSettings, console: Console) -> Path:
+    """The folder of photos: the argument, else the config's, else data/photos, else the two sample people.
+
+    Raises PhotoError where there is none of these (the sample needs its extra).
+    """
+    if argument is not None:
+        return argument.expanduser()
+    if settings.folder is not None:
+        return Path(settings.folder).expanduser()
+    if DEFAULT_FOLDER.is_dir() and any(entry.is_dir() for entry in DEFAULT_FOLDER.iterdir()):
+        console.info(f"Photos: {DEFAULT_FOLDER} (no PHOTOS given)")
+        return DEFAULT_FOLDER
+    folder = sample_folder()
+    console.info("Photos: two sample people of the ORL faces (no PHOTOS given, and no data/photos here)")
+    return folder
+
+
+def read_people(
+    folder: Path, settings: PhotoSettings, console: Console, *, strict: bool, for_training: bool
+) -> Dataset:
+    """Load a folder with one folder of photos per person, and say what was wrong with it.
+
+    Raises PhotoError as ``load_dataset``; with ``strict`` OutputError for any skipped photo or warning.
+    """
+    with console.counting("Reading photos") as progress:
+        dataset = load_dataset(folder, settings, progress, for_training=for_training)
+    skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
+    if skipped:
+        console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
+        _say_some(skipped, console)
+    _say_some(list(dataset.warnings), console)
+    for note in dataset.notes[:MESSAGES_SHOWN]:
+        console.info(note)
+    if strict and (skipped or dataset.warnings):
+        raise OutputError(
+            f"--strict: {len(skipped)} photos of {shown(folder)} skipped, {len(dataset.warnings)} warnings about them: "
+            "mend what is listed above, or leave --strict out"
+        )
+    return dataset
+
+
+def _say_some(lines: list[str], console: Console) -> None:
+    for line in lines[:MESSAGES_SHOWN]:
+        console.warning(line)
+    if len(lines) > MESSAGES_SHOWN:
+        console.warning(f"... and {len(lines) - MESSAGES_SHOWN} more (facecnn data check lists all)")
+
+
+def photo_set(dataset: Dataset, chosen: np.ndarray | None = None, labels: np.ndarray | None = None) -> PhotoSet:
+    """The data set's photos, or those numbered ``chosen``; ``labels`` in the place of the data set's own."""
+    labels = dataset.labels if labels is None else labels
+    if chosen is None:
+        return PhotoSet(dataset.pixels, dataset.rows, labels)
+    return PhotoSet(dataset.pixels, dataset.rows[chosen], labels[chosen])

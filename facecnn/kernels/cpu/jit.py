@@ -1,0 +1,80 @@
+"""How the CPU kernels are compiled: options, and a cache of compiled code that notices every edit.
+
+Numba keys its cache by the file that a function stands in, and so misses edits of the helpers that the function calls
+in other files. Here the folder itself is named by a hash of all kernel sources, Numba's version and the processor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import platformdirs
+from numba import config
+
+# No nnan and ninf: a NaN must come through to the loss. No reassoc: sums keep the order in which they are written.
+_FASTMATH = {"contract", "nsz", "arcp"}
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for part in (numba.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
+        digest.update(part.encode() + b"\0")
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+@cache
+def cache_folder() -> str:
+    """The folder of the compiled code: the user's NUMBA_CACHE_DIR, else one in facecnn's cache (FACECNN_CACHE_DIR, or
+    the system's place for caches), else, where that can't be written to, a temporary one."""
+    if config.CACHE_DIR:
+        return str(config.CACHE_DIR)
+    base = os.environ.get("FACECNN_CACHE_DIR") or platformdirs.user_cache_dir("facecnn", appauthor=False)
+    folder = Path(base).expanduser() / "kernels" / _fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return tempfile.mkdtemp(prefix="facecnn-kernels-")
+    return str(folder)
+
+
+def compiled(*, parallel: bool = False, inline: bool = False, fast: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile with Numba when first called, and keep the machine code on the disk.
+
+    ``parallel`` lets prange loops run on all threads; ``inline`` is for helpers of an element, so that the loops around
+    them can be vectorised; without ``fast`` every operation is rounded by itself, as in NumPy.
+    """
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": _FASTMATH if fast else False}
+    if inline:
+        options["forceinline"] = True
+    else:
+        options["cache"] = True
+        options["nogil"] = True
+        if parallel:
+            options["parallel"] = True
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        # Numba reads the folder when it decorates; it is put back, since it is meant for all users of Numba.
+        before = config.CACHE_DIR
+        config.CACHE_DIR = cache_folder()
+        try:
+            return numba.njit(**options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return decorate
+
+
+def set_threads(count: int) -> None:
+    """Run the parallel loops that this Python thread starts on ``count`` threads; results don't depend on it."""
+    numba.set_num_threads(count)

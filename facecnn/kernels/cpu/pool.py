@@ -1,0 +1,91 @@
+"""Pooling on its own, with windows of any size and stride."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.protocol import PoolKind
+
+_ZERO = np.float32(0)
+
+# Each photo is a task. The innermost loops run over the maps, which lie side by side. Size and stride are run-time
+# values: the loops are bound by memory, so constants would gain little.
+
+
+@compiled(parallel=True)
+def _forward(
+    out: Array, argmax: Array, x: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int, share: Any
+) -> None:
+    # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
+    maps = out.shape[3]
+    for n in prange(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                o = out[n, i, j]
+                top, left = i * stride_y, j * stride_x
+                for c in range(maps):
+                    o[c] = x[n, top, left, c]
+                if largest:
+                    won = argmax[n, i, j]
+                    for c in range(maps):
+                        won[c] = top * x.shape[2] + left
+                    for y in range(top, top + rows):
+                        for z in range(left, left + columns):
+                            pixel = x[n, y, z]
+                            at = np.int32(y * x.shape[2] + z)
+                            for c in range(maps):
+                                # A NaN is taken wherever it stands, and nothing is larger than it afterwards.
+                                if pixel[c] > o[c] or pixel[c] != pixel[c]:
+                                    o[c] = pixel[c]
+                                    won[c] = at
+                else:
+                    for y in range(top, top + rows):
+                        for z in range(left, left + columns):
+                            if y > top or z > left:
+                                pixel = x[n, y, z]
+                                for c in range(maps):
+                                    o[c] += pixel[c]
+                    for c in range(maps):
+                        o[c] *= share
+
+
+@compiled(parallel=True)
+def _backward(
+    dx: Array, dout: Array, argmax: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int, share: Any
+) -> None:
+    maps = dx.shape[3]
+    for n in prange(dx.shape[0]):
+        photo = dx[n].reshape(-1)
+        for i in range(len(photo)):
+            photo[i] = _ZERO
+        for i in range(dout.shape[1]):
+            for j in range(dout.shape[2]):
+                d = dout[n, i, j]
+                if largest:
+                    for c in range(maps):
+                        photo[np.uint64(argmax[n, i, j, c]) * np.uint64(maps) + np.uint64(c)] += d[c]
+                else:
+                    for y in range(i * stride_y, i * stride_y + rows):
+                        for z in range(j * stride_x, j * stride_x + columns):
+                            pixel = dx[n, y, z]
+                            for c in range(maps):
+                                pixel[c] += d[c] * share
+
+
+def pool_forward(
+    out: Array, argmax: Array, x: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int], workspace: Workspace
+) -> None:
+    """The largest or the average element of each window."""
+    _forward(out, argmax, x, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))
+
+
+def pool_backward(
+    dx: Array, dout: Array, argmax: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int], workspace: Workspace
+) -> None:
+    """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
+    _backward(dx, dout, argmax, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))

@@ -1,0 +1,719 @@
+"""The arithmetic of a convolutional network in plain NumPy: the definition that the other backends are held against.
+
+Written to be read. Any floating dtype works; gradients are checked in float64 here. ``facecnn.kernels.cpu`` fills the
+same protocol, function by function and argument by argument.
+
+Conventions
+    Arrays are NHWC: photo, row, column, map. N photos, H rows, W columns, C input maps, K kernels.
+    Outputs come first and are wholly overwritten, then inputs, then scalars, then ``workspace`` (scratch memory that
+    a backend may keep between calls; this one needs none).
+    ``dout`` is the loss's derivative by ``out``, and so on; a layer's ``dout`` is the next layer's ``dx``.
+    Values that change from step to step (``learning_rate``, ``step``, ``epoch``) are arrays of one element, so that a
+    recorded sequence of launches reads them afresh.
+    Indices and labels are int32.
+
+How a convolution learns
+    Write z[p, k] = bias[k] + sum over tap t and map c of weight[k, t, c] * x[p + t, c], where p is a position of the
+    output and t an offset within the kernel. This is a cross-correlation: nothing is flipped. Let delta[p, k] be the
+    loss's derivative by z[p, k]. The activation's derivative is applied once, here: delta = dout * activation'(z).
+    1. weight[k, t, c] takes part in z[p, k] at every position p, with the factor x[p + t, c], so
+       dweight[k, t, c] = sum over p of delta[p, k] * x[p + t, c]: again a cross-correlation, of the unflipped input
+       with the unflipped delta, summed over positions and photos, and divided by nothing.
+    2. x[q, c] takes part in z[q - t, k] for every tap t, with the factor weight[k, t, c], so
+       dx[q, c] = sum over k and t of delta[q - t, k] * weight[k, t, c]: the minus sign is the only place where
+       anything is flipped, and it is needed only to carry the error to a layer below.
+    3. The largest element of a pooling window is the only one that the output depends on, so it gets all of dout.
+       Of equal elements the first in row order wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels.protocol import (
+    AUGMENTATION,
+    FUSED_ACTIVATIONS,
+    PURPOSE_AUGMENT,
+    Activation,
+    Normalise,
+    PoolKind,
+    gaussian_weights,
+    local_contrast_weights,
+)
+
+Array = npt.NDArray[Any]
+
+
+class Workspace:
+    """Scratch memory of a backend for one network and batch size; NumPy needs none."""
+
+
+def empty(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+    """An array of this backend's device with arbitrary, finite content."""
+    return np.zeros(tuple(shape), dtype)
+
+
+def to_device(array: Array) -> Array:
+    """A copy of a host array on this backend's device."""
+    return np.array(array, order="C")
+
+
+def to_host(array: Array) -> Array:
+    """A copy of a device array on the host."""
+    return np.array(array)
+
+
+def copy_to_device(out: Array, array: Array) -> None:
+    """Overwrite a device array with a host array of the same shape."""
+    out[...] = array
+
+
+def resident(array: Array) -> Array:
+    """A read-only host array as kernels take it: copied only where the device has a memory of its own."""
+    return np.asarray(array)
+
+
+def synchronise() -> None:
+    """Wait until everything that was asked for is done."""
+
+
+# ---------------------------------------------------------------------------------------------------- activations
+
+
+def _activate(z: Array, activation: Activation, slope: float) -> Array:
+    if activation == "identity":
+        return z.copy()
+    if activation == "relu":
+        return np.where(z > 0, z, 0 * z)
+    if activation == "leaky_relu":
+        return np.where(z > 0, z, z.dtype.type(slope) * z)
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))  # the same as 1 / (1 + exp(-z)), and never overflows
+    if activation == "tanh":
+        return np.asarray(np.tanh(z))
+    return np.asarray(z * _normal_cdf(z))
+
+
+def _derivative_from_output(out: Array, activation: Activation, slope: float) -> Array:
+    """activation'(z) from activation(z): possible for every activation that is monotonic."""
+    if activation == "identity":
+        return np.ones_like(out)
+    if activation == "relu":
+        return (out > 0).astype(out.dtype)
+    if activation == "leaky_relu":
+        return np.where(out > 0, out.dtype.type(1), out.dtype.type(slope))
+    if activation == "sigmoid":
+        return np.asarray(out * (1 - out))
+    assert activation == "tanh"
+    return np.asarray(1 - out * out)
+
+
+def _normal_cdf(z: Array) -> Array:
+    from math import erf
+
+    return np.asarray(0.5 * (1 + np.vectorize(erf, otypes=[z.dtype])(z / np.sqrt(z.dtype.type(2)))))
+
+
+def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
+    """out = activation(x), element by element; both of any one shape.
+
+    gelu is x times the normal distribution function of x (Hendrycks and Gimpel 2016, the exact form with erf).
+    """
+    out[...] = _activate(x, activation, slope)
+
+
+def activation_backward(
+    dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
+) -> None:
+    """dx = dout * activation'(x); from ``out`` where that is enough, for gelu from ``x``: Phi(x) + x * phi(x)."""
+    if activation == "gelu":
+        density = np.exp(-0.5 * x * x) / np.sqrt(x.dtype.type(2 * np.pi))
+        dx[...] = dout * (_normal_cdf(x) + x * density)
+    else:
+        dx[...] = dout * _derivative_from_output(out, activation, slope)
+
+
+# ---------------------------------------------------------------------------------------------------- convolution
+
+
+def _taps(x: Array, shape: tuple[int, int], padding: tuple[int, int], row: int, column: int) -> Array:
+    """x[p + t] for every output position p of a map of ``shape`` and the one tap t = (row, column); zero outside."""
+    height, width = shape
+    shifted = np.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
+    top, left = row - padding[0], column - padding[1]
+    first_y, last_y = max(0, -top), min(height, x.shape[1] - top)
+    first_x, last_x = max(0, -left), min(width, x.shape[2] - left)
+    if first_y < last_y and first_x < last_x:
+        shifted[:, first_y:last_y, first_x:last_x] = x[:, first_y + top : last_y + top, first_x + left : last_x + left]
+    return shifted
+
+
+def conv_forward(
+    out: Array,
+    argmax: Array,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    pool: int,
+    workspace: Workspace,
+) -> None:
+    """Convolution, bias, activation and max-pooling in one block.
+
+    out     (N, H', W', K)  activation(largest sum of each window + bias)
+    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; not touched if pool is 1
+    x       (N, H, W, C)    zeros are taken outside of it: ``padding`` = (rows above, columns to the left)
+    weight  (K, R, S, C), bias (K,)
+
+    pool    windows of pool x pool, side by side; rows and columns that fill no window are dropped.
+
+    Only activations that never fall (FUSED_ACTIVATIONS) may be used: for these the largest sum has the largest output.
+    """
+    assert activation in FUSED_ACTIVATIONS
+    photos, height, width, kernels = out.shape
+    shape = (height * pool, width * pool)
+    z = np.zeros((photos, *shape, kernels), out.dtype)
+    for row in range(weight.shape[1]):
+        for column in range(weight.shape[2]):
+            z += _taps(x, shape, padding, row, column) @ weight[:, row, column].T
+    windows = z.reshape(photos, height, pool, width, pool, kernels).transpose(0, 1, 3, 5, 2, 4)
+    windows = windows.reshape(photos, height, width, kernels, pool * pool)
+    if pool > 1:
+        argmax[...] = windows.argmax(axis=-1)
+    out[...] = _activate(windows.max(axis=-1) + bias, activation, slope)
+
+
+def _spread_over_windows(
+    dout: Array, out: Array, argmax: Array, activation: Activation, slope: float, pool: int
+) -> Array:
+    """delta (N, H' * pool, W' * pool, K): dout * activation' at the element that won its window, zero elsewhere."""
+    delta = dout * _derivative_from_output(out, activation, slope)
+    if pool == 1:
+        return delta
+    photos, height, width, kernels = out.shape
+    won = argmax[..., None] == np.arange(pool * pool, dtype=argmax.dtype)
+    windows = np.where(won, delta[..., None], delta.dtype.type(0))
+    windows = windows.reshape(photos, height, width, kernels, pool, pool).transpose(0, 1, 4, 2, 5, 3)
+    return windows.reshape(photos, height * pool, width * pool, kernels)
+
+
+def conv_backward_weight(
+    dweight: Array,
+    dbias: Array,
+    dout: Array,
+    out: Array,
+    argmax: Array,
+    x: Array,
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    pool: int,
+    workspace: Workspace,
+) -> None:
+    """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta[p, k].
+
+    Shapes as in ``conv_forward``. Neither the input nor the delta is flipped, and no size divides the sum.
+    """
+    delta = _spread_over_windows(dout, out, argmax, activation, slope, pool)
+    flat = delta.reshape(-1, delta.shape[3])
+    for row in range(dweight.shape[1]):
+        for column in range(dweight.shape[2]):
+            taps = _taps(x, (delta.shape[1], delta.shape[2]), padding, row, column)
+            dweight[:, row, column] = flat.T @ taps.reshape(-1, x.shape[3])
+    dbias[...] = flat.sum(axis=0)
+
+
+def conv_backward_input(
+    dx: Array,
+    dout: Array,
+    out: Array,
+    argmax: Array,
+    weight: Array,
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    pool: int,
+    workspace: Workspace,
+) -> None:
+    """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]. Shapes as in ``conv_forward``.
+
+    The sum over all kernels is what makes stacked layers work: a kernel spans all maps of the layer below, so each of
+    these maps gets its share of the error from every kernel.
+    """
+    delta = _spread_over_windows(dout, out, argmax, activation, slope, pool)
+    height, width = delta.shape[1], delta.shape[2]
+    dx[...] = 0
+    for row in range(weight.shape[1]):
+        for column in range(weight.shape[2]):
+            top, left = row - padding[0], column - padding[1]
+            first_y, last_y = max(0, -top), min(height, dx.shape[1] - top)
+            first_x, last_x = max(0, -left), min(width, dx.shape[2] - left)
+            if first_y < last_y and first_x < last_x:
+                dx[:, first_y + top : last_y + top, first_x + left : last_x + left] += (
+                    delta[:, first_y:last_y, first_x:last_x] @ weight[:, row, column]
+                )
+
+
+# -------------------------------------------------------------------------------------------------------- pooling
+
+
+def pool_forward(
+    out: Array,
+    argmax: Array,
+    x: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
+) -> None:
+    """The largest or the average element of each window.
+
+    out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1].
+    argmax (N, H', W', C) int32: row * W + column in x of the largest, the first in row order; untouched for "average".
+    """
+    rows, columns = size
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            top, left = i * stride[0], j * stride[1]
+            window = x[:, top : top + rows, left : left + columns]
+            window = window.reshape(len(x), rows * columns, x.shape[3])
+            if kind == "max":
+                best = window.argmax(axis=1)
+                argmax[:, i, j] = (top + best // columns) * x.shape[2] + left + best % columns
+                out[:, i, j] = window.max(axis=1)
+            else:
+                out[:, i, j] = window.mean(axis=1)
+
+
+def pool_backward(
+    dx: Array,
+    dout: Array,
+    argmax: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
+) -> None:
+    """dout goes to the element that won ("max"), or in equal parts to all of the window ("average"); windows add up."""
+    dx[...] = 0
+    rows, columns = size
+    photos, maps = np.ix_(np.arange(len(dx)), np.arange(dx.shape[3]))
+    for i in range(dout.shape[1]):
+        for j in range(dout.shape[2]):
+            if kind == "max":
+                won = argmax[:, i, j]
+                dx[photos, won // dx.shape[2], won % dx.shape[2], maps] += dout[:, i, j]
+            else:
+                top, left = i * stride[0], j * stride[1]
+                dx[:, top : top + rows, left : left + columns] += dout[:, None, None, i, j] / (rows * columns)
+
+
+# ----------------------------------------------------------------------------------------------- neurons and dense
+
+
+def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
+    """m neurons for each map, each of which sees the whole of its own map and nothing else.
+
+    out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]
+
+    out (N, M, K); x (N, H, W, K); weight (M, H, W, K); bias (M, K)
+    """
+    out[...] = np.einsum("nhwk,mhwk->nmk", x, weight) + bias
+
+
+def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
+    """dweight[m, p, k] = sum over photos of dout[n, m, k] * x[n, p, k]; dbias = sum of dout."""
+    dweight[...] = np.einsum("nmk,nhwk->mhwk", dout, x)
+    dbias[...] = dout.sum(axis=0)
+
+
+def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
+    """dx[n, p, k] = sum over the map's neurons m of dout[n, m, k] * weight[m, p, k]."""
+    dx[...] = np.einsum("nmk,mhwk->nhwk", dout, weight)
+
+
+def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
+    """out = x weight' + bias: out (N, U), x (N, I), weight (U, I), bias (U,)."""
+    out[...] = x @ weight.T + bias
+
+
+def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
+    """dweight = dout' x, dbias = sum of dout over the batch."""
+    dweight[...] = dout.T @ x
+    dbias[...] = dout.sum(axis=0)
+
+
+def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
+    """dx = dout weight."""
+    dx[...] = dout @ weight
+
+
+# ------------------------------------------------------------------------------------------ batch norm and dropout
+
+
+def batch_norm_forward(
+    out: Array,
+    mean: Array,
+    inverse_deviation: Array,
+    running_mean: Array,
+    running_variance: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    momentum: float,
+    epsilon: float,
+    workspace: Workspace,
+) -> None:
+    """Batch normalisation in training (Ioffe and Szegedy 2015), per map or unit.
+
+    out = (x - mean) / sqrt(variance + epsilon) * scale + shift, with the batch's own mean and (biased) variance.
+    running_mean and running_variance move towards the batch's mean and unbiased variance by the share ``momentum``;
+    they are the one exception to outputs being wholly overwritten.
+
+    out, x (M, C): M counts photos, or photos times positions; all others (C,). inverse_deviation is kept for backward.
+    """
+    count = len(x)
+    mean[...] = x.mean(axis=0)
+    variance = ((x - mean) ** 2).mean(axis=0)
+    inverse_deviation[...] = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    out[...] = (x - mean) * inverse_deviation * scale + shift
+    running_mean += x.dtype.type(momentum) * (mean - running_mean)
+    running_variance += x.dtype.type(momentum) * (variance * (count / max(count - 1, 1)) - running_variance)
+
+
+def batch_norm_inference(
+    out: Array,
+    x: Array,
+    running_mean: Array,
+    running_variance: Array,
+    scale: Array,
+    shift: Array,
+    epsilon: float,
+    workspace: Workspace,
+) -> None:
+    """The same with the running statistics: a photo's answer doesn't depend on what else is in its batch."""
+    out[...] = (x - running_mean) / np.sqrt(running_variance + x.dtype.type(epsilon)) * scale + shift
+
+
+def batch_norm_backward(
+    dx: Array,
+    dscale: Array,
+    dshift: Array,
+    dout: Array,
+    x: Array,
+    mean: Array,
+    inverse_deviation: Array,
+    scale: Array,
+    workspace: Workspace,
+) -> None:
+    """With h = (x - mean) * inverse_deviation: dshift = sum dout, dscale = sum dout * h, and, since the mean and the
+    variance depend on every x of the batch, dx = scale * inverse_deviation * (dout - dshift / M - h * dscale / M).
+    """
+    normalised = (x - mean) * inverse_deviation
+    dshift[...] = dout.sum(axis=0)
+    dscale[...] = (dout * normalised).sum(axis=0)
+    dx[...] = scale * inverse_deviation * (dout - dshift / len(x) - normalised * (dscale / len(x)))
+
+
+def dropout(
+    out: Array, x: Array, photos: Array, rate: float, seed: int, purpose: int, step: Array, workspace: Workspace
+) -> None:
+    """Each element is zero with probability ``rate``, else x / (1 - rate) (inverted dropout, Srivastava et al. 2014).
+
+    The function is its own backward: called with dout in the place of x it gives dx. out, x (N, F); photos (N,) are the
+    photos' numbers in the data set. Element e of a photo is dropped where word e of ``random_words(seed, purpose,
+    photo, step)`` lies below rate * 2**32, so a photo's mask doesn't depend on the batch that it falls in.
+    """
+    words = np.empty(x.shape[1], np.uint32)
+    threshold = np.uint32(min(int(rate * 2**32), 2**32 - 1))
+    for n in range(len(x)):
+        random_words(words, seed, purpose, int(photos[n]), step, workspace)
+        out[n] = np.where(words >= threshold, x[n] / x.dtype.type(1 - rate), x.dtype.type(0))
+
+
+# ----------------------------------------------------------------------------------------------------------- losses
+
+
+def softmax_cross_entropy(
+    losses: Array,
+    objectives: Array,
+    probabilities: Array,
+    dlogits: Array,
+    logits: Array,
+    labels: Array,
+    class_weights: Array,
+    label_smoothing: float,
+    workspace: Workspace,
+) -> None:
+    """Softmax and cross-entropy, with label smoothing s and class weights v.
+
+    losses         (N,)  -log p[label]: the plain cross-entropy that is reported and compared
+    objectives     (N,)  each photo's part of the number that training lowers: their sum is the weighted mean
+                         sum_n ((1 - s) v[label] * -log p[label] + s / U * sum_u v[u] * -log p[u]) / sum_n v[label]
+    probabilities  (N, U), dlogits (N, U) the derivative of that sum by the logits (N, U)
+    labels         (N,) int32; class_weights (U,)
+
+    The same definition as torch.nn.CrossEntropyLoss(weight, label_smoothing). With q the smoothed and weighted target
+    of a photo, the derivative of -sum_u q[u] log p[u] is p * sum(q) - q.
+    """
+    units = logits.shape[1]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    probabilities[...] = np.exp(log_p)
+    rows = np.arange(len(labels))
+    losses[...] = -log_p[rows, labels]
+    total = class_weights[labels].sum()
+    target = np.broadcast_to(class_weights * (label_smoothing / units), log_p.shape).astype(log_p.dtype)
+    target[rows, labels] += class_weights[labels] * (1 - label_smoothing)
+    target /= total
+    objectives[...] = -(target * log_p).sum(axis=1)
+    dlogits[...] = probabilities * target.sum(axis=1, keepdims=True) - target
+
+
+def mean_squared_error(
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, workspace: Workspace
+) -> None:
+    """losses (N,) = mean over the outputs of (out - target)^2; objectives = losses / N; out, target, dout (N, U)."""
+    error = out - target
+    losses[...] = (error * error).mean(axis=1)
+    objectives[...] = losses / len(out)
+    dout[...] = error * (2 / error.size)
+
+
+def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
+    """totals (3,) += (sum of losses, photos whose largest output is their label's), and totals[2] = the worst loss.
+
+    outputs (N, U): of equal outputs the first counts as the largest. Adds up over the steps of an epoch; a loss that is
+    not a number makes the sum and the worst loss so too.
+    """
+    for n in range(len(losses)):
+        totals[0] += losses[n]
+        totals[1] += outputs[n].argmax() == labels[n]
+        if not losses[n] <= totals[2]:
+            totals[2] = losses[n]
+
+
+# ------------------------------------------------------------------------------------------------------ step rules
+
+
+def momentum_update(
+    weight: Array,
+    velocity: Array,
+    gradient: Array,
+    learning_rate: Array,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Stochastic gradient descent with momentum, in place; all arrays (P,), of which the first ``decaying`` decay.
+
+    g = gradient + weight_decay * weight; velocity = momentum * velocity + g;
+    weight -= learning_rate * (g + momentum * velocity if nesterov else velocity). As torch.optim.SGD.
+    """
+    g = gradient.copy()
+    g[:decaying] += weight.dtype.type(weight_decay) * weight[:decaying]
+    velocity[...] = weight.dtype.type(momentum) * velocity + g
+    weight -= learning_rate[0] * (g + weight.dtype.type(momentum) * velocity if nesterov else velocity)
+
+
+def adam_update(
+    weight: Array,
+    mean: Array,
+    variance: Array,
+    gradient: Array,
+    learning_rate: Array,
+    step: Array,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), in place; all arrays (P,).
+
+    With t = step + 1 (``step`` counts the updates made so far): weight -= learning_rate * weight_decay * weight for the
+    first ``decaying`` elements; mean and variance are moving averages of the gradient and its square;
+    weight -= learning_rate * (mean / (1 - beta1^t)) / (sqrt(variance / (1 - beta2^t)) + epsilon). As torch.optim.AdamW.
+    """
+    kind = weight.dtype.type
+    t = int(step[0]) + 1
+    weight[:decaying] -= learning_rate[0] * kind(weight_decay) * weight[:decaying]
+    mean += kind(1 - beta1) * (gradient - mean)
+    variance[...] = kind(beta2) * variance + kind(1 - beta2) * gradient * gradient
+    corrected = np.sqrt(variance / kind(1 - beta2**t)) + kind(epsilon)
+    weight -= learning_rate[0] / kind(1 - beta1**t) * mean / corrected
+
+
+def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
+    """average = d * average + (1 - d) * weight with d = min(decay, (1 + t) / (10 + t)), t = step: an exponential moving
+    average that follows quickly in the first steps. Both (P,)."""
+    t = int(step[0])
+    d = min(decay, (1 + t) / (10 + t))
+    average += average.dtype.type(1 - d) * (weight - average)
+
+
+# --------------------------------------------------------------------------------------------------- random numbers
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011): four random 32-bit words for a counter and a key.
+
+    Any word of any counter can be had at once and in any order, so nothing that is drawn depends on what was drawn
+    before it, on the batch or on the device.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, 2**32)
+        high1, low1 = divmod(0xCD9E8D57 * c2, 2**32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return c0, c1, c2, c3
+
+
+def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, workspace: Workspace) -> None:
+    """out (n,) uint32: word e is word e % 4 of philox(counter=(e // 4, photo, step, 0), key=(seed, purpose))."""
+    for block in range(-(-len(out) // 4)):
+        words = philox((block, photo, int(step[0]), 0), (seed, purpose))
+        out[4 * block : 4 * block + 4] = words[: len(out) - 4 * block]
+
+
+# ------------------------------------------------------------------------------------------------ photos to pixels
+
+
+def draw_augmentation(
+    parameters: Array,
+    photos: Array,
+    epoch: Array,
+    seed: int,
+    mirror: bool,
+    shift: float,
+    zoom: float,
+    rotate: float,
+    gamma: float,
+    contrast: float,
+    brightness: float,
+    blur: float,
+    erase: float,
+    workspace: Workspace,
+) -> None:
+    """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)) float32, in AUGMENTATION's order.
+
+    photos (N,) are the photos' numbers in the data set. Column by column, with u uniform in [0, 1) from word i of
+    ``random_words(seed, PURPOSE_AUGMENT, photo, epoch)`` as (word >> 8) * 2**-24 and v = 2 u - 1:
+
+    mirror u0 < 0.5; shift_y, shift_x = shift * v1, shift * v2 (of the side); zoom = 1 + zoom * v3; angle = rotate * v4
+    (degrees); gamma = gamma * v5 (the exponent is e to this); contrast = 1 + contrast * v6; brightness =
+    brightness * v7; blur (sigma in pixels) = 0.5 + u9 where u8 < blur, else 0; and where u10 < erase a box of
+    height = 0.15 + 0.3 u11 and width = 0.15 + 0.3 u12 at erase_y = u13 * (1 - height), erase_x = u14 * (1 - width),
+    else a box of height and width 0 (all in parts of the side).
+
+    All in float32 with one rounding an operation, so that every backend draws the same bits.
+    """
+    f = np.float32
+    words = np.empty(16, np.uint32)
+    for n in range(len(photos)):
+        random_words(words, seed, PURPOSE_AUGMENT, int(photos[n]), epoch, workspace)
+        u = (words >> np.uint32(8)).astype(f) * f(2.0**-24)
+        v = f(2) * u - f(1)
+        height = f(0.15) + f(0.3) * u[11] if u[10] < f(erase) else f(0)
+        width = f(0.15) + f(0.3) * u[12] if u[10] < f(erase) else f(0)
+        parameters[n] = (
+            f(mirror and u[0] < f(0.5)),
+            f(shift) * v[1],
+            f(shift) * v[2],
+            f(1) + f(zoom) * v[3],
+            f(rotate) * v[4],
+            f(gamma) * v[5],
+            f(1) + f(contrast) * v[6],
+            f(brightness) * v[7],
+            f(0.5) + u[9] if u[8] < f(blur) else f(0),
+            u[13] * (f(1) - height),
+            u[14] * (f(1) - width),
+            height,
+            width,
+        )
+
+
+def prepare_photos(
+    out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Workspace
+) -> None:
+    """Photos as they lie in the cache become the network's input.
+
+    out         (N, H, W, C)      floating
+    pixels      (P, H + 2 my, W + 2 mx, C) uint8: every photo with a margin of my rows and mx columns around the picture
+    rows        (N,) int32        which of them
+    parameters  (N, len(AUGMENTATION)) float32, from ``draw_augmentation`` or AUGMENTATION_NONE
+
+    1. Tone: 256 values, ((v / 255)^(e^gamma) - 0.5) * contrast + 0.5 + brightness, cut to [0, 1].
+    2. Warp: the output's pixel (y, x), measured from the picture's middle (columns negated if mirrored), is rotated by
+       angle, divided by zoom and moved by -shift * side; there the toned photo is read, bilinearly, its border repeated.
+    3. Blur: Gaussian of sigma = blur, nine taps, border repeated.
+    4. Normalise, per photo: "none"; "standardise": (x - mean) / max(deviation, 1 / sqrt(H W C));
+       "local_contrast": d = x - G(x), then d / (max(r, mean(r) / 2) + 4 / 255) cut to [-4, 4], with r = sqrt(G(d^2)),
+       per map; G is a Gaussian of sigma 0.06 of the shorter side, border repeated.
+    5. Erase: the box is filled with 0, from row round(erase_y * H) on, round(height * H) rows; columns likewise.
+    """
+    kind = out.dtype.type
+    height, width, maps = out.shape[1:]
+    column = {name: i for i, name in enumerate(AUGMENTATION)}
+    grid_y, grid_x = np.meshgrid(np.arange(height, dtype=out.dtype), np.arange(width, dtype=out.dtype), indexing="ij")
+    for n in range(len(out)):
+        p = {name: kind(parameters[n, i]) for name, i in column.items()}
+        photo = pixels[rows[n]]
+        tone = (np.arange(256, dtype=out.dtype) / 255) ** np.exp(p["gamma"])
+        tone = np.clip((tone - kind(0.5)) * p["contrast"] + kind(0.5) + p["brightness"], 0, 1)
+
+        y, x = grid_y - kind((height - 1) / 2), grid_x - kind((width - 1) / 2)
+        if p["mirror"]:
+            x = -x
+        angle = np.deg2rad(p["angle"])
+        cosine, sine = np.cos(angle) / p["zoom"], np.sin(angle) / p["zoom"]
+        source_y = cosine * y - sine * x - p["shift_y"] * height + kind((photo.shape[0] - 1) / 2)
+        source_x = sine * y + cosine * x - p["shift_x"] * width + kind((photo.shape[1] - 1) / 2)
+        picture = _bilinear(tone[photo], source_y, source_x)
+
+        if p["blur"] > 0:
+            picture = _blur(picture, gaussian_weights(float(p["blur"]), 4).astype(out.dtype))
+        if normalise == "standardise":
+            centred = picture - picture.mean()
+            picture = centred / max(np.sqrt((centred**2).mean()), kind(1 / np.sqrt(picture.size)))
+        elif normalise == "local_contrast":
+            weights = local_contrast_weights(height, width).astype(out.dtype)
+            d = picture - _blur(picture, weights)
+            r = np.sqrt(_blur(d * d, weights))
+            picture = np.clip(d / (np.maximum(r, r.mean(axis=(0, 1)) / 2) + kind(4 / 255)), -4, 4)
+
+        top, left = int(np.rint(p["erase_y"] * height)), int(np.rint(p["erase_x"] * width))
+        bottom, right = top + int(np.rint(p["erase_height"] * height)), left + int(np.rint(p["erase_width"] * width))
+        picture[top:bottom, left:right] = 0
+        out[n] = picture
+
+
+def _bilinear(picture: Array, y: Array, x: Array) -> Array:
+    y, x = np.clip(y, 0, picture.shape[0] - 1), np.clip(x, 0, picture.shape[1] - 1)
+    top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    bottom, right = np.minimum(top + 1, picture.shape[0] - 1), np.minimum(left + 1, picture.shape[1] - 1)
+    down, along = (y - top)[..., None], (x - left)[..., None]
+    upper = picture[top, left] * (1 - along) + picture[top, right] * along
+    lower = picture[bottom, left] * (1 - along) + picture[bottom, right] * along
+    return np.asarray(upper * (1 - down) + lower * down)
+
+
+def _blur(picture: Array, weights: Array) -> Array:
+    """Convolve rows and columns with symmetric weights of odd length, the border repeated."""
+    radius = len(weights) // 2
+    for axis in (0, 1):
+        widths = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        padded = np.pad(picture, widths, mode="edge")
+        picture = sum(w * np.take(padded, np.arange(picture.shape[axis]) + i, axis) for i, w in enumerate(weights))
+    return picture

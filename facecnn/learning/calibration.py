@@ -1,0 +1,70 @@
+"""Temperature and threshold: probabilities that mean what they say, and a line beyond which a face is a stranger's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.learning.scores import log_loss, over_people
+
+Array = npt.NDArray[Any]
+
+LEAST_PHOTOS = 20
+"""With fewer held-out photos of known people neither figure would mean anything."""
+
+KNOWN_KEPT = 0.98
+"""The threshold keeps this share of the held-out photos of known people."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``temperature`` divides the log-probabilities; an unknown-score above ``threshold`` is a stranger's (None: never
+    refuse). ``photos`` says on how many held-out photos of known people they were set, 0 if they were not."""
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    photos: int = 0
+
+
+def calibrate(log_probabilities: Array, labels: Array, people: int) -> Calibration:
+    """Set temperature and threshold on held-out photos: log_probabilities (N, outputs), labels (N,)."""
+    known = labels < people
+    if known.sum() < LEAST_PHOTOS:
+        # Nothing to set a threshold by. Where strangers are an output of its own, the likelier of the two wins.
+        return Calibration(threshold=0.5 if log_probabilities.shape[1] > people else None)
+    kept, truth = log_probabilities[known], labels[known]
+    temperature = fit_temperature(kept, truth, people)
+    threshold = float(np.quantile(unknown_score(kept / temperature, people), KNOWN_KEPT))
+    return Calibration(temperature, threshold, int(known.sum()))
+
+
+def fit_temperature(log_probabilities: Array, labels: Array, people: int) -> float:
+    """The temperature with the least log-loss over the people, between 0.05 and 20 (Guo et al. 2017).
+
+    The loss is convex in 1 / T, so that a golden-section search finds its minimum.
+    """
+
+    def loss(log_inverse: float) -> float:
+        value = log_loss(over_people(log_probabilities * np.exp(log_inverse), people), labels)
+        assert value is not None
+        return value
+
+    ratio = (5**0.5 - 1) / 2
+    low, high = -np.log(20.0), np.log(20.0)
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) <= loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp(-(low + high) / 2))
+
+
+def unknown_score(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
+    """How strange each photo is, 0 to 1: what the likeliest person leaves of the probability over all outputs."""
+    exponentials = np.exp(log_probabilities - log_probabilities.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return np.asarray(1 - probabilities[:, :people].max(axis=1))

@@ -1,0 +1,34 @@
+"""How long and in which portions to train."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from facecnn.settings import SETTINGS
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class TrainSettings:
+    """The training loop."""
+
+    epochs: int = Field(default=60, ge=1, le=1_000_000, description="passes over the training photos")
+    least_steps: int = Field(
+        default=0, ge=0, le=100_000_000, description="with few photos: as many epochs as this number of steps takes"
+    )
+    batch_size: int = Field(
+        default=16, ge=1, le=65_536, description="photos a step; all batches are equal within one photo"
+    )
+    average_weights: float | None = Field(
+        default=None, gt=0, lt=1, description="decay a step of the moving average of the weights that is used | null"
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and all that is random"
+    )
+    freeze: int = Field(default=0, ge=0, le=1000, description="layers, from the first on, that keep their weights")
+    stop_after_epochs_without_gain: int | None = Field(
+        default=None, ge=1, description="end when the validation loss has not fallen for so many epochs | null"
+    )
+    stop_when_worst_loss_below: float | None = Field(
+        default=None, gt=0, description="end when the worst training photo's loss in an epoch is below this | null"
+    )

@@ -1,0 +1,521 @@
+"""The layers: settings without arrays, which know their shapes and which kernels to call.
+
+A layer's input and output are (N, H, W, C) maps or (N, U) units; the shapes here leave out N. The network owns all
+arrays (see ``facecnn.network.network``) and hands out views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from math import prod, sqrt
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from facecnn.errors import UsageError
+from facecnn.kernels.protocol import (
+    FUSED_ACTIVATIONS,
+    LARGEST_FUSED_POOL,
+    PURPOSE_DROPOUT,
+    Activation,
+    Kernels,
+    PoolKind,
+)
+from facecnn.settings import SETTINGS
+
+Array = npt.NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+Shape: TypeAlias = tuple[int, ...]
+Size: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Pair: TypeAlias = Annotated[tuple[Size, Size], Field(strict=False)]
+Slope: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+class LayerError(UsageError):
+    """A layer that doesn't fit where it stands; ``index`` is its place in the list of the config."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.index: int | None = None
+
+
+@plain_dataclass(frozen=True)
+class Parameter:
+    """A trained array: its shape, the number of inputs that each output sums, and whether weight decay applies."""
+
+    shape: Shape
+    fan_in: int
+    decays: bool
+    start: Literal["random", "zero", "one"]
+
+
+@plain_dataclass(frozen=True)
+class Buffer:
+    """An array that forward leaves for backward; ``dtype`` None is the network's own."""
+
+    shape: Shape
+    dtype: npt.DTypeLike | None = None
+    per_photo: bool = True
+
+
+@plain_dataclass(frozen=True)
+class Call:
+    """What a layer is given besides its arrays."""
+
+    kernels: Kernels
+    workspace: Any
+    training: bool
+    number: int
+    seed: int
+    step: Array
+    photos: Array
+    """(N,) int32: the photos' numbers in the data set."""
+
+
+class Layer:
+    """What every layer answers; the defaults are those of a layer without parameters that keeps its input's shape."""
+
+    keyword: ClassVar[str]
+    shorthand: ClassVar[str | None] = None
+    """The field that is meant where the config gives a plain value instead of settings: ``dropout: 0.2``."""
+
+    def expand(self) -> tuple[Layer, ...]:
+        """This layer as the layers that kernels exist for."""
+        return (self,)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The output's shape for an input of ``shape``; raises LayerError where the layer doesn't fit."""
+        return shape
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        return {}
+
+    def statistics(self, shape: Shape) -> dict[str, Parameter]:
+        """Arrays that are learned without a gradient: batch norm's running mean and variance."""
+        return {}
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Multiplications with a weight, for one photo forward."""
+        return 0
+
+    def gain(self) -> float | None:
+        """Factor by which the weights before this activation must be larger to keep the variance; None: not one."""
+        return None
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        raise NotImplementedError
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        """Fill ``gradient``, and ``dx`` unless it is None, since nothing is trained below. May overwrite ``out``."""
+        raise NotImplementedError
+
+
+def _gain(activation: Activation, slope: float) -> float:
+    """sqrt of 1 / E[activation(z)^2] for z of deviation 1, near zero for the saturating ones (He et al. 2015)."""
+    if activation == "leaky_relu":
+        return sqrt(2 / (1 + slope**2))
+    return sqrt(2) if activation in ("relu", "gelu") else 1.0
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(array.shape[0], -1)
+
+
+def _by_last(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _maps(shape: Shape, name: str) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise LayerError(f"{name} needs maps (rows, columns, maps), but its input is {shape_text(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def shape_text(shape: Shape) -> str:
+    """``16x16, 8 maps`` or ``96 units``."""
+    if len(shape) == 3:
+        return f"{shape[0]}x{shape[1]}, {shape[2]} map{'s' if shape[2] > 1 else ''}"
+    return f"{shape[0]} unit{'s' if shape[0] > 1 else ''}"
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class PoolSettings:
+    """Pooling at the end of a conv layer."""
+
+    size: Size | Pair = Field(default=2, description="rows and columns of a window: one number or [rows, columns]")
+    stride: Size | Pair | None = Field(default=None, description="step from window to window; null: the window's size")
+    kind: PoolKind = Field(default="max", description="max | average")
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Activate(Layer):
+    """An activation, element by element."""
+
+    keyword: ClassVar[str] = "activation"
+    shorthand: ClassVar[str | None] = "name"
+
+    name: Activation = Field(description="identity | sigmoid | tanh | relu | leaky_relu | gelu")
+    slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
+
+    def gain(self) -> float | None:
+        return _gain(self.name, self.slope)
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        call.kernels.activation_forward(_flat(out), _flat(x), self.name, self.slope, call.workspace)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        if dx is not None:
+            call.kernels.activation_backward(
+                _flat(dx), _flat(dout), _flat(x), _flat(out), self.name, self.slope, call.workspace
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Pool(Layer):
+    """Pooling of every map: windows of any size and stride; those that would reach over the edge are left out."""
+
+    keyword: ClassVar[str] = "pool"
+    shorthand: ClassVar[str | None] = "size"
+
+    size: Size | Pair | Literal["global"] = Field(
+        default=2, description="rows and columns of a window: one number, [rows, columns], or global (the whole map)"
+    )
+    stride: Size | Pair | None = Field(default=None, description="step from window to window; null: the window's size")
+    kind: PoolKind = Field(default="max", description="max | average")
+
+    def _window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+        rows, columns, _ = _maps(shape, "pool")
+        size = (rows, columns) if self.size == "global" else _pair(self.size)
+        if size[0] > rows or size[1] > columns:
+            raise LayerError(f"a pool of {size[0]}x{size[1]} does not fit its input of {shape_text(shape)}")
+        return size, size if self.stride is None else _pair(self.stride)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        size, stride = self._window(shape)
+        return (shape[0] - size[0]) // stride[0] + 1, (shape[1] - size[1]) // stride[1] + 1, shape[2]
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {"argmax": Buffer(self.output_shape(shape), np.int32)}
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        size, stride = self._window(x.shape[1:])
+        call.kernels.pool_forward(out, buffers["argmax"], x, self.kind, size, stride, call.workspace)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        if dx is not None:
+            size, stride = self._window(x.shape[1:])
+            call.kernels.pool_backward(dx, dout, buffers["argmax"], self.kind, size, stride, call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Conv(Layer):
+    """A convolution with bias, activation and pooling. Each kernel spans all input maps and sums over them."""
+
+    keyword: ClassVar[str] = "conv"
+    shorthand: ClassVar[str | None] = "kernels"
+
+    kernels: Size = Field(description="number of kernels, and so of output maps")
+    size: Size | Pair = Field(default=3, description="rows and columns of a kernel: one number or [rows, columns]")
+    padding: Literal["valid", "same"] = Field(
+        default="valid", description="valid: only where the kernel fits | same: zeros around, the map keeps its size"
+    )
+    activation: Activation = Field(
+        default="leaky_relu", description="identity | sigmoid | tanh | relu | leaky_relu | gelu; before the pool"
+    )
+    slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
+    pool: Size | PoolSettings | None = Field(
+        default=None, description="2 (max of each 2x2) | {size: 3, stride: 2, kind: max | average} | null"
+    )
+
+    def expand(self) -> tuple[Layer, ...]:
+        pool = PoolSettings(size=self.pool) if isinstance(self.pool, int) else self.pool
+        fused_activation = self.activation in FUSED_ACTIVATIONS
+        side, stride = (1, 1), (1, 1)
+        if pool is not None:
+            side = _pair(pool.size)
+            stride = side if pool.stride is None else _pair(pool.stride)
+        fused_pool = (
+            side[0] == side[1] <= LARGEST_FUSED_POOL and stride == side and (pool is None or pool.kind == "max")
+        )
+        if fused_activation and fused_pool:
+            return (replace(self, pool=side[0] if side[0] > 1 else None),)
+        layers: list[Layer] = [
+            replace(self, pool=None, activation=self.activation if fused_activation else "identity"),
+        ]
+        if not fused_activation:
+            layers.append(Activate(name=self.activation, slope=self.slope))
+        if pool is not None:
+            layers.append(Pool(size=pool.size, stride=pool.stride, kind=pool.kind))
+        return tuple(layers)
+
+    def _pooled(self) -> int:
+        assert self.pool is None or isinstance(self.pool, int), "expand() leaves only square max-pools side by side"
+        return self.pool or 1
+
+    def _padding(self) -> tuple[int, int]:
+        rows, columns = _pair(self.size)
+        return ((rows - 1) // 2, (columns - 1) // 2) if self.padding == "same" else (0, 0)
+
+    def _full_shape(self, shape: Shape) -> Shape:
+        rows, columns, _ = _maps(shape, "conv")
+        size = _pair(self.size)
+        if self.padding == "same":
+            return rows, columns, self.kernels
+        if size[0] > rows or size[1] > columns:
+            raise LayerError(f"a kernel of {size[0]}x{size[1]} does not fit its input of {shape_text(shape)}")
+        return rows - size[0] + 1, columns - size[1] + 1, self.kernels
+
+    def output_shape(self, shape: Shape) -> Shape:
+        rows, columns, maps = self._full_shape(shape)
+        pool = self._pooled()
+        if pool > rows or pool > columns:
+            raise LayerError(
+                f"a pool of {pool}x{pool} does not fit the convolution's map of {rows}x{columns} "
+                f"(the layer's input is {shape_text(shape)})"
+            )
+        return rows // pool, columns // pool, maps
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        size = _pair(self.size)
+        fan_in = size[0] * size[1] * shape[2]
+        return {
+            "weight": Parameter((self.kernels, *size, shape[2]), fan_in, True, "random"),
+            "bias": Parameter((self.kernels,), fan_in, False, "zero"),
+        }
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {"argmax": Buffer(self.output_shape(shape) if self._pooled() > 1 else (0,), np.uint8)}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return prod(self._full_shape(shape)) * prod(_pair(self.size)) * shape[2]
+
+    def gain(self) -> float | None:
+        return None if self.activation == "identity" else _gain(self.activation, self.slope)
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        call.kernels.conv_forward(
+            out, buffers["argmax"], x, weights["weight"], weights["bias"], self._padding(), self.activation, self.slope,
+            self._pooled(), call.workspace,
+        )  # fmt: skip
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        block = (self._padding(), self.activation, self.slope, self._pooled(), call.workspace)
+        call.kernels.conv_backward_weight(gradient["weight"], gradient["bias"], dout, out, buffers["argmax"], x, *block)
+        if dx is not None:
+            call.kernels.conv_backward_input(dx, dout, out, buffers["argmax"], weights["weight"], *block)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Neuron(Layer):
+    """Neurons that each see the whole of one map: ``per_kernel`` for every map, with weights of their own.
+
+    Output: M * C units, the first neuron of every map first.
+    """
+
+    keyword: ClassVar[str] = "neuron"
+    shorthand: ClassVar[str | None] = "per_kernel"
+
+    per_kernel: Size = Field(default=1, description="neurons for each kernel's map")
+    activation: Activation = Field(
+        default="identity", description="identity | sigmoid | tanh | relu | leaky_relu | gelu"
+    )
+    slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
+
+    def expand(self) -> tuple[Layer, ...]:
+        return _with_activation(self, self.activation, self.slope)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (self.per_kernel * _maps(shape, "neuron")[2],)
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        rows, columns, maps = shape
+        return {
+            "weight": Parameter((self.per_kernel, rows, columns, maps), rows * columns, True, "random"),
+            "bias": Parameter((self.per_kernel, maps), rows * columns, False, "zero"),
+        }
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return self.per_kernel * prod(shape)
+
+    def _by_neuron(self, array: Array) -> Array:
+        return array.reshape(array.shape[0], self.per_kernel, -1)
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        call.kernels.neuron_forward(self._by_neuron(out), x, weights["weight"], weights["bias"], call.workspace)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        dout = self._by_neuron(dout)
+        call.kernels.neuron_backward_weight(gradient["weight"], gradient["bias"], dout, x, call.workspace)
+        if dx is not None:
+            call.kernels.neuron_backward_input(dx, dout, weights["weight"], call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Dense(Layer):
+    """A fully connected layer; maps are laid out row by row, column by column, map by map."""
+
+    keyword: ClassVar[str] = "dense"
+    shorthand: ClassVar[str | None] = "units"
+
+    units: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["people"] = Field(
+        description="outputs; people: as many as the data needs (one more when there is an unknown/ folder)"
+    )
+    activation: Activation = Field(
+        default="identity", description="identity | sigmoid | tanh | relu | leaky_relu | gelu"
+    )
+    slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
+
+    def expand(self) -> tuple[Layer, ...]:
+        return _with_activation(self, self.activation, self.slope)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if self.units == "people":
+            raise LayerError("the number of people is not known here: give units as a number")
+        return (self.units,)
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        (units,) = self.output_shape(shape)
+        return {
+            "weight": Parameter((units, prod(shape)), prod(shape), True, "random"),
+            "bias": Parameter((units,), prod(shape), False, "zero"),
+        }
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return prod(shape) * self.output_shape(shape)[0]
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        call.kernels.dense_forward(out, _flat(x), weights["weight"], weights["bias"], call.workspace)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        call.kernels.dense_backward_weight(gradient["weight"], gradient["bias"], dout, _flat(x), call.workspace)
+        if dx is not None:
+            call.kernels.dense_backward_input(_flat(dx), dout, weights["weight"], call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Dropout(Layer):
+    """Sets a random part of the elements to zero in training, and scales the others up."""
+
+    keyword: ClassVar[str] = "dropout"
+    shorthand: ClassVar[str | None] = "rate"
+
+    rate: float = Field(ge=0, lt=1, description="share of the elements that is dropped")
+
+    def _apply(self, call: Call, out: Array, x: Array) -> None:
+        rate = self.rate if call.training else 0.0
+        purpose = PURPOSE_DROPOUT + call.number
+        call.kernels.dropout(_flat(out), _flat(x), call.photos, rate, call.seed, purpose, call.step, call.workspace)
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        self._apply(call, out, x)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        if dx is not None:
+            self._apply(call, dx, dout)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class BatchNorm(Layer):
+    """Batch normalisation per map or unit: the batch's statistics in training, running ones in evaluation."""
+
+    keyword: ClassVar[str] = "batch_norm"
+
+    momentum: float = Field(default=0.1, gt=0, le=1, description="share of each batch in the running statistics")
+    epsilon: float = Field(default=1e-5, gt=0, le=1, description="added to the variance")
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        return {
+            "scale": Parameter((shape[-1],), 1, False, "one"),
+            "shift": Parameter((shape[-1],), 1, False, "zero"),
+        }
+
+    def statistics(self, shape: Shape) -> dict[str, Parameter]:
+        return {
+            "running_mean": Parameter((shape[-1],), 1, False, "zero"),
+            "running_variance": Parameter((shape[-1],), 1, False, "one"),
+        }
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {
+            "mean": Buffer((shape[-1],), per_photo=False),
+            "inverse_deviation": Buffer((shape[-1],), per_photo=False),
+        }
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return prod(shape)
+
+    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+        out, x = _by_last(out), _by_last(x)
+        running = (weights["running_mean"], weights["running_variance"])
+        affine = (weights["scale"], weights["shift"])
+        if call.training:
+            call.kernels.batch_norm_forward(
+                out, buffers["mean"], buffers["inverse_deviation"], *running, x, *affine, self.momentum, self.epsilon,
+                call.workspace,
+            )  # fmt: skip
+        else:
+            call.kernels.batch_norm_inference(out, x, *running, *affine, self.epsilon, call.workspace)
+
+    def backward(
+        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
+        buffers: Arrays,
+    ) -> None:  # fmt: skip
+        if dx is None:
+            dx = out  # the kernel has to put it somewhere, and the layer above is done with out
+        call.kernels.batch_norm_backward(
+            _by_last(dx), gradient["scale"], gradient["shift"], _by_last(dout), _by_last(x), buffers["mean"],
+            buffers["inverse_deviation"], weights["scale"], call.workspace,
+        )  # fmt: skip
+
+
+def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float) -> tuple[Layer, ...]:
+    if activation == "identity":
+        return (layer,)
+    return replace(layer, activation="identity"), Activate(name=activation, slope=slope)
+
+
+LAYERS: dict[str, type[Layer]] = {
+    layer.keyword: layer for layer in (Conv, Activate, Pool, Neuron, Dense, Dropout, BatchNorm)
+}
+"""Layer classes by their names in the config."""
+
+
+def with_outputs(layers: Sequence[Layer], outputs: int) -> tuple[Layer, ...]:
+    """The layers with ``units: people`` replaced by the number that the data needs."""
+    return tuple(
+        replace(layer, units=outputs) if isinstance(layer, Dense) and layer.units == "people" else layer
+        for layer in layers
+    )

@@ -1,0 +1,351 @@
+"""A network: a stack of layers over flat buffers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import UsageError
+from facecnn.kernels.protocol import Kernels
+from facecnn.network.layers import Array, Call, Layer, LayerError, Parameter, Shape, shape_text
+from facecnn.network.loss import CrossEntropy, Loss
+
+ALIGNMENT = 16
+"""Every parameter starts at a multiple of 16 elements (64 bytes in float32) of the flat buffer."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer in its place."""
+
+    name: str
+    """``conv1``, ``conv2``, ``batch_norm1``: the layer's keyword and its number among those of its kind."""
+    index: int
+    """Place in the config's list; layers that were split for lack of a fused kernel share it."""
+    layer: Layer
+    shape: Shape
+    """Of the input, without the batch."""
+    out_shape: Shape
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return self.layer.parameters(self.shape)
+
+    @property
+    def statistics(self) -> dict[str, Parameter]:
+        return self.layer.statistics(self.shape)
+
+
+def plan(layers: Sequence[Layer], shape: Shape) -> tuple[Stage, ...]:
+    """The layers, split into those that kernels exist for, with their names and shapes.
+
+    Raises LayerError, with the place in ``layers``, the layer's name and its input's shape, for one that doesn't fit.
+    """
+    stages: list[Stage] = []
+    counts: Counter[str] = Counter()
+    for index, given in enumerate(layers):
+        for layer in given.expand():
+            try:
+                out_shape = layer.output_shape(shape)
+            except LayerError as error:
+                error.index = index
+                error.args = (f"network[{index}] {given.keyword}: {error}\n{_shapes_so_far(stages)}",)
+                raise
+            counts[layer.keyword] += 1
+            stages.append(Stage(f"{layer.keyword}{counts[layer.keyword]}", index, layer, shape, out_shape))
+            shape = out_shape
+    if not stages:
+        raise UsageError("network: there are no layers in it")
+    return tuple(stages)
+
+
+def _shapes_so_far(stages: Sequence[Stage]) -> str:
+    if not stages:
+        return "It is the first layer."
+    lines = [f"  {stage.name:14} {shape_text(stage.shape)} -> {shape_text(stage.out_shape)}" for stage in stages]
+    return "\n".join(["The layers before it:", *lines])
+
+
+class FlatArrays:
+    """Named arrays laid out in one flat buffer, in the order given, each aligned."""
+
+    def __init__(self, shapes: Sequence[tuple[str, str, Shape]], kernels: Kernels, dtype: npt.DTypeLike) -> None:
+        self.offsets: dict[tuple[str, str], tuple[int, Shape]] = {}
+        end = 0
+        for stage, name, shape in shapes:
+            self.offsets[stage, name] = (end, shape)
+            end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+        self.flat: Array = kernels.to_device(np.zeros(end, dtype))
+        self.named: dict[str, Array] = {}
+        """``conv1.weight`` and so on: views of ``flat``."""
+        self.by_stage: dict[str, dict[str, Array]] = {}
+        for (stage, name), (start, shape) in self.offsets.items():
+            view = self.flat[start : start + prod(shape)].reshape(shape)
+            self.named[f"{stage}.{name}"] = view
+            self.by_stage.setdefault(stage, {})[name] = view
+
+
+class Weights:
+    """All that a network has learned: ``parameters`` by gradients, ``statistics`` (of batch norm) by averaging."""
+
+    def __init__(self, stages: Sequence[Stage], kernels: Kernels, dtype: npt.DTypeLike) -> None:
+        self._kernels = kernels
+        trained = [(stage.name, name, p) for stage in stages for name, p in stage.parameters.items()]
+        # Those that decay come first, so that weight decay is a matter of one bound.
+        ordered = [entry for entry in trained if entry[2].decays] + [entry for entry in trained if not entry[2].decays]
+        self.parameters = FlatArrays([(stage, name, p.shape) for stage, name, p in ordered], kernels, dtype)
+        self.statistics = FlatArrays(
+            [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], kernels, dtype
+        )
+        ends = [
+            self.parameters.offsets[stage, name][0] + -(-prod(p.shape) // ALIGNMENT) * ALIGNMENT
+            for stage, name, p in ordered
+            if p.decays
+        ]
+        self.decaying: int = ends[-1] if ends else 0
+        """So many elements of the flat parameters, from the first on, are subject to weight decay."""
+        self.by_stage: dict[str, dict[str, Array]] = {
+            stage.name: {
+                **self.parameters.by_stage.get(stage.name, {}),
+                **self.statistics.by_stage.get(stage.name, {}),
+            }
+            for stage in stages
+        }
+
+    def to_host(self) -> dict[str, Array]:
+        """Copies of all arrays by name."""
+        named = {**self.parameters.named, **self.statistics.named}
+        return {name: self._kernels.to_host(array) for name, array in named.items()}
+
+    def from_host(self, arrays: Mapping[str, Array]) -> None:
+        """Overwrite all arrays; ``arrays`` must hold every name with its shape."""
+        for name, array in {**self.parameters.named, **self.statistics.named}.items():
+            self._kernels.copy_to_device(
+                array, np.ascontiguousarray(arrays[name], dtype=array.dtype).reshape(array.shape)
+            )
+
+    def copy_from(self, other: Weights) -> None:
+        """Overwrite all arrays with another's of the same network."""
+        self._kernels.copy_to_device(self.parameters.flat, self._kernels.to_host(other.parameters.flat))
+        self._kernels.copy_to_device(self.statistics.flat, self._kernels.to_host(other.statistics.flat))
+
+
+class Network:
+    """Layers with all their arrays, for batches of up to ``batch_size`` photos.
+
+    Usage: fill ``network.input[:count]``, then ``forward``, ``loss`` and ``backward`` with the same count. Nothing is
+    allocated after construction, but for the workspace in the first step.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        kernels: Kernels,
+        batch_size: int,
+        *,
+        loss: Loss | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        seed: int = 0,
+        frozen: int = 0,
+        training: bool = True,
+    ) -> None:
+        """``frozen``: so many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
+        room for gradients. Raises LayerError where a layer doesn't fit."""
+        self.stages = plan(layers, input_shape)
+        self.kernels = kernels
+        self.batch_size = batch_size
+        self.dtype = np.dtype(dtype)
+        self.seed = seed
+        self.objective: Loss = loss if loss is not None else CrossEntropy()
+        self.workspace = kernels.Workspace()
+        self.weights = self.new_weights()
+        self._views: dict[int, list[_StageViews]] = {}
+
+        out_shape = self.stages[-1].out_shape
+        if len(out_shape) != 1:
+            raise UsageError(
+                f"network: the last layer gives {shape_text(out_shape)}; it must give units: end with dense or neuron"
+            )
+        self.units = out_shape[0]
+        empty = kernels.empty
+        self.input: Array = empty((batch_size, *input_shape), dtype)
+        self._outs: list[Array] = [empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
+        self._buffers: list[dict[str, tuple[Array, bool]]] = []
+        for stage in self.stages:
+            self._buffers.append({
+                name: (
+                    empty((batch_size, *buffer.shape) if buffer.per_photo and buffer.shape != (0,) else buffer.shape,
+                          self.dtype if buffer.dtype is None else buffer.dtype),
+                    buffer.per_photo and buffer.shape != (0,),
+                )
+                for name, buffer in stage.layer.buffers(stage.shape).items()
+            })  # fmt: skip
+        self.losses: Array = empty((batch_size,), dtype)
+        """Plain cross-entropy of each photo, after ``loss``."""
+        self.objectives: Array = empty((batch_size,), dtype)
+        """Each photo's part of the number that training lowers, which is their sum."""
+        self.probabilities: Array = empty((batch_size, self.units), dtype)
+        self._dlogits: Array = empty((batch_size, self.units), dtype)
+        self._squares: Array = empty((batch_size,), dtype)
+        self._zeros: Array = kernels.to_device(np.zeros(batch_size, np.int32))
+        """Stands in for photos and step where nothing is random."""
+
+        trained = [i for i, stage in enumerate(self.stages) if stage.index >= frozen and stage.parameters]
+        self.first_trained: int = trained[0] if trained else len(self.stages)
+        """Number of the lowest stage whose weights move: backward ends there."""
+        self._frozen = frozen
+        self.gradient: FlatArrays | None = None
+        if training:
+            self.gradient = self.new_weights().parameters
+            # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
+            largest = max(prod(stage.out_shape) for stage in self.stages)
+            self._dout_pair = [empty((batch_size * largest,), dtype) for _ in range(2)]
+
+    def new_weights(self) -> Weights:
+        """A second set of weights of this network, all zero."""
+        return Weights(self.stages, self.kernels, self.dtype)
+
+    @property
+    def output(self) -> Array:
+        """(batch_size, units): the last layer's output, of which ``forward`` fills the first ``count`` rows."""
+        return self._outs[-1]
+
+    def trained_ranges(self) -> list[tuple[int, int, int]]:
+        """(start, stop, decaying) of every piece of the flat parameters that is trained: all of it in one piece, unless
+        layers are frozen; ``decaying`` counts the elements at the piece's start that decay."""
+        parameters = self.weights.parameters
+        pieces: list[tuple[int, int, int]] = []
+        trained = {stage.name for stage in self.stages[self.first_trained :] if stage.index >= self._frozen}
+        for (stage, _), (start, shape) in parameters.offsets.items():
+            stop = start + -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+            decaying = stop - start if start < self.weights.decaying else 0
+            if stage not in trained:
+                continue
+            if pieces and pieces[-1][1] == start and (not decaying or pieces[-1][2] == pieces[-1][1] - pieces[-1][0]):
+                first, _, decays = pieces[-1]
+                pieces[-1] = (first, stop, decays + decaying)
+            else:
+                pieces.append((start, stop, decaying))
+        return pieces
+
+    def initialise(self, seed: int) -> None:
+        """Random weights with He et al.'s deviation: gain of the activation that follows / sqrt(inputs summed)."""
+        arrays: dict[str, Array] = {}
+        for number, stage in enumerate(self.stages):
+            generator = np.random.Generator(np.random.Philox(key=[seed, number]))
+            for name, parameter in {**stage.parameters, **stage.statistics}.items():
+                if parameter.start == "random":
+                    deviation = self._gain_after(number) / sqrt(parameter.fan_in)
+                    array = generator.standard_normal(parameter.shape) * deviation
+                else:
+                    array = np.full(parameter.shape, 1.0 if parameter.start == "one" else 0.0)
+                arrays[f"{stage.name}.{name}"] = array
+        self.weights.from_host(arrays)
+
+    def _gain_after(self, number: int) -> float:
+        """Gain of the first activation from a layer on, before the next layer that has weights of its own to scale."""
+        for later, stage in enumerate(self.stages[number:]):
+            if later > 0 and any(parameter.decays for parameter in stage.parameters.values()):
+                break
+            gain = stage.layer.gain()
+            if gain is not None:
+                return gain
+        return 1.0
+
+    def forward(
+        self,
+        count: int,
+        *,
+        weights: Weights | None = None,
+        training: bool = False,
+        photos: Array | None = None,
+        step: Array | None = None,
+    ) -> None:
+        """``output[:count]`` from ``input[:count]``, with ``weights`` in the place of the network's own if given.
+
+        In training batch norm uses the batch's statistics (and moves the running ones), and dropout drops what
+        ``photos`` (count,) int32, the photos' numbers in the data set, and ``step`` (1,) say.
+        """
+        weights = weights or self.weights
+        for number, (stage, views) in enumerate(zip(self.stages, self._stage_views(count), strict=True)):
+            call = self._call(number, stage, training, photos, step)
+            stage.layer.forward(call, views.out, views.x, weights.by_stage[stage.name], views.buffers)
+
+    def loss(self, count: int, labels: Array, class_weights: Array, target: Array | None = None) -> None:
+        """Fill ``losses``, ``probabilities``, ``objectives`` and the output's derivative for ``labels`` (count,) int32.
+
+        class_weights (units,). Mean squared error takes ``target`` (count, units), one-hot.
+        """
+        kernels, out = self.kernels, self.output[:count]
+        losses, objectives = self.losses[:count], self.objectives[:count]
+        smoothing = self.objective.label_smoothing if isinstance(self.objective, CrossEntropy) else 0.0
+        kernels.softmax_cross_entropy(
+            losses, objectives, self.probabilities[:count], self._dlogits[:count], out, labels, class_weights, smoothing,
+            self.workspace,
+        )  # fmt: skip
+        if not isinstance(self.objective, CrossEntropy):
+            assert target is not None
+            kernels.mean_squared_error(
+                self._squares[:count], objectives, self._dlogits[:count], out, target, self.workspace
+            )
+
+    def backward(
+        self, count: int, photos: Array | None = None, step: Array | None = None, dout: Array | None = None
+    ) -> None:
+        """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given."""
+        assert self.gradient is not None, "the network was made without training=True"
+        views = self._stage_views(count)
+        upstream = self._dlogits[:count] if dout is None else dout
+        for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
+            stage, view = self.stages[number], views[number]
+            dx = None if number == self.first_trained else view.dx
+            stage.layer.backward(
+                self._call(number, stage, True, photos, step), dx, upstream, view.out, view.x,
+                self.weights.by_stage[stage.name], self.gradient.by_stage.get(stage.name, {}), view.buffers,
+            )  # fmt: skip
+            upstream = view.dx
+
+    def _call(self, number: int, stage: Stage, training: bool, photos: Array | None, step: Array | None) -> Call:
+        if photos is None or step is None:
+            photos = step = self._zeros
+        return Call(
+            kernels=self.kernels,
+            workspace=self.workspace,
+            training=training and stage.index >= self._frozen,
+            number=number,
+            seed=self.seed,
+            step=step,
+            photos=photos,
+        )
+
+    def _stage_views(self, count: int) -> list[_StageViews]:
+        """The first ``count`` photos' part of every array; made once for each batch size that comes up."""
+        if count not in self._views:
+            views = []
+            for number, stage in enumerate(self.stages):
+                x = self.input if number == 0 else self._outs[number - 1]
+                buffers = {
+                    name: array[:count] if per_photo else array
+                    for name, (array, per_photo) in self._buffers[number].items()
+                }
+                dx = None
+                if self.gradient is not None and number > 0:
+                    dx = self._dout_pair[number % 2][: count * prod(stage.shape)].reshape(count, *stage.shape)
+                views.append(_StageViews(x[:count], self._outs[number][:count], dx, buffers))
+            self._views[count] = views
+        return self._views[count]
+
+
+@dataclass(frozen=True)
+class _StageViews:
+    x: Array
+    out: Array
+    dx: Any
+    buffers: dict[str, Array]

@@ -1,0 +1,79 @@
+"""How large a network is: parameters, memory and operations, worked out from the shapes alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from facecnn.errors import UsageError
+from facecnn.network.network import Stage
+
+TRAINING_COPIES = 6
+"""Arrays of the parameters' size while training: weights, gradient, average, up to two of the optimizer, one to save."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes in numbers and bytes (float32)."""
+
+    parameters: int
+    multiply_adds: int
+    """For one photo, forward."""
+    training_bytes: int
+    """Memory for a training with the given batch size, photos and libraries apart."""
+
+
+def parameter_count(stage: Stage) -> int:
+    """Trained numbers of one layer."""
+    return sum(prod(p.shape) for p in stage.parameters.values())
+
+
+def measure(stages: Sequence[Stage], batch_size: int) -> Size:
+    """The size of a planned network."""
+    parameters = sum(parameter_count(stage) for stage in stages)
+    per_photo = 4 * prod(stages[0].shape)
+    fixed = 0
+    for stage in stages:
+        per_photo += 4 * prod(stage.out_shape)
+        for buffer in stage.layer.buffers(stage.shape).values():
+            size = prod(buffer.shape) * np.dtype(np.float32 if buffer.dtype is None else buffer.dtype).itemsize
+            if buffer.per_photo:
+                per_photo += size
+            else:
+                fixed += size
+    per_photo += 2 * 4 * max(prod(stage.out_shape) for stage in stages)
+    return Size(
+        parameters=parameters,
+        multiply_adds=sum(stage.layer.multiply_adds(stage.shape) for stage in stages),
+        training_bytes=4 * TRAINING_COPIES * parameters + batch_size * per_photo + fixed,
+    )
+
+
+def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
+    """Raise UsageError where training would need more memory than is free, before anything is allocated."""
+    needed = measure(stages, batch_size).training_bytes
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise UsageError(
+            f"network: training it takes about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+            "take fewer kernels or units, or a smaller train.batch_size"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that could be had without swapping, where the system says so."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,415 @@
+"""Decoded and cropped photos, kept on the disk so that each is decoded once, and loaded by several threads.
+
+Everything here can be made again from the photos, so whatever is wrong with the cache leads to decoding anew, or to
+working from memory, never to an error.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+import platformdirs
+
+from facecnn.errors import shown
+from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode_bytes, heic_supported, read
+from facecnn.photos.fingerprint import dct_hash
+from facecnn.photos.folder import Skipped
+from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, crop_with_margin
+
+CACHE_VARIABLE = "FACECNN_CACHE_DIR"
+"""Environment variable that names another cache folder."""
+
+LARGEST_CACHE = 4 << 30
+"""Bytes that the preparations which aren't in use may take up together with the one that is."""
+
+_STORE_VERSION = 1
+_BATCH = 64  # photos written at once
+_IN_USE_SECONDS = 3600.0  # a preparation used more lately than this may be another process's
+
+_TABLES = """
+create table if not exists files (
+    path blob primary key, size integer not null, modified integer not null, sha256 text not null
+) without rowid;
+create table if not exists photos (
+    sha256 text primary key, row integer, crc integer, width integer, height integer, hash blob, notes text not null,
+    reason text
+) without rowid;
+"""
+
+
+@dataclass(frozen=True)
+class LoadedPhotos:
+    """Photos in the order they were asked for."""
+
+    paths: tuple[Path, ...]
+    pixels: npt.NDArray[np.uint8]
+    """(rows, height, width, channels) with the margin, in no particular order, maybe with rows of other photos."""
+    row: npt.NDArray[np.int64]
+    """(paths,): each photo's row of ``pixels``, -1 where it can't be used. Equal files share a row."""
+    sha256: tuple[str, ...]
+    """Of each file's bytes, hexadecimal; empty where it couldn't be read."""
+    hashes: npt.NDArray[np.uint64]
+    """(paths,): see ``fingerprint.dct_hash``; 0 where the photo can't be used."""
+    sizes: npt.NDArray[np.int64]
+    """(paths, 2): width and height of the upright original in pixels, 0 where the photo can't be used."""
+    reasons: tuple[str | None, ...]
+    """Why a photo can't be used, as "reason: what to do"; None where it can."""
+    notes: tuple[tuple[int, str], ...]
+    """What there is to know about photos that are used: a path's index and a note, "3 frames, the first used"."""
+    warnings: tuple[str, ...]
+    """What there is to know about the cache."""
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The photos that can't be used."""
+        return [
+            Skipped(shown(path), reason)
+            for path, reason in zip(self.paths, self.reasons, strict=True)
+            if reason is not None
+        ]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is known about the content of one file, whatever its name."""
+
+    sha256: str
+    width: int = 0
+    height: int = 0
+    hash: int = 0
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
+    row: int | None = None
+
+
+def cache_folder() -> Path:
+    """Where everything that can be made again is kept: the user's cache folder, or ``FACECNN_CACHE_DIR``."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("facecnn"))
+
+
+class PhotoStore:
+    """Prepared photos in the cache folder, for one preparation: an SQLite index and a file of rows of equal size.
+
+    Rows are only ever appended, in a transaction: written, flushed, then committed, and each has a checksum. So two
+    processes may use a store at once, and after a crash the index at worst knows less than is there.
+
+    Any method may raise OSError or sqlite3.Error, after which the store is of no more use.
+    """
+
+    def __init__(self, settings: PhotoSettings) -> None:
+        self.folder = _store_folder(settings)
+        self._shape = settings.margin_shape
+        self._row_bytes = int(np.prod(self._shape))
+        self._lock = threading.Lock()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_room(self.folder)
+        self.folder.touch()  # its time says when it was used
+        self._index = sqlite3.connect(
+            self.folder / "index.sqlite", timeout=10, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # Losing the last entries in a power cut costs decoding them again; a row is checked before it is used.
+            self._index.execute("pragma synchronous = off")
+            self._index.executescript(_TABLES)
+        except sqlite3.Error:
+            self._index.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._index.close()
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """All rows that are there, (rows, height, width, channels), mapped into memory, not to be written."""
+        path = self.folder / "pixels.bin"
+        rows = path.stat().st_size // self._row_bytes if path.exists() else 0
+        if rows == 0:
+            return np.zeros((0, *self._shape), dtype=np.uint8)
+        return np.memmap(path, dtype=np.uint8, mode="r", shape=(rows, *self._shape))
+
+    def known_file(self, path: Path, status: os.stat_result) -> str | None:
+        """The SHA-256 of a file that hasn't changed, by size and time, since it was read."""
+        with self._lock:
+            found = self._index.execute(
+                "select sha256 from files where path = ? and size = ? and modified = ?",
+                (_key(path), status.st_size, status.st_mtime_ns),
+            ).fetchone()
+        return None if found is None else str(found[0])
+
+    def prepared(self, sha256: str, pixels: npt.NDArray[np.uint8]) -> _Prepared | None:
+        """What is known about a content; None where that is nothing or its row of ``pixels`` is damaged."""
+        with self._lock:
+            found = self._index.execute(
+                "select row, crc, width, height, hash, notes, reason from photos where sha256 = ?", (sha256,)
+            ).fetchone()
+        if found is None:
+            return None
+        row, crc, width, height, fingerprint, notes, reason = found
+        if reason is not None:
+            return _Prepared(sha256, reason=reason)
+        if row >= len(pixels) or zlib.crc32(pixels[row].data) != crc:
+            return None
+        return _Prepared(sha256, width, height, int.from_bytes(fingerprint, "big"), tuple(json.loads(notes)), row=row)
+
+    def add(self, files: Sequence[tuple[Path, os.stat_result, _Prepared]]) -> dict[str, int]:
+        """Keep what was found out about files.
+
+        Args:
+            files: each file, its status before it was read, and its content.
+
+        Returns:
+            The row of each content that has pixels.
+        """
+        rows: dict[str, int] = {}
+        with self._transaction(), (self.folder / "pixels.bin").open("ab") as file:
+            file.truncate(file.tell() // self._row_bytes * self._row_bytes)  # half a row of somebody who was killed
+            file.seek(0, os.SEEK_END)
+            for path, status, photo in files:
+                self._index.execute(
+                    "insert or replace into files values (?, ?, ?, ?)",
+                    (_key(path), status.st_size, status.st_mtime_ns, photo.sha256),
+                )
+                if photo.row is not None or photo.sha256 in rows:
+                    continue
+                crc = None
+                if photo.pixels is not None:
+                    rows[photo.sha256] = file.tell() // self._row_bytes
+                    crc = zlib.crc32(photo.pixels.data)
+                    file.write(photo.pixels.data)
+                self._index.execute(
+                    "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        photo.sha256,
+                        rows.get(photo.sha256),
+                        crc,
+                        photo.width,
+                        photo.height,
+                        photo.hash.to_bytes(8, "big"),
+                        json.dumps(photo.notes),
+                        photo.reason,
+                    ),
+                )
+            file.flush()
+        self.folder.touch()
+        return rows
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """No other thread or process writes within."""
+        with self._lock:
+            self._index.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self._index.execute("rollback")
+                raise
+            self._index.execute("commit")
+
+
+def load_photos(
+    paths: Sequence[Path],
+    settings: PhotoSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> LoadedPhotos:
+    """Read, decode, crop and fingerprint photos, or take them from the cache.
+
+    A photo that can't be used has a reason in the answer. A refusal because of a file's content is remembered, one
+    because it couldn't be read is not.
+
+    Args:
+        paths: files, in the order of the answer.
+        settings: the preparation.
+        progress: called with the number of photos done and the number of all, after each.
+        workers: threads that decode (Pillow lets them run side by side); as many as processors, 8 at most, unless said.
+    """
+    return _Loader(paths, settings, progress).load(workers or min(8, os.cpu_count() or 1))
+
+
+class _Loader:
+    """One call of ``load_photos``."""
+
+    def __init__(
+        self, paths: Sequence[Path], settings: PhotoSettings, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._paths = tuple(paths)
+        self._settings = settings
+        self._progress = progress or (lambda done, total: None)
+        self._warnings: list[str] = []
+        self._contents: dict[str, _Prepared] = {}
+        self._answers: list[_Prepared | str] = []  # of a file whose content is known: its SHA-256
+        self._waiting: list[tuple[Path, os.stat_result, _Prepared]] = []
+        self._store: PhotoStore | None = None
+        self._pixels: npt.NDArray[np.uint8] = np.zeros((0, *settings.margin_shape), dtype=np.uint8)
+
+    def load(self, workers: int) -> LoadedPhotos:
+        with contextlib.ExitStack() as stack:
+            with self._cache():
+                self._store = stack.enter_context(PhotoStore(self._settings))
+                self._pixels = self._store.pixels()
+            self._read_all(workers)
+            self._flush()
+        return self._answer()
+
+    @contextlib.contextmanager
+    def _cache(self) -> Iterator[None]:
+        """Go on from memory, with one warning, when something is wrong with the cache."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            self._store = None
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                shutil.rmtree(_store_folder(self._settings), ignore_errors=True)  # the index is damaged: begin anew
+            text = getattr(error, "strerror", None) or str(error)
+            self._warnings.append(
+                f"{shown(cache_folder())}: the cache can't be used ({shown(text)}): working from memory; "
+                f"free space there or set {CACHE_VARIABLE} to another folder"
+            )
+
+    def _read_all(self, workers: int) -> None:
+        """Answer for every path in order, with at most a few photos per worker under way."""
+        executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        under_way: deque[tuple[Path, os.stat_result | None, Future[_Prepared] | _Prepared]] = deque()
+        try:
+            for path in self._paths:
+                under_way.append((path, *self._start(path, executor)))
+                if len(under_way) > 4 * workers:
+                    self._finish(*under_way.popleft())
+            while under_way:
+                self._finish(*under_way.popleft())
+        finally:
+            # After Ctrl-C don't wait for what hasn't begun.
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _start(
+        self, path: Path, executor: ThreadPoolExecutor
+    ) -> tuple[os.stat_result | None, Future[_Prepared] | _Prepared]:
+        status = None
+        with contextlib.suppress(OSError, ValueError):  # ``read`` says what is wrong with it
+            status = path.stat()
+        if self._store is not None and status is not None:
+            with self._cache():
+                sha256 = self._store.known_file(path, status)
+                known = None if sha256 is None else self._known(sha256)
+                if known is not None:
+                    return None, known
+        return status, executor.submit(self._prepare, path)
+
+    def _known(self, sha256: str) -> _Prepared | None:
+        known, store = self._contents.get(sha256), self._store
+        return known if known is not None or store is None else store.prepared(sha256, self._pixels)
+
+    def _prepare(self, path: Path) -> _Prepared:
+        """Runs in a worker: everything but the cache."""
+        sha256 = ""
+        try:
+            data = read(path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            with contextlib.suppress(sqlite3.Error):  # the main thread comes upon it, too
+                known = self._known(sha256)
+                if known is not None:
+                    return known
+            decoded = decode_bytes(data, path)
+            image = decoded.image
+            pixels = crop_with_margin(image, self._settings)
+            return _Prepared(sha256, image.width, image.height, dct_hash(image), decoded.notes, pixels=pixels)
+        except UnusablePhoto as error:
+            return _Prepared(sha256 if error.in_content else "", reason=error.reason)
+
+    def _finish(self, path: Path, status: os.stat_result | None, task: Future[_Prepared] | _Prepared) -> None:
+        photo = task if isinstance(task, _Prepared) else task.result()
+        if photo.sha256:
+            photo = self._contents.setdefault(photo.sha256, photo)
+            if status is not None:
+                self._waiting.append((path, status, photo))
+        self._answers.append(photo.sha256 or photo)
+        if len(self._waiting) >= _BATCH:
+            self._flush()
+        self._progress(len(self._answers), len(self._paths))
+
+    def _flush(self) -> None:
+        """Write what is waiting into the store; its pixels are in the store's file, not in memory, from then on."""
+        if self._store is not None and self._waiting:
+            with self._cache():
+                rows = self._store.add(self._waiting)
+                self._pixels = self._store.pixels()
+                for sha256, row in rows.items():
+                    self._contents[sha256] = replace(self._contents[sha256], pixels=None, row=row)
+        self._waiting.clear()
+
+    def _answer(self) -> LoadedPhotos:
+        self._gather()
+        photos = [self._contents[answer] if isinstance(answer, str) else answer for answer in self._answers]
+        return LoadedPhotos(
+            paths=self._paths,
+            pixels=self._pixels,
+            row=np.array([-1 if photo.row is None else photo.row for photo in photos], dtype=np.int64),
+            sha256=tuple(photo.sha256 for photo in photos),
+            hashes=np.array([photo.hash for photo in photos], dtype=np.uint64),
+            sizes=np.array([(photo.width, photo.height) for photo in photos], dtype=np.int64).reshape(-1, 2),
+            reasons=tuple(photo.reason for photo in photos),
+            notes=tuple((index, note) for index, photo in enumerate(photos) for note in photo.notes),
+            warnings=tuple(self._warnings),
+        )
+
+    def _gather(self) -> None:
+        """Where photos are in memory, as the cache can't be used, bring all together there."""
+        usable = [photo for photo in self._contents.values() if photo.reason is None]
+        if all(photo.row is not None for photo in usable):
+            return
+        pixels = np.empty((len(usable), *self._settings.margin_shape), dtype=np.uint8)
+        for row, photo in enumerate(usable):
+            pixels[row] = self._pixels[photo.row] if photo.pixels is None else photo.pixels
+            self._contents[photo.sha256] = replace(photo, pixels=None, row=row)
+        self._pixels = pixels
+
+
+def _store_folder(settings: PhotoSettings) -> Path:
+    key = {
+        "photos": settings.cropping,
+        "versions": [_STORE_VERSION, DECODER_VERSION, PREPARATION_VERSION, PIL.__version__, heic_supported()],
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "photos" / name
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _make_room(own: Path) -> None:
+    """Remove the preparations that were used least lately until all together are within ``LARGEST_CACHE``.
+
+    The one that is about to be used goes only where it is too large alone. One that another process may be using
+    stays; it would lose nothing, as an open file outlives its name, but would no longer find its photos next time.
+    """
+    used = sorted((folder.stat().st_mtime, folder) for folder in own.parent.iterdir() if folder.is_dir())
+    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for _, folder in used}
+    total = sum(sizes.values())
+    for moment, folder in used:
+        if total > LARGEST_CACHE and time.time() - moment > _IN_USE_SECONDS:
+            if folder == own and sizes[own] <= LARGEST_CACHE:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= sizes[folder]
+    own.mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,144 @@
+"""A report on a folder of photos: what would be trained on, what wouldn't, and what looks wrong."""
+
+import textwrap
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecnn.errors import PhotoError, shown
+from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.doubts import same_content, same_picture
+from facecnn.photos.folder import Skipped
+from facecnn.photos.preparation import PhotoSettings
+
+_COLUMNS = 80
+_LINES = 20  # of a table or list, in the text
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found. Names are as they can be printed."""
+
+    folder: str
+    photos: int
+    """Usable ones."""
+    classes: dict[str, int]
+    """Usable photos of each person, and of ``unknown``."""
+    validation: dict[str, int] | None
+    """Of these, how many would be kept out of training with seed 0; None where no choice is possible."""
+    sizes: dict[str, dict[str, int]]
+    """Of ``width`` and ``height`` of the upright originals in pixels, ``min``, ``median`` and ``max``."""
+    skipped: list[Skipped]
+    copies: list[list[str]]
+    """Files of equal content."""
+    same_pictures: list[list[str]]
+    """Pairs of files of different content that show one picture."""
+    warnings: list[str]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "folder": self.folder,
+            "photos": {"usable": self.photos, "skipped": len(self.skipped)},
+            "classes": [
+                {"name": name, "photos": count, "validation": self.validation and self.validation[name]}
+                for name, count in self.classes.items()
+            ],
+            "sizes": self.sizes,
+            "skipped": [skipped._asdict() for skipped in self.skipped],
+            "copies": self.copies,
+            "same_pictures": self.same_pictures,
+            "warnings": self.warnings,
+            "notes": self.notes,
+        }
+
+    def text(self) -> str:
+        """For people, at most 80 columns wide."""
+        lines = _wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
+        for name, extent in self.sizes.items():
+            lines.append(f"{name}: {extent['min']} to {extent['max']} pixels, median {extent['median']}")
+        lines += ["", f"{_cell('person', 48)}{'photos':>10}{'validation':>14}"]
+        rows = [
+            f"{_cell(name, 48)}{count:>10}{self.validation[name] if self.validation else '-':>14}"
+            for name, count in self.classes.items()
+        ]
+        lines += _shortened(rows)
+        for title, found in (
+            ("not usable", [f"{skipped.path}: {skipped.reason}" for skipped in self.skipped]),
+            ("equal files", [", ".join(group) for group in self.copies]),
+            ("one picture in several files", [", ".join(group) for group in self.same_pictures]),
+            ("notes", self.notes),
+            ("warnings", self.warnings),
+        ):
+            if found:
+                lines += ["", f"{title} ({len(found)})"]
+                lines += _shortened([line for text in found for line in _wrapped(f"- {text}")])
+        return "\n".join(lines) + "\n"
+
+
+def check(folder: str | Path, settings: PhotoSettings, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Look at a folder of photos as training would.
+
+    Raises:
+        PhotoError: there is no usable photo in it; see ``load_dataset``.
+    """
+    dataset = load_dataset(folder, settings, progress, for_training=False)
+    warnings = list(dataset.warnings)
+    if len(dataset.classes) < 2:
+        warnings.append(f"only {shown(dataset.classes[0])}: nothing to tell apart")
+    validation = None
+    try:
+        split = dataset.split(seed=0)
+        counts = np.bincount(dataset.labels[split.validation], minlength=len(dataset.classes)).tolist()
+        validation = dict(zip(map(shown, dataset.classes), counts, strict=True))
+        warnings += split.warnings
+    except PhotoError as error:
+        warnings.append(str(error))
+    used = Counter(dataset.labels.tolist())
+    return Report(
+        folder=shown(dataset.folder),
+        photos=len(dataset.paths),
+        classes={shown(name): used[label] for label, name in enumerate(dataset.classes)},
+        validation=validation,
+        sizes={
+            name: {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+            for name, values in zip(("width", "height"), dataset.sizes.T, strict=True)
+        },
+        skipped=list(dataset.skipped),
+        copies=_names(dataset, same_content(dataset.sha256)),
+        same_pictures=_names(dataset, same_picture(dataset.pixels, dataset.rows, dataset.hashes)),
+        warnings=warnings,
+        notes=list(dataset.notes),
+    )
+
+
+def _names(dataset: Dataset, groups: list[list[int]]) -> list[list[str]]:
+    return [[shown(dataset.paths[index]) for index in group] for group in groups]
+
+
+def _wrapped(text: str) -> list[str]:
+    # Half the columns where a name has letters twice as wide, as Chinese has.
+    wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return textwrap.wrap(text, _COLUMNS // 2 if wide else _COLUMNS, subsequent_indent="  ")
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = len(lines) - _LINES
+    return lines if more <= 0 else [*lines[:_LINES], f"… {more} more"]
+
+
+def _cell(text: str, columns: int) -> str:
+    """Text in so many columns, the end of a long one left out."""
+    kept, width = "", 0
+    for letter in text:
+        step = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if width + step > columns - 2:
+            return f"{kept}…" + " " * (columns - width - 1)
+        kept, width = kept + letter, width + step
+    return kept + " " * (columns - width)

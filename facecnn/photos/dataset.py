@@ -1,0 +1,191 @@
+"""A folder of photos → arrays to train on, with everything that is wrong with it said."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import PhotoError, shown
+from facecnn.photos.cache import LoadedPhotos, load_photos
+from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
+from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.split import Photo, folds, split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable photos of a folder, person by person in the order of ``classes``, each person's sorted by path."""
+
+    folder: Path
+    settings: PhotoSettings
+    classes: tuple[str, ...]
+    """The people's names, sorted, and ``unknown`` last where there are strangers."""
+    paths: tuple[str, ...]
+    """(photos,): PERSON/FILE, which can be written as UTF-8, is the same on every computer, and may need ``shown``."""
+    labels: npt.NDArray[np.int64]
+    """(photos,): index into ``classes``."""
+    pixels: npt.NDArray[np.uint8]
+    """(rows, height, width, channels) with the margin; not in the photos' order, and there may be more rows."""
+    rows: npt.NDArray[np.int64]
+    """(photos,): index into ``pixels``."""
+    sha256: tuple[str, ...]
+    """(photos,): of the files' bytes, hexadecimal."""
+    hashes: npt.NDArray[np.uint64]
+    """(photos,): see ``fingerprint.dct_hash``."""
+    sizes: npt.NDArray[np.int64]
+    """(photos, 2): width and height of the upright originals in pixels."""
+    skipped: tuple[Skipped, ...]
+    """Photos that aren't used, by PERSON/FILE or, where they are nobody's, FILE."""
+    warnings: tuple[str, ...]
+    """What is questionable about the data, a line each."""
+    notes: tuple[str, ...]
+    """What is good to know about single photos, a line each."""
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The classes without ``unknown``."""
+        return tuple(name for name in self.classes if name != UNKNOWN)
+
+    def split(self, seed: int) -> "IndexSplit":
+        """Choose the photos to judge by; see ``facecnn.photos.split.split``.
+
+        Raises:
+            PhotoError: a person has too few photos for ``settings.validation``.
+        """
+        chosen = split(self._by_class(), self.settings.validation, seed)
+        return IndexSplit(self._indices(chosen.training), self._indices(chosen.validation), chosen.warnings)
+
+    def folds(self, count: int = 5) -> tuple[npt.NDArray[np.int64], ...]:
+        """For each fold of a cross-validation the indices of its photos; see ``facecnn.photos.split.folds``.
+
+        Raises:
+            UsageError: a person has fewer photos than there are folds.
+        """
+        return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
+
+    def _by_class(self) -> dict[str, list[Photo]]:
+        people: dict[str, list[Photo]] = {name: [] for name in self.classes}
+        for path, label, sha256, fingerprint in zip(
+            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), strict=True
+        ):
+            people[self.classes[label]].append(Photo(path, sha256, fingerprint))
+        return people
+
+    def _indices(self, paths: Iterable[str]) -> npt.NDArray[np.int64]:
+        index = {path: number for number, path in enumerate(self.paths)}
+        return np.array(sorted(index[path] for path in paths), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class IndexSplit:
+    """Indices of a data set's photos, ascending, and what a user should know about the choice."""
+
+    training: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    warnings: tuple[str, ...]
+
+
+def load_dataset(
+    folder: str | Path,
+    settings: PhotoSettings,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    for_training: bool = True,
+) -> Dataset:
+    """Read a folder with one folder of photos per person.
+
+    Args:
+        folder: see ``facecnn.photos.folder.scan``.
+        settings: how photos are prepared; ``settings.folder`` is not looked at.
+        progress: called with the photos done and all photos.
+        for_training: whether at least two classes are needed, of them at least one person.
+
+    Raises:
+        PhotoError: what ``scan`` raises; no photo can be used; or there is nothing to tell apart.
+    """
+    found = scan(folder)
+    files = [(name, file) for name, of_class in found.classes.items() for file in of_class]
+    loaded = load_photos([file for _, file in files], settings, progress=progress)
+    names = [_photo_name(name, file, found.folder) for name, file in files]
+    warnings = [*loaded.warnings, *found.warnings]
+    usable = Counter(name for (name, _), row in zip(files, loaded.row.tolist(), strict=True) if row >= 0)
+    for name, of_class in found.classes.items():
+        if not usable[name]:
+            reasons = [reason for (owner, _), reason in zip(files, loaded.reasons, strict=True) if owner == name]
+            common = Counter(reasons).most_common(1)[0][0]
+            warnings.append(f"{shown(name)}: 0 of {len(of_class)} photos usable, left out ({common})")
+    classes = tuple(name for name in found.classes if usable[name])
+    if not classes:
+        raise PhotoError(f"{shown(found.folder)}: none of {len(files)} photos can be used: {warnings[-1]}")
+    if for_training:
+        _refuse_one_class(classes, found.folder, warnings)
+    number = {name: index for index, name in enumerate(classes)}
+    kept = sorted((number[files[index][0]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
+    order = np.array([index for _, _, index in kept], dtype=np.int64)
+    labels = np.array([label for label, _, _ in kept], dtype=np.int64)
+    paths = tuple(path for _, path, _ in kept)
+    sha256 = tuple(loaded.sha256[index] for index in order)
+    rows, hashes = loaded.row[order], loaded.hashes[order]
+    warnings += warn_of_copies(paths, labels, same_content(sha256), same_picture(loaded.pixels, rows, hashes))
+    warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
+    notes = [f"{shown(names[index])}: {note}" for index, note in loaded.notes]
+    warnings += [note for note in notes if "no content" in note]
+    answers = zip(names, loaded.reasons, strict=True)
+    skipped = [Skipped(shown(path), reason) for path, reason in answers if reason is not None]
+    return Dataset(
+        folder=found.folder,
+        settings=settings,
+        classes=classes,
+        paths=paths,
+        labels=labels,
+        pixels=loaded.pixels,
+        rows=rows,
+        sha256=sha256,
+        hashes=hashes,
+        sizes=loaded.sizes[order],
+        skipped=(*skipped, *found.left_out),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+    )
+
+
+def load_files(
+    paths: Iterable[str | Path], settings: PhotoSettings, progress: Callable[[int, int], None] | None = None
+) -> LoadedPhotos:
+    """Read photos that are nobody's yet, in the order given; a folder stands for the photos in it, sorted.
+
+    Every photo has either a row of pixels or a reason, and so has a folder that there is nothing to read in.
+    """
+    files: list[Path] = []
+    empty: dict[int, str] = {}
+    for path in map(Path, paths):
+        if is_folder(path):
+            try:
+                files += list_photos(path)
+                continue
+            except PhotoError as error:
+                empty[len(files)] = str(error).removeprefix(f"{shown(path)}: ")
+        files.append(path)
+    loaded = load_photos(files, settings, progress=progress)
+    reasons = (empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
+    return replace(loaded, reasons=tuple(reasons))
+
+
+def _photo_name(person: str, file: Path, root: Path) -> str:
+    return "/".join([person, *map(readable_name, file.relative_to(root).parts[1:])])
+
+
+def _refuse_one_class(classes: tuple[str, ...], folder: Path, warnings: list[str]) -> None:
+    if len(classes) > 1:
+        return
+    left_out = f" ({warnings[-1]})" if warnings else ""
+    if classes == (UNKNOWN,):
+        raise PhotoError(f"{shown(folder)}: strangers only{left_out}: add a folder of photos for each person")
+    raise PhotoError(
+        f"{shown(folder)}: only one person ({shown(classes[0])}){left_out}; at least two are needed, "
+        f"or a folder {UNKNOWN}/ with photos of other people"
+    )

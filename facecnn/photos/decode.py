@@ -1,0 +1,390 @@
+"""A picture file → upright pixels, or the reason why not. Any file may be damaged, huge or something else entirely."""
+
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import re
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from facecnn.errors import PhotoError, shown
+
+DECODER_VERSION = 1
+"""Part of the cache's key: raise it whenever ``decode`` gives another answer for some file than before."""
+
+LARGEST_PICTURE = 50_000_000
+"""Pixels that a picture may have, by its header: a file of a few bytes can declare billions."""
+
+LARGEST_FILE = 400_000_000
+"""Bytes that are read of a file: 50 million pixels of 16 bits in three colours, and a bit."""
+
+SMALLEST_SIDE = 8
+"""Pixels that the shorter side must have."""
+
+BACKGROUND = 128
+"""Grey that shows through where a picture is transparent: as far from a dark face as from a light one."""
+
+# Pillow's names. A multi-picture JPEG reports MPO though it was opened as JPEG. Nothing beyond these is ever tried, so
+# no file, whatever its name or contents, starts Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+# Only these formats carry an orientation that Pillow leaves to us: it turns a TIFF while loading it.
+_TURNED_BY_EXIF = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_DAMAGED = "copy it again or delete it"
+_CONVERT = "convert it to JPEG or PNG"
+
+# What a file that is no picture of ours turns out to be, by its first bytes.
+_OTHER_FILES = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the picture: run `git lfs pull`"),
+    (rb"\s*(<!doctype html|<html)", "not a picture but a web page: download the picture itself"),
+    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg", f"SVG is not supported: {_CONVERT}"),
+    (rb"%PDF-", f"not a picture but a PDF: {_CONVERT}"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", f"PostScript is not supported: {_CONVERT}"),
+    (rb"PK[\x01-\x08]|Rar!|7z\xbc\xaf|\x1f\x8b", "not a picture but an archive: unpack it first"),
+    (rb"....ftyp(avif|avis)", f"AVIF is not supported: {_CONVERT}"),
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1|heif)", "HEIC"),  # see _not_a_picture
+    (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "not a picture but a video: save a picture of it"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", f"JPEG 2000 is not supported: {_CONVERT}"),
+    (rb"\x00\x00\x00\x0cJXL |\xff\x0a", f"JPEG XL is not supported: {_CONVERT}"),
+    (rb"8BPS", f"Photoshop's format is not supported: {_CONVERT}"),
+    (rb"\x00\x00\x01\x00[^\x00]\x00", f"an icon is not supported: {_CONVERT}"),
+    (rb"\x00\x05\x16\x07|\x00\x00\x00\x01Bud1|\xd0\xcf\x11\xe0", "not a picture but a system's file: delete it"),
+    (
+        rb"\x89PNG\r\r\n|\x89PNG\n\x1a|\xc2\x89PNG|\xc3\xbf\xc3\x98|[\r\n]+\xff\xd8\xff|\xef\xbf\xbd",
+        f"not a picture any more, damaged by a copy in text mode: {_DAMAGED}",
+    ),
+    (rb"(\xff\xd8|\x89PNG|GIF8|II\*\x00|MM\x00\*|RIFF....WEBP)", f"the start of a picture, but damaged: {_DAMAGED}"),
+    (rb"\x00{64}", f"nothing but zeros, not a picture: {_DAMAGED}"),
+    (rb"[\t\n\r\x20-\x7e]+\Z", "not a picture but text: delete it or move it elsewhere"),
+)
+
+# Without a handler of its own or of the program, Pillow's logged errors would go to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class UnusablePhoto(PhotoError):
+    """A photo that can't be used. Its message is "FILE: reason: what to do"."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, *, in_content: bool) -> None:
+        super().__init__(f"{shown(path)}: {reason}")
+        self.reason = reason
+        """The message without the file's name."""
+        self.in_content = in_content
+        """Whether any file with these bytes is refused alike, as opposed to one that couldn't be read just now."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture as it is meant to be seen."""
+
+    image: Image.Image
+    """Mode L or RGB, upright, without transparency."""
+    sha256: str
+    """Hexadecimal SHA-256 of the file's bytes."""
+    notes: tuple[str, ...]
+    """What a user may want to know: frames that were not used, a picture without content."""
+
+
+def decode(path: str | os.PathLike[str]) -> Decoded:
+    """Read and decode one picture, by its content whatever its name.
+
+    JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
+    installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
+    grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
+    by its decoder, so the picture is accepted.
+
+    Raises:
+        UnusablePhoto: (a PhotoError) not a regular file, not readable, no picture, damaged, more than
+            ``LARGEST_PICTURE`` pixels, a side shorter than ``SMALLEST_SIDE``, or a format or mode that isn't supported.
+    """
+    return decode_bytes(read(path), path)
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        UnusablePhoto: the file is missing, empty, too large, unreadable, or no regular file.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        # Before it is opened: opening a pipe would wait for somebody to write into it.
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusablePhoto(path, f"not a regular file ({_kind(status.st_mode)})", in_content=False)
+        if status.st_size > LARGEST_FILE:
+            raise _file_too_large(path, status.st_size)
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)  # it may have grown since
+    except OSError as error:
+        raise UnusablePhoto(path, _access_reason(path, error), in_content=False) from error
+    except ValueError as error:  # a NUL in the name
+        raise UnusablePhoto(path, f"no such file ({error}): check the name", in_content=False) from error
+    except MemoryError as error:
+        raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
+    if not data:
+        raise UnusablePhoto(path, f"empty file (0 bytes): {_DAMAGED}", in_content=False)
+    if len(data) > LARGEST_FILE:
+        raise _file_too_large(path, len(data))
+    return data
+
+
+def decode_bytes(data: bytes, path: str | os.PathLike[str]) -> Decoded:
+    """Decode a picture file's bytes; ``path`` is for messages only. See ``decode``."""
+    refuse = _Refusal(path)
+    with _pillow_set_up():
+        try:
+            # Pillow's verify() finds wrong checksums that load() passes, and makes its image unusable: a handle each.
+            opened = Image.open(io.BytesIO(data), formats=_formats())
+            _check_size(opened, refuse)
+            opened.verify()
+            opened = Image.open(io.BytesIO(data), formats=_formats())
+            notes = _frames(data, opened)
+            with _silent_libtiff(opened):
+                opened.load()
+            image = _eight_bits(_upright(opened), refuse)
+        except UnusablePhoto:
+            raise
+        except UnidentifiedImageError as error:
+            raise refuse(_not_a_picture(data)) from error
+        except MemoryError as error:
+            raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
+        except Exception as error:
+            # Besides OSError, Pillow lets SyntaxError, ValueError, NotImplementedError, IndexError, struct.error and
+            # more escape from damaged files, other ones with each release.
+            raise refuse(_damage(error)) from error
+    low_high = image.getextrema()
+    if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
+        notes += ("no content: every pixel is the same",)
+    return Decoded(image, hashlib.sha256(data).hexdigest(), notes)
+
+
+@cache
+def heic_supported() -> bool:
+    """Whether HEIC can be read: whether the extra ``heic`` is installed."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
+
+
+_OUT_OF_MEMORY = "not enough memory to decode it: make it smaller or close other programs"
+
+
+class _Refusal:
+    """Makes the exceptions for one file that is refused because of its content."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+
+    def __call__(self, reason: str) -> UnusablePhoto:
+        return UnusablePhoto(self._path, reason, in_content=True)
+
+
+def _formats() -> tuple[str, ...]:
+    return (*_FORMATS, "HEIF") if heic_supported() else _FORMATS
+
+
+def _file_too_large(path: Path, size: int) -> UnusablePhoto:
+    reason = f"{size / 1e9:.1f} GB, larger than the {LARGEST_FILE / 1e9:.1f} GB that are read: make it smaller"
+    return UnusablePhoto(path, reason, in_content=False)
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for matches, name in kinds if matches(mode)), "something special")
+
+
+def _access_reason(path: Path, error: OSError) -> str:
+    text = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return "no permission to read it: chmod u+r, or run as its owner"
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself: delete it"
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return f"a link to {shown(path.readlink())}, which does not exist: delete it or bring that back"
+        return "no such file: check the name"
+    return f"cannot be read ({text}): check its name and the disk"
+
+
+def _check_size(image: Image.Image, refuse: _Refusal) -> None:
+    width, height = image.size
+    if width * height > LARGEST_PICTURE:
+        limit = f"{LARGEST_PICTURE // 1_000_000} million"
+        raise refuse(f"{width}x{height} pixels, more than {limit}: make it smaller")
+    if min(width, height) < SMALLEST_SIDE:
+        raise refuse(f"{width}x{height} pixels, too small for a face (at least {SMALLEST_SIDE})")
+
+
+def _not_a_picture(data: bytes) -> str:
+    start = data[:1024]
+    for pattern, reason in _OTHER_FILES:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            if reason == "HEIC":
+                return f"HEIC is not supported here: pip install 'facecnn[heic]' or {_CONVERT}"
+            return reason
+    return "not a picture (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM): delete it or move it elsewhere"
+
+
+def _damage(error: Exception) -> str:
+    text = str(error)
+    if re.search(r"truncat|unexpected end|not enough image data", text, re.IGNORECASE):
+        return f"the picture is cut short (truncated): {_DAMAGED}"
+    return f"the picture is damaged ({shown(text or type(error).__name__)[:80]}): {_DAMAGED}"
+
+
+def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
+    """A note where more than the first frame is there, found without reading the others.
+
+    The number of frames is known for some formats only: counting them means reading the whole file, whose later frames
+    may be broken.
+    """
+    several = ("several frames, the first used",)
+    try:
+        if image.format in ("PNG", "WEBP", "MPO"):
+            count = getattr(image, "n_frames", 1)
+            return (f"{count} frames, the first used",) if count > 1 else ()
+        if image.format in ("GIF", "TIFF"):
+            # A GIF looks for its second frame by moving on, hence a handle of its own.
+            with Image.open(io.BytesIO(data), formats=(image.format,)) as other:
+                return several if getattr(other, "is_animated", False) else ()
+    except Exception:  # broken after the first frame, which is all that is used
+        return several
+    return ()
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    if image.format not in _TURNED_BY_EXIF:
+        return image
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF: Pillow's parser lets many types escape, and the picture itself is fine
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image, refuse: _Refusal) -> Image.Image:
+    """Mode L or RGB of any mode, without transparency."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return _sixteen_to_eight(image)
+    if mode in ("I", "F"):
+        raise refuse("32-bit pixels are not supported: save it with 8 bits")
+    if mode == "La":  # premultiplied: Pillow knows the way to L only by LA
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        grey = mode in ("1", "L", "LA", "La")
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+        image = Image.alpha_composite(background, image).convert("RGB")
+        return image.convert("L") if grey else image
+    if mode in ("L", "RGB"):
+        return image
+    try:
+        return image.convert("L" if mode == "1" else "RGB")
+    except ValueError as error:
+        raise refuse(f"colour mode {mode} is not supported: {_CONVERT}") from error
+
+
+def _sixteen_to_eight(image: Image.Image) -> Image.Image:
+    """65535 → 255. Pillow's own conversion would clip everything above 255 to white."""
+    values: npt.NDArray[np.uint16] = np.asarray(image).astype(np.uint16)
+    scaled = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled[values == transparent] = BACKGROUND
+    return Image.fromarray(scaled)
+
+
+class _PillowSetUp:
+    """Pillow's process-wide switches as decoding needs them, while anything is being decoded; then as they were.
+
+    Decoding runs in several threads, so the first that comes sets the switches and the last that goes restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._restore = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._set()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._restore.close()
+
+    def _set(self) -> None:
+        self._restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        # The size is checked here, with a message of our own.
+        self._restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+        # Whatever the program's filters say, even "error": a warning about a tag decides nothing about the picture.
+        self._restore.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+
+
+_pillow_set_up = _PillowSetUp()
+_libtiff_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _silent_libtiff(image: Image.Image) -> Iterator[None]:
+    """Keep the C library's complaints about a damaged TIFF, which name no file, off the process's stderr."""
+    if image.format != "TIFF":
+        yield
+        return
+    with _libtiff_lock, contextlib.ExitStack() as restore:
+        try:
+            sys.stderr.flush()
+            saved = os.dup(2)
+        except (OSError, ValueError, AttributeError):  # no stderr: nothing to keep quiet
+            yield
+            return
+        restore.callback(os.close, saved)
+        restore.callback(os.dup2, saved, 2)
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield

@@ -1,0 +1,120 @@
+"""A trained model with its preparation and its threshold: photo in, answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import CheckpointError, UsageError
+from facecnn.kernels.protocol import Kernels, Normalise
+from facecnn.learning.calibration import Calibration, unknown_score
+from facecnn.learning.scores import over_people
+from facecnn.network.inference import log_probabilities
+from facecnn.network.layers import Layer, Shape
+from facecnn.network.network import Network
+from facecnn.photos.folder import UNKNOWN
+
+Array = npt.NDArray[Any]
+
+BATCH_SIZE = 32
+"""Photos that are answered at once."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one face."""
+
+    label: str
+    """A person's name, or ``unknown``."""
+    confidence: float
+    """Of a person: the probability, among the people. Of ``unknown``: the unknown-score."""
+    probabilities: dict[str, float]
+    """Over the people; they sum to 1."""
+    unknown_score: float
+    """0 to 1, grows with strangeness."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model says of n photos, in figures."""
+
+    probabilities: npt.NDArray[np.float64]
+    """(n, people), calibrated; each row sums to 1."""
+    unknown_scores: npt.NDArray[np.float64]
+    """(n,)"""
+    refused: npt.NDArray[np.bool_]
+    """(n,): whether the unknown-score is beyond the threshold."""
+
+
+class Recogniser:
+    """Answers for prepared photos with one model."""
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        normalise: Normalise,
+        mirror: bool,
+        classes: Sequence[str],
+        arrays: Mapping[str, Array],
+        calibration: Calibration,
+        kernels: Kernels,
+    ) -> None:
+        """``classes``: the outputs' names, ``unknown`` last where there is one; ``arrays``: a checkpoint's.
+
+        Raises CheckpointError where the arrays don't fit the layers.
+        """
+        self.classes = tuple(classes)
+        self.people = tuple(name for name in classes if name != UNKNOWN)
+        self.calibration = calibration
+        self.normalise: Normalise = normalise
+        self.mirror = mirror
+        try:
+            self.network = Network(layers, input_shape, kernels, BATCH_SIZE, training=False)
+            self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})
+        except (UsageError, KeyError, ValueError) as error:
+            raise CheckpointError(f"The model's weights don't fit its network ({error}): train it anew") from error
+        if self.network.units != len(self.classes):
+            raise CheckpointError(
+                f"The model has {self.network.units} outputs for {len(self.classes)} names: train it anew"
+            )
+
+    def threshold(self, chosen: float | str) -> float | None:
+        """The unknown-score beyond which a photo is a stranger's: "auto" is the model's own, "off" none."""
+        if chosen == "auto":
+            return self.calibration.threshold
+        return None if isinstance(chosen, str) else chosen
+
+    def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
+        """(n, outputs), not calibrated, for photos ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
+        resident = self.network.kernels.resident(pixels)
+        return log_probabilities(self.network, resident, rows, self.normalise, mirror=self.mirror)
+
+    def answers(self, pixels: Array, rows: Array, threshold: float | None) -> Answers:
+        """Answers for photos, given as for ``log_probabilities``."""
+        scaled = self.log_probabilities(pixels, rows) / self.calibration.temperature
+        scores = unknown_score(scaled, len(self.people))
+        refused = np.zeros(len(rows), bool) if threshold is None else scores > threshold
+        return Answers(over_people(scaled, len(self.people)), scores, refused)
+
+    def describe(self, answers: Answers) -> list[Answer]:
+        """The same in words, photo by photo."""
+        described = []
+        for probabilities, score, refused in zip(
+            answers.probabilities, answers.unknown_scores, answers.refused, strict=True
+        ):
+            best = int(probabilities.argmax())
+            described.append(
+                Answer(
+                    label=UNKNOWN if refused else self.people[best],
+                    confidence=float(score if refused else probabilities[best]),
+                    probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
+                    unknown_score=float(score),
+                )
+            )
+        return described

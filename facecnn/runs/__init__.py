@@ -1,0 +1,1 @@
+"""Everything that a training leaves on the disk: run folder, checkpoints, metrics and pictures."""

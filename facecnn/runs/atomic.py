@@ -1,0 +1,73 @@
+"""Files that are either wholly old or wholly new, whatever happens while they are written."""
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from facecnn.errors import OutputError, shown
+
+TEMPORARY_SUFFIX = ".facecnn-tmp"
+"""The end of a temporary file's name; a killed process may leave one behind, and nothing ever reads it."""
+
+_ANOTHER_PLACE = "choose another place"
+_REASONS = {
+    errno.ENOENT: ("its folder does not exist", "was it deleted or moved?"),
+    errno.EACCES: ("no permission to write", "change the permissions or choose another place"),
+    errno.EPERM: ("no permission to write", "change the permissions or choose another place"),
+    errno.EROFS: ("read-only file system", _ANOTHER_PLACE),
+    errno.EFBIG: ("larger than files may be here", "raise the limit (ulimit -f) or choose another place"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", _ANOTHER_PLACE),
+    errno.EISDIR: ("a folder has this name", "move it away or choose another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+
+
+def output_error(path: Path, error: OSError, size: int | None = None) -> OutputError:
+    """The `OutputError` that tells a user why `path` (of `size` bytes, where known) couldn't be written."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        quota = " (quota)" if error.errno != errno.ENOSPC else ""
+        needed = "" if size is None else f"; needs about {max(size / 1e6, 0.1):.1f} MB"
+        return OutputError(
+            f"{shown(path)}: no space left on the device{quota}{needed}: free some or choose another place"
+        )
+    reason, remedy = _REASONS.get(error.errno or 0, (error.strerror or str(error), _ANOTHER_PLACE))
+    return OutputError(f"{shown(path)}: {reason}: {remedy}")
+
+
+def write_atomically(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> None:
+    """Writes `data` to `path` so that a reader, a kill or a power cut meets the old file or the new one, never a part.
+
+    Order: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. With `keep_old_as`, the
+    file that was at `path` is first renamed to that; between the two renames `path` is absent and `keep_old_as` good.
+    A symbolic link at `path` is replaced, what it points to is left alone. The file's mode is what the umask gives.
+
+    Raises:
+        OutputError: it couldn't be written. The old file is intact and no temporary file is left.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if keep_old_as is not None and os.path.lexists(path):
+            path.replace(keep_old_as)
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(path, error, len(data)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename durable, where the system can: Windows opens no folders, some file systems sync none."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

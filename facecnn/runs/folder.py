@@ -1,0 +1,319 @@
+"""The folder of one training, and how runs are found again."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from facecnn.errors import CheckpointError, OutputError, UsageError, shown
+from facecnn.runs.atomic import TEMPORARY_SUFFIX, output_error, write_atomically
+from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, find_checkpoint, near_names, save_checkpoint
+
+_LOCK = ".facecnn.lock"
+_PROCESS = ".facecnn.pid"
+_CONFIG = "config.yaml"
+_SPLIT = "split.json"
+_METRICS = "metrics.jsonl"
+_CURVES = "curves.png"
+_CONFUSION = "confusion.png"
+_KERNELS = "kernels.png"
+_CHECKPOINTS = (BEST, LAST, PREVIOUS)
+_LONGEST_NAME = 100
+
+
+class RunFolder:
+    """A run's folder and the files in it.
+
+    One process at a time writes to it: `create` returns it locked, one from `open` is locked by `lock`. As a context
+    manager it is locked within and unlocked after. A lock ends with its process, however that ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / _CONFIG
+        self.split_path = path / _SPLIT
+        self.metrics_path = path / _METRICS
+        self.best_path = path / BEST
+        self.last_path = path / LAST
+        self.previous_path = path / PREVIOUS
+        self.curves_path = path / _CURVES
+        self.confusion_path = path / _CONFUSION
+        self.kernels_path = path / _KERNELS
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def create(cls, out_dir: Path, name: str | None, config_label: str, overwrite: bool = False) -> Self:
+        """Makes the folder of a new run, empty and locked, when all else is ready for training to start.
+
+        Without a name it is YYYYMMDD-HHMMSS-CONFIG_LABEL, with -2, -3 … where that is taken. With `overwrite`, the
+        files of the run that had the name are deleted, and only those; other files in the folder stay.
+
+        Raises:
+            UsageError: see `check_new_run`.
+            OutputError: the folder can't be made, or another process is writing to it.
+        """
+        try:
+            out_dir.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(
+                f"{shown(out_dir)}: a file, or a link to nothing, and no folder: choose another --out"
+            ) from None
+        except OSError as error:
+            raise output_error(out_dir, error) from error
+        if name is None:
+            run = cls(_make_numbered(out_dir / f"{_timestamp()}-{_label(config_label)}"))
+            run.lock()
+            return run
+        check_new_run(out_dir, name, overwrite)
+        run = cls(out_dir / name)
+        try:
+            run.path.mkdir(exist_ok=overwrite)
+        except FileExistsError:
+            raise _taken(run.path) from None  # made since the check, by another training
+        except OSError as error:
+            raise output_error(run.path, error) from error
+        run.lock()
+        try:
+            run._clear()
+        except BaseException:
+            run.unlock()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """An existing run's folder, unlocked.
+
+        Raises:
+            CheckpointError: it isn't there, or isn't the folder of a run.
+        """
+        if path.is_dir():
+            if _looks_like_run(path):
+                return cls(path)
+            raise CheckpointError(
+                f"{shown(path)}: not a run (no {LAST} in it): give a folder that `facecnn train` made"
+            )
+        if path.exists():
+            raise CheckpointError(f"{shown(path)}: a file: give the folder of the run")
+        raise CheckpointError(
+            f"{shown(path)}: no such run: {near_names(path) or 'give a folder that `facecnn train` made'}"
+        )
+
+    def lock(self) -> None:
+        """Takes the folder for this process, and removes what a killed one left half written.
+
+        Raises:
+            OutputError: another process holds it, or nothing can be written here.
+        """
+        if self._lock is not None:
+            return
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"{shown(self.path)}: in use by process {self._holder()}: wait for it or choose another --name"
+            ) from None
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        self._lock = lock
+        try:
+            (self.path / _PROCESS).write_text(f"{os.getpid()}\n", encoding="ascii")
+            for leftover in self.path.glob(f".*{TEMPORARY_SUFFIX}"):
+                leftover.unlink()
+        except OSError as error:
+            self.unlock()
+            raise output_error(self.path, error) from error
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        if self._lock is not None:
+            # The number goes first: after the release it may be the next holder's. A folder deleted meanwhile is no
+            # problem any more.
+            (self.path / _PROCESS).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        self.lock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unlock()
+
+    def save_last(self, checkpoint: Checkpoint, *, rotate: bool = True) -> None:
+        """Writes last.safetensors; with `rotate` the one that was there becomes previous.safetensors.
+
+        At every moment one of the two is good, and `find_checkpoint` finds it.
+
+        Raises:
+            DivergedError, OutputError: see `save_checkpoint`.
+        """
+        save_checkpoint(self.last_path, checkpoint, keep_old_as=self.previous_path if rotate else None)
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Writes best.safetensors.
+
+        Raises:
+            DivergedError, OutputError: see `save_checkpoint`.
+        """
+        save_checkpoint(self.best_path, checkpoint)
+
+    def write_config(self, text: str) -> None:
+        """Writes config.yaml, the settings as they were resolved.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        write_atomically(self.config_path, text.encode("utf-8"))
+
+    def write_split(self, split: dict[str, Any]) -> None:
+        """Writes split.json: which photo is on which side.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        # ASCII, because a photo's name need not be valid text: \udcXX stands for such bytes.
+        write_atomically(self.split_path, json.dumps(split, indent=1, allow_nan=False).encode("ascii") + b"\n")
+
+    def read_split(self) -> dict[str, Any]:
+        """What `write_split` wrote.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        try:
+            split = json.loads(self.split_path.read_bytes())
+        except OSError as error:
+            reason = error.strerror
+        except (ValueError, RecursionError):
+            reason = "damaged"
+        else:
+            if isinstance(split, dict):
+                return split
+            reason = "damaged"
+        raise CheckpointError(f"{shown(self.split_path)}: {reason}: name the folder of photos instead")
+
+    def _holder(self) -> str:
+        try:
+            return str(int((self.path / _PROCESS).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            return "(number unknown)"
+
+    def _clear(self) -> None:
+        """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
+        own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
+        try:
+            for file in (*own, self.kernels_path, self.previous_path, self.last_path, self.best_path):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
+    """Whether a new run may have this name, so that a train command can fail before it reads any photo.
+
+    Raises:
+        UsageError: no name for a folder; taken, and `overwrite` isn't asked for; or what is there isn't a run.
+        OutputError: a file has the name.
+    """
+    given = f"--name {name[:40]!a}"
+    if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", os.sep)):
+        raise UsageError(f"{given}: not a folder's name: give one without / and \\ (--out says where)")
+    if not name.isprintable():
+        raise UsageError(f"{given}: holds characters that can't be shown: choose another name")
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UsageError(f"{given}…: {len(os.fsencode(name))} bytes: {_LONGEST_NAME} at most")
+    path = out_dir / name
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise OutputError(f"{shown(path)}: a file has this name: choose another --name")
+    if not overwrite:
+        raise _taken(path)
+    if path.is_symlink() or not (_looks_like_run(path) or not any(path.iterdir())):
+        raise UsageError(f"{shown(path)}: not the folder of a run, so it is not overwritten: choose another --name")
+
+
+def newest_run(out_dir: Path) -> Path:
+    """The folder of the run whose checkpoint was written last.
+
+    Raises:
+        CheckpointError: there is no run with a checkpoint.
+    """
+    newest: tuple[int, str] | None = None
+    try:
+        folders = [entry for entry in out_dir.iterdir() if entry.is_dir()]
+    except OSError:
+        folders = []
+    for folder in folders:
+        for name in _CHECKPOINTS:
+            try:
+                candidate = ((folder / name).stat().st_mtime_ns, folder.name)
+            except OSError:
+                continue
+            newest = candidate if newest is None else max(newest, candidate)
+            break
+    if newest is None:
+        raise CheckpointError(
+            f"no run in {shown(out_dir)}{os.sep}: train first (`facecnn train PHOTOS`), or name a model"
+        )
+    return out_dir / newest[1]
+
+
+def resolve_model(argument: Path | None, out_dir: Path) -> Path:
+    """The checkpoint file of a MODEL argument: a run folder's best one, a file, or with none the newest run's.
+
+    Raises:
+        CheckpointError: nothing is there, with what may have been meant.
+    """
+    if argument is None:
+        return find_checkpoint(newest_run(out_dir))
+    if not argument.exists() and (out_dir / argument).exists():
+        raise CheckpointError(f"{shown(argument)}: no such file or folder: did you mean {shown(out_dir / argument)}?")
+    return find_checkpoint(argument)
+
+
+def _looks_like_run(path: Path) -> bool:
+    # config.yaml is too common a name to say anything; the lock file is made with the run.
+    return any((path / name).exists() for name in (_LOCK, *_CHECKPOINTS))
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(
+        f"{shown(path)}: this run exists already: --resume {shown(path)} goes on with it, --overwrite replaces it,"
+        " or choose another --name"
+    )
+
+
+def _make_numbered(path: Path) -> Path:
+    """Makes the folder, as NAME-2, NAME-3 … where another training was faster. mkdir is what decides."""
+    number = 1
+    while True:
+        numbered = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            numbered.mkdir()
+            return numbered
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise output_error(numbered, error) from error
+
+
+def _timestamp() -> str:
+    try:
+        return time.strftime("%Y%m%d-%H%M%S", time.localtime())
+    except (OverflowError, ValueError, OSError):  # a clock that is years off
+        return "00000000-000000"
+
+
+def _label(config_label: str) -> str:
+    """The configuration's name as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", config_label)[:40].strip("-") or "run"

@@ -1,0 +1,105 @@
+"""metrics.jsonl: one line of strict JSON an epoch."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecnn.errors import CheckpointError, shown
+from facecnn.runs.atomic import output_error, write_atomically
+
+
+class MetricsLog:
+    """The growing record of a training: a JSON object with at least "epoch" on each line.
+
+    The file is opened for each line, so that a run folder deleted in between is noticed at the next epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds a line. NaN and infinity, which strict JSON doesn't know, become null.
+
+        Raises:
+            OutputError: it couldn't be written; the lines before are intact.
+        """
+        line = _line(record)
+        try:
+            with self.path.open("ab") as stream:
+                before = stream.tell()
+                try:
+                    stream.write(line)
+                    stream.flush()
+                except OSError:
+                    with suppress(OSError):
+                        os.truncate(self.path, before)
+                    raise
+        except OSError as error:
+            raise output_error(self.path, error, len(line)) from error
+
+    def truncate_after(self, epoch: int) -> None:
+        """Drops the epochs after `epoch`, and a torn last line: a training resumed there writes each epoch once.
+
+        Raises:
+            CheckpointError: the file is damaged, see `read_metrics`.
+            OutputError: it couldn't be written; the old file is intact.
+        """
+        kept = [record for record in read_metrics(self.path) if record["epoch"] <= epoch]
+        write_atomically(self.path, b"".join(_line(record) for record in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file, oldest first; none where there is no file yet.
+
+    A last line that a kill cut short is left out.
+
+    Raises:
+        CheckpointError: another line is no JSON object with a whole number as "epoch", or the file can't be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(
+            f"{shown(path)}: can't be read ({error.strerror}): check the file and its permissions"
+        ) from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        record = _record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise CheckpointError(f"{shown(path)}:{number}: damaged, no JSON record of an epoch: delete this line")
+    return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and type(record.get("epoch")) is int else None
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
+
+
+def _strict(value: Any) -> Any:
+    """`value` with NumPy's numbers and arrays as Python's, and what isn't finite as None."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value

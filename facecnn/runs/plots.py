@@ -1,0 +1,325 @@
+"""The pictures of a run. Figures are drawn without pyplot, so no display and no global state is touched."""
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facecnn.runs.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN_COLOUR = "#1f6fb4"
+_VALIDATION_COLOUR = "#d9641e"
+_FAINT = "#8a8a8a"
+_NAME_LENGTH = 18
+_MOST_KERNELS = 64
+_MOST_COLUMNS = 32
+_MOST_ROWS = 16
+_MOSAIC_WIDTH = 7.2  # inches
+_DPI = 110
+
+
+def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | None) -> None:
+    """Draws loss, accuracy and learning rate over the epochs, and marks the best epoch.
+
+    Args:
+        path: the PNG file to write.
+        metrics: a record an epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
+            "validation_accuracy" (0 to 1) and "learning_rate"; absent or None leaves a gap.
+        best_epoch: the epoch of best.safetensors, None where there is none.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+    epochs = np.array([record["epoch"] for record in metrics], dtype=np.float64)
+    with _figure(path, 8.0, 7.6) as figure:
+        loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
+        losses = _draw_pair(loss, epochs, metrics, "loss")
+        _set_loss_scale(loss, losses)
+        loss.set_ylabel("loss")
+        accuracies = _draw_pair(accuracy, epochs, metrics, "accuracy")
+        lowest = min(accuracies[np.isfinite(accuracies)], default=0.0)
+        accuracy.set_ylim(max(0.0, min(0.8, np.floor(lowest * 10) / 10)) - 0.02, 1.02)
+        accuracy.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        accuracy.set_ylabel("accuracy")
+        rates = _column(metrics, "learning_rate")
+        rate.plot(epochs, rates, color="#444444", linewidth=1.3, marker="o" if len(epochs) == 1 else None)
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_locator(MaxNLocator(3))
+        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        rate.set_ylabel("learning rate")
+        rate.set_xlabel("epoch")
+        rate.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if len(epochs) <= 1:
+            middle = epochs.sum()
+            rate.set_xlim(middle - 1, middle + 1)
+        for panel in (loss, accuracy, rate):
+            panel.grid(color="#e4e4e4", linewidth=0.8)
+            panel.set_axisbelow(True)
+            panel.spines[["top", "right"]].set_visible(False)
+        if best_epoch is not None:
+            for panel in (loss, accuracy, rate):
+                panel.axvline(best_epoch, color=_FAINT, linestyle=(0, (4, 3)), linewidth=1, zorder=1.5)
+            _mark_best(loss, accuracy, metrics, best_epoch)
+        figure.align_ylabels()
+
+
+def _mark_best(loss: "Axes", accuracy: "Axes", metrics: list[dict[str, Any]], best_epoch: int) -> None:
+    told = [f"best: epoch {best_epoch}"]
+    record = next((record for record in metrics if record["epoch"] == best_epoch), {})
+    for panel, key, form in ((loss, "validation_loss", "loss {:.3g}"), (accuracy, "validation_accuracy", "{:.1%}")):
+        if (value := record.get(key)) is not None:
+            panel.plot([best_epoch], [value], "o", color=_VALIDATION_COLOUR, markeredgecolor="white", markersize=8)
+            told.append(form.format(value))
+    # Above the frame, where no curve and no legend is.
+    loss.set_title(", ".join(told), fontsize=10, color="#555555", loc="right")
+
+
+def _column(metrics: list[dict[str, Any]], key: str) -> np.ndarray:
+    return np.array([np.nan if record.get(key) is None else record[key] for record in metrics], dtype=np.float64)
+
+
+def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]], quantity: str) -> np.ndarray:
+    """Draws the training and validation curve of a quantity; returns all their values."""
+    drawn = []
+    for key, label, colour in (
+        (f"train_{quantity}", "train", _TRAIN_COLOUR),
+        (f"validation_{quantity}", "validation", _VALIDATION_COLOUR),
+    ):
+        values = _column(metrics, key)
+        drawn.append(values)
+        if not np.isfinite(values).any():
+            continue
+        # Beyond a few hundred epochs only a mean can be read; the values themselves stay behind it as a band.
+        crowded = len(epochs) > 300
+        marker = "o" if len(epochs) <= 40 else None
+        panel.plot(
+            epochs,
+            values,
+            color=colour,
+            linewidth=0.6 if crowded else 1.6,
+            alpha=0.3 if crowded else 1.0,
+            marker=marker,
+            markersize=3.5,
+            label=None if crowded else label,
+        )
+        if crowded:
+            panel.plot(epochs, _smooth(values, len(epochs) // 100 * 2 + 1), color=colour, linewidth=1.8, label=label)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="upper right" if quantity == "loss" else "lower right", frameon=True, framealpha=0.9)
+    return np.concatenate(drawn)
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of `window` values around each (fewer at the ends); gaps stay gaps."""
+    known = np.isfinite(values)
+    ones = np.ones(window)
+    # "full", cut by hand: "same" is as long as the longer of the two.
+    cut = slice(window // 2, window // 2 + len(values))
+    sums = np.convolve(np.where(known, values, 0.0), ones)[cut]
+    return np.where(known, sums / np.maximum(np.convolve(known, ones)[cut], 1), np.nan)
+
+
+def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    positive = losses[np.isfinite(losses) & (losses > 0)]
+    if len(positive) and positive.max() >= 100 * positive.min():
+        panel.set_yscale("log")
+        decades = np.log10(positive.max() / positive.min())
+        if decades <= 3:
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        panel.set_ylim(bottom=0)
+
+
+def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Draws a confusion matrix: colour is the share of the row, numbers are counts and, with few classes, shares.
+
+    Args:
+        path: the PNG file to write.
+        matrix: counts, (N, N); row = who it is, column = who was named.
+        classes: the N names, in the matrix's order.
+        title: the text above.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    count = len(classes)
+    totals = matrix.sum(axis=1)
+    shares = matrix / np.maximum(totals, 1)[:, None]
+    cell = 1.15 if count <= 4 else 0.8 if count <= 10 else 0.48 if count <= 20 else 0.32
+    names = [_short(name) for name in classes]
+    margin = 0.4 + 0.085 * max(len(name) for name in names)
+    side = cell * count
+    with _figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
+        panel = figure.subplots()
+        image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        size = 13 if count <= 4 else 10 if count <= 10 else 9 if count <= 20 else 7
+        for row, column in np.ndindex(*matrix.shape):
+            number = int(matrix[row, column])
+            if number == 0 and count > 4:
+                continue  # what is empty is seen best where nothing stands
+            text = f"{number}\n{shares[row, column]:.0%}" if count <= 10 else str(number)
+            colour = "white" if shares[row, column] > 0.55 else "#222222"
+            panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+        label_size = 10 if count <= 20 else 8
+        upright = count > 4 or max(len(name) for name in names) > 10
+        panel.set_xticks(range(count), names, parse_math=False, fontsize=label_size, rotation=90 if upright else 0)
+        panel.set_yticks(
+            range(count),
+            [f"{name} ({total})" for name, total in zip(names, totals, strict=True)],
+            parse_math=False,
+            fontsize=label_size,
+        )
+        panel.set_xlabel("named")
+        panel.set_ylabel("is (photos)")
+        panel.set_title(_printable(title), parse_math=False, fontsize=12, pad=10)
+        panel.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+        panel.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+        panel.grid(which="minor", color="#dddddd", linewidth=0.7)
+        panel.tick_params(which="both", length=0)
+        bar = figure.colorbar(image, ax=panel, shrink=0.8, aspect=24, format=PercentFormatter(1.0))
+        bar.set_label("share of the row")
+        bar.outline.set_visible(False)
+
+
+def _printable(text: str) -> str:
+    """`text` with what no font can show replaced: control characters, halves of surrogate pairs."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _short(name: str) -> str:
+    """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
+    name = _printable(name)
+    if len(name) <= _NAME_LENGTH:
+        return name
+    return f"{name[: _NAME_LENGTH - 7]}…{name[-6:]}"
+
+
+def draw_kernels(path: Path, layers: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Draws the convolution kernels of each layer, all of a layer on one scale that is symmetric about zero.
+
+    Kernels of three maps are shown in colour (grey is zero), of one map from blue (negative) to red (positive), of
+    other numbers of maps as a table, a column for each kernel and a row for each input map. No more than 64 kernels of
+    a layer, in a table 32 and 16 of their maps, are shown; the title says so.
+
+    Args:
+        path: the PNG file to write.
+        layers: name and weights (kernel, row, column, input map) of each layer, at least one.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    mosaics = [_Mosaic(name, weight) for name, weight in layers]
+    heights = [mosaic.inches + 0.75 for mosaic in mosaics]
+    with _figure(path, _MOSAIC_WIDTH + 1.6, sum(heights)) as figure:
+        panels = figure.subplots(len(mosaics), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for panel, mosaic in zip(panels, mosaics, strict=True):
+            mosaic.draw(figure, panel)
+
+
+class _Mosaic:
+    """One layer's kernels side by side, as one image: an axes for each would take minutes."""
+
+    def __init__(self, name: str, weight: np.ndarray) -> None:
+        kernels, height, width, maps = weight.shape
+        finite = np.abs(weight[np.isfinite(weight)])
+        self.limit = float(finite.max(initial=0.0)) or 1.0
+        self.coloured = maps == 3
+        self.table = maps not in (1, 3)
+        size = f"{height}×{width}"
+        what = f"{kernels} kernel{'s' * (kernels != 1)} of {size}" + (f"×{maps}" if maps != 1 else "")
+        if self.table:
+            shown = weight[:_MOST_COLUMNS, :, :, :_MOST_ROWS]
+            self.columns, rows = shown.shape[0], shown.shape[3]
+            tiles = shown.transpose(3, 0, 1, 2).reshape(-1, height, width)
+            cuts = [f"{self.columns} of the kernels"] * (kernels > self.columns) + [f"{rows} of the maps"] * (
+                maps > rows
+            )
+        else:
+            shown = weight[:_MOST_KERNELS]
+            count = shown.shape[0]
+            self.columns = count if count <= 8 else 8 if count <= 32 else 16
+            rows = -(-count // self.columns)
+            tiles = shown if self.coloured else shown[..., 0]
+            cuts = [f"the first {count}"] * (kernels > count)
+        self.title = f"{_printable(name)}: {what}" + (f" ({' and '.join(cuts)} shown)" if cuts else "")
+        # Each weight becomes a block, so that the gaps can be thinner than a weight.
+        block = max(1, 24 // max(height, width))
+        tiles = tiles.repeat(block, axis=1).repeat(block, axis=2)
+        gap = max(2, max(tiles.shape[1:3]) // 10)
+        self.pitch = (tiles.shape[1] + gap, tiles.shape[2] + gap)
+        self.image = np.full((rows * self.pitch[0] - gap, self.columns * self.pitch[1] - gap, *tiles.shape[3:]), np.nan)
+        for index, tile in enumerate(tiles):
+            top, left = index // self.columns * self.pitch[0], index % self.columns * self.pitch[1]
+            self.image[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        across = min(_MOSAIC_WIDTH, self.columns * (0.45 if self.table else 0.9))
+        self.inches = across * self.image.shape[0] / self.image.shape[1]
+
+    def draw(self, figure: "Figure", panel: "Axes") -> None:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+        scale = Normalize(-self.limit, self.limit)
+        if self.coloured:
+            # A gap (NaN) becomes white; the colour of a weight is its own channel's, zero in the middle.
+            panel.imshow(np.nan_to_num(0.5 + self.image / (2 * self.limit), nan=1.0), interpolation="nearest")
+            bar_map = ScalarMappable(scale, LinearSegmentedColormap.from_list("channel", ["black", "white"]))
+            bar_label = "weight (each of R, G, B)"
+        else:
+            bar_map = panel.imshow(self.image, cmap="RdBu_r", norm=scale, interpolation="nearest")
+            bar_label = "weight"
+        panel.set_anchor("W")
+        panel.set_title(self.title, parse_math=False, fontsize=10.5, loc="left")
+        rows = -(-self.image.shape[0] // self.pitch[0])
+        middles = [(np.arange(n) + 0.5) * pitch for n, pitch in zip((rows, self.columns), self.pitch, strict=True)]
+        panel.set_xticks(middles[1], map(str, range(self.columns)), fontsize=7, color=_FAINT)
+        panel.set_yticks(
+            middles[0], map(str, np.arange(rows) * (1 if self.table else self.columns)), fontsize=7, color=_FAINT
+        )
+        if self.table:
+            panel.set_xlabel("kernel", fontsize=8, color=_FAINT, labelpad=1)
+            panel.set_ylabel("input map", fontsize=8, color=_FAINT, labelpad=1)
+        panel.tick_params(length=0, pad=2)
+        panel.spines[:].set_visible(False)
+        bar = figure.colorbar(
+            bar_map, ax=panel, shrink=0.9, aspect=18, ticks=[-self.limit, 0, self.limit], format="%.2g"
+        )
+        bar.set_label(bar_label, fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+        bar.outline.set_visible(False)
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is."""
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context("default"), warnings.catch_warnings():
+        # A name in a script that the font doesn't have is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        yield figure
+        picture = io.BytesIO()
+        canvas.print_figure(picture, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.12)
+    write_atomically(path, picture.getvalue())

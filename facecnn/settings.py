@@ -1,0 +1,8 @@
+"""How settings are declared: a frozen dataclass, checked by pydantic, next to the code of the thing that it sets."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+
+SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text is no number, nan is no number."""

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from facecnn.photos.preparation import AugmentSettings, PhotoSettings, crop_with_margin
+
+from .pictures import picture
+
+SETTINGS = TypeAdapter(PhotoSettings)
+
+
+def window(stored: np.ndarray, chosen: PhotoSettings) -> np.ndarray:
+    rows, columns = chosen.margin
+    return stored[rows:-rows, columns:-columns]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"crop": True},
+        {"crop": "0.5"},
+        {"crop": 0},
+        {"crop": 1.01},
+        {"crop": float("nan")},
+        {"size": 3},
+        {"size": 1025},
+        {"size": 48.0},
+        {"size": True},
+        {"size": "48"},
+        {"size": [48]},
+        {"size": [48, 48, 48]},
+        {"size": [48, True]},
+        {"colour": "gray"},
+        {"faces": "required"},
+        {"validation": 1.0},
+        {"validation": -0.1},
+        {"folder": 3},
+        {"sizes": 48},
+        {"augment": {"mirror": 1}},
+        {"augment": {"rotate": 46}},
+        {"augment": {"shear": 1}},
+    ],
+)
+def test_settings_refuse_what_they_do_not_mean(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SETTINGS.validate_python(wrong)
+
+
+def test_settings_take_what_yaml_gives() -> None:
+    chosen = SETTINGS.validate_python({"size": [64, 48], "crop": 1, "colour": "rgb", "augment": {"rotate": 5}})
+    assert (chosen.height, chosen.width, chosen.channels) == (64, 48, 3)
+    assert chosen.margin_shape == (64 + 32, 48 + 24, 3)
+    assert chosen.augment == AugmentSettings(rotate=5)
+    assert SETTINGS.validate_python({"augment": None}).augment is None
+    assert SETTINGS.validate_python({}) == PhotoSettings()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(30, 220),
+    height=st.integers(30, 220),
+    crop=st.floats(0.1, 0.66),
+    size=st.one_of(st.integers(4, 60), st.tuples(st.integers(4, 60), st.integers(4, 60))),
+    colour=st.sampled_from(["grey", "rgb"]),
+)
+def test_the_window_is_the_plainly_resampled_centre(width, height, crop, size, colour) -> None:
+    chosen = PhotoSettings(crop=crop, size=size, colour=colour)
+    image = picture(width, width, height).convert("L" if colour == "grey" else "RGB")
+    scale = crop * min(width, height) / max(chosen.height, chosen.width)
+    half = chosen.width * scale / 2, chosen.height * scale / 2
+    box = (width / 2 - half[0], height / 2 - half[1], width / 2 + half[0], height / 2 + half[1])
+    plain = np.asarray(image.resize((chosen.width, chosen.height), Image.Resampling.LANCZOS, box=box))
+    stored = crop_with_margin(image, chosen)
+    assert stored.shape == chosen.margin_shape
+    assert stored.dtype == np.uint8
+    difference = window(stored, chosen).astype(int) - plain.reshape(chosen.height, chosen.width, -1)
+    assert np.abs(difference).max() <= 2  # Pillow rounds twice, after the rows and after the columns
+
+
+def test_the_margin_shows_the_photo_where_there_is_some() -> None:
+    chosen = PhotoSettings(crop=0.5, size=40)
+    image = picture(1, 80, 80).convert("L")
+    # With the margin, 0.75 of the 80 pixels are stored, at the scale of 1: neither filter nor border plays a part.
+    np.testing.assert_array_equal(crop_with_margin(image, chosen)[..., 0], np.asarray(image)[10:70, 10:70])
+
+
+def test_the_border_is_repeated_beyond_the_photo() -> None:
+    halves = np.zeros((40, 40), np.uint8)
+    halves[:, 20:] = 200
+    stored = crop_with_margin(halves, PhotoSettings(crop=1.0, size=40))[..., 0]
+    np.testing.assert_array_equal(stored, np.broadcast_to(stored[0], stored.shape))  # above and below as within
+    assert (stored[:, :20] == 0).all()
+    assert (stored[:, 40:] == 200).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 3000), (3000, 8), (8, 8)])
+def test_extreme_shapes_are_prepared(shape: tuple[int, int]) -> None:
+    chosen = PhotoSettings(crop=0.6, size=48, colour="rgb")
+    assert crop_with_margin(np.full((*shape, 3), 77, np.uint8), chosen).min() == 77
+
+
+def test_a_mirrored_photo_gives_the_mirrored_crop() -> None:
+    chosen = PhotoSettings(size=(40, 30), colour="rgb")
+    image = picture(3, 91, 120)
+    mirrored = crop_with_margin(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), chosen)
+    difference = crop_with_margin(image, chosen)[:, ::-1].astype(int) - mirrored
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_window_that_is_not_square_is_the_largest_of_its_aspect_in_the_square() -> None:
+    """A disc that touches the centre square's edges touches the window's top and bottom, and leaves its sides."""
+    y, x = np.mgrid[:200, :300]
+    disc = np.where((x - 149.5) ** 2 + (y - 99.5) ** 2 <= 50**2, 255, 0).astype(np.uint8)
+    seen = window(crop_with_margin(disc, PhotoSettings(crop=0.5, size=(50, 25))), PhotoSettings(size=(50, 25)))[..., 0]
+    assert seen[0, 12] > 100
+    assert seen[-1, 12] > 100
+    assert (seen[25] == 255).all()
+
+
+def test_colours_and_arrays() -> None:
+    red = np.zeros((60, 60, 3), np.uint8)
+    red[..., 0] = 255
+    assert (crop_with_margin(red, PhotoSettings()) == 76).all()  # 0.299 · 255
+    assert (crop_with_margin(red, PhotoSettings(colour="rgb")) == [255, 0, 0]).all()
+    grey = np.full((60, 60, 1), 9, np.uint8)
+    assert (crop_with_margin(grey, PhotoSettings(colour="rgb")) == 9).all()

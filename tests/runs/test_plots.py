@@ -1,0 +1,177 @@
+"""Pictures of a run: drawn for any history and any names, showing what they should, without touching anything else."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from facecnn.errors import OutputError
+from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that get drawn."""
+    figures: list[Figure] = []
+    original = Figure.__init__
+
+    def noted(self: Figure, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        figures.append(self)
+
+    monkeypatch.setattr(Figure, "__init__", noted)
+    return figures
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def history(epochs: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    return [
+        {
+            "epoch": epoch,
+            "learning_rate": 0.002,
+            "train_loss": float(np.exp(-6 * epoch / epochs + 0.1 * random.normal())),
+            "train_accuracy": 0.9,
+            "validation_loss": 0.3 if epoch % 2 else None,
+            "validation_accuracy": 0.8 if epoch % 2 else None,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 60, 5000])
+def test_curves_of_any_length(tmp_path: Path, drawn: list[Figure], epochs: int) -> None:
+    draw_curves(tmp_path / "c.png", history(epochs), 1 if epochs else None)
+    assert pixels(tmp_path / "c.png").std() > 0
+    loss, accuracy, rate = drawn[0].axes
+    assert [axes.get_ylabel() for axes in (loss, accuracy, rate)] == ["loss", "accuracy", "learning rate"]
+    assert loss.get_title("right") == ("best: epoch 1, loss 0.3, 80.0%" if epochs else "")
+    if epochs:
+        assert loss.get_legend_handles_labels()[1] == ["train", "validation"]
+        assert accuracy.get_ylim()[1] == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(0.5, "linear"), (0.001, "log"), (0.0, "linear")])
+def test_loss_scale_follows_the_decades(tmp_path: Path, drawn: list[Figure], lowest: float, scale: str) -> None:
+    metrics = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": lowest}]
+    draw_curves(tmp_path / "c.png", metrics, None)
+    assert drawn[0].axes[0].get_yscale() == scale
+
+
+def test_curves_without_validation_show_none(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_curves(tmp_path / "c.png", [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.0}], None)
+    assert drawn[0].axes[0].get_legend_handles_labels()[1] == ["train"]
+    assert drawn[0].axes[1].get_legend() is None
+
+
+def test_smoothed_curves_keep_level_and_gaps(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_curves(tmp_path / "c.png", history(400), None)
+    smooth = drawn[0].axes[0].get_lines()[3].get_ydata()
+    np.testing.assert_allclose(np.asarray(smooth)[::2], 0.3)
+    assert np.isnan(np.asarray(smooth)[1::2]).all()
+
+
+@pytest.mark.parametrize("count", [2, 7, 20, 40])
+def test_confusion_of_any_size_shows_its_counts(tmp_path: Path, drawn: list[Figure], count: int) -> None:
+    matrix = np.zeros((count, count), np.int64)
+    matrix[np.arange(count), np.arange(count)] = np.arange(count)
+    matrix[0, 1] = 123
+    draw_confusion(tmp_path / "m.png", matrix, [f"person {number}" for number in range(count)], "photos")
+    panel = drawn[0].axes[0]
+    shown = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in panel.texts}
+    assert shown[0, 1].split("\n")[0] == "123"
+    assert all(shown[number, number].split("\n")[0] == str(number) for number in range(1, count))
+    assert [label.get_text() for label in panel.get_yticklabels()][:2] == ["person 0 (123)", "person 1 (1)"]
+    height, width, _ = pixels(tmp_path / "m.png").shape
+    assert max(height, width) < 3000
+
+
+def test_odd_names_and_titles_are_drawn_as_text(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = ["$x^{", "a\nb\x1b\udcff", "李😀", "x" * 200 + "1", "x" * 200 + "2", ""]
+    draw_confusion(tmp_path / "m.png", np.eye(6, dtype=int), names, "$\\frac{ 100 %")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert labels[0] == "$x^{"
+    assert all(label.isprintable() or "\N{REPLACEMENT CHARACTER}" in label for label in labels)
+    assert "\n" not in "".join(labels)
+    assert max(map(len, labels)) <= 20
+    assert len(set(labels)) == 6
+
+
+@pytest.mark.parametrize(
+    ("shape", "title"),
+    [
+        ((16, 3, 3, 1), "conv1: 16 kernels of 3×3"),
+        ((1, 1, 1, 1), "conv1: 1 kernel of 1×1"),
+        ((8, 5, 5, 3), "conv1: 8 kernels of 5×5×3"),
+        ((100, 5, 5, 3), "conv1: 100 kernels of 5×5×3 (the first 64 shown)"),
+        ((32, 3, 3, 16), "conv1: 32 kernels of 3×3×16"),
+        ((64, 3, 3, 32), "conv1: 64 kernels of 3×3×32 (32 of the kernels and 16 of the maps shown)"),
+        ((2, 30, 60, 1), "conv1: 2 kernels of 30×60"),
+    ],
+)
+def test_kernels_of_any_shape(tmp_path: Path, drawn: list[Figure], shape: tuple[int, ...], title: str) -> None:
+    weight = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    draw_kernels(tmp_path / "k.png", [("conv1", weight), ("$zero$", np.zeros((2, 3, 3, 1), np.float32))])
+    assert pixels(tmp_path / "k.png").std() > 0
+    assert drawn[0].axes[0].get_title("left") == title
+
+
+def test_colour_of_a_kernel_is_the_sign_and_size_of_its_weights(tmp_path: Path, drawn: list[Figure]) -> None:
+    weight = np.zeros((1, 2, 2, 1), np.float32)
+    weight[0, :, :, 0] = [[0.5, -0.5], [0.0, 0.25]]
+    draw_kernels(tmp_path / "k.png", [("grey", weight), ("colour", np.repeat(weight, 3, axis=3))])
+    grey, colour = (axes.get_images()[0] for axes in drawn[0].axes[:2])
+    assert grey.get_clim() == (-0.5, 0.5)
+    blocks = np.asarray(grey.get_array())
+    half = blocks.shape[0] // 2
+    np.testing.assert_array_equal(blocks[[0, 0, -1, -1], [0, -1, 0, -1]], [0.5, -0.5, 0.0, 0.25])
+    assert blocks[half - 1, half - 1] == 0.5
+    np.testing.assert_allclose(
+        np.asarray(colour.get_array())[[0, 0, -1], [0, -1, 0]], [[1.0] * 3, [0.0] * 3, [0.5] * 3]
+    )
+
+
+def test_kernels_stand_in_order(tmp_path: Path, drawn: list[Figure]) -> None:
+    weight = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+    table = np.arange(6, dtype=np.float32).reshape(3, 1, 1, 2)
+    draw_kernels(tmp_path / "k.png", [("grid", weight), ("table", table)])
+    grid, rows = (np.asarray(axes.get_images()[0].get_array()) for axes in drawn[0].axes[:2])
+    pitch = 26  # 24 for the kernel, 2 for the gap
+    np.testing.assert_array_equal(grid[0, ::pitch], np.arange(8))
+    np.testing.assert_array_equal(grid[pitch, : 2 * pitch : pitch], [8, 9])
+    np.testing.assert_array_equal(rows[::pitch, ::pitch], table[:, 0, 0, :].T)
+
+
+def test_a_failed_drawing_keeps_the_old_picture(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "c.png", history(3), None)
+    before = (tmp_path / "c.png").read_bytes()
+    with pytest.raises(TypeError):
+        draw_curves(tmp_path / "c.png", [{"epoch": 1, "train_loss": {}}], None)
+    assert (tmp_path / "c.png").read_bytes() == before
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        draw_curves(tmp_path / "gone" / "c.png", history(3), None)
+
+
+def test_matplotlib_is_loaded_for_drawing_only_and_pyplot_never() -> None:
+    script = """
+import sys, tempfile
+from pathlib import Path
+import numpy as np
+import facecnn.runs.folder, facecnn.runs.metrics
+from facecnn.runs import plots
+assert "matplotlib" not in sys.modules
+with tempfile.TemporaryDirectory() as folder:
+    plots.draw_confusion(Path(folder) / "m.png", np.eye(2), ["a", "b"], "title")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
