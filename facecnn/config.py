@@ -7,7 +7,6 @@ Sections that are left out take the defaults of their classes; a file without ``
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,8 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, cast
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -40,6 +37,7 @@ from facecnn.config_source import (
     spacing_hint,
     to_plain,
 )
+from facecnn.config_words import Words, branches, either
 from facecnn.errors import UsageError, shown
 from facecnn.learning.schedules import SCHEDULES, Schedule
 from facecnn.learning.settings import TrainSettings
@@ -314,7 +312,7 @@ def _plain(value: Any) -> Any:
         plain = {key: _plain(getattr(value, key)) for key in _fields(type(value))}
         for key, field in _fields(type(value)).items():
             # A default of 8 where a fraction is meant: equal settings shall give equal text.
-            if isinstance(plain[key], int) and float in _branches(field.annotation):
+            if isinstance(plain[key], int) and float in branches(field.annotation):
                 plain[key] = float(plain[key])
         return plain
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
@@ -444,7 +442,7 @@ class _Checker:
             if not isinstance(value, str) or value not in choices:
                 if not isinstance(entry.node, Broken):
                     meant = did_you_mean(value, choices) if isinstance(value, str) else ""
-                    message = f"{section}.name must be {_either(list(choices))}, got {kind(entry.node)}{meant}"
+                    message = f"{section}.name must be {either(list(choices))}, got {kind(entry.node)}{meant}"
                     self.faults.add(entry.place, message)
                 return None
             choice = value
@@ -531,7 +529,7 @@ class _Checker:
                 self._unknown(key, entry.place, path, known, settings_class, choices)
                 sound = False
                 continue
-            nested = next(filter(is_dataclass, _branches(known[key].annotation)), None)
+            nested = next(filter(is_dataclass, branches(known[key].annotation)), None)
             if isinstance(entry.node, Entries) and nested is not None:
                 given[key] = self._instance(nested, entry.node, f"{path}.{key}")
                 if given[key] is None:
@@ -555,7 +553,7 @@ class _Checker:
             for key in dict.fromkeys(cast(str, fault["loc"][0]) for fault in error.errors(include_input=False)):
                 if key in given:
                     entry = node.entries[key]
-                    words = _Words(known[key])
+                    words = Words(known[key])
                     at, message = words.fault(entry.node, f"{path}.{key}")
                     self.faults.add(entry.place if at is entry.node else at.place, message)
             return None
@@ -577,9 +575,9 @@ class _Checker:
             message = f"unknown key {word}{hint}"
         elif owners:
             mine = next(name for name, choice in (choices or {}).items() if choice is settings_class)
-            message = f"{word} belongs to {_either(owners)}, not {mine}"
+            message = f"{word} belongs to {either(owners)}, not {mine}"
         elif homes:
-            message = f"{word} belongs {_either(homes)}, not {f'under {path}' if path else 'at the top level'}"
+            message = f"{word} belongs {either(homes)}, not {f'under {path}' if path else 'at the top level'}"
         else:
             meant = did_you_mean(key, known)
             if not meant:
@@ -602,142 +600,3 @@ def _homes() -> list[tuple[str, Sequence[str]]]:
         homes.append((f"under {section}", sorted({key for choice in choices.values() for key in _fields(choice)})))
     homes.extend((f"to a {keyword} layer", list(_fields(layer_class))) for keyword, layer_class in LAYERS.items())
     return homes
-
-
-def _branches(annotation: Any) -> Iterator[type[Any]]:
-    """The types that a field may have, without unions and annotations around them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _branches(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for part in get_args(annotation):
-            yield from _branches(part)
-    else:
-        yield annotation
-
-
-def _either(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-_NUMBER_WORDS = {int: "a whole number", float: "a number"}
-
-
-class _Words:
-    """What a field must be, in words."""
-
-    def __init__(self, field: FieldInfo) -> None:
-        self.types: list[Any] = []
-        self.choices: list[str] = []
-        self.bounds: list[Any] = list(field.metadata)
-        self.item: Any = None
-        self._gather(field.annotation)
-
-    def _gather(self, annotation: Any) -> None:
-        origin, arguments = get_origin(annotation), get_args(annotation)
-        if origin is Annotated:
-            for extra in arguments[1:]:
-                self.bounds += extra.metadata if isinstance(extra, FieldInfo) else [extra]
-            self._gather(arguments[0])
-        elif origin in (Union, UnionType):
-            for part in arguments:
-                self._gather(part)
-        elif origin is Literal:
-            self.choices += arguments
-        elif origin is tuple:
-            self.item = arguments
-            self.types.append(tuple)
-        else:
-            self.types.append(annotation)
-
-    def expected(self) -> str:
-        words = [_NUMBER_WORDS[part] for part in self.types if part in _NUMBER_WORDS]
-        if bool in self.types:
-            words.append("true or false")
-        if str in self.types:
-            words.append("text")
-        if self.item is not None:
-            words.append(f"a list of {len(self.item)} such numbers")
-        if any(is_dataclass(part) for part in self.types):
-            words.append("a mapping (key: value)")
-        words += self.choices
-        if NoneType in self.types:
-            words.append("null")
-        return _either(words)
-
-    def fault(self, node: Node, path: str) -> tuple[Node, str]:
-        """The node that is wrong, and what is wrong with it."""
-        if isinstance(node, Items) and self.item is not None and len(node.nodes) == len(self.item):
-            for number, (part, annotation) in enumerate(zip(node.nodes, self.item, strict=True)):
-                words = _Words(FieldInfo.from_annotation(annotation))
-                if not words.accepts(part):
-                    return part, words.fault(part, f"{path}[{number}]")[1]
-        if isinstance(node, Items) and self.item is not None:
-            return node, f"{path} must be {self.expected()}, got a list of {len(node.nodes)}"
-        if not isinstance(node, Scalar):
-            return node, f"{path} must be {self.expected()}, got {kind(node)}"
-        value = node.value
-        if value is None:
-            return node, f"{path} has no value: it must be {self.expected()}"
-        if isinstance(value, float) and math.isnan(value):
-            return node, f"{path} must be {self.expected()}, got {node.text}"
-        if self._is_number(value):
-            if all(_holds(bound, cast(float, value)) for bound in self.bounds):
-                return node, f"{path} is too large a number (got {clipped(node.text)})"
-            limits = " and ".join(filter(None, map(_limit, self.bounds)))
-            return node, f"{path} must be {limits} (got {clipped(node.text)})"
-        if isinstance(value, float) and math.isinf(value) and node.text.lstrip("+-").isdecimal():
-            return node, f"{path} is too large a number (got {clipped(node.text)})"
-        if value == "" and str in self.types:
-            return node, f"{path} is an empty text"
-        return node, f"{path} must be {self.expected()}, got {kind(node)}{self._hint(value)}"
-
-    def accepts(self, node: Node) -> bool:
-        """Whether a list's element is a number within the bounds."""
-        if not isinstance(node, Scalar) or not self._is_number(node.value):
-            return False
-        return all(_holds(bound, cast(float, node.value)) for bound in self.bounds)
-
-    def _is_number(self, value: object) -> bool:
-        if isinstance(value, bool):
-            return False
-        return (isinstance(value, int) and (int in self.types or float in self.types)) or (
-            isinstance(value, float) and float in self.types
-        )
-
-    def _hint(self, value: object) -> str:
-        if not isinstance(value, str):
-            return ""
-        if bool in self.types and value.lower() in ("yes", "no", "on", "off", "y", "n", "true", "false"):
-            return ": write true or false, without quotes"
-        if (int in self.types or float in self.types) and re.fullmatch(
-            r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", value, re.IGNORECASE
-        ):
-            return ": write it without quotes"
-        return did_you_mean(value, self.choices)
-
-
-def _limit(bound: object) -> str:
-    match bound:
-        case Ge(ge=limit):
-            return f"at least {limit}"
-        case Gt(gt=limit):
-            return f"greater than {limit}"
-        case Le(le=limit):
-            return f"at most {limit}"
-        case Lt(lt=limit):
-            return f"less than {limit}"
-    return ""
-
-
-def _holds(bound: object, value: float) -> bool:
-    match bound:
-        case Ge(ge=limit):
-            return bool(value >= cast(float, limit))
-        case Gt(gt=limit):
-            return bool(value > cast(float, limit))
-        case Le(le=limit):
-            return bool(value <= cast(float, limit))
-        case Lt(lt=limit):
-            return bool(value < cast(float, limit))
-    return True

@@ -194,18 +194,25 @@ def parse(text: str, label: str, faults: Faults, *, rank: int = 0, lines: bool =
     return source.tree()
 
 
-def from_plain(value: Any, place: Place, faults: Faults) -> Node:
+def from_plain(value: Any, place: Place, faults: Faults, depth: int = 0) -> Node:
     """The tree of data as JSON has it, all at one place."""
+    if depth > DEEPEST:
+        faults.add(place, f"nested more than {DEEPEST} deep")
+        return Broken(place)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 faults.add(place, f"a key must be text, got {clipped(repr(key))}")
         return Entries(
             place,
-            {key: Entry(place, from_plain(part, place, faults)) for key, part in value.items() if isinstance(key, str)},
+            {
+                key: Entry(place, from_plain(part, place, faults, depth + 1))
+                for key, part in value.items()
+                if isinstance(key, str)
+            },
         )
     if isinstance(value, list | tuple):
-        return Items(place, [from_plain(part, place, faults) for part in value])
+        return Items(place, [from_plain(part, place, faults, depth + 1) for part in value])
     if value is None or isinstance(value, bool):
         return Scalar(place, value, {None: "null", True: "true", False: "false"}[value])
     if isinstance(value, int | float | str):

@@ -1,4 +1,7 @@
-"""The arithmetic, several times over: ``reference`` (NumPy, to be read) and ``cpu`` (Numba). ``open_device`` picks one."""
+"""The arithmetic, several times over: ``reference`` (NumPy, to be read) and ``cpu`` (Numba).
+
+``open_device`` picks one of these backends.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _derivative_from_output(out: Array, activation: Activation, slope: float) ->
     if activation == "identity":
         return np.ones_like(out)
     if activation == "relu":
-        return (out > 0).astype(out.dtype)
+        return np.asarray(out > 0, out.dtype)
     if activation == "leaky_relu":
         return np.where(out > 0, out.dtype.type(1), out.dtype.type(slope))
     if activation == "sigmoid":
@@ -656,7 +656,8 @@ def prepare_photos(
 
     1. Tone: 256 values, ((v / 255)^(e^gamma) - 0.5) * contrast + 0.5 + brightness, cut to [0, 1].
     2. Warp: the output's pixel (y, x), measured from the picture's middle (columns negated if mirrored), is rotated by
-       angle, divided by zoom and moved by -shift * side; there the toned photo is read, bilinearly, its border repeated.
+       angle, divided by zoom and moved by -shift * side; there the toned photo is read, bilinearly, its border
+       repeated.
     3. Blur: Gaussian of sigma = blur, nine taps, border repeated.
     4. Normalise, per photo: "none"; "standardise": (x - mean) / max(deviation, 1 / sqrt(H W C));
        "local_contrast": d = x - G(x), then d / (max(r, mean(r) / 2) + 4 / 255) cut to [-4, 4], with r = sqrt(G(d^2)),
@@ -664,7 +665,7 @@ def prepare_photos(
     5. Erase: the box is filled with 0, from row round(erase_y * H) on, round(height * H) rows; columns likewise.
     """
     kind = out.dtype.type
-    height, width, maps = out.shape[1:]
+    height, width = out.shape[1:3]
     column = {name: i for i, name in enumerate(AUGMENTATION)}
     grid_y, grid_x = np.meshgrid(np.arange(height, dtype=out.dtype), np.arange(width, dtype=out.dtype), indexing="ij")
     for n in range(len(out)):

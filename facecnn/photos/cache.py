@@ -403,13 +403,23 @@ def _make_room(own: Path) -> None:
     The one that is about to be used goes only where it is too large alone. One that another process may be using
     stays; it would lose nothing, as an open file outlives its name, but would no longer find its photos next time.
     """
-    used = sorted((folder.stat().st_mtime, folder) for folder in own.parent.iterdir() if folder.is_dir())
-    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for _, folder in used}
+    used = sorted((_stat(folder, "st_mtime"), folder) for folder in own.parent.iterdir())
+    sizes = {
+        folder: sum(int(_stat(folder / name, "st_size")) for name in ("index.sqlite", "pixels.bin"))
+        for _, folder in used
+    }
     total = sum(sizes.values())
     for moment, folder in used:
-        if total > LARGEST_CACHE and time.time() - moment > _IN_USE_SECONDS:
-            if folder == own and sizes[own] <= LARGEST_CACHE:
-                continue
+        too_large = sizes[folder] > LARGEST_CACHE if folder == own else total > LARGEST_CACHE
+        if too_large and time.time() - moment > _IN_USE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             total -= sizes[folder]
     own.mkdir(mode=0o700, exist_ok=True)
+
+
+def _stat(path: Path, field: str) -> float:
+    """A file's time or size, 0 where another process has just removed it."""
+    try:
+        return float(getattr(path.stat(), field))
+    except OSError:
+        return 0.0

@@ -254,9 +254,11 @@ def _not_a_picture(data: bytes) -> str:
     start = data[:1024]
     for pattern, reason in _OTHER_FILES:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
-            if reason == "HEIC":
-                return f"HEIC is not supported here: pip install 'facecnn[heic]' or {_CONVERT}"
-            return reason
+            if reason != "HEIC":
+                return reason
+            if heic_supported():
+                return f"the start of a HEIC picture, but damaged: {_DAMAGED}"
+            return f"HEIC is not supported here: pip install 'facecnn[heic]' or {_CONVERT}"
     return "not a picture (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM): delete it or move it elsewhere"
 
 

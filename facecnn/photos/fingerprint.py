@@ -51,28 +51,36 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
     """
     distinct, member = np.unique(hashes, return_inverse=True)
     parent = np.arange(len(distinct))
-    for first, second in near_pairs(distinct, bits):
+    for first, second in near_pairs(distinct, bits).tolist():
         parent[_root(parent, first)] = _root(parent, second)
     roots = np.array([_root(parent, index) for index in range(len(distinct))], dtype=np.int64)
     _, first_photo, group = np.unique(roots[member], return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_photo))[group].astype(np.int64)
 
 
-def near_pairs(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> list[tuple[int, int]]:
-    """Index pairs, the smaller first, sorted, of all hashes that differ in at most ``bits`` (0 to 63) bits."""
-    found: set[tuple[int, int]] = set()
+def near_pairs(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.int64]:
+    """Index pairs (pairs, 2), the smaller first, sorted, of all hashes that differ in at most ``bits`` (0 to 63) bits.
+
+    See ``near_duplicate_groups`` for how.
+    """
     pieces = bits + 1
-    for piece in range(pieces):
-        # Every so-manyth bit: neighbouring frequencies say much the same, so this spreads the photos more evenly.
-        mask = np.uint64(sum(1 << bit for bit in range(piece, 64, pieces)))
+    # Every so-manyth bit: neighbouring frequencies say much the same, so this spreads the photos more evenly.
+    masks = [np.uint64(sum(1 << bit for bit in range(piece, 64, pieces))) for piece in range(pieces)]
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for piece, mask in enumerate(masks):
         value = hashes & mask
         order = np.argsort(value, kind="stable")
         for same in np.split(order, np.flatnonzero(np.diff(value[order])) + 1):
             for place in range(len(same) - 1):
                 rest = same[place + 1 :]
-                near = rest[np.bitwise_count(hashes[same[place]] ^ hashes[rest]) <= bits]
-                found.update((int(same[place]), int(other)) for other in near)
-    return sorted(found)
+                difference = hashes[same[place]] ^ hashes[rest]
+                near = np.bitwise_count(difference) <= bits
+                rest, difference = rest[near], difference[near]
+                for earlier in masks[:piece]:  # a pair is taken with the first piece it shares
+                    rest, difference = rest[(difference & earlier) != 0], difference[(difference & earlier) != 0]
+                found.append(np.stack([np.full(len(rest), same[place]), rest], axis=1))
+    pairs = np.sort(np.concatenate(found), axis=1)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _root(parent: npt.NDArray[np.int64], index: int) -> int:

@@ -48,6 +48,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
     warnings: list[str] = []
     if share:
         _refuse_too_few(people, share)
+    alike: list[str] = []
     kept: dict[str, bool] = {}  # sha256 → whether the photo is kept for validation
     for name in sorted(people, key=lambda person: (person == UNKNOWN, person)):
         groups = _groups(people[name])
@@ -55,8 +56,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         if len(groups) == 1 and len(contents) > 1:
             # All look alike by their hashes, which raise false alarms: better judged by a sibling than not trained.
             groups = contents
-            if share:
-                warnings.append(f"{shown(name)}: all {len(contents)} photos look nearly the same: add different ones")
+            alike.append(f"{shown(name)} ({len(contents)})")
         groups.sort(key=lambda group: _order(f"split-{seed}:{group[0].path}"))
         _keep(groups, share, kept)
         sides = {kept[photo.sha256] for photo in people[name]}
@@ -64,6 +64,8 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
             raise PhotoError(f"{shown(name)}: copies of other people's photos only: nothing is left for training")
         if share and name != UNKNOWN and sides == {False}:
             warnings.append(f"{shown(name)}: no photo for validation, all are copies of other people's")
+    if share and alike:
+        warnings.append(f"all photos look nearly the same of {some(alike)}: add different ones")
     paths = [(photo.path, kept[photo.sha256]) for photos in people.values() for photo in photos]
     training = tuple(sorted(path for path, is_kept in paths if not is_kept))
     return Split(training, tuple(sorted(path for path, is_kept in paths if is_kept)), tuple(warnings))

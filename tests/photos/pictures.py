@@ -10,7 +10,7 @@ from PIL import Image
 
 def picture(seed: int, width: int = 60, height: int = 80) -> Image.Image:
     """A smooth coloured picture, another one for each seed, that no turn or mirror leaves as it is."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(0, 256, (10, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -28,13 +28,13 @@ def hashes(draw: st.DrawFn) -> np.ndarray:
     return np.array(draw(st.permutations(found)), dtype=np.uint64)
 
 
-@settings(max_examples=200, deadline=None)
-@given(hashes(), st.sampled_from([0, 1, 6, 7, 63]))
+@settings(max_examples=120, deadline=None)
+@given(hashes(), st.sampled_from([0, 1, 6, 7, 12]))
 def test_pairs_and_groups_are_those_of_comparing_all(found: np.ndarray, bits: int) -> None:
     count = len(found)
     values = found.tolist()
     near = [[distance(a, b) <= bits for b in values] for a in values]
-    assert near_pairs(found, bits) == [(i, j) for i in range(count) for j in range(i + 1, count) if near[i][j]]
+    assert near_pairs(found, bits).tolist() == [[i, j] for i in range(count) for j in range(i + 1, count) if near[i][j]]
     group = list(range(count))
     for _ in range(count):  # spread the smallest index until nothing changes
         group = [min(group[j] for j in range(count) if near[i][j]) for i in range(count)]

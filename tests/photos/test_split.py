@@ -46,7 +46,9 @@ def people(draw: st.DrawFn) -> dict[str, list[Photo]]:
 
 @settings(max_examples=150, deadline=None)
 @given(people(), st.floats(0, 0.7), st.integers(0, 5), st.randoms())
-def test_a_split_is_a_partition_that_parts_nothing_alike(found, share, seed, shuffler) -> None:
+def test_a_split_is_a_partition_that_parts_nothing_alike(
+    found: dict[str, list[Photo]], share: float, seed: int, shuffler: random.Random
+) -> None:
     chosen = split(found, share, seed)
     paths = sorted(photo.path for photos in found.values() for photo in photos)
     assert sorted(chosen.training + chosen.validation) == paths
@@ -106,7 +108,7 @@ def test_photos_that_all_look_alike_are_parted_and_told() -> None:
     alike = [Photo(f"b/{i}.jpg", content(f"b{i}"), i) for i in range(4)]
     chosen = split({"a": person("a", 4), "b": alike}, 0.25, 0)
     assert sum(path.startswith("b/") for path in chosen.validation) == 1
-    assert chosen.warnings == ("b: all 4 photos look nearly the same: add different ones",)
+    assert chosen.warnings == ("all photos look nearly the same of b (4): add different ones",)
 
 
 def test_copies_of_somebody_elses_photos_are_no_person() -> None:

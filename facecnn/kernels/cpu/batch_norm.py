@@ -229,7 +229,15 @@ def batch_norm_inference(
     chunks, tile = _shape(x)
     repeated = workspace.array("norm factors", (5, tile))
     _inference(
-        out.reshape(-1), x.reshape(-1), running_mean, running_variance, scale, shift, np.float32(epsilon), chunks, repeated
+        out.reshape(-1),
+        x.reshape(-1),
+        running_mean,
+        running_variance,
+        scale,
+        shift,
+        np.float32(epsilon),
+        chunks,
+        repeated,
     )
 
 

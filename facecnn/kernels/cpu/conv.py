@@ -14,10 +14,10 @@ from math import lcm
 from typing import Any
 
 import numpy as np
-from numba import get_thread_id, prange
+from numba import prange
 
 from facecnn.kernels.cpu.elementwise import CODES, activate, derivative
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
@@ -30,7 +30,11 @@ _GROUP = 4
 _TILE = 16
 """About so many pixels of a row are summed up side by side."""
 _LANES = 16
-"""Runs of floats are filled up to a multiple of this. LLVM unrolls loops of fewer turns before it could vectorise them."""
+"""Runs of floats are filled up to a multiple of this: the floats of the widest vectors."""
+_LEAST_RUN = 48
+"""Shorter loops with little in them LLVM unrolls before it could vectorise them."""
+_FIELDS = 4
+"""Arrays that take turns in summing up the input's gradient."""
 _CHUNKS = 20
 """Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
 
@@ -59,6 +63,22 @@ def _frame(out: Array, photo: Array, top: int, left: int, height: int, width: in
 
 
 # ------------------------------------------------------------------------------------------------------- forward
+
+
+@compiled()
+def _pack_forward(
+    packed: Array, offsets: Array, bias_row: Array, weight: Array, bias: Array, run: int, row: int, lanes: int
+) -> None:
+    """packed[tap * lanes + k] = weight[k, tap] or zero; offsets[tap], from the window's first float; bias, repeated."""
+    kernels, taps = weight.shape
+    for t in range(offsets.size):
+        tap = min(t, taps - 1)
+        offsets[t] = (tap // run) * row + tap % run
+        for k in range(lanes):
+            packed[t * lanes + k] = weight[k, t] if k < kernels and t < taps else _ZERO
+    for start in range(0, bias_row.size, kernels):
+        for k in range(kernels):
+            bias_row[start + k] = bias[k]
 
 
 @cache
@@ -96,19 +116,11 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
         tiles: Array,
     ) -> None:
         # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R S C); frames (threads, height *
-        # width * C), without a column if x is used as it is; packed (taps * lanes,); tiles (threads, tile / 4, 4 * lanes)
+        # width * C), without a column if x is used as it is; packed (taps * lanes,); tiles (threads, tile / 4, 4 lanes)
         photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
-        for t in range(padded_taps):
-            tap = min(t, taps - 1)
-            offsets[t] = (tap // run) * width * maps + tap % run
-            for k in range(lanes):
-                packed[t * lanes + k] = weight[k, t] if k < kernels and t < taps else _ZERO
-        for p in range(columns):
-            for k in range(kernels):
-                bias_row[p * kernels + k] = bias[k]
-
+        _pack_forward(packed, offsets, bias_row, weight, bias, run, width * maps, lanes)
         for n in prange(photos):
-            thread = get_thread_id()
+            thread = thread_number()
             sums = tiles[thread]
             flat = sums.reshape(-1)
             groups = tile // _GROUP
@@ -216,18 +228,48 @@ def conv_forward(
     )
 
 
-# ------------------------------------------------------------------------------------------- gradient of the weights
+# -------------------------------------------------------------------------------------------------------- backward
+#
+# Only positions that won their window are visited. The windows of one output pixel, wherever its winners stand, lie in
+# a field of (R + pool - 1) x (S + pool - 1) pixels. It is held in a small array with rows of ``field_row`` floats, in
+# which the window of a winner is one run of ``window`` floats: R rows with gaps between them, where the field's other
+# columns are. So a kernel's work at a winner is a single long loop, whatever the kernel's size.
+
+
+def _field(maps: int, kernel_rows: int, kernel_columns: int, pool: int) -> tuple[int, int, int, int]:
+    """Rows of a field, floats in its row, floats of a window's run, and floats of a field with room for any window."""
+    rows = kernel_rows + pool - 1
+    row = (kernel_columns + pool - 1) * maps
+    window = max(_LEAST_RUN, _round_up(kernel_rows * row, _LANES))
+    return rows, row, window, _round_up((pool - 1) * (row + maps) + window, _LANES)
+
+
+@compiled(parallel=True)
+def _add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array, field_row: int) -> None:
+    """dweight (K, R, S C) and dbias (K,) from the sums of the chunks (chunks, K, window), which are added in order."""
+    for k in prange(dweight.shape[0]):
+        for r in range(dweight.shape[1]):
+            g = dweight[k, r]
+            for i in range(len(g)):
+                g[i] = _ZERO
+            for chunk in range(sums.shape[0]):
+                s = sums[chunk, k, r * field_row : r * field_row + len(g)]
+                for i in range(len(g)):
+                    g[i] += s[i]
+        total = _ZERO
+        for chunk in range(sums.shape[0]):
+            total += bias_sums[chunk, k]
+        dbias[k] = total
 
 
 @cache
 def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int) -> Any:
-    """Only positions that won their window are visited: at each, a kernel's gradient grows by delta times the patch of
-    the input under it, R runs of S * C floats. Each chunk of photos has sums of its own, which are added in order.
+    """The field of the input is copied once for each output pixel; then every kernel's gradient grows by its delta
+    times the window under its winner. What lies in a run's gaps is summed as well, and left out at the end.
 
-    Runs are filled up to ``padded`` floats: what lies behind the patch is read, summed, and left out at the end.
+    Each chunk of photos has sums of its own, which are added in order.
     """
-    run = kernel_columns * maps
-    padded = _round_up(run, _LANES)
+    field_rows, field_row, window, _ = _field(maps, kernel_rows, kernel_columns, pool)
 
     @compiled(parallel=True)
     def backward(
@@ -243,17 +285,20 @@ def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: 
         height: int,
         width: int,
         frames: Array,
+        fields: Array,
         sums: Array,
         bias_sums: Array,
     ) -> None:
-        # dweight (K, R, S C), sums (chunks, K, R * padded), bias_sums (chunks, K); the rest as in forward
+        # dweight (K, R, S C), fields (threads, field_size), sums (chunks, K, window), bias_sums (chunks, K)
         photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
         chunks = sums.shape[0]
         for chunk in prange(chunks):
-            thread = get_thread_id()
-            own, own_bias = sums[chunk], bias_sums[chunk]
-            own[:] = _ZERO
-            own_bias[:] = _ZERO
+            thread = thread_number()
+            own, own_bias, field = sums[chunk], bias_sums[chunk], fields[thread]
+            for k in range(kernels):
+                own_bias[k] = _ZERO
+                for i in range(window):
+                    own[k, i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
                 if frames.shape[1] > 0:
                     _frame(frames[thread], x[n], top, left, height, width)
@@ -262,32 +307,24 @@ def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: 
                     photo = x[n].reshape(-1)
                 for row in range(rows):
                     for column in range(columns):
+                        for r in range(field_rows):
+                            start = ((row * pool + r) * width + column * pool) * maps
+                            source = photo[start : start + field_row]
+                            target = field[r * field_row : (r + 1) * field_row]
+                            for i in range(field_row):
+                                target[i] = source[i]
+                        d, o = dout[n, row, column], out[n, row, column]
                         for k in range(kernels):
-                            delta = dout[n, row, column, k] * derivative(out[n, row, column, k], code, slope)
+                            delta = d[k] * derivative(o[k], code, slope)
                             own_bias[k] += delta
-                            y, z = row * pool, column * pool
+                            at: Any = 0
                             if pool > 1:
                                 won = np.int64(argmax[n, row, column, k])
-                                y += won // pool
-                                z += won % pool
-                            gradient = own[k]
-                            patch = _U((y * width + z) * maps)
-                            for t in range(padded):
-                                for r in range(kernel_rows):
-                                    gradient[r * padded + t] += delta * photo[patch + _U(r * width * maps) + _U(t)]
-        for k in prange(kernels):
-            for r in range(kernel_rows):
-                g = dweight[k, r]
-                for t in range(run):
-                    g[t] = sums[0, k, r * padded + t]
-                for chunk in range(1, chunks):
-                    s = sums[chunk, k, r * padded : (r + 1) * padded]
-                    for t in range(run):
-                        g[t] += s[t]
-            total = bias_sums[0, k]
-            for chunk in range(1, chunks):
-                total += bias_sums[chunk, k]
-            dbias[k] = total
+                                at = (won // pool) * field_row + (won % pool) * maps
+                            gradient, patch = own[k], field[at : at + window]
+                            for i in range(window):
+                                gradient[i] += delta * patch[i]
+        _add_chunks(dweight, dbias, sums, bias_sums, field_row)
 
     return backward
 
@@ -305,17 +342,17 @@ def conv_backward_weight(
     pool: int,
     workspace: Workspace,
 ) -> None:
-    """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta[p, k]."""
+    """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
     kernels, kernel_rows, kernel_columns, maps = dweight.shape
     height, width = out.shape[1] * pool + kernel_rows - 1, out.shape[2] * pool + kernel_columns - 1
     top, left = padding
     framed = top > 0 or left > 0 or height > x.shape[1] or width > x.shape[2]
     if not framed:
         height, width = x.shape[1], x.shape[2]
-    run = kernel_columns * maps
+    _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
     chunks = min(_CHUNKS, len(x))
     _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
-        dweight.reshape(kernels, kernel_rows, run),
+        dweight.reshape(kernels, kernel_rows, kernel_columns * maps),
         dbias,
         dout,
         out,
@@ -326,24 +363,48 @@ def conv_backward_weight(
         _F(slope),
         height,
         width,
-        workspace.per_thread("frames", height * width * maps + _LANES if framed else 0),
-        workspace.array("chunk sums", (chunks, kernels, kernel_rows * _round_up(run, _LANES))),
+        workspace.per_thread("frames", height * width * maps if framed else 0),
+        workspace.per_thread("field", field_size),
+        workspace.array("chunk sums", (chunks, kernels, window)),
         workspace.array("chunk sums of the bias", (chunks, kernels)),
     )
 
 
-# --------------------------------------------------------------------------------------------- gradient of the input
+@compiled()
+def _pack_backward(packed: Array, weight: Array, field_row: int) -> None:
+    """packed (K, window) = weight (K, R, S C) with rows ``field_row`` floats apart and zeros in between."""
+    for k in range(weight.shape[0]):
+        for i in range(packed.shape[1]):
+            packed[k, i] = _ZERO
+        for r in range(weight.shape[1]):
+            for t in range(weight.shape[2]):
+                packed[k, r * field_row + t] = weight[k, r, t]
+
+
+@compiled()
+def _cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width: int) -> None:
+    """photo = its part of the frame (see ``_frame``); zero in rows and columns that no window reaches."""
+    maps = photo.shape[2]
+    for y in range(photo.shape[0]):
+        g = photo[y].reshape(-1)
+        reached = max(0, min(photo.shape[1], width - left)) * maps if top + y < height else 0
+        start = ((top + y) * width + left) * maps
+        source = frame[start : start + reached]
+        for i in range(reached):
+            g[i] = source[i]
+        for i in range(reached, len(g)):
+            g[i] = _ZERO
 
 
 @cache
 def _backward_input(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int) -> Any:
-    """Every position that won adds delta times its kernel to the patch of the input's gradient under it. A photo's
-    gradient is summed in a frame of its own, of which the photo's part is then copied.
+    """Every winner adds delta times its kernel to its window in the field's gradient. The field is then added to the
+    photo's gradient, which is summed in a frame of its own, of which the photo's part is copied at the end.
 
-    The kernel's rows are filled up to ``padded`` floats with zeros, which change nothing where they are added.
+    In the gaps of a run the weights are zero, which changes nothing where they are added. Kernels take turns on
+    _FIELDS fields: the processor waits when it reads numbers that were just written at other bounds.
     """
-    run = kernel_columns * maps
-    padded = _round_up(run, _LANES)
+    field_rows, field_row, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
 
     @compiled(parallel=True)
     def backward(
@@ -358,41 +419,44 @@ def _backward_input(maps: int, kernels: int, kernel_rows: int, kernel_columns: i
         height: int,
         width: int,
         frames: Array,
+        fields: Array,
         packed: Array,
     ) -> None:
-        # dx (N, H, W, C), weight (K, R, S C), packed (K, R * padded), frames (threads, height * width * C + padded)
+        # dx (N, H, W, C), weight (K, R, S C), packed (K, window), frames (threads, height * width * C),
+        # fields (threads, _FIELDS, field_size)
         photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
-        for k in range(kernels):
-            for r in range(kernel_rows):
-                for t in range(padded):
-                    packed[k, r * padded + t] = weight[k, r, t] if t < run else _ZERO
+        _pack_backward(packed, weight, field_row)
         for n in prange(photos):
-            frame = frames[get_thread_id()]
-            frame[:] = _ZERO
+            thread = thread_number()
+            frame, own = frames[thread], fields[thread]
+            for i in range(height * width * maps):
+                frame[i] = _ZERO
+            for f in range(_FIELDS):
+                for i in range(field_size):
+                    own[f, i] = _ZERO
             for row in range(rows):
                 for column in range(columns):
+                    d, o = dout[n, row, column], out[n, row, column]
                     for k in range(kernels):
-                        delta = dout[n, row, column, k] * derivative(out[n, row, column, k], code, slope)
-                        y, z = row * pool, column * pool
+                        delta = d[k] * derivative(o[k], code, slope)
+                        at: Any = 0
                         if pool > 1:
                             won = np.int64(argmax[n, row, column, k])
-                            y += won // pool
-                            z += won % pool
-                        w = packed[k]
-                        patch = _U((y * width + z) * maps)
-                        for t in range(padded):
-                            for r in range(kernel_rows):
-                                frame[patch + _U(r * width * maps) + _U(t)] += delta * w[r * padded + t]
-            # Rows and columns of the photo that no window reaches lie outside of the frame.
-            for y in range(dx.shape[1]):
-                d = dx[n, y].reshape(-1)
-                reached = max(0, min(dx.shape[2], width - left)) * maps if top + y < height else 0
-                if reached > 0:
-                    source = frame[((top + y) * width + left) * maps : ((top + y) * width + left) * maps + reached]
-                    for i in range(reached):
-                        d[i] = source[i]
-                for i in range(reached, len(d)):
-                    d[i] = _ZERO
+                            at = (won // pool) * field_row + (won % pool) * maps
+                        patch, w = own[k % _FIELDS, at : at + window], packed[k]
+                        for i in range(window):
+                            patch[i] += delta * w[i]
+                    f0, f1, f2, f3 = own[0], own[1], own[2], own[3]
+                    for r in range(field_rows):
+                        start = ((row * pool + r) * width + column * pool) * maps
+                        target = frame[start : start + field_row]
+                        for i in range(field_row):
+                            j = r * field_row + i
+                            target[i] += (f0[j] + f1[j]) + (f2[j] + f3[j])
+                    for f in range(_FIELDS):
+                        for i in range(field_size):
+                            own[f, i] = _ZERO
+            _cut_out(dx[n], frame, top, left, height, width)
 
     return backward
 
@@ -412,19 +476,18 @@ def conv_backward_input(
     """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]."""
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     height, width = out.shape[1] * pool + kernel_rows - 1, out.shape[2] * pool + kernel_columns - 1
-    run = kernel_columns * maps
-    padded = _round_up(run, _LANES)
+    _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
     _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
         dx,
         dout,
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
-        weight.reshape(kernels, kernel_rows, run),
-        padding[0],
-        padding[1],
+        weight.reshape(kernels, kernel_rows, kernel_columns * maps),
+        *padding,
         _F(slope),
         height,
         width,
-        workspace.per_thread("frames", height * width * maps + padded),
-        workspace.array("packed weights", (kernels, kernel_rows * padded)),
+        workspace.per_thread("frames", height * width * maps),
+        workspace.array("fields", (THREADS, _FIELDS, field_size)),
+        workspace.array("packed weights", (kernels, window)),
     )

@@ -1,7 +1,7 @@
 """Dense layers: matrix products in fixed blocks, so that every element is summed in one order always.
 
-Blocks of 4 x 4 use each number that is read four times. Rows that would lie behind the last one are the last one again:
-they compute and store the same number twice, and no remainder loop is needed.
+Rows are taken four at a time, so that each number that is read is used four times. Those that would lie behind the last
+one are the last one again: the same number is computed and stored twice, and no remainder loop is needed.
 """
 
 from __future__ import annotations
@@ -14,35 +14,44 @@ from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO = np.float32(0)
 _STRIP = 1024
-"""Columns of a product of rows that are worked on together: 4 + 4 strips of 4 KiB fit the first-level cache."""
-_LANES = 16
+"""Columns of a product of rows that are worked on together: strips of 4 KiB, of which several fit the nearest cache."""
 
 
-@compiled(parallel=True)
+@compiled(parallel=True, reorder=True)
 def _forward(out: Array, x: Array, weight: Array, bias: Array) -> None:
-    """out (N, U) = x (N, I) weight' (U, I) + bias (U,): 16 dot products at once, each in 16 interleaved sums."""
+    """out (N, U) = x (N, I) weight' (U, I) + bias (U,): 16 dot products at once."""
     photos, units = out.shape
-    size = x.shape[1]
     unit_blocks = (units + 3) // 4
     for block in prange(((photos + 3) // 4) * unit_blocks):
-        n0, u0 = block // unit_blocks * 4, block % unit_blocks * 4
-        n1, n2, n3 = min(n0 + 1, photos - 1), min(n0 + 2, photos - 1), min(n0 + 3, photos - 1)
-        for u in range(u0, min(u0 + 4, units)):
-            w = weight[u]
-            x0, x1, x2, x3 = x[n0], x[n1], x[n2], x[n3]
-            s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
-            for i in range(size):
-                v = w[i]
-                s0 += x0[i] * v
-                s1 += x1[i] * v
-                s2 += x2[i] * v
-                s3 += x3[i] * v
-            out[n0, u], out[n1, u], out[n2, u], out[n3, u] = s0 + bias[u], s1 + bias[u], s2 + bias[u], s3 + bias[u]
+        n, u = block // unit_blocks * 4, block % unit_blocks * 4
+        n1, n2, n3 = min(n + 1, photos - 1), min(n + 2, photos - 1), min(n + 3, photos - 1)
+        u1, u2, u3 = min(u + 1, units - 1), min(u + 2, units - 1), min(u + 3, units - 1)
+        x0, x1, x2, x3 = x[n], x[n1], x[n2], x[n3]
+        w0, w1, w2, w3 = weight[u], weight[u1], weight[u2], weight[u3]
+        s00, s01, s02, s03 = _ZERO, _ZERO, _ZERO, _ZERO
+        s10, s11, s12, s13 = _ZERO, _ZERO, _ZERO, _ZERO
+        s20, s21, s22, s23 = _ZERO, _ZERO, _ZERO, _ZERO
+        s30, s31, s32, s33 = _ZERO, _ZERO, _ZERO, _ZERO
+        for i in range(x.shape[1]):
+            a0, a1, a2, a3 = x0[i], x1[i], x2[i], x3[i]
+            b = w0[i]
+            s00, s10, s20, s30 = s00 + a0 * b, s10 + a1 * b, s20 + a2 * b, s30 + a3 * b
+            b = w1[i]
+            s01, s11, s21, s31 = s01 + a0 * b, s11 + a1 * b, s21 + a2 * b, s31 + a3 * b
+            b = w2[i]
+            s02, s12, s22, s32 = s02 + a0 * b, s12 + a1 * b, s22 + a2 * b, s32 + a3 * b
+            b = w3[i]
+            s03, s13, s23, s33 = s03 + a0 * b, s13 + a1 * b, s23 + a2 * b, s33 + a3 * b
+        c0, c1, c2, c3 = bias[u], bias[u1], bias[u2], bias[u3]
+        out[n, u], out[n, u1], out[n, u2], out[n, u3] = s00 + c0, s01 + c1, s02 + c2, s03 + c3
+        out[n1, u], out[n1, u1], out[n1, u2], out[n1, u3] = s10 + c0, s11 + c1, s12 + c2, s13 + c3
+        out[n2, u], out[n2, u1], out[n2, u2], out[n2, u3] = s20 + c0, s21 + c1, s22 + c2, s23 + c3
+        out[n3, u], out[n3, u1], out[n3, u2], out[n3, u3] = s30 + c0, s31 + c1, s32 + c2, s33 + c3
 
 
 @compiled(parallel=True)
 def _combine(out: Array, factors: Array, rows: Array) -> None:
-    """out (A, I) = factors (A, B) rows (B, I), in strips of a row: 4 rows of out from 4 of ``rows`` at a time.
+    """out (A, I) = factors (A, B) rows (B, I), in strips of a row: each row of out from 4 of ``rows`` at a time.
 
     Behind the last of ``rows`` the last one is taken again, with factors of zero.
     """
@@ -52,7 +61,6 @@ def _combine(out: Array, factors: Array, rows: Array) -> None:
         a = block // strips * 4
         start = block % strips * _STRIP
         stop = min(size, start + _STRIP)
-        a1, a2, a3 = min(a + 1, count - 1), min(a + 2, count - 1), min(a + 3, count - 1)
         for k in range(a, min(a + 4, count)):
             o = out[k, start:stop]
             for i in range(len(o)):

@@ -76,7 +76,9 @@ def _add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) 
         best = 0
         for u in range(1, outputs.shape[1]):
             # As in NumPy, the first NaN counts as the largest.
-            if outputs[n, u] > outputs[n, best] or (outputs[n, u] != outputs[n, u] and outputs[n, best] == outputs[n, best]):
+            if outputs[n, u] > outputs[n, best] or (
+                outputs[n, u] != outputs[n, u] and outputs[n, best] == outputs[n, best]
+            ):
                 best = u
         totals[0] += losses[n]
         totals[1] += 1 if best == labels[n] else 0

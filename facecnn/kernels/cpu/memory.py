@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import config
+
+from facecnn.kernels.cpu.jit import config
 
 Array = npt.NDArray[Any]
 

@@ -19,7 +19,15 @@ _ZERO = np.float32(0)
 
 @compiled(parallel=True)
 def _forward(
-    out: Array, argmax: Array, x: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int, share: Any
+    out: Array,
+    argmax: Array,
+    x: Array,
+    largest: bool,
+    rows: int,
+    columns: int,
+    stride_y: int,
+    stride_x: int,
+    share: Any,
 ) -> None:
     # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
     maps = out.shape[3]
@@ -56,7 +64,15 @@ def _forward(
 
 @compiled(parallel=True)
 def _backward(
-    dx: Array, dout: Array, argmax: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int, share: Any
+    dx: Array,
+    dout: Array,
+    argmax: Array,
+    largest: bool,
+    rows: int,
+    columns: int,
+    stride_y: int,
+    stride_x: int,
+    share: Any,
 ) -> None:
     maps = dx.shape[3]
     for n in prange(dx.shape[0]):
@@ -78,14 +94,26 @@ def _backward(
 
 
 def pool_forward(
-    out: Array, argmax: Array, x: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int], workspace: Workspace
+    out: Array,
+    argmax: Array,
+    x: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
 ) -> None:
     """The largest or the average element of each window."""
     _forward(out, argmax, x, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))
 
 
 def pool_backward(
-    dx: Array, dout: Array, argmax: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int], workspace: Workspace
+    dx: Array,
+    dout: Array,
+    argmax: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
     _backward(dx, dout, argmax, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))

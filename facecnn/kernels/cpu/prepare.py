@@ -8,9 +8,9 @@ from math import cos, exp, floor, sin, sqrt
 from typing import Any
 
 import numpy as np
-from numba import get_thread_id, prange
+from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import AUGMENTATION, Normalise, local_contrast_weights
 
@@ -97,7 +97,10 @@ def _blur(out: Array, picture: Array, weights: Array, height: int, maps: int, li
             o[i] = w * middle[i]
         for t in range(1, radius + 1):
             w = weights[radius + t]
-            a, b = line[border - t * maps : border - t * maps + size], line[border + t * maps : border + t * maps + size]
+            a, b = (
+                line[border - t * maps : border - t * maps + size],
+                line[border + t * maps : border + t * maps + size],
+            )
             for i in range(size):
                 o[i] += w * (a[i] + b[i])
 
@@ -118,7 +121,9 @@ def _standardise(picture: Array) -> None:
 
 
 @compiled()
-def _local_contrast(picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array) -> None:
+def _local_contrast(
+    picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array
+) -> None:
     """picture = d / (max(r, mean(r) / 2) + 4 / 255) with d = picture - G(picture), r = sqrt(G(d^2)), cut to [-4, 4]."""
     _blur(blurred, picture, weights, height, maps, line)
     for i in range(picture.size):
@@ -163,7 +168,7 @@ def _prepare(
     height, width, maps = out.shape[1], out.shape[2], out.shape[3]
     size = height * width * maps
     for n in prange(out.shape[0]):
-        thread = get_thread_id()
+        thread = thread_number()
         first, second = pictures[thread, :size], pictures[thread, size : 2 * size]
         line = lines[thread]
         table, blur = tables[thread, :256], tables[thread, 256 : 256 + 2 * _BLUR_RADIUS + 1]

@@ -43,7 +43,9 @@ def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, w
 
 
 @compiled(parallel=True)
-def _dropout(out: Array, x: Array, photos: Array, keep: Any, threshold: Any, seed: Any, purpose: Any, step: Array) -> None:
+def _dropout(
+    out: Array, x: Array, photos: Array, keep: Any, threshold: Any, seed: Any, purpose: Any, step: Array
+) -> None:
     size = x.shape[1]
     zero = _U64(0)
     for n in prange(x.shape[0]):
@@ -68,7 +70,7 @@ def dropout(
 
 
 # Without contracted multiply-adds: every device must draw the same bits.
-@compiled(fast=False)
+@compiled(exact=True)
 def _draw_augmentation(
     parameters: Array,
     photos: Array,
