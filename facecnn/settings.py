@@ -5,4 +5,4 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text is no number, nan is no number."""
+"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text and nan are no numbers."""

@@ -15,6 +15,8 @@ from facecnn.cli import config, cross_validate, data, evaluate, inspect, predict
 app = typer.Typer(
     name="facecnn",
     help="Train a small convolutional network to tell people's faces apart, and ask it who is in a photo.",
+    epilog="Exit codes: 0 done; 1 internal error; 2 usage or config; 3 photos; 4 checkpoint; 5 device; 6 output could "
+    "not be written, or --strict or --fail-under not met; 7 training diverged; 129, 130, 143 after a signal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
+import os
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facecnn.cli.console import StderrConsole
-from facecnn.errors import FacecnnError, UsageError
+from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError
+from facecnn.jobs.signals import StopAtOnce, Stopped
 
 if TYPE_CHECKING:
     from facecnn.config import Loaded
 
 DEFAULT_CONFIG = "default"
+
+BROKEN_PIPE = 141
+"""Exit code where the reader of the output has gone: what a shell shows for a program that SIGPIPE ended."""
 
 
 class Format(StrEnum):
@@ -55,21 +62,30 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, quiet: bool = False, verbose: bool = False, traceback: bool = False, **arguments: Any) -> None:
         console = StderrConsole(quiet=quiet, verbose=verbose)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
+                # Any name can be printed, whatever the locale's encoding.
+                stream.reconfigure(errors="backslashreplace")
         try:
-            function(console, **arguments)
+            with StopAtOnce():
+                function(console, **arguments)
         except FacecnnError as error:
             _show(error, traceback)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except Stopped as stopped:
             typer.echo("Stopped.", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + stopped.number) from None
         except MemoryError as error:
             _show(
                 FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network"), traceback
             )
             raise typer.Exit(1) from None
-        except (typer.Exit, BrokenPipeError):
+        except typer.Exit:
             raise
+        except BrokenPipeError:
+            # Whoever reads the output has seen enough.
+            _drop_output()
+            raise typer.Exit(BROKEN_PIPE) from None
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             _show(
@@ -97,12 +113,23 @@ def _show(error: FacecnnError, traceback: bool) -> None:
         import traceback as tracebacks
 
         typer.echo(tracebacks.format_exc(), err=True)
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(str(error) if isinstance(error, InterruptedTraining) else f"error: {error}", err=True)
 
 
 def print_json(result: Any) -> None:
     """One JSON document on stdout; strict, in ASCII, so that any file name survives."""
-    typer.echo(json.dumps(result, indent=2, allow_nan=False))
+    print_text(json.dumps(result, indent=2, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Results on stdout, ended by one line's end. Raises OutputError where it can't be written to."""
+    try:
+        typer.echo(text, nl=not text.endswith("\n"))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OutputError(f"standard output: {error.strerror}: nothing, or only a part, was written") from error
 
 
 def read_settings(config: str, overrides: list[str] | None, options: dict[str, tuple[str, object]]) -> Loaded:
@@ -111,6 +138,11 @@ def read_settings(config: str, overrides: list[str] | None, options: dict[str, t
 
     loaded = load(config)
     return apply_overrides(loaded, overrides or [], options) if overrides or options else loaded
+
+
+def _drop_output() -> None:
+    """Send what is left in stdout's buffer nowhere: Python would try it again, with a traceback, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def find_model(model: Path | None, out: Path) -> Path:

@@ -29,7 +29,7 @@ class StderrConsole:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not _is_terminal():
             yield lambda done, total: None
             return
         from tqdm import tqdm
@@ -46,7 +46,7 @@ class StderrConsole:
     def training(self, epochs: int, steps: int, label: str = "") -> Iterator[_Lines | _Bar]:
         if self.quiet:
             yield _Lines(None, label)
-        elif self.verbose or not sys.stderr.isatty():
+        elif self.verbose or not _is_terminal():
             yield _Lines(self.info, label)
         else:
             from tqdm import tqdm
@@ -54,6 +54,10 @@ class StderrConsole:
             layout = "{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
             with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
                 yield _Bar(bar, label)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # None where the caller closed it
 
 
 class _Lines:

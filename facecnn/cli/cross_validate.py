@@ -45,7 +45,7 @@ def cross_validate(
     if format is Format.json:
         common.print_json(result)
     else:
-        typer.echo(_describe(result))
+        common.print_text(_describe(result))
 
 
 def _describe(result: dict[str, Any]) -> str:

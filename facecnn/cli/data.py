@@ -30,12 +30,16 @@ def sample(
     written = write_sample(destination, people, strangers)
     names = [*written.people, *(["unknown"] if written.strangers else [])]
     if format is Format.json:
-        common.print_json({
-            "folder": str(written.folder), "people": list(written.people), "photos": written.photos,
-            "strangers": written.strangers,
-        })  # fmt: skip
+        common.print_json(
+            {
+                "folder": str(written.folder),
+                "people": list(written.people),
+                "photos": written.photos,
+                "strangers": written.strangers,
+            }
+        )
     else:
-        typer.echo(
+        common.print_text(
             f"{written.photos + written.strangers} photos written to {shown(written.folder)}: {', '.join(names)}"
         )
 
@@ -59,6 +63,6 @@ def check(
     if format is Format.json:
         common.print_json(report.as_dict())
     else:
-        typer.echo(report.text())
+        common.print_text(report.text())
     if strict and (report.skipped or report.warnings):
         raise OutputError(f"--strict: {shown(photos)} has the problems listed above")

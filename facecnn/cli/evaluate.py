@@ -72,7 +72,7 @@ def evaluate(
     if format is Format.json:
         common.print_json(evaluation.figures)
     else:
-        typer.echo(_describe(evaluation.figures))
+        common.print_text(_describe(evaluation.figures))
     accuracy = evaluation.figures["accuracy"]
     if fail_under is not None and (accuracy is None or accuracy < fail_under):
         raise OutputError(f"--fail-under {fail_under}: the accuracy is {number(accuracy)}")

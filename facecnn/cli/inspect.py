@@ -30,14 +30,14 @@ def inspect(
     if format is Format.json:
         common.print_json(result)
     else:
-        typer.echo(_describe(result))
+        common.print_text(_describe(result))
 
 
 def _describe(result: dict[str, Any]) -> str:
     given = result["input"]
     names = ", ".join(shown(name) for name in result["classes"][:10])
     lines = [
-        f"{result['model']}: {len(result['classes'])} classes ({names}{', ...' if len(result['classes']) > 10 else ''})",
+        f"{shown(result['model'])}: {len(result['classes'])} classes ({names}{', ...' if len(result['classes']) > 10 else ''})",
         f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",
         f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
         f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])} "
@@ -57,5 +57,5 @@ def _describe(result: dict[str, Any]) -> str:
         f"{result['training_bytes'] / 1e6:.0f} MB besides photos and libraries",
     ]
     if result["kernels"]:
-        lines.append(f"Kernels drawn: {result['kernels']}")
+        lines.append(f"Kernels drawn: {shown(result['kernels'])}")
     return "\n".join(lines)

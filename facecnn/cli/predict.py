@@ -47,13 +47,12 @@ def predict(
 
     limit = _threshold(threshold)
     paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
+    common.require(bool(paths), "no photos given: the list on stdin is empty")
     results = job(common.find_model(model, out), paths, limit, console, device, threads)
     _print(results, format)
     failed = [result for result in results if result["error"] is not None]
     if failed:
         raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
-    if not results:
-        raise PhotoError("there are no photos to answer for")
 
 
 def _threshold(text: str) -> float | str:
@@ -76,7 +75,12 @@ def _matching(given: str) -> list[Path]:
 
 
 def _listed(null: bool) -> list[Path]:
+    common.require(sys.stdin is not None, "-: stdin is closed: give the photos' names instead")
     data = sys.stdin.buffer.read()
+    common.require(
+        null or b"\0" not in data,
+        "-: no list of paths, one a line, on stdin: with -0 they may end with NUL bytes; a photo is given by its name",
+    )
     parts = data.split(b"\0") if null else data.splitlines()
     return [Path(os.fsdecode(part)) for part in parts if part]
 
@@ -87,12 +91,11 @@ def _print(results: list[dict[str, Any]], format: AnswerFormat) -> None:
     if format is AnswerFormat.json:
         common.print_json(results)
     elif format is AnswerFormat.jsonl:
-        typer.echo(json_lines(results), nl=False)
+        common.print_text(json_lines(results))
     elif format is AnswerFormat.csv:
-        typer.echo(as_csv(_by_face(results)), nl=False)
+        common.print_text(as_csv(_by_face(results)))
     else:
-        for result in results:
-            typer.echo(_describe(result))
+        common.print_text("\n".join(map(_describe, results)))
 
 
 def _by_face(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

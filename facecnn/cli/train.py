@@ -20,6 +20,7 @@ from facecnn.cli.common import (
     percent,
 )
 from facecnn.cli.console import StderrConsole
+from facecnn.errors import shown
 
 PhotosArgument = Annotated[
     Path | None,
@@ -60,9 +61,17 @@ def train(
 
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
     if resume is not None:
-        given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None,
-                 "--epochs": epochs is not None, "--name": name, "--overwrite": overwrite, "--validation": validation,
-                 "--overfit-batch": overfit_batch, "--dry-run": dry_run}  # fmt: skip
+        given = {
+            "--config": config != common.DEFAULT_CONFIG,
+            "--set": overrides,
+            "--seed": seed is not None,
+            "--epochs": epochs is not None,
+            "--name": name,
+            "--overwrite": overwrite,
+            "--validation": validation,
+            "--overfit-batch": overfit_batch,
+            "--dry-run": dry_run,
+        }
         wrong = [option for option, is_given in given.items() if is_given]
         common.require(not wrong, f"--resume goes on with the run's own settings, so {', '.join(wrong)} can't be given")
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
@@ -87,7 +96,7 @@ def train(
     if format is Format.json:
         common.print_json(result)
     else:
-        typer.echo(describe(result))
+        common.print_text(describe(result))
 
 
 def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str, object]]:
@@ -117,7 +126,7 @@ def _describe_run(result: dict[str, Any]) -> str:
     ]
     if result["dead_kernels"]:
         lines.append(f"  kernels that got no error to learn from: {', '.join(result['dead_kernels'])}")
-    lines += ["", f"Run: {result['run']} (model: best.safetensors; pictures: curves, confusion, kernels)"]
+    lines += ["", f"Run: {shown(result['run'])} (model: best.safetensors; pictures: curves, confusion, kernels)"]
     return "\n".join(lines)
 
 

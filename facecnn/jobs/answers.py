@@ -17,7 +17,7 @@ def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None
     """Write one row a photo, in the format of the file's suffix. Raises UsageError, OutputError."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        text = json.dumps(list(predictions), indent=2) + "\n"
+        text = json.dumps(list(predictions), indent=2, allow_nan=False) + "\n"
     elif suffix == ".jsonl":
         text = json_lines(predictions)
     elif suffix == ".csv":
@@ -29,7 +29,7 @@ def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None
 
 def json_lines(rows: Sequence[dict[str, Any]]) -> str:
     """One JSON object a line."""
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -61,16 +61,18 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
         logs = trainer.answers(photo_set(dataset, judged))
         probabilities = scores.over_people(logs, people)
         labels = dataset.labels[judged]
-        results.append({
-            "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-            "log_loss": scores.log_loss(probabilities, labels),
-            "photos": len(judged),
-            "seconds": seconds,
-            "train_loss": recorder.last["train_loss"],
-            "epochs": recorder.last["epoch"],
-            "kernel_change": recorder.last["kernel_change"],
-            "dead_kernels": recorder.last["dead_kernels"],
-        })  # fmt: skip
+        results.append(
+            {
+                "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+                "log_loss": scores.log_loss(probabilities, labels),
+                "photos": len(judged),
+                "seconds": seconds,
+                "train_loss": recorder.last["train_loss"],
+                "epochs": recorder.last["epoch"],
+                "kernel_change": recorder.last["kernel_change"],
+                "dead_kernels": recorder.last["dead_kernels"],
+            }
+        )
         console.info(f"{label}: {100 * results[-1]['accuracy']:.1f} % of {len(judged)} photos, {seconds:.0f} s")
         predictions += [
             {

@@ -55,8 +55,13 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser
     # Whoever is in the photos, the model's own order of people counts.
-    labels = np.array([recogniser.classes.index(name) if name in recogniser.classes else len(recogniser.people)
-                       for name in dataset.classes], np.int64)[dataset.labels[chosen]]  # fmt: skip
+    labels = np.array(
+        [
+            recogniser.classes.index(name) if name in recogniser.classes else len(recogniser.people)
+            for name in dataset.classes
+        ],
+        np.int64,
+    )[dataset.labels[chosen]]
     threshold = recogniser.threshold("auto")
     answers = recogniser.answers(dataset.pixels, dataset.rows[chosen], threshold)
     known = labels < len(recogniser.people)

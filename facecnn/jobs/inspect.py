@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facecnn.errors import shown
 from facecnn.jobs.models import open_model
 from facecnn.kernels import open_device
 from facecnn.network.layers import Conv
@@ -27,7 +26,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
         arrays = recogniser.network.weights.to_host()
         draw_kernels(picture, [(stage.name, arrays[f"{stage.name}.weight"]) for stage in convolutions])
     return {
-        "model": shown(path),
+        "model": str(path),
         "classes": list(recogniser.classes),
         "input": {
             "height": photos.height,

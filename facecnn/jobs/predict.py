@@ -43,10 +43,18 @@ def predict(
     for number, path in enumerate(loaded.paths):
         answer = described.get(number)
         if answer is None:
-            results.append({
-                "path": str(path), "label": None, "confidence": None, "probabilities": None, "unknown_score": None,
-                "box": None, "faces": [], "error": loaded.reasons[number],
-            })  # fmt: skip
+            results.append(
+                {
+                    "path": str(path),
+                    "label": None,
+                    "confidence": None,
+                    "probabilities": None,
+                    "unknown_score": None,
+                    "box": None,
+                    "faces": [],
+                    "error": loaded.reasons[number],
+                }
+            )
             continue
         width, height = loaded.sizes[number].tolist()
         face = {
@@ -57,9 +65,16 @@ def predict(
             "probabilities": answer.probabilities,
             "unknown_score": answer.unknown_score,
         }
-        results.append({
-            "path": str(path), "label": answer.label, "confidence": answer.confidence,
-            "probabilities": answer.probabilities, "unknown_score": answer.unknown_score, "box": face["box"],
-            "faces": [face], "error": None,
-        })  # fmt: skip
+        results.append(
+            {
+                "path": str(path),
+                "label": answer.label,
+                "confidence": answer.confidence,
+                "probabilities": answer.probabilities,
+                "unknown_score": answer.unknown_score,
+                "box": face["box"],
+                "faces": [face],
+                "error": None,
+            }
+        )
     return results

@@ -126,8 +126,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
                 stop.number,
             )
         result = _finish(run, settings, data, trainer, device, console)
-    result["seconds"] = time.perf_counter() - started
-    return result
+    return {**result, "seconds": time.perf_counter() - started}
 
 
 def _open_device(options: TrainOptions, console: Console) -> Device:
@@ -166,9 +165,13 @@ def _read_data(settings: Settings, options: TrainOptions, run: RunFolder | None,
     labels = _labels_in(dataset, other, validation_folder)
     _warn_of_shared_photos(dataset, other, options.strict, console)
     return _Data(
-        dataset, chosen, photo_set(other, labels=labels), other.paths, validation_folder.absolute(),
+        dataset,
+        chosen,
+        photo_set(other, labels=labels),
+        other.paths,
+        validation_folder.absolute(),
         len(dataset.skipped) + len(other.skipped),
-    )  # fmt: skip
+    )
 
 
 def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:
@@ -357,7 +360,6 @@ def _finish(
             if isinstance(stage.layer, Conv)
         ],
     )
-    seconds = sum(row["seconds"] for row in metrics)
     return {
         "run": str(run.path),
         "device": device.name,
@@ -368,8 +370,7 @@ def _finish(
         "best_epoch": best_epoch,
         "train": _figures(train_logs, train_photos.labels, people),
         "validation": _figures(logs, labels, people),
-        "seconds": seconds,
-        "photos_per_second": len(data.chosen) * len(metrics) / seconds if seconds > 0 else None,
+        "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
         "dead_kernels": metrics[-1]["dead_kernels"],
         "kernel_change": metrics[-1]["kernel_change"],
     }
@@ -486,10 +487,14 @@ def _overfit_settings(settings: Settings) -> Settings:
         optimizer=replace(settings.optimizer, weight_decay=0.0),
         schedule=Constant(),
         train=replace(
-            settings.train, epochs=OVERFIT_STEPS, least_steps=0, average_weights=None,
-            stop_after_epochs_without_gain=None, stop_when_worst_loss_below=None,
+            settings.train,
+            epochs=OVERFIT_STEPS,
+            least_steps=0,
+            average_weights=None,
+            stop_after_epochs_without_gain=None,
+            stop_when_worst_loss_below=None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _one_batch(labels: Sequence[int] | Array, size: int) -> Array:

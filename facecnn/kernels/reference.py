@@ -88,9 +88,9 @@ def _activate(z: Array, activation: Activation, slope: float) -> Array:
     if activation == "identity":
         return z.copy()
     if activation == "relu":
-        return np.where(z > 0, z, 0 * z)
+        return np.asarray(np.where(z > 0, z, 0 * z))
     if activation == "leaky_relu":
-        return np.where(z > 0, z, z.dtype.type(slope) * z)
+        return np.asarray(np.where(z > 0, z, z.dtype.type(slope) * z))
     if activation == "sigmoid":
         return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))  # the same as 1 / (1 + exp(-z)), and never overflows
     if activation == "tanh":
@@ -103,9 +103,9 @@ def _derivative_from_output(out: Array, activation: Activation, slope: float) ->
     if activation == "identity":
         return np.ones_like(out)
     if activation == "relu":
-        return np.asarray(out > 0, out.dtype)
+        return np.asarray(np.where(out > 0, out.dtype.type(1), out.dtype.type(0)))
     if activation == "leaky_relu":
-        return np.where(out > 0, out.dtype.type(1), out.dtype.type(slope))
+        return np.asarray(np.where(out > 0, out.dtype.type(1), out.dtype.type(slope)))
     if activation == "sigmoid":
         return np.asarray(out * (1 - out))
     assert activation == "tanh"

@@ -29,12 +29,14 @@ def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
     rows: list[dict[str, float | int | None]] = []
     for k in range(len(confusion)):
         right, said, true = int(confusion[k, k]), int(confusion[:, k].sum()), int(confusion[k].sum())
-        rows.append({
-            "precision": right / said if said else None,
-            "recall": right / true if true else None,
-            "f1": 2 * right / (said + true) if said + true else None,
-            "support": true,
-        })  # fmt: skip
+        rows.append(
+            {
+                "precision": right / said if said else None,
+                "recall": right / true if true else None,
+                "f1": 2 * right / (said + true) if said + true else None,
+                "support": true,
+            }
+        )
     return rows
 
 
@@ -71,7 +73,8 @@ def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 
 
 
 def area_under_roc(positive: Array, negative: Array) -> float | None:
-    """Probability that a score of ``positive`` is above one of ``negative``, ties counting half; None if one is empty."""
+    """Probability that a score of ``positive`` is above one of ``negative``, ties counting half; None if either is
+    empty."""
     if not len(positive) or not len(negative):
         return None
     ordered = np.sort(negative)

@@ -41,8 +41,10 @@ class StepRule(Protocol):
         decaying: int,
         workspace: Any,
     ) -> None:
-        """Change ``weight`` (P,) and ``state`` in place; ``learning_rate`` and ``step`` (updates so far) are (1,); weight
-        decay applies to the first ``decaying`` elements."""
+        """Change ``weight`` (P,) and ``state`` in place; ``learning_rate`` and ``step`` (updates so far) are (1,).
+
+        Weight decay applies to the first ``decaying`` elements.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -117,9 +119,19 @@ class AdamW:
         workspace: Any,
     ) -> None:
         kernels.adam_update(
-            weight, state["mean"], state["variance"], gradient, learning_rate, step, self.beta1, self.beta2, self.epsilon,
-            self.weight_decay, decaying, workspace,
-        )  # fmt: skip
+            weight,
+            state["mean"],
+            state["variance"],
+            gradient,
+            learning_rate,
+            step,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self.weight_decay,
+            decaying,
+            workspace,
+        )
 
 
 Optimizer = Momentum | AdamW

@@ -1,8 +1,8 @@
 """The training loop: steps, epochs, what is kept of them, and an exact way to stop and go on.
 
-Everything random is a function of (seed, what for, epoch or step, photo), nothing of what was drawn before. So the state
-that has to be saved is small, and a training that was interrupted and resumed ends with the same bits as one that was
-not.
+Everything random is a function of (seed, what for, epoch or step, photo), nothing of what was drawn before. So the
+state that has to be saved is small, and a training that was interrupted and resumed ends with the same bits as one that
+was not.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class Trainer:
         self.batch_size = math.ceil(count / self.batches)
         if count // self.batches < 2 and any(isinstance(layer, BatchNorm) for layer in layers):
             raise UsageError(
-                f"train.batch_size {train.batch_size}: with {count} photos to train on there are batches of one photo, of "
-                "which batch_norm can learn nothing: take a larger batch_size, or leave batch_norm out"
+                f"train.batch_size {train.batch_size}: with {count} photos to train on there are batches of one photo, "
+                "of which batch_norm can learn nothing: take a larger batch_size, or leave batch_norm out"
             )
         self.network = Network(
             layers, input_shape, kernels, self.batch_size, loss=loss, seed=train.seed, frozen=train.freeze
@@ -273,13 +273,29 @@ class Trainer:
         if self.augment is not None:
             a = self.augment
             kernels.draw_augmentation(
-                parameters, photos, self._epoch_number, self.settings.seed, a.mirror, a.shift, a.zoom, a.rotate, a.gamma,
-                a.contrast, a.brightness, a.blur, a.erase, network.workspace,
-            )  # fmt: skip
+                parameters,
+                photos,
+                self._epoch_number,
+                self.settings.seed,
+                a.mirror,
+                a.shift,
+                a.zoom,
+                a.rotate,
+                a.gamma,
+                a.contrast,
+                a.brightness,
+                a.blur,
+                a.erase,
+                network.workspace,
+            )
         kernels.prepare_photos(
-            network.input[:count], self._pixels, self._order_rows[start:stop], parameters, self.normalise,
+            network.input[:count],
+            self._pixels,
+            self._order_rows[start:stop],
+            parameters,
+            self.normalise,
             network.workspace,
-        )  # fmt: skip
+        )
         network.forward(count, training=True, photos=photos, step=self._step_number)
         network.loss(count, labels, self._class_weights, self._order_targets[start:stop])
         kernels.add_to_totals(self._totals, network.losses[:count], network.output[:count], labels, network.workspace)
@@ -289,9 +305,15 @@ class Trainer:
         for first, last, decaying in self._ranges:
             state = {name: values.flat[first:last] for name, values in self._state.items()}
             self.optimizer.update(
-                kernels, weight[first:last], state, gradient[first:last], self._learning_rate, self._step_number,
-                decaying, network.workspace,
-            )  # fmt: skip
+                kernels,
+                weight[first:last],
+                state,
+                gradient[first:last],
+                self._learning_rate,
+                self._step_number,
+                decaying,
+                network.workspace,
+            )
         if self._average is not None:
             assert self.settings.average_weights is not None
             for average, current in (
@@ -314,9 +336,14 @@ class Trainer:
                 "(--set schedule.warmup=...). What was saved before is untouched."
             )
         return StepReport(
-            epoch=progress.epoch + 1, epochs=self.epochs, step=progress.step, steps=self.steps, photos=seen, loss=loss,
+            epoch=progress.epoch + 1,
+            epochs=self.epochs,
+            step=progress.step,
+            steps=self.steps,
+            photos=seen,
+            loss=loss,
             accuracy=progress.totals[1] / seen,
-        )  # fmt: skip
+        )
 
     def _end_epoch(self, recorder: Recorder, first_batch: int, seconds: float) -> None:
         progress = self.progress
@@ -336,19 +363,21 @@ class Trainer:
             or (worst_limit is not None and worst < worst_limit)
         )
         photos_seen = count - self._bounds(first_batch)[0]
-        recorder.epoch({
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "learning_rate": float(self.kernels.to_host(self._learning_rate)[0]),
-            "train_loss": loss_sum / count,
-            "train_accuracy": right / count,
-            "train_worst_loss": worst,
-            "validation_loss": validation_loss,
-            "validation_accuracy": validation_accuracy,
-            "seconds": seconds,
-            "photos_per_second": photos_seen / seconds if seconds > 0 else None,
-            **self.watch.figures(),
-        })  # fmt: skip
+        recorder.epoch(
+            {
+                "epoch": progress.epoch,
+                "step": progress.step,
+                "learning_rate": float(self.kernels.to_host(self._learning_rate)[0]),
+                "train_loss": loss_sum / count,
+                "train_accuracy": right / count,
+                "train_worst_loss": worst,
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+                "seconds": seconds,
+                "photos_per_second": photos_seen / seconds if seconds > 0 else None,
+                **self.watch.figures(),
+            }
+        )
         if improved:
             self._best = ({f"model.{n}": a for n, a in self.model_arrays().items()}, asdict(progress))
         if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
@@ -377,9 +406,13 @@ class Trainer:
     def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:
         """Log-probabilities (n, outputs) of photos, not augmented, by the weights that answer."""
         return log_probabilities(
-            self.network, self.kernels.resident(photos.pixels), photos.rows, self.normalise, mirror=self.mirrors,
+            self.network,
+            self.kernels.resident(photos.pixels),
+            photos.rows,
+            self.normalise,
+            mirror=self.mirrors,
             weights=self._average,
-        )  # fmt: skip
+        )
 
     @property
     def mirrors(self) -> bool:

@@ -1,1 +1,1 @@
-"""Layers, the loss, and the network over flat buffers. Start with ``layers``; ``facecnn.kernels.reference`` has the maths."""
+"""Layers, the loss, and the network over flat buffers. Start with ``layers``; the maths is in ``facecnn.kernels``."""

@@ -65,16 +65,29 @@ class Buffer:
 
 @plain_dataclass(frozen=True)
 class Call:
-    """What a layer is given besides its arrays."""
+    """What a layer is called with: its arrays, for one batch of N photos, and all else that its kernels need."""
 
     kernels: Kernels
     workspace: Any
     training: bool
     number: int
+    """The layer's place in the network."""
     seed: int
     step: Array
+    """(1,) int32: updates made so far."""
     photos: Array
     """(N,) int32: the photos' numbers in the data set."""
+    x: Array
+    out: Array
+    weights: Arrays
+    """Parameters and statistics by name."""
+    buffers: Arrays
+    dout: Array
+    """For backward: the loss's derivative by ``out``."""
+    dx: Array | None
+    """For backward to fill; None where nothing is trained below."""
+    gradient: Arrays
+    """For backward to fill, one array for each parameter."""
 
 
 class Layer:
@@ -110,14 +123,12 @@ class Layer:
         """Factor by which the weights before this activation must be larger to keep the variance; None: not one."""
         return None
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
+    def forward(self, call: Call) -> None:
+        """Fill ``out``, and the buffers that backward needs, from ``x``."""
         raise NotImplementedError
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        """Fill ``gradient``, and ``dx`` unless it is None, since nothing is trained below. May overwrite ``out``."""
+    def backward(self, call: Call) -> None:
+        """Fill ``gradient``, and ``dx`` unless it is None. May overwrite ``out``."""
         raise NotImplementedError
 
 
@@ -175,17 +186,13 @@ class Activate(Layer):
     def gain(self) -> float | None:
         return _gain(self.name, self.slope)
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        call.kernels.activation_forward(_flat(out), _flat(x), self.name, self.slope, call.workspace)
+    def forward(self, call: Call) -> None:
+        call.kernels.activation_forward(_flat(call.out), _flat(call.x), self.name, self.slope, call.workspace)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        if dx is not None:
-            call.kernels.activation_backward(
-                _flat(dx), _flat(dout), _flat(x), _flat(out), self.name, self.slope, call.workspace
-            )
+    def backward(self, call: Call) -> None:
+        if call.dx is not None:
+            dx, dout, x, out = (_flat(array) for array in (call.dx, call.dout, call.x, call.out))
+            call.kernels.activation_backward(dx, dout, x, out, self.name, self.slope, call.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -215,17 +222,14 @@ class Pool(Layer):
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {"argmax": Buffer(self.output_shape(shape), np.int32)}
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        size, stride = self._window(x.shape[1:])
-        call.kernels.pool_forward(out, buffers["argmax"], x, self.kind, size, stride, call.workspace)
+    def forward(self, call: Call) -> None:
+        window = self._window(call.x.shape[1:])
+        call.kernels.pool_forward(call.out, call.buffers["argmax"], call.x, self.kind, *window, call.workspace)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        if dx is not None:
-            size, stride = self._window(x.shape[1:])
-            call.kernels.pool_backward(dx, dout, buffers["argmax"], self.kind, size, stride, call.workspace)
+    def backward(self, call: Call) -> None:
+        if call.dx is not None:
+            window = self._window(call.x.shape[1:])
+            call.kernels.pool_backward(call.dx, call.dout, call.buffers["argmax"], self.kind, *window, call.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -313,20 +317,20 @@ class Conv(Layer):
     def gain(self) -> float | None:
         return None if self.activation == "identity" else _gain(self.activation, self.slope)
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        call.kernels.conv_forward(
-            out, buffers["argmax"], x, weights["weight"], weights["bias"], self._padding(), self.activation, self.slope,
-            self._pooled(), call.workspace,
-        )  # fmt: skip
+    def forward(self, call: Call) -> None:
+        weight, bias = call.weights["weight"], call.weights["bias"]
+        call.kernels.conv_forward(call.out, call.buffers["argmax"], call.x, weight, bias, *self._block(call))
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        block = (self._padding(), self.activation, self.slope, self._pooled(), call.workspace)
-        call.kernels.conv_backward_weight(gradient["weight"], gradient["bias"], dout, out, buffers["argmax"], x, *block)
-        if dx is not None:
-            call.kernels.conv_backward_input(dx, dout, out, buffers["argmax"], weights["weight"], *block)
+    def backward(self, call: Call) -> None:
+        result = (call.dout, call.out, call.buffers["argmax"])
+        dweight, dbias = call.gradient["weight"], call.gradient["bias"]
+        call.kernels.conv_backward_weight(dweight, dbias, *result, call.x, *self._block(call))
+        if call.dx is not None:
+            call.kernels.conv_backward_input(call.dx, *result, call.weights["weight"], *self._block(call))
+
+    def _block(self, call: Call) -> tuple[Any, ...]:
+        """The arguments at the end that all three kernels share."""
+        return self._padding(), self.activation, self.slope, self._pooled(), call.workspace
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -364,17 +368,15 @@ class Neuron(Layer):
     def _by_neuron(self, array: Array) -> Array:
         return array.reshape(array.shape[0], self.per_kernel, -1)
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        call.kernels.neuron_forward(self._by_neuron(out), x, weights["weight"], weights["bias"], call.workspace)
+    def forward(self, call: Call) -> None:
+        weight, bias = call.weights["weight"], call.weights["bias"]
+        call.kernels.neuron_forward(self._by_neuron(call.out), call.x, weight, bias, call.workspace)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        dout = self._by_neuron(dout)
-        call.kernels.neuron_backward_weight(gradient["weight"], gradient["bias"], dout, x, call.workspace)
-        if dx is not None:
-            call.kernels.neuron_backward_input(dx, dout, weights["weight"], call.workspace)
+    def backward(self, call: Call) -> None:
+        dout, dweight, dbias = self._by_neuron(call.dout), call.gradient["weight"], call.gradient["bias"]
+        call.kernels.neuron_backward_weight(dweight, dbias, dout, call.x, call.workspace)
+        if call.dx is not None:
+            call.kernels.neuron_backward_input(call.dx, dout, call.weights["weight"], call.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -410,16 +412,15 @@ class Dense(Layer):
     def multiply_adds(self, shape: Shape) -> int:
         return prod(shape) * self.output_shape(shape)[0]
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        call.kernels.dense_forward(out, _flat(x), weights["weight"], weights["bias"], call.workspace)
+    def forward(self, call: Call) -> None:
+        weight, bias = call.weights["weight"], call.weights["bias"]
+        call.kernels.dense_forward(call.out, _flat(call.x), weight, bias, call.workspace)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        call.kernels.dense_backward_weight(gradient["weight"], gradient["bias"], dout, _flat(x), call.workspace)
-        if dx is not None:
-            call.kernels.dense_backward_input(_flat(dx), dout, weights["weight"], call.workspace)
+    def backward(self, call: Call) -> None:
+        dweight, dbias = call.gradient["weight"], call.gradient["bias"]
+        call.kernels.dense_backward_weight(dweight, dbias, call.dout, _flat(call.x), call.workspace)
+        if call.dx is not None:
+            call.kernels.dense_backward_input(_flat(call.dx), call.dout, call.weights["weight"], call.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -436,15 +437,12 @@ class Dropout(Layer):
         purpose = PURPOSE_DROPOUT + call.number
         call.kernels.dropout(_flat(out), _flat(x), call.photos, rate, call.seed, purpose, call.step, call.workspace)
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        self._apply(call, out, x)
+    def forward(self, call: Call) -> None:
+        self._apply(call, call.out, call.x)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        if dx is not None:
-            self._apply(call, dx, dout)
+    def backward(self, call: Call) -> None:
+        if call.dx is not None:
+            self._apply(call, call.dx, call.dout)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -477,28 +475,22 @@ class BatchNorm(Layer):
     def multiply_adds(self, shape: Shape) -> int:
         return prod(shape)
 
-    def forward(self, call: Call, out: Array, x: Array, weights: Arrays, buffers: Arrays) -> None:
-        out, x = _by_last(out), _by_last(x)
+    def forward(self, call: Call) -> None:
+        out, x, weights, kernels = _by_last(call.out), _by_last(call.x), call.weights, call.kernels
         running = (weights["running_mean"], weights["running_variance"])
         affine = (weights["scale"], weights["shift"])
         if call.training:
-            call.kernels.batch_norm_forward(
-                out, buffers["mean"], buffers["inverse_deviation"], *running, x, *affine, self.momentum, self.epsilon,
-                call.workspace,
-            )  # fmt: skip
+            kept = (call.buffers["mean"], call.buffers["inverse_deviation"])
+            kernels.batch_norm_forward(out, *kept, *running, x, *affine, self.momentum, self.epsilon, call.workspace)
         else:
-            call.kernels.batch_norm_inference(out, x, *running, *affine, self.epsilon, call.workspace)
+            kernels.batch_norm_inference(out, x, *running, *affine, self.epsilon, call.workspace)
 
-    def backward(
-        self, call: Call, dx: Array | None, dout: Array, out: Array, x: Array, weights: Arrays, gradient: Arrays,
-        buffers: Arrays,
-    ) -> None:  # fmt: skip
-        if dx is None:
-            dx = out  # the kernel has to put it somewhere, and the layer above is done with out
-        call.kernels.batch_norm_backward(
-            _by_last(dx), gradient["scale"], gradient["shift"], _by_last(dout), _by_last(x), buffers["mean"],
-            buffers["inverse_deviation"], weights["scale"], call.workspace,
-        )  # fmt: skip
+    def backward(self, call: Call) -> None:
+        # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
+        dx, dout, x = (_by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
+        dscale, dshift = call.gradient["scale"], call.gradient["shift"]
+        kept = (call.buffers["mean"], call.buffers["inverse_deviation"])
+        call.kernels.batch_norm_backward(dx, dscale, dshift, dout, x, *kept, call.weights["scale"], call.workspace)
 
 
 def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float) -> tuple[Layer, ...]:

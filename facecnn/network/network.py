@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod, sqrt
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -179,14 +178,18 @@ class Network:
         self._outs: list[Array] = [empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
         self._buffers: list[dict[str, tuple[Array, bool]]] = []
         for stage in self.stages:
-            self._buffers.append({
-                name: (
-                    empty((batch_size, *buffer.shape) if buffer.per_photo and buffer.shape != (0,) else buffer.shape,
-                          self.dtype if buffer.dtype is None else buffer.dtype),
-                    buffer.per_photo and buffer.shape != (0,),
-                )
-                for name, buffer in stage.layer.buffers(stage.shape).items()
-            })  # fmt: skip
+            self._buffers.append(
+                {
+                    name: (
+                        empty(
+                            (batch_size, *buffer.shape) if buffer.per_photo and buffer.shape != (0,) else buffer.shape,
+                            self.dtype if buffer.dtype is None else buffer.dtype,
+                        ),
+                        buffer.per_photo and buffer.shape != (0,),
+                    )
+                    for name, buffer in stage.layer.buffers(stage.shape).items()
+                }
+            )
         self.losses: Array = empty((batch_size,), dtype)
         """Plain cross-entropy of each photo, after ``loss``."""
         self.objectives: Array = empty((batch_size,), dtype)
@@ -274,9 +277,8 @@ class Network:
         ``photos`` (count,) int32, the photos' numbers in the data set, and ``step`` (1,) say.
         """
         weights = weights or self.weights
-        for number, (stage, views) in enumerate(zip(self.stages, self._stage_views(count), strict=True)):
-            call = self._call(number, stage, training, photos, step)
-            stage.layer.forward(call, views.out, views.x, weights.by_stage[stage.name], views.buffers)
+        for number, stage in enumerate(self.stages):
+            stage.layer.forward(self._call(number, count, weights, training, photos, step))
 
     def loss(self, count: int, labels: Array, class_weights: Array, target: Array | None = None) -> None:
         """Fill ``losses``, ``probabilities``, ``objectives`` and the output's derivative for ``labels`` (count,) int32.
@@ -287,9 +289,16 @@ class Network:
         losses, objectives = self.losses[:count], self.objectives[:count]
         smoothing = self.objective.label_smoothing if isinstance(self.objective, CrossEntropy) else 0.0
         kernels.softmax_cross_entropy(
-            losses, objectives, self.probabilities[:count], self._dlogits[:count], out, labels, class_weights, smoothing,
+            losses,
+            objectives,
+            self.probabilities[:count],
+            self._dlogits[:count],
+            out,
+            labels,
+            class_weights,
+            smoothing,
             self.workspace,
-        )  # fmt: skip
+        )
         if not isinstance(self.objective, CrossEntropy):
             assert target is not None
             kernels.mean_squared_error(
@@ -301,18 +310,18 @@ class Network:
     ) -> None:
         """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given."""
         assert self.gradient is not None, "the network was made without training=True"
-        views = self._stage_views(count)
         upstream = self._dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
-            stage, view = self.stages[number], views[number]
-            dx = None if number == self.first_trained else view.dx
-            stage.layer.backward(
-                self._call(number, stage, True, photos, step), dx, upstream, view.out, view.x,
-                self.weights.by_stage[stage.name], self.gradient.by_stage.get(stage.name, {}), view.buffers,
-            )  # fmt: skip
-            upstream = view.dx
+            call = self._call(number, count, self.weights, True, photos, step)
+            dx = None if number == self.first_trained else call.dx
+            self.stages[number].layer.backward(replace(call, dout=upstream, dx=dx))
+            if dx is not None:
+                upstream = dx
 
-    def _call(self, number: int, stage: Stage, training: bool, photos: Array | None, step: Array | None) -> Call:
+    def _call(
+        self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None
+    ) -> Call:
+        stage, views = self.stages[number], self._stage_views(count)[number]
         if photos is None or step is None:
             photos = step = self._zeros
         return Call(
@@ -323,6 +332,13 @@ class Network:
             seed=self.seed,
             step=step,
             photos=photos,
+            x=views.x,
+            out=views.out,
+            weights=weights.by_stage[stage.name],
+            buffers=views.buffers,
+            dout=views.out,
+            dx=views.dx,
+            gradient=self.gradient.by_stage.get(stage.name, {}) if self.gradient is not None else {},
         )
 
     def _stage_views(self, count: int) -> list[_StageViews]:
@@ -347,5 +363,5 @@ class Network:
 class _StageViews:
     x: Array
     out: Array
-    dx: Any
+    dx: Array | None
     buffers: dict[str, Array]

@@ -13,7 +13,7 @@ from facecnn.errors import UsageError
 from facecnn.network.network import Stage
 
 TRAINING_COPIES = 6
-"""Arrays of the parameters' size while training: weights, gradient, average, up to two of the optimizer, one to save."""
+"""Arrays of the parameters' size while training: weights, gradient, average, two of the optimizer, one to save."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from facecnn.settings import SETTINGS
 
 PREPARATION_VERSION = 1
 """Part of the cache's key: raise it whenever ``crop_with_margin`` gives other pixels than before."""
@@ -20,69 +22,50 @@ MARGIN = 0.25
 """The margin on each edge, as a fraction of the side. The default augmentation (a shift of 6 %, a zoom of 10 % and a
 rotation by 8 degrees, all at once) reaches about 18 % beyond the window at its corners."""
 
-_CONFIG = ConfigDict(extra="forbid")
-
-# Strict, so that `true` is not 1 and "0.5" is not 0.5; whole numbers are accepted where a fraction is meant.
-_Side = Annotated[int, Field(strict=True, ge=4, le=1024)]
+_Side = Annotated[int, Field(ge=4, le=1024)]
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class AugmentSettings:
     """How much a photo is changed at random each time it is trained on."""
 
-    mirror: bool = Field(default=True, strict=True, description="show half of the photos mirrored, left to right")
+    mirror: bool = Field(default=True, description="show half of the photos mirrored, left to right")
     shift: float = Field(
         default=0.06,
-        strict=True,
         ge=0,
         le=0.5,
-        allow_inf_nan=False,
         description="largest shift in either direction, as a fraction of the side",
     )
-    zoom: float = Field(
-        default=0.1, strict=True, ge=0, le=0.5, allow_inf_nan=False, description="largest zoom in or out, as a fraction"
-    )
-    rotate: float = Field(
-        default=8, strict=True, ge=0, le=45, allow_inf_nan=False, description="largest rotation either way, in degrees"
-    )
+    zoom: float = Field(default=0.1, ge=0, le=0.5, description="largest zoom in or out, as a fraction")
+    rotate: float = Field(default=8, ge=0, le=45, description="largest rotation either way, in degrees")
     gamma: float = Field(
         default=0.5,
-        strict=True,
         ge=0,
         le=2,
-        allow_inf_nan=False,
         description="gamma between e^-x and e^x, 0 for none",
     )
     contrast: float = Field(
         default=0.3,
-        strict=True,
         ge=0,
         le=1,
-        allow_inf_nan=False,
         description="largest change of contrast, as a fraction",
     )
     brightness: float = Field(
         default=0.2,
-        strict=True,
         ge=0,
         le=1,
-        allow_inf_nan=False,
         description="largest change of brightness, as a fraction of the full range",
     )
-    blur: float = Field(
-        default=0.2, strict=True, ge=0, le=1, allow_inf_nan=False, description="share of the photos that are blurred"
-    )
+    blur: float = Field(default=0.2, ge=0, le=1, description="share of the photos that are blurred")
     erase: float = Field(
         default=0.3,
-        strict=True,
         ge=0,
         le=1,
-        allow_inf_nan=False,
         description="share of the photos that have a box of 15 to 45 % a side erased",
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class PhotoSettings:
     """Where the photos are and how one becomes the network's input."""
 
@@ -90,17 +73,15 @@ class PhotoSettings:
         default=None, min_length=1, description="folder with one folder of photos per person, or null: the argument"
     )
     faces: Literal["auto", "off"] = Field(
-        default="auto", description="auto: the face where it can be found, else the photo's centre | off: the centre"
+        default="auto", description="auto | off: this version cuts out the middle of the photo either way"
     )
     crop: float = Field(
         default=0.6,
-        strict=True,
         gt=0,
         le=1,
-        allow_inf_nan=False,
         description="side of the centre square that is kept, as a fraction of the photo's shorter side",
     )
-    size: _Side | tuple[_Side, _Side] = Field(
+    size: _Side | Annotated[tuple[_Side, _Side], Field(strict=False)] = Field(
         default=48, description="pixels the network sees: the side of a square, or [height, width]"
     )
     colour: Literal["grey", "rgb"] = Field(default="grey", description="grey | rgb")
@@ -110,10 +91,8 @@ class PhotoSettings:
     )
     validation: float = Field(
         default=0.2,
-        strict=True,
         ge=0,
         lt=1,
-        allow_inf_nan=False,
         description="share of each person's photos that is kept out of training to judge by",
     )
     augment: AugmentSettings | None = Field(

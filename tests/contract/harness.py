@@ -1,0 +1,112 @@
+"""Runs one kernel on a backend with guards around its outputs, and holds it against the reference in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels import reference
+
+Array = npt.NDArray[Any]
+
+GUARD = 64
+"""Elements before and after each output that nothing may write to (a multiple of 64 bytes in every dtype)."""
+
+
+@dataclass(frozen=True)
+class Out:
+    """An output of this shape, which a kernel must overwrite wholly."""
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike | None = None
+
+
+@dataclass(frozen=True)
+class Inout:
+    """An array that a kernel changes in place."""
+
+    array: Array
+
+
+def poison(dtype: npt.DTypeLike) -> Any:
+    kind = np.dtype(dtype)
+    return np.nan if kind.kind == "f" else 171
+
+
+def call(
+    kernels: Any, name: str, *arguments: Any, dtype: npt.DTypeLike = np.float32, workspace: Any = None
+) -> list[Array]:
+    """The outputs of ``kernels.name(*arguments, workspace)`` as host arrays; floating arguments become ``dtype``.
+
+    Fails where something was written outside of an output, or an input was changed.
+    """
+    passed: list[Any] = []
+    guarded: list[tuple[Array, Array]] = []
+    inputs: list[tuple[Array, Array]] = []
+    for argument in arguments:
+        if isinstance(argument, Out | Inout):
+            array = argument.array if isinstance(argument, Inout) else None
+            shape = argument.shape if isinstance(argument, Out) else argument.array.shape
+            kind = np.dtype((argument.dtype if isinstance(argument, Out) else _kind(argument.array, dtype)) or dtype)
+            size = int(np.prod(shape))
+            host = np.full(size + 2 * GUARD, poison(kind), kind)
+            if array is not None:
+                host[GUARD : GUARD + size] = array.reshape(-1)
+            buffer = kernels.to_device(host)
+            view = buffer[GUARD : GUARD + size].reshape(shape)
+            guarded.append((buffer, view))
+            passed.append(view)
+        elif isinstance(argument, np.ndarray):
+            host = np.ascontiguousarray(argument, _kind(argument, dtype))
+            device = kernels.to_device(host)
+            inputs.append((device, host))
+            passed.append(device)
+        else:
+            passed.append(argument)
+    getattr(kernels, name)(*passed, kernels.Workspace() if workspace is None else workspace)
+    kernels.synchronise()
+    for device, host in inputs:
+        assert kernels.to_host(device).tobytes() == host.tobytes(), f"{name} changed an input"
+    results = []
+    for buffer, view in guarded:
+        whole = kernels.to_host(buffer)
+        around = np.concatenate([whole[:GUARD], whole[-GUARD:]])
+        untouched = np.full(2 * GUARD, poison(whole.dtype), whole.dtype)
+        np.testing.assert_array_equal(around, untouched, f"{name} wrote outside of an output")
+        results.append(kernels.to_host(view))
+    return results
+
+
+def _kind(array: Array, dtype: npt.DTypeLike) -> npt.DTypeLike:
+    return dtype if array.dtype.kind == "f" else array.dtype
+
+
+def check(kernels: Any, name: str, *arguments: Any, tolerance: float = 1e-5) -> list[Array]:
+    """The backend's outputs equal those of the reference in float64: indices exactly, numbers to ``tolerance`` of the
+    largest, NaN where the reference has NaN. Returns the reference's."""
+    expected = call(reference, name, *arguments, dtype=np.float64)
+    for got, wanted in zip(call(kernels, name, *arguments), expected, strict=True):
+        close(got, wanted, tolerance, name)
+    return expected
+
+
+def close(got: Array, wanted: Array, tolerance: float = 1e-5, name: str = "") -> None:
+    assert got.shape == wanted.shape
+    if got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, wanted, name)
+        return
+    assert got.dtype == np.float32
+    scale = float(np.nanmax(np.abs(wanted), initial=1e-6)) if wanted.size else 1.0
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    """Normal numbers that float32 holds exactly, so that both sides start from the same."""
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32).astype(np.float64)
+
+
+def integers(*shape: int, low: int, high: int, seed: int = 0) -> Array:
+    return np.random.default_rng([seed, *shape]).integers(low, high, shape).astype(np.float64)

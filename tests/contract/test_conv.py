@@ -1,0 +1,114 @@
+"""conv_forward, conv_backward_weight and conv_backward_input, on every backend."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.harness import Out, call, check, integers, random
+from facecnn.kernels import cpu, open_device
+
+# (photos, height, width), (maps, kernels), (kernel rows, columns), pool, padding, activation. Sizes are run-time values;
+# everything else is compiled in, so there are several sizes to each of the rest.
+CASES = [
+    (size, *rest)
+    for sizes, *rest in [
+        ([(1, 2, 2), (2, 12, 13), (23, 6, 5), (1, 3, 49)], (1, 16), (3, 3), 2, "same", "leaky_relu"),
+        ([(1, 6, 6), (2, 20, 17)], (3, 8), (5, 5), 2, "valid", "leaky_relu"),
+        ([(1, 1, 1), (3, 5, 4)], (1, 1), (1, 1), 1, "valid", "identity"),
+        ([(2, 5, 4)], (3, 33), (5, 4), 1, "valid", "tanh"),
+        ([(2, 10, 11), (1, 3, 3)], (24, 3), (4, 2), 3, "same", "relu"),
+        ([(1, 11, 14)], (8, 24), (3, 3), 4, "valid", "sigmoid"),
+        ([(2, 6, 5), (1, 1, 1)], (33, 8), (2, 2), 1, "same", "leaky_relu"),
+        ([(2, 9, 9)], (16, 16), (7, 7), 2, "same", "relu"),
+    ]
+    for size in sizes
+]
+
+
+def shapes(size: Any, maps: Any, kernel: Any, pool: int, padding: str) -> tuple[Any, Any]:
+    """The output's shape and the padding above and to the left."""
+    photos, height, width = size
+    if padding == "same":
+        above = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
+    else:
+        above = (0, 0)
+        height, width = height - kernel[0] + 1, width - kernel[1] + 1
+    return (photos, height // pool, width // pool, maps[1]), above
+
+
+def check_all(kernels: Any, size: Any, maps: Any, kernel: Any, pool: int, padding: str, activation: Any) -> None:
+    shape, above = shapes(size, maps, kernel, pool, padding)
+    x, weight, bias = random(*size, maps[0]), random(maps[1], *kernel, maps[0]), random(maps[1])
+    # With pool 1 there is no argmax: networks pass an empty array.
+    argmax = Out(shape if pool > 1 else (0,), np.uint8)
+    block = (above, activation, 0.1, pool)
+    out, won = check(kernels, "conv_forward", Out(shape), argmax, x, weight, bias, *block)
+    out = out.astype(np.float32).astype(np.float64)
+    dout = random(*shape, seed=1)
+    check(kernels, "conv_backward_weight", Out(weight.shape), Out(bias.shape), dout, out, won, x, *block)
+    check(kernels, "conv_backward_input", Out(x.shape), dout, out, won, weight, *block)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_the_reference(kernels: Any, case: Any) -> None:
+    check_all(kernels, *case)
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    maps=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    size=st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24)),
+    pool=st.integers(1, 4),
+    padding=st.sampled_from(["valid", "same"]),
+    activation=st.sampled_from(["identity", "relu", "leaky_relu", "tanh", "sigmoid"]),
+)
+# The same examples each time, so that they are compiled once and then found in the cache.
+@settings(deadline=None, max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_shape_agrees_with_the_reference(
+    kernel: Any, maps: Any, size: Any, pool: int, padding: str, activation: Any
+) -> None:
+    # Enlarge the photo to what the kernel and the pool need, rather than throw the example away.
+    least = [k + pool - 1 if padding == "valid" else pool for k in kernel]
+    size = (size[0], max(size[1], least[0]), max(size[2], least[1]))
+    open_device("cpu")
+    check_all(cpu, size, maps, kernel, pool, padding, activation)
+
+
+def test_the_first_of_equal_sums_wins(kernels: Any) -> None:
+    x, weight, bias = integers(3, 14, 15, 1, low=0, high=2), integers(16, 3, 3, 1, low=-1, high=2), np.zeros(16)
+    shape, above = shapes((3, 14, 15), (1, 16), (3, 3), 2, "same")
+    arguments = (Out(shape), Out(shape, np.uint8), x, weight, bias, above, "leaky_relu", 0.1, 2)
+    check(kernels, "conv_forward", *arguments)
+    _, argmax = call(kernels, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
+    assert not argmax.any()
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_nan_comes_through(kernels: Any, activation: Any) -> None:
+    x, weight, bias = random(2, 12, 13, 1), random(16, 3, 3, 1), random(16)
+    x[1, 5, 6] = np.nan
+    shape, above = shapes((2, 12, 13), (1, 16), (3, 3), 2, "same")
+    out = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, weight, bias, above, activation, 0.1, 2)[0]
+    touched = np.zeros(shape, bool)
+    touched[1, 2:4, 2:4] = True
+    np.testing.assert_array_equal(np.isnan(out), touched)
+
+    losses = call(
+        kernels, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, 16)), Out((2, 16)), out.mean(axis=(1, 2)),
+        np.zeros(2, np.int32), np.ones(16), 0.0,
+    )[0]  # fmt: skip
+    np.testing.assert_array_equal(np.isnan(losses), [False, True])
+
+
+def test_one_workspace_serves_many_shapes(kernels: Any) -> None:
+    workspace = kernels.Workspace()
+    for size in [(2, 12, 13), (5, 6, 7), (1, 30, 29), (2, 12, 13)]:
+        shape, above = shapes(size, (1, 16), (3, 3), 2, "same")
+        arguments = (Out(shape), Out(shape, np.uint8), random(*size, 1), random(16, 3, 3, 1), random(16), above)
+        shared = call(kernels, "conv_forward", *arguments, "leaky_relu", 0.1, 2, workspace=workspace)
+        fresh = call(kernels, "conv_forward", *arguments, "leaky_relu", 0.1, 2)
+        for one, other in zip(shared, fresh, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -1,0 +1,139 @@
+"""Activations, pooling, neurons, dense layers, batch norm and dropout, on every backend."""
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from contract.harness import Inout, Out, call, check, integers, random
+from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5, 1000)])
+def test_activation(kernels: Any, activation: Any, shape: tuple[int, int]) -> None:
+    x = 3 * random(*shape)
+    (out,) = check(kernels, "activation_forward", Out(shape), x, activation, 0.1)
+    out = out.astype(np.float32).astype(np.float64)
+    check(kernels, "activation_backward", Out(shape), random(*shape, seed=1), x, out, activation, 0.1)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_activation_of_extreme_numbers(kernels: Any, activation: Any) -> None:
+    x = np.array([[-1e30, -200, -0.0, 0.0, 200, 1e30, np.nan]])
+    check(kernels, "activation_forward", Out(x.shape), x, activation, 0.1)
+
+
+# (photos, height, width, maps), size, stride
+POOLS = [
+    ((1, 1, 1, 1), (1, 1), (1, 1)),
+    ((2, 7, 6, 3), (2, 2), (2, 2)),
+    ((2, 7, 9, 8), (3, 3), (2, 2)),
+    ((1, 9, 8, 33), (2, 3), (4, 3)),
+    ((3, 5, 4, 2), (5, 4), (5, 4)),
+    ((2, 4, 4, 16), (4, 4), (4, 4)),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "stride"), POOLS)
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_pool(kernels: Any, shape: Any, size: Any, stride: Any, kind: Any) -> None:
+    pooled = tuple((n - k) // s + 1 for n, k, s in zip(shape[1:3], size, stride, strict=True))
+    out_shape = (shape[0], *pooled, shape[3])
+    argmax: Any = Out(out_shape, np.int32) if kind == "max" else np.zeros(out_shape, np.int32)
+    for x in (random(*shape), integers(*shape, low=0, high=2)):
+        won = (*check(kernels, "pool_forward", Out(out_shape), argmax, x, kind, size, stride), argmax)[1]
+        check(kernels, "pool_backward", Out(shape), random(*out_shape, seed=1), won, kind, size, stride)
+
+
+def test_nan_wins_in_a_pool(kernels: Any) -> None:
+    for at in range(4):
+        x = np.arange(4.0).reshape(1, 2, 2, 1)
+        x.reshape(-1)[at] = np.nan
+        out, argmax = call(
+            kernels, "pool_forward", Out((1, 1, 1, 1)), Out((1, 1, 1, 1), np.int32), x, "max", (2, 2), (2, 2)
+        )
+        assert np.isnan(out).all()
+        assert argmax.item() == at
+
+
+@pytest.mark.parametrize("per_kernel", [1, 8])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 6, 6, 64), (2, 5, 7, 3), (23, 9, 4, 8), (2, 1, 3, 100)])
+def test_neuron(kernels: Any, shape: Any, per_kernel: int) -> None:
+    x, weight, bias = random(*shape), random(per_kernel, *shape[1:]), random(per_kernel, shape[3])
+    units = (shape[0], per_kernel, shape[3])
+    check(kernels, "neuron_forward", Out(units), x, weight, bias)
+    dout = random(*units, seed=1)
+    check(kernels, "neuron_backward_weight", Out(weight.shape), Out(bias.shape), dout, x)
+    check(kernels, "neuron_backward_input", Out(shape), dout, weight)
+
+
+@pytest.mark.parametrize(
+    ("photos", "inputs", "units"), [(1, 1, 1), (5, 13, 3), (16, 512, 96), (6, 2100, 9), (61, 96, 2)]
+)
+def test_dense(kernels: Any, photos: int, inputs: int, units: int) -> None:
+    x, weight, bias = random(photos, inputs), random(units, inputs), random(units)
+    check(kernels, "dense_forward", Out((photos, units)), x, weight, bias)
+    dout = random(photos, units, seed=1)
+    check(kernels, "dense_backward_weight", Out(weight.shape), Out(bias.shape), dout, x)
+    check(kernels, "dense_backward_input", Out(x.shape), dout, weight)
+
+
+def test_a_photos_answer_does_not_depend_on_its_batch(kernels: Any) -> None:
+    x, weight, bias = random(7, 130), random(9, 130), random(9)
+    together = call(kernels, "dense_forward", Out((7, 9)), x, weight, bias)[0]
+    if kernels.__name__.endswith("reference"):
+        pytest.skip("NumPy's BLAS chooses its way by the batch's size")
+    for n in range(7):
+        alone = call(kernels, "dense_forward", Out((1, 9)), x[n : n + 1], weight, bias)[0]
+        np.testing.assert_array_equal(alone[0], together[n])
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 3001])
+@pytest.mark.parametrize("columns", [1, 3, 16, 96])
+def test_batch_norm(kernels: Any, count: int, columns: int) -> None:
+    x = 2 * random(count, columns) + 3
+    scale, shift, mean, variance = (random(columns, seed=seed) for seed in range(1, 5))
+    variance = np.abs(variance) + 0.5
+    # A batch of two can lie arbitrarily close together: with a larger epsilon its deviation is well conditioned.
+    epsilon = 1e-5 if count > 2 else 0.1
+    statistics = [Out((columns,)), Out((columns,)), Inout(mean), Inout(variance)]
+    batch_mean, inverse = check(
+        kernels, "batch_norm_forward", Out(x.shape), *statistics, x, scale, shift, 0.1, epsilon, tolerance=3e-5
+    )[1:3]
+    check(kernels, "batch_norm_inference", Out(x.shape), x, mean, variance, scale, shift, epsilon)
+    check(
+        kernels, "batch_norm_backward", Out(x.shape), Out((columns,)), Out((columns,)), random(*x.shape, seed=9), x,
+        batch_mean, inverse, scale, tolerance=3e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("features", [1, 4, 21])
+def test_dropout(kernels: Any, rate: float, features: int) -> None:
+    photos, step = np.array([0, 3, 2**31 - 1], np.int32), np.array([7], np.int32)
+    x = random(3, features)
+    check(kernels, "dropout", Out(x.shape), x, photos, rate, 11, PURPOSE_DROPOUT, step)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean(kernels: Any) -> None:
+    photos, step = np.arange(20, dtype=np.int32), np.array([3], np.int32)
+    (out,) = call(kernels, "dropout", Out((20, 1000)), np.ones((20, 1000)), photos, 0.3, 5, PURPOSE_DROPOUT, step)
+    assert 0.28 < (out == 0).mean() < 0.32
+    assert 0.97 < out.mean() < 1.03
+    assert len({row.tobytes() for row in out}) == 20
+
+
+def test_dropout_of_a_photo_does_not_depend_on_its_batch(kernels: Any) -> None:
+    photos, step = np.array([4, 9, 2], np.int32), np.array([3], np.int32)
+    x = random(3, 30)
+    (together,) = call(kernels, "dropout", Out(x.shape), x, photos, 0.5, 5, PURPOSE_DROPOUT, step)
+    (alone,) = call(kernels, "dropout", Out((1, 30)), x[1:2], photos[1:2], 0.5, 5, PURPOSE_DROPOUT, step)
+    np.testing.assert_array_equal(alone[0], together[1])
+    for seed, purpose, at in [
+        (6, PURPOSE_DROPOUT, step),
+        (5, PURPOSE_DROPOUT + 1, step),
+        (5, PURPOSE_DROPOUT, step + 1),
+    ]:
+        (other,) = call(kernels, "dropout", Out(x.shape), x, photos, 0.5, seed, purpose, at)
+        assert not np.array_equal(other == 0, together == 0)

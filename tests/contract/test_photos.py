@@ -1,0 +1,106 @@
+"""Random numbers, augmentation and preparation, on every backend."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.harness import Out, call, check
+from facecnn.kernels import reference
+from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE
+
+EPOCH = np.array([7], np.int32)
+RANGES = (True, 0.06, 0.1, 8.0, 0.5, 0.3, 0.2, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("count", [1, 4, 17])
+def test_random_words(kernels: Any, count: int) -> None:
+    for seed, purpose, photo in [(0, 1, 0), (2**32 - 1, 2**32 - 1, 2**31 - 1), (5, 3, 12)]:
+        check(kernels, "random_words", Out((count,), np.uint32), seed, purpose, photo, EPOCH)
+
+
+@pytest.mark.parametrize("ranges", [RANGES, (False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)])
+def test_augmentation_is_equal_to_the_bit(kernels: Any, ranges: Any) -> None:
+    photos = np.arange(500, dtype=np.int32)
+    parameters = Out((500, len(AUGMENTATION)), np.float32)
+    expected = call(reference, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
+    got = call(kernels, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
+    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+def test_augmentation_keeps_to_its_ranges(kernels: Any) -> None:
+    photos = np.arange(2000, dtype=np.int32)
+    drawn = call(kernels, "draw_augmentation", Out((2000, len(AUGMENTATION))), photos, EPOCH, 3, *RANGES)[0]
+    columns = dict(zip(AUGMENTATION, drawn.T, strict=True))
+    assert 0.45 < columns["mirror"].mean() < 0.55
+    spreads = {"shift_y": 0.06, "shift_x": 0.06, "angle": 8, "gamma": 0.5, "brightness": 0.2}
+    for name, spread in spreads.items():
+        assert np.abs(columns[name]).max() <= spread
+        assert np.abs(columns[name]).max() > 0.95 * spread
+        assert abs(columns[name].mean()) < 0.1 * spread
+    assert 0.9 <= columns["zoom"].min() < columns["zoom"].max() <= 1.1
+    assert 0.7 <= columns["contrast"].min() < columns["contrast"].max() <= 1.3
+    blurred, erased = columns["blur"] > 0, columns["erase_height"] > 0
+    assert 0.17 < blurred.mean() < 0.23
+    assert columns["blur"][blurred].min() >= 0.5
+    assert columns["blur"].max() < 1.5
+    assert 0.27 < erased.mean() < 0.33
+    assert (columns["erase_y"] + columns["erase_height"]).max() <= 1
+    assert (columns["erase_x"] + columns["erase_width"]).max() <= 1
+
+
+def test_augmentation_of_a_photo_does_not_depend_on_its_batch(kernels: Any) -> None:
+    width = len(AUGMENTATION)
+    together = call(kernels, "draw_augmentation", Out((3, width)), np.array([5, 1, 8], np.int32), EPOCH, 3, *RANGES)[0]
+    alone = call(kernels, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH, 3, *RANGES)[0]
+    np.testing.assert_array_equal(together[2], alone[0])
+    later = call(kernels, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH + 1, 3, *RANGES)[0]
+    assert not np.array_equal(alone, later)
+
+
+def _pixels(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
+@pytest.mark.parametrize(("shape", "margin"), [((12, 9, 1), (3, 2)), ((20, 24, 3), (5, 6)), ((4, 4, 1), (0, 0))])
+def test_prepared_photos(kernels: Any, normalise: Any, shape: Any, margin: Any) -> None:
+    height, width, maps = shape
+    pixels = _pixels(6, height + 2 * margin[0], width + 2 * margin[1], maps)
+    rows = np.array([5, 0, 0, 3, 2, 1, 4, 4], np.int32)
+    parameters = call(
+        reference, "draw_augmentation", Out((8, len(AUGMENTATION))), np.arange(8, dtype=np.int32), EPOCH, 3,
+        True, 0.06, 0.1, 8.0, 0.5, 0.3, 0.2, 0.5, 0.5,
+    )[0]  # fmt: skip
+    assert len(np.unique(parameters[:, AUGMENTATION.index("blur")] > 0)) == 2
+    # Local contrast divides by as little as 4 / 255, so that rounding is magnified; its numbers lie within -4 and 4.
+    check(kernels, "prepare_photos", Out((8, *shape)), pixels, rows, parameters, normalise, tolerance=3e-4)
+
+
+def test_without_augmentation_the_crop_comes_through_unchanged(kernels: Any) -> None:
+    pixels = _pixels(3, 18, 13, 3)
+    rows = np.array([2, 0], np.int32)
+    parameters = np.tile(AUGMENTATION_NONE, (2, 1))
+    (out,) = call(kernels, "prepare_photos", Out((2, 12, 9, 3)), pixels, rows, parameters, "none")
+    crop = pixels[rows, 3:-3, 2:-2].astype(np.float32)
+    # What the tone table makes of each of the 256 values: equal pixels stay equal, and all are within rounding.
+    np.testing.assert_allclose(out, crop / 255, atol=1e-6)
+    assert all(len(np.unique(out[crop == value])) == 1 for value in np.unique(crop))
+
+
+def test_a_mirrored_photo_is_the_mirror_image(kernels: Any) -> None:
+    pixels = _pixels(1, 18, 13, 1)
+    parameters = np.tile(AUGMENTATION_NONE, (2, 1))
+    parameters[1, AUGMENTATION.index("mirror")] = 1
+    rows = np.zeros(2, np.int32)
+    (out,) = call(kernels, "prepare_photos", Out((2, 12, 9, 1)), pixels, rows, parameters, "none")
+    np.testing.assert_array_equal(out[1], out[0, :, ::-1])
+
+
+@pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_photo_of_one_colour_stays_finite(kernels: Any, normalise: Any, value: int) -> None:
+    pixels = np.full((1, 12, 12, 1), value, np.uint8)
+    parameters = AUGMENTATION_NONE[None]
+    (out,) = call(kernels, "prepare_photos", Out((1, 8, 8, 1)), pixels, np.zeros(1, np.int32), parameters, normalise)
+    assert np.isfinite(out).all()

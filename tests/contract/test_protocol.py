@@ -1,0 +1,58 @@
+"""What holds for a backend as a whole."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facecnn.kernels import cpu, reference
+
+FUNCTIONS = [
+    name
+    for name, value in vars(reference).items()
+    if inspect.isfunction(value)
+    and value.__module__ == reference.__name__
+    and not name.startswith("_")
+    and name != "philox"
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signatures_are_equal_to_the_letter(name: str) -> None:
+    assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name))
+
+
+def test_a_backend_has_these_functions_and_no_others() -> None:
+    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (2, 3, 4, 5)])
+def test_empty(kernels: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    array = kernels.empty(shape, dtype)
+    assert array.shape == shape
+    assert array.dtype == dtype
+    assert np.isfinite(kernels.to_host(array)).all()
+
+
+def test_arrays_go_to_the_device_and_back(kernels: Any) -> None:
+    host = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    device = kernels.to_device(host)
+    back = kernels.to_host(device)
+    np.testing.assert_array_equal(back, host)
+    kernels.copy_to_device(device, host + 1)
+    kernels.synchronise()
+    np.testing.assert_array_equal(kernels.to_host(device), host + 1)
+    np.testing.assert_array_equal(back, host)  # a copy, not a view
+
+
+def test_cpu_arrays_are_aligned_and_may_be_read_behind_their_end() -> None:
+    for array in (cpu.empty((3, 5), np.float32), cpu.to_device(np.ones(7, np.float32))):
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.c_contiguous
+        memory = array
+        while isinstance(memory.base, np.ndarray):
+            memory = memory.base
+        behind = memory.ctypes.data + memory.nbytes - (array.ctypes.data + array.nbytes)
+        assert behind >= 64 * 4

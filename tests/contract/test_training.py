@@ -1,0 +1,87 @@
+"""Losses and step rules, on every backend."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.harness import Inout, Out, call, check, random
+
+
+@pytest.mark.parametrize(("photos", "units"), [(1, 1), (5, 2), (60, 33)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.5])
+def test_softmax_cross_entropy(kernels: Any, photos: int, units: int, smoothing: float) -> None:
+    labels = (np.arange(photos) * 7 % units).astype(np.int32)
+    class_weights = np.linspace(0.5, 2, units)
+    per_photo, per_unit = Out((photos,)), Out((photos, units))
+    logits = 5 * random(photos, units)
+    check(
+        kernels, "softmax_cross_entropy", per_photo, per_photo, per_unit, per_unit, logits, labels, class_weights,
+        smoothing,
+    )  # fmt: skip
+
+
+def test_softmax_of_large_logits_does_not_overflow(kernels: Any) -> None:
+    logits = np.array([[1e4, 0.0, -1e4], [-1e30, 1e30, 0.0]])
+    labels, weights = np.array([2, 1], np.int32), np.ones(3)
+    outs = (Out((2,)), Out((2,)), Out((2, 3)), Out((2, 3)))
+    losses = check(kernels, "softmax_cross_entropy", *outs, logits, labels, weights, 0.0)[0]
+    np.testing.assert_allclose(losses, [2e4, 0])
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_logit_that_is_not_a_number_makes_the_loss_so(kernels: Any, at: int) -> None:
+    logits = np.array([[1.0, 2.0, 3.0]])
+    logits[0, at] = np.nan
+    outs = (Out((1,)), Out((1,)), Out((1, 3)), Out((1, 3)))
+    losses, objectives, _, dlogits = call(
+        kernels, "softmax_cross_entropy", *outs, logits, np.array([1], np.int32), np.ones(3), 0.1
+    )
+    assert np.isnan(losses).all()
+    assert np.isnan(objectives).all()
+    assert np.isnan(dlogits).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3)])
+def test_mean_squared_error(kernels: Any, shape: tuple[int, int]) -> None:
+    photos = Out(shape[:1])
+    check(kernels, "mean_squared_error", photos, photos, Out(shape), random(*shape), random(*shape, seed=1))
+
+
+def test_totals_add_up(kernels: Any) -> None:
+    outputs = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 4.0, 5.0]])
+    losses, labels = np.array([0.25, 0.5, 4.0]), np.array([0, 2, 2], np.int32)
+    (totals,) = check(kernels, "add_to_totals", Inout(np.array([10.0, 5.0, 3.0])), losses, outputs, labels)
+    assert totals.tolist() == [14.75, 7.0, 4.0]  # of equal outputs the first counts
+
+
+def test_a_loss_that_is_not_a_number_stays_in_the_totals(kernels: Any) -> None:
+    outputs, labels = np.zeros((3, 2)), np.zeros(3, np.int32)
+    losses = np.array([1.0, np.nan, 2.0])
+    (totals,) = call(kernels, "add_to_totals", Inout(np.zeros(3)), losses, outputs, labels)
+    assert np.isnan(totals[0])
+    assert np.isnan(totals[2]) or totals[2] == 2.0
+
+
+SIZES = [(1, 0), (100, 100), (9001, 5000)]
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_update(kernels: Any, size: int, decaying: int, nesterov: bool) -> None:
+    arrays = Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2)
+    check(kernels, "momentum_update", *arrays, np.array([0.125]), 0.9, nesterov, 0.01, decaying)
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+@pytest.mark.parametrize("step", [0, 1000])
+def test_adam_update(kernels: Any, size: int, decaying: int, step: int) -> None:
+    state = Inout(random(size)), Inout(random(size, seed=1)), Inout(np.abs(random(size, seed=2)) + 0.01)
+    rate, steps = np.array([0.125]), np.array([step], np.int32)
+    check(kernels, "adam_update", *state, random(size, seed=3), rate, steps, 0.9, 0.999, 1e-8, 0.05, decaying)
+
+
+@pytest.mark.parametrize("step", [0, 10**6])
+def test_average_update(kernels: Any, step: int) -> None:
+    steps = np.array([step], np.int32)
+    check(kernels, "average_update", Inout(random(5000)), random(5000, seed=1), steps, 0.99)
