@@ -5,12 +5,15 @@ Nothing heavy is imported before a command runs: ``facecnn --help`` costs what T
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from facecnn import __version__
-from facecnn.cli import config, cross_validate, data, evaluate, inspect, predict, train
+from facecnn.cli import common, config, cross_validate, data, evaluate, inspect, predict, train
+from facecnn.errors import OutputError
+from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 
 app = typer.Typer(
     name="facecnn",
@@ -49,4 +52,14 @@ def _root(
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        with StopAtOnce():
+            app()
+    except Stopped as stopped:
+        sys.exit(128 + stopped.number)
+    except OSError as error:  # from --help and --version; commands answer for theirs
+        common.drop_output()
+        sys.stderr.write(f"error: standard output: {error.strerror}\n")
+        sys.exit(OutputError.exit_code)
+    finally:
+        ignore_signals()  # the exit code is decided; another Ctrl-C mustn't change it

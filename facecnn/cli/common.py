@@ -17,7 +17,7 @@ import typer
 
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError
-from facecnn.jobs.signals import StopAtOnce, Stopped
+from facecnn.jobs.signals import Stopped
 
 if TYPE_CHECKING:
     from facecnn.config import Loaded
@@ -67,8 +67,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 # Any name can be printed, whatever the locale's encoding.
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with StopAtOnce():
-                function(console, **arguments)
+            function(console, **arguments)
         except FacecnnError as error:
             _show(error, traceback)
             raise typer.Exit(error.exit_code) from None
@@ -84,7 +83,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise
         except BrokenPipeError:
             # Whoever reads the output has seen enough.
-            _drop_output()
+            drop_output()
             raise typer.Exit(BROKEN_PIPE) from None
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
@@ -128,7 +127,7 @@ def print_text(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _drop_output()
+        drop_output()
         raise OutputError(f"standard output: {error.strerror}: nothing, or only a part, was written") from error
 
 
@@ -140,7 +139,7 @@ def read_settings(config: str, overrides: list[str] | None, options: dict[str, t
     return apply_overrides(loaded, overrides or [], options) if overrides or options else loaded
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Send what is left in stdout's buffer nowhere: Python would try it again, with a traceback, when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -160,6 +159,12 @@ def percent(share: float | None) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a table, or ``-``."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def megabytes(size: int) -> str:
+    """``0.004 MB``, ``41 MB``: two figures at least."""
+    millions = size / 1e6
+    return f"{millions:,.0f} MB" if millions >= 10 else f"{millions:.2g} MB"
 
 
 def require(condition: bool, message: str) -> None:

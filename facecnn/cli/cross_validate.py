@@ -49,11 +49,13 @@ def cross_validate(
 
 
 def _describe(result: dict[str, Any]) -> str:
-    lines = ["  fold   photos   accuracy   log loss   seconds"]
+    lines = ["  fold   photos   accuracy   log loss   kernels moved   seconds"]
     for fold, row in enumerate(result["folds"], start=1):
+        moved = min(row["kernel_change"].values(), default=None)
         lines.append(
             f"  {fold:>4}{row['photos']:>9}{percent(row['accuracy']):>11}{number(row['log_loss']):>11}"
-            f"{row['seconds']:>10.1f}"
+            f"{percent(moved):>16}{row['seconds']:>10.1f}"
         )
+    lines.append("  (kernels moved: the change of the layer that moved least, in parts of its norm at the start)")
     lines += ["", f"  mean {percent(result['mean'])}, standard deviation {percent(result['std'])}"]
     return "\n".join(lines)

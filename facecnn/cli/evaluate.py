@@ -54,11 +54,13 @@ def evaluate(
     format: FormatOption = Format.text,
 ) -> None:
     """Judge a model by photos whose people are known."""
-    from facecnn.jobs.answers import write_predictions
+    from facecnn.jobs.answers import check_predictions_name, write_predictions
     from facecnn.jobs.evaluate import EvaluateOptions
     from facecnn.jobs.evaluate import evaluate as job
 
     common.require(fail_under is None or 0 <= fail_under <= 1, f"--fail-under {fail_under}: a fraction from 0 to 1")
+    if predictions is not None:
+        check_predictions_name(predictions)
     options = EvaluateOptions(
         model=common.find_model(model, out),
         photos=photos,
@@ -67,12 +69,12 @@ def evaluate(
         threads=threads,
     )
     evaluation = job(options, console)
-    if predictions is not None:
-        write_predictions(predictions, evaluation.predictions)
     if format is Format.json:
         common.print_json(evaluation.figures)
     else:
         common.print_text(_describe(evaluation.figures))
+    if predictions is not None:
+        write_predictions(predictions, evaluation.predictions)
     accuracy = evaluation.figures["accuracy"]
     if fail_under is not None and (accuracy is None or accuracy < fail_under):
         raise OutputError(f"--fail-under {fail_under}: the accuracy is {number(accuracy)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, OutOption, number
+from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, number
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
 
@@ -34,10 +34,12 @@ def inspect(
 
 
 def _describe(result: dict[str, Any]) -> str:
+    from facecnn.photos.folder import some
+
     given = result["input"]
-    names = ", ".join(shown(name) for name in result["classes"][:10])
+    names = some([shown(name) for name in result["classes"]], 10)
     lines = [
-        f"{shown(result['model'])}: {len(result['classes'])} classes ({names}{', ...' if len(result['classes']) > 10 else ''})",
+        f"{shown(result['model'])}: {len(result['classes'])} classes ({names})",
         f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",
         f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
         f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])} "
@@ -47,14 +49,13 @@ def _describe(result: dict[str, Any]) -> str:
     ]
     for layer in result["layers"]:
         shapes = ["x".join(map(str, layer[key])) for key in ("input", "output")]
-        lines.append(
-            f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{layer['parameters']:>12,}{layer['multiply_adds']:>16,}"
-        )
+        figures = f"{layer['parameters']:>12,}{layer['multiply_adds']:>16,}"
+        lines.append(f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{figures}")
     lines += [
         f"  {'all':<14}{'':>14}{'':>14}{result['parameters']:>12,}{result['multiply_adds']:>16,}",
         "",
-        f"Weights: {result['parameter_bytes'] / 1e6:.2f} MB; training with batches of {result['batch_size']}: about "
-        f"{result['training_bytes'] / 1e6:.0f} MB besides photos and libraries",
+        f"Weights: {megabytes(result['parameter_bytes'])}; training with batches of {result['batch_size']}: about "
+        f"{megabytes(result['training_bytes'])} besides photos and libraries",
     ]
     if result["kernels"]:
         lines.append(f"Kernels drawn: {shown(result['kernels'])}")

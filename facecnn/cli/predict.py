@@ -71,7 +71,8 @@ def _matching(given: str) -> list[Path]:
     """A path as it is; a pattern, where no file has that name, as the sorted files that it fits."""
     if os.path.lexists(given) or not glob.has_magic(given):
         return [Path(given)]
-    return [Path(path) for path in sorted(glob.glob(given, recursive=True))] or [Path(given)]
+    found = glob.glob(given, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    return [Path(path) for path in sorted(found)] or [Path(given)]
 
 
 def _listed(null: bool) -> list[Path]:

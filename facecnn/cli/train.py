@@ -16,6 +16,7 @@ from facecnn.cli.common import (
     OutOption,
     SetOption,
     ThreadsOption,
+    megabytes,
     number,
     percent,
 )
@@ -111,14 +112,16 @@ def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str
 
 
 def _describe_run(result: dict[str, Any]) -> str:
-    photos, training, held_out = result["photos"], result["train"], result["validation"]
+    rows = []
+    for side, what in (("train", "trained on"), ("validation", "held out")):
+        accuracy, loss = percent(result[side]["accuracy"]), number(result[side]["loss"])
+        rows.append(f"  {what:<15}{result['photos'][side]:>6}  {accuracy:>8}  {loss:>7}")
     lines = [
-        f"Trained {result['epochs']} epochs in {result['seconds']:.0f} s "
+        f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
         f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
         "",
         "                 photos  accuracy     loss",
-        f"  trained on     {photos['train']:>6}  {percent(training['accuracy']):>8}  {number(training['loss']):>7}",
-        f"  held out       {photos['validation']:>6}  {percent(held_out['accuracy']):>8}  {number(held_out['loss']):>7}",
+        *rows,
         "",
         "  kernels moved by "
         + ", ".join(f"{100 * change:.0f} % ({name})" for name, change in result["kernel_change"].items())
@@ -137,7 +140,7 @@ def _describe_overfit(result: dict[str, Any]) -> str:
 def _describe_plan(result: dict[str, Any]) -> str:
     lines = [f"Would train {result['epochs']} epochs, {result['steps']} steps of {result['batch_size']} photos."]
     lines += layer_table(result["layers"])
-    lines.append(f"Memory: about {result['training_bytes'] / 1e6:.0f} MB besides photos and libraries.")
+    lines.append(f"Memory: about {megabytes(result['training_bytes'])} besides photos and libraries.")
     return "\n".join(lines)
 
 

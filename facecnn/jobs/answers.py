@@ -13,17 +13,20 @@ from facecnn.errors import UsageError, shown
 from facecnn.runs.atomic import write_atomically
 
 
+def check_predictions_name(path: Path) -> None:
+    """Raises UsageError unless the file's suffix is that of a format."""
+    if path.suffix.lower() not in (".csv", ".json", ".jsonl"):
+        raise UsageError(f"--predictions {shown(path)}: the name must end in .csv, .json or .jsonl")
+
+
 def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None:
     """Write one row a photo, in the format of the file's suffix. Raises UsageError, OutputError."""
+    check_predictions_name(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
         text = json.dumps(list(predictions), indent=2, allow_nan=False) + "\n"
-    elif suffix == ".jsonl":
-        text = json_lines(predictions)
-    elif suffix == ".csv":
-        text = as_csv(predictions)
     else:
-        raise UsageError(f"--predictions {shown(path)}: the name must end in .csv, .json or .jsonl")
+        text = json_lines(predictions) if suffix == ".jsonl" else as_csv(predictions)
     write_atomically(path, text.encode("utf-8"))
 
 
@@ -33,8 +36,8 @@ def json_lines(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A header and a line a row. Probabilities get a column a person; boxes and points are written as JSON; texts that a
-    spreadsheet would take for a formula get an apostrophe in front."""
+    """A header and a line a row. Probabilities get a column a person; boxes and points are written as JSON; texts that
+    a spreadsheet would take for a formula get an apostrophe in front."""
     people = next((list(row["probabilities"]) for row in rows if row.get("probabilities")), [])
     plain = [key for key in rows[0] if key not in ("probabilities", "faces")] if rows else []
     stream = io.StringIO()

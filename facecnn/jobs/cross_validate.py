@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded
-from facecnn.errors import InterruptedTraining
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.train import TrainOptions, make_trainer
 from facecnn.kernels import open_device
 from facecnn.learning import scores
@@ -48,14 +46,11 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     for number, fold in enumerate(dataset.folds(folds), start=1):
         chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
         trainer = make_trainer(loaded, dataset, chosen, empty, device)
-        recorder = _Recorder(trainer.epochs)
         started = time.perf_counter()
         label = f"Fold {number} of {folds}"
-        with StopRequest() as stop, console.training(trainer.epochs, trainer.steps, label) as display:
-            recorder.display = display
-            trainer.run(recorder, stop)
-        if stop.number is not None:
-            raise InterruptedTraining("Stopped; a cross-validation writes nothing that could be resumed.", stop.number)
+        with console.training(trainer.epochs, trainer.steps, label) as display:
+            recorder = _Recorder(trainer.epochs, display)
+            trainer.run(recorder)
         seconds = time.perf_counter() - started
         judged = fold[dataset.labels[fold] < people]
         logs = trainer.answers(photo_set(dataset, judged))
@@ -98,19 +93,17 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
 class _Recorder:
     """Keeps the last epoch's figures."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, display: TrainingDisplay) -> None:
         self._epochs = epochs
-        self.display: TrainingDisplay | None = None
+        self._display = display
         self.last: Mapping[str, Any] = {}
 
     def step(self, step: StepReport) -> None:
-        if self.display is not None:
-            self.display.step(step)
+        self._display.step(step)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.last = metrics
-        if self.display is not None:
-            self.display.epoch(metrics, self._epochs)
+        self._display.epoch(metrics, self._epochs)
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         pass

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from facecnn.config import load
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import Model, open_model
+from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
 from facecnn.kernels import open_device
 from facecnn.learning import scores
@@ -69,8 +69,10 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     predicted = probabilities.argmax(axis=1)
     confusion = scores.confusion_matrix(truth, predicted, len(recogniser.people))
     strange, refused = answers.unknown_scores, answers.refused
-    if model.recogniser.calibration.photos == 0:
-        console.info("This model's confidence is not calibrated (too few held-out photos, or an interrupted run).")
+    if not model.calibrated:
+        console.info(UNFINISHED)
+    elif recogniser.calibration.photos == 0:
+        console.info("This model's confidence is not calibrated: its training had too few held-out photos for that.")
     figures = {
         "model": str(options.model),
         "photos": len(chosen),
@@ -157,7 +159,8 @@ def _own_photos(model: Path) -> tuple[RunFolder, Path]:
         folder = load(str(run.config_path)).settings.photos.folder
     except FacecnnError as error:
         raise CheckpointError(
-            f"{shown(model)}: not in its run folder, so its own photos can't be found ({error}): give PHOTOS"
+            f"{shown(model)}: not in its run's folder, or not all of the run is there, so its own photos can't be "
+            "found: give PHOTOS"
         ) from error
     if folder is None:
         raise UsageError(f"{shown(run.config_path)}: photos.folder is empty: give PHOTOS")

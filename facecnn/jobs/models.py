@@ -21,6 +21,10 @@ from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 TRAINED_ON = "trained_on"
 """Array of a checkpoint: (n, 32) uint8, the SHA-256 of each photo that the model was trained on."""
 
+UNFINISHED = (
+    "This model's training hasn't ended (facecnn train --resume goes on with it): its confidence is not calibrated."
+)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -31,6 +35,7 @@ class Model:
     recogniser: Recogniser
     best_epoch: int
     calibrated: bool
+    """False before the end of the training."""
     trained_on: frozenset[str]
     """SHA-256, hexadecimal, of the photos that it was trained on."""
 

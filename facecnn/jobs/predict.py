@@ -10,7 +10,7 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import open_model
+from facecnn.jobs.models import UNFINISHED, open_model
 from facecnn.kernels import open_device
 from facecnn.photos.dataset import load_files
 
@@ -25,12 +25,14 @@ def predict(
 ) -> list[dict[str, Any]]:
     """An answer for each photo, in the order given, a folder standing for the photos in it (the ``predict`` JSON).
 
-    ``threshold``: "auto", "off", or the unknown-score beyond which a face is a stranger's. A photo without an answer has
-    ``label`` None and an ``error``. Raises CheckpointError, DeviceError.
+    ``threshold``: "auto", "off", or the unknown-score beyond which a face is a stranger's. A photo without an answer
+    has ``label`` None and an ``error``. Raises CheckpointError, DeviceError.
     """
     device = open_device(device_name, threads)
     console.info(f"Model: {shown(model_path)}")
     model = open_model(model_path, device.kernels)
+    if not model.calibrated:
+        console.info(UNFINISHED)
     limit = model.recogniser.threshold(threshold)
     if limit is None and threshold == "auto":
         console.info("This model has no threshold for strangers: everybody is named as one of its people.")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Those that end a program; Windows has no SIGHUP."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -16,58 +20,69 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-class _Handlers:
-    """While entered, SIGINT, SIGTERM and SIGHUP call ``_caught``.
+class StopAtOnce:
+    """While entered, SIGINT, SIGTERM and SIGHUP raise ``Stopped``.
 
     Elsewhere than in the main thread, where Python can't catch signals, it does nothing. A SIGHUP that is ignored, as
-    under nohup, stays so. An ignored SIGINT doesn't: shells ignore it for what a script starts with ``&``, and
+    under nohup, stays ignored. A SIGINT doesn't: shells ignore it for what a script starts with ``&``, and
     ``kill -INT`` should end that as well.
     """
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
-    def _enter(self) -> None:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)  # Windows has no SIGHUP
-                if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
-                    continue
-                self._before[number] = signal.signal(number, self._caught)
+            for number in SIGNALS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._caught)
+            self._hook = sys.unraisablehook
+            sys.unraisablehook = self._lost
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
+    def _lost(self, what: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised in a callback from C (LLVM's, when kernels are loaded): send the signal again."""
+        if not isinstance(what.exc_value, Stopped):
+            self._hook(what)
+            return
+        again = threading.Timer(0.01, signal.raise_signal, (what.exc_value.number,))
+        again.daemon = True
+        again.start()
 
-class StopAtOnce(_Handlers):
-    """While entered, a signal raises ``Stopped``."""
 
-    def __enter__(self) -> StopAtOnce:
-        self._enter()
-        return self
+def ignore_signals() -> None:
+    """From now on they do nothing."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
-class StopRequest(_Handlers):
-    """While entered, a signal only sets ``number``. A second one raises ``Stopped``."""
+class StopRequest(StopAtOnce):
+    """While entered, a signal only sets ``number``: finish the step and save. A second one raises ``Stopped``.
+
+    So does the first until ``stepped``: the first step may take long, as kernels are compiled, and nothing is lost.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.number: int | None = None
+        self.stepped = False
 
     def __call__(self) -> bool:
         return self.number is not None
 
-    def __enter__(self) -> StopRequest:
-        self._enter()
-        return self
-
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+        if self.number is not None or not self.stepped:
             raise Stopped(number)
         self.number = number

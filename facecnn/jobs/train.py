@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from facecnn.errors import (
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.models import make_checkpoint, make_recogniser
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.signals import StopRequest
+from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.kernels import Device, open_device
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
 from facecnn.learning.schedules import Constant
@@ -103,29 +104,39 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
     trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
     _say_what_is_trained(trainer, data, console)
 
-    new = run is None
     if run is None:
         run = RunFolder.create(options.out, options.name, options.label, options.overwrite)
     with run:
-        if new:
+        if checkpoint is None:
             run.write_config(to_yaml(settings))
             run.write_split(_split_record(data))
-        if checkpoint is not None:
+            # Before the first step, so that a run that is killed can be resumed from its first moment on.
+            run.save_last(
+                make_checkpoint(
+                    settings, data.classes, trainer.arrays(), asdict(trainer.progress), data.trained_on, None
+                )
+            )
+        else:
             _restore(trainer, checkpoint, data, run, console)
         console.info(f"Run: {shown(run.path)}")
         started = time.perf_counter()
-        recorder = _RunRecorder(run, settings, data, trainer)
-        with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
-            recorder.display = display
-            finished = trainer.run(recorder, stop)
-        if not finished:
-            assert stop.number is not None
+        go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(run.path))}"
+        try:
+            with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
+                recorder = _RunRecorder(run, settings, data, trainer, display, stop)
+                finished = trainer.run(recorder, stop)
+            if not finished:
+                assert stop.number is not None
+                raise InterruptedTraining(
+                    f"Stopped in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step "
+                    f"{trainer.progress.step}, and saved.\n{go_on}",
+                    stop.number,
+                )
+            result = _finish(run, settings, data, trainer, device, console)
+        except Stopped as stopped:
             raise InterruptedTraining(
-                f"Stopped in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}, "
-                f"and saved.\nGo on with: facecnn train --resume {shown(run.path)}",
-                stop.number,
-            )
-        result = _finish(run, settings, data, trainer, device, console)
+                f"Stopped at once: what was saved before is good.\n{go_on}", stopped.number
+            ) from None
     return {**result, "seconds": time.perf_counter() - started}
 
 
@@ -279,26 +290,34 @@ def _say_what_is_trained(trainer: Trainer, data: _Data, console: Console) -> Non
 class _RunRecorder:
     """Writes a training's results to its run folder and shows them."""
 
-    def __init__(self, run: RunFolder, settings: Settings, data: _Data, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        settings: Settings,
+        data: _Data,
+        trainer: Trainer,
+        display: TrainingDisplay,
+        stop: StopRequest,
+    ) -> None:
+        self._display = display
+        self._stop = stop
         self._run = run
         self._settings = settings
         self._data = data
         self._trained_on = data.trained_on
         self._epochs = trainer.epochs
         self._log = MetricsLog(run.metrics_path)
-        # What an interrupt leaves is no state of its own: the save at the next epoch's end takes its place, so that
-        # last and previous end the same with and without it.
-        self._rotate = trainer.progress.saved_at == trainer.progress.step
-        self.display: TrainingDisplay | None = None
+        # What an interrupt leaves, and the state before the first step, are none to keep: the save at the next epoch's
+        # end takes their place, so that last and previous end the same with and without an interrupt.
+        self._rotate = 0 < trainer.progress.saved_at == trainer.progress.step
 
     def step(self, step: StepReport) -> None:
-        if self.display is not None:
-            self.display.step(step)
+        self._stop.stepped = True
+        self._display.step(step)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self._log.append(metrics)
-        if self.display is not None:
-            self.display.epoch(metrics, self._epochs)
+        self._display.epoch(metrics, self._epochs)
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         self._run.save_best(self._checkpoint(arrays, state))
@@ -342,10 +361,9 @@ def _finish(
     calibration = calibrate(logs, labels, people)
     run.save_best(make_checkpoint(settings, classes, best.arrays, best.state["progress"], data.trained_on, calibration))
     if calibration.photos == 0:
-        console.info(
-            f"Held-out photos of known people: {int((labels < people).sum())}, fewer than {LEAST_PHOTOS}: confidence is not "
-            "calibrated" + (", and strangers are named as someone" if calibration.threshold is None else "")
-        )
+        few = f"Held-out photos of known people: {int((labels < people).sum())}, fewer than {LEAST_PHOTOS}"
+        named = ", and strangers are named as someone" if calibration.threshold is None else ""
+        console.info(f"{few}: confidence is not calibrated{named}")
     metrics = read_metrics(run.metrics_path)
     best_epoch = int(best.state["progress"]["best_epoch"])
     draw_curves(run.curves_path, metrics, best_epoch)
@@ -426,12 +444,9 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     chosen = _one_batch(dataset.labels, loaded.settings.train.batch_size)
     empty = photo_set(dataset, np.zeros(0, np.int64))
     trainer = make_trainer(loaded, dataset, chosen, empty, device)
-    recorder = _OverfitRecorder(trainer.epochs)
-    with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
-        recorder.display = display
-        trainer.run(recorder, lambda: recorder.reached or stop())
-    if stop.number is not None:
-        raise InterruptedTraining("Stopped; the check writes nothing, so there is nothing to resume.", stop.number)
+    with console.training(trainer.epochs, trainer.steps) as display:
+        recorder = _OverfitRecorder(display)
+        trainer.run(recorder, lambda: recorder.reached)
     result = {
         "device": device.name,
         "device_reason": device.reason,
@@ -442,8 +457,8 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     }
     if not recorder.reached:
         raise OutputError(
-            f"--overfit-batch: the loss of {len(chosen)} photos is {recorder.loss:.4f} after {recorder.steps} steps, not "
-            f"below {OVERFIT_LOSS}: the network is too small, or the learning rate is wrong"
+            f"--overfit-batch: the loss of {len(chosen)} photos is {recorder.loss:.4f} after {recorder.steps} steps, "
+            f"not below {OVERFIT_LOSS}: the network is too small, or the learning rate is wrong"
         )
     return result
 
@@ -451,9 +466,8 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
 class _OverfitRecorder:
     """Ends the training when the batch is known by heart."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self.display: TrainingDisplay | None = None
+    def __init__(self, display: TrainingDisplay) -> None:
+        self._display = display
         self.steps = 0
         self.loss = float("inf")
         self.reached = False
@@ -461,8 +475,7 @@ class _OverfitRecorder:
     def step(self, step: StepReport) -> None:
         self.steps, self.loss = step.step, step.loss
         self.reached = step.loss < OVERFIT_LOSS
-        if self.display is not None:
-            self.display.step(step)
+        self._display.step(step)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         pass

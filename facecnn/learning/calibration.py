@@ -16,7 +16,7 @@ LEAST_PHOTOS = 20
 """With fewer held-out photos of known people neither figure would mean anything."""
 
 KNOWN_KEPT = 0.98
-"""The threshold keeps this share of the held-out photos of known people."""
+"""The threshold keeps at least this share of the held-out photos of known people."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def calibrate(log_probabilities: Array, labels: Array, people: int) -> Calibrati
         return Calibration(threshold=0.5 if log_probabilities.shape[1] > people else None)
     kept, truth = log_probabilities[known], labels[known]
     temperature = fit_temperature(kept, truth, people)
-    threshold = float(np.quantile(unknown_score(kept / temperature, people), KNOWN_KEPT))
+    # The least score that keeps so many; one in between two photos' scores would keep fewer.
+    threshold = float(np.quantile(unknown_score(kept / temperature, people), KNOWN_KEPT, method="inverted_cdf"))
     return Calibration(temperature, threshold, int(known.sum()))
 
 

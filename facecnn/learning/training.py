@@ -25,7 +25,7 @@ from facecnn.learning.watching import KernelWatch
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import BatchNorm, Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
-from facecnn.network.network import Network
+from facecnn.network.network import Network, fitting
 from facecnn.photos.preparation import AugmentSettings
 
 Array = npt.NDArray[Any]
@@ -214,14 +214,14 @@ class Trainer:
             )
         for state, values in self._state.items():
             for name, view in values.named.items():
-                self.kernels.copy_to_device(view, np.ascontiguousarray(arrays[f"{state}.{name}"]).reshape(view.shape))
+                self.kernels.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
 
     # ---------------------------------------------------------------------------------------------------- training
 
     def run(self, recorder: Recorder, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end, or until ``stop`` says so after a step; then the state is saved and False returned.
 
-        Raises DivergedError when the loss is no longer a number; what was saved before stays as it was.
+        Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was.
         """
         progress = self.progress
         while not progress.finished:
@@ -233,6 +233,7 @@ class Trainer:
                 progress.batch, progress.step = batch + 1, progress.step + 1
                 recorder.step(self._report())
                 if batch + 1 < self.batches and stop():
+                    self._demand_finite_weights()
                     self._save(recorder, interrupted=True)
                     return False
             self._end_epoch(recorder, first, time.perf_counter() - started)
@@ -330,11 +331,7 @@ class Trainer:
         seen = self._bounds(progress.batch - 1)[1]
         loss = progress.totals[0] / seen
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"Training diverged in epoch {progress.epoch + 1}, step {progress.step}: the loss is {loss}.\n"
-                "Take a smaller learning rate (--set optimizer.learning_rate=...) or a longer warm-up "
-                "(--set schedule.warmup=...). What was saved before is untouched."
-            )
+            raise self._diverged(f"the loss is {loss}")
         return StepReport(
             epoch=progress.epoch + 1,
             epochs=self.epochs,
@@ -345,11 +342,28 @@ class Trainer:
             accuracy=progress.totals[1] / seen,
         )
 
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"Training diverged in epoch {self.progress.epoch + 1}, step {self.progress.step}: {what}.\n"
+            "Take a smaller learning rate (--set optimizer.learning_rate=...) or a longer warm-up "
+            "(--set schedule.warmup=...). What was saved before is untouched."
+        )
+
+    def _demand_finite_weights(self) -> None:
+        """The loss is that of the weights before a step; what the step made of them shows only in the next loss."""
+        weights = self.network.weights
+        for flat in (weights.parameters.flat, weights.statistics.flat):
+            if not np.isfinite(self.kernels.to_host(flat)).all():
+                raise self._diverged("there are weights that are no longer numbers")
+
     def _end_epoch(self, recorder: Recorder, first_batch: int, seconds: float) -> None:
         progress = self.progress
         count = len(self.chosen)
         loss_sum, right, worst = progress.totals
+        self._demand_finite_weights()
         validation_loss, validation_accuracy = self._validate()
+        if validation_loss is not None and not math.isfinite(validation_loss):
+            raise self._diverged(f"the validation loss is {validation_loss}")
         judged = validation_loss if validation_loss is not None else loss_sum / count
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
         # Without photos to judge by, the latest weights are the best.

@@ -90,6 +90,17 @@ class FlatArrays:
             self.by_stage.setdefault(stage, {})[name] = view
 
 
+def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
+    """The host array ``name``, in the dtype and of the shape of ``view``; raises KeyError or ValueError otherwise.
+
+    As many numbers in another shape are another network's.
+    """
+    array = arrays[name]
+    if array.shape != view.shape:
+        raise ValueError(f"{name} is of shape {array.shape} instead of {tuple(view.shape)}")
+    return np.ascontiguousarray(array, dtype=view.dtype)
+
+
 class Weights:
     """All that a network has learned: ``parameters`` by gradients, ``statistics`` (of batch norm) by averaging."""
 
@@ -123,11 +134,9 @@ class Weights:
         return {name: self._kernels.to_host(array) for name, array in named.items()}
 
     def from_host(self, arrays: Mapping[str, Array]) -> None:
-        """Overwrite all arrays; ``arrays`` must hold every name with its shape."""
+        """Overwrite all arrays; raises KeyError where a name is missing, ValueError where a shape is another."""
         for name, array in {**self.parameters.named, **self.statistics.named}.items():
-            self._kernels.copy_to_device(
-                array, np.ascontiguousarray(arrays[name], dtype=array.dtype).reshape(array.shape)
-            )
+            self._kernels.copy_to_device(array, fitting(arrays, name, array))
 
     def copy_from(self, other: Weights) -> None:
         """Overwrite all arrays with another's of the same network."""

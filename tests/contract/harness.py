@@ -84,22 +84,22 @@ def _kind(array: Array, dtype: npt.DTypeLike) -> npt.DTypeLike:
     return dtype if array.dtype.kind == "f" else array.dtype
 
 
-def check(kernels: Any, name: str, *arguments: Any, tolerance: float = 1e-5) -> list[Array]:
+def check(kernels: Any, name: str, *arguments: Any, tolerance: float = 1e-5, least_scale: float = 1e-6) -> list[Array]:
     """The backend's outputs equal those of the reference in float64: indices exactly, numbers to ``tolerance`` of the
-    largest, NaN where the reference has NaN. Returns the reference's."""
+    largest (or of ``least_scale``), NaN where the reference has NaN. Returns the reference's."""
     expected = call(reference, name, *arguments, dtype=np.float64)
     for got, wanted in zip(call(kernels, name, *arguments), expected, strict=True):
-        close(got, wanted, tolerance, name)
+        close(got, wanted, tolerance, name, least_scale)
     return expected
 
 
-def close(got: Array, wanted: Array, tolerance: float = 1e-5, name: str = "") -> None:
+def close(got: Array, wanted: Array, tolerance: float, name: str, least_scale: float) -> None:
     assert got.shape == wanted.shape
     if got.dtype.kind != "f":
         np.testing.assert_array_equal(got, wanted, name)
         return
     assert got.dtype == np.float32
-    scale = float(np.nanmax(np.abs(wanted), initial=1e-6)) if wanted.size else 1.0
+    scale = float(np.nanmax(np.abs(wanted), initial=least_scale))
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * scale, err_msg=name)
 
 

@@ -1,5 +1,6 @@
 """conv_forward, conv_backward_weight and conv_backward_input, on every backend."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,18 @@ from hypothesis import strategies as st
 from contract.harness import Out, call, check, integers, random
 from facecnn.kernels import cpu, open_device
 
-# (photos, height, width), (maps, kernels), (kernel rows, columns), pool, padding, activation. Sizes are run-time values;
-# everything else is compiled in, so there are several sizes to each of the rest.
+# (photos, height, width), (maps, kernels), (kernel rows, columns), pool, padding, activation. Sizes are run-time
+# values; everything else is compiled in, so there are several sizes to each of the rest.
 CASES = [
     (size, *rest)
     for sizes, *rest in [
         ([(1, 2, 2), (2, 12, 13), (23, 6, 5), (1, 3, 49)], (1, 16), (3, 3), 2, "same", "leaky_relu"),
-        ([(1, 6, 6), (2, 20, 17)], (3, 8), (5, 5), 2, "valid", "leaky_relu"),
+        ([(1, 6, 6), (2, 20, 17), (2, 7, 61), (1, 9, 150)], (3, 8), (5, 5), 2, "valid", "leaky_relu"),
         ([(1, 1, 1), (3, 5, 4)], (1, 1), (1, 1), 1, "valid", "identity"),
         ([(2, 5, 4)], (3, 33), (5, 4), 1, "valid", "tanh"),
-        ([(2, 10, 11), (1, 3, 3)], (24, 3), (4, 2), 3, "same", "relu"),
+        ([(2, 10, 11), (1, 3, 3), (1, 7, 100)], (24, 3), (4, 2), 3, "same", "relu"),
         ([(1, 11, 14)], (8, 24), (3, 3), 4, "valid", "sigmoid"),
-        ([(2, 6, 5), (1, 1, 1)], (33, 8), (2, 2), 1, "same", "leaky_relu"),
+        ([(2, 6, 5), (1, 1, 1), (2, 3, 70)], (33, 8), (2, 2), 1, "same", "leaky_relu"),
         ([(2, 9, 9)], (16, 16), (7, 7), 2, "same", "relu"),
     ]
     for size in sizes
@@ -86,19 +87,20 @@ def test_the_first_of_equal_sums_wins(kernels: Any) -> None:
     assert not argmax.any()
 
 
+@pytest.mark.parametrize(("width", "maps"), [(13, 16), (90, 8)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_nan_comes_through(kernels: Any, activation: Any) -> None:
-    x, weight, bias = random(2, 12, 13, 1), random(16, 3, 3, 1), random(16)
+def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int) -> None:
+    x, weight, bias = random(2, 12, width, 1), random(maps, 3, 3, 1), random(maps)
     x[1, 5, 6] = np.nan
-    shape, above = shapes((2, 12, 13), (1, 16), (3, 3), 2, "same")
+    shape, above = shapes((2, 12, width), (1, maps), (3, 3), 2, "same")
     out = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, weight, bias, above, activation, 0.1, 2)[0]
     touched = np.zeros(shape, bool)
     touched[1, 2:4, 2:4] = True
     np.testing.assert_array_equal(np.isnan(out), touched)
 
     losses = call(
-        kernels, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, 16)), Out((2, 16)), out.mean(axis=(1, 2)),
-        np.zeros(2, np.int32), np.ones(16), 0.0,
+        kernels, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, maps)), Out((2, maps)), out.mean(axis=(1, 2)),
+        np.zeros(2, np.int32), np.ones(maps), 0.0,
     )[0]  # fmt: skip
     np.testing.assert_array_equal(np.isnan(losses), [False, True])
 
@@ -112,3 +114,27 @@ def test_one_workspace_serves_many_shapes(kernels: Any) -> None:
         fresh = call(kernels, "conv_forward", *arguments, "leaky_relu", 0.1, 2)
         for one, other in zip(shared, fresh, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_the_second_call_allocates_nothing_on_the_cpu() -> None:
+    shape, above = shapes((4, 64, 64), (1, 16), (3, 3), 2, "same")
+    x, weight, bias = (
+        cpu.to_device(a.astype(np.float32)) for a in (random(4, 64, 64, 1), random(16, 3, 3, 1), random(16))
+    )
+    out, dout, dx, dweight = (cpu.empty(s, np.float32) for s in (shape, shape, x.shape, weight.shape))
+    argmax, dbias, workspace = cpu.empty(shape, np.uint8), cpu.empty((16,), np.float32), cpu.Workspace()
+    block = (above, "leaky_relu", 0.1, 2, workspace)
+
+    def step() -> None:
+        cpu.conv_forward(out, argmax, x, weight, bias, *block)
+        cpu.conv_backward_weight(dweight, dbias, dout, out, argmax, x, *block)
+        cpu.conv_backward_input(dx, dout, out, argmax, weight, *block)
+
+    step()
+    tracemalloc.start()
+    try:
+        step()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 1024  # views and arguments, but nothing of a photo's size (64 KiB)

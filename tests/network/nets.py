@@ -258,11 +258,15 @@ def cases(
     draw: st.DrawFn,
     conv_layers: st.SearchStrategy[Conv] = convs,
     maps: st.SearchStrategy[int] = st.integers(1, 3),
-    most_parameters: int = 90,
+    most_parameters: int = 200,
 ) -> Case:
     """Networks that fit together: some layers over maps, a neuron or dense layer, some over units, a dense layer."""
-    shape = (draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(maps))
-    wanted: list[Layer] = draw(st.lists(st.one_of(conv_layers, conv_layers, pools, elementwise), max_size=4))
+    sides = st.sampled_from([5, 6, 7, 4, 3, 2, 1])
+    shape = (draw(sides), draw(sides), draw(maps))
+    wanted: list[Layer] = draw(
+        st.lists(st.one_of(conv_layers, conv_layers, pools, elementwise), min_size=1, max_size=4)
+    )
+    wanted.append(draw(conv_layers))
     wanted.append(draw(heads))
     wanted += draw(st.lists(elementwise, max_size=2))
     layers: list[Layer] = []
@@ -276,4 +280,3 @@ def cases(
     layers.append(Dense(units=draw(st.integers(2, 3))))
     count = draw(st.integers(3, 4))
     return Case(tuple(layers), shape, count, draw(st.integers(0, 2**16)), count + draw(st.integers(0, 2)))
-

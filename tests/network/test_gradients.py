@@ -25,7 +25,7 @@ from facecnn.network.layers import (
 from .nets import ACTIVATIONS, Case, Run, assert_close, away_from_kinks, cases, check_gradient, first_away_from_kinks
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(case=cases())
 def test_gradient_of_random_networks(case: Case) -> None:
     assume(check_gradient(Run(case, reference, np.float64)))
@@ -115,7 +115,7 @@ CPU_CONVS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), most_parameters=400), training=st.booleans())
 def test_the_cpu_computes_random_networks_as_the_reference_does(case: Case, training: bool) -> None:
     assume(away_from_kinks(case))

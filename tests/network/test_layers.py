@@ -87,7 +87,9 @@ def kinds(conv: Conv) -> list[str]:
 
 
 @pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu"])
-@pytest.mark.parametrize("pool", [None, 1, 2, 3, 16, PoolSettings(size=2), PoolSettings(size=(3, 3), stride=3)], ids=repr)
+@pytest.mark.parametrize(
+    "pool", [None, 1, 2, 3, 16, PoolSettings(size=2), PoolSettings(size=(3, 3), stride=3)], ids=repr
+)
 def test_monotonic_activations_and_square_max_pools_side_by_side_are_one_block(activation: Any, pool: Any) -> None:
     assert kinds(Conv(kernels=1, activation=activation, pool=pool)) == ["conv"]
 
@@ -130,7 +132,10 @@ def test_units_get_their_activation_apart() -> None:
 
 
 def test_split_layers_share_their_place_in_the_config_and_are_numbered_by_kind() -> None:
-    stages = plan([Conv(kernels=2, activation="gelu", pool=2), Activate(name="relu"), Conv(kernels=1), Dense(units=2)], MAPS)
+    stages = plan(
+        [Conv(kernels=2, activation="gelu", pool=2), Activate(name="relu"), Conv(kernels=1, size=1), Dense(units=2)],
+        MAPS,
+    )
     assert [(stage.name, stage.index) for stage in stages] == [
         ("conv1", 0), ("activation1", 0), ("pool1", 0), ("activation2", 1), ("conv2", 2), ("dense1", 3),
     ]  # fmt: skip

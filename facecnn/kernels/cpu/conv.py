@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.kernels.cpu import conv_few
 from facecnn.kernels.cpu.elementwise import CODES, activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
@@ -198,6 +199,9 @@ def conv_forward(
 ) -> None:
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
     assert activation in FUSED_ACTIVATIONS
+    if conv_few.suits(weight.shape[0], out.shape[2]):
+        conv_few.conv_forward(out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
+        return
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     rows, columns = out.shape[1] * pool, out.shape[2] * pool
     tile = _round_up(-(-columns // max(1, round(columns / _TILE))), lcm(_GROUP, pool))

@@ -19,7 +19,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from facecnn.config_source import (
+from facecnn.config.source import (
     Broken,
     Entries,
     Entry,
@@ -37,7 +37,7 @@ from facecnn.config_source import (
     spacing_hint,
     to_plain,
 )
-from facecnn.config_words import Words, branches, either
+from facecnn.config.words import Words, branches, either
 from facecnn.errors import UsageError, shown
 from facecnn.learning.schedules import SCHEDULES, Schedule
 from facecnn.learning.settings import TrainSettings
@@ -139,7 +139,7 @@ class Loaded:
 
 def shipped() -> dict[str, Path]:
     """The configs that come with facecnn, by name."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
     return {path.stem: path for path in sorted(folders[0].glob("*.yaml"))} if folders else {}
 

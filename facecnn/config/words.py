@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from facecnn.config_source import Items, Node, Scalar, clipped, did_you_mean, kind
+from facecnn.config.source import Items, Node, Scalar, clipped, did_you_mean, kind
 
 
 def branches(annotation: Any) -> Iterator[type[Any]]:

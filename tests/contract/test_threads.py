@@ -1,0 +1,82 @@
+"""Results of the cpu kernels don't depend on the number of threads, down to the last bit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.harness import Inout, Out, call, random
+from facecnn.kernels import available_threads, cpu
+from facecnn.kernels.protocol import AUGMENTATION
+
+PHOTOS = np.arange(23, dtype=np.int32)
+STEP = np.array([3], np.int32)
+RATE = np.array([0.125])
+CONV = ((23, 12, 13, 1), (16, 3, 3, 1), (23, 6, 6, 16))
+BLOCK = ((1, 1), "leaky_relu", 0.1, 2)
+ARGMAX = np.random.default_rng(0).integers(0, 4, CONV[2]).astype(np.uint8)
+PARAMETERS = np.random.default_rng(0).uniform(0, 0.3, (23, len(AUGMENTATION))).astype(np.float32) + 0.7
+PIXELS = np.random.default_rng(0).integers(0, 256, (23, 20, 20, 1), dtype=np.uint8)
+
+CALLS: dict[str, tuple[Any, ...]] = {
+    "conv_forward": (Out(CONV[2]), Out(CONV[2], np.uint8), random(*CONV[0]), random(*CONV[1]), random(16), *BLOCK),
+    "conv_forward, few kernels": (
+        Out((5, 6, 40, 8)), Out((5, 6, 40, 8), np.uint8), random(5, 12, 80, 1), random(8, 3, 3, 1), random(8), *BLOCK,
+    ),
+    "conv_backward_weight": (
+        Out(CONV[1]), Out((16,)), random(*CONV[2]), random(*CONV[2], seed=1), ARGMAX, random(*CONV[0]), *BLOCK,
+    ),
+    "conv_backward_input": (
+        Out(CONV[0]), random(*CONV[2]), random(*CONV[2], seed=1), ARGMAX, random(*CONV[1]), *BLOCK,
+    ),
+    "pool_forward": (
+        Out((23, 6, 6, 3)), Out((23, 6, 6, 3), np.int32), random(23, 13, 13, 3), "max", (3, 3), (2, 2),
+    ),
+    "pool_backward": (
+        Out((23, 13, 13, 3)), random(23, 6, 6, 3), np.zeros((23, 6, 6, 3), np.int32), "average", (3, 3), (2, 2),
+    ),
+    "activation_forward": (Out((3, 9001)), random(3, 9001), "gelu", 0.1),
+    "activation_backward": (Out((3, 9001)), random(3, 9001), random(3, 9001), random(3, 9001), "gelu", 0.1),
+    "neuron_forward": (Out((23, 8, 5)), random(23, 7, 9, 5), random(8, 7, 9, 5), random(8, 5)),
+    "neuron_backward_weight": (Out((8, 7, 9, 5)), Out((8, 5)), random(23, 8, 5), random(23, 7, 9, 5)),
+    "neuron_backward_input": (Out((23, 7, 9, 5)), random(23, 8, 5), random(8, 7, 9, 5)),
+    "dense_forward": (Out((23, 50)), random(23, 2100), random(50, 2100), random(50)),
+    "dense_backward_weight": (Out((50, 2100)), Out((50,)), random(23, 50), random(23, 2100)),
+    "dense_backward_input": (Out((23, 2100)), random(23, 50), random(50, 2100)),
+    "batch_norm_forward": (
+        Out((9001, 5)), Out((5,)), Out((5,)), Inout(random(5)), Inout(random(5, seed=1)), random(9001, 5), random(5),
+        random(5), 0.1, 1e-5,
+    ),
+    "batch_norm_inference": (
+        Out((9001, 5)), random(9001, 5), random(5), np.ones(5), random(5), random(5), 1e-5,
+    ),
+    "batch_norm_backward": (
+        Out((9001, 5)), Out((5,)), Out((5,)), random(9001, 5), random(9001, 5, seed=1), random(5), random(5), random(5),
+    ),
+    "dropout": (Out((23, 301)), random(23, 301), PHOTOS, 0.3, 5, 2, STEP),
+    "momentum_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, True, 0.01, 5000),
+    "adam_update": (
+        Inout(random(9001)), Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, STEP, 0.9, 0.999, 1e-8,
+        0.05, 5000,
+    ),
+    "average_update": (Inout(random(9001)), random(9001, seed=1), STEP, 0.99),
+    "prepare_photos": (Out((23, 12, 12, 1)), PIXELS, PHOTOS, PARAMETERS, "local_contrast"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _all_threads_afterwards() -> Iterator[None]:
+    yield
+    cpu.set_threads(available_threads())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
+    if available_threads() < 2:
+        pytest.skip("this process may use one processor only")
+    outputs = []
+    for threads in (1, 2, available_threads()):
+        cpu.set_threads(threads)
+        outputs.append([array.tobytes() for array in call(cpu, name.split(",")[0], *CALLS[name])])
+    assert outputs[0] == outputs[1] == outputs[2]

@@ -1,0 +1,121 @@
+"""Scores: scikit-learn as the oracle, and cases that can be worked out by hand."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from facecnn.learning.scores import (
+    area_under_roc,
+    balanced_accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    log_loss,
+    over_people,
+    per_class,
+)
+
+metrics = pytest.importorskip("sklearn.metrics")
+examples = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[Any, Any, Any]:
+    """Log-probabilities (N, classes), labels (N,), answers (N,)."""
+    photos, classes = draw(st.integers(1, 25)), draw(st.integers(2, 4))
+    logits = draw(hnp.arrays(np.float64, (photos, classes), elements=st.floats(-6, 6)))
+    labels = draw(hnp.arrays(np.int64, photos, elements=st.integers(0, classes - 1)))
+    return logits, labels, logits.argmax(axis=1)
+
+
+@examples
+@given(answers())
+def test_confusion_and_what_follows_from_it(drawn: Any) -> None:
+    logits, labels, predicted = drawn
+    classes = logits.shape[1]
+    confusion = confusion_matrix(labels, predicted, classes)
+    assert np.array_equal(confusion, metrics.confusion_matrix(labels, predicted, labels=range(classes)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of classes that were answered and have no photo
+        assert balanced_accuracy(confusion) == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    expected = metrics.precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=np.nan)
+    for row, *wanted in zip(per_class(confusion), *expected, strict=True):
+        found = [np.nan if row[name] is None else row[name] for name in ("precision", "recall", "f1", "support")]
+        assert found == pytest.approx(wanted, nan_ok=True)
+
+
+@examples
+@given(answers())
+def test_log_loss(drawn: Any) -> None:
+    logits, labels, _ = drawn
+    probabilities = over_people(logits, logits.shape[1])
+    assert log_loss(probabilities, labels) == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=range(logits.shape[1])), rel=1e-9, abs=1e-12
+    )
+
+
+@examples
+@given(
+    positive=st.lists(st.integers(0, 8), min_size=1, max_size=30),
+    negative=st.lists(st.integers(0, 8), min_size=1, max_size=30),
+)
+def test_area_under_roc_with_ties(positive: list[int], negative: list[int]) -> None:
+    truth = [1] * len(positive) + [0] * len(negative)
+    expected = metrics.roc_auc_score(truth, positive + negative)
+    assert area_under_roc(np.array(positive) / 8, np.array(negative) / 8) == pytest.approx(expected)
+
+
+@examples
+@given(answers(), st.integers(1, 4))
+def test_probabilities_over_people_sum_to_one_and_keep_their_ratios(drawn: Any, people: int) -> None:
+    logits = drawn[0]
+    people = min(people, logits.shape[1])
+    probabilities = over_people(logits, people)
+    assert probabilities.shape == (len(logits), people)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(logits)))
+    ratios = np.log(probabilities) - np.log(probabilities[:, :1])
+    assert ratios == pytest.approx(logits[:, :people] - logits[:, :1], abs=1e-9)
+
+
+def test_over_people_stands_large_logarithms() -> None:
+    assert over_people(np.array([[-1e4, -1e4, 0.0]]), 2) == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+def test_without_photos_there_are_no_figures() -> None:
+    nothing, no_labels = np.zeros((0, 2)), np.zeros(0, int)
+    assert log_loss(nothing, no_labels) is None
+    assert expected_calibration_error(nothing, no_labels) is None
+    assert balanced_accuracy(confusion_matrix(no_labels, no_labels, 2)) is None
+    assert area_under_roc(np.zeros(0), np.ones(3)) is None
+    assert area_under_roc(np.ones(3), np.zeros(0)) is None
+    assert per_class(np.zeros((1, 1), int)) == [{"precision": None, "recall": None, "f1": None, "support": 0}]
+
+
+def test_log_loss_of_an_impossible_answer_is_large_and_finite() -> None:
+    assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(708.4, abs=0.1)
+
+
+def sure(*confidences: float) -> Any:
+    return np.array([[c, 1 - c] for c in confidences])
+
+
+@pytest.mark.parametrize(
+    ("confidences", "labels", "expected"),
+    [
+        ([1.0, 1.0], [0, 0], 0.0),  # sure and right
+        ([1.0, 1.0], [1, 1], 1.0),  # sure and wrong
+        ([0.8] * 5, [0, 0, 0, 0, 1], 0.0),  # right as often as it says
+        ([0.8] * 4, [0, 0, 1, 1], 0.3),
+        ([0.95, 0.95, 0.65, 0.65], [0, 0, 0, 1], (0.05 + 0.15) / 2),
+        ([0.95, 0.65, 0.65, 0.65], [1, 0, 0, 0], (0.95 + 3 * 0.35) / 4),  # weighted by the bins' photos
+        ([0.61, 0.65], [0, 1], 0.13),  # one of the 15 bins: its mean confidence is 0.63
+    ],
+)
+def test_expected_calibration_error_by_hand(confidences: list[float], labels: list[int], expected: float) -> None:
+    assert expected_calibration_error(sure(*confidences), np.array(labels)) == pytest.approx(expected)

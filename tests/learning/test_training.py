@@ -1,0 +1,388 @@
+"""The training loop: the same bits whatever happens on the way, what is kept, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecnn.errors import DivergedError, UsageError
+from facecnn.kernels import available_threads, cpu, reference
+from facecnn.learning.schedules import Constant
+from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.learning.training import STEPS_BETWEEN_SAVES, Trainer
+from facecnn.network.layers import BatchNorm, Dense
+from facecnn.network.loss import CrossEntropy, MeanSquaredError
+
+from .trainings import HELD_OUT, LABELS, PLAIN, RICH, Recorder, in_bytes, make_trainer, photos_of, trained
+
+EPOCHS = 12
+"""Of three steps each: the run is saved once on the way, after the ninth, and at the end."""
+RICH_TRAINING: dict[str, Any] = {"train": {"epochs": EPOCHS, "average_weights": 0.9}}
+NOBODY = photos_of(np.zeros(0, np.int64))
+MISLABELLED = replace(photos_of(HELD_OUT), labels=1 - HELD_OUT)
+"""The better the training photos are learned, the worse these fare: the best epoch is an early one."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> Recorder:
+    return trained(make_trainer(RICH, **RICH_TRAINING))
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Threads that there are; afterwards all are in use again."""
+    count = available_threads()
+    yield count
+    cpu.set_threads(count)
+
+
+# --------------------------------------------------------------------------------------------------- the same bits
+
+
+def test_same_seed_same_bytes(uninterrupted: Recorder) -> None:
+    again = trained(make_trainer(RICH, **RICH_TRAINING))
+    assert again.lasts == uninterrupted.lasts
+    assert again.bests == uninterrupted.bests
+    assert again.figures() == uninterrupted.figures()
+
+
+def test_another_seed_other_weights(uninterrupted: Recorder) -> None:
+    other = make_trainer(RICH, train={**RICH_TRAINING["train"], "seed": 2})
+    assert in_bytes(other.arrays()) != in_bytes(make_trainer(RICH, **RICH_TRAINING).arrays())
+    assert trained(other).figures() != uninterrupted.figures()
+
+
+def test_the_number_of_threads_does_not_matter(uninterrupted: Recorder, threads: int) -> None:
+    if threads < 2:
+        pytest.skip("needs two processors")
+    for count in (1, 2):
+        cpu.set_threads(count)
+        assert trained(make_trainer(RICH, **RICH_TRAINING)).lasts == uninterrupted.lasts
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(stops=st.sets(st.integers(1, 3 * EPOCHS), min_size=1, max_size=4))
+def test_stopped_and_gone_on_with_is_the_same_as_not_stopped(uninterrupted: Recorder, stops: set[int]) -> None:
+    recorder = Recorder()
+    trainer = make_trainer(RICH, **RICH_TRAINING)
+    rounds = 1
+    while not trainer.run(recorder, lambda: trainer.progress.step in stops):  # noqa: B023
+        assert recorder.saved is not None
+        assert recorder.saved[1]["step"] == trainer.progress.step, "what was stopped must be saved as it stood"
+        trainer = make_trainer(RICH, **RICH_TRAINING)
+        trainer.restore(*recorder.saved)
+        rounds += 1
+    assert rounds == 1 + len(stops - {3 * EPOCHS})
+    assert recorder.lasts[-1] == uninterrupted.lasts[-1]
+    assert recorder.bests[-1] == uninterrupted.bests[-1]
+    assert recorder.figures() == uninterrupted.figures()
+    assert in_bytes(trainer.arrays()) == uninterrupted.lasts[-1][0]
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(learning_rate=0.01), Momentum(learning_rate=0.01)], ids=repr)
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_every_kind_of_state_is_restored(optimizer: Any, average: float | None) -> None:
+    changes: dict[str, Any] = {"optimizer": optimizer, "train": {"average_weights": average}}
+    whole = trained(make_trainer(**changes))
+    recorder = Recorder()
+    first = make_trainer(**changes)
+    assert not first.run(recorder, lambda: first.progress.step == 4)
+    assert recorder.interrupted == [True]
+    second = make_trainer(**changes)
+    assert recorder.saved is not None
+    second.restore(*recorder.saved)
+    assert in_bytes(second.arrays()) == in_bytes(first.arrays())
+    assert second.run(recorder)
+    assert recorder.lasts[-1] == whole.lasts[-1]
+
+
+def test_a_finished_training_has_nothing_left_to_do(uninterrupted: Recorder) -> None:
+    trainer = make_trainer(RICH, **RICH_TRAINING)
+    assert uninterrupted.saved is not None
+    trainer.restore(*uninterrupted.saved)
+    assert trainer.progress.finished
+    nothing = trained(trainer)
+    assert not nothing.steps
+    assert not nothing.lasts
+
+
+def test_arrays_of_another_network_are_not_restored(uninterrupted: Recorder) -> None:
+    assert uninterrupted.saved is not None
+    arrays, progress = uninterrupted.saved
+    trainer = make_trainer(RICH, **RICH_TRAINING)
+    for name in ("model.conv1.weight", "training.dense1.bias", "variance.neuron1.weight"):
+        missing = {key: array for key, array in arrays.items() if key != name}
+        with pytest.raises(KeyError, match=name.split(".", 1)[1]):
+            trainer.restore(missing, progress)
+        with pytest.raises(ValueError, match=name.split(".", 1)[1]):
+            trainer.restore(arrays | {name: arrays[name].reshape(-1, 1)}, progress)
+
+
+# ------------------------------------------------------------------------------------------------ batches and epochs
+
+
+class Noting:
+    """The reference, noting which photos each step prepares."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reference, name)
+
+    def prepare_photos(self, out: Any, pixels: Any, rows: Any, *rest: Any) -> None:
+        self.batches.append(rows.tolist())
+        reference.prepare_photos(out, pixels, rows, *rest)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(count=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_batches_are_equal_within_one_photo_and_show_every_photo_once(count: int, batch_size: int, seed: int) -> None:
+    noting = Noting()
+    photos = photos_of(np.arange(count + 5) % 2)
+    chosen = np.random.default_rng(0).permutation(count + 5)[:count]
+    trainer = make_trainer(
+        (Dense(units=2),), photos=photos, chosen=chosen, validation=NOBODY, augment=None, kernels=noting,
+        train={"epochs": 2, "batch_size": batch_size, "seed": seed},
+    )  # fmt: skip
+    recorder = trained(trainer)
+    per_epoch = len(noting.batches) // 2
+    epochs = [noting.batches[:per_epoch], noting.batches[per_epoch:]]
+    for batches in epochs:
+        sizes = [len(batch) for batch in batches]
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) <= 1
+        assert per_epoch == -(-count // batch_size)
+        assert sorted(row for batch in batches for row in batch) == sorted(chosen)
+    if count >= 10:
+        assert epochs[0] != epochs[1], "every epoch has an order of its own"
+    assert [report.photos for report in recorder.steps[:per_epoch]] == np.cumsum([len(b) for b in epochs[0]]).tolist()
+    assert trainer.steps == len(recorder.steps) == recorder.epochs[-1]["step"]
+
+
+def test_with_few_photos_there_are_as_many_epochs_as_the_steps_take() -> None:
+    assert make_trainer(train={"epochs": 3, "least_steps": 100}).epochs == 34
+    assert make_trainer(train={"epochs": 40, "least_steps": 100}).epochs == 40
+
+
+def test_the_rate_follows_the_schedule() -> None:
+    recorder = trained(make_trainer(schedule=Constant(warmup=0.5), optimizer=AdamW(learning_rate=0.02)))
+    rates = [epoch["learning_rate"] for epoch in recorder.epochs]
+    # Nine steps, four of them warm-up to a fifth each; an epoch tells its last step's rate.
+    assert rates == pytest.approx([0.02 * 3 / 5, 0.02, 0.02])
+
+
+def test_it_learns() -> None:
+    recorder = trained(make_trainer(train={"epochs": 15}))
+    last = recorder.epochs[-1]
+    assert last["validation_accuracy"] == 1
+    assert last["train_accuracy"] > 0.9
+    assert last["train_loss"] < recorder.epochs[0]["train_loss"] / 3
+    assert all(change > 0 for change in last["kernel_change"].values())
+
+
+def test_batch_norm_of_single_photos_is_refused() -> None:
+    layers = (Dense(units=3), BatchNorm(), Dense(units=2))
+    with pytest.raises(UsageError, match=r"train\.batch_size 1: with 22 photos.*one photo.*batch_norm"):
+        make_trainer(layers, train={"batch_size": 1})
+    with pytest.raises(UsageError, match="batches of one photo"):
+        make_trainer(layers, photos=photos_of([0, 1, 0]), train={"batch_size": 2})
+    make_trainer(layers, train={"batch_size": 2})
+    make_trainer((Dense(units=2),), train={"batch_size": 1})
+
+
+# ------------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_best_is_the_epoch_with_the_lowest_validation_loss(uninterrupted: Recorder) -> None:
+    losses = [epoch["validation_loss"] for epoch in uninterrupted.epochs]
+    state = uninterrupted.bests[-1][1]
+    assert state["best_epoch"] == state["epoch"] == int(np.argmin(losses)) + 1
+    assert state["best_loss"] == min(losses)
+
+
+def test_best_holds_the_weights_of_its_epoch() -> None:
+    changes: dict[str, Any] = {"validation": MISLABELLED, "train": {"epochs": 8}}
+    whole = trained(make_trainer(**changes))
+    arrays, state = whole.bests[-1]
+    assert state["epoch"] < 8
+    trainer = make_trainer(**changes)
+    recorder = Recorder()
+    assert not trainer.run(recorder, lambda: trainer.progress.step == 3 * state["epoch"])
+    assert arrays == in_bytes({f"model.{name}": array for name, array in trainer.model_arrays().items()})
+
+
+def test_without_validation_the_last_is_the_best() -> None:
+    recorder = trained(make_trainer(validation=NOBODY))
+    arrays, state = recorder.bests[-1]
+    assert state["epoch"] == 3
+    assert arrays == {name: array for name, array in recorder.lasts[-1][0].items() if name.startswith("model.")}
+    assert recorder.epochs[-1]["validation_loss"] is None
+    assert recorder.epochs[-1]["validation_accuracy"] is None
+
+
+def test_saves_are_some_steps_apart(uninterrupted: Recorder) -> None:
+    steps = [state["step"] for _, state in uninterrupted.lasts]
+    assert steps == [-(-STEPS_BETWEEN_SAVES // 3) * 3, 3 * EPOCHS]
+    assert not any(uninterrupted.interrupted)
+
+
+def test_validation_accuracy_counts_known_people_only() -> None:
+    labels = np.array([0, 1, 2, 2])  # the third output is everybody else
+    trainer = make_trainer(
+        photos=photos_of(np.arange(24) % 3), validation=photos_of(labels, seed=4), people=2, outputs=3,
+        train={"epochs": 1},
+    )  # fmt: skip
+    metrics = trained(trainer).epochs[0]
+    answers = trainer.answers(trainer.validation)
+    assert answers.shape == (4, 3)
+    assert metrics["validation_accuracy"] == (answers[:2, :2].argmax(axis=1) == labels[:2]).mean()
+    assert metrics["validation_loss"] == pytest.approx(-answers[np.arange(4), labels].mean())
+    strangers = make_trainer(
+        validation=photos_of([2]), photos=photos_of(np.arange(6) % 3), outputs=3, train={"epochs": 1}
+    )
+    assert trained(strangers).epochs[0]["validation_accuracy"] is None
+
+
+def test_average_weights_follows_its_formula() -> None:
+    decay = 0.3
+    trainer = make_trainer(train={"average_weights": decay, "epochs": 2})
+    expected = trainer.network.weights.to_host()
+    expected = {name: array.astype(np.float64) for name, array in expected.items()}
+
+    class Following(Recorder):
+        def step(self, step: Any) -> None:
+            t = step.step - 1
+            d = min(decay, (1 + t) / (10 + t))
+            for name, array in trainer.network.weights.to_host().items():
+                expected[name] = d * expected[name] + (1 - d) * array
+
+    assert trainer.run(Following())
+    for name, array in trainer.model_arrays().items():
+        assert array == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
+    current = trainer.network.weights.to_host()["conv1.weight"]
+    assert not np.allclose(trainer.model_arrays()["conv1.weight"], current, rtol=1e-5)
+
+
+@pytest.mark.parametrize("freeze", [1, 2, 4])
+def test_frozen_layers_keep_weights_and_statistics_to_the_bit(freeze: int) -> None:
+    trainer = make_trainer(RICH, train={"freeze": freeze, "average_weights": 0.5}, optimizer=AdamW(weight_decay=0.5))
+    frozen = {stage.name for stage in trainer.network.stages if stage.index < freeze}
+    before = in_bytes(trainer.network.weights.to_host())
+    trained(trainer)
+    for arrays in (trainer.network.weights.to_host(), trainer.model_arrays()):
+        same = {name for name, array in in_bytes(arrays).items() if array == before[name]}
+        assert same == {name for name in before if name.split(".")[0] in frozen}
+
+
+# -------------------------------------------------------------------------------------------------- when it ends
+
+
+def test_patience_ends_it_so_many_epochs_after_the_best() -> None:
+    recorder = trained(make_trainer(validation=MISLABELLED, train={"epochs": 40, "stop_after_epochs_without_gain": 3}))
+    losses = [epoch["validation_loss"] for epoch in recorder.epochs]
+    assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 40
+    assert recorder.lasts[-1][1]["finished"]
+
+
+def test_without_validation_patience_never_ends_it() -> None:
+    recorder = trained(make_trainer(validation=NOBODY, train={"epochs": 4, "stop_after_epochs_without_gain": 1}))
+    assert len(recorder.epochs) == 4
+
+
+def test_it_ends_when_even_the_worst_photo_is_learned() -> None:
+    recorder = trained(make_trainer(train={"epochs": 60, "stop_when_worst_loss_below": 0.3}))
+    worst = [epoch["train_worst_loss"] for epoch in recorder.epochs]
+    assert worst[-1] < 0.3
+    assert all(loss >= 0.3 for loss in worst[:-1])
+    assert len(worst) < 60
+    assert all(epoch["train_loss"] <= epoch["train_worst_loss"] for epoch in recorder.epochs)
+
+
+@pytest.mark.parametrize("validation", [photos_of(HELD_OUT), NOBODY], ids=["validation", "none"])
+@pytest.mark.parametrize("batch_size", [8, 22], ids=["in-mid-epoch", "in-the-last-step"])
+def test_divergence_is_said_and_leaves_the_last_save_alone(validation: Any, batch_size: int) -> None:
+    recorder = Recorder()
+    good = make_trainer(validation=validation, train={"batch_size": batch_size, "epochs": 4})
+    assert not good.run(recorder, lambda: good.progress.step >= 2)
+    lasts, bests = list(recorder.lasts), list(recorder.bests)
+    assert lasts
+    wild = overflowing(validation=validation, train={"batch_size": batch_size, "epochs": 1})
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1, step \d: .*\nTake a smaller learning rate"):
+        wild.run(recorder)
+    assert recorder.lasts == lasts
+    assert recorder.bests == bests
+
+
+def test_an_interrupt_right_after_the_weights_overflowed_saves_nothing() -> None:
+    recorder = Recorder()
+    with pytest.raises(DivergedError, match="step 1: there are weights that are no longer numbers"):
+        overflowing().run(recorder, lambda: True)
+    assert len(recorder.steps) == 1
+    assert not recorder.lasts
+    assert not recorder.bests
+
+
+def overflowing(**changes: Any) -> Trainer:
+    """A training whose first step takes the weights beyond float32, after a loss that was fine."""
+    trainer = make_trainer(optimizer=Momentum(learning_rate=3e38), schedule=Constant(), **changes)
+    trainer.network.weights.by_stage["dense1"]["weight"][...] *= 100
+    return trainer
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_balanced_class_weights_count_every_person_alike() -> None:
+    labels = np.array([0] * 15 + [1] * 5)
+    changes: dict[str, Any] = {
+        "photos": photos_of(labels), "train": {"epochs": 1, "batch_size": 20}, "kernels": reference,
+        "optimizer": Momentum(learning_rate=0.1, momentum=0.0), "schedule": Constant(), "augment": None,
+    }  # fmt: skip
+    layers = (Dense(units=2),)
+
+    def moved(loss: CrossEntropy) -> Any:
+        trainer = make_trainer(layers, loss=loss, **changes)
+        trainer.network.weights.parameters.flat[...] = 0
+        trained(trainer)
+        return trainer.network.weights.to_host()["dense1.bias"]
+
+    # From weights of zero both answers are as likely; the bias moves by how far the labels are from even.
+    assert moved(CrossEntropy()) == pytest.approx([0.1 * (0.75 - 0.5), -0.1 * (0.75 - 0.5)], rel=1e-5)
+    assert moved(CrossEntropy(class_weights="balanced")) == pytest.approx([0, 0], abs=1e-7)
+
+
+def test_mean_squared_error_trains() -> None:
+    recorder = trained(make_trainer(loss=MeanSquaredError(), train={"epochs": 15}))
+    assert recorder.epochs[-1]["validation_accuracy"] == 1
+    assert recorder.epochs[-1]["train_loss"] < recorder.epochs[0]["train_loss"]
+
+
+def test_photos_may_lie_in_any_order_in_the_pixels() -> None:
+    order = np.random.default_rng(3).permutation(len(LABELS))
+    plain = photos_of(LABELS)
+    shuffled = replace(plain, pixels=plain.pixels[order], rows=np.argsort(order).astype(np.int32))
+    changes: dict[str, Any] = {"augment": PLAIN, "train": {"epochs": 1}}
+    assert (
+        trained(make_trainer(photos=plain, **changes)).lasts == trained(make_trainer(photos=shuffled, **changes)).lasts
+    )
+
+
+def test_answers_use_the_average_and_mirror_where_training_mirrors() -> None:
+    trainer = make_trainer(train={"average_weights": 0.9})
+    assert trainer.mirrors
+    assert not make_trainer(augment=None).mirrors
+    assert not make_trainer(augment=PLAIN).mirrors
+    trained(trainer)
+    photos = trainer.validation
+    flipped = replace(photos, pixels=np.ascontiguousarray(photos.pixels[:, :, ::-1]))
+    assert trainer.answers(photos) == pytest.approx(trainer.answers(flipped), abs=1e-5)
+    before = trainer.answers(photos)
+    trainer.network.weights.from_host({name: array * 2 for name, array in trainer.network.weights.to_host().items()})
+    assert np.array_equal(trainer.answers(photos), before)
