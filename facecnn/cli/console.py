@@ -51,7 +51,7 @@ class StderrConsole:
         else:
             from tqdm import tqdm
 
-            layout = "{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+            layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
             with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
                 yield _Bar(bar, label)
 
@@ -94,19 +94,22 @@ class _Bar:
         self._held_out = ""
         self._photos_in_epoch = 0
         self._photos = 0
+        self._first_step_took = 0.0
 
     def step(self, report: StepReport) -> None:
         if self._bar.n == 0 and report.step > 1:
             # Resumed: what was done before must not count as speed.
             self._bar.initial = self._bar.n = report.step - 1
-        self._photos += report.photos - self._photos_in_epoch
-        self._photos_in_epoch = report.photos
         elapsed = self._bar.format_dict["elapsed"]
-        speed = f" {self._photos / elapsed:.0f}/s" if elapsed > 0 else ""
-        self._bar.set_description_str(f"{self._label}epoch {report.epoch}/{report.epochs}", refresh=False)
-        self._bar.set_postfix_str(
-            f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%{self._held_out}{speed}", refresh=False
-        )
+        speed = ""
+        if self._first_step_took:
+            self._photos += report.photos - self._photos_in_epoch
+            speed = f" {self._photos / max(elapsed - self._first_step_took, 1e-9):.0f}/s"
+        else:
+            self._first_step_took = elapsed  # most of it for kernels that were compiled or loaded
+        self._photos_in_epoch = report.photos
+        figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%{self._held_out}{speed}"
+        self._bar.set_description_str(f"{self._label}epoch {report.epoch}/{report.epochs} {figures}", refresh=False)
         self._bar.update(1)
 
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from facecnn.config import Loaded
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.train import TrainOptions, make_trainer
-from facecnn.kernels import open_device
+from facecnn.jobs.train import TrainOptions, make_trainer, open_for_training
 from facecnn.learning import scores
 from facecnn.learning.training import StepReport
 from facecnn.photos.folder import UNKNOWN
@@ -35,8 +34,7 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     # Without photos of its own to judge by, a training can't be ended by them either.
     settings = replace(loaded.settings, train=replace(loaded.settings.train, stop_after_epochs_without_gain=None))
     loaded = replace(loaded, settings=settings)
-    device = open_device(options.device, options.threads)
-    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    device = open_for_training(options, console)
     folder = find_folder(options.photos, settings.photos, console)
     dataset = read_people(folder, settings.photos, console, strict=options.strict, for_training=True)
     people = len(dataset.people)

@@ -90,7 +90,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
     Raises FacecnnError: whatever is wrong with settings, photos, device, run folder or the loss; InterruptedTraining
     after a signal, when the run has been saved.
     """
-    device = _open_device(options, console)
+    device = open_for_training(options, console)
     run, checkpoint = None, None
     if options.resume is not None:
         run = RunFolder.open(options.resume)
@@ -133,6 +133,9 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
                     stop.number,
                 )
             result = _finish(run, settings, data, trainer, device, console)
+        except OutputError as error:
+            hint = f"\n{go_on}" if run.last_path.exists() else ""
+            raise OutputError(f"{error}{hint}") from error
         except Stopped as stopped:
             raise InterruptedTraining(
                 f"Stopped at once: what was saved before is good.\n{go_on}", stopped.number
@@ -140,9 +143,12 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
     return {**result, "seconds": time.perf_counter() - started}
 
 
-def _open_device(options: TrainOptions, console: Console) -> Device:
+def open_for_training(options: TrainOptions, console: Console) -> Device:
+    """The device that the options ask for, and why it is that one, said. Raises DeviceError, UsageError."""
     device = open_device(options.device, options.threads)
     console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    if device.notice is not None:
+        console.info(device.notice)
     return device
 
 
@@ -409,7 +415,7 @@ def _figures(logs: Array, labels: Array, people: int) -> dict[str, float | None]
 
 def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
     """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
-    device = _open_device(options, console)
+    device = open_for_training(options, console)
     data = _read_data(loaded.settings, options, None, console)
     trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
     _say_what_is_trained(trainer, data, console)
@@ -437,7 +443,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     Without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate. Raises
     OutputError if the loss of the batch has not fallen below 0.01 after 3,000 steps.
     """
-    device = _open_device(options, console)
+    device = open_for_training(options, console)
     loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
     folder = find_folder(options.photos, loaded.settings.photos, console)
     dataset = read_people(folder, loaded.settings.photos, console, strict=options.strict, for_training=True)

@@ -29,6 +29,8 @@ class Device:
     """``AMD EPYC, 2 threads``."""
     reason: str
     """Why this device was taken."""
+    notice: str | None = None
+    """What a user should know before waiting for it."""
 
 
 def open_device(device: str, threads: int | None = None) -> Device:
@@ -58,7 +60,8 @@ def open_device(device: str, threads: int | None = None) -> Device:
     count = available if threads is None else threads
     cpu.set_threads(count)
     reason = "asked for" if device == "cpu" else f"the best device here: {_no_cuda()}"
-    return Device(cpu, "cpu", f"{_processor()}, {count} thread{'s' if count > 1 else ''}", reason)
+    notice = None if cpu.are_compiled() else "The kernels are compiled first; that takes about half a minute, once."
+    return Device(cpu, "cpu", f"{_processor()}, {count} thread{'s' if count > 1 else ''}", reason, notice)
 
 
 def available_threads() -> int:

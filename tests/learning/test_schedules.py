@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,8 +30,8 @@ def test_factors_rise_through_the_warmup_and_then_never_again(schedule: Schedule
     assert all(factor > 0 for factor in factors[:-1])
     warm = round(schedule.warmup * steps)
     rising, falling = factors[:warm], factors[warm:]
-    assert all(later > earlier for earlier, later in zip(rising, rising[1:], strict=False))
-    assert all(later <= earlier for earlier, later in zip(falling, falling[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(rising))
+    assert all(later <= earlier for earlier, later in pairwise(falling))
     if falling:
         assert falling[0] == 1
 

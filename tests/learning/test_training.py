@@ -270,7 +270,7 @@ def test_average_weights_follows_its_formula() -> None:
     assert not np.allclose(trainer.model_arrays()["conv1.weight"], current, rtol=1e-5)
 
 
-@pytest.mark.parametrize("freeze", [1, 2, 4])
+@pytest.mark.parametrize("freeze", [1, 2, 4, 99])
 def test_frozen_layers_keep_weights_and_statistics_to_the_bit(freeze: int) -> None:
     trainer = make_trainer(RICH, train={"freeze": freeze, "average_weights": 0.5}, optimizer=AdamW(weight_decay=0.5))
     frozen = {stage.name for stage in trainer.network.stages if stage.index < freeze}

@@ -253,11 +253,14 @@ heads = st.one_of(
 )
 
 
+map_counts = st.integers(1, 3)
+
+
 @st.composite
 def cases(
     draw: st.DrawFn,
     conv_layers: st.SearchStrategy[Conv] = convs,
-    maps: st.SearchStrategy[int] = st.integers(1, 3),
+    maps: st.SearchStrategy[int] = map_counts,
     most_parameters: int = 200,
 ) -> Case:
     """Networks that fit together: some layers over maps, a neuron or dense layer, some over units, a dense layer."""

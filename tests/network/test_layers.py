@@ -148,7 +148,8 @@ def test_split_layers_share_their_place_in_the_config_and_are_numbered_by_kind()
         (Conv(kernels=1, size=(1, 4)), "network[1] conv: a kernel of 1x4 does not fit its input of 3x3, 2 maps"),
         (
             Conv(kernels=1, size=2, pool=3),
-            "network[1] conv: a pool of 3x3 does not fit the convolution's map of 2x2 (the layer's input is 3x3, 2 maps)",
+            "network[1] conv: a pool of 3x3 does not fit the convolution's map of 2x2 "
+            "(the layer's input is 3x3, 2 maps)",
         ),
         (
             Conv(kernels=1, size=1, pool=PoolSettings(size=4, stride=1)),
@@ -182,7 +183,7 @@ def test_the_first_layer_that_does_not_fit_says_that_it_is_the_first() -> None:
 def test_a_network_must_have_layers_and_end_with_units() -> None:
     with pytest.raises(UsageError, match="no layers"):
         plan([], MAPS)
-    with pytest.raises(UsageError, match="last layer gives 5x4, 2 maps.*end with dense or neuron"):
+    with pytest.raises(UsageError, match=r"last layer gives 5x4, 2 maps.*end with dense or neuron"):
         Network([Conv(kernels=2)], MAPS, reference, 1)
 
 

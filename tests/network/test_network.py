@@ -62,7 +62,7 @@ def test_weights_start_with_he_deviation(layer: Layer, shape: Any, after: list[L
     network = Network([layer, *after, Dense(units=2)], shape, reference, 1)
     network.initialise(3)
     weight = network.weights.by_stage[network.stages[0].name]["weight"]
-    # 18,000 numbers or more: their deviation is right within half a percent of itself (one in two hundred is 1.5 %).
+    # 18,000 numbers or more tell their deviation within half a percent: 2 % is four times that.
     assert weight.size >= 18_000
     assert float(weight.std()) == pytest.approx(deviation, rel=0.02)
     assert abs(float(weight.mean())) < 4 * deviation / sqrt(weight.size)
@@ -294,7 +294,7 @@ def test_measured_memory_is_what_a_network_allocates(name: str) -> None:
     finally:
         tracemalloc.stop()
     size = measure(network.stages, 20)
-    # The optimizer's arrays, the average and the copy that is saved belong to the training; weights and gradient are here.
+    # Weights and gradient are here; the other copies (the optimizer's, the average, one to save) are the training's.
     assert allocated == pytest.approx(size.training_bytes - 4 * (TRAINING_COPIES - 2) * size.parameters, rel=0.03)
 
 

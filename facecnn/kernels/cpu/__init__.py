@@ -9,7 +9,7 @@ from facecnn.kernels.cpu.batch_norm import batch_norm_backward, batch_norm_forwa
 from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, conv_forward
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
-from facecnn.kernels.cpu.jit import set_threads
+from facecnn.kernels.cpu.jit import are_compiled, set_threads
 from facecnn.kernels.cpu.loss import add_to_totals, mean_squared_error, softmax_cross_entropy
 from facecnn.kernels.cpu.memory import Workspace, copy_to_device, empty, resident, synchronise, to_device, to_host
 from facecnn.kernels.cpu.neuron import neuron_backward_input, neuron_backward_weight, neuron_forward
@@ -24,6 +24,7 @@ __all__ = [
     "activation_forward",
     "adam_update",
     "add_to_totals",
+    "are_compiled",
     "average_update",
     "batch_norm_backward",
     "batch_norm_forward",

@@ -56,6 +56,11 @@ def cache_folder() -> str:
     return str(folder)
 
 
+def are_compiled() -> bool:
+    """Whether there is compiled code from before; of other networks' kernels, maybe."""
+    return any(Path(cache_folder()).rglob("*.nbc"))
+
+
 def compiled(
     *, parallel: bool = False, inline: bool = False, exact: bool = False, reorder: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:

@@ -43,11 +43,11 @@ def _forward(out: Array, x: Array, weight: Array, bias: Array, sums: Array) -> N
                 out[n, m, k] = total + bias[m, k]
 
 
-@compiled(parallel=True)
+@compiled()
 def _repeat(repeated: Array, dout: Array) -> None:
     """repeated (N, M, tile): dout (N, M, K) over and over, so that the loops below need no i % K."""
     kernels = dout.shape[2]
-    for n in prange(dout.shape[0]):
+    for n in range(dout.shape[0]):
         for m in range(dout.shape[1]):
             for start in range(0, repeated.shape[2], kernels):
                 for k in range(kernels):

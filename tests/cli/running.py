@@ -1,0 +1,59 @@
+"""Ways to call the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from facecnn.cli import app
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """The one document that stdout holds; anything that isn't strict JSON is an error."""
+        return json.loads(self.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+Facecnn = Callable[..., Outcome]
+COMMAND = [sys.executable, "-c", "from facecnn.cli import main; main()"]
+
+
+def call(*arguments: str | Path, stdin: bytes | None = None) -> Outcome:
+    """Run a command in this process; what isn't an error with a message fails the test."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert "Traceback" not in result.stderr
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def call_process(*arguments: str | Path, **options: Any) -> Outcome:
+    """Run a command in a process of its own."""
+    options = {"capture_output": True, "timeout": 300, "env": os.environ | options.pop("environment", {})} | options
+    done = subprocess.run([*COMMAND, *map(str, arguments)], **options)
+    stdout, stderr = ((stream or b"").decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
+    return Outcome(done.returncode, stdout, stderr)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    path: Path
+    figures: dict[str, Any]
+    """The JSON of its training."""
+    photos: Path

@@ -1,0 +1,72 @@
+"""What all tests share: caches of their own, and made-up photos of people."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
+
+SIDE = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache that this session starts empty, but for the compiled kernels: their folder is named by a hash of their
+    sources, so that those of an earlier session can be used, and compiling takes longer than all tests."""
+    kernels = Path(cache_folder()) / "kernels"
+    own = tmp_path_factory.mktemp("cache")
+    with contextlib.suppress(OSError):  # where links need a privilege, kernels are compiled in each session
+        kernels.mkdir(parents=True, exist_ok=True)
+        (own / "kernels").symlink_to(kernels, target_is_directory=True)
+    os.environ[CACHE_VARIABLE] = str(own)
+
+
+def photo(person: int, number: int) -> Image.Image:
+    """A grey photo: light and shadow that are its own, and stripes that are the person's (none for person -1).
+
+    Stripes are too fine for the hash by which near-duplicates are found, and mirroring doesn't change their direction.
+    """
+    random = np.random.default_rng(1000 * (person + 1) + number)
+    light = Image.fromarray(random.integers(60, 196, (5, 5), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    row, column = np.indices((SIDE, SIDE)) // 3 % 2
+    stripes = {-1: np.zeros((SIDE, SIDE), int), 0: row, 1: column, 2: row ^ column}[person]
+    pixels = np.asarray(light, int) + 90 * stripes - 45 + random.integers(-8, 9, (SIDE, SIDE))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+WritePeople = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_people(tmp_path_factory: pytest.TempPathFactory) -> WritePeople:
+    """A function that makes a folder of photos per person from the numbers of their photos; ``unknown`` has strangers.
+
+    ``start`` is the number of the first photo: folders with other numbers have other photos of the same people.
+    """
+
+    def write(counts: Mapping[str, int], *, start: int = 0, folder: Path | None = None) -> Path:
+        folder = folder or tmp_path_factory.mktemp("people")
+        for person, (name, count) in enumerate(counts.items()):
+            (folder / name).mkdir(parents=True)
+            for number in range(start, start + count):
+                photo(-1 if name == "unknown" else person, number).save(folder / name / f"{number:02}.png")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def people(write_people: WritePeople) -> Path:
+    """Two people with ten photos each. Not to be written to."""
+    return write_people({"ann": 10, "bob": 10})
+
+
+@pytest.fixture(scope="session")
+def people_and_strangers(write_people: WritePeople) -> Path:
+    """Two people with ten photos each, and as many of strangers. Not to be written to."""
+    return write_people({"ann": 10, "bob": 10, "unknown": 10})

@@ -1,0 +1,274 @@
+"""Every layer, the shipped networks and the step rules against PyTorch's autograd and optimizers.
+
+PyTorch is no dependency; these tests are marked ``parity`` and fail where it can't be imported.
+
+Layouts: maps are NHWC here and NCHW there; convolution weights (K, R, S, C) here, (K, C, R, S) there; a dense layer
+takes maps row by row, column by column, map by map. A neuron layer is a grouped convolution by kernels as large as the
+map: its output M here, map by map there, neuron by neuron here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from facecnn.config import load
+from facecnn.kernels import cpu, reference
+from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.network.layers import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Layer,
+    Neuron,
+    Pool,
+    PoolSettings,
+    with_outputs,
+)
+from facecnn.network.loss import CrossEntropy, MeanSquaredError
+
+from .nets import ACTIVATIONS, Array, Case, Run, assert_close, first_away_from_kinks
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        pytest.fail(f"PyTorch can't be imported ({error}): pip install torch==2.13.0, or leave parity tests out")
+    return torch
+
+
+def pair(size: Any) -> Any:
+    return (size, size) if isinstance(size, int) else size
+
+
+class Twin:
+    """The same network in PyTorch, in float64, from the layers as they are in the config: nothing is split or fused."""
+
+    def __init__(self, torch: Any, run: Run) -> None:
+        self.torch, self.run = torch, run
+        self.parameters = {
+            name: torch.tensor(np.array(array, np.float64), requires_grad=True)
+            for name, array in run.network.weights.parameters.named.items()
+        }
+        self.statistics = {
+            name: torch.tensor(np.array(array, np.float64))
+            for name, array in run.network.weights.statistics.named.items()
+        }
+        self.x = torch.tensor(np.array(run.network.input[: run.case.count], np.float64))
+
+    def forward(self, training: bool, dropout_factors: Sequence[Array] = ()) -> Any:
+        factors = iter(dropout_factors)
+        x = self.x.permute(0, 3, 1, 2) if self.x.ndim == 4 else self.x
+        for index, layer in enumerate(self.run.case.layers):
+            stage = next(stage for stage in self.run.network.stages if stage.index == index)
+            x = self.layer(layer, stage.name, x, training, factors)
+        return x
+
+    def activation(self, name: str, slope: float, x: Any) -> Any:
+        functional = self.torch.nn.functional
+        if name == "leaky_relu":
+            return functional.leaky_relu(x, slope)
+        return x if name == "identity" else {"gelu": functional.gelu, "relu": functional.relu}.get(
+            name, getattr(self.torch, name, None)
+        )(x)  # fmt: skip
+
+    def pool(self, kind: str, size: Any, stride: Any, x: Any) -> Any:
+        functional = self.torch.nn.functional
+        size = tuple(x.shape[2:]) if size == "global" else pair(size)
+        function = functional.max_pool2d if kind == "max" else functional.avg_pool2d
+        return function(x, size, size if stride is None else pair(stride))
+
+    def layer(self, layer: Layer, name: str, x: Any, training: bool, factors: Any) -> Any:
+        functional, p = self.torch.nn.functional, self.parameters
+        if isinstance(layer, Conv):
+            weight = p[f"{name}.weight"].permute(0, 3, 1, 2)
+            z = functional.conv2d(x, weight, p[f"{name}.bias"], padding=layer.padding)
+            out = self.activation(layer.activation, layer.slope, z)
+            if layer.pool is None:
+                return out
+            pool = PoolSettings(size=layer.pool) if isinstance(layer.pool, int) else layer.pool
+            return self.pool(pool.kind, pool.size, pool.stride, out)
+        if isinstance(layer, Activate):
+            return self.activation(layer.name, layer.slope, x)
+        if isinstance(layer, Pool):
+            return self.pool(layer.kind, layer.size, layer.stride, x)
+        if isinstance(layer, Neuron):
+            neurons, rows, columns, maps = p[f"{name}.weight"].shape
+            weight = p[f"{name}.weight"].permute(3, 0, 1, 2).reshape(maps * neurons, 1, rows, columns)
+            bias = p[f"{name}.bias"].T.reshape(-1)
+            out = functional.conv2d(x, weight, bias, groups=maps)
+            out = out.reshape(len(x), maps, neurons).permute(0, 2, 1).reshape(len(x), -1)
+            return self.activation(layer.activation, layer.slope, out)
+        if isinstance(layer, Dense):
+            flat = x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x
+            out = functional.linear(flat, p[f"{name}.weight"], p[f"{name}.bias"])
+            return self.activation(layer.activation, layer.slope, out)
+        if isinstance(layer, Dropout):
+            if not training:
+                return x
+            kept = self.torch.tensor(np.array(next(factors), np.float64))
+            if x.ndim == 4:
+                photos, maps, rows, columns = x.shape
+                kept = kept.reshape(photos, rows, columns, maps).permute(0, 3, 1, 2)
+            return x * kept.reshape(x.shape)
+        assert isinstance(layer, BatchNorm)
+        running = [self.statistics[f"{name}.{what}"] for what in ("running_mean", "running_variance")]
+        return functional.batch_norm(
+            x, *running, p[f"{name}.scale"], p[f"{name}.shift"], training, layer.momentum, layer.epsilon
+        )
+
+    def gradients(self) -> dict[str, Array]:
+        return {name: p.grad.numpy() for name, p in self.parameters.items()}
+
+
+def compare(torch: Any, case: Case, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    """Forward in both modes, and all gradients, relative to the largest element of each array."""
+    run = Run(case, kernels, dtype)
+    twin = Twin(torch, run)
+    with torch.no_grad():
+        expected = twin.forward(training=False).numpy()
+    assert_close(run.forward(training=False), expected, tolerance, "output in evaluation")
+    out = run.forward()
+    expected = twin.forward(True, run.watching.dropout_factors)
+    assert_close(out, expected.detach().numpy(), tolerance, "output in training")
+    for name, array in run.network.weights.statistics.named.items():
+        assert_close(array, twin.statistics[name].numpy(), tolerance, name)
+    expected.backward(torch.tensor(run.dout.astype(np.float64)))
+    compare_gradients(run.backward(), twin.gradients(), tolerance)
+
+
+def compare_gradients(found: dict[str, Array], expected: dict[str, Array], tolerance: float) -> None:
+    largest = max(float(np.abs(array).max()) for array in expected.values())
+    assert largest > 0
+    for name, array in expected.items():
+        # Right below batch norm a bias has no gradient but rounding, which is held against the others'.
+        assert_close(found[name], array, tolerance, name, least=largest / 10)
+
+
+# Each over a convolution, whose gradient shows the error that is passed down, and below a dense layer.
+EACH: list[Layer] = [
+    *(Conv(kernels=3, size=3, activation=name, slope=0.2, pool=2) for name in ACTIVATIONS),
+    *(Activate(name=name, slope=0.2) for name in ACTIVATIONS),
+    Conv(kernels=2, size=(2, 3), padding="same", activation="tanh", pool=3),
+    Conv(kernels=2, size=4, padding="same", activation="sigmoid"),
+    Conv(kernels=2, size=(7, 6), activation="identity"),
+    Conv(kernels=2, size=1, activation="relu", pool=PoolSettings(size=3, stride=2)),
+    Conv(kernels=2, size=2, activation="tanh", pool=PoolSettings(size=(2, 3), stride=1, kind="average")),
+    Pool(size=2),
+    Pool(size=(3, 2), stride=(1, 2)),
+    Pool(size=2, stride=3, kind="average"),
+    Pool(size=3, stride=1, kind="average"),
+    Pool(size="global"),
+    Pool(size="global", kind="average"),
+    Neuron(),
+    Neuron(per_kernel=3, activation="gelu"),
+    Dense(units=4, activation="tanh"),
+    Dropout(rate=0.4),
+    BatchNorm(momentum=0.3),
+]
+PRECISIONS = pytest.mark.parametrize(
+    ("kernels", "dtype", "tolerance"),
+    [(reference, np.float64, 1e-10), (cpu, np.float32, 1e-5)],
+    ids=["reference-float64", "cpu-float32"],
+)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("layer", EACH, ids=repr)
+def test_each_layer(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    layers = (Conv(kernels=2, size=1, activation="identity"), layer, Dense(units=3))
+    compare(torch, first_away_from_kinks(lambda seed: Case(layers, (7, 6, 2), 3, seed)), kernels, dtype, tolerance)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.4), Activate(name="gelu")], ids=repr)
+def test_each_layer_over_units(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    compare(torch, Case((Dense(units=6), layer, Dense(units=3)), (4, 3, 2), 5), kernels, dtype, tolerance)
+
+
+@PRECISIONS
+@pytest.mark.parametrize(
+    ("name", "side", "count"), [("seed", 20, 4), ("default", 16, 6), ("smoke", 12, 3), ("deep", 40, 2)]
+)
+def test_whole_networks(
+    torch: Any, name: str, side: int, count: int, kernels: Any, dtype: npt.DTypeLike, tolerance: float
+) -> None:
+    loaded = load(name).settings
+    layers, maps = with_outputs(loaded.network, 2), 3 if loaded.photos.colour == "rgb" else 1
+    case = first_away_from_kinks(lambda seed: Case(layers, (side, side, maps), count, seed))
+    compare(torch, case, kernels, dtype, tolerance)
+
+
+LOGITS = (Dense(units=4),)
+LABELS = np.array([0, 3, 1, 1, 2], np.int32)
+CLASS_WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.15), MeanSquaredError()], ids=repr)
+def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    run = Run(Case(LOGITS, (6,), 5), kernels, dtype)
+    run.network.objective = loss
+    logits = Twin(torch, run).forward(True).detach().requires_grad_()
+    one_hot = np.eye(4)[LABELS]
+    if isinstance(loss, MeanSquaredError):
+        expected = torch.nn.functional.mse_loss(logits, torch.tensor(one_hot))
+    else:
+        expected = torch.nn.functional.cross_entropy(
+            logits, torch.tensor(LABELS).long(), torch.tensor(CLASS_WEIGHTS), label_smoothing=loss.label_smoothing
+        )
+    expected.backward()
+    run.forward()
+    to_device = kernels.to_device
+    run.network.loss(5, to_device(LABELS), to_device(CLASS_WEIGHTS.astype(dtype)), to_device(one_hot.astype(dtype)))
+    assert float(run.network.objectives.sum(dtype=np.float64)) == pytest.approx(expected.item(), rel=tolerance)
+    run.network.backward(5, run.photos, run.step)
+    # d loss / d bias is the sum over the photos of d loss / d logits, and the weights show each of them.
+    dlogits = logits.grad.numpy()
+    x = np.array(run.network.input, np.float64)
+    compare_gradients(run.gradients(), {"dense1.bias": dlogits.sum(axis=0), "dense1.weight": dlogits.T @ x}, tolerance)
+
+
+RULES = [
+    AdamW(weight_decay=0.1),
+    AdamW(beta1=0.7, beta2=0.9, epsilon=1e-3, weight_decay=0.0),
+    Momentum(weight_decay=0.01),
+    Momentum(momentum=0.0),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
+    """The same trajectory with a rate that changes, of which the first 30 weights decay."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal(50)
+    state = {name: np.zeros(50) for name in rule.state_names}
+    decaying, others = (torch.tensor(part.copy(), requires_grad=True) for part in (weight[:30], weight[30:]))
+    groups = [{"params": [decaying], "weight_decay": rule.weight_decay}, {"params": [others], "weight_decay": 0.0}]
+    if isinstance(rule, AdamW):
+        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(rule.beta1, rule.beta2), eps=rule.epsilon)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=rule.momentum)
+    for step in range(20):
+        gradient = generator.standard_normal(50) * 10.0 ** generator.integers(-3, 2)
+        rate = 0.05 / (1 + step)
+        rule.update(
+            reference, weight, state, gradient.copy(), np.array([rate]), np.array([step], np.int32), 30,
+            reference.Workspace(),
+        )  # fmt: skip
+        decaying.grad, others.grad = torch.tensor(gradient[:30]), torch.tensor(gradient[30:])
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        expected = np.concatenate([decaying.detach().numpy(), others.detach().numpy()])
+        assert_close(weight, expected, 1e-8, f"weights after step {step}")

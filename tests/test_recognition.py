@@ -1,0 +1,207 @@
+"""A trained model's answers: names, confidences, strangers, and models that can't be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecnn.errors import CheckpointError
+from facecnn.kernels import reference
+from facecnn.learning.calibration import Calibration
+from facecnn.network.layers import Conv, Dense, Layer
+from facecnn.recognition import Recogniser
+
+STEEPNESS = 8.0
+
+
+def recogniser(classes: Sequence[str], calibration: Calibration | None = None, mirror: bool = False) -> Recogniser:
+    """A model of one row of pixels, one for each class: the brighter it is, the likelier the class."""
+    outputs = len(classes)
+    return Recogniser(
+        layers=[Dense(units=outputs)],
+        input_shape=(1, outputs, 1),
+        normalise="none",
+        mirror=mirror,
+        classes=classes,
+        arrays={
+            "model.dense1.weight": (STEEPNESS * np.eye(outputs)).astype(np.float32),
+            "model.dense1.bias": np.zeros(outputs, np.float32),
+        },
+        calibration=calibration or Calibration(),
+        kernels=reference,
+    )
+
+
+def photos(*rows: Sequence[float]) -> tuple[Any, Any]:
+    """Pixels from brightnesses 0 to 1, and the rows' numbers."""
+    pixels = np.rint(255 * np.array(rows)).astype(np.uint8)[:, None, :, None]
+    return pixels, np.arange(len(rows))
+
+
+def probabilities(*brightness: float, temperature: float = 1.0) -> Any:
+    exponentials = np.exp(STEEPNESS / temperature * np.rint(255 * np.array(brightness)) / 255)
+    return exponentials / exponentials.sum()
+
+
+def test_the_likeliest_person_is_named_with_the_probability_among_the_people() -> None:
+    model = recogniser(["Ann", "Bob", "Cid"])
+    answers = model.answers(*photos([0.2, 0.9, 0.1], [0.5, 0.4, 0.3]), None)
+    first, second = model.describe(answers)
+    assert (first.label, second.label) == ("Bob", "Ann")
+    assert first.probabilities == pytest.approx(
+        dict(zip(("Ann", "Bob", "Cid"), probabilities(0.2, 0.9, 0.1), strict=True))
+    )
+    assert first.confidence == first.probabilities["Bob"]
+    assert first.unknown_score == pytest.approx(1 - first.confidence)
+    assert first.unknown_score < second.unknown_score
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    brightness=st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=4),
+    temperature=st.floats(0.05, 20),
+    threshold=st.one_of(st.none(), st.floats(0, 1)),
+    strangers=st.booleans(),
+)
+def test_probabilities_sum_to_one_and_scores_lie_between_0_and_1(
+    brightness: list[list[float]], temperature: float, threshold: float | None, strangers: bool
+) -> None:
+    classes = ["Ann", "Bob", "unknown" if strangers else "Cid"]
+    model = recogniser(classes, Calibration(temperature, threshold, 50))
+    answers = model.answers(*photos(*brightness), model.threshold("auto"))
+    described = model.describe(answers)
+    assert len(described) == len(brightness)
+    for answer, refused in zip(described, answers.refused, strict=True):
+        assert list(answer.probabilities) == [name for name in classes if name != "unknown"]
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert 0 <= answer.unknown_score <= 1
+        assert 0 <= answer.confidence <= 1
+        assert refused == (threshold is not None and answer.unknown_score > threshold)
+        if refused:
+            assert (answer.label, answer.confidence) == ("unknown", answer.unknown_score)
+        else:
+            assert answer.confidence == answer.probabilities[answer.label] == max(answer.probabilities.values())
+
+
+def test_temperature_makes_answers_less_sure_and_leaves_the_names() -> None:
+    pixels, rows = photos([0.2, 0.9, 0.1])
+    (cool,) = recogniser(["Ann", "Bob", "Cid"]).answers(pixels, rows, None).probabilities
+    (warm,) = recogniser(["Ann", "Bob", "Cid"], Calibration(4.0, None, 30)).answers(pixels, rows, None).probabilities
+    assert warm == pytest.approx(probabilities(0.2, 0.9, 0.1, temperature=4.0))
+    assert warm.argmax() == cool.argmax()
+    assert warm.max() < cool.max()
+
+
+def test_thresholds() -> None:
+    model = recogniser(["Ann", "Bob"], Calibration(1.0, 0.25, 40))
+    assert model.threshold("auto") == 0.25
+    assert model.threshold("off") is None
+    assert model.threshold(0.4) == 0.4
+    assert model.threshold(0.0) == 0.0
+    assert recogniser(["Ann", "Bob"]).threshold("auto") is None
+
+
+def test_beyond_the_threshold_it_is_a_stranger() -> None:
+    model = recogniser(["Ann", "Bob"])
+    pixels, rows = photos([1, 0], [0.6, 0.5])
+    doubtful = 1 - probabilities(0.6, 0.5).max()
+    labels = [answer.label for answer in model.describe(model.answers(pixels, rows, doubtful - 0.01))]
+    assert labels == ["Ann", "unknown"]
+    labels = [answer.label for answer in model.describe(model.answers(pixels, rows, doubtful + 0.01))]
+    assert labels == ["Ann", "Ann"]
+    assert [answer.label for answer in model.describe(model.answers(pixels, rows, None))] == ["Ann", "Ann"]
+    exact = model.answers(pixels, rows, None).unknown_scores[1]
+    assert not model.answers(pixels, rows, float(exact)).refused[1], "at the threshold it is still known"
+
+
+def test_the_output_of_strangers_raises_the_score_and_is_no_person() -> None:
+    model = recogniser(["Ann", "Bob", "unknown"], Calibration(1.0, 0.5, 0))
+    assert model.people == ("Ann", "Bob")
+    answers = model.answers(*photos([0.1, 0.3, 0.9], [0.9, 0.3, 0.1]), model.threshold("auto"))
+    stranger, ann = model.describe(answers)
+    all_outputs = probabilities(0.1, 0.3, 0.9)
+    assert stranger.label == "unknown"
+    assert stranger.unknown_score == stranger.confidence == pytest.approx(1 - all_outputs[1])
+    assert stranger.probabilities == pytest.approx({"Ann": all_outputs[0] / all_outputs[:2].sum(),
+                                                    "Bob": all_outputs[1] / all_outputs[:2].sum()})  # fmt: skip
+    assert ann.label == "Ann"
+    # Without a threshold the likeliest person is named, however strange.
+    assert model.describe(model.answers(*photos([0.1, 0.3, 0.9]), None))[0].label == "Bob"
+
+
+def test_one_person_and_strangers() -> None:
+    model = recogniser(["Ann", "unknown"], Calibration(1.0, 0.5, 0))
+    ann, stranger = model.describe(model.answers(*photos([0.8, 0.2], [0.2, 0.8]), model.threshold("auto")))
+    assert (ann.label, stranger.label) == ("Ann", "unknown")
+    assert ann.probabilities == stranger.probabilities == {"Ann": 1.0}
+    assert ann.confidence == 1
+    assert ann.unknown_score == pytest.approx(probabilities(0.8, 0.2)[1])
+    assert stranger.unknown_score == pytest.approx(probabilities(0.2, 0.8)[1])
+
+
+def test_mirroring_models_answer_alike_for_a_photo_and_its_mirror_image() -> None:
+    model = recogniser(["Ann", "Bob", "Cid"], mirror=True)
+    answers = model.answers(*photos([0.9, 0.3, 0.1], [0.1, 0.3, 0.9]), None).probabilities
+    assert answers[0] == pytest.approx(answers[1])
+    assert answers[0] == pytest.approx(probabilities(0.5, 0.3, 0.5), rel=0.02)
+
+
+def test_only_the_rows_that_are_asked_for_are_answered_in_their_order() -> None:
+    model = recogniser(["Ann", "Bob"])
+    pixels, _ = photos([1, 0], [0, 1], [0.5, 0.5])
+    answers = model.answers(pixels, np.array([1, 0, 1]), None)
+    assert answers.probabilities.argmax(axis=1).tolist() == [1, 0, 1]
+    nothing = model.answers(pixels, np.zeros(0, int), None)
+    assert nothing.probabilities.shape == (0, 2)
+    assert model.describe(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({}, r"dense1\.weight"),
+        ({"model.dense1.weight": np.zeros((2, 4), np.float32)}, r"dense1\.bias"),
+        ({"model.dense1.weight": np.zeros((2, 5), np.float32), "model.dense1.bias": np.zeros(2, np.float32)}, "shape"),
+        ({"model.dense1.weight": np.zeros((4, 2), np.float32), "model.dense1.bias": np.zeros(2, np.float32)}, "shape"),
+        ({"model.dense1.weight": np.zeros(8, np.float32), "model.dense1.bias": np.zeros(2, np.float32)}, "shape"),
+        ({"model.dense1.weight": np.zeros((2, 4), np.float32), "model.dense1.bias": np.float32(0)}, "shape"),
+    ],
+    ids=["none", "no-bias", "larger", "transposed", "flat", "scalar"],
+)
+def test_arrays_that_do_not_fit_the_network_are_refused(arrays: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=f"weights don't fit its network.*{said}.*train it anew"):
+        build([Dense(units=2)], (2, 2, 1), ["Ann", "Bob"], arrays)
+
+
+def test_layers_that_do_not_fit_the_photos_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="a kernel of 3x3 does not fit"):
+        build([Conv(kernels=1), Dense(units=2)], (2, 2, 1), ["Ann", "Bob"], {})
+    with pytest.raises(CheckpointError, match="end with dense or neuron"):
+        build([Conv(kernels=1, size=1)], (2, 2, 1), ["Ann", "Bob"], {})
+
+
+def test_another_number_of_names_than_outputs_is_refused() -> None:
+    arrays = {"model.dense1.weight": np.zeros((2, 4), np.float32), "model.dense1.bias": np.zeros(2, np.float32)}
+    with pytest.raises(CheckpointError, match="2 outputs for 3 names"):
+        build([Dense(units=2)], (2, 2, 1), ["Ann", "Bob", "Cid"], arrays)
+
+
+def test_a_checkpoints_other_arrays_do_not_matter() -> None:
+    arrays = {"model.dense1.weight": np.zeros((2, 4), np.float32), "model.dense1.bias": np.ones(2, np.float32)}
+    others = {"training.dense1.bias": np.zeros(2, np.float32), "mean.dense1.bias": np.full(2, 7, np.float32)}
+    model = build([Dense(units=2)], (2, 2, 1), ["Ann", "Bob"], others | arrays | others)
+    assert (model.network.weights.by_stage["dense1"]["bias"] == 1).all()
+
+
+def build(
+    layers: Sequence[Layer], shape: tuple[int, ...], classes: Sequence[str], arrays: dict[str, Any]
+) -> Recogniser:
+    return Recogniser(
+        layers=layers, input_shape=shape, normalise="none", mirror=False, classes=classes, arrays=arrays,
+        calibration=Calibration(), kernels=reference,
+    )  # fmt: skip
