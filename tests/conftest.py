@@ -32,7 +32,9 @@ def photo(person: int, number: int) -> Image.Image:
     Stripes are too fine for the hash by which near-duplicates are found, and mirroring doesn't change their direction.
     """
     random = np.random.default_rng(1000 * (person + 1) + number)
-    light = Image.fromarray(random.integers(60, 196, (5, 5), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    light = Image.fromarray(random.integers(60, 196, (5, 5), dtype=np.uint8)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
     row, column = np.indices((SIDE, SIDE)) // 3 % 2
     stripes = {-1: np.zeros((SIDE, SIDE), int), 0: row, 1: column, 2: row ^ column}[person]
     pixels = np.asarray(light, int) + 90 * stripes - 45 + random.integers(-8, 9, (SIDE, SIDE))

@@ -56,6 +56,6 @@ def _describe(result: dict[str, Any]) -> str:
             f"  {fold:>4}{row['photos']:>9}{percent(row['accuracy']):>11}{number(row['log_loss']):>11}"
             f"{percent(moved):>16}{row['seconds']:>10.1f}"
         )
-    lines.append("  (kernels moved: the change of the layer that moved least, in parts of its norm at the start)")
+    lines.append("  (kernels moved: of the layer that moved least, in parts of their first norm)")
     lines += ["", f"  mean {percent(result['mean'])}, standard deviation {percent(result['std'])}"]
     return "\n".join(lines)

@@ -103,6 +103,7 @@ def _describe(figures: dict[str, Any]) -> str:
         lines += [
             "",
             f"  strangers: {unknown['refused']} of {unknown['photos']} recognised as such "
-            f"(threshold {number(unknown['threshold'])}); area under the ROC curve {number(unknown['auroc'])}",
+            f"(threshold {number(unknown['threshold'])})",
+            f"  area under the ROC curve: {number(unknown['auroc'])}",
         ]
     return "\n".join(lines)

@@ -54,8 +54,9 @@ def _describe(result: dict[str, Any]) -> str:
     lines += [
         f"  {'all':<14}{'':>14}{'':>14}{result['parameters']:>12,}{result['multiply_adds']:>16,}",
         "",
-        f"Weights: {megabytes(result['parameter_bytes'])}; training with batches of {result['batch_size']}: about "
-        f"{megabytes(result['training_bytes'])} besides photos and libraries",
+        f"Weights: {megabytes(result['parameter_bytes'])}",
+        f"Training with batches of {result['batch_size']}: about {megabytes(result['training_bytes'])} besides photos "
+        "and libraries",
     ]
     if result["kernels"]:
         lines.append(f"Kernels drawn: {shown(result['kernels'])}")

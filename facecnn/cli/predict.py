@@ -112,4 +112,7 @@ def _describe(result: dict[str, Any]) -> str:
     path = shown(result["path"])
     if result["error"] is not None:
         return f"{path}: no answer: {result['error']}"
-    return f"{path}: {shown(result['label'])} ({100 * result['confidence']:.1f} %)"
+    if result["label"] in result["probabilities"]:
+        return f"{path}: {shown(result['label'])} ({100 * result['confidence']:.1f} %)"
+    likeliest = max(result["probabilities"], key=result["probabilities"].get)
+    return f"{path}: {result['label']} (unknown-score {result['unknown_score']:.3f}; most like {shown(likeliest)})"

@@ -57,9 +57,18 @@ class StopAtOnce:
         if not isinstance(what.exc_value, Stopped):
             self._hook(what)
             return
-        again = threading.Timer(0.01, signal.raise_signal, (what.exc_value.number,))
+        again = threading.Timer(0.01, _send_to_main_thread, (what.exc_value.number,))
         again.daemon = True
         again.start()
+
+
+def _send_to_main_thread(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):
+        identity = threading.main_thread().ident
+        assert identity is not None
+        signal.pthread_kill(identity, number)  # this one ends waiting, too
+    else:
+        signal.raise_signal(number)
 
 
 def ignore_signals() -> None:

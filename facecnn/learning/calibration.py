@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.learning.scores import log_loss, over_people
+from facecnn.learning.scores import over_people
 
 Array = npt.NDArray[Any]
 
@@ -43,16 +43,23 @@ def calibrate(log_probabilities: Array, labels: Array, people: int) -> Calibrati
 
 
 def fit_temperature(log_probabilities: Array, labels: Array, people: int) -> float:
-    """The temperature with the least log-loss over the people, between 0.05 and 20 (Guo et al. 2017).
+    """The temperature whose probabilities over the people fit the n photos best, between 0.05 and 20 (Guo et al. 2017).
 
-    The loss is convex in 1 / T, so that a golden-section search finds its minimum.
+    Not their log-loss itself is made least: where all answers are right, it falls for ever as the temperature does, and
+    the model would claim to be certain. As in Platt's calibration (1999), the right person's target is not 1 but
+    (n + 1) / (n + 2), and the others share the rest. For a single person there is nothing to fit.
     """
+    if people == 1:
+        return 1.0
+    target = (len(labels) + 1) / (len(labels) + 2)
+    targets = np.full((len(labels), people), (1 - target) / (people - 1))
+    targets[np.arange(len(labels)), labels] = target
 
     def loss(log_inverse: float) -> float:
-        value = log_loss(over_people(log_probabilities * np.exp(log_inverse), people), labels)
-        assert value is not None
-        return value
+        probabilities = over_people(log_probabilities * np.exp(log_inverse), people)
+        return float(-(targets * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))).sum())
 
+    # The loss is convex in 1 / T, so that a golden-section search finds its minimum.
     ratio = (5**0.5 - 1) / 2
     low, high = -np.log(20.0), np.log(20.0)
     for _ in range(60):

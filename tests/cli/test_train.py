@@ -1,7 +1,6 @@
 """``facecnn train``."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from facecnn.config import load
+from facecnn.kernels import available_threads
 
 from .contract import NUMBER, check
 from .running import Facecnn, Trained
@@ -103,9 +103,18 @@ def test_a_run_without_a_name_is_named_by_date_and_config(people: Path, tmp_path
 
 
 def test_the_same_training_gives_the_same_bytes(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
-    for threads in ("1", str(len(os.sched_getaffinity(0)))):
+    for threads in ("1", str(available_threads())):
         done = facecnn(
-            "train", trained.photos, "-c", "smoke", "--threads", threads, "--out", tmp_path, "--name", f"threads-{threads}"
+            "train",
+            trained.photos,
+            "-c",
+            "smoke",
+            "--threads",
+            threads,
+            "--out",
+            tmp_path,
+            "--name",
+            f"threads-{threads}",
         )
         assert done.exit_code == 0, done.stderr
         assert same_checkpoints(trained.path, tmp_path / f"threads-{threads}")
@@ -333,7 +342,9 @@ def test_the_run_folder_inside_the_photos_is_nobody(people: Path, tmp_path: Path
     photos = tmp_path / "photos"
     shutil.copytree(people, photos)
     for name in ("first", "second"):
-        done = facecnn("train", photos, "-c", "smoke", "--epochs", "1", "--out", photos, "--name", name, "--format", "json")
+        done = facecnn(
+            "train", photos, "-c", "smoke", "--epochs", "1", "--out", photos, "--name", name, "--format", "json"
+        )
         assert done.json()["classes"] == ["ann", "bob"]
         assert done.json()["photos"]["train"] == 16
     assert facecnn("eval", photos, "-m", photos / "first", "--format", "json").json()["photos"] == 4
@@ -342,7 +353,7 @@ def test_the_run_folder_inside_the_photos_is_nobody(people: Path, tmp_path: Path
 
 
 def test_odd_names_survive(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
-    names = ["-rf", "=1+1", "[red]x", "a\"b,c", "e\x1b[31m", "li\nne", "имя"]
+    names = ["-rf", "=1+1", "[red]x", 'a"b,c', "e\x1b[31m", "li\nne", "имя"]
     for name in names:
         shutil.copytree(people / "ann", tmp_path / "photos" / name)
     options = ["-c", "smoke", "--epochs", "1", "--out", tmp_path]
@@ -444,7 +455,9 @@ def test_divergence(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
 # ---------------------------------------------------------------------------------------------------- without a run
 
 
-def test_a_dry_run_writes_nothing(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:
+def test_a_dry_run_writes_nothing(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = facecnn("train", people, "-c", "smoke", "--dry-run", "--format", "json")
     assert done.exit_code == 0

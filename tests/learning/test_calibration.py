@@ -17,7 +17,7 @@ from facecnn.learning.calibration import (
     fit_temperature,
     unknown_score,
 )
-from facecnn.learning.scores import log_loss, over_people
+from facecnn.learning.scores import over_people
 
 
 def log_softmax(logits: Any) -> Any:
@@ -48,7 +48,7 @@ def test_temperature_is_recovered(temperature: float) -> None:
     strangers=st.booleans(),
     sureness=st.floats(0.2, 5),
 )
-def test_calibrating_never_costs_log_loss_and_keeps_98_percent(
+def test_the_temperature_is_the_best_of_its_neighbours_and_98_percent_are_kept(
     seed: int, photos: int, people: int, strangers: bool, sureness: float
 ) -> None:
     honest, labels = drawn_answers(photos, people, seed)
@@ -58,16 +58,28 @@ def test_calibrating_never_costs_log_loss_and_keeps_98_percent(
     answers = log_softmax(logits)
     found = calibrate(answers, labels, people)
     assert found.photos == photos
-    before = log_loss(over_people(answers, people), labels)
-    after = log_loss(over_people(answers / found.temperature, people), labels)
-    assert before is not None
-    assert after is not None
-    assert after <= before + 1e-9
+    right = (photos + 1) / (photos + 2)  # Platt's target
+
+    def misfit(temperature: float) -> float:
+        logs = np.log(over_people(answers / temperature, people))
+        of_right = logs[np.arange(photos), labels]
+        return float(-(right * of_right + (1 - right) / (people - 1) * (logs.sum(axis=1) - of_right)).sum())
+
+    for temperature in (0.05, 0.95 * found.temperature, 1.0, 1.05 * found.temperature, 20.0):
+        assert misfit(found.temperature) <= misfit(float(np.clip(temperature, 0.05, 20))) + 1e-7
     scores = unknown_score(answers / found.temperature, people)
     assert found.threshold is not None
     assert (scores <= found.threshold).mean() >= KNOWN_KEPT
     # And no lower than it must be: were it below the highest score that it keeps, too few would be left.
     assert (scores < found.threshold).mean() < KNOWN_KEPT
+
+
+def test_answers_that_are_all_right_do_not_make_it_certain() -> None:
+    labels = np.arange(40) % 2
+    logits = np.where(labels[:, None] == np.arange(2), 2.0, -2.0)
+    temperature = fit_temperature(log_softmax(logits), labels, 2)
+    confidence = over_people(log_softmax(logits) / temperature, 2).max(axis=1)
+    assert confidence == pytest.approx(41 / 42, abs=1e-4)
 
 
 def test_photos_of_strangers_neither_count_nor_matter() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
@@ -142,7 +142,9 @@ class Noting:
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
-@given(count=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+@example(count=22, batch_size=8, seed=0)
+@example(count=3, batch_size=40, seed=0)
+@given(count=st.integers(1, 30), batch_size=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
 def test_batches_are_equal_within_one_photo_and_show_every_photo_once(count: int, batch_size: int, seed: int) -> None:
     noting = Noting()
     photos = photos_of(np.arange(count + 5) % 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from facecnn.errors import UsageError
@@ -74,6 +75,17 @@ def test_parameters_and_what_decays(layer: Layer, weights: dict[str, Shape]) -> 
     (stage,) = plan([layer], MAPS)
     assert {name: parameter.shape for name, parameter in stage.parameters.items()} == weights
     assert {name for name, parameter in stage.parameters.items() if parameter.decays} == {"weight"} & set(weights)
+
+
+def test_where_same_padding_cannot_be_even_there_is_less_of_it_above_and_to_the_left() -> None:
+    layers = [Conv(kernels=1, size=(2, 4), padding="same", activation="identity"), Dense(units=15)]
+    network = Network(layers, (3, 5, 1), reference, 1, dtype=np.float64)
+    network.weights.by_stage["conv1"]["weight"][0, :, :, 0] = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    network.weights.by_stage["dense1"]["weight"][...] = np.eye(15)
+    network.input[0, 1, 2, 0] = 1
+    network.forward(1)
+    # One column of zeros to the left, two to the right, a row below: out[y, x] = weight[1 - y, 2 - x + 1].
+    assert network.output.reshape(3, 5).tolist() == [[8, 7, 6, 5, 0], [4, 3, 2, 1, 0], [0, 0, 0, 0, 0]]
 
 
 def test_multiply_adds_count_each_weight_at_each_place() -> None:

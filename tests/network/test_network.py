@@ -93,6 +93,14 @@ def test_same_seed_same_bits_on_every_backend_and_another_seed_others() -> None:
     assert all(array != other[name] for name, array in initial(LAYERS, 5).items() if name.endswith(".weight"))
 
 
+def test_equal_layers_start_with_different_numbers() -> None:
+    twice = (Dense(units=56, activation="tanh"), Dense(units=56, activation="tanh"), Dense(units=2))
+    network = Network(twice, (56,), reference, 1)
+    network.initialise(5)
+    first, second = (network.weights.by_stage[name]["weight"].ravel() for name in ("dense1", "dense2"))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+
+
 def test_a_layers_numbers_do_not_depend_on_how_many_the_layers_before_it_drew() -> None:
     changed = (Conv(kernels=3, size=5, padding="same", activation="leaky_relu", slope=0.1, pool=2), *LAYERS[1:])
     first, second = initial(LAYERS, 5), initial(changed, 5)

@@ -1,0 +1,88 @@
+"""``facecnn cross-validate``."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .contract import NUMBER, check
+from .running import Facecnn
+
+FIGURES = {
+    "device": str,
+    "classes": [str],
+    "folds": [{"accuracy": float, "log_loss": float, "photos": int, "seconds": NUMBER}],
+    "mean": float,
+    "std": float,
+    "predictions": [{"path": str, "fold": int, "truth": str, "probabilities": dict}],
+}
+
+
+def test_every_photo_is_judged_once(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = facecnn("cross-validate", people, "-c", "smoke", "--epochs", "4", "--folds", "3", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    figures = done.json()
+    check(figures, FIGURES)
+    assert len(figures["folds"]) == 3
+    predictions = figures["predictions"]
+    assert sorted(row["path"] for row in predictions) == sorted(
+        str(p.relative_to(people)) for p in people.rglob("*.png")
+    )
+    for number, fold in enumerate(figures["folds"], start=1):
+        rows = [row for row in predictions if row["fold"] == number]
+        assert len(rows) == fold["photos"]
+        right = [max(row["probabilities"], key=row["probabilities"].get) == row["truth"] for row in rows]
+        assert fold["accuracy"] == pytest.approx(np.mean(right))
+        loss = np.mean([-np.log(row["probabilities"][row["truth"]]) for row in rows])
+        assert fold["log_loss"] == pytest.approx(loss)
+        assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
+    accuracies = [fold["accuracy"] for fold in figures["folds"]]
+    assert figures["mean"] == pytest.approx(np.mean(accuracies))
+    assert figures["std"] == pytest.approx(np.std(accuracies))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strangers_are_trained_on_but_not_judged(people_and_strangers: Path, facecnn: Facecnn) -> None:
+    options = ["-c", "smoke", "--epochs", "2", "--folds", "2", "--format", "json"]
+    figures = facecnn("cross-validate", people_and_strangers, *options).json()
+    check(figures, FIGURES)
+    assert figures["classes"] == ["ann", "bob"]
+    assert len(figures["predictions"]) == 20
+    assert {frozenset(row["probabilities"]) for row in figures["predictions"]} == {frozenset({"ann", "bob"})}
+
+
+def test_it_is_the_same_twice(people: Path, facecnn: Facecnn) -> None:
+    arguments = ["cross-validate", people, "-c", "smoke", "--epochs", "2", "--folds", "2", "--format", "json"]
+    one, other = (facecnn(*arguments).json() for _ in range(2))
+    assert one["predictions"] == other["predictions"]
+
+
+def test_the_text_fits_a_terminal(people: Path, facecnn: Facecnn) -> None:
+    done = facecnn("cross-validate", people, "-c", "smoke", "--epochs", "1", "--folds", "2")
+    assert done.exit_code == 0
+    assert "mean" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("folds", ["11", "1", "0", "x"])
+def test_no_such_folds(folds: str, people: Path, facecnn: Facecnn) -> None:
+    done = facecnn("cross-validate", people, "-c", "smoke", "--folds", folds)
+    assert (done.exit_code, done.stdout) == (2, "")
+    if folds == "11":
+        assert "ann has 10" in done.stderr
+
+
+def test_strict(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    shutil.copytree(people, tmp_path / "photos")
+    (tmp_path / "photos" / "ann" / "empty.jpg").touch()
+    done = facecnn("cross-validate", tmp_path / "photos", "-c", "smoke", "--strict")
+    assert done.exit_code == 6
+
+
+def test_one_person_only(write_people: Callable[..., Path], facecnn: Facecnn) -> None:
+    assert facecnn("cross-validate", write_people({"ann": 6}), "-c", "smoke").exit_code == 3

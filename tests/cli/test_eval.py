@@ -1,0 +1,213 @@
+"""``facecnn eval``."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .contract import check
+from .running import Facecnn, Trained
+
+FIGURES = {
+    "model": str,
+    "photos": int,
+    "trained_on": int,
+    "accuracy": (float, None),
+    "balanced_accuracy": (float, None),
+    "log_loss": (float, None),
+    "expected_calibration_error": (float, None),
+    "classes": [str],
+    "confusion": [[int]],
+    "per_class": [
+        {"name": str, "precision": (float, None), "recall": (float, None), "f1": (float, None), "support": int}
+    ],
+    "known": {"photos": int, "named": int, "refused": int},
+    "unknown": (
+        {"photos": int, "auroc": (float, None), "named": int, "refused": int, "threshold": (float, None)},
+        None,
+    ),
+    "skipped": [{"path": str, "reason": str}],
+}
+PREDICTION = {
+    "path": str,
+    "truth": str,
+    "label": str,
+    "confidence": float,
+    "probabilities": dict,
+    "unknown_score": float,
+}
+
+
+def judge(facecnn: Facecnn, *arguments: str | Path) -> Any:
+    done = facecnn("eval", *arguments, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    check(done.json(), FIGURES)
+    return done.json()
+
+
+def test_without_photos_the_runs_own_held_out_ones(trained: Trained, facecnn: Facecnn) -> None:
+    figures = judge(facecnn, "-m", trained.path)
+    assert figures["model"] == str(trained.path / "best.safetensors")
+    assert (figures["photos"], figures["trained_on"]) == (4, 0)
+    assert figures["accuracy"] == pytest.approx(trained.figures["validation"]["accuracy"])
+    assert figures["classes"] == ["ann", "bob"]
+    assert figures["unknown"] is None
+    assert sum(map(sum, figures["confusion"])) == 4
+
+
+def test_strangers_are_counted_apart(trained_with_strangers: Trained, facecnn: Facecnn) -> None:
+    figures = judge(facecnn, "-m", trained_with_strangers.path, "--split", "all")
+    assert figures["photos"] == 30
+    assert figures["classes"] == ["ann", "bob"]
+    assert figures["known"]["photos"] == figures["known"]["named"] + figures["known"]["refused"] == 20
+    assert figures["unknown"]["photos"] == figures["unknown"]["named"] + figures["unknown"]["refused"] == 10
+    assert sum(map(sum, figures["confusion"])) == 20
+    assert [row["support"] for row in figures["per_class"]] == [10, 10]
+    # Accuracy is that of the best of the people, whatever the threshold says.
+    right = sum(figures["confusion"][i][i] for i in range(2))
+    assert figures["accuracy"] == pytest.approx(right / 20)
+    assert figures["unknown"]["auroc"] > 0.9
+
+
+def test_photos_trained_on_are_left_out_by_content(
+    trained: Trained, write_people: Callable[..., Path], tmp_path: Path, facecnn: Facecnn
+) -> None:
+    photos = write_people({"ann": 2, "bob": 3}, start=50)
+    assert judge(facecnn, photos, "-m", trained.path)["photos"] == 5
+    for number in range(10):  # under other names
+        shutil.copy(trained.photos / "ann" / f"{number:02}.png", photos / "ann" / f"copy{number}.dat")
+    figures = judge(facecnn, photos, "-m", trained.path)
+    assert figures["trained_on"] == 8
+    assert figures["photos"] == 7
+    assert judge(facecnn, photos, "-m", trained.path, "--split", "train")["photos"] == 8
+    assert judge(facecnn, photos, "-m", trained.path, "--split", "all")["photos"] == 15
+    assert judge(facecnn, photos, "-m", trained.path, "--split", "validation")["photos"] == 7
+
+
+def test_splits_of_the_runs_own_photos(trained: Trained, facecnn: Facecnn) -> None:
+    for split, photos in (("validation", 4), ("train", 16), ("all", 20)):
+        assert judge(facecnn, "-m", trained.path, "--split", split)["photos"] == photos
+
+
+def test_a_part_of_the_models_people_will_do(
+    trained: Trained, write_people: Callable[..., Path], facecnn: Facecnn
+) -> None:
+    figures = judge(facecnn, write_people({"unused": 0, "bob": 4}, start=50), "-m", trained.path)
+    assert figures["photos"] == 4
+    assert figures["classes"] == ["ann", "bob"]
+    assert [row["support"] for row in figures["per_class"]] == [0, 4]
+
+
+def test_strangers_of_a_model_without_unknown(
+    trained: Trained, write_people: Callable[..., Path], facecnn: Facecnn
+) -> None:
+    figures = judge(facecnn, write_people({"ann": 3, "bob": 3, "unknown": 4}, start=50), "-m", trained.path)
+    assert figures["known"]["photos"] == 6
+    assert figures["unknown"]["photos"] == 4
+    only = judge(facecnn, write_people({"unknown": 4}, start=50), "-m", trained.path)
+    assert only["accuracy"] is None
+    assert only["unknown"]["auroc"] is None
+
+
+def test_a_name_that_the_model_does_not_know(
+    trained: Trained, write_people: Callable[..., Path], facecnn: Facecnn
+) -> None:
+    done = facecnn("eval", write_people({"ann": 3, "carl": 3}), "-m", trained.path)
+    assert done.exit_code == 3
+    assert "carl" in done.stderr
+    assert "ann, bob" in done.stderr
+
+
+def test_nothing_to_judge_by(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    shutil.copytree(trained.path, tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    split = json.loads((trained.path / "split.json").read_text())
+    for path in split["train"]:
+        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(trained.photos / path, tmp_path / "photos" / path)
+    for folder in ("empty", "nosuch", "photos"):
+        done = facecnn("eval", tmp_path / folder, "-m", tmp_path / "run")
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert str(tmp_path / folder) in done.stderr
+
+
+def test_a_model_apart_from_its_run_needs_photos(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    shutil.copy(trained.path / "best.safetensors", tmp_path / "moved.safetensors")
+    done = facecnn("eval", "-m", tmp_path / "moved.safetensors")
+    assert done.exit_code == 4
+    assert "give PHOTOS" in done.stderr
+    assert judge(facecnn, trained.photos, "-m", tmp_path / "moved.safetensors")["photos"] == 4
+
+
+@pytest.mark.parametrize(("limit", "exit_code"), [("0", 0), ("1", 6), ("0.75", 0), ("0.7501", 6)])
+def test_fail_under(limit: str, exit_code: int, trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    # Three of ann's photos and one of another person's under her name: three in four are right.
+    for number, person in enumerate(("ann", "ann", "ann", "bob")):
+        (tmp_path / "ann").mkdir(exist_ok=True)
+        shutil.copy(trained.photos / person / f"{number:02}.png", tmp_path / "ann" / f"{number}.png")
+    answers = facecnn("predict", tmp_path, "-m", trained.path, "--threshold", "off", "--format", "json").json()
+    if [answer["label"] for answer in answers] != ["ann", "ann", "ann", "bob"]:
+        pytest.fail("the smoke network no longer learns these photos")
+    done = facecnn("eval", tmp_path, "-m", trained.path, "--split", "all", "--fail-under", limit, "--format", "json")
+    assert done.exit_code == exit_code
+    assert done.json()["accuracy"] == 0.75
+    assert ("--fail-under" in done.stderr) == (exit_code == 6)
+
+
+@pytest.mark.parametrize("limit", ["-0.1", "1.5", "nan", "x"])
+def test_fail_under_is_a_fraction(limit: str, trained: Trained, facecnn: Facecnn) -> None:
+    assert facecnn("eval", "-m", trained.path, "--fail-under", limit).exit_code == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_predictions(suffix: str, trained_with_strangers: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    file = tmp_path / f"answers.{suffix}"
+    figures = judge(facecnn, "-m", trained_with_strangers.path, "--split", "all", "--predictions", file)
+    rows: list[dict[str, Any]]
+    if suffix == "csv":
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert list(rows[0]) == ["path", "truth", "label", "confidence", "unknown_score", "p(ann)", "p(bob)"]
+        best = [max("ann", "bob", key=lambda name: float(row[f"p({name})"])) for row in rows]
+    else:
+        text = file.read_text(encoding="utf-8")
+        rows = json.loads(text) if suffix == "json" else [json.loads(line) for line in text.splitlines()]
+        check(rows, [PREDICTION])
+        shares: list[dict[str, float]] = [row["probabilities"] for row in rows]
+        assert all(sum(share.values()) == pytest.approx(1) for share in shares)
+        best = [max(share, key=share.__getitem__) for share in shares]
+    assert len(rows) == figures["photos"] == 30
+    assert {row["path"] for row in rows} >= {"ann/00.png", "unknown/09.png"}
+    known = [(row["truth"], name) for row, name in zip(rows, best, strict=True) if row["truth"] != "unknown"]
+    assert figures["accuracy"] == pytest.approx(sum(truth == name for truth, name in known) / len(known))
+    assert sum(row["label"] == "unknown" for row in rows) == figures["known"]["refused"] + figures["unknown"]["refused"]
+
+
+def test_predictions_to_no_format_or_place(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    done = facecnn("eval", "-m", trained.path, "--predictions", tmp_path / "answers.txt")
+    assert (done.exit_code, done.stdout) == (2, "")
+    done = facecnn("eval", "-m", trained.path, "--predictions", tmp_path / "nosuch" / "answers.csv", "--format", "json")
+    assert done.exit_code == 6
+    check(done.json(), FIGURES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_newest_run_is_taken_and_named(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert facecnn("eval").exit_code == 4
+    for name in ("old", "new"):
+        shutil.copytree(trained.path, tmp_path / "runs" / name, copy_function=shutil.copy)
+    done = facecnn("eval")
+    assert done.exit_code == 0
+    assert "runs/new/best.safetensors" in done.stderr
+
+
+def test_the_table_fits_a_terminal(trained_with_strangers: Trained, facecnn: Facecnn) -> None:
+    done = facecnn("eval", "-m", trained_with_strangers.path)
+    assert max(map(len, done.stdout.splitlines())) <= 80
