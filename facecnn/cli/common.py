@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from facecnn.config import Loaded
 
 DEFAULT_CONFIG = "default"
+DEFAULT_OUT = Path("runs")
 
 BROKEN_PIPE = 141
 """Exit code where the reader of the output has gone: what a shell shows for a program that SIGPIPE ended."""
@@ -165,6 +166,19 @@ def megabytes(size: int) -> str:
     """``0.004 MB``, ``41 MB``: two figures at least."""
     millions = size / 1e6
     return f"{millions:,.0f} MB" if millions >= 10 else f"{millions:.2g} MB"
+
+
+def layer_table(layers: list[dict[str, Any]]) -> list[str]:
+    """Lines for 80 columns, from ``facecnn.network.size.layer_rows``, with the sums at the end."""
+    from facecnn.network.layers import shape_text
+
+    lines = [f"{'layer':14} {'input':18} {'output':18} {'parameters':>10} {'multiply-adds':>13}"]
+    for layer in layers:
+        shapes = [shape_text(tuple(layer[key])) for key in ("input", "output")]
+        figures = f"{layer['parameters']:10,} {layer['multiply_adds']:13,}"
+        lines.append(f"{layer['name']:14} {shapes[0]:18} {shapes[1]:18} {figures}")
+    parameters, work = (sum(layer[key] for layer in layers) for key in ("parameters", "multiply_adds"))
+    return [*lines, f"{'in all':14} {'':18} {'':18} {parameters:10,} {work:13,}"]
 
 
 def require(condition: bool, message: str) -> None:

@@ -38,17 +38,7 @@ def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A settings file, or the name of a shipped one.")],
 ) -> None:
     """Check a settings file, and print the layers with their shapes for two people."""
-    from math import prod
-
     from facecnn.config import load
-    from facecnn.network.layers import shape_text
+    from facecnn.network.size import layer_rows
 
-    stages = load(config).plan(outputs=2)
-    lines = [f"{'layer':14} {'input':18} {'output':18} {'parameters':>10} {'multiply-adds':>13}"]
-    parameters = [sum(prod(parameter.shape) for parameter in stage.parameters.values()) for stage in stages]
-    multiply_adds = [stage.layer.multiply_adds(stage.shape) for stage in stages]
-    for stage, weights, work in zip(stages, parameters, multiply_adds, strict=True):
-        shapes = f"{shape_text(stage.shape):18} {shape_text(stage.out_shape):18}"
-        lines.append(f"{stage.name:14} {shapes} {weights:10,} {work:13,}")
-    lines.append(f"{'in all':14} {'':18} {'':18} {sum(parameters):10,} {sum(multiply_adds):13,}")
-    common.print_text("\n".join(lines))
+    common.print_text("\n".join(common.layer_table(layer_rows(load(config).plan(outputs=2)))))

@@ -38,7 +38,7 @@ def cross_validate(
 ) -> None:
     """Train several times, leaving out other photos each time, and judge by those."""
     from facecnn.jobs.cross_validate import cross_validate as job
-    from facecnn.jobs.train import TrainOptions
+    from facecnn.jobs.training_setup import TrainOptions
 
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
     result = job(loaded, TrainOptions(photos=photos, device=device, threads=threads, strict=strict), folds, console)

@@ -48,7 +48,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the answer to every photo to this file (.csv, .json or .jsonl).")
     ] = None,
     fail_under: Annotated[float | None, typer.Option(help="Exit with 6 if the accuracy (0 to 1) is lower.")] = None,
-    out: OutOption = Path("runs"),
+    out: OutOption = common.DEFAULT_OUT,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     format: FormatOption = Format.text,

@@ -20,7 +20,7 @@ def inspect(
         Path | None, typer.Argument(help="A run's folder or a .safetensors file; the newest run unless said.")
     ] = None,
     kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
-    out: OutOption = Path("runs"),
+    out: OutOption = common.DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Show what a model consists of."""
@@ -45,14 +45,7 @@ def _describe(result: dict[str, Any]) -> str:
         f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])} "
         f"(set on {result['calibrated_on']} held-out photos)",
         "",
-        f"  {'layer':<14}{'input':>14}{'output':>14}{'weights':>12}{'multiply-adds':>16}",
-    ]
-    for layer in result["layers"]:
-        shapes = ["x".join(map(str, layer[key])) for key in ("input", "output")]
-        figures = f"{layer['parameters']:>12,}{layer['multiply_adds']:>16,}"
-        lines.append(f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{figures}")
-    lines += [
-        f"  {'all':<14}{'':>14}{'':>14}{result['parameters']:>12,}{result['multiply_adds']:>16,}",
+        *common.layer_table(result["layers"]),
         "",
         f"Weights: {megabytes(result['parameter_bytes'])}",
         f"Training with batches of {result['batch_size']}: about {megabytes(result['training_bytes'])} besides photos "

@@ -37,7 +37,7 @@ def predict(
     threshold: Annotated[
         str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
     ] = "auto",
-    out: OutOption = Path("runs"),
+    out: OutOption = common.DEFAULT_OUT,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,

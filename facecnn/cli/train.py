@@ -45,7 +45,7 @@ def train(
     epochs: EpochsOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
-    out: OutOption = Path("runs"),
+    out: OutOption = common.DEFAULT_OUT,
     name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False,
     resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None,
@@ -58,7 +58,9 @@ def train(
     format: FormatOption = Format.text,
 ) -> None:
     """Train a network on a folder of photos."""
-    from facecnn.jobs import train as job
+    from facecnn.jobs import rehearsal
+    from facecnn.jobs.train import train as job
+    from facecnn.jobs.training_setup import TrainOptions
 
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
     if resume is not None:
@@ -67,6 +69,7 @@ def train(
             "--set": overrides,
             "--seed": seed is not None,
             "--epochs": epochs is not None,
+            "--out": out != common.DEFAULT_OUT,
             "--name": name,
             "--overwrite": overwrite,
             "--validation": validation,
@@ -76,7 +79,7 @@ def train(
         wrong = [option for option, is_given in given.items() if is_given]
         common.require(not wrong, f"--resume goes on with the run's own settings, so {', '.join(wrong)} can't be given")
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
-    options = job.TrainOptions(
+    options = TrainOptions(
         photos=photos,
         label=Path(config).stem,
         out=out,
@@ -89,11 +92,11 @@ def train(
         strict=strict,
     )
     if dry_run:
-        result, describe = job.dry_run(loaded, options, console), _describe_plan
+        result, describe = rehearsal.dry_run(loaded, options, console), _describe_plan
     elif overfit_batch:
-        result, describe = job.overfit_batch(loaded, options, console), _describe_overfit
+        result, describe = rehearsal.overfit_batch(loaded, options, console), _describe_overfit
     else:
-        result, describe = job.train(loaded, options, console), _describe_run
+        result, describe = job(loaded, options, console), _describe_run
     if format is Format.json:
         common.print_json(result)
     else:
@@ -139,15 +142,6 @@ def _describe_overfit(result: dict[str, Any]) -> str:
 
 def _describe_plan(result: dict[str, Any]) -> str:
     lines = [f"Would train {result['epochs']} epochs, {result['steps']} steps of {result['batch_size']} photos."]
-    lines += layer_table(result["layers"])
+    lines += common.layer_table(result["layers"])
     lines.append(f"Memory: about {megabytes(result['training_bytes'])} besides photos and libraries.")
     return "\n".join(lines)
-
-
-def layer_table(layers: list[dict[str, Any]]) -> list[str]:
-    """Lines: name, input, output, parameters."""
-    lines = [f"  {'layer':<14}{'input':>14}{'output':>14}{'weights':>12}"]
-    for layer in layers:
-        shapes = ["x".join(map(str, layer[key])) for key in ("input", "output")]
-        lines.append(f"  {layer['name']:<14}{shapes[0]:>14}{shapes[1]:>14}{layer['parameters']:>12,}")
-    return lines

@@ -5,7 +5,7 @@ time, and judge each by the photos left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded
-from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.errors import UsageError, shown
+from facecnn.jobs.console import Console
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.train import TrainOptions, make_trainer, open_for_training
+from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training
 from facecnn.learning import scores
-from facecnn.learning.training import StepReport
-from facecnn.photos.folder import UNKNOWN
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import UNKNOWN, some
 
 Array = npt.NDArray[Any]
 
@@ -41,13 +42,15 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     empty = photo_set(dataset, np.zeros(0, np.int64))
     results: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
-    for number, fold in enumerate(dataset.folds(folds), start=1):
+    parts = dataset.folds(folds)
+    _refuse_poor_folds(dataset, parts)
+    for number, fold in enumerate(parts, start=1):
         chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
         trainer = make_trainer(loaded, dataset, chosen, empty, device)
         started = time.perf_counter()
         label = f"Fold {number} of {folds}"
         with console.training(trainer.epochs, trainer.steps, label) as display:
-            recorder = _Recorder(trainer.epochs, display)
+            recorder = ShowingRecorder(trainer.epochs, display)
             trainer.run(recorder)
         seconds = time.perf_counter() - started
         judged = fold[dataset.labels[fold] < people]
@@ -88,23 +91,15 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     }
 
 
-class _Recorder:
-    """Keeps the last epoch's figures."""
-
-    def __init__(self, epochs: int, display: TrainingDisplay) -> None:
-        self._epochs = epochs
-        self._display = display
-        self.last: Mapping[str, Any] = {}
-
-    def step(self, step: StepReport) -> None:
-        self._display.step(step)
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        self.last = metrics
-        self._display.epoch(metrics, self._epochs)
-
-    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        pass
-
-    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        pass
+def _refuse_poor_folds(dataset: Dataset, parts: Sequence[Array]) -> None:
+    """Near-duplicates stay in one fold, and so a fold may be left with nothing to judge, or nothing to train on."""
+    for fold in parts:
+        trained = np.setdiff1d(np.arange(len(dataset.labels)), fold)
+        lost = [name for label, name in enumerate(dataset.classes) if label not in dataset.labels[trained]]
+        if lost:
+            reason = f"all photos of {some([shown(name) for name in lost])} look alike, so they come into one fold"
+            raise UsageError(f"--folds {len(parts)}: {reason}: add different ones")
+        if not (dataset.labels[fold] < len(dataset.people)).any():
+            raise UsageError(
+                f"--folds {len(parts)}: so many photos look alike that a fold is left empty: lower --folds"
+            )

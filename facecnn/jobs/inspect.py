@@ -8,7 +8,7 @@ from typing import Any
 from facecnn.jobs.models import open_model
 from facecnn.kernels import open_device
 from facecnn.network.layers import Conv
-from facecnn.network.size import measure, parameter_count
+from facecnn.network.size import layer_rows, measure
 from facecnn.runs.plots import draw_kernels
 
 
@@ -39,16 +39,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
         "temperature": recogniser.calibration.temperature,
         "threshold": recogniser.calibration.threshold,
         "calibrated_on": recogniser.calibration.photos,
-        "layers": [
-            {
-                "name": stage.name,
-                "input": list(stage.shape),
-                "output": list(stage.out_shape),
-                "parameters": parameter_count(stage),
-                "multiply_adds": stage.layer.multiply_adds(stage.shape),
-            }
-            for stage in stages
-        ],
+        "layers": layer_rows(stages),
         "parameters": size.parameters,
         "parameter_bytes": 4 * size.parameters,
         "multiply_adds": size.multiply_adds,

@@ -28,7 +28,7 @@ def find_folder(argument: Path | None, settings: PhotoSettings, console: Console
         return argument.expanduser()
     if settings.folder is not None:
         return Path(settings.folder).expanduser()
-    if DEFAULT_FOLDER.is_dir() and any(entry.is_dir() for entry in DEFAULT_FOLDER.iterdir()):
+    if DEFAULT_FOLDER.is_dir() and any(not entry.name.startswith(".") for entry in DEFAULT_FOLDER.iterdir()):
         console.info(f"Photos: {DEFAULT_FOLDER} (no PHOTOS given)")
         return DEFAULT_FOLDER
     folder = sample_folder()

@@ -39,7 +39,7 @@ def open_device(device: str, threads: int | None = None) -> Device:
     ``threads`` None takes all that this process may use. A backend is imported only here. Raises UsageError for a
     name that there isn't or a number of threads that can't be had, DeviceError for a device that can't be used.
     """
-    if device == "cuda" or device.removeprefix("cuda:").isdecimal():
+    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
         raise DeviceError(
             f"--device {device}: {_no_cuda()}. Use --device cpu, or leave --device out to get the best that there is"
         )
@@ -51,8 +51,11 @@ def open_device(device: str, threads: int | None = None) -> Device:
     if threads is not None and not 1 <= threads <= available:
         raise UsageError(f"--threads {threads}: must be 1 to {available}, the processors that this process may use")
     if device == "reference":
+        from threadpoolctl import threadpool_limits
+
         from facecnn.kernels import reference
 
+        threadpool_limits(1)  # BLAS sums in another order with another number of threads
         return Device(reference, "reference", "NumPy, one operation at a time (slow)", "asked for")
 
     from facecnn.kernels import cpu

@@ -33,8 +33,8 @@ def calibrate(log_probabilities: Array, labels: Array, people: int) -> Calibrati
     """Set temperature and threshold on held-out photos: log_probabilities (N, outputs), labels (N,)."""
     known = labels < people
     if known.sum() < LEAST_PHOTOS:
-        # Nothing to set a threshold by. Where strangers are an output of its own, the likelier of the two wins.
-        return Calibration(threshold=0.5 if log_probabilities.shape[1] > people else None)
+        # Nothing to set a threshold by. With a single person the likelier of two outputs is the answer.
+        return Calibration(threshold=0.5 if people == 1 else None)
     kept, truth = log_probabilities[known], labels[known]
     temperature = fit_temperature(kept, truth, people)
     # The least score that keeps so many; one in between two photos' scores would keep fewer.

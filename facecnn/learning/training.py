@@ -79,6 +79,8 @@ class StepReport:
     photos: int
     loss: float
     accuracy: float
+    objective: float
+    """Of the step's batch: the number that training lowers."""
 
 
 @dataclass
@@ -116,7 +118,6 @@ class Trainer:
         photos: PhotoSet,
         chosen: Array,
         validation: PhotoSet,
-        people: int,
         outputs: int,
         kernels: Kernels,
     ) -> None:
@@ -129,7 +130,6 @@ class Trainer:
         self.photos = photos
         self.chosen = chosen
         self.validation = validation
-        self.people = people
         self.outputs = outputs
         self.kernels = kernels
         self.optimizer = optimizer
@@ -144,15 +144,12 @@ class Trainer:
         self.batches = max(1, math.ceil(count / train.batch_size))
         self.epochs = max(train.epochs, math.ceil(train.least_steps / self.batches))
         self.batch_size = math.ceil(count / self.batches)
-        if count // self.batches < 2 and any(isinstance(layer, BatchNorm) for layer in layers):
-            raise UsageError(
-                f"train.batch_size {train.batch_size}: with {count} photos to train on there are batches of one photo, "
-                "of which batch_norm can learn nothing: take a larger batch_size, or leave batch_norm out"
-            )
+        self._refuse_what_cannot_be(loss)
         self.network = Network(
             layers, input_shape, kernels, self.batch_size, loss=loss, seed=train.seed, frozen=train.freeze
         )
         self.network.initialise(train.seed)
+        self._refuse_single_numbers()
         self.watch = KernelWatch(self.network)
         self._average = self.network.new_weights() if train.average_weights is not None else None
         if self._average is not None:
@@ -161,6 +158,8 @@ class Trainer:
         dtype = self.network.dtype
         self._state = {name: self.network.new_weights().parameters for name in optimizer.state_names}
         self._ranges = self.network.trained_ranges()
+        if not self._ranges:
+            raise UsageError(f"train.freeze {train.freeze}: no layer is left to train: freeze fewer")
 
         self._pixels = kernels.resident(photos.pixels)
         self._order_photos = kernels.empty((count,), np.int32)
@@ -173,6 +172,31 @@ class Trainer:
         self._step_number = kernels.to_device(np.zeros(1, np.int32))
         self._learning_rate = kernels.to_device(np.zeros(1, dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
+
+    def _refuse_what_cannot_be(self, loss: Loss) -> None:
+        """Stops that would never come."""
+        if self.settings.stop_after_epochs_without_gain is not None and not len(self.validation):
+            raise UsageError(
+                "train.stop_after_epochs_without_gain: there are no held-out photos whose loss could fall: raise "
+                "photos.validation, or leave it out"
+            )
+        if self.settings.stop_when_worst_loss_below is not None and not isinstance(loss, CrossEntropy):
+            raise UsageError(
+                "train.stop_when_worst_loss_below: the cross-entropy is meant, which mean_squared_error does not bring "
+                "down: leave it out, or take the loss cross_entropy"
+            )
+
+    def _refuse_single_numbers(self) -> None:
+        """Batch norm of units needs two photos at least: of a single number the deviation is 0."""
+        if len(self.chosen) // self.batches > 1:
+            return
+        for stage in self.network.stages[self.network.first_trained :]:
+            if isinstance(stage.layer, BatchNorm) and math.prod(stage.shape[:-1]) == 1:
+                raise UsageError(
+                    f"train.batch_size {self.settings.batch_size}: with {len(self.chosen)} photos to train on there "
+                    f"are batches of one photo, of which {stage.name} can learn nothing: take a larger batch_size, or "
+                    "leave batch_norm of units out"
+                )
 
     @property
     def steps(self) -> int:
@@ -328,7 +352,7 @@ class Trainer:
     def _report(self) -> StepReport:
         progress = self.progress
         progress.totals = [float(value) for value in self.kernels.to_host(self._totals)]
-        seen = self._bounds(progress.batch - 1)[1]
+        start, seen = self._bounds(progress.batch - 1)
         loss = progress.totals[0] / seen
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
@@ -340,6 +364,7 @@ class Trainer:
             photos=seen,
             loss=loss,
             accuracy=progress.totals[1] / seen,
+            objective=float(self.kernels.to_host(self.network.objectives[: seen - start]).sum()),
         )
 
     def _diverged(self, what: str) -> DivergedError:
@@ -392,11 +417,16 @@ class Trainer:
                 **self.watch.figures(),
             }
         )
-        if improved:
-            self._best = ({f"model.{n}": a for n, a in self.model_arrays().items()}, asdict(progress))
+        if improved and validation_loss is not None:
+            self._best = self._snapshot()
         if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
             progress.saved_at = progress.step
+            if validation_loss is None:
+                self._best = self._snapshot()
             self._save(recorder, interrupted=False)
+
+    def _snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        return {f"model.{name}": array for name, array in self.model_arrays().items()}, asdict(self.progress)
 
     def _save(self, recorder: Recorder, *, interrupted: bool) -> None:
         if self._best is not None:
@@ -405,16 +435,14 @@ class Trainer:
         recorder.save_last(self.arrays(), asdict(self.progress), interrupted=interrupted)
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Mean loss over all outputs, and the share of known people's photos that get the right person's name."""
+        """Mean loss, and the share of photos whose largest output is their own, strangers' too, as in training."""
         if not len(self.validation):
             return None, None
         answers = self.answers(self.validation)
         labels = self.validation.labels
-        known = labels < self.people
-        right = answers[:, : self.people].argmax(axis=1) == labels
         return (
             float(-answers[np.arange(len(labels)), labels].mean()),
-            float(right[known].mean()) if known.any() else None,
+            float((answers.argmax(axis=1) == labels).mean()),
         )
 
     def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:

@@ -133,7 +133,7 @@ class Layer:
 
 
 def _gain(activation: Activation, slope: float) -> float:
-    """sqrt of 1 / E[activation(z)^2] for z of deviation 1, near zero for the saturating ones (He et al. 2015)."""
+    """He et al.'s (2015) sqrt(2 / (1 + slope^2)) for the relu family, to which gelu counts, else 1."""
     if activation == "leaky_relu":
         return sqrt(2 / (1 + slope**2))
     return sqrt(2) if activation in ("relu", "gelu") else 1.0

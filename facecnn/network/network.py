@@ -147,8 +147,8 @@ class Weights:
 class Network:
     """Layers with all their arrays, for batches of up to ``batch_size`` photos.
 
-    Usage: fill ``network.input[:count]``, then ``forward``, ``loss`` and ``backward`` with the same count. Nothing is
-    allocated after construction, but for the workspace in the first step.
+    Usage: fill ``network.input[:count]``, then ``forward``, ``loss`` and ``backward`` with the same count. All arrays
+    are made at construction, and the workspace in the first step; later steps only make views.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,20 @@ class Size:
 def parameter_count(stage: Stage) -> int:
     """Trained numbers of one layer."""
     return sum(prod(p.shape) for p in stage.parameters.values())
+
+
+def layer_rows(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Name, input and output shape, parameters and multiply-adds of each layer, for tables and JSON."""
+    return [
+        {
+            "name": stage.name,
+            "input": list(stage.shape),
+            "output": list(stage.out_shape),
+            "parameters": parameter_count(stage),
+            "multiply_adds": stage.layer.multiply_adds(stage.shape),
+        }
+        for stage in stages
+    ]
 
 
 def measure(stages: Sequence[Stage], batch_size: int) -> Size:

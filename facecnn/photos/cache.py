@@ -25,7 +25,7 @@ import numpy.typing as npt
 import PIL
 import platformdirs
 
-from facecnn.errors import shown
+from facecnn.errors import UsageError, shown
 from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode_bytes, heic_supported, read
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.folder import Skipped
@@ -243,6 +243,8 @@ def load_photos(
         progress: called with the number of photos done and the number of all, after each.
         workers: threads that decode (Pillow lets them run side by side); as many as processors, 8 at most, unless said.
     """
+    if settings.faces == "required":
+        raise UsageError("photos.faces: required: this version can't find faces: take auto or off")
     return _Loader(paths, settings, progress).load(workers or min(8, os.cpu_count() or 1))
 
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import LoadedPhotos, load_photos
+from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
-from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan
+from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan, some
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.split import Photo, folds, split
 
@@ -123,6 +124,10 @@ def load_dataset(
         raise PhotoError(f"{shown(found.folder)}: none of {len(files)} photos can be used: {warnings[-1]}")
     if for_training:
         _refuse_one_class(classes, found.folder, warnings)
+        empty = {index for index, note in loaded.notes if note == NO_CONTENT}
+        _refuse_empty_people(
+            [(name, index in empty) for index, (name, _) in enumerate(files) if loaded.row[index] >= 0]
+        )
     number = {name: index for index, name in enumerate(classes)}
     kept = sorted((number[files[index][0]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
     order = np.array([index for _, _, index in kept], dtype=np.int64)
@@ -133,7 +138,7 @@ def load_dataset(
     warnings += warn_of_copies(paths, labels, same_content(sha256), same_picture(loaded.pixels, rows, hashes))
     warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
     notes = [f"{shown(names[index])}: {note}" for index, note in loaded.notes]
-    warnings += [note for note in notes if "no content" in note]
+    warnings += [note for note in notes if note.endswith(NO_CONTENT)]
     answers = zip(names, loaded.reasons, strict=True)
     skipped = [Skipped(shown(path), reason) for path, reason in answers if reason is not None]
     return Dataset(
@@ -177,6 +182,14 @@ def load_files(
 
 def _photo_name(person: str, file: Path, root: Path) -> str:
     return "/".join([person, *map(readable_name, file.relative_to(root).parts[1:])])
+
+
+def _refuse_empty_people(photos: list[tuple[str, bool]]) -> None:
+    """``photos``: of each usable photo its person's name, and whether all its pixels are the same."""
+    shows = {name for name, is_empty in photos if not is_empty}
+    nothing = [shown(name) for name in dict.fromkeys(name for name, _ in photos) if name not in shows]
+    if nothing:
+        raise PhotoError(f"{some(nothing)}: no photo that shows anything (in each every pixel is the same): add others")
 
 
 def _refuse_one_class(classes: tuple[str, ...], folder: Path, warnings: list[str]) -> None:

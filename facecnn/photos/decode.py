@@ -87,6 +87,10 @@ _OTHER_FILES = (
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+NO_CONTENT = "no content: every pixel is the same"
+"""Note on a photo that can be read but shows nothing."""
+
+
 class UnusablePhoto(PhotoError):
     """A photo that can't be used. Its message is "FILE: reason: what to do"."""
 
@@ -180,7 +184,7 @@ def decode_bytes(data: bytes, path: str | os.PathLike[str]) -> Decoded:
             raise refuse(_damage(error)) from error
     low_high = image.getextrema()
     if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
-        notes += ("no content: every pixel is the same",)
+        notes += (NO_CONTENT,)
     return Decoded(image, hashlib.sha256(data).hexdigest(), notes)
 
 

@@ -72,8 +72,8 @@ class PhotoSettings:
     folder: str | None = Field(
         default=None, min_length=1, description="folder with one folder of photos per person, or null: the argument"
     )
-    faces: Literal["auto", "off"] = Field(
-        default="auto", description="auto | off: this version cuts out the middle of the photo either way"
+    faces: Literal["auto", "required", "off"] = Field(
+        default="auto", description="auto | off: the middle of the photo; required: this version can't find faces"
     )
     crop: float = Field(
         default=0.6,
@@ -135,7 +135,7 @@ class PhotoSettings:
     @property
     def cropping(self) -> dict[str, object]:
         """The settings that decide about the stored pixels; with any other setting changed they stay as they are."""
-        names = ("faces", "crop", "height", "width", "colour", "margin")
+        names = ("crop", "height", "width", "colour", "margin")
         return {name: getattr(self, name) for name in names}
 
 

@@ -243,12 +243,12 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
 
 
 def newest_run(out_dir: Path) -> Path:
-    """The folder of the run whose checkpoint was written last.
+    """The folder of the run whose best checkpoint was written last; of runs without one only where there is no other.
 
     Raises:
         CheckpointError: there is no run with a checkpoint.
     """
-    newest: tuple[int, str] | None = None
+    newest: tuple[bool, int, str] | None = None
     try:
         folders = [entry for entry in out_dir.iterdir() if entry.is_dir()]
     except OSError:
@@ -256,7 +256,7 @@ def newest_run(out_dir: Path) -> Path:
     for folder in folders:
         for name in _CHECKPOINTS:
             try:
-                candidate = ((folder / name).stat().st_mtime_ns, folder.name)
+                candidate = (name == BEST, (folder / name).stat().st_mtime_ns, folder.name)
             except OSError:
                 continue
             newest = candidate if newest is None else max(newest, candidate)
@@ -265,7 +265,7 @@ def newest_run(out_dir: Path) -> Path:
         raise CheckpointError(
             f"no run in {shown(out_dir)}{os.sep}: train first (`facecnn train PHOTOS`), or name a model"
         )
-    return out_dir / newest[1]
+    return out_dir / newest[2]
 
 
 def resolve_model(argument: Path | None, out_dir: Path) -> Path:

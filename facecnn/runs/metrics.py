@@ -43,6 +43,20 @@ class MetricsLog:
         except OSError as error:
             raise output_error(self.path, error, len(line)) from error
 
+    def sync(self) -> None:
+        """Makes sure that the lines are on the disk, where a power cut can't take them.
+
+        Raises:
+            OutputError: the system couldn't write them.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        except FileNotFoundError:
+            return  # no epoch has ended yet
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
     def truncate_after(self, epoch: int) -> None:
         """Drops the epochs after `epoch`, and a torn last line: a training resumed there writes each epoch once.
 

@@ -20,6 +20,7 @@ _TRAIN_COLOUR = "#1f6fb4"
 _VALIDATION_COLOUR = "#d9641e"
 _FAINT = "#8a8a8a"
 _NAME_LENGTH = 18
+_NAMED_CLASSES = 40
 _MOST_KERNELS = 64
 _MOST_COLUMNS = 32
 _MOST_ROWS = 16
@@ -149,6 +150,8 @@ def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:
 def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
     """Draws a confusion matrix: colour is the share of the row, numbers are counts and, with few classes, shares.
 
+    With more than 40 classes only colours are drawn, in a picture of fixed size, with the classes' numbers at its edge.
+
     Args:
         path: the PNG file to write.
         matrix: counts, (N, N); row = who it is, column = who was named.
@@ -166,10 +169,18 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
     cell = 1.15 if count <= 4 else 0.8 if count <= 10 else 0.48 if count <= 20 else 0.32
     names = [_short(name) for name in classes]
     margin = 0.4 + 0.085 * max(len(name) for name in names)
-    side = cell * count
+    side = cell * min(count, _NAMED_CLASSES)
     with _figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        panel.set_title(_printable(title), parse_math=False, fontsize=12, pad=10)
+        bar = figure.colorbar(image, ax=panel, shrink=0.8, aspect=24, format=PercentFormatter(1.0))
+        bar.set_label("share of the row")
+        bar.outline.set_visible(False)
+        if count > _NAMED_CLASSES:
+            panel.set_xlabel(f"named (number of the {count} people)")
+            panel.set_ylabel("is (number of the person)")
+            return
         size = 13 if count <= 4 else 10 if count <= 10 else 9 if count <= 20 else 7
         for row, column in np.ndindex(*matrix.shape):
             number = int(matrix[row, column])
@@ -189,14 +200,10 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
         )
         panel.set_xlabel("named")
         panel.set_ylabel("is (photos)")
-        panel.set_title(_printable(title), parse_math=False, fontsize=12, pad=10)
         panel.set_xticks(np.arange(count + 1) - 0.5, minor=True)
         panel.set_yticks(np.arange(count + 1) - 0.5, minor=True)
         panel.grid(which="minor", color="#dddddd", linewidth=0.7)
         panel.tick_params(which="both", length=0)
-        bar = figure.colorbar(image, ax=panel, shrink=0.8, aspect=24, format=PercentFormatter(1.0))
-        bar.set_label("share of the row")
-        bar.outline.set_visible(False)
 
 
 def _printable(text: str) -> str:

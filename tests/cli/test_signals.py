@@ -1,6 +1,7 @@
 """Trainings that are stopped or killed, and resumed; two at once."""
 
 import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -194,7 +195,10 @@ def test_two_trainings_never_share_a_run(whole: Path, people: Path, tmp_path: Pa
 def test_a_run_folder_deleted_in_mid_training(people: Path, tmp_path: Path) -> None:
     with running(*training(people, tmp_path)) as command:
         command.read_until("epoch 1/")
+        command.process.send_signal(signal.SIGSTOP)  # so that nothing is written while files are deleted
+        os.waitpid(command.process.pid, os.WUNTRACED)
         shutil.rmtree(tmp_path / "run")
+        command.process.send_signal(signal.SIGCONT)
         code, stdout, stderr = command.end()
     assert (code, stdout) == (6, "")
     assert str(tmp_path / "run") in stderr

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -242,16 +243,29 @@ def test_one_person_and_strangers(write_people: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.parametrize("grey", [0, 127])
-def test_equal_photos_of_everybody(grey: int, tmp_path: Path, facecnn: Facecnn) -> None:
+def test_photos_that_show_nothing(grey: int, tmp_path: Path, facecnn: Facecnn) -> None:
     for name in ("ann", "bob"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(4):  # other files of the same picture
             Image.new("L", (30, 30 + number), grey).save(tmp_path / "photos" / name / f"{number}.png")
     done = facecnn("train", tmp_path / "photos", "-c", "smoke", "--out", tmp_path, "--name", "run", "--format", "json")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "ann, bob: no photo that shows anything" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_picture_of_everybody(tmp_path: Path, facecnn: Facecnn) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (36, 36), dtype=np.uint8)
+    for name in ("ann", "bob"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):  # other bytes of the same picture
+            own = np.pad(picture, ((0, number), (0, 0)), mode="edge")
+            Image.fromarray(own).save(tmp_path / "photos" / name / f"{number}.png")
+    options = ["-c", "smoke", "--epochs", "1", "--out", tmp_path]
+    done = facecnn("train", tmp_path / "photos", *options, "--name", "run")
     assert done.exit_code == 0, done.stderr
-    check(done.json(), FIGURES)
-    assert "warning: " in done.stderr
-    strict = facecnn("train", tmp_path / "photos", "-c", "smoke", "--out", tmp_path, "--name", "strict", "--strict")
+    assert "under two names" in done.stderr
+    strict = facecnn("train", tmp_path / "photos", *options, "--name", "strict", "--strict")
     assert strict.exit_code == 6
     assert not (tmp_path / "strict").exists()
 
@@ -480,7 +494,7 @@ def test_a_dry_run_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("config", ["smoke", "default"])
+@pytest.mark.parametrize("config", ["smoke", "default", "seed", "deep"])
 def test_the_shipped_networks_learn_a_batch_by_heart(
     config: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
 ) -> None:

@@ -98,9 +98,10 @@ def test_too_few_photos_leave_it_uncalibrated() -> None:
     strangers = np.zeros((40, 2))
     both = calibrate(np.vstack([honest, strangers]), np.concatenate([labels, np.full(40, 2)]), 2)
     assert both.photos == 0
-    # With an output for strangers, the likelier of the two wins.
     third = log_softmax(np.column_stack([honest, np.zeros(LEAST_PHOTOS - 1)]))
-    assert calibrate(third, labels, 2) == Calibration(temperature=1.0, threshold=0.5, photos=0)
+    assert calibrate(third, labels, 2) == Calibration(temperature=1.0, threshold=None, photos=0)
+    # With a single person, the likelier of two outputs is the answer.
+    assert calibrate(honest, np.zeros(len(honest), int), 1) == Calibration(temperature=1.0, threshold=0.5, photos=0)
 
 
 @pytest.mark.parametrize(

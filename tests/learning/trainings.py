@@ -98,7 +98,6 @@ def make_trainer(layers: tuple[Layer, ...] = SMOKE, **changes: Any) -> Trainer:
         "normalise": "standardise",
         "photos": photos_of(LABELS),
         "validation": photos_of(HELD_OUT, seed=9),
-        "people": 2,
         "outputs": outputs,
         "kernels": cpu,
     } | changes

@@ -34,7 +34,7 @@ def window(stored: np.ndarray, chosen: PhotoSettings) -> np.ndarray:
         {"size": [48, 48, 48]},
         {"size": [48, True]},
         {"colour": "gray"},
-        {"faces": "required"},
+        {"faces": "maybe"},
         {"validation": 1.0},
         {"validation": -0.1},
         {"folder": 3},

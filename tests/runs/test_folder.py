@@ -247,6 +247,9 @@ def test_the_newest_checkpoint_makes_the_newest_run(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path / "b")
     run.best_path.unlink()
     os.utime(run.last_path, (2_000_000, 2_000_000))
+    assert newest_run(tmp_path) == tmp_path / "c"  # b has only just begun
+    for name in ("a", "c"):
+        (tmp_path / name / "best.safetensors").unlink()
     assert newest_run(tmp_path) == tmp_path / "b"
     assert resolve_model(None, tmp_path) == run.last_path
 

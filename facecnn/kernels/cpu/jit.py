@@ -42,12 +42,11 @@ def _fingerprint() -> str:
 
 @cache
 def cache_folder() -> str:
-    """The folder of the compiled code: the user's NUMBA_CACHE_DIR, else one in facecnn's cache (FACECNN_CACHE_DIR, or
+    """The folder of the compiled code: in the user's NUMBA_CACHE_DIR, else in facecnn's cache (FACECNN_CACHE_DIR, or
     the system's place for caches), else, where that can't be written to, a temporary one."""
-    if config.CACHE_DIR:
-        return str(config.CACHE_DIR)
-    base = os.environ.get("FACECNN_CACHE_DIR") or platformdirs.user_cache_dir("facecnn", appauthor=False)
-    folder = Path(base).expanduser() / "kernels" / _fingerprint()
+    own = os.environ.get("FACECNN_CACHE_DIR") or platformdirs.user_cache_dir("facecnn", appauthor=False)
+    base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else Path(own).expanduser() / "kernels"
+    folder = base / _fingerprint()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

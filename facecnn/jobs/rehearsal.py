@@ -1,0 +1,136 @@
+"""What ``train`` can do without making a run: look ahead, and check that a network can learn at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded, Settings
+from facecnn.errors import OutputError
+from facecnn.jobs import training_photos
+from facecnn.jobs.console import Console
+from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.jobs.training_setup import (
+    ShowingRecorder,
+    TrainOptions,
+    make_trainer,
+    open_for_training,
+    say_what_is_trained,
+)
+from facecnn.learning.schedules import Constant
+from facecnn.learning.training import StepReport
+from facecnn.network.layers import Dropout, Layer
+from facecnn.network.loss import CrossEntropy
+from facecnn.network.size import layer_rows, measure
+
+Array = npt.NDArray[Any]
+
+OVERFIT_LOSS = 0.01
+OVERFIT_STEPS = 3000
+
+
+def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
+    """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
+    device = open_for_training(options, console)
+    settings = loaded.settings
+    photos, validation, strict = options.photos, options.validation, options.strict
+    data = training_photos.read(photos, validation, settings.photos, settings.train.seed, strict, console)
+    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
+    say_what_is_trained(trainer, data.dataset, console)
+    size = measure(trainer.network.stages, trainer.batch_size)
+    return {
+        "device": device.name,
+        "device_reason": device.reason,
+        "classes": data.classes,
+        "photos": {"train": len(data.chosen), "validation": len(data.validation), "skipped": data.skipped},
+        "epochs": trainer.epochs,
+        "steps": trainer.steps,
+        "batch_size": trainer.batch_size,
+        "parameters": size.parameters,
+        "training_bytes": size.training_bytes,
+        "layers": layer_rows(trainer.network.stages),
+    }
+
+
+def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
+    """Can the network learn one batch by heart? If not, something is wrong with it, whatever the photos are.
+
+    Without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate. Raises
+    OutputError if the loss of the batch has not fallen below 0.01 after 3,000 steps.
+    """
+    device = open_for_training(options, console)
+    loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
+    folder = find_folder(options.photos, loaded.settings.photos, console)
+    dataset = read_people(folder, loaded.settings.photos, console, strict=options.strict, for_training=True)
+    chosen = _one_batch(dataset.labels, loaded.settings.train.batch_size)
+    empty = photo_set(dataset, np.zeros(0, np.int64))
+    trainer = make_trainer(loaded, dataset, chosen, empty, device)
+    with console.training(trainer.epochs, trainer.steps) as display:
+        recorder = _OverfitRecorder(trainer.epochs, display)
+        trainer.run(recorder, lambda: recorder.reached)
+    result = {
+        "device": device.name,
+        "device_reason": device.reason,
+        "photos": len(chosen),
+        "steps": recorder.steps,
+        "loss": recorder.loss,
+        "passed": recorder.reached,
+    }
+    if not recorder.reached:
+        raise OutputError(
+            f"--overfit-batch: the loss of {len(chosen)} photos is {recorder.loss:.4f} after {recorder.steps} steps, "
+            f"not below {OVERFIT_LOSS}: the network is too small, or the learning rate is wrong"
+        )
+    return result
+
+
+class _OverfitRecorder(ShowingRecorder):
+    """Knows when the batch is known by heart, by the number that training lowers (of whichever loss)."""
+
+    steps = 0
+    loss = float("inf")
+    reached = False
+
+    def step(self, step: StepReport) -> None:
+        super().step(step)
+        self.steps, self.loss = step.step, step.objective
+        self.reached = step.objective < OVERFIT_LOSS
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        pass  # each step is an epoch here
+
+
+def _overfit_settings(settings: Settings) -> Settings:
+    layers: tuple[Layer, ...] = tuple(
+        Dropout(rate=0.0) if isinstance(layer, Dropout) else layer for layer in settings.network
+    )
+    loss = replace(settings.loss, label_smoothing=0.0) if isinstance(settings.loss, CrossEntropy) else settings.loss
+    return replace(
+        settings,
+        photos=replace(settings.photos, augment=None),
+        network=layers,
+        loss=loss,
+        optimizer=replace(settings.optimizer, weight_decay=0.0),
+        schedule=Constant(),
+        train=replace(
+            settings.train,
+            epochs=OVERFIT_STEPS,
+            least_steps=0,
+            average_weights=None,
+            stop_after_epochs_without_gain=None,
+            stop_when_worst_loss_below=None,
+        ),
+    )
+
+
+def _one_batch(labels: Array, size: int) -> Array:
+    """Numbers of the first photos of every class in turn."""
+    rank = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = labels == label
+        rank[own] = np.arange(own.sum())
+    return np.sort(np.lexsort((labels, rank))[:size])

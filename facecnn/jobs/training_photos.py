@@ -1,0 +1,176 @@
+"""The photos of one training: which to train on, which to judge by, and the record of it that resuming needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import OutputError, PhotoError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.learning.training import PhotoSet
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import UNKNOWN, some
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.runs.folder import RunFolder
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainingPhotos:
+    """The photos of one training."""
+
+    dataset: Dataset
+    chosen: Array
+    """Numbers of the photos to train on."""
+    validation: PhotoSet
+    validation_digests: dict[str, str]
+    """SHA-256 of each photo to judge by, by PERSON/FILE."""
+    validation_folder: Path | None
+    """Where those are, if not among the others."""
+    skipped: int
+
+    @property
+    def classes(self) -> list[str]:
+        """The people, and ``unknown`` last if there are strangers."""
+        return list(self.dataset.classes)
+
+    @property
+    def trained_on(self) -> npt.NDArray[np.uint8]:
+        """(n, 32): SHA-256 of the photos to train on."""
+        digests = [bytes.fromhex(self.dataset.sha256[number]) for number in self.chosen]
+        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+    def record(self) -> dict[str, Any]:
+        """What ``read_again`` needs, for the run's split.json."""
+        dataset = self.dataset
+        return {
+            "classes": self.classes,
+            "train": {dataset.paths[number]: dataset.sha256[number] for number in self.chosen.tolist()},
+            "validation": self.validation_digests,
+            "validation_folder": None if self.validation_folder is None else str(self.validation_folder),
+        }
+
+
+def read(
+    folder: Path | None, validation: Path | None, settings: PhotoSettings, seed: int, strict: bool, console: Console
+) -> TrainingPhotos:
+    """Read the photos for a new training and split them, unless those to judge by have a folder of their own.
+
+    Raises PhotoError for what can't be trained on; with ``strict`` OutputError for what is doubtful.
+    """
+    dataset = read_people(find_folder(folder, settings, console), settings, console, strict=strict, for_training=True)
+    if validation is not None:
+        return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
+    split = dataset.split(seed)
+    _warn(list(split.warnings), strict, console)
+    return _with_own_validation(dataset, split.training, split.validation)
+
+
+def read_again(
+    run: RunFolder, folder: Path | None, settings: PhotoSettings, strict: bool, console: Console
+) -> TrainingPhotos:
+    """Read the photos that a run was started with, for going on with it.
+
+    Where they have changed, a warning says so, and the training goes on with those that are still there. Raises
+    PhotoError where the people are others, or one of them has no photo left to train on.
+    """
+    record = run.read_split()
+    dataset = read_people(find_folder(folder, settings, console), settings, console, strict=strict, for_training=True)
+    before, now = set(record["classes"]), set(dataset.classes)
+    if before != now:
+        gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
+        raise PhotoError(
+            f"{shown(dataset.folder)}: other people than when {shown(run.path)} was started "
+            f"(gone: {gone or 'nobody'}; new: {new or 'nobody'}): start a new run"
+        )
+    own = dict(zip(dataset.paths, dataset.sha256, strict=True))
+    number = {path: index for index, path in enumerate(dataset.paths)}
+
+    def still_there(side: Mapping[str, str]) -> Array:
+        return np.array(sorted(number[path] for path in side if path in number), np.int64)
+
+    chosen = still_there(record["train"])
+    lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[chosen]]
+    if lost:
+        raise PhotoError(
+            f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run.path)} was started "
+            "with: put them back, or start a new run"
+        )
+    if record["validation_folder"] is not None:
+        photos = _with_validation_folder(dataset, chosen, Path(record["validation_folder"]), strict, console)
+        changes = _changes({**record["train"]}, own) + _changes(record["validation"], photos.validation_digests)
+    else:
+        photos = _with_own_validation(dataset, chosen, still_there(record["validation"]))
+        changes = _changes({**record["train"], **record["validation"]}, own)
+    if changes.any():
+        gone, changed, added = changes.tolist()
+        what = f"{gone} gone, {changed} with other contents, {added} new (left out)"
+        message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
+        _warn([message], strict, console)
+    return photos
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> npt.NDArray[np.int64]:
+    """How many photos are gone, have other contents, are new."""
+    common = before.keys() & now.keys()
+    changed = sum(before[path] != now[path] for path in common)
+    return np.array([len(before) - len(common), changed, len(now) - len(common)])
+
+
+def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:
+    digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
+    return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), digests, None, len(dataset.skipped))
+
+
+def _with_validation_folder(
+    dataset: Dataset, chosen: Array, folder: Path, strict: bool, console: Console
+) -> TrainingPhotos:
+    other = read_people(folder, dataset.settings, console, strict=strict, for_training=False)
+    labels = _labels_in(dataset, other, folder)
+    _warn(_doubts(dataset, other), strict, console)
+    return TrainingPhotos(
+        dataset,
+        chosen,
+        photo_set(other, labels=labels),
+        dict(zip(other.paths, other.sha256, strict=True)),
+        folder.absolute(),
+        len(dataset.skipped) + len(other.skipped),
+    )
+
+
+def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:
+    extra = [shown(name) for name in other.classes if name not in dataset.classes]
+    if extra:
+        raise PhotoError(
+            f"{shown(folder)}: {some(extra)} can't be judged: not among the people to train on "
+            f"({some([shown(name) for name in dataset.classes])})"
+        )
+    number = np.array([dataset.classes.index(name) for name in other.classes], np.int64)
+    return number[other.labels]
+
+
+def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
+    """What is questionable about judging a training on ``dataset`` by ``other``."""
+    doubts = []
+    own = set(dataset.sha256)
+    shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]
+    if shared:
+        doubts.append(f"{len(shared)} photos are in both folders, so the validation flatters: {some(shared)}")
+    missing = [shown(name) for name in dataset.classes if name not in other.classes and name != UNKNOWN]
+    if missing:
+        doubts.append(f"no validation photos of {some(missing)}")
+    return doubts
+
+
+def _warn(doubts: list[str], strict: bool, console: Console) -> None:
+    for doubt in doubts:
+        console.warning(doubt)
+    if strict and doubts:
+        raise OutputError("--strict: see the warnings above: mend what they name, or leave --strict out")

@@ -1,0 +1,112 @@
+"""What every training needs before its first step: the device, the trainer, and a word about both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded
+from facecnn.errors import shown
+from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.people import photo_set
+from facecnn.kernels import Device, open_device
+from facecnn.learning.training import PhotoSet, StepReport, Trainer
+from facecnn.network.layers import with_outputs
+from facecnn.network.size import check_memory, measure
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import some
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says besides the settings."""
+
+    photos: Path | None = None
+    label: str = "default"
+    """The config's name, for the run's."""
+    out: Path = Path("runs")
+    name: str | None = None
+    overwrite: bool = False
+    resume: Path | None = None
+    validation: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    strict: bool = False
+
+
+class ShowingRecorder:
+    """A recorder that shows a training and keeps nothing but its last figures."""
+
+    def __init__(self, epochs: int, display: TrainingDisplay) -> None:
+        self._epochs = epochs
+        self._display = display
+        self.last: Mapping[str, Any] = {}
+        """Of the last epoch."""
+
+    def step(self, step: StepReport) -> None:
+        self._display.step(step)
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        self.last = metrics
+        self._display.epoch(metrics, self._epochs)
+
+    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        pass
+
+    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
+        pass
+
+
+def open_for_training(options: TrainOptions, console: Console) -> Device:
+    """The device that the options ask for, and why it is that one, said. Raises DeviceError, UsageError."""
+    device = open_device(options.device, options.threads)
+    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    if device.notice is not None:
+        console.info(device.notice)
+    return device
+
+
+def make_trainer(loaded: Loaded, dataset: Dataset, chosen: Array, validation: PhotoSet, device: Device) -> Trainer:
+    """The trainer for some of a data set's photos. Raises UsageError, with its place in the config, for a layer that
+    doesn't fit, and for a network that memory is too small for."""
+    settings, photos = loaded.settings, loaded.settings.photos
+    outputs = len(dataset.classes)
+    check_memory(loaded.plan(outputs), min(settings.train.batch_size, len(chosen)))
+    return Trainer(
+        layers=with_outputs(settings.network, outputs),
+        input_shape=(photos.height, photos.width, photos.channels),
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        train=settings.train,
+        augment=photos.augment,
+        normalise=photos.normalise,
+        photos=photo_set(dataset),
+        chosen=chosen,
+        validation=validation,
+        outputs=outputs,
+        kernels=device.kernels,
+    )
+
+
+def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
+    """People, photos, and the network's size."""
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    people = some([f"{shown(name)} {count}" for name, count in zip(dataset.classes, counts.tolist(), strict=True)], 6)
+    size = measure(trainer.network.stages, trainer.batch_size)
+    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {len(trainer.validation)} held out")
+    console.info(
+        f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
+        f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"
+    )
+    if trainer.settings.batch_size > len(trainer.chosen):
+        console.info(
+            f"Batch size: {len(trainer.chosen)}, all there is (train.batch_size is {trainer.settings.batch_size})"
+        )
