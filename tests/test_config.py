@@ -138,10 +138,6 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path):
     assert load("./smoke").settings.train.epochs == 77
 
 
-def test_source_is_the_text_that_was_read():
-    assert read("train: {epochs: 3}  # é").source == "train: {epochs: 3}  # é"
-
-
 # Places
 
 

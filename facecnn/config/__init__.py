@@ -86,10 +86,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings with the text that they were read from and the place of each."""
+    """Settings with the place of each."""
 
     settings: Settings
-    source: str
     tree: Entries
     """What was written, by file and command line, with places."""
 
@@ -163,7 +162,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
         raise UsageError(f"{root.place}: expected key: value lines, got {kind(root)}{hint}")
     if "network" not in root.entries:
         root.entries["network"] = _default_network()
-    return Loaded(_check(root), text, root)
+    return Loaded(_check(root), root)
 
 
 def apply_overrides(
@@ -195,7 +194,7 @@ def apply_overrides(
     for rank, (option, (keys, plain)) in enumerate((options or {}).items(), start=1 + len(overrides)):
         place = Place(rank, 0, 0, f"{option} {clipped(str(plain))}")
         _override(tree, keys, from_plain(plain, place, faults), place, faults)
-    return Loaded(_check(tree, faults), loaded.source, tree)
+    return Loaded(_check(tree, faults), tree)
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

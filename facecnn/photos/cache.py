@@ -26,9 +26,8 @@ import PIL
 import platformdirs
 
 from facecnn.errors import UsageError, shown
-from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode_bytes, heic_supported, read
+from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode, heic_supported, read
 from facecnn.photos.fingerprint import dct_hash
-from facecnn.photos.folder import Skipped
 from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, crop_with_margin
 
 CACHE_VARIABLE = "FACECNN_CACHE_DIR"
@@ -73,15 +72,6 @@ class LoadedPhotos:
     """What there is to know about photos that are used: a path's index and a note, "3 frames, the first used"."""
     warnings: tuple[str, ...]
     """What there is to know about the cache."""
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """The photos that can't be used."""
-        return [
-            Skipped(shown(path), reason)
-            for path, reason in zip(self.paths, self.reasons, strict=True)
-            if reason is not None
-        ]
 
 
 @dataclass(frozen=True)
@@ -331,7 +321,7 @@ class _Loader:
                 known = self._known(sha256)
                 if known is not None:
                     return known
-            decoded = decode_bytes(data, path)
+            decoded = decode(data, path)
             image = decoded.image
             pixels = crop_with_margin(image, self._settings)
             return _Prepared(sha256, image.width, image.height, dct_hash(image), decoded.notes, pixels=pixels)

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import importlib.util
 import io
 import logging
@@ -108,25 +107,8 @@ class Decoded:
 
     image: Image.Image
     """Mode L or RGB, upright, without transparency."""
-    sha256: str
-    """Hexadecimal SHA-256 of the file's bytes."""
     notes: tuple[str, ...]
     """What a user may want to know: frames that were not used, a picture without content."""
-
-
-def decode(path: str | os.PathLike[str]) -> Decoded:
-    """Read and decode one picture, by its content whatever its name.
-
-    JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
-    installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
-    grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
-    by its decoder, so the picture is accepted.
-
-    Raises:
-        UnusablePhoto: (a PhotoError) not a regular file, not readable, no picture, damaged, more than
-            ``LARGEST_PICTURE`` pixels, a side shorter than ``SMALLEST_SIDE``, or a format or mode that isn't supported.
-    """
-    return decode_bytes(read(path), path)
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
@@ -158,8 +140,18 @@ def read(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_bytes(data: bytes, path: str | os.PathLike[str]) -> Decoded:
-    """Decode a picture file's bytes; ``path`` is for messages only. See ``decode``."""
+def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
+    """Decode the bytes of one picture file, by their content; ``path`` is for messages only.
+
+    JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
+    installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
+    grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
+    by its decoder, so the picture is accepted.
+
+    Raises:
+        UnusablePhoto: (a PhotoError) no picture, damaged, more than ``LARGEST_PICTURE`` pixels, a side shorter than
+            ``SMALLEST_SIDE``, or a format or mode that isn't supported.
+    """
     refuse = _Refusal(path)
     with _pillow_set_up():
         try:
@@ -185,7 +177,7 @@ def decode_bytes(data: bytes, path: str | os.PathLike[str]) -> Decoded:
     low_high = image.getextrema()
     if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
         notes += (NO_CONTENT,)
-    return Decoded(image, hashlib.sha256(data).hexdigest(), notes)
+    return Decoded(image, notes)
 
 
 @cache

@@ -24,7 +24,7 @@ def test_signatures_are_equal_to_the_letter(name: str) -> None:
 
 
 def test_a_backend_has_these_functions_and_no_others() -> None:
-    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads"}
+    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads", "are_compiled"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])

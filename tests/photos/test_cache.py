@@ -36,9 +36,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(data: bytes, path: Path) -> decode.Decoded:
         names.append(path.name)
-        return decode.decode_bytes(data, path)
+        return decode.decode(data, path)
 
-    monkeypatch.setattr(cache, "decode_bytes", counted)
+    monkeypatch.setattr(cache, "decode", counted)
     return names
 
 
@@ -60,8 +60,9 @@ def assert_right(loaded: LoadedPhotos) -> None:
         assert loaded.reasons[index] is None
     assert loaded.sha256[3] == loaded.sha256[5] != loaded.sha256[0]
     assert loaded.row[3] == loaded.row[5]
-    assert [Path(path).name for path, _ in loaded.skipped] == ["text.png", "gone.png"]
-    assert "no such file" in loaded.skipped[1].reason
+    refused = [(path.name, reason) for path, reason in zip(loaded.paths, loaded.reasons, strict=True) if reason]
+    assert [name for name, _ in refused] == ["text.png", "gone.png"]
+    assert "no such file" in refused[1][1]
 
 
 def store_folder(cache_dir: Path) -> Path:
