@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from PIL import Image
 from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
 
 SIDE = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_signals() -> None:
+    """Under nohup, and in some build services, SIGHUP is ignored, and facecnn respects that. Here it must count."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
