@@ -175,3 +175,11 @@ with tempfile.TemporaryDirectory() as folder:
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_confusion_of_very_many_stays_small(tmp_path: Path) -> None:
+    for count in (41, 300):
+        names = [f"person {number:03}" for number in range(count)]
+        draw_confusion(tmp_path / "many.png", np.eye(count, dtype=np.int64), names, "very many")
+        with Image.open(tmp_path / "many.png") as picture:
+            assert max(picture.size) < 2000
