@@ -13,6 +13,7 @@ from facecnn.errors import CheckpointError, UsageError
 from facecnn.kernels.protocol import Kernels, Normalise
 from facecnn.learning.calibration import Calibration, unknown_score
 from facecnn.learning.scores import over_people
+from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import Layer, Shape
 from facecnn.network.network import Network
@@ -92,8 +93,8 @@ class Recogniser:
 
     def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
         """(n, outputs), not calibrated, for photos ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
-        resident = self.network.kernels.resident(pixels)
-        return log_probabilities(self.network, resident, rows, self.normalise, mirror=self.mirror)
+        photos = PhotoFeed(self.network.kernels, pixels, rows, self.network.batch_size)
+        return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror)
 
     def answers(self, pixels: Array, rows: Array, threshold: float | None) -> Answers:
         """Answers for photos, given as for ``log_probabilities``."""

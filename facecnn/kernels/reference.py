@@ -28,7 +28,8 @@ How a convolution learns
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,33 @@ def copy_to_device(out: Array, array: Array) -> None:
     out[...] = array
 
 
-def resident(array: Array) -> Array:
-    """A read-only host array as kernels take it: copied only where the device has a memory of its own."""
-    return np.asarray(array)
+def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
+    """Some ``rows`` (n,) of a read-only host array as kernels take it: an array, and where in it each of the rows lies.
+
+    Copied only where the device has a memory of its own, which may be too small: MemoryError. Such a backend has a
+    class ``PhotoStream``, too, which brings the photos batch by batch.
+    """
+    return np.asarray(array), np.asarray(rows, np.int32)
 
 
 def synchronise() -> None:
     """Wait until everything that was asked for is done."""
+
+
+def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+    """A function that does the same as ``function``, which only calls kernels with this workspace, and always with the
+    same arguments. A device may record what it launches and play that back; this one calls it."""
+    return function
+
+
+def mark(workspace: Workspace) -> Any:
+    """A moment between the kernels that were asked for before and those that will be asked for later."""
+    return time.perf_counter()
+
+
+def milliseconds(start: Any, stop: Any) -> float:
+    """Time that the device took from one ``mark`` to another."""
+    return float(1000 * (stop - start))
 
 
 # ---------------------------------------------------------------------------------------------------- activations
@@ -448,6 +469,7 @@ def softmax_cross_entropy(
     logits: Array,
     labels: Array,
     class_weights: Array,
+    total: Array,
     label_smoothing: float,
     workspace: Workspace,
 ) -> None:
@@ -455,9 +477,10 @@ def softmax_cross_entropy(
 
     losses         (N,)  -log p[label]: the plain cross-entropy that is reported and compared
     objectives     (N,)  each photo's part of the number that training lowers: their sum is the weighted mean
-                         sum_n ((1 - s) v[label] * -log p[label] + s / U * sum_u v[u] * -log p[u]) / sum_n v[label]
+                         sum_n ((1 - s) v[label] * -log p[label] + s / U * sum_u v[u] * -log p[u]) / total
     probabilities  (N, U), dlogits (N, U) the derivative of that sum by the logits (N, U)
     labels         (N,) int32; class_weights (U,)
+    total          (1,) sum_n v[label] over the whole batch, of which these photos may be a part: ``label_weight``
 
     The same definition as torch.nn.CrossEntropyLoss(weight, label_smoothing). With q the smoothed and weighted target
     of a photo, the derivative of -sum_u q[u] log p[u] is p * sum(q) - q.
@@ -468,22 +491,32 @@ def softmax_cross_entropy(
     probabilities[...] = np.exp(log_p)
     rows = np.arange(len(labels))
     losses[...] = -log_p[rows, labels]
-    total = class_weights[labels].sum()
     target = np.broadcast_to(class_weights * (label_smoothing / units), log_p.shape).astype(log_p.dtype)
     target[rows, labels] += class_weights[labels] * (1 - label_smoothing)
-    target /= total
+    target /= total[0]
     objectives[...] = -(target * log_p).sum(axis=1)
     dlogits[...] = probabilities * target.sum(axis=1, keepdims=True) - target
 
 
 def mean_squared_error(
-    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, workspace: Workspace
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Workspace
 ) -> None:
-    """losses (N,) = mean over the outputs of (out - target)^2; objectives = losses / N; out, target, dout (N, U)."""
+    """losses (N,) = mean over the outputs of (out - target)^2; objectives = losses / total; dout the derivative of
+    their sum. out, target, dout (N, U); total (1,) the photos of the whole batch, of which these may be a part."""
     error = out - target
     losses[...] = (error * error).mean(axis=1)
-    objectives[...] = losses / len(out)
-    dout[...] = error * (2 / error.size)
+    objectives[...] = losses / total[0]
+    dout[...] = error * (2 / (error.shape[1] * total[0]))
+
+
+def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
+    """total (1,) = sum of class_weights[label] over labels (N,): what a batch's loss is divided by."""
+    total[0] = class_weights[labels].sum()
+
+
+def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
+    """out (N, U) = 1 at each photo's label, 0 elsewhere; labels (N,) int32."""
+    out[...] = labels[:, None] == np.arange(out.shape[1])
 
 
 def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
@@ -497,6 +530,44 @@ def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, w
         totals[1] += outputs[n].argmax() == labels[n]
         if not losses[n] <= totals[2]:
             totals[2] = losses[n]
+
+
+def accumulate(total: Array, x: Array, first: bool, workspace: Workspace) -> None:
+    """total += x, or total = x if it is the ``first`` of several; both (P,)."""
+    total[...] = x if first else total + x
+
+
+# ---------------------------------------------------------------------------------------------------------- batches
+
+
+def take_batch(
+    photos: Array,
+    rows: Array,
+    labels: Array,
+    learning_rate: Array,
+    step: Array,
+    cursor: Array,
+    order_photos: Array,
+    order_rows: Array,
+    order_labels: Array,
+    starts: Array,
+    rates: Array,
+    workspace: Workspace,
+) -> None:
+    """What the next step of an epoch works on, found without the host.
+
+    photos, rows, labels       (N,) int32: the batch's part of order_photos, order_rows, order_labels (photos,)
+    learning_rate (1,), step (1,) int32: the step's rate, and the updates made so far
+    cursor        (2,) int32   the batch of the epoch and the step that come next; both are counted up
+    starts, rates (batches,)   int32 the first photo of each batch, and its learning rate
+    """
+    batch = int(cursor[0])
+    start = int(starts[batch])
+    for out, order in ((photos, order_photos), (rows, order_rows), (labels, order_labels)):
+        out[...] = order[start : start + len(out)]
+    learning_rate[0] = rates[batch]
+    step[0] = cursor[1]
+    cursor += 1
 
 
 # ------------------------------------------------------------------------------------------------------ step rules

@@ -11,17 +11,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import DivergedError, UsageError
+from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
 from facecnn.learning.schedules import Schedule
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import StepRule
 from facecnn.learning.watching import KernelWatch
+from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import BatchNorm, Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
@@ -32,6 +35,9 @@ Array = npt.NDArray[Any]
 
 STEPS_BETWEEN_SAVES = 25
 """The run is saved after the first epoch that ends so many steps or more after the last save."""
+
+STEPS_BETWEEN_READINGS = 10
+"""Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
 
 _ORDER_PURPOSE = 2**32
 """Second word of the key of the shuffles, apart from those of the initial weights."""
@@ -70,7 +76,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a training stands after a step; loss and accuracy are those of the epoch so far."""
+    """Where a training stands after a step; loss, accuracy and objective are those that were read last."""
 
     epoch: int
     epochs: int
@@ -78,9 +84,10 @@ class StepReport:
     steps: int
     photos: int
     loss: float
+    """Of the epoch's photos so far, as is the accuracy."""
     accuracy: float
     objective: float
-    """Of the step's batch: the number that training lowers."""
+    """Of one step's batch: the number that training lowers."""
 
 
 @dataclass
@@ -120,18 +127,23 @@ class Trainer:
         validation: PhotoSet,
         outputs: int,
         kernels: Kernels,
+        part_size: int | None = None,
+        profile: bool = False,
     ) -> None:
         """Train on the photos number ``chosen`` of ``photos`` and judge by ``validation``, which may be empty.
 
-        ``outputs`` counts the people, and one more where photos of unknown people are there. Raises LayerError and
-        UsageError where the network doesn't fit.
+        ``outputs`` counts the people, and one more where photos of unknown people are there. ``part_size``: so many
+        photos of a batch at most are worked on at a time, and their gradients added up. ``profile``: time every
+        kernel. Raises LayerError and
+        UsageError where the network doesn't fit, MemoryError where the device is too small.
         """
         self.settings = train
         self.photos = photos
         self.chosen = chosen
         self.validation = validation
         self.outputs = outputs
-        self.kernels = kernels
+        self._profiler = Profiler(kernels) if profile else None
+        self.kernels: Kernels = self._profiler or kernels
         self.optimizer = optimizer
         self.schedule = schedule
         self.normalise: Normalise = normalise
@@ -145,8 +157,16 @@ class Trainer:
         self.epochs = max(train.epochs, math.ceil(train.least_steps / self.batches))
         self.batch_size = math.ceil(count / self.batches)
         self._refuse_what_cannot_be(loss)
+        self.part_size = min(self.batch_size, part_size or self.batch_size)
         self.network = Network(
-            layers, input_shape, kernels, self.batch_size, loss=loss, seed=train.seed, frozen=train.freeze
+            layers,
+            input_shape,
+            self.kernels,
+            self.part_size,
+            loss=loss,
+            seed=train.seed,
+            frozen=train.freeze,
+            in_parts=self.part_size < self.batch_size,
         )
         self.network.initialise(train.seed)
         self._refuse_single_numbers()
@@ -161,17 +181,24 @@ class Trainer:
         if not self._ranges:
             raise UsageError(f"train.freeze {train.freeze}: no layer is left to train: freeze fewer")
 
-        self._pixels = kernels.resident(photos.pixels)
-        self._order_photos = kernels.empty((count,), np.int32)
-        self._order_rows = kernels.empty((count,), np.int32)
-        self._order_labels = kernels.empty((count,), np.int32)
-        self._order_targets = kernels.empty((count, outputs), dtype)
+        # An epoch's order, and where each batch begins in it and its learning rate: a step finds its part by itself.
+        self._order_photos, self._order_rows, self._order_labels = (kernels.empty((count,), np.int32) for _ in range(3))
+        starts = [self._bounds(batch)[0] for batch in range(self.batches)]
+        self._starts = kernels.to_device(np.array(starts, np.int32))
+        self._rates = kernels.empty((self.batches,), dtype)
+        self._cursor = kernels.empty((2,), np.int32)
+        self._photos, self._rows, self._labels = (kernels.empty((self.batch_size,), np.int32) for _ in range(3))
         self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (self.batch_size, 1)))
+        self._objectives = kernels.empty((self.batch_size,), dtype)
         self._class_weights = kernels.to_device(self._weights_of_classes(loss).astype(dtype))
         self._epoch_number = kernels.to_device(np.zeros(1, np.int32))
         self._step_number = kernels.to_device(np.zeros(1, np.int32))
         self._learning_rate = kernels.to_device(np.zeros(1, dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
+        self._figures = (0.0, 0.0, 0.0)
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], self.batch_size)
+        self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
 
     def _refuse_what_cannot_be(self, loss: Loss) -> None:
         """Stops that would never come."""
@@ -257,6 +284,7 @@ class Trainer:
                 progress.batch, progress.step = batch + 1, progress.step + 1
                 recorder.step(self._report())
                 if batch + 1 < self.batches and stop():
+                    self._read_totals()
                     self._demand_finite_weights()
                     self._save(recorder, interrupted=True)
                     return False
@@ -275,28 +303,55 @@ class Trainer:
     def _begin_epoch(self) -> None:
         epoch = self.progress.epoch
         generator = np.random.Generator(np.random.Philox(key=[self.settings.seed, _ORDER_PURPOSE + epoch]))
-        order = self.chosen[generator.permutation(len(self.chosen))]
-        labels = self.photos.labels[order].astype(np.int32)
+        permutation = generator.permutation(len(self.chosen))
+        order = self.chosen[permutation]
+        batch, first_step = self.progress.batch, self.progress.step - self.progress.batch
+        rates = [self._rate(first_step + number) for number in range(self.batches)]
         copy = self.kernels.copy_to_device
         copy(self._order_photos, order.astype(np.int32))
-        copy(self._order_rows, self.photos.rows[order].astype(np.int32))
-        copy(self._order_labels, labels)
-        copy(self._order_targets, np.eye(self.outputs, dtype=self.network.dtype)[labels])
+        copy(self._order_rows, self._feed.rows[permutation])
+        copy(self._order_labels, self.photos.labels[order].astype(np.int32))
+        copy(self._rates, np.array(rates, self.network.dtype))
+        copy(self._cursor, np.array([batch, self.progress.step], np.int32))
         copy(self._epoch_number, np.array([epoch], np.int32))
         copy(self._totals, np.array(self.progress.totals, self.network.dtype))
+        self._feed.plan([permutation[slice(*self._bounds(number))] for number in range(batch, self.batches)])
+
+    def _rate(self, step: int) -> float:
+        return self.optimizer.learning_rate * self.schedule.factor(step, self.steps)
 
     def _train_step(self, batch: int) -> None:
-        kernels, network, step = self.kernels, self.network, self.progress.step
+        """One update. Kernels are only asked for: nothing is copied to the host or waited for."""
         start, stop = self._bounds(batch)
-        count = stop - start
-        photos, labels = self._order_photos[start:stop], self._order_labels[start:stop]
-        rate = self.optimizer.learning_rate * self.schedule.factor(step, self.steps)
-        kernels.copy_to_device(self._step_number, np.array([step], np.int32))
-        kernels.copy_to_device(self._learning_rate, np.array([rate], network.dtype))
+        key = stop - start, self._feed.bring()
+        if key not in self._steps:
+            self._steps[key] = self.kernels.record(partial(self._launch_step, *key), self.network.workspace)
+        self._steps[key]()
+        self._feed.done()
 
+    def _launch_step(self, count: int, slot: int) -> None:
+        """All kernels of a step with ``count`` photos, which lie in the feed's ``slot``; the same ones every time."""
+        kernels, network, workspace = self.kernels, self.network, self.network.workspace
+        photos, rows, labels = self._photos[:count], self._rows[:count], self._labels[:count]
+        order = (self._order_photos, self._order_rows, self._order_labels)
+        network.announce("batch", "")
+        kernels.take_batch(
+            photos,
+            rows,
+            labels,
+            self._learning_rate,
+            self._step_number,
+            self._cursor,
+            *order,
+            self._starts,
+            self._rates,
+            workspace,
+        )
+        network.weigh(labels, self._class_weights)
         parameters = self._parameters[:count]
         if self.augment is not None:
             a = self.augment
+            network.announce("augmentation", "")
             kernels.draw_augmentation(
                 parameters,
                 photos,
@@ -311,20 +366,32 @@ class Trainer:
                 a.brightness,
                 a.blur,
                 a.erase,
-                network.workspace,
+                workspace,
             )
-        kernels.prepare_photos(
-            network.input[:count],
-            self._pixels,
-            self._order_rows[start:stop],
-            parameters,
-            self.normalise,
-            network.workspace,
-        )
-        network.forward(count, training=True, photos=photos, step=self._step_number)
-        network.loss(count, labels, self._class_weights, self._order_targets[start:stop])
-        kernels.add_to_totals(self._totals, network.losses[:count], network.output[:count], labels, network.workspace)
-        network.backward(count, photos, self._step_number)
+        for start in range(0, count, self.part_size):
+            stop = min(count, start + self.part_size)
+            size = stop - start
+            network.announce("augmentation", "")
+            kernels.prepare_photos(
+                network.input[:size],
+                self._feed.pixels(slot),
+                self._feed.places(rows, start, stop),
+                parameters[start:stop],
+                self.normalise,
+                workspace,
+            )
+            part, part_labels = photos[start:stop], labels[start:stop]
+            network.forward(size, training=True, photos=part, step=self._step_number)
+            network.announce("loss", "")
+            network.loss(size, part_labels, self._class_weights, is_part=True, objectives=self._objectives[start:stop])
+            losses, outputs = network.losses[:size], network.output[:size]
+            kernels.add_to_totals(self._totals, losses, outputs, part_labels, workspace)
+            network.backward(size, part, self._step_number, is_first=start == 0)
+        network.announce("update", "")
+        self._update()
+
+    def _update(self) -> None:
+        kernels, network = self.kernels, self.network
         assert network.gradient is not None
         weight, gradient = network.weights.parameters.flat, network.gradient.flat
         for first, last, decaying in self._ranges:
@@ -350,12 +417,17 @@ class Trainer:
                 )
 
     def _report(self) -> StepReport:
+        """The figures are read from the device once in a while only, since reading waits for it."""
         progress = self.progress
-        progress.totals = [float(value) for value in self.kernels.to_host(self._totals)]
         start, seen = self._bounds(progress.batch - 1)
-        loss = progress.totals[0] / seen
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}")
+        if progress.batch == self.batches or (progress.step - 1) % STEPS_BETWEEN_READINGS == 0:
+            self._read_totals()
+            self._figures = (
+                progress.totals[0] / seen,
+                progress.totals[1] / seen,
+                float(self.kernels.to_host(self._objectives[: seen - start]).sum()),
+            )
+        loss, accuracy, objective = self._figures
         return StepReport(
             epoch=progress.epoch + 1,
             epochs=self.epochs,
@@ -363,9 +435,17 @@ class Trainer:
             steps=self.steps,
             photos=seen,
             loss=loss,
-            accuracy=progress.totals[1] / seen,
-            objective=float(self.kernels.to_host(self.network.objectives[: seen - start]).sum()),
+            accuracy=accuracy,
+            objective=objective,
         )
+
+    def _read_totals(self) -> None:
+        totals = [float(value) for value in self.kernels.to_host(self._totals)]
+        if not math.isfinite(totals[0]):
+            raise self._diverged(f"the loss is {totals[0]}")
+        self.progress.totals = totals
+        if self._profiler is not None:
+            self._profiler.collect()
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
@@ -386,6 +466,8 @@ class Trainer:
         count = len(self.chosen)
         loss_sum, right, worst = progress.totals
         self._demand_finite_weights()
+        # Taken before the validation, which runs forward, too.
+        profile = None if self._profiler is None else self._profiler.take(self.batches - first_batch)
         validation_loss, validation_accuracy = self._validate()
         if validation_loss is not None and not math.isfinite(validation_loss):
             raise self._diverged(f"the validation loss is {validation_loss}")
@@ -401,12 +483,14 @@ class Trainer:
             or (patience is not None and progress.epoch - progress.best_epoch >= patience)
             or (worst_limit is not None and worst < worst_limit)
         )
+        if self._profiler is not None:
+            self._profiler.take(1)  # what the validation took is not a step's
         photos_seen = count - self._bounds(first_batch)[0]
         recorder.epoch(
             {
                 "epoch": progress.epoch,
                 "step": progress.step,
-                "learning_rate": float(self.kernels.to_host(self._learning_rate)[0]),
+                "learning_rate": self._rate(progress.step - 1),
                 "train_loss": loss_sum / count,
                 "train_accuracy": right / count,
                 "train_worst_loss": worst,
@@ -415,6 +499,7 @@ class Trainer:
                 "seconds": seconds,
                 "photos_per_second": photos_seen / seconds if seconds > 0 else None,
                 **self.watch.figures(),
+                **({} if profile is None else {"milliseconds": profile}),
             }
         )
         if improved and validation_loss is not None:
@@ -438,7 +523,7 @@ class Trainer:
         """Mean loss, and the share of photos whose largest output is their own, strangers' too, as in training."""
         if not len(self.validation):
             return None, None
-        answers = self.answers(self.validation)
+        answers = self._answers(self._validation_feed)
         labels = self.validation.labels
         return (
             float(-answers[np.arange(len(labels)), labels].mean()),
@@ -447,14 +532,10 @@ class Trainer:
 
     def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:
         """Log-probabilities (n, outputs) of photos, not augmented, by the weights that answer."""
-        return log_probabilities(
-            self.network,
-            self.kernels.resident(photos.pixels),
-            photos.rows,
-            self.normalise,
-            mirror=self.mirrors,
-            weights=self._average,
-        )
+        return self._answers(PhotoFeed(self.kernels, photos.pixels, photos.rows, self.part_size))
+
+    def _answers(self, photos: PhotoFeed) -> npt.NDArray[np.float64]:
+        return log_probabilities(self.network, photos, self.normalise, mirror=self.mirrors, weights=self._average)
 
     @property
     def mirrors(self) -> bool:

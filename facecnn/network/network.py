@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import UsageError
+from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
 from facecnn.network.layers import Array, Call, Layer, LayerError, Parameter, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
@@ -163,9 +164,11 @@ class Network:
         seed: int = 0,
         frozen: int = 0,
         training: bool = True,
+        in_parts: bool = False,
     ) -> None:
         """``frozen``: so many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
-        room for gradients. Raises LayerError where a layer doesn't fit."""
+        room for gradients. ``in_parts``: the gradients of several calls of ``backward`` can be added up. Raises
+        LayerError where a layer doesn't fit, MemoryError where the device's memory is too small."""
         self.stages = plan(layers, input_shape)
         self.kernels = kernels
         self.batch_size = batch_size
@@ -173,6 +176,10 @@ class Network:
         self.seed = seed
         self.objective: Loss = loss if loss is not None else CrossEntropy()
         self.workspace = kernels.Workspace()
+        self.announce: Callable[[str, str], None] = (
+            kernels.announce if isinstance(kernels, Profiler) else lambda layer, way: None
+        )
+        """To be told which layer's kernels are asked for next, and which way."""
         self.weights = self.new_weights()
         self._views: dict[int, list[_StageViews]] = {}
 
@@ -206,6 +213,10 @@ class Network:
         self.probabilities: Array = empty((batch_size, self.units), dtype)
         self._dlogits: Array = empty((batch_size, self.units), dtype)
         self._squares: Array = empty((batch_size,), dtype)
+        self._target: Array = empty((batch_size, self.units), dtype)
+        self._total: Array = kernels.to_device(np.ones(1, dtype))
+        """What the loss of a batch is divided by."""
+        self._ones: Array = kernels.to_device(np.ones(self.units, dtype))
         self._zeros: Array = kernels.to_device(np.zeros(batch_size, np.int32))
         """Stands in for photos and step where nothing is random."""
 
@@ -214,8 +225,11 @@ class Network:
         """Number of the lowest stage whose weights move: backward ends there."""
         self._frozen = frozen
         self.gradient: FlatArrays | None = None
+        self._part: FlatArrays | None = None
+        """The gradient of a part of a batch."""
         if training:
             self.gradient = self.new_weights().parameters
+            self._part = self.new_weights().parameters if in_parts else None
             # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
             largest = max(prod(stage.out_shape) for stage in self.stages)
             self._dout_pair = [empty((batch_size * largest,), dtype) for _ in range(2)]
@@ -287,15 +301,33 @@ class Network:
         """
         weights = weights or self.weights
         for number, stage in enumerate(self.stages):
+            self.announce(stage.name, "forward")
             stage.layer.forward(self._call(number, count, weights, training, photos, step))
 
-    def loss(self, count: int, labels: Array, class_weights: Array, target: Array | None = None) -> None:
+    def weigh(self, labels: Array, class_weights: Array) -> None:
+        """Prepare for the ``loss`` of parts of a batch with ``labels`` (photos,) int32."""
+        weights = class_weights if isinstance(self.objective, CrossEntropy) else self._ones
+        self.kernels.label_weight(self._total, labels, weights, self.workspace)
+
+    def loss(
+        self,
+        count: int,
+        labels: Array,
+        class_weights: Array,
+        *,
+        is_part: bool = False,
+        objectives: Array | None = None,
+    ) -> None:
         """Fill ``losses``, ``probabilities``, ``objectives`` and the output's derivative for ``labels`` (count,) int32.
 
-        class_weights (units,). Mean squared error takes ``target`` (count, units), one-hot.
+        class_weights (units,). With ``is_part`` these photos are a part of the batch that was given to ``weigh``;
+        ``objectives`` (count,) takes the place of the network's own.
         """
+        if not is_part:
+            self.weigh(labels, class_weights)
         kernels, out = self.kernels, self.output[:count]
-        losses, objectives = self.losses[:count], self.objectives[:count]
+        losses = self.losses[:count]
+        objectives = self.objectives[:count] if objectives is None else objectives
         smoothing = self.objective.label_smoothing if isinstance(self.objective, CrossEntropy) else 0.0
         kernels.softmax_cross_entropy(
             losses,
@@ -305,27 +337,43 @@ class Network:
             out,
             labels,
             class_weights,
+            self._total,
             smoothing,
             self.workspace,
         )
         if not isinstance(self.objective, CrossEntropy):
-            assert target is not None
+            target, dlogits = self._target[:count], self._dlogits[:count]
+            kernels.one_hot(target, labels, self.workspace)
             kernels.mean_squared_error(
-                self._squares[:count], objectives, self._dlogits[:count], out, target, self.workspace
+                self._squares[:count], objectives, dlogits, out, target, self._total, self.workspace
             )
 
     def backward(
-        self, count: int, photos: Array | None = None, step: Array | None = None, dout: Array | None = None
+        self,
+        count: int,
+        photos: Array | None = None,
+        step: Array | None = None,
+        dout: Array | None = None,
+        *,
+        is_first: bool = True,
     ) -> None:
-        """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given."""
+        """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given.
+
+        Of a network made ``in_parts``, the gradient is added to that of the batch's parts before, unless it
+        ``is_first``.
+        """
         assert self.gradient is not None, "the network was made without training=True"
         upstream = self._dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
             call = self._call(number, count, self.weights, True, photos, step)
             dx = None if number == self.first_trained else call.dx
+            self.announce(self.stages[number].name, "backward")
             self.stages[number].layer.backward(replace(call, dout=upstream, dx=dx))
             if dx is not None:
                 upstream = dx
+        if self._part is not None:
+            self.announce("update", "")
+            self.kernels.accumulate(self.gradient.flat, self._part.flat, is_first, self.workspace)
 
     def _call(
         self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None
@@ -333,6 +381,7 @@ class Network:
         stage, views = self.stages[number], self._stage_views(count)[number]
         if photos is None or step is None:
             photos = step = self._zeros
+        gradient = self._part or self.gradient
         return Call(
             kernels=self.kernels,
             workspace=self.workspace,
@@ -347,7 +396,7 @@ class Network:
             buffers=views.buffers,
             dout=views.out,
             dx=views.dx,
-            gradient=self.gradient.by_stage.get(stage.name, {}) if self.gradient is not None else {},
+            gradient=gradient.by_stage.get(stage.name, {}) if gradient is not None else {},
         )
 
     def _stage_views(self, count: int) -> list[_StageViews]:

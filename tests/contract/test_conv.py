@@ -100,7 +100,7 @@ def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int)
 
     losses = call(
         kernels, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, maps)), Out((2, maps)), out.mean(axis=(1, 2)),
-        np.zeros(2, np.int32), np.ones(maps), 0.0,
+        np.zeros(2, np.int32), np.ones(maps), np.array([2.0]), 0.0,
     )[0]  # fmt: skip
     np.testing.assert_array_equal(np.isnan(losses), [False, True])
 

@@ -17,15 +17,15 @@ def test_softmax_cross_entropy(kernels: Any, photos: int, units: int, smoothing:
     logits = 5 * random(photos, units)
     check(
         kernels, "softmax_cross_entropy", per_photo, per_photo, per_unit, per_unit, logits, labels, class_weights,
-        smoothing,
+        np.array([7.5]), smoothing,
     )  # fmt: skip
 
 
 def test_softmax_of_large_logits_does_not_overflow(kernels: Any) -> None:
     logits = np.array([[1e4, 0.0, -1e4], [-1e30, 1e30, 0.0]])
-    labels, weights = np.array([2, 1], np.int32), np.ones(3)
+    labels, weights, total = np.array([2, 1], np.int32), np.ones(3), np.array([2.0])
     outs = (Out((2,)), Out((2,)), Out((2, 3)), Out((2, 3)))
-    losses = check(kernels, "softmax_cross_entropy", *outs, logits, labels, weights, 0.0)[0]
+    losses = check(kernels, "softmax_cross_entropy", *outs, logits, labels, weights, total, 0.0)[0]
     np.testing.assert_allclose(losses, [2e4, 0])
 
 
@@ -35,7 +35,7 @@ def test_a_logit_that_is_not_a_number_makes_the_loss_so(kernels: Any, at: int) -
     logits[0, at] = np.nan
     outs = (Out((1,)), Out((1,)), Out((1, 3)), Out((1, 3)))
     losses, objectives, _, dlogits = call(
-        kernels, "softmax_cross_entropy", *outs, logits, np.array([1], np.int32), np.ones(3), 0.1
+        kernels, "softmax_cross_entropy", *outs, logits, np.array([1], np.int32), np.ones(3), np.ones(1), 0.1
     )
     assert np.isnan(losses).all()
     assert np.isnan(objectives).all()
@@ -45,7 +45,46 @@ def test_a_logit_that_is_not_a_number_makes_the_loss_so(kernels: Any, at: int) -
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3)])
 def test_mean_squared_error(kernels: Any, shape: tuple[int, int]) -> None:
     photos = Out(shape[:1])
-    check(kernels, "mean_squared_error", photos, photos, Out(shape), random(*shape), random(*shape, seed=1))
+    check(
+        kernels,
+        "mean_squared_error",
+        photos,
+        photos,
+        Out(shape),
+        random(*shape),
+        random(*shape, seed=1),
+        np.array([9.0]),
+    )
+
+
+@pytest.mark.parametrize("photos", [1, 70])
+def test_label_weight(kernels: Any, photos: int) -> None:
+    labels = (np.arange(photos) * 7 % 5).astype(np.int32)
+    check(kernels, "label_weight", Out((1,)), labels, np.linspace(0.5, 2, 5))
+
+
+def test_one_hot(kernels: Any) -> None:
+    (out,) = check(kernels, "one_hot", Out((3, 4)), np.array([3, 0, 0], np.int32))
+    assert out.tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_take_batch_goes_through_an_epoch(kernels: Any) -> None:
+    orders = [np.random.default_rng(i).integers(0, 99, 7).astype(np.int32) for i in range(3)]
+    starts, rates, cursor = np.array([0, 2, 4], np.int32), np.array([0.5, 0.25, 0.125]), np.array([1, 8], np.int32)
+    for batch, count in ((1, 2), (2, 3)):
+        outs = [Out((count,), np.int32)] * 3
+        step = [Out((1,)), Out((1,), np.int32)]
+        *taken, rate, number, cursor = check(kernels, "take_batch", *outs, *step, Inout(cursor), *orders, starts, rates)
+        for got, order in zip(taken, orders, strict=True):
+            assert got.tolist() == order[starts[batch] : starts[batch] + count].tolist()
+        assert rate[0] == rates[batch]
+        assert number[0] == 7 + batch
+        assert cursor.tolist() == [batch + 1, 8 + batch]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_accumulate(kernels: Any, first: bool) -> None:
+    check(kernels, "accumulate", Inout(random(9001)), random(9001, seed=1), first)
 
 
 def test_totals_add_up(kernels: Any) -> None:

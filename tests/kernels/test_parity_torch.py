@@ -213,8 +213,10 @@ def test_softmax_cross_entropy(backend: Backend, smoothing: float, weighted: boo
     loss = torch.nn.CrossEntropyLoss(torch.tensor(np.asarray(weights, np.float64)), label_smoothing=smoothing)(tl, tt)
     loss.backward()
     losses, objectives, probabilities, dlogits = (backend.zeros(*shape) for shape in ((9,), (9,), (9, 5), (9, 5)))
+    total = backend.zeros(1)
+    backend.kernels.label_weight(total, labels, weights, backend.workspace)
     backend.kernels.softmax_cross_entropy(
-        losses, objectives, probabilities, dlogits, logits, labels, weights, smoothing, backend.workspace
+        losses, objectives, probabilities, dlogits, logits, labels, weights, total, smoothing, backend.workspace
     )
     backend.same(np.asarray(objectives.sum()), loss)
     backend.same(losses, torch.nn.functional.cross_entropy(tl, tt, reduction="none"))
@@ -228,7 +230,7 @@ def test_mean_squared_error(backend: Backend) -> None:
     loss = backend.torch.nn.functional.mse_loss(to, backend.tensor(target))
     loss.backward()
     losses, objectives, dout = backend.zeros(9), backend.zeros(9), backend.zeros(9, 5)
-    backend.kernels.mean_squared_error(losses, objectives, dout, out, target, backend.workspace)
+    backend.kernels.mean_squared_error(losses, objectives, dout, out, target, backend.device([9]), backend.workspace)
     backend.same(np.asarray(objectives.sum()), loss)
     backend.same(dout, to.grad)
 

@@ -169,11 +169,12 @@ def test_dropout() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_softmax_cross_entropy(smoothing: float) -> None:
     logits, labels, weights = normal(5, 4), np.array([0, 3, 1, 1, 2]), np.array([0.5, 1.0, 2.0, 1.5])
+    total = weights[labels].sum(keepdims=True)
     losses, objectives, probabilities, dlogits = np.zeros(5), np.zeros(5), np.zeros((5, 4)), np.zeros((5, 4))
 
     def loss() -> float:
         reference.softmax_cross_entropy(
-            losses, objectives, probabilities, dlogits, logits, labels, weights, smoothing, WORKSPACE
+            losses, objectives, probabilities, dlogits, logits, labels, weights, total, smoothing, WORKSPACE
         )
         return float(objectives.sum())
 
@@ -186,7 +187,7 @@ def test_mean_squared_error() -> None:
     losses, objectives, dout = np.zeros(5), np.zeros(5), np.zeros((5, 4))
 
     def loss() -> float:
-        reference.mean_squared_error(losses, objectives, dout, out, target, WORKSPACE)
+        reference.mean_squared_error(losses, objectives, dout, out, target, np.array([5.0]), WORKSPACE)
         return float(objectives.sum())
 
     loss()

@@ -220,9 +220,8 @@ def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, toler
     run = Run(Case(LOGITS, (6,), 5), kernels, dtype)
     run.network.objective = loss
     logits = Twin(torch, run).forward(True).detach().requires_grad_()
-    one_hot = np.eye(4)[LABELS]
     if isinstance(loss, MeanSquaredError):
-        expected = torch.nn.functional.mse_loss(logits, torch.tensor(one_hot))
+        expected = torch.nn.functional.mse_loss(logits, torch.tensor(np.eye(4)[LABELS]))
     else:
         expected = torch.nn.functional.cross_entropy(
             logits, torch.tensor(LABELS).long(), torch.tensor(CLASS_WEIGHTS), label_smoothing=loss.label_smoothing
@@ -230,7 +229,7 @@ def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, toler
     expected.backward()
     run.forward()
     to_device = kernels.to_device
-    run.network.loss(5, to_device(LABELS), to_device(CLASS_WEIGHTS.astype(dtype)), to_device(one_hot.astype(dtype)))
+    run.network.loss(5, to_device(LABELS), to_device(CLASS_WEIGHTS.astype(dtype)))
     assert float(run.network.objectives.sum(dtype=np.float64)) == pytest.approx(expected.item(), rel=tolerance)
     run.network.backward(5, run.photos, run.step)
     # d loss / d bias is the sum over the photos of d loss / d logits, and the weights show each of them.

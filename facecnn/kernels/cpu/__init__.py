@@ -10,16 +10,35 @@ from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, 
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cpu.jit import are_compiled, set_threads
-from facecnn.kernels.cpu.loss import add_to_totals, mean_squared_error, softmax_cross_entropy
-from facecnn.kernels.cpu.memory import Workspace, copy_to_device, empty, resident, synchronise, to_device, to_host
+from facecnn.kernels.cpu.loss import (
+    add_to_totals,
+    label_weight,
+    mean_squared_error,
+    one_hot,
+    softmax_cross_entropy,
+    take_batch,
+)
+from facecnn.kernels.cpu.memory import (
+    Workspace,
+    copy_to_device,
+    empty,
+    mark,
+    milliseconds,
+    record,
+    resident,
+    synchronise,
+    to_device,
+    to_host,
+)
 from facecnn.kernels.cpu.neuron import neuron_backward_input, neuron_backward_weight, neuron_forward
 from facecnn.kernels.cpu.pool import pool_backward, pool_forward
 from facecnn.kernels.cpu.prepare import prepare_photos
 from facecnn.kernels.cpu.random import draw_augmentation, dropout, random_words
-from facecnn.kernels.cpu.update import adam_update, average_update, momentum_update
+from facecnn.kernels.cpu.update import accumulate, adam_update, average_update, momentum_update
 
 __all__ = [
     "Workspace",
+    "accumulate",
     "activation_backward",
     "activation_forward",
     "adam_update",
@@ -39,19 +58,25 @@ __all__ = [
     "draw_augmentation",
     "dropout",
     "empty",
+    "label_weight",
+    "mark",
     "mean_squared_error",
+    "milliseconds",
     "momentum_update",
     "neuron_backward_input",
     "neuron_backward_weight",
     "neuron_forward",
+    "one_hot",
     "pool_backward",
     "pool_forward",
     "prepare_photos",
     "random_words",
+    "record",
     "resident",
     "set_threads",
     "softmax_cross_entropy",
     "synchronise",
+    "take_batch",
     "to_device",
     "to_host",
 ]

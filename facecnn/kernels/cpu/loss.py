@@ -1,4 +1,4 @@
-"""Losses. A batch's outputs are few, so these run on one thread."""
+"""Losses, and what else is done once for a batch. Its outputs are few, so all this runs on one thread."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ def _softmax_cross_entropy(
     logits: Array,
     labels: Array,
     class_weights: Array,
+    batch_total: Array,
     smoothing: Any,
 ) -> None:
     photos, units = logits.shape
-    total = 0.0
-    for n in range(photos):
-        total += class_weights[labels[n]]
+    total = np.float64(batch_total[0])
     for n in range(photos):
         label = labels[n]
         largest = logits[n, 0]
@@ -58,16 +57,19 @@ def _softmax_cross_entropy(
 
 
 @compiled()
-def _mean_squared_error(losses: Array, objectives: Array, dout: Array, out: Array, target: Array) -> None:
+def _mean_squared_error(
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, batch_total: Array
+) -> None:
     photos, units = out.shape
+    divisor = np.float64(batch_total[0])
     for n in range(photos):
         total = 0.0
         for u in range(units):
             error = out[n, u] - target[n, u]
             total += error * error
-            dout[n, u] = error * np.float32(2 / (photos * units))
+            dout[n, u] = error * np.float32(2 / (divisor * units))
         losses[n] = total / units
-        objectives[n] = total / units / photos
+        objectives[n] = total / units / divisor
 
 
 @compiled()
@@ -86,6 +88,46 @@ def _add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) 
             totals[2] = losses[n]
 
 
+@compiled()
+def _label_weight(total: Array, labels: Array, class_weights: Array) -> None:
+    in_all = 0.0
+    for label in labels:
+        in_all += class_weights[label]
+    total[0] = in_all
+
+
+@compiled()
+def _one_hot(out: Array, labels: Array) -> None:
+    for n in range(out.shape[0]):
+        for u in range(out.shape[1]):
+            out[n, u] = 1 if u == labels[n] else 0
+
+
+@compiled()
+def _take_batch(
+    photos: Array,
+    rows: Array,
+    labels: Array,
+    learning_rate: Array,
+    step: Array,
+    cursor: Array,
+    order_photos: Array,
+    order_rows: Array,
+    order_labels: Array,
+    starts: Array,
+    rates: Array,
+) -> None:
+    start = starts[cursor[0]]
+    for n in range(photos.size):
+        photos[n] = order_photos[start + n]
+        rows[n] = order_rows[start + n]
+        labels[n] = order_labels[start + n]
+    learning_rate[0] = rates[cursor[0]]
+    step[0] = cursor[1]
+    cursor[0] += 1
+    cursor[1] += 1
+
+
 def softmax_cross_entropy(
     losses: Array,
     objectives: Array,
@@ -94,22 +136,53 @@ def softmax_cross_entropy(
     logits: Array,
     labels: Array,
     class_weights: Array,
+    total: Array,
     label_smoothing: float,
     workspace: Workspace,
 ) -> None:
     """Softmax and cross-entropy, with label smoothing and class weights; sums in float64."""
     _softmax_cross_entropy(
-        losses, objectives, probabilities, dlogits, logits, labels, class_weights, float(label_smoothing)
+        losses, objectives, probabilities, dlogits, logits, labels, class_weights, total, float(label_smoothing)
     )
 
 
 def mean_squared_error(
-    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, workspace: Workspace
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Workspace
 ) -> None:
-    """losses = mean over the outputs of (out - target)^2; objectives = losses / N."""
-    _mean_squared_error(losses, objectives, dout, out, target)
+    """losses = mean over the outputs of (out - target)^2; objectives = losses / total."""
+    _mean_squared_error(losses, objectives, dout, out, target, total)
 
 
 def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
     """totals += (sum of losses, photos that are right), and totals[2] = the worst loss."""
     _add_to_totals(totals, losses, outputs, labels)
+
+
+def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
+    """total = sum of class_weights[label]; in float64."""
+    _label_weight(total, labels, class_weights)
+
+
+def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
+    """1 at each photo's label, 0 elsewhere."""
+    _one_hot(out, labels)
+
+
+def take_batch(
+    photos: Array,
+    rows: Array,
+    labels: Array,
+    learning_rate: Array,
+    step: Array,
+    cursor: Array,
+    order_photos: Array,
+    order_rows: Array,
+    order_labels: Array,
+    starts: Array,
+    rates: Array,
+    workspace: Workspace,
+) -> None:
+    """What the next step of an epoch works on."""
+    _take_batch(
+        photos, rows, labels, learning_rate, step, cursor, order_photos, order_rows, order_labels, starts, rates
+    )

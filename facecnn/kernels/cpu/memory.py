@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -47,13 +48,28 @@ def copy_to_device(out: Array, array: Array) -> None:
     out[...] = array
 
 
-def resident(array: Array) -> Array:
-    """A read-only host array as kernels take it: the array itself."""
-    return np.asarray(array)
+def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
+    """Some rows of a read-only host array as kernels take it: the array itself, and the rows."""
+    return np.asarray(array), np.asarray(rows, np.int32)
 
 
 def synchronise() -> None:
     """Wait until everything that was asked for is done: here it always is."""
+
+
+def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+    """The function itself."""
+    return function
+
+
+def mark(workspace: Workspace) -> Any:
+    """The time."""
+    return time.perf_counter()
+
+
+def milliseconds(start: Any, stop: Any) -> float:
+    """Time from one ``mark`` to another."""
+    return float(1000 * (stop - start))
 
 
 class Workspace:

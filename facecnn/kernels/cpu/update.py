@@ -75,6 +75,13 @@ def _average(average: Array, weight: Array, step: Array, decay: float) -> None:
             average[i] += share * (weight[i] - average[i])
 
 
+@compiled(parallel=True)
+def _accumulate(total: Array, x: Array, first: bool) -> None:
+    for block in prange((total.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(total.size, (block + 1) * BLOCK)):
+            total[i] = x[i] if first else total[i] + x[i]
+
+
 def momentum_update(
     weight: Array,
     velocity: Array,
@@ -123,3 +130,8 @@ def adam_update(
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
     """An exponential moving average that follows quickly in the first steps."""
     _average(average, weight, step, float(decay))
+
+
+def accumulate(total: Array, x: Array, first: bool, workspace: Workspace) -> None:
+    """total += x, or total = x."""
+    _accumulate(total, x, first)

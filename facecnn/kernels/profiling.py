@@ -1,0 +1,62 @@
+"""Where a step's time goes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from facecnn.kernels.protocol import Kernels
+
+
+class Profiler:
+    """Stands in for a backend, and times each kernel on the device: by events on a card, by the clock on the CPU.
+
+    ``announce`` says for which layer, and which way through it, the kernels are that are asked for from then on.
+    """
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._place = ("", "")
+        self._marks: list[tuple[tuple[str, str], Any, Any]] = []
+        self._sums: dict[tuple[str, str], float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._kernels, name)
+        if inspect.isfunction(function) and "workspace" in inspect.signature(function).parameters:
+            function = self._timed(function, name)
+            setattr(self, name, function)
+        return function
+
+    def announce(self, layer: str, way: str) -> None:
+        """``conv1`` and ``forward`` or ``backward``; or what is no layer (``update``) and an empty string."""
+        self._place = (layer, way)
+
+    def record(self, function: Callable[[], None], workspace: Any) -> Callable[[], None]:
+        """The function itself: what is recorded can't be timed kernel by kernel."""
+        return function
+
+    def _timed(self, function: Callable[..., None], name: str) -> Callable[..., None]:
+        def run(*arguments: Any) -> None:
+            workspace = arguments[-1]
+            layer, way = self._place
+            start = self._kernels.mark(workspace)
+            function(*arguments)
+            stop = self._kernels.mark(workspace)
+            self._marks.append(((layer, "backward_weight" if name.endswith("_backward_weight") else way), start, stop))
+
+        return run
+
+    def collect(self) -> None:
+        """Add up what was timed since the last time; waits for the device."""
+        self._kernels.synchronise()
+        for place, start, stop in self._marks:
+            self._sums[place] = self._sums.get(place, 0.0) + self._kernels.milliseconds(start, stop)
+        self._marks.clear()
+
+    def take(self, steps: int) -> dict[str, float]:
+        """Milliseconds a step, ``conv1 forward`` and so on, over ``steps`` steps; and start anew."""
+        self.collect()
+        means = {" ".join(filter(None, place)): total / steps for place, total in self._sums.items()}
+        self._sums.clear()
+        return means
