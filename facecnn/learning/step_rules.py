@@ -7,6 +7,7 @@ Each is a small set of settings over flat buffers: ``state_names`` says which ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy.typing as npt
@@ -17,6 +18,26 @@ from facecnn.kernels.protocol import Kernels
 from facecnn.settings import SETTINGS
 
 Array = npt.NDArray[Any]
+
+
+@plain_dataclass(frozen=True)
+class Piece:
+    """A piece of the flat parameters, P numbers, with all that one update of it needs."""
+
+    kernels: Kernels
+    weight: Array
+    """(P,), to be changed in place."""
+    state: Mapping[str, Array]
+    """(P,) for each of the rule's ``state_names``, to be changed in place."""
+    gradient: Array
+    """(P,)"""
+    learning_rate: Array
+    """(1,)"""
+    step: Array
+    """(1,) int32: updates made so far."""
+    decaying: int
+    """Weight decay applies to so many elements, from the first on."""
+    workspace: Any
 
 
 class StepRule(Protocol):
@@ -30,21 +51,8 @@ class StepRule(Protocol):
     def state_names(self) -> tuple[str, ...]:
         """Names of the arrays, shaped like the flat parameters and zero at the start, that the rule keeps."""
 
-    def update(
-        self,
-        kernels: Kernels,
-        weight: Array,
-        state: Mapping[str, Array],
-        gradient: Array,
-        learning_rate: Array,
-        step: Array,
-        decaying: int,
-        workspace: Any,
-    ) -> None:
-        """Change ``weight`` (P,) and ``state`` in place; ``learning_rate`` and ``step`` (updates so far) are (1,).
-
-        Weight decay applies to the first ``decaying`` elements.
-        """
+    def update(self, piece: Piece) -> None:
+        """Change ``piece.weight`` and ``piece.state`` in place."""
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -64,27 +72,17 @@ class Momentum:
     def state_names(self) -> tuple[str, ...]:
         return ("velocity",)
 
-    def update(
-        self,
-        kernels: Kernels,
-        weight: Array,
-        state: Mapping[str, Array],
-        gradient: Array,
-        learning_rate: Array,
-        step: Array,
-        decaying: int,
-        workspace: Any,
-    ) -> None:
-        kernels.momentum_update(
-            weight,
-            state["velocity"],
-            gradient,
-            learning_rate,
+    def update(self, piece: Piece) -> None:
+        piece.kernels.momentum_update(
+            piece.weight,
+            piece.state["velocity"],
+            piece.gradient,
+            piece.learning_rate,
             self.momentum,
             False,
             self.weight_decay,
-            decaying,
-            workspace,
+            piece.decaying,
+            piece.workspace,
         )
 
 
@@ -107,30 +105,20 @@ class AdamW:
     def state_names(self) -> tuple[str, ...]:
         return ("mean", "variance")
 
-    def update(
-        self,
-        kernels: Kernels,
-        weight: Array,
-        state: Mapping[str, Array],
-        gradient: Array,
-        learning_rate: Array,
-        step: Array,
-        decaying: int,
-        workspace: Any,
-    ) -> None:
-        kernels.adam_update(
-            weight,
-            state["mean"],
-            state["variance"],
-            gradient,
-            learning_rate,
-            step,
+    def update(self, piece: Piece) -> None:
+        piece.kernels.adam_update(
+            piece.weight,
+            piece.state["mean"],
+            piece.state["variance"],
+            piece.gradient,
+            piece.learning_rate,
+            piece.step,
             self.beta1,
             self.beta2,
             self.epsilon,
             self.weight_decay,
-            decaying,
-            workspace,
+            piece.decaying,
+            piece.workspace,
         )
 
 

@@ -22,7 +22,7 @@ from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
 from facecnn.learning.schedules import Schedule
 from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import StepRule
+from facecnn.learning.step_rules import Piece, StepRule
 from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
@@ -134,8 +134,8 @@ class Trainer:
 
         ``outputs`` counts the people, and one more where photos of unknown people are there. ``part_size``: so many
         photos of a batch at most are worked on at a time, and their gradients added up. ``profile``: time every
-        kernel. Raises LayerError and
-        UsageError where the network doesn't fit, MemoryError where the device is too small.
+        kernel. Raises LayerError and UsageError where the network doesn't fit, MemoryError where the device is too
+        small.
         """
         self.settings = train
         self.photos = photos
@@ -224,6 +224,11 @@ class Trainer:
                     f"are batches of one photo, of which {stage.name} can learn nothing: take a larger batch_size, or "
                     "leave batch_norm of units out"
                 )
+
+    @property
+    def photos_are_streamed(self) -> bool:
+        """Whether the device's memory is too small for all photos, so that they are sent batch by batch."""
+        return self._feed.streamed
 
     @property
     def steps(self) -> int:
@@ -397,14 +402,16 @@ class Trainer:
         for first, last, decaying in self._ranges:
             state = {name: values.flat[first:last] for name, values in self._state.items()}
             self.optimizer.update(
-                kernels,
-                weight[first:last],
-                state,
-                gradient[first:last],
-                self._learning_rate,
-                self._step_number,
-                decaying,
-                network.workspace,
+                Piece(
+                    kernels=kernels,
+                    weight=weight[first:last],
+                    state=state,
+                    gradient=gradient[first:last],
+                    learning_rate=self._learning_rate,
+                    step=self._step_number,
+                    decaying=decaying,
+                    workspace=network.workspace,
+                )
             )
         if self._average is not None:
             assert self.settings.average_weights is not None

@@ -18,7 +18,7 @@ import pytest
 
 from facecnn.config import load
 from facecnn.kernels import cpu, reference
-from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.learning.step_rules import AdamW, Momentum, Piece
 from facecnn.network.layers import (
     Activate,
     BatchNorm,
@@ -262,9 +262,17 @@ def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
         gradient = generator.standard_normal(50) * 10.0 ** generator.integers(-3, 2)
         rate = 0.05 / (1 + step)
         rule.update(
-            reference, weight, state, gradient.copy(), np.array([rate]), np.array([step], np.int32), 30,
-            reference.Workspace(),
-        )  # fmt: skip
+            Piece(
+                kernels=reference,
+                weight=weight,
+                state=state,
+                gradient=gradient.copy(),
+                learning_rate=np.array([rate]),
+                step=np.array([step], np.int32),
+                decaying=30,
+                workspace=reference.Workspace(),
+            )
+        )
         decaying.grad, others.grad = torch.tensor(gradient[:30]), torch.tensor(gradient[30:])
         for group in optimizer.param_groups:
             group["lr"] = rate
