@@ -54,6 +54,7 @@ def train(
         bool, typer.Option("--overfit-batch", help="Only check that the network can learn one batch by heart.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Everything up to the first step; write nothing.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Time every layer, forward and backward.")] = False,
     strict: StrictOption = False,
     format: FormatOption = Format.text,
 ) -> None:
@@ -63,6 +64,7 @@ def train(
     from facecnn.jobs.training_setup import TrainOptions
 
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
+    common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
     if resume is not None:
         given = {
             "--config": config != common.DEFAULT_CONFIG,
@@ -90,6 +92,7 @@ def train(
         device=device,
         threads=threads,
         strict=strict,
+        profile=profile,
     )
     if dry_run:
         result, describe = rehearsal.dry_run(loaded, options, console), _describe_plan
@@ -132,8 +135,25 @@ def _describe_run(result: dict[str, Any]) -> str:
     ]
     if result["dead_kernels"]:
         lines.append(f"  kernels that got no error to learn from: {', '.join(result['dead_kernels'])}")
+    if "milliseconds" in result:
+        lines += ["", *_profile_table(result["milliseconds"])]
     lines += ["", f"Run: {shown(result['run'])} (model: best.safetensors; pictures: curves, confusion, kernels)"]
     return "\n".join(lines)
+
+
+def _profile_table(milliseconds: dict[str, float]) -> list[str]:
+    """Lines for 80 columns: a row for each layer, a column for each way through it."""
+    ways = {"": "once", "forward": "forward", "backward_weight": "to weights", "backward": "to input"}
+    rows: dict[str, dict[str, float]] = {}
+    for place, value in milliseconds.items():
+        layer, _, way = place.partition(" ")
+        rows.setdefault(layer, {})[way] = value
+    lines = [f"  {'milliseconds a step':20}" + "".join(f"{title:>11}" for title in (*ways.values(), "in all"))]
+    for layer, values in rows.items():
+        cells = "".join(f"{values[way]:11.3f}" if way in values else " " * 11 for way in ways)
+        lines.append(f"  {layer:20}{cells}{sum(values.values()):11.3f}")
+    sums = [sum(values.get(way, 0.0) for values in rows.values()) for way in ways]
+    return [*lines, f"  {'in all':20}" + "".join(f"{value:11.3f}" for value in (*sums, sum(sums)))]
 
 
 def _describe_overfit(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
         options.photos, options.validation, settings.photos, settings.train.seed, options.strict, console
     )
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
+    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
     say_what_is_trained(trainer, data.dataset, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
     training = _Training(run, settings, data, trainer, device, data.trained_on)
@@ -83,7 +83,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     data = training_photos.read_again(run, options.photos, settings.photos, options.strict, console)
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
+    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
     say_what_is_trained(trainer, data.dataset, console)
     try:
         trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
@@ -208,6 +208,7 @@ class _Training:
             "validation": _figures(logs, labels, people),
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
+            **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
         }
 
@@ -240,6 +241,14 @@ class _RunRecorder:
         self._log.sync()
         self._training.run.save_last(self._training.checkpoint(arrays, state), rotate=self._rotate)
         self._rotate = True
+
+
+def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Milliseconds a step of each layer and pass: medians over the epochs that were timed, if any was."""
+    timed = [row["milliseconds"] for row in metrics if row.get("milliseconds")]
+    if not timed:
+        return {}
+    return {"milliseconds": {place: float(np.median([row.get(place, 0.0) for row in timed])) for place in timed[-1]}}
 
 
 def _figures(logs: Array, labels: Array, people: int) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded
-from facecnn.errors import shown
+from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device, open_device
 from facecnn.learning.training import PhotoSet, StepReport, Trainer
-from facecnn.network.layers import with_outputs
-from facecnn.network.size import check_memory, measure
+from facecnn.network.layers import BatchNorm, with_outputs
+from facecnn.network.network import Stage
+from facecnn.network.size import check_memory, measure, part_size
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 
@@ -39,6 +40,8 @@ class TrainOptions:
     device: str = "auto"
     threads: int | None = None
     strict: bool = False
+    profile: bool = False
+    """Whether to time every layer."""
 
 
 class ShowingRecorder:
@@ -73,12 +76,17 @@ def open_for_training(options: TrainOptions, console: Console) -> Device:
     return device
 
 
-def make_trainer(loaded: Loaded, dataset: Dataset, chosen: Array, validation: PhotoSet, device: Device) -> Trainer:
+def make_trainer(
+    loaded: Loaded, dataset: Dataset, chosen: Array, validation: PhotoSet, device: Device, *, profile: bool = False
+) -> Trainer:
     """The trainer for some of a data set's photos. Raises UsageError, with its place in the config, for a layer that
-    doesn't fit, and for a network that memory is too small for."""
+    doesn't fit, and for a network that memory is too small for; DeviceError for one that a card is too small for."""
     settings, photos = loaded.settings, loaded.settings.photos
     outputs = len(dataset.classes)
-    check_memory(loaded.plan(outputs), min(settings.train.batch_size, len(chosen)))
+    stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
+    free = device.free_memory()
+    if free is None:
+        check_memory(stages, batch_size)
     return Trainer(
         layers=with_outputs(settings.network, outputs),
         input_shape=(photos.height, photos.width, photos.channels),
@@ -93,7 +101,29 @@ def make_trainer(loaded: Loaded, dataset: Dataset, chosen: Array, validation: Ph
         validation=validation,
         outputs=outputs,
         kernels=device.kernels,
+        part_size=None if free is None else _fitting_part(stages, batch_size, settings.train.freeze, free),
+        profile=profile,
     )
+
+
+def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: int) -> int:
+    """Photos of a batch that a card with so many bytes free can work on at a time."""
+    size = part_size(stages, batch_size, free)
+    if size == 0:
+        needed = measure(stages, 1).training_bytes
+        raise DeviceError(
+            f"the card has {free / 1e9:.1f} GB free, and a single photo takes about {needed / 1e9:.1f} GB in this "
+            "network: take fewer kernels or units, or --device cpu"
+        )
+    norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= frozen), None)
+    if size < batch_size and norm is not None:
+        largest = max(n for n in range(1, batch_size) if part_size(stages, n, free) == n)
+        raise DeviceError(
+            f"train.batch_size {batch_size}: the card has {free / 1e9:.1f} GB free, which is enough for {largest} "
+            f"photos at a time, and {norm.name} needs the whole batch at once: take batch_size {largest} or less, or "
+            "--device cpu"
+        )
+    return size
 
 
 def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
@@ -106,6 +136,13 @@ def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) ->
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"
     )
+    if trainer.part_size < trainer.batch_size:
+        console.info(
+            f"Batches: {trainer.batch_size} photos, of which the card's memory takes {trainer.part_size} at a time; "
+            "their gradients are added up, which gives the same"
+        )
+    if trainer.photos_are_streamed:
+        console.info("Photos: more than the card's memory takes, so each batch is sent while the one before is used")
     if trainer.settings.batch_size > len(trainer.chosen):
         console.info(
             f"Batch size: {len(trainer.chosen)}, all there is (train.batch_size is {trainer.settings.batch_size})"

@@ -1,4 +1,4 @@
-"""The arithmetic, several times over: ``reference`` (NumPy, to be read) and ``cpu`` (Numba).
+"""The arithmetic, several times over: ``reference`` (NumPy, to be read), ``cpu`` (Numba) and ``cuda`` (Numba CUDA).
 
 ``open_device`` picks one of these backends.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from facecnn.errors import DeviceError, UsageError
+from facecnn.kernels.cards import Cuda, card_number, find_cuda, free_memory
 from facecnn.kernels.protocol import Kernels
 
 DEVICES = ("auto", "cpu", "cuda", "reference")
@@ -24,26 +26,26 @@ class Device:
     kernels: Kernels
     """The module with the functions of ``facecnn.kernels.reference``."""
     name: str
-    """``cpu`` or ``reference``."""
+    """``cpu``, ``cuda:0`` or ``reference``."""
     description: str
-    """``AMD EPYC, 2 threads``."""
+    """``AMD EPYC, 2 threads``, ``NVIDIA H100 80GB HBM3, 80 GB, compute capability 9.0``."""
     reason: str
     """Why this device was taken."""
     notice: str | None = None
     """What a user should know before waiting for it."""
+    free_memory: Callable[[], int | None] = lambda: None
+    """Bytes of a card's own memory that are free at the time; None for what works in the machine's memory."""
 
 
 def open_device(device: str, threads: int | None = None) -> Device:
     """The kernels for what ``--device`` and ``--threads`` say: auto, cpu, cuda, cuda:N or reference.
 
-    ``threads`` None takes all that this process may use. A backend is imported only here. Raises UsageError for a
-    name that there isn't or a number of threads that can't be had, DeviceError for a device that can't be used.
+    auto takes a card on which a kernel really runs, else the CPU; cuda is the first card. ``threads`` None takes all
+    that this process may use. A backend is imported only here. Raises UsageError for a name that there isn't or a
+    number of threads that can't be had, DeviceError for a device that can't be used.
     """
-    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
-        raise DeviceError(
-            f"--device {device}: {_no_cuda()}. Use --device cpu, or leave --device out to get the best that there is"
-        )
-    if device not in DEVICES:
+    card = card_number(device)
+    if device not in DEVICES and card is None:
         near = get_close_matches(device.lower(), DEVICES, n=1)
         hint = f"did you mean {near[0]}?" if near else "choose auto, cpu, cuda, cuda:N or reference"
         raise UsageError(f"--device {device!r}: there is no such device; {hint}")
@@ -58,13 +60,32 @@ def open_device(device: str, threads: int | None = None) -> Device:
         threadpool_limits(1)  # BLAS sums in another order with another number of threads
         return Device(reference, "reference", "NumPy, one operation at a time (slow)", "asked for")
 
+    reason = "asked for"
+    if device != "cpu":
+        found = find_cuda(card or 0)
+        if found.available and (card is not None or not found.simulated):
+            return _open_card(found, card or 0, "the best device here" if card is None else reason)
+        if card is not None:
+            raise DeviceError(f"--device {device}: {found.reason}; {found.mend}. Or take --device cpu")
+        reason = f"the best device here: {found.reason or 'CUDA is only simulated (NUMBA_ENABLE_CUDASIM is set)'}"
+
     from facecnn.kernels import cpu
 
     count = available if threads is None else threads
     cpu.set_threads(count)
-    reason = "asked for" if device == "cpu" else f"the best device here: {_no_cuda()}"
     notice = None if cpu.are_compiled() else "The kernels are compiled first; that takes about half a minute, once."
-    return Device(cpu, "cpu", f"{_processor()}, {count} thread{'s' if count > 1 else ''}", reason, notice)
+    return Device(cpu, "cpu", f"{processor_name()}, {count} thread{'s' if count > 1 else ''}", reason, notice)
+
+
+def _open_card(found: Cuda, number: int, reason: str) -> Device:
+    from facecnn.kernels import cuda
+    from facecnn.kernels.cuda.driver import are_compiled
+
+    description = next(card.description for card in found.cards if card.number == number)
+    notice = None if are_compiled() else "The kernels are compiled for the card first; that takes some seconds, once."
+    if found.simulated:
+        notice = "This is Numba's simulator of a card, for tests: everything takes very long."
+    return Device(cuda, f"cuda:{number}", description, reason, notice, lambda: free_memory(number))
 
 
 def available_threads() -> int:
@@ -75,12 +96,7 @@ def available_threads() -> int:
     return min(count, max(1, int(limit))) if limit.isdecimal() else count
 
 
-def _no_cuda() -> str:
-    """Why no GPU is used, as the middle of a sentence."""
-    return "this version of facecnn has no CUDA kernels"
-
-
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name as its maker writes it, where the system tells."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -144,7 +144,8 @@ def _flat(array: Array) -> Array:
 
 
 def _by_last(array: Array) -> Array:
-    return array.reshape(-1, array.shape[-1])
+    *_, maps = array.shape
+    return array.reshape(-1, maps)
 
 
 def _maps(shape: Shape, name: str) -> tuple[int, int, int]:

@@ -14,7 +14,11 @@ from facecnn.errors import UsageError
 from facecnn.network.network import Stage
 
 TRAINING_COPIES = 6
-"""Arrays of the parameters' size while training: weights, gradient, average, two of the optimizer, one to save."""
+"""Arrays of the parameters' size while training: weights, gradient, average, two of the optimizer, one to save (or, on
+a card, one for a part of the gradient)."""
+
+CARD_SHARE = 0.9
+"""Of a card's free memory: the rest is for compiled kernels and their scratch memory."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
             f"network: training it takes about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             "take fewer kernels or units, or a smaller train.batch_size"
         )
+
+
+def part_size(stages: Sequence[Stage], batch_size: int, free: int) -> int:
+    """The most photos of a batch that can be trained on at a time with so many bytes of a card free; 0 if not one."""
+    fitting = 0
+    for size in range(batch_size, 0, -1):
+        if measure(stages, size).training_bytes <= CARD_SHARE * free:
+            fitting = size
+            break
+    if fitting == 0:
+        return 0
+    return -(-batch_size // -(-batch_size // fitting))  # as few parts as that makes, and equal ones
 
 
 def _free_memory() -> int | None:

@@ -193,6 +193,7 @@ def test_the_command_lines_settings_are_recorded(people: Path, tmp_path: Path, f
         (["--name", ""], "--name"),
         (["--name", "x" * 300], "300 bytes"),
         (["--overfit-batch", "--dry-run"], "--overfit-batch and --dry-run"),
+        (["--profile", "--dry-run"], "--profile"),
         (["--format", "xml"], "--format"),
         (["--nosuch"], "--nosuch"),
     ],
@@ -511,3 +512,19 @@ def test_a_network_that_cannot_learn_is_found_out(people: Path, facecnn: Facecnn
     done = facecnn("train", people, "-c", "smoke", "--overfit-batch", "--set", "optimizer.learning_rate=1e-9")
     assert (done.exit_code, done.stdout) == (6, "")
     assert "3000 steps" in done.stderr
+
+
+def test_a_profile_is_a_table_and_stands_in_json_and_metrics(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    arguments = ("train", people, "-c", "smoke", "--epochs", "2", "--out", tmp_path, "--profile")
+    done = facecnn(*arguments, "--name", "table")
+    assert done.exit_code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert rows["milliseconds"] == ["a", "step", "once", "forward", "to", "weights", "to", "input", "in", "all"]
+    assert len(rows["conv1"]) == 3  # forward, to the weights, and their sum: below it there is nothing to train
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if "Run:" not in line)
+    assert float(rows["in"][-1]) > 0
+
+    figures = facecnn(*arguments, "--name", "json", "--format", "json").json()
+    assert figures["milliseconds"]["conv1 backward_weight"] > 0
+    lines = (tmp_path / "json" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["milliseconds"]["update"] > 0

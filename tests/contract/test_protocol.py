@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.kernels import cpu, reference
+from facecnn.kernels import cpu, cuda, reference
 
 FUNCTIONS = [
     name
@@ -19,12 +19,18 @@ FUNCTIONS = [
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_signatures_are_equal_to_the_letter(name: str) -> None:
-    assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name))
+@pytest.mark.parametrize("backend", [cpu, cuda], ids=["cpu", "cuda"])
+def test_signatures_are_equal_to_the_letter(backend: Any, name: str) -> None:
+    found, wanted = (inspect.signature(getattr(module, name)) for module in (backend, reference))
+    assert list(found.parameters.values()) == [
+        wanted.parameters[key].replace(annotation=parameter.annotation) for key, parameter in found.parameters.items()
+    ]
+    assert list(found.parameters) == list(wanted.parameters)
 
 
 def test_a_backend_has_these_functions_and_no_others() -> None:
     assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads", "are_compiled"}
+    assert set(cuda.__all__) == {*FUNCTIONS, "Workspace", "PhotoStream"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])

@@ -58,17 +58,22 @@ def test_an_unwritable_cache_is_done_without(tmp_path: Path) -> None:
 
 
 def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facecnn.kernels.cpu import jit
+    from facecnn.kernels.code_cache import code_folder
 
-    cpu = tmp_path / "cpu"
-    cpu.mkdir()
-    monkeypatch.setattr(jit, "__file__", str(cpu / "jit.py"))
-    sources = [cpu / "jit.py", cpu / "helper.py", tmp_path / "protocol.py"]
+    monkeypatch.setenv("FACECNN_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "backend").mkdir()
+
+    def folder(*compiler: str) -> str:
+        code_folder.cache_clear()
+        return code_folder(tmp_path / "backend", *compiler)
+
+    sources = [tmp_path / "backend" / "jit.py", tmp_path / "backend" / "helper.py", tmp_path / "protocol.py"]
     for source in sources:
         source.write_text("a = 1\n")
-    before = jit._fingerprint()
-    assert jit._fingerprint() == before
+    before = folder("one processor")
+    assert folder("one processor") == before
+    assert folder("another processor") != before
     for source in sources:
         source.write_text("a = 2\n")
-        assert jit._fingerprint() != before
+        assert folder("one processor") != before
         source.write_text("a = 1\n")

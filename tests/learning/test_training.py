@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from facecnn.kernels import available_threads, cpu, reference
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step_rules import AdamW, Momentum
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, Trainer
-from facecnn.network.layers import BatchNorm, Dense
+from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
+from network.test_feeding import SMALL_DEVICE
 
-from .trainings import HELD_OUT, LABELS, PLAIN, RICH, Recorder, in_bytes, make_trainer, photos_of, trained
+from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
 
 EPOCHS = 12
 """Of three steps each: the run is saved once on the way, after the ninth, and at the end."""
@@ -391,3 +393,54 @@ def test_answers_use_the_average_and_mirror_where_training_mirrors() -> None:
     before = trainer.answers(photos)
     trainer.network.weights.from_host({name: array * 2 for name, array in trainer.network.weights.to_host().items()})
     assert np.array_equal(trainer.answers(photos), before)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(label_smoothing=0.1, class_weights="balanced"), MeanSquaredError()])
+@pytest.mark.parametrize("part_size", [1, 3, 7])
+def test_a_batch_in_parts_has_the_same_gradient(loss: Any, part_size: int) -> None:
+    layers = (SMOKE[0], Dropout(rate=0.2), *SMOKE[1:])
+    labels = np.array([0, 0, 1, 0, 0, 0, 1, 0])
+    weights, gradients, objectives = [], [], []
+    for size in (None, part_size):
+        trainer = make_trainer(layers, loss=loss, photos=photos_of(labels), train={"epochs": 2}, part_size=size)
+        recorder = trained(trainer)
+        assert trainer.network.gradient is not None
+        weights.append(np.array(trainer.network.weights.parameters.flat))
+        gradients.append(np.array(trainer.network.gradient.flat))
+        objectives.append([step.objective for step in recorder.steps])
+    np.testing.assert_allclose(gradients[1], gradients[0], atol=1e-5 * np.abs(gradients[0]).max())
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-4)
+    assert objectives[1] == pytest.approx(objectives[0], rel=1e-4)
+
+
+def test_photos_sent_batch_by_batch_train_to_the_same_bytes(uninterrupted: Recorder) -> None:
+    trainer = make_trainer(RICH, kernels=SMALL_DEVICE, **RICH_TRAINING)
+    assert trainer.photos_are_streamed
+    assert trained(trainer).lasts == uninterrupted.lasts
+
+
+def test_a_profile_says_where_a_step_takes_its_time_and_changes_nothing(uninterrupted: Recorder) -> None:
+    recorder = trained(make_trainer(RICH, profile=True, **RICH_TRAINING))
+    assert recorder.lasts == uninterrupted.lasts
+    for epoch in recorder.epochs:
+        places = epoch["milliseconds"]
+        assert all(value > 0 for value in places.values())
+        assert {"batch", "augmentation", "loss", "update", "conv1 forward", "conv1 backward_weight"} < set(places)
+        assert "conv1 backward" not in places  # nothing lies below that could learn
+        assert {f"{layer} {way}" for layer in ("dropout1", "batch_norm1") for way in ("forward", "backward")} < {
+            *places
+        }
+        assert sum(places.values()) < 1000 * epoch["seconds"]
+
+
+def test_figures_are_read_once_in_a_while_and_at_the_end_of_an_epoch() -> None:
+    reads = []
+    kernels: Any = SimpleNamespace(**{**vars(cpu), "to_host": lambda array: reads.append(1) or cpu.to_host(array)})
+    trainer = make_trainer(kernels=kernels, photos=photos_of(np.arange(60) % 2), train={"batch_size": 2, "epochs": 1})
+    seen = []
+    recorder = Recorder()
+    recorder.step = lambda step: seen.append((step.step, len(reads)))  # type: ignore[method-assign]
+    reads.clear()
+    assert trainer.run(recorder)
+    at = [step for (step, count), (_, before) in zip(seen, [(0, 0), *seen[:-1]], strict=True) if count > before]
+    assert at == [1, 11, 21, 30]

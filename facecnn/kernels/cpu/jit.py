@@ -1,26 +1,20 @@
-"""How the CPU kernels are compiled: options, and a cache of compiled code that notices every edit.
-
-Numba keys its cache by the file that a function stands in, and so misses edits of the helpers that the function calls
-in other files. Here the folder itself is named by a hash of all kernel sources, Numba's version and the processor.
-"""
+"""How the CPU kernels are compiled, and on how many threads they run."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
-import platformdirs
-from numba.core import config as _numba_config
 from numba.np.ufunc.parallel import get_thread_id
 
-config: Any = _numba_config  # its attributes are made at run time
+from facecnn.kernels.code_cache import code_folder, config, holds_code, kept_in
+
+__all__ = ["are_compiled", "cache_folder", "compiled", "config", "set_threads", "thread_number"]
+
 thread_number: Any = get_thread_id
 """In a parallel loop: the thread that runs this turn, from 0 on."""
 
@@ -30,34 +24,14 @@ _FASTMATH = frozenset({"contract", "nsz", "arcp"})
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    for part in (numba.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
-        digest.update(part.encode() + b"\0")
-    folder = Path(__file__).parent
-    for source in [folder.parent / "protocol.py", *sorted(folder.glob("*.py"))]:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
-
-
-@cache
 def cache_folder() -> str:
-    """The folder of the compiled code: in the user's NUMBA_CACHE_DIR, else in facecnn's cache (FACECNN_CACHE_DIR, or
-    the system's place for caches), else, where that can't be written to, a temporary one."""
-    own = os.environ.get("FACECNN_CACHE_DIR") or platformdirs.user_cache_dir("facecnn", appauthor=False)
-    base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else Path(own).expanduser() / "kernels"
-    folder = base / _fingerprint()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return tempfile.mkdtemp(prefix="facecnn-kernels-")
-    return str(folder)
+    """The folder of the compiled code."""
+    return code_folder(Path(__file__).parent, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
 
 
 def are_compiled() -> bool:
     """Whether there is compiled code from before; of other networks' kernels, maybe."""
-    return any(Path(cache_folder()).rglob("*.nbc"))
+    return holds_code(cache_folder())
 
 
 def compiled(
@@ -81,13 +55,8 @@ def compiled(
             options["parallel"] = True
 
     def decorate(function: Callable[..., Any]) -> Any:
-        # Numba reads the folder when it decorates; it is put back, since it is meant for all users of Numba.
-        before = config.CACHE_DIR
-        config.CACHE_DIR = cache_folder()
-        try:
+        with kept_in(cache_folder()):
             return numba.njit(**options)(function)
-        finally:
-            config.CACHE_DIR = before
 
     return decorate
 

@@ -1,0 +1,80 @@
+"""The arithmetic on an NVIDIA card: Numba CUDA kernels, float32, with sums in a fixed order.
+
+The same functions as ``facecnn.kernels.reference``, signature by signature; for arrays from ``empty`` or ``to_device``.
+Kernels are asked for and run later, one after another: only ``to_host`` and ``synchronise`` wait for them.
+"""
+
+from facecnn.kernels.cuda.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
+from facecnn.kernels.cuda.conv import conv_backward_input, conv_backward_weight, conv_forward
+from facecnn.kernels.cuda.dense import dense_backward_input, dense_backward_weight, dense_forward
+from facecnn.kernels.cuda.elementwise import activation_backward, activation_forward
+from facecnn.kernels.cuda.graph import record
+from facecnn.kernels.cuda.loss import (
+    add_to_totals,
+    label_weight,
+    mean_squared_error,
+    one_hot,
+    softmax_cross_entropy,
+    take_batch,
+)
+from facecnn.kernels.cuda.memory import (
+    PhotoStream,
+    Workspace,
+    copy_to_device,
+    empty,
+    mark,
+    milliseconds,
+    resident,
+    synchronise,
+    to_device,
+    to_host,
+)
+from facecnn.kernels.cuda.neuron import neuron_backward_input, neuron_backward_weight, neuron_forward
+from facecnn.kernels.cuda.pool import pool_backward, pool_forward
+from facecnn.kernels.cuda.prepare import prepare_photos
+from facecnn.kernels.cuda.random import draw_augmentation, dropout, random_words
+from facecnn.kernels.cuda.update import accumulate, adam_update, average_update, momentum_update
+
+__all__ = [
+    "PhotoStream",
+    "Workspace",
+    "accumulate",
+    "activation_backward",
+    "activation_forward",
+    "adam_update",
+    "add_to_totals",
+    "average_update",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_inference",
+    "conv_backward_input",
+    "conv_backward_weight",
+    "conv_forward",
+    "copy_to_device",
+    "dense_backward_input",
+    "dense_backward_weight",
+    "dense_forward",
+    "draw_augmentation",
+    "dropout",
+    "empty",
+    "label_weight",
+    "mark",
+    "mean_squared_error",
+    "milliseconds",
+    "momentum_update",
+    "neuron_backward_input",
+    "neuron_backward_weight",
+    "neuron_forward",
+    "one_hot",
+    "pool_backward",
+    "pool_forward",
+    "prepare_photos",
+    "random_words",
+    "record",
+    "resident",
+    "softmax_cross_entropy",
+    "synchronise",
+    "take_batch",
+    "to_device",
+    "to_host",
+]

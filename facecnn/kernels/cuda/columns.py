@@ -1,0 +1,85 @@
+"""Sums over the rows of a matrix, column by column, in a fixed order.
+
+A block takes a tile of columns: its threads stand in ``lanes`` rows of ``width``, so that neighbours read neighbouring
+memory. A thread adds up every so-manieth row of its column, and then the lanes are added in order.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.memory import Array, Workspace
+from facecnn.kernels.cuda.sizes import THREADS
+
+_F = np.float32
+_WIDEST = 4 if SIMULATED else 32
+"""Columns of a tile: a warp reads 128 bytes in a row. Fewer columns are taken as they are, with more lanes."""
+
+
+@device_function
+def natural(i: Any) -> Any:
+    """A thread's or block's number, or a count, as an int64 of which the compiler knows that it isn't negative: for
+    others every use as an index costs instructions, since Python counts negative indices from the end."""
+    return np.int64(np.uint32(i))
+
+
+def tile(columns: int) -> tuple[int, int, int]:
+    """(width, lanes, tiles): how THREADS threads stand on so many columns. Threads beyond width * lanes are idle."""
+    width = min(columns, _WIDEST)
+    return width, THREADS // width, -(-columns // width)
+
+
+@cache
+def lane_sum(width: int, lanes: int) -> Any:
+    """A device function ``total(values, column, value)``: the sum of ``value`` over the block's lanes, which all
+    threads of a column get. Has two barriers, the last of them behind all reading.
+
+    values (THREADS,) is in shared memory; thread t stands in column t % width and lane t // width.
+    """
+
+    @device_function
+    def total(values: Any, column: Any, value: Any) -> Any:
+        values[natural(cuda.threadIdx.x)] = value
+        cuda.syncthreads()
+        result = values[column]
+        for lane in range(1, lanes):
+            result += values[lane * width + column]
+        cuda.syncthreads()
+        return result
+
+    return total
+
+
+@cache
+def _add_up(width: int, lanes: int) -> Any:
+    add_lanes = lane_sum(width, lanes)
+
+    @kernel
+    def add_up(out: Array, partials: Array, bias: Array) -> None:
+        # out (columns,) = sum of partials (rows, columns) over the rows, + bias (B,), which is repeated
+        values = cuda.shared.array(THREADS, np.float32)
+        thread = natural(cuda.threadIdx.x)
+        column, lane = thread % width, thread // width
+        c = natural(cuda.blockIdx.x) * width + column
+        total = _F(0)
+        if lane < lanes and c < out.size:
+            row = lane
+            while row < partials.shape[0]:
+                total += partials[row, c]
+                row += lanes
+        total = add_lanes(values, column, total)
+        if lane == 0 and c < out.size:
+            out[c] = total + bias[np.int32(np.uint32(c) % np.uint32(bias.size))]
+
+    return add_up
+
+
+def add_up(out: Array, partials: Array, bias: Array, workspace: Workspace) -> None:
+    """out = sum of ``partials`` (rows, *out.shape) over the rows + ``bias``, whose shape out's ends in."""
+    width, lanes, tiles = tile(out.size)
+    flat = partials.reshape(partials.shape[0], out.size)
+    launch(_add_up(width, lanes), tiles, THREADS, workspace, out.reshape(out.size), flat, bias.reshape(bias.size))

@@ -1,0 +1,74 @@
+"""The one module that imports ``numba.cuda``, so that another compiler of CUDA kernels is one line away.
+
+Kernels stand in the other modules. They are made by factories whose arguments (kernel size, maps, block and tile sizes)
+become constants of the compiled code, and have no signatures: those would be compiled at import, without a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import cuda as _cuda
+
+from facecnn.kernels.code_cache import code_folder, config, holds_code, kept_in
+from facecnn.kernels.cuda import planning
+
+cuda: Any = _cuda
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+"""Whether kernels run in Numba's simulator (NUMBA_ENABLE_CUDASIM=1): thread by thread in Python, to be tested."""
+
+
+def cache_folder() -> str:
+    """The folder of the compiled code."""
+    compiler = version("numba-cuda") if cuda.implementation == "NVIDIA" else "built-in"
+    return code_folder(Path(__file__).parent, compiler)
+
+
+def are_compiled() -> bool:
+    """Whether there is compiled code from before; of other networks' kernels, maybe."""
+    return SIMULATED or holds_code(cache_folder())
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """Decorator: a kernel, compiled when it is first launched, and kept on the disk."""
+    with kept_in(cache_folder()):
+        return cuda.jit(cache=True)(function)
+
+
+def device_function(function: Callable[..., Any]) -> Any:
+    """Decorator: a function that kernels call."""
+    return cuda.jit(device=True)(function)
+
+
+@cache
+def unfused() -> tuple[Any, Any]:
+    """(multiply, add) of two float32 on the card, each rounded by itself: the compiler may fuse neither into a
+    multiply-add, so that results are those of the other backends to the bit."""
+    if SIMULATED:
+        return device_function(lambda a, b: a * b), device_function(lambda a, b: a + b)
+    from numba.cuda import libdevice
+
+    return libdevice.fmul_rn, libdevice.fadd_rn
+
+
+def launch(kernel: Any, grid: int | tuple[int, ...], threads: int, workspace: Any, *arguments: Any) -> None:
+    """Ask for a kernel on the workspace's stream. Integers are passed as int32 and other numbers as float32."""
+    narrow = tuple(map(_narrow, arguments))
+    if planning.is_planning():
+        planning.write_down(kernel, grid, threads, narrow)
+    else:
+        kernel[grid, threads, workspace.stream](*narrow)
+
+
+def _narrow(argument: Any) -> Any:
+    if isinstance(argument, bool | np.bool_):
+        return np.int32(argument)
+    if isinstance(argument, int):
+        return np.int32(argument)
+    return np.float32(argument) if isinstance(argument, float) else argument

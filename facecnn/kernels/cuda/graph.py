@@ -1,0 +1,62 @@
+"""A training step as a CUDA graph: recorded once, then played back by one call, so that Python's time for some forty
+launches doesn't hold up the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from facecnn.kernels.cuda.driver import SIMULATED
+from facecnn.kernels.cuda.memory import Workspace
+from facecnn.kernels.cuda.planning import is_planning
+
+
+def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+    """A function that does the same as ``function``, which only launches kernels, and always the same.
+
+    First it is called plainly, which compiles the kernels and makes the workspace grow; the second time it is recorded;
+    from then on the recording is played. Where a recording can't be made, it is always called plainly.
+    """
+    return _Recorded(function, workspace)
+
+
+class _Recorded:
+    def __init__(self, function: Callable[[], None], workspace: Workspace) -> None:
+        self._function = function
+        self._workspace = workspace
+        self._calls = 0
+        self._play: Callable[[], None] | None = None
+        self.why_not: str | None = None
+        """Why there is no recording, when there should be."""
+
+    def __call__(self) -> None:
+        self._calls += 1
+        if self._calls == 2 and not SIMULATED and not is_planning():
+            try:
+                self._play = _recording(self._function, self._workspace)
+            except Exception as error:  # whatever the driver or an older cuda-core says: plain launches do the same
+                self.why_not = f"{type(error).__name__}: {error}"
+        if self._play is not None:
+            self._play()
+        else:
+            self._function()
+
+
+def _recording(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+    from cuda.core import Device
+
+    device = Device()
+    device.set_current()
+    builder: Any = device.create_graph_builder()
+    builder.begin_building()
+    before = workspace.stream
+    workspace.stream = builder
+    try:
+        function()
+    except BaseException:
+        builder.close()
+        raise
+    finally:
+        workspace.stream = before
+    graph = builder.end_building().complete()
+    return lambda: graph.launch(device.default_stream)

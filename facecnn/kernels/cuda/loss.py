@@ -1,0 +1,383 @@
+"""Losses, and what else is done once for a batch."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from facecnn.kernels.cuda.block import COLUMNS, block_sum
+from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.memory import Array, Workspace
+from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+
+_F, _I, _U = np.float32, np.int32, np.uint32
+_ZERO, _ONE, _TWO, _LEAST = _F(0), _F(1), _F(2), _F(-np.inf)
+
+"""Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
+
+_FEW_THREADS: int = 4 if SIMULATED else 32
+"""Threads of a block that has no more outputs than that to work on: two people are most common."""
+
+
+def _threads_for(units: int) -> int:
+    return _FEW_THREADS if units <= _FEW_THREADS else THREADS
+
+
+@device_function
+def _larger(a: Any, b: Any) -> Any:
+    """The larger of two; NaN if one of them is."""
+    return b if b > a or b != b else a
+
+
+@cache
+def _block_largest(threads: int) -> Any:
+    """As ``block_sum``, for the largest value: NaN if there is one among them."""
+    columns = min(COLUMNS, threads)
+
+    @device_function
+    def largest(values: Any, partial: Any, value: Any) -> Any:
+        thread = cuda.threadIdx.x
+        values[thread] = value
+        cuda.syncthreads()
+        if thread < columns:
+            column = values[thread]
+            for row in range(1, threads // columns):
+                column = _larger(column, values[thread + row * columns])
+            partial[thread] = column
+        cuda.syncthreads()
+        result = partial[0]
+        for column in range(1, columns):
+            result = _larger(result, partial[column])
+        cuda.syncthreads()
+        return result
+
+    return largest
+
+
+# ------------------------------------------------------------------------------------------------------- softmax
+
+
+@cache
+def _softmax_cross_entropy(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up, find_largest = block_sum(threads), _block_largest(threads)
+
+    @device_function
+    def weight_of(u: Any, label: Any, class_weights: Any, total: Any, smoothing: Any, share: Any) -> Any:
+        # The target: the label's share, and a little of every class.
+        q = class_weights[u] * share
+        if u == label:
+            q += class_weights[u] * (_ONE - smoothing)
+        return q / total
+
+    @kernel
+    def softmax(
+        losses: Array,
+        objectives: Array,
+        probabilities: Array,
+        dlogits: Array,
+        logits: Array,
+        labels: Array,
+        class_weights: Array,
+        batch_total: Array,
+        smoothing: Any,
+    ) -> None:
+        # losses, objectives (N,), probabilities, dlogits, logits (N, U): a block for each photo, whose threads take
+        # every so-manieth unit. With z = logit - largest, log p = z - log(sum of exp(z)). The largest's own part of
+        # that sum is 1; it is left out, and log1p and expm1 keep the digits of losses close to 0.
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        thread = cuda.threadIdx.x
+        n = cuda.blockIdx.x
+        units = logits.shape[1]
+        label = labels[n]
+        total = batch_total[0]
+        share = smoothing / _F(units)
+
+        largest = _LEAST
+        u = thread
+        while u < units:
+            largest = _larger(largest, logits[n, u])
+            u += threads
+        largest = find_largest(values, partial, largest)
+
+        others, equals, mass = _ZERO, _ZERO, _ZERO
+        u = thread
+        while u < units:
+            z = logits[n, u] - largest
+            if z == _ZERO:
+                equals += _ONE
+            else:
+                others += _F(math.exp(z))
+            mass += weight_of(u, label, class_weights, total, smoothing, share)
+            u += threads
+        others = add_up(values, partial, others)
+        equals = add_up(values, partial, equals)
+        mass = add_up(values, partial, mass)
+        log_denominator = _F(math.log1p(others + (equals - _ONE)))
+
+        objective = _ZERO
+        u = thread
+        while u < units:
+            log_p = (logits[n, u] - largest) - log_denominator
+            q = weight_of(u, label, class_weights, total, smoothing, share)
+            p = _F(math.exp(log_p))
+            probabilities[n, u] = p
+            objective -= q * log_p
+            if u == label:
+                losses[n] = -log_p
+                dlogits[n, u] = mass * _F(math.expm1(log_p)) + (mass - q)  # = p * mass - q
+            else:
+                dlogits[n, u] = p * mass - q
+            u += threads
+        objective = add_up(values, partial, objective)
+        if thread == 0:
+            objectives[n] = objective
+
+    return softmax
+
+
+def softmax_cross_entropy(
+    losses: Array,
+    objectives: Array,
+    probabilities: Array,
+    dlogits: Array,
+    logits: Array,
+    labels: Array,
+    class_weights: Array,
+    total: Array,
+    label_smoothing: float,
+    workspace: Workspace,
+) -> None:
+    """Softmax and cross-entropy, with label smoothing and class weights."""
+    photos, units = logits.shape
+    threads = _threads_for(units)
+    launch(
+        _softmax_cross_entropy(threads),
+        photos,
+        threads,
+        workspace,
+        losses,
+        objectives,
+        probabilities,
+        dlogits,
+        logits,
+        labels,
+        class_weights,
+        total,
+        float(label_smoothing),
+    )
+
+
+# -------------------------------------------------------------------------------------------------- squared error
+
+
+@cache
+def _mean_squared_error(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up = block_sum(threads)
+
+    @kernel
+    def mean_squared_error(
+        losses: Array, objectives: Array, dout: Array, out: Array, target: Array, batch_total: Array
+    ) -> None:
+        # losses, objectives (N,), dout, out, target (N, U): a block for each photo
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        n = cuda.blockIdx.x
+        units = out.shape[1]
+        factor = _TWO / (_F(units) * batch_total[0])
+        total = _ZERO
+        u = cuda.threadIdx.x
+        while u < units:
+            error = out[n, u] - target[n, u]
+            total += error * error
+            dout[n, u] = error * factor
+            u += threads
+        loss = add_up(values, partial, total) / _F(units)
+        if cuda.threadIdx.x == 0:
+            losses[n] = loss
+            objectives[n] = loss / batch_total[0]
+
+    return mean_squared_error
+
+
+def mean_squared_error(
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Workspace
+) -> None:
+    """losses = mean over the outputs of (out - target)^2; objectives = losses / total."""
+    photos, units = out.shape
+    threads = _threads_for(units)
+    launch(
+        _mean_squared_error(threads),
+        photos,
+        threads,
+        workspace,
+        losses,
+        objectives,
+        dout,
+        out,
+        target,
+        total,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- of the batch
+
+
+@cache
+def _label_weight(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up = block_sum(threads)
+
+    @kernel
+    def label_weight(total: Array, labels: Array, class_weights: Array) -> None:
+        # one block; total (1,), labels (N,)
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        weight = _ZERO
+        n = cuda.threadIdx.x
+        while n < labels.size:
+            weight += class_weights[labels[n]]
+            n += threads
+        weight = add_up(values, partial, weight)
+        if cuda.threadIdx.x == 0:
+            total[0] = weight
+
+    return label_weight
+
+
+def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
+    """total = sum of class_weights[label]."""
+    launch(_label_weight(THREADS), 1, THREADS, workspace, total, labels, class_weights)
+
+
+@kernel
+def _one_hot(out: Array, labels: Array) -> None:
+    # out (N, U)
+    i = cuda.grid(1)
+    while i < out.size:
+        n = _I(_U(i) // _U(out.shape[1]))
+        u = i - n * out.shape[1]
+        out[n, u] = _ONE if u == labels[n] else _ZERO
+        i += STRIDE
+
+
+def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
+    """1 at each photo's label, 0 elsewhere."""
+    launch(_one_hot, blocks_for(out.size), THREADS, workspace, out, labels)
+
+
+@cache
+def _add_to_totals(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up, find_largest = block_sum(threads), _block_largest(threads)
+
+    @kernel
+    def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) -> None:
+        # one block, a thread for each photo at a time; totals (3,), losses (N,), outputs (N, U), labels (N,)
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        loss, right, worst = _ZERO, _ZERO, _LEAST
+        n = cuda.threadIdx.x
+        while n < losses.size:
+            best, largest = 0, outputs[n, 0]
+            u = 1
+            while u < outputs.shape[1]:
+                value = outputs[n, u]
+                # Of equal outputs the first counts, and as in NumPy the first NaN as the largest of all.
+                if value > largest or (value != value and largest == largest):
+                    best, largest = u, value
+                u += 1
+            if best == labels[n]:
+                right += _ONE
+            loss += losses[n]
+            worst = _larger(worst, losses[n])
+            n += threads
+        loss = add_up(values, partial, loss)
+        right = add_up(values, partial, right)
+        worst = find_largest(values, partial, worst)
+        if cuda.threadIdx.x == 0:
+            totals[0] += loss
+            totals[1] += right
+            totals[2] = _larger(totals[2], worst)
+
+    return add_to_totals
+
+
+def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
+    """totals += (sum of losses, photos that are right), and totals[2] = the worst loss, or NaN."""
+    launch(_add_to_totals(THREADS), 1, THREADS, workspace, totals, losses, outputs, labels)
+
+
+@cache
+def _take_batch(threads: int) -> Any:
+    @kernel
+    def take_batch(
+        photos: Array,
+        rows: Array,
+        labels: Array,
+        learning_rate: Array,
+        step: Array,
+        cursor: Array,
+        order_photos: Array,
+        order_rows: Array,
+        order_labels: Array,
+        starts: Array,
+        rates: Array,
+    ) -> None:
+        # one block; photos, rows, labels (N,), cursor (2,)
+        thread = cuda.threadIdx.x
+        batch, number = cursor[0], cursor[1]
+        cuda.syncthreads()  # all have read the cursor before it is counted up
+        start = starts[batch]
+        n = thread
+        while n < photos.size:
+            photos[n] = order_photos[start + n]
+            rows[n] = order_rows[start + n]
+            labels[n] = order_labels[start + n]
+            n += threads
+        if thread == 0:
+            learning_rate[0] = rates[batch]
+            step[0] = number
+            cursor[0] = batch + 1
+            cursor[1] = number + 1
+
+    return take_batch
+
+
+def take_batch(
+    photos: Array,
+    rows: Array,
+    labels: Array,
+    learning_rate: Array,
+    step: Array,
+    cursor: Array,
+    order_photos: Array,
+    order_rows: Array,
+    order_labels: Array,
+    starts: Array,
+    rates: Array,
+    workspace: Workspace,
+) -> None:
+    """What the next step of an epoch works on."""
+    launch(
+        _take_batch(THREADS),
+        1,
+        THREADS,
+        workspace,
+        photos,
+        rows,
+        labels,
+        learning_rate,
+        step,
+        cursor,
+        order_photos,
+        order_rows,
+        order_labels,
+        starts,
+        rates,
+    )

@@ -1,0 +1,136 @@
+"""Pooling on its own, with windows of any size and stride."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.memory import Array, Workspace
+from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+from facecnn.kernels.protocol import PoolKind
+
+_F, _I, _U = np.float32, np.int32, np.uint32
+_ZERO = _F(0)
+"""Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
+
+# Each thread makes one element at a time, neighbours those of neighbouring maps, which lie side by side. The windows'
+# size and stride are constants of the compiled code.
+
+
+@device_function
+def _position(element: Any, height: Any, width: Any, maps: Any) -> Any:
+    """(n, row, column, map) of an element of an array (N, height, width, maps)."""
+    rest = _U(element) // _U(maps)
+    c = _I(_U(element) - rest * _U(maps))
+    row = rest // _U(width)
+    n = row // _U(height)
+    return _I(n), _I(row - n * _U(height)), _I(rest - row * _U(width)), c
+
+
+@cache
+def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> Any:
+    rows, columns = size
+    stride_y, stride_x = stride
+    share = _F(1 / (rows * columns))
+
+    @kernel
+    def forward(out: Array, argmax: Array, x: Array) -> None:
+        # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
+        o = cuda.grid(1)
+        while o < out.size:
+            n, i, j, c = _position(o, out.shape[1], out.shape[2], out.shape[3])
+            top, left = i * stride_y, j * stride_x
+            value = x[n, top, left, c]
+            won = top * x.shape[2] + left
+            for row in range(rows):
+                for column in range(columns):
+                    if row + column > 0:
+                        other = x[n, top + row, left + column, c]
+                        if largest:
+                            # The first NaN is taken wherever it stands, and nothing is larger than it afterwards.
+                            if other > value or (other != other and value == value):
+                                value = other
+                                won = (top + row) * x.shape[2] + left + column
+                        else:
+                            value += other
+            if largest:
+                out[n, i, j, c] = value
+                argmax[n, i, j, c] = won
+            else:
+                out[n, i, j, c] = value * share
+            o += STRIDE
+
+    return forward
+
+
+@cache
+def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> Any:
+    rows, columns = size
+    stride_y, stride_x = stride
+    share = _F(1 / (rows * columns))
+
+    @device_function
+    def windows(at: Any, size: Any, stride: Any, count: Any) -> Any:
+        # Window i covers stride * i ... stride * i + size - 1: the first that covers ``at``, and the one behind the
+        # last that does.
+        first = _I(_U(at - size) // _U(stride)) + 1 if at >= size else 0
+        behind = _I(_U(at) // _U(stride)) + 1
+        return first, behind if behind < count else count
+
+    @kernel
+    def backward(dx: Array, dout: Array, argmax: Array) -> None:
+        # dx (N, H, W, C), dout (N, H', W', C), argmax the same if ``largest``. Each element of dx goes over the windows
+        # that cover it in order, so that nothing is added up by several threads.
+        o = cuda.grid(1)
+        while o < dx.size:
+            n, y, z, c = _position(o, dx.shape[1], dx.shape[2], dx.shape[3])
+            first_i, behind_i = windows(y, rows, stride_y, dout.shape[1])
+            first_j, behind_j = windows(z, columns, stride_x, dout.shape[2])
+            at = y * dx.shape[2] + z
+            total = _ZERO
+            i = first_i
+            while i < behind_i:
+                j = first_j
+                while j < behind_j:
+                    if largest:
+                        if argmax[n, i, j, c] == at:
+                            total += dout[n, i, j, c]
+                    else:
+                        total += dout[n, i, j, c] * share
+                    j += 1
+                i += 1
+            dx[n, y, z, c] = total
+            o += STRIDE
+
+    return backward
+
+
+def pool_forward(
+    out: Array,
+    argmax: Array,
+    x: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
+) -> None:
+    """The largest or the average element of each window."""
+    forward = _forward(kind == "max", tuple(size), tuple(stride))
+    launch(forward, blocks_for(out.size), THREADS, workspace, out, argmax, x)
+
+
+def pool_backward(
+    dx: Array,
+    dout: Array,
+    argmax: Array,
+    kind: PoolKind,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    workspace: Workspace,
+) -> None:
+    """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
+    backward = _backward(kind == "max", tuple(size), tuple(stride))
+    launch(backward, blocks_for(dx.size), THREADS, workspace, dx, dout, argmax)

@@ -1,0 +1,198 @@
+"""What each CUDA kernel has to do in a training step, and how fast a card could do it at best (roofline).
+
+No card is needed: the step is planned, not run. For every layer and kernel function the script counts
+
+* operations: float32 multiplications and additions that the result needs (a multiply-add counts two). For what isn't a
+  sum of products (marked ~) they are so many an element, by hand;
+* bytes: every array read or written once; scratch memory, which stays in the card's cache, isn't counted;
+* launches: CUDA kernels that the function launches.
+
+The roofline time is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009). The
+default card is an H100 SXM: 67 TFLOP/s of float32 without tensor cores, 3.35 TB/s (NVIDIA's data sheet).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from facecnn.config import load
+from facecnn.kernels import cuda
+from facecnn.kernels.cuda.planning import PlannedArray, planning
+from facecnn.kernels.profiling import Profiler
+from facecnn.learning.training import PhotoSet, Trainer
+from facecnn.network.layers import with_outputs
+
+PEOPLE = 2
+
+# Arguments are those of the kernel protocol (facecnn/kernels/reference.py): outputs first.
+PRODUCTS: dict[str, Callable[[Any], int]] = {
+    "conv_forward": lambda a: a[0].size * a[8] ** 2 * prod(a[3].shape[1:]),
+    "conv_backward_weight": lambda a: a[2].size * prod(a[0].shape[1:]),
+    "conv_backward_input": lambda a: a[1].size * prod(a[4].shape[1:]),
+    "neuron_forward": lambda a: a[1].size * a[2].shape[0],
+    "neuron_backward_weight": lambda a: a[3].size * a[0].shape[0],
+    "neuron_backward_input": lambda a: a[0].size * a[2].shape[0],
+    "dense_forward": lambda a: a[1].size * a[2].shape[0],
+    "dense_backward_weight": lambda a: a[3].size * a[0].shape[0],
+    "dense_backward_input": lambda a: a[0].size * a[2].shape[0],
+}
+"""Multiply-adds. Backward through a pool only the positions that won count."""
+
+AN_ELEMENT = {
+    "prepare_photos": 30,
+    "activation_forward": 4,
+    "activation_backward": 4,
+    "batch_norm_forward": 6,
+    "batch_norm_inference": 4,
+    "batch_norm_backward": 9,
+    "dropout": 12,
+    "softmax_cross_entropy": 10,
+    "mean_squared_error": 4,
+    "momentum_update": 6,
+    "adam_update": 14,
+    "average_update": 3,
+    "accumulate": 1,
+}
+"""About so many operations for each element of the first array; of other kernels one."""
+
+CHANGED = {"momentum_update": 2, "adam_update": 3, "average_update": 1, "accumulate": 1, "add_to_totals": 1}
+"""So many arrays at the start are read and written."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one kernel function does for one layer in a step."""
+
+    layer: str
+    kernel: str
+    launches: int
+    operations: int
+    exact: bool
+    bytes: int
+
+    def microseconds(self, peak: float, bandwidth: float) -> float:
+        """At best, on a card of ``peak`` operations and ``bandwidth`` bytes a second."""
+        return 1e6 * max(self.operations / peak, self.bytes / bandwidth)
+
+
+class Counter(Profiler):
+    """Counts where the profiler takes the time."""
+
+    def __init__(self, launches: list[Any]) -> None:
+        super().__init__(cuda)
+        self.works: list[Work] = []
+        self._launches = launches
+
+    def _timed(self, function: Callable[..., None], name: str) -> Callable[..., None]:
+        def run(*arguments: Any) -> None:
+            before = len(self._launches)
+            function(*arguments)
+            self.works.append(_work(self._place[0], name, arguments, len(self._launches) - before))
+
+        return run
+
+
+def _work(layer: str, name: str, arguments: tuple[Any, ...], launches: int) -> Work:
+    arrays = [argument for argument in arguments if isinstance(argument, PlannedArray)]
+    sizes = [array.nbytes for array in arrays]
+    if name == "prepare_photos":  # of all photos on the card, only the batch's are read
+        sizes[1] = sizes[1] // arrays[1].shape[0] * arrays[0].shape[0]
+    moved = sum(sizes) + sum(sizes[: CHANGED.get(name, 0)])
+    exact = name in PRODUCTS
+    operations = 2 * PRODUCTS[name](arguments) if exact else AN_ELEMENT.get(name, 1) * arrays[0].size
+    return Work(layer, name, launches, operations, exact, moved)
+
+
+def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> list[Work]:
+    """The work of one training step of a shipped config, in the order in which it is asked for."""
+    settings = load(config).settings
+    photos = settings.photos
+    shape = (side or photos.height, side or photos.width, channels or photos.channels)
+    pixels = np.broadcast_to(np.uint8(0), (batch_size, round(1.3 * shape[0]), round(1.3 * shape[1]), shape[2]))
+    numbers, nobody = np.arange(batch_size), np.zeros(0, np.int64)
+    with planning() as launches:
+        counter = Counter(launches)
+        trainer = Trainer(
+            layers=with_outputs(settings.network, PEOPLE),
+            input_shape=shape,
+            loss=settings.loss,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            train=replace(settings.train, batch_size=batch_size, epochs=1, least_steps=0),
+            augment=photos.augment,
+            normalise=photos.normalise,
+            photos=PhotoSet(pixels, numbers, numbers % PEOPLE),
+            chosen=numbers,
+            validation=PhotoSet(pixels, nobody, nobody),
+            outputs=PEOPLE,
+            kernels=counter,
+        )
+        counter.works.clear()
+        trainer.run(_Nowhere())
+    return counter.works
+
+
+class _Nowhere:
+    """A recorder that keeps nothing."""
+
+    def step(self, *arguments: Any, **named: Any) -> None:
+        pass
+
+    epoch = save_best = save_last = step
+
+
+def table(works: list[Work], peak: float, bandwidth: float) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        "| layer | kernel | launches | Mflop | MB | roofline µs | bound by |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for work in works:
+        bound = "arithmetic" if work.operations / peak > work.bytes / bandwidth else "memory"
+        mark = "" if work.exact else "~"
+        lines.append(
+            f"| {work.layer} | {work.kernel} | {work.launches} | {mark}{work.operations / 1e6:,.2f} | "
+            f"{work.bytes / 1e6:,.2f} | {work.microseconds(peak, bandwidth):,.2f} | {bound} |"
+        )
+    lines.append(
+        f"| in all | | {sum(w.launches for w in works)} | {sum(w.operations for w in works) / 1e6:,.0f} | "
+        f"{sum(w.bytes for w in works) / 1e6:,.0f} | {sum(w.microseconds(peak, bandwidth) for w in works):,.1f} | |"
+    )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", default=["seed", "deep"], help="shipped configs (default: seed deep)")
+    parser.add_argument("--batch", type=int, default=60, help="photos a step (default: 60)")
+    parser.add_argument("--side", type=int, help="pixels a side (default: the config's)")
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="maps of the input (default: the config's)")
+    parser.add_argument("--tflops", type=float, default=67, help="the card's float32 TFLOP/s (default: 67)")
+    parser.add_argument("--bandwidth", type=float, default=3350, help="the card's GB/s (default: 3350)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of tables")
+    options = parser.parse_args()
+    if options.batch < 1 or options.tflops <= 0 or options.bandwidth <= 0 or (options.side or 1) < 1:
+        parser.error("--batch, --side, --tflops and --bandwidth must be positive")
+    peak, bandwidth = 1e12 * options.tflops, 1e9 * options.bandwidth
+    found = {config: step_of(config, options.batch, options.side, options.channels) for config in options.configs}
+    if options.json:
+        rows = {
+            config: [asdict(work) | {"microseconds": work.microseconds(peak, bandwidth)} for work in works]
+            for config, works in found.items()
+        }
+        print(json.dumps(rows, indent=2))
+        return
+    for config, works in found.items():
+        print(f"\n{config}, batch {options.batch}:\n")
+        print("\n".join(table(works, peak, bandwidth)))
+
+
+if __name__ == "__main__":
+    main()

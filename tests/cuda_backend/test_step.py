@@ -1,0 +1,59 @@
+"""What a training step asks a card for: always the same kernels, and nothing that makes it wait for the host.
+
+Steps are planned, not run, so this needs neither card nor simulator.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cuda_backend.planned import Silent, make_trainer
+from facecnn.kernels import cuda
+from facecnn.kernels.cuda import memory
+from facecnn.kernels.cuda.planning import planning
+
+WAITING = ("copy_to_device", "to_device", "to_host", "empty", "resident", "synchronise")
+
+
+@pytest.mark.parametrize("config", ["seed", "deep", "default"])
+def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = False
+    calls: list[str] = []
+
+    def watched(name: str) -> Any:
+        function = getattr(memory, name)
+
+        def call(*arguments: Any) -> Any:
+            if inside:
+                calls.append(name)
+            return function(*arguments)
+
+        return call
+
+    for name in WAITING:
+        monkeypatch.setattr(memory, name, watched(name))  # the workspace's allocations, too
+    kernels = SimpleNamespace(**{**vars(cuda), **{name: getattr(memory, name) for name in WAITING}})
+    steps: list[list[Any]] = []
+
+    def step(function: Any, workspace: Any) -> Any:
+        def run() -> None:
+            nonlocal inside
+            before, inside = len(launches), bool(steps)  # the first step makes the workspace grow
+            function()
+            inside = False
+            steps.append(launches[before:])
+
+        return run
+
+    kernels.record = step
+    with planning() as launches:
+        trainer = make_trainer(config, kernels, epochs=3)
+        trainer.run(Silent())
+    assert len(steps) == 3
+    assert not calls
+    as_asked = [[(launch.kernel, launch.grid, launch.threads) for launch in launched] for launched in steps]
+    assert as_asked[0] == as_asked[1] == as_asked[2]
+    assert len(as_asked[0]) < 80

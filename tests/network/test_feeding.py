@@ -1,0 +1,72 @@
+"""Photos reach a device that is too small for all of them, batch by batch, and nothing else changes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facecnn.kernels import cpu
+from facecnn.network.feeding import PhotoFeed
+
+
+class Stream:
+    """Keeps to the order that a card needs, and fails where it isn't kept."""
+
+    def __init__(self, shape: tuple[int, ...], batch_size: int) -> None:
+        self.arrays = [np.zeros((batch_size, *shape), np.uint8) for _ in range(2)]
+        self.state = ["free", "free"]
+
+    def send(self, slot: int, pixels: Any, rows: Any) -> None:
+        assert self.state[slot] == "free", "the batch that lies there is still to be read"
+        self.arrays[slot][: len(rows)] = pixels[rows]
+        self.state[slot] = "sent"
+
+    def wait(self, slot: int) -> None:
+        assert self.state[slot] == "sent", "a batch is used that was never sent"
+        self.state[slot] = "in use"
+
+    def release(self, slot: int) -> None:
+        self.state[slot] = "free"
+
+
+def too_small(array: Any, rows: Any) -> Any:
+    raise MemoryError
+
+
+SMALL_DEVICE: Any = SimpleNamespace(**{**vars(cpu), "resident": too_small, "PhotoStream": Stream})
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), np.uint8)
+ROWS = np.array([8, 2, 2, 5, 0, 7, 1])
+
+
+@pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
+def test_every_batch_holds_its_photos(kernels: Any) -> None:
+    feed = PhotoFeed(kernels, PIXELS, ROWS, 3)
+    assert feed.streamed == (kernels is SMALL_DEVICE)
+    for order in (np.arange(7), np.array([6, 1, 0, 2, 5, 4, 3])):
+        batches = [order[:3], order[3:5], order[5:]]
+        feed.plan(batches)
+        for batch in batches:
+            slot = feed.bring()
+            rows = feed.rows[batch]  # what lies on the device of them
+            for start, stop in ((0, len(batch)), (1, len(batch))):
+                places = feed.places(rows, start, stop)
+                np.testing.assert_array_equal(feed.pixels(slot)[places], PIXELS[ROWS[batch[start:stop]]])
+            feed.done()
+
+
+def test_a_batch_is_sent_while_the_one_before_is_used() -> None:
+    feed = PhotoFeed(SMALL_DEVICE, PIXELS, ROWS, 3)
+    feed.plan([np.arange(3), np.arange(3, 6)])
+    assert feed.bring() == 0
+    feed.done()
+    np.testing.assert_array_equal(feed.pixels(1)[:3], PIXELS[ROWS[3:6]])
+
+
+def test_there_may_be_no_photos() -> None:
+    feed = PhotoFeed(SMALL_DEVICE, PIXELS, np.zeros(0, np.int64), 3)
+    feed.plan([])
+    assert len(feed.rows) == 0
