@@ -1,0 +1,45 @@
+"""``scripts/cuda_roofline.py``: the work of a training step, counted without a card."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "cuda_roofline.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_operations_and_bytes_are_those_of_the_formulas() -> None:
+    done = run("seed", "--batch", "3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {(row["layer"], row["kernel"]): row for row in json.loads(done.stdout)["seed"]}
+    forward = rows["conv1", "conv_forward"]
+    # 220 x 220 positions of 8 kernels of 5 x 5 x 3; the pooled map is stored, with a byte for each winner's place.
+    assert forward["operations"] == 2 * 3 * 220 * 220 * 8 * 75
+    assert forward["bytes"] == 4 * 3 * 224 * 224 * 3 + 5 * 3 * 110 * 110 * 8 + 4 * (8 * 75 + 8)
+    weights = rows["conv1", "conv_backward_weight"]
+    assert weights["operations"] == 2 * 3 * 110 * 110 * 8 * 75
+    neuron = rows["neuron1", "neuron_forward"]
+    assert neuron["operations"] == 2 * 3 * 110 * 110 * 8
+    update = rows["update", "momentum_update"]
+    parameters = 8 * 75 + 8 + 8 * 110 * 110 + 8 + 16 * 8 + 16 + 2 * 16 + 2
+    assert update["bytes"] >= 4 * 5 * parameters  # weights and velocity read and written, the gradient read
+    for row in rows.values():
+        assert row["launches"] >= 1
+        assert row["microseconds"] == 1e6 * max(row["operations"] / 67e12, row["bytes"] / 3.35e12)
+
+
+def test_a_table_a_config() -> None:
+    done = run("smoke", "default", "--batch", "2")
+    assert done.returncode == 0
+    assert done.stdout.count("| in all |") == 2
+
+
+def test_bad_options_are_refused() -> None:
+    for arguments in (("--batch", "0"), ("--tflops", "-1"), ("--nosuch",)):
+        assert run(*arguments).returncode == 2
