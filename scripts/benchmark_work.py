@@ -1,0 +1,216 @@
+"""What benchmark.py has done by both sides: networks, weights and pictures that are the same on each, and the loop in
+which a worker process answers.
+
+A worker speaks JSON, a line for a question on its standard input and a line for the answer on its standard output.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import load
+from facecnn.errors import FacecnnError
+from facecnn.kernels import reference
+from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.network.layers import Dropout, Layer, Shape, with_outputs
+from facecnn.network.loss import CrossEntropy
+from facecnn.network.network import Network, Stage
+
+PEOPLE = 2
+CHECKED_STEPS = 3
+WARM_UP_STEPS = 4
+BLOCKS_A_TURN = 4
+"""Where steps are not timed one by one."""
+
+TIMED_LEARNING_RATE = 1e-5
+"""The weights, and with them the work, stay about what they are."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is timed."""
+
+    network: str
+    """A shipped config."""
+    channels: int
+    size: int
+    """Pixels a side."""
+    batch: int
+    work: Literal["train", "predict"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A case with all that its numbers depend on."""
+
+    stages: tuple[Stage, ...]
+    layers: tuple[Layer, ...]
+    shape: Shape
+    """(rows, columns, maps)"""
+    loss: CrossEntropy
+    optimizer: Momentum | AdamW
+    average_weights: float | None
+    weights: dict[str, npt.NDArray[np.float32]]
+    """By their names in facecnn."""
+    pictures: npt.NDArray[np.float32]
+    """(batch, rows, columns, maps): mean 0 and deviation 1, as after standardisation."""
+    labels: npt.NDArray[np.int32]
+
+
+def work_of(case: Case, *, dropout: bool = True) -> Work:
+    """The case's work, drawn from the same seeds in every process. Without ``dropout`` nothing is random in it: both
+    sides' masks differ."""
+    settings = load(case.network).settings
+    layers = with_outputs(settings.network, PEOPLE)
+    if not dropout:
+        layers = tuple(replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in layers)
+    loss = settings.loss
+    if not isinstance(loss, CrossEntropy) or loss.class_weights is not None:
+        raise NotImplementedError(f"the benchmark has no {loss}")
+    shape = (case.size, case.size, case.channels)
+    network = Network(layers, shape, reference, 1, training=False)
+    network.initialise(0)
+    pictures = np.random.default_rng(1).standard_normal((case.batch, *shape), np.float32)
+    return Work(
+        stages=network.stages,
+        layers=layers,
+        shape=shape,
+        loss=loss,
+        optimizer=known(settings.optimizer),
+        average_weights=settings.train.average_weights,
+        weights=network.weights.to_host(),
+        pictures=pictures,
+        labels=np.arange(case.batch, dtype=np.int32) % PEOPLE,
+    )
+
+
+def known(rule: object) -> Momentum | AdamW:
+    """The step rule, if both sides have it; raises NotImplementedError for others, and for further settings of it."""
+    for kind, settings in (
+        (Momentum, ("learning_rate", "weight_decay", "momentum")),
+        (AdamW, ("learning_rate", "weight_decay", "beta1", "beta2", "epsilon")),
+    ):
+        if isinstance(rule, kind) and rule == kind(**{name: getattr(rule, name) for name in settings}):
+            return rule
+    raise NotImplementedError(f"the benchmark has no {rule}")
+
+
+class Side(Protocol):
+    """One implementation, in a process of its own."""
+
+    @property
+    def note(self) -> str | None:
+        """What should be known about the figures of the work that was asked for last."""
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether a step returns before it is done, so that many are to be timed together."""
+
+    def training(self, work: Work, learning_rate: float) -> Callable[[], object]:
+        """A training step: forward, loss, backward and update."""
+
+    def loss(self) -> float:
+        """What the last training step lowered."""
+
+    def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.floating[Any]]]:
+        """A function that brings the probabilities (batch, people) to the host."""
+
+    def milliseconds(self, step: Callable[[], object], steps: int) -> float:
+        """The time of so many steps, one after another."""
+
+
+class Worker:
+    """Does what it is asked for."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._step: Callable[[], object] = lambda: None
+
+    def hello(self) -> dict[str, Any]:
+        """The device's name."""
+        return {"device": self._side.device}
+
+    def check(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Numbers by which both sides can be seen to do the same: losses of a few steps, and answers."""
+        self._forget()
+        work = work_of(Case(**case), dropout=False)
+        step = self._side.training(work, work.optimizer.learning_rate)
+        losses = []
+        for _ in range(CHECKED_STEPS):
+            step()
+            losses.append(self._side.loss())
+        predict = self._side.predicting(work)
+        for _ in range(CHECKED_STEPS):  # what is recorded is played from the third call on, at the latest
+            answers = predict()
+        return {"losses": losses, "answers": answers.tolist()}
+
+    def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Make all that the case needs, and run it until it is warm."""
+        self._forget()
+        chosen = Case(**case)
+        work = work_of(chosen)
+        if chosen.work == "train":
+            self._step = self._side.training(work, TIMED_LEARNING_RATE)
+        else:
+            self._step = self._side.predicting(work)
+        for _ in range(WARM_UP_STEPS):
+            self._step()
+        return {"note": self._side.note}
+
+    def turn(self, seconds: float) -> list[float]:
+        """Milliseconds of steps, for about so many seconds: of each step, or means of blocks of steps."""
+        # The first are not counted: the other processes have emptied the processor's caches.
+        started = self._side.milliseconds(self._step, 1)
+        block = 1
+        if self._side.waits_for_device:
+            started = self._side.milliseconds(self._step, WARM_UP_STEPS) / WARM_UP_STEPS
+            block = max(1, round(1000 * seconds / BLOCKS_A_TURN / max(started, 1e-3)))
+        found: list[float] = []
+        end = time.perf_counter() + seconds
+        while not found or time.perf_counter() < end:
+            found.append(self._side.milliseconds(self._step, block) / block)
+        return found
+
+    def _forget(self) -> None:
+        self._step = lambda: None
+        gc.collect()
+
+
+def serve(make_side: Callable[[dict[str, Any]], Side]) -> None:
+    """Answer questions until there are no more. ``make_side`` is given the options on the command line."""
+    # Libraries and compilers may write to standard output, which is for answers only.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker: Worker | None = None
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            worker = worker or Worker(make_side(json.loads(sys.argv[1])))
+            answer = {"result": getattr(worker, question.pop("do"))(**question)}
+        except FacecnnError as error:
+            answer = {"error": str(error), "exit_code": error.exit_code}
+        except Exception as error:  # a row then says so, and the others are measured all the same
+            lines = str(error).strip().splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {lines[0]}", "exit_code": 1}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def question(do: str, **arguments: Any) -> str:
+    """A line for a worker: the name of one of its methods, and what it is given."""
+    plain = {name: asdict(value) if isinstance(value, Case) else value for name, value in arguments.items()}
+    return json.dumps({"do": do, **plain}) + "\n"
