@@ -1,0 +1,147 @@
+"""``facecnn gradcheck``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import fill
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import DeviceError, FacecnnError, shown
+
+
+@common.command
+def gradcheck(
+    console: StderrConsole,
+    config: ConfigOption = common.DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    seed: Annotated[int | None, typer.Option(help="Of the random numbers that are checked with (train.seed).")] = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Check every gradient of a config's network, made small, against differences, part by part and layer by layer, and
+    the device's kernels against that. Exit code 1 if a gradient's formula is wrong, 5 if the device alone is."""
+    from facecnn.jobs.gradcheck import gradcheck as job
+    from facecnn.jobs.gradcheck import right_formulas
+
+    options: dict[str, tuple[str, object]] = {} if seed is None else {"--seed": ("train.seed", seed)}
+    result = job(common.read_settings(config, overrides, options), device, console)
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        common.print_text(_describe(result, Path(config).stem))
+    if not right_formulas(result):
+        wrong = [_name(row) for row in result["layers"] if not row["passed"]]
+        raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'of the whole network, though of no layer alone'}")
+    if not result["passed"]:
+        wrong = [_name(row) for row in result["on_device"]["layers"] if not row["passed"]]
+        raise DeviceError(f"{result['device']} gives other gradients than the reference: {', '.join(wrong)}")
+
+
+def _describe(result: dict[str, Any], config: str) -> str:
+    small = result["shrunk_to"]
+    picture = f"{small['height']}x{small['width']}, {small['channels']} map{'s' if small['channels'] > 1 else ''}"
+    weights = sum(layer["parameters"] for layer in small["layers"])
+    lines = [
+        _paragraph(
+            f"The network of {shown(config)}, its layers as they are but with few kernels and units, so that every "
+            f"number can be checked: {weights} weights, {small['photos']} photos of {picture}."
+        ),
+        "",
+        "1. Each layer alone",
+        "",
+        *_rows(result["layers"]),
+        "",
+        "2. The network as it grows, layer by layer: every weight so far",
+        "",
+        f"{'up to':42} {'weights':>10} {'worst error':>13}",
+        *(f"{part['name']:42} {part['elements']:10,} {_error(part)}" for part in result["parts"]),
+        "",
+        *_method(result),
+    ]
+    there = result["on_device"]
+    if there is not None:
+        lines += [
+            "",
+            f"3. {result['device']} against the reference, with all kernels and units",
+            "",
+            *_rows(there["layers"]),
+            "",
+            _paragraph(
+                f"{there['description']}: computed in float32, which keeps seven digits; {there['tolerance']:.0e} is "
+                "allowed."
+            ),
+        ]
+    return "\n".join([*lines, "", *_verdict(result)])
+
+
+def _rows(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'layer':20} {'derivatives by':21} {'elements':>10} {'worst error':>13}"
+    before = None
+    for row in rows:
+        name = "" if row["name"] == before else row["name"]
+        before = row["name"]
+        yield f"{name:20} {row['parameter']:21} {row['elements']:10,} {_error(row)}"
+
+
+def _error(row: dict[str, Any]) -> str:
+    error = row["max_relative_error"]
+    return f"{'no number' if error is None else f'{error:.1e}':>13}  {'ok' if row['passed'] else 'WRONG'}"
+
+
+def _method(result: dict[str, Any]) -> list[str]:
+    step, distance = result["step"], result["kink_distance"]
+    kinks = "There are no kinks in it."
+    if distance is not None:
+        kinks = (
+            "Where a pool's winner changes, or the input of a relu its sign, there is no derivative: the random "
+            f"numbers were chosen so that the nearest such kink is {distance:.1e} away, {distance / step:.0f} steps."
+        )
+    return [
+        _paragraph(
+            "What backward computes was compared with what forward says: each number w was moved a little both ways, "
+            "and the loss L told the derivative, as"
+        ),
+        "",
+        "    dL/dw = (L(w - 2h) - 8 L(w - h) + 8 L(w + h) - L(w + 2h)) / 12h",
+        "",
+        _paragraph(
+            f"with a step h of {step:.0e}, in float64. L is the sum of the outputs, each times a random number, as a "
+            "plain sum would hide indices that changed places; in the last part it is the loss. `input` is what a "
+            "layer passes down to the one below. An error is the largest difference, in parts of the array's largest "
+            f"number; {result['tolerance']:.0e} is allowed. {kinks}"
+        ),
+    ]
+
+
+def _verdict(result: dict[str, Any]) -> Iterator[str]:
+    if result["passed"]:
+        where = "" if result["on_device"] is None else f", and {result['device']} computes them"
+        yield f"All gradients are right{where}."
+        return
+    there = result["on_device"] or {"layers": []}
+    for rows, against in ((result["layers"], "differences"), (there["layers"], "the reference")):
+        for row in rows:
+            if row["passed"]:
+                continue
+            fault = row["fault"]
+            found, expected = ("no number" if fault[k] is None else f"{fault[k]:.6g}" for k in ("backward", "expected"))
+            place = ", ".join(map(str, fault["place"]))
+            like = f" The whole array is {fault['likeness']}." if fault["likeness"] else ""
+            yield _paragraph(f"WRONG: {_name(row)}[{place}] is {found}, and {against} say {expected}.{like}", "  ")
+    first = next((part["name"] for part in result["parts"] if not part["passed"]), None)
+    if first is not None:
+        yield _paragraph(f"In the growing network the mistake comes in with: {first.removeprefix('+ ')}.", "  ")
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['name']}.{row['parameter']}"
+
+
+def _paragraph(text: str, below: str = "") -> str:
+    return fill(text, 80, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)

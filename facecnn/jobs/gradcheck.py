@@ -1,0 +1,114 @@
+"""Are the gradients right, of the reference and of a device?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from facecnn.config import Loaded
+from facecnn.jobs.console import Console
+from facecnn.kernels import Device, open_device
+from facecnn.network.gradient_check import (
+    DEVICE_TOLERANCE,
+    STEP,
+    TOLERANCE,
+    Comparison,
+    Part,
+    Row,
+    Shrunk,
+    check_gradients,
+    compare_device,
+    shrink,
+    worst,
+)
+from facecnn.network.layers import LayerError
+from facecnn.network.size import layer_rows
+
+
+def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, Any]:
+    """The ``gradcheck`` JSON. Raises UsageError, with its place in the config, for a layer that doesn't fit,
+    DeviceError."""
+    settings, photos = loaded.settings, loaded.settings.photos
+    device = open_device(device_name)
+    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    try:
+        small = shrink(settings.network, (photos.height, photos.width, photos.channels))
+    except LayerError as error:
+        raise loaded.located(error) from None
+    console.info("Checking every gradient in float64, on the reference")
+    check = check_gradients(small, settings.loss, seed=settings.train.seed)
+    comparison = None
+    if device.name != "reference":
+        if device.notice is not None:
+            console.info(device.notice)
+        console.info(f"Comparing {device.name} with the reference")
+        comparison = compare_device(small, settings.loss, device.kernels, seed=settings.train.seed)
+    return {
+        "passed": check.passed and (comparison is None or comparison.passed),
+        "worst": _number(worst(check.alone).max_relative_error),
+        "layers": [_row(row) for row in check.alone],
+        "parts": [_part(part) for part in check.parts],
+        "shrunk_to": _shrunk(small),
+        "step": STEP,
+        "kink_distance": _number(check.distance),
+        "tolerance": TOLERANCE,
+        "seed": settings.train.seed,
+        "device": device.name,
+        "device_reason": device.reason,
+        "on_device": None if comparison is None else _compared(comparison, device),
+    }
+
+
+def right_formulas(result: dict[str, Any]) -> bool:
+    """Whether the reference passed, whatever the device did."""
+    return all(row["passed"] for row in (*result["layers"], *result["parts"]))
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _row(row: Row) -> dict[str, Any]:
+    fault = row.fault
+    return {
+        "name": row.name,
+        "parameter": row.parameter,
+        "elements": row.elements,
+        "max_relative_error": _number(row.max_relative_error),
+        "passed": row.passed,
+        "fault": None
+        if fault is None
+        else {
+            "place": list(fault.place),
+            "backward": _number(fault.found),
+            "expected": _number(fault.expected),
+            "likeness": fault.likeness,
+        },
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "elements": part.elements,
+        "max_relative_error": _number(part.worst.max_relative_error),
+        "worst_at": f"{part.worst.name}.{part.worst.parameter}",
+        "passed": part.passed,
+    }
+
+
+def _shrunk(small: Shrunk) -> dict[str, Any]:
+    height, width, channels = small.shape
+    stages = layer_rows(small.stages)
+    return {"height": height, "width": width, "channels": channels, "photos": small.photos, "layers": stages}
+
+
+def _compared(comparison: Comparison, device: Device) -> dict[str, Any]:
+    return {
+        "passed": comparison.passed,
+        "worst": _number(worst(comparison.rows).max_relative_error),
+        "layers": [_row(row) for row in comparison.rows],
+        "kink_distance": _number(comparison.distance),
+        "tolerance": DEVICE_TOLERANCE,
+        "description": device.description,
+    }
