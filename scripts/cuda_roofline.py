@@ -55,14 +55,30 @@ AN_ELEMENT = {
     "dropout": 12,
     "softmax_cross_entropy": 10,
     "mean_squared_error": 4,
+    "sgd_update": 4,
     "momentum_update": 6,
+    "rmsprop_update": 9,
+    "adagrad_update": 8,
+    "lion_update": 9,
+    "clip_gradient": 3,
+    "add_noise": 40,
     "adam_update": 14,
     "average_update": 3,
     "accumulate": 1,
 }
 """About so many operations for each element of the first array; of other kernels one."""
 
-CHANGED = {"momentum_update": 2, "adam_update": 3, "average_update": 1, "accumulate": 1, "add_to_totals": 1}
+CHANGED = {
+    "sgd_update": 1,
+    "momentum_update": 2,
+    "rmsprop_update": 2,
+    "adagrad_update": 2,
+    "adam_update": 3,
+    "lion_update": 2,
+    "average_update": 1,
+    "accumulate": 1,
+    "add_to_totals": 1,
+}
 """So many arrays at the start are read and written."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,11 +16,21 @@ app = typer.Typer(no_args_is_help=True, help="Show and check settings files.")
 
 @app.command()
 @common.command
-def show(console: StderrConsole, config: ConfigOption = common.DEFAULT_CONFIG, overrides: SetOption = None) -> None:
+def show(
+    console: StderrConsole,
+    config: ConfigOption = common.DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the learning rate's course to this PNG file.")] = None,
+) -> None:
     """Print a settings file with every option and what it means."""
     from facecnn.config import to_yaml
 
-    common.print_text(to_yaml(common.read_settings(config, overrides, {}).settings))
+    settings = common.read_settings(config, overrides, {}).settings
+    if plot is not None:
+        from facecnn.jobs.schedule import draw
+
+        draw(settings, plot)
+    common.print_text(to_yaml(settings))
 
 
 @app.command()

@@ -39,6 +39,7 @@ from facecnn.config.source import (
 )
 from facecnn.config.words import Words, branches, either
 from facecnn.errors import UsageError, shown
+from facecnn.learning.minimisers import MINIMISERS, Minimisers
 from facecnn.learning.schedules import SCHEDULES, Schedule
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import OPTIMIZERS, Optimizer
@@ -53,7 +54,7 @@ VERSION = 1
 _PLAIN_SECTIONS: dict[str, type[Any]] = {"photos": PhotoSettings, "train": TrainSettings}
 _NAMED_SECTIONS: dict[str, tuple[Mapping[str, type[Any]], str]] = {
     "loss": (LOSSES, "cross_entropy"),
-    "optimizer": (OPTIMIZERS, "adamw"),
+    "optimizer": (OPTIMIZERS | MINIMISERS, "adamw"),
     "schedule": (SCHEDULES, "constant"),
 }
 """Sections whose ``name`` chooses a class, and the choice where no name is given."""
@@ -79,7 +80,7 @@ class Settings:
     photos: PhotoSettings
     network: tuple[Layer, ...]
     loss: Loss
-    optimizer: Optimizer
+    optimizer: Optimizer | Minimisers
     schedule: Schedule
     train: TrainSettings
 
@@ -172,8 +173,8 @@ def apply_overrides(
 
     ``overrides`` are ``--set``'s: ``train.epochs=3``, ``photos.augment=null``, ``network.0.conv.kernels=8``,
     ``optimizer={name: momentum}``. ``options`` are those of the command line with a name of their own, which win:
-    ``{"--epochs": ("train.epochs", 3)}``. A new ``optimizer.name`` (``loss``, ``schedule``) drops the file's options
-    that belong to the old one.
+    ``{"--epochs": ("train.epochs", 3)}``. Another ``optimizer.name`` (``loss``, ``schedule``) drops the
+    file's options for the old one.
 
     Raises UsageError: ``--set train.epochs=abc: train.epochs must be …``.
     """
@@ -373,12 +374,14 @@ def _expanded(layer: Node) -> Node:
 
 
 def _drop_options_of_other_choices(section: str, node: Entries, name: Node) -> None:
+    """Another optimizer starts from its own settings: the same word (a rate, a decay) means another size there."""
     choices = _NAMED_SECTIONS.get(section, ({}, ""))[0]
     if not isinstance(name, Scalar) or name.value not in choices:
         return
-    known = _fields(choices[cast(str, name.value)])
-    elsewhere = {key for choice in choices.values() for key in _fields(choice)} - set(known)
-    for key in elsewhere & set(node.entries):
+    before = node.entries["name"].node if "name" in node.entries else None
+    if isinstance(before, Scalar) and before.value == name.value:
+        return
+    for key in list(node.entries):
         if node.entries[key].place.rank == 0:
             del node.entries[key]
 

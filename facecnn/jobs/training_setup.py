@@ -15,6 +15,7 @@ from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device, open_device
+from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, StepReport, Trainer
 from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
@@ -84,6 +85,8 @@ def make_trainer(
     settings, photos = loaded.settings, loaded.settings.photos
     outputs = len(dataset.classes)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
+    if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
+        batch_size = len(chosen)
     free = device.free_memory()
     if free is None:
         check_memory(stages, batch_size)
@@ -136,6 +139,12 @@ def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) ->
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"
     )
+    if isinstance(trainer.optimizer, Minimisers):
+        console.info(
+            f"Optimizer: {trainer.optimizer.name} sees all photos at once and finds its own steps, so these are not "
+            "used: augmentation, dropout, schedule, train.batch_size, train.average_weights, train.least_steps"
+        )
+        return
     if trainer.part_size < trainer.batch_size:
         console.info(
             f"Batches: {trainer.batch_size} photos, of which the card's memory takes {trainer.part_size} at a time; "

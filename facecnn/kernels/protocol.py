@@ -40,9 +40,10 @@ AUGMENTATION = (
 AUGMENTATION_NONE = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], np.float32)
 """The parameters of a photo that is left as it is."""
 
+PURPOSE_NOISE = 0
 PURPOSE_AUGMENT = 1
 PURPOSE_DROPOUT = 2
-"""Second word of the key of random numbers. Dropout of layer i uses PURPOSE_DROPOUT + i."""
+"""Second word of the key of random numbers. Dropout of layer i uses PURPOSE_DROPOUT + i: no other may be above it."""
 
 Kernels: TypeAlias = Any
 """A backend: a module with the functions of ``facecnn.kernels.reference``, signatures equal to the letter (tested)."""

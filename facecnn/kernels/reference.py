@@ -39,6 +39,7 @@ from facecnn.kernels.protocol import (
     AUGMENTATION,
     FUSED_ACTIVATIONS,
     PURPOSE_AUGMENT,
+    PURPOSE_NOISE,
     Activation,
     Normalise,
     PoolKind,
@@ -573,6 +574,31 @@ def take_batch(
 # ------------------------------------------------------------------------------------------------------ step rules
 
 
+def _with_decay(
+    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decoupled: bool, decaying: int
+) -> Array:
+    """The gradient that a step rule goes on with. The first ``decaying`` weights are pulled towards 0: ``decoupled`` by
+    weight -= learning_rate * weight_decay * weight (Loshchilov and Hutter 2019), else by weight_decay * weight in the
+    gradient, which is the derivative of weight_decay / 2 * the sum of squares (L2)."""
+    decay = weight.dtype.type(weight_decay)
+    if decoupled:
+        weight[:decaying] -= learning_rate[0] * decay * weight[:decaying]
+        return gradient
+    g = gradient.copy()
+    g[:decaying] += decay * weight[:decaying]
+    return g
+
+
+def sgd_update(
+    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
+) -> None:
+    """Stochastic gradient descent (Robbins and Monro 1951), in place; both arrays (P,), the first ``decaying`` decay.
+
+    weight -= learning_rate * (gradient + weight_decay * weight). As torch.optim.SGD.
+    """
+    weight -= learning_rate[0] * _with_decay(weight, gradient, learning_rate, weight_decay, False, decaying)
+
+
 def momentum_update(
     weight: Array,
     velocity: Array,
@@ -581,18 +607,65 @@ def momentum_update(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    decoupled: bool,
     decaying: int,
     workspace: Workspace,
 ) -> None:
     """Stochastic gradient descent with momentum, in place; all arrays (P,), of which the first ``decaying`` decay.
 
-    g = gradient + weight_decay * weight; velocity = momentum * velocity + g;
+    g = gradient + weight_decay * weight (or ``decoupled``: weight -= learning_rate * weight_decay * weight before all
+    else, and g = gradient); velocity = momentum * velocity + g;
     weight -= learning_rate * (g + momentum * velocity if nesterov else velocity). As torch.optim.SGD.
     """
-    g = gradient.copy()
-    g[:decaying] += weight.dtype.type(weight_decay) * weight[:decaying]
+    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
     velocity[...] = weight.dtype.type(momentum) * velocity + g
     weight -= learning_rate[0] * (g + weight.dtype.type(momentum) * velocity if nesterov else velocity)
+
+
+def rmsprop_update(
+    weight: Array,
+    variance: Array,
+    gradient: Array,
+    learning_rate: Array,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """RMSprop (Tieleman and Hinton 2012), in place; all arrays (P,), g and the decay as in ``momentum_update``.
+
+    variance = beta2 * variance + (1 - beta2) * g^2; weight -= learning_rate * g / (sqrt(variance) + epsilon).
+    As torch.optim.RMSprop, not centred and without momentum.
+    """
+    kind = weight.dtype.type
+    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
+    variance[...] = kind(beta2) * variance + kind(1 - beta2) * g * g
+    weight -= learning_rate[0] * g / (np.sqrt(variance) + kind(epsilon))
+
+
+def adagrad_update(
+    weight: Array,
+    squares: Array,
+    gradient: Array,
+    learning_rate: Array,
+    initial: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Adagrad (Duchi, Hazan and Singer 2011), in place; all arrays (P,), g and the decay as in ``momentum_update``.
+
+    squares += g^2; weight -= learning_rate * g / (sqrt(initial + squares) + epsilon). As torch.optim.Adagrad with this
+    initial accumulator value and no decay of the rate.
+    """
+    kind = weight.dtype.type
+    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
+    squares += g * g
+    weight -= learning_rate[0] * g / (np.sqrt(kind(initial) + squares) + kind(epsilon))
 
 
 def adam_update(
@@ -606,22 +679,88 @@ def adam_update(
     beta2: float,
     epsilon: float,
     weight_decay: float,
+    decoupled: bool,
     decaying: int,
     workspace: Workspace,
 ) -> None:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), in place; all arrays (P,).
+    """Adam (Kingma and Ba 2015), in place; all arrays (P,), g and the decay as in ``momentum_update``.
 
-    With t = step + 1 (``step`` counts the updates made so far): weight -= learning_rate * weight_decay * weight for the
-    first ``decaying`` elements; mean and variance are moving averages of the gradient and its square;
-    weight -= learning_rate * (mean / (1 - beta1^t)) / (sqrt(variance / (1 - beta2^t)) + epsilon). As torch.optim.AdamW.
+    With t = step + 1 (``step`` counts the updates made so far): mean and variance are moving averages of g and its
+    square, with beta1 and beta2;
+    weight -= learning_rate * (mean / (1 - beta1^t)) / (sqrt(variance / (1 - beta2^t)) + epsilon).
+    As torch.optim.Adam, and ``decoupled`` as torch.optim.AdamW.
     """
     kind = weight.dtype.type
     t = int(step[0]) + 1
-    weight[:decaying] -= learning_rate[0] * kind(weight_decay) * weight[:decaying]
-    mean += kind(1 - beta1) * (gradient - mean)
-    variance[...] = kind(beta2) * variance + kind(1 - beta2) * gradient * gradient
+    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
+    mean += kind(1 - beta1) * (g - mean)
+    variance[...] = kind(beta2) * variance + kind(1 - beta2) * g * g
     corrected = np.sqrt(variance / kind(1 - beta2**t)) + kind(epsilon)
     weight -= learning_rate[0] / kind(1 - beta1**t) * mean / corrected
+
+
+def lion_update(
+    weight: Array,
+    mean: Array,
+    gradient: Array,
+    learning_rate: Array,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Lion (Chen et al. 2023, algorithm 2), in place; all arrays (P,), of which the first ``decaying`` decay.
+
+    weight -= learning_rate * (sign(beta1 * mean + (1 - beta1) * gradient) + weight_decay * weight), and then
+    mean = beta2 * mean + (1 - beta2) * gradient. The sign of 0 is 0.
+    """
+    kind = weight.dtype.type
+    g = _with_decay(weight, gradient, learning_rate, weight_decay, True, decaying)
+    weight -= learning_rate[0] * np.sign(kind(beta1) * mean + kind(1 - beta1) * g)
+    mean[...] = kind(beta2) * mean + kind(1 - beta2) * g
+
+
+def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
+    """out = gradient * min(1, limit / (|gradient| + 1e-6)), where |gradient| is the 2-norm; both (P,).
+
+    No step is made of a gradient that is longer than ``limit``, and its direction is kept (Pascanu, Mikolov and Bengio
+    2013). As torch.nn.utils.clip_grad_norm_. One number that is none makes all of ``out`` so.
+    """
+    norm = np.sqrt((gradient * gradient).sum())
+    out[...] = gradient * np.minimum(gradient.dtype.type(1), limit / (norm + gradient.dtype.type(1e-6)))
+
+
+def add_noise(
+    out: Array,
+    gradient: Array,
+    counts: Array,
+    seed: int,
+    noise: float,
+    noise_decay: float,
+    step: Array,
+    workspace: Workspace,
+) -> None:
+    """out = gradient + noise / (1 + t)^noise_decay * z with t = step, and z normal with mean 0 and variance 1.
+
+    out, gradient (P,), P a multiple of 4; they may be the same array. counts (P / 4,) uint8: so many of each four
+    numbers, from the first of them on, get noise; the others are copied.
+
+    The four z of elements 4 b to 4 b + 3 come from the words w of philox(counter=(b, 0, step, 0), key=(seed,
+    PURPOSE_NOISE)), so that they are the same on every device but for rounding (Box and Muller 1958): with
+    u = ((w0 >> 8) + 1) * 2^-24 in (0, 1] and v = (w1 >> 8) * 2^-24 in [0, 1), the first two are sqrt(-2 log u) times
+    cos(2 pi v) and sin(2 pi v); the others are made of w2 and w3 likewise.
+    """
+    kind = out.dtype.type
+    t = int(step[0])
+    words = philox((np.arange(len(counts), dtype=np.uint64), 0, t, 0), (seed, PURPOSE_NOISE))
+    z = np.empty((len(counts), 4), out.dtype)
+    for first in (0, 2):
+        u, v = (((words[first + i] >> 8) + 1 - i).astype(out.dtype) * kind(2.0**-24) for i in range(2))
+        radius, angle = np.sqrt(-2 * np.log(u)), kind(2 * np.pi) * v
+        z[:, first], z[:, first + 1] = radius * np.cos(angle), radius * np.sin(angle)
+    z[np.arange(4) >= counts[:, None]] = 0
+    out[...] = gradient + kind(noise / (1 + t) ** noise_decay) * z.reshape(-1)
 
 
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
@@ -635,8 +774,9 @@ def average_update(average: Array, weight: Array, step: Array, decay: float, wor
 # --------------------------------------------------------------------------------------------------- random numbers
 
 
-def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+def philox(counter: tuple[Any, int, int, int], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011): four random 32-bit words for a counter and a key.
+    The counter's first word may be an array of uint64: as many counters at once.
 
     Any word of any counter can be had at once and in any order, so nothing that is drawn depends on what was drawn
     before it, on the batch or on the device.

@@ -226,14 +226,34 @@ def _cases() -> dict[str, _Case]:
                 np.array([0, 3], np.int32), np.array([0.5, 0.25]),
             ]
         ),
+        "sgd_update": _Case([_Changed(random(flat)), random(flat), rate, 0.01, 200]),
         "momentum_update": _Case(
-            [_Changed(random(flat)), _Changed(random(flat)), random(flat), rate, 0.9, True, 0.01, 200]
+            [_Changed(random(flat)), _Changed(random(flat)), random(flat), rate, 0.9, True, 0.01, False, 200]
+        ),
+        "rmsprop_update": _Case(
+            [
+                _Changed(random(flat)), _Changed(np.abs(random(flat)) + 0.01), random(flat), rate, 0.9, 1e-8, 0.01,
+                False, 200,
+            ]
+        ),
+        "adagrad_update": _Case(
+            [
+                _Changed(random(flat)), _Changed(np.abs(random(flat)) + 0.01), random(flat), rate, 0.1, 1e-8, 0.01,
+                False, 200,
+            ]
         ),
         "adam_update": _Case(
             [
                 _Changed(random(flat)), _Changed(random(flat)), _Changed(np.abs(random(flat)) + 0.01), random(flat),
-                rate, step, 0.9, 0.999, 1e-8, 0.05, 200,
+                rate, step, 0.9, 0.999, 1e-8, 0.05, True, 200,
             ]
+        ),
+        "lion_update": _Case(
+            [_Changed(random(flat)), _Changed(random(flat)), random(flat), rate, 0.9, 0.99, 0.05, 200]
+        ),
+        "clip_gradient": _Case([_Out((flat,)), random(flat), 0.5]),
+        "add_noise": _Case(
+            [_Out((flat,)), random(flat), np.full(flat // 4, 4, np.uint8), 5, 0.5, 0.55, step]
         ),
         "average_update": _Case([_Changed(random(flat)), random(flat), step, 0.99]),
         "random_words": _Case([_Out((10,), np.uint32), 5, 1, 12, step]),

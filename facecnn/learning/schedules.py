@@ -1,49 +1,70 @@
-"""Schedules: the learning rate's course over a training, as a factor of the optimizer's rate."""
+"""Schedules: the learning rate's course over a training, as a factor of the optimizer's rate, above 0 and at most 1.
+
+All but ``plateau`` are functions of the step alone. ``plateau`` listens to the loss; what it remembers from epoch to
+epoch is saved with the training, so that going on after an interrupt gives the same rates.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import accumulate
 from math import cos, pi
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.learning.settings import TrainSettings
 from facecnn.settings import SETTINGS
+
+Memory: TypeAlias = Mapping[str, float]
+"""What a schedule remembers; empty at the start. Plain numbers, so that it can be saved as JSON."""
+
+NOTHING: Memory = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class _Schedule:
+class Schedule:
     """Linear warm-up, then what the schedule says."""
+
+    keyword: ClassVar[str]
 
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training in which the rate rises from 0")
 
-    def factor(self, step: int, steps: int) -> float:
+    def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
         """Factor of the learning rate for the update number ``step`` of ``steps``, counted from 0."""
         warm = round(self.warmup * steps)
         if step < warm:
             return (step + 1) / (warm + 1)
-        return self.after_warmup((step - warm) / max(1, steps - warm))
+        return self._after_warmup(step - warm, steps - warm)
 
-    def after_warmup(self, progress: float) -> float:
-        """The factor at ``progress``, which runs from 0 to 1."""
+    def _after_warmup(self, step: int, steps: int) -> float:
+        """The factor for ``step``, of ``steps`` that the training takes after the warm-up; 1 for the first."""
         raise NotImplementedError
+
+    def after_epoch(self, memory: Memory, loss: float) -> dict[str, float]:
+        """What is to be remembered after an epoch that ended with ``loss``, of the validation where there is one."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Constant(_Schedule):
+class Constant(Schedule):
     """The same rate throughout."""
 
     keyword: ClassVar[str] = "constant"
 
     name: Literal["constant"] = "constant"
 
-    def after_warmup(self, progress: float) -> float:
+    def _after_warmup(self, step: int, steps: int) -> float:
         return 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Step(_Schedule):
-    """The rate falls by a factor at equal distances."""
+class Step(Schedule):
+    """The rate falls by a factor at equal distances: factor_each^k in the stretch number k of drops + 1."""
 
     keyword: ClassVar[str] = "step"
 
@@ -51,23 +72,136 @@ class Step(_Schedule):
     drops: int = Field(default=2, ge=1, le=1000, description="how often the rate falls")
     factor_each: float = Field(default=0.1, gt=0, lt=1, description="what it is multiplied by each time")
 
-    def after_warmup(self, progress: float) -> float:
-        return self.factor_each ** min(self.drops, int(progress * (self.drops + 1)))
+    def _after_warmup(self, step: int, steps: int) -> float:
+        return self.factor_each ** (step * (self.drops + 1) // steps)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Cosine(_Schedule):
-    """The rate falls along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+class Exponential(Schedule):
+    """The rate falls by the same factor in every step: end^(t / T)."""
+
+    keyword: ClassVar[str] = "exponential"
+
+    name: Literal["exponential"] = "exponential"
+    end: float = Field(default=0.01, gt=0, le=1, description="share of the rate that is left at the end")
+
+    def _after_warmup(self, step: int, steps: int) -> float:
+        return math.pow(self.end, step / steps)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Cosine(Schedule):
+    """The rate falls along half a cosine, and begins anew at each restart.
+
+    In a cycle of T steps: floor + (1 - floor) (1 + cos(pi t / T)) / 2 (SGDR: Loshchilov and Hutter 2017, equation 5).
+    The restarts divide the training so that each cycle is ``stretch`` times as long as the one before (T_mult there).
+    """
 
     keyword: ClassVar[str] = "cosine"
 
     name: Literal["cosine"] = "cosine"
     floor: float = Field(default=0.0, ge=0, le=1, description="share of the rate that is left at the end")
+    restarts: int = Field(default=0, ge=0, le=100, description="how often the full rate comes back")
+    stretch: float = Field(default=1.0, ge=1, le=4, description="length of each cycle in lengths of the one before")
 
-    def after_warmup(self, progress: float) -> float:
-        return self.floor + (1 - self.floor) * 0.5 * (1 + cos(pi * progress))
+    def _after_warmup(self, step: int, steps: int) -> float:
+        ends = list(accumulate(self.stretch**cycle for cycle in range(self.restarts + 1)))
+        bounds = [0, *(round(steps * end / ends[-1]) for end in ends)]
+        # Where there are fewer steps than cycles, some are empty: the one that holds the step ends after it.
+        cycle = bisect_right(bounds, step)
+        start, stop = bounds[cycle - 1], bounds[cycle]
+        return _cosine(1.0, self.floor, (step - start) / (stop - start))
 
 
-Schedule = Constant | Step | Cosine
-SCHEDULES: dict[str, type[Schedule]] = {schedule.keyword: schedule for schedule in (Constant, Step, Cosine)}
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class OneCycle(Schedule):
+    """The rate rises from a small one to the full one, and falls to almost nothing (Smith and Topin 2018).
+
+    The full rate is that of the last step of the rise, ``end`` that of the training's last step. The optimizer's
+    momentum stays as it is: the opposite cycle that Smith gives it is left out.
+    """
+
+    keyword: ClassVar[str] = "one_cycle"
+
+    name: Literal["one_cycle"] = "one_cycle"
+    warmup: float = Field(default=0.3, ge=0, le=1, description="share of the training in which the rate rises")
+    start: float = Field(default=0.04, gt=0, le=1, description="share of the rate at the beginning")
+    end: float = Field(default=4e-6, gt=0, le=1, description="share of the rate that is left at the end")
+    shape: Literal["cosine", "linear"] = Field(default="cosine", description="of both sides: cosine | linear")
+
+    def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
+        peak, last = max(0, round(self.warmup * steps) - 1), steps - 1
+        between = _cosine if self.shape == "cosine" else _linear
+        if step < peak:
+            return between(self.start, 1.0, step / peak)
+        return between(1.0, self.end, (step - peak) / (last - peak)) if last > peak else 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Polynomial(Schedule):
+    """The rate falls as a power of what is left of the training: floor + (1 - floor) (1 - t / T)^power."""
+
+    keyword: ClassVar[str] = "polynomial"
+
+    name: Literal["polynomial"] = "polynomial"
+    power: float = Field(default=1.0, gt=0, le=10, description="1: along a line; more: fast at first")
+    floor: float = Field(default=0.0, ge=0, le=1, description="share of the rate that is left at the end")
+
+    def _after_warmup(self, step: int, steps: int) -> float:
+        return self.floor + (1 - self.floor) * math.pow(1 - step / steps, self.power)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Plateau(Schedule):
+    """The rate falls when the loss no longer does: the validation's, or the training's where nothing is held out.
+
+    The rule is that of PyTorch's ReduceLROnPlateau.
+    """
+
+    keyword: ClassVar[str] = "plateau"
+
+    name: Literal["plateau"] = "plateau"
+    patience: int = Field(default=10, ge=0, description="epochs without gain that are borne; the next lowers the rate")
+    factor_each: float = Field(default=0.1, gt=0, lt=1, description="what the rate is multiplied by each time")
+    threshold: float = Field(default=1e-4, ge=0, lt=1, description="share by which the loss must fall to count as gain")
+    cooldown: int = Field(default=0, ge=0, description="epochs after each fall that don't count")
+    floor: float = Field(default=0.001, gt=0, le=1, description="share of the rate that it never falls below")
+
+    def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
+        return super().factor(step, steps) * memory.get("factor", 1.0)
+
+    def _after_warmup(self, step: int, steps: int) -> float:
+        return 1.0
+
+    def after_epoch(self, memory: Memory, loss: float) -> dict[str, float]:
+        factor, best = memory.get("factor", 1.0), memory.get("best")
+        without_gain, cooling = memory.get("without_gain", 0), memory.get("cooling", 0)
+        if best is None or loss < best * (1 - self.threshold):
+            best, without_gain = loss, 0
+        else:
+            without_gain += 1
+        if cooling > 0:
+            cooling, without_gain = cooling - 1, 0
+        if without_gain > self.patience:
+            factor, cooling, without_gain = max(factor * self.factor_each, self.floor), self.cooldown, 0
+        return {"factor": factor, "best": best, "without_gain": without_gain, "cooling": cooling}
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + cos(pi * progress))
+
+
+def _linear(start: float, end: float, progress: float) -> float:
+    return start + (end - start) * progress
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    schedule.keyword: schedule for schedule in (Constant, Step, Exponential, Cosine, OneCycle, Polynomial, Plateau)
+}
 """Schedules by their names in the config."""
+
+
+def course(train: TrainSettings, photos: int) -> tuple[int, int]:
+    """Epochs of a training on so many photos, and steps in each."""
+    steps = max(1, math.ceil(photos / train.batch_size))
+    return max(train.epochs, math.ceil(train.least_steps / steps)), steps

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,15 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import DivergedError, UsageError
+from facecnn.kernels import reference
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
-from facecnn.learning.schedules import Schedule
+from facecnn.learning.minimisers import Memory, Minimisers, Point
+from facecnn.learning.schedules import Schedule, course
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import Piece, StepRule
-from facecnn.learning.watching import KernelWatch
+from facecnn.learning.watching import STEPS_BETWEEN_LOOKS, KernelWatch
+from facecnn.learning.whole_set import WholeSet
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
-from facecnn.network.layers import BatchNorm, Layer, Shape
+from facecnn.network.layers import BatchNorm, Dropout, Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network, fitting
 from facecnn.photos.preparation import AugmentSettings
@@ -39,8 +42,17 @@ STEPS_BETWEEN_SAVES = 25
 STEPS_BETWEEN_READINGS = 10
 """Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
 
+STALLED = 8
+"""A training ends when a minimiser has found nothing better so many times in a row."""
+
 _ORDER_PURPOSE = 2**32
 """Second word of the key of the shuffles, apart from those of the initial weights."""
+
+_START_PURPOSE = 2**33
+"""That of the choice of photos that initial weights are made for."""
+
+_PHOTOS_TO_START_FROM = 64
+"""Initialisations that look at photos look at so many."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +115,20 @@ class Progress:
     """Sum of losses, right answers and worst loss of the epoch so far."""
     best_loss: float | None = None
     best_epoch: int = 0
+    minimiser: dict[str, float] = field(default_factory=dict)
+    """The numbers that a minimiser remembers."""
+    schedule: dict[str, float] = field(default_factory=dict)
+    """What the schedule remembers of the epochs."""
     saved_at: int = 0
     """The step of the last save at an epoch's end."""
     finished: bool = False
+
+
+def _without_chance(layer: Layer) -> Layer:
+    """A layer as a minimiser needs it: no dropout, and running statistics that are those of the whole set."""
+    if isinstance(layer, Dropout):
+        return replace(layer, rate=0.0)
+    return replace(layer, momentum=1.0) if isinstance(layer, BatchNorm) else layer
 
 
 class Trainer:
@@ -117,7 +140,7 @@ class Trainer:
         layers: Sequence[Layer],
         input_shape: Shape,
         loss: Loss,
-        optimizer: StepRule,
+        optimizer: StepRule | Minimisers,
         schedule: Schedule,
         train: TrainSettings,
         augment: AugmentSettings | None,
@@ -148,13 +171,22 @@ class Trainer:
         self.schedule = schedule
         self.normalise: Normalise = normalise
         self.augment = augment
+        self._mirrors = augment is not None and augment.mirror
         self.progress = Progress()
         self._best: tuple[dict[str, Array], dict[str, Any]] | None = None
         """The best model since the last save."""
 
         count = len(chosen)
-        self.batches = max(1, math.ceil(count / train.batch_size))
-        self.epochs = max(train.epochs, math.ceil(train.least_steps / self.batches))
+        self._minimiser = optimizer if isinstance(optimizer, Minimisers) else None
+        if self._minimiser is None:
+            self.epochs, self.batches = course(train, count)
+        else:  # each step sees all photos, and has its own way to a loss without chance in it
+            self.batches, self.epochs, self.augment = 1, train.epochs, None
+            train = replace(train, average_weights=None)
+            self.settings = train
+            layers = [_without_chance(layer) for layer in layers]
+            if not any(isinstance(layer, BatchNorm) for layer in layers):
+                part_size = min(part_size or train.batch_size, train.batch_size)
         self.batch_size = math.ceil(count / self.batches)
         self._refuse_what_cannot_be(loss)
         self.part_size = min(self.batch_size, part_size or self.batch_size)
@@ -168,7 +200,7 @@ class Trainer:
             frozen=train.freeze,
             in_parts=self.part_size < self.batch_size,
         )
-        self.network.initialise(train.seed)
+        self.network.initialise(train.seed, train.initialisation, self._photos_to_start_from)
         self._refuse_single_numbers()
         self.watch = KernelWatch(self.network)
         self._average = self.network.new_weights() if train.average_weights is not None else None
@@ -180,6 +212,12 @@ class Trainer:
         self._ranges = self.network.trained_ranges()
         if not self._ranges:
             raise UsageError(f"train.freeze {train.freeze}: no layer is left to train: freeze fewer")
+        # The gradient as the step rule gets it, where that is clipped or noisy. The network's own, which KernelWatch
+        # reads, stays what backward found: a kernel that gets no error must not look alive for the noise.
+        self._changed_gradient: Array | None = None
+        if isinstance(optimizer, StepRule) and optimizer.changes_gradient:
+            self._changed_gradient = self.network.new_weights().parameters.flat
+            self._noise_counts = kernels.to_device(self._count_trained())
 
         # An epoch's order, and where each batch begins in it and its learning rate: a step finds its part by itself.
         self._order_photos, self._order_rows, self._order_labels = (kernels.empty((count,), np.int32) for _ in range(3))
@@ -197,8 +235,27 @@ class Trainer:
         self._totals = kernels.to_device(np.zeros(3, dtype))
         self._figures = (0.0, 0.0, 0.0)
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
-        self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], self.batch_size)
+        whole_size = self.batch_size if self._minimiser is None else self.part_size
+        self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], whole_size)
         self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
+        self._memory = Memory()
+        self._point: Point | None = None
+        if self._minimiser is not None:
+            labels = photos.labels[chosen].astype(np.int32)
+            self._whole = WholeSet(
+                self.network, self._feed, labels, self._class_weights, normalise, self._minimiser.weight_decay
+            )
+            self._totals, self._objectives = self._whole.totals, self._whole.objectives
+
+    def _photos_to_start_from(self) -> Array:
+        """Some of the photos to train on, not augmented; prepared on the host, so that they are the same everywhere."""
+        generator = np.random.Generator(np.random.Philox(key=[self.settings.seed, _START_PURPOSE]))
+        count = min(len(self.chosen), _PHOTOS_TO_START_FROM)
+        rows = self.photos.rows[np.sort(generator.choice(self.chosen, count, replace=False))].astype(np.int32)
+        prepared: Array = np.empty((count, *self.network.input.shape[1:]), self.network.dtype)
+        parameters = np.tile(AUGMENTATION_NONE, (count, 1))
+        reference.prepare_photos(prepared, self.photos.pixels, rows, parameters, self.normalise, reference.Workspace())
+        return prepared
 
     def _refuse_what_cannot_be(self, loss: Loss) -> None:
         """Stops that would never come."""
@@ -229,6 +286,11 @@ class Trainer:
     def photos_are_streamed(self) -> bool:
         """Whether the device's memory is too small for all photos, so that they are sent batch by batch."""
         return self._feed.streamed
+
+    @property
+    def whole(self) -> WholeSet:
+        """The loss of all photos to train on, which only a minimiser's training has."""
+        return self._whole
 
     @property
     def steps(self) -> int:
@@ -271,6 +333,9 @@ class Trainer:
         for state, values in self._state.items():
             for name, view in values.named.items():
                 self.kernels.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
+        if self._minimiser is not None:
+            vectors = {name: self._whole.gather(values.flat) for name, values in self._state.items()}
+            self._memory, self._point = Memory(vectors, dict(self.progress.minimiser)), None
 
     # ---------------------------------------------------------------------------------------------------- training
 
@@ -306,6 +371,8 @@ class Trainer:
         return batch * count // self.batches, (batch + 1) * count // self.batches
 
     def _begin_epoch(self) -> None:
+        if self._minimiser is not None:
+            return
         epoch = self.progress.epoch
         generator = np.random.Generator(np.random.Philox(key=[self.settings.seed, _ORDER_PURPOSE + epoch]))
         permutation = generator.permutation(len(self.chosen))
@@ -323,16 +390,43 @@ class Trainer:
         self._feed.plan([permutation[slice(*self._bounds(number))] for number in range(batch, self.batches)])
 
     def _rate(self, step: int) -> float:
-        return self.optimizer.learning_rate * self.schedule.factor(step, self.steps)
+        assert not isinstance(self.optimizer, Minimisers)
+        return self.optimizer.learning_rate * self.schedule.factor(step, self.steps, self.progress.schedule)
 
     def _train_step(self, batch: int) -> None:
         """One update. Kernels are only asked for: nothing is copied to the host or waited for."""
+        if batch + 1 == self.batches and self._is_looked_at_closely():
+            self.watch.before_last_step()
+        if self._minimiser is not None:
+            self._minimise(self._minimiser)
+            return
         start, stop = self._bounds(batch)
         key = stop - start, self._feed.bring()
         if key not in self._steps:
             self._steps[key] = self.kernels.record(partial(self._launch_step, *key), self.network.workspace)
         self._steps[key]()
         self._feed.done()
+
+    def _minimise(self, minimiser: Minimisers) -> None:
+        """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from
+        what was saved gives the same bits."""
+        network, whole, memory = self.network, self._whole, self._memory
+        running = self.kernels.to_host(network.weights.statistics.flat)
+        copy, running_flat = self.kernels.copy_to_device, network.weights.statistics.flat
+        if self._point is None:
+            self._point = whole.here()
+        found = minimiser.iterate(whole.evaluate, self._point, memory)
+        memory.numbers["stalled"] = memory.numbers.get("stalled", 0) + 1 if found is self._point else 0
+        # Places that were only tried must not count in the running statistics, nor in what is reported.
+        copy(running_flat, running)
+        loss, gradient = whole.evaluate(found.w)
+        self._point = Point(found.w.astype(network.dtype).astype(np.float64), loss, gradient)
+        for name, values in self._state.items():
+            vector = memory.vectors.get(name)
+            if vector is not None:
+                whole.scatter(values.flat, vector)
+                memory.vectors[name] = whole.gather(values.flat)
+        self.progress.minimiser = dict(memory.numbers)
 
     def _launch_step(self, count: int, slot: int) -> None:
         """All kernels of a step with ``count`` photos, which lie in the feed's ``slot``; the same ones every time."""
@@ -395,10 +489,25 @@ class Trainer:
         network.announce("update", "")
         self._update()
 
+    def _count_trained(self) -> Array:
+        """(P / 4,) uint8: so many of each four numbers of the flat parameters, from the first of them on, are trained.
+        The others are frozen, or fill the gap to the next array, which starts at a multiple of 16."""
+        parameters = self.network.weights.parameters
+        trained = np.zeros(parameters.flat.size, np.uint8)
+        for start, shape in parameters.offsets.values():
+            if any(first <= start < last for first, last, _ in self._ranges):
+                trained[start : start + math.prod(shape)] = 1
+        return np.asarray(trained.reshape(-1, 4).sum(axis=1, dtype=np.uint8))
+
     def _update(self) -> None:
         kernels, network = self.kernels, self.network
         assert network.gradient is not None
+        assert not isinstance(self.optimizer, Minimisers)
         weight, gradient = network.weights.parameters.flat, network.gradient.flat
+        if self._changed_gradient is not None:
+            out, seed, step = self._changed_gradient, self.settings.seed, self._step_number
+            self.optimizer.change_gradient(kernels, out, gradient, self._noise_counts, seed, step, network.workspace)
+            gradient = out
         for first, last, decaying in self._ranges:
             state = {name: values.flat[first:last] for name, values in self._state.items()}
             self.optimizer.update(
@@ -426,13 +535,13 @@ class Trainer:
     def _report(self) -> StepReport:
         """The figures are read from the device once in a while only, since reading waits for it."""
         progress = self.progress
-        start, seen = self._bounds(progress.batch - 1)
+        _, seen = self._bounds(progress.batch - 1)
         if progress.batch == self.batches or (progress.step - 1) % STEPS_BETWEEN_READINGS == 0:
             self._read_totals()
             self._figures = (
                 progress.totals[0] / seen,
                 progress.totals[1] / seen,
-                float(self.kernels.to_host(self._objectives[: seen - start]).sum()),
+                self.objective(),
             )
         loss, accuracy, objective = self._figures
         return StepReport(
@@ -445,6 +554,11 @@ class Trainer:
             accuracy=accuracy,
             objective=objective,
         )
+
+    def objective(self) -> float:
+        """The number that training lowers, of the last step's batch. Waits for the device."""
+        start, stop = self._bounds(self.progress.batch - 1)
+        return float(self.kernels.to_host(self._objectives[: stop - start]).sum())
 
     def _read_totals(self) -> None:
         totals = [float(value) for value in self.kernels.to_host(self._totals)]
@@ -468,12 +582,30 @@ class Trainer:
             if not np.isfinite(self.kernels.to_host(flat)).all():
                 raise self._diverged("there are weights that are no longer numbers")
 
+    def _is_looked_at_closely(self) -> bool:
+        """Whether the figures of every kernel are taken in this epoch."""
+        first = self.progress.epoch * self.batches
+        between = STEPS_BETWEEN_LOOKS if self._minimiser is None else 1  # whose steps take longer than a look
+        return (first + self.batches) // between > first // between or self.progress.epoch + 1 == self.epochs
+
+    def _watch(self) -> dict[str, Any]:
+        """The figures of the kernels, after an epoch's last step and before anything else runs forward."""
+        start, stop = self._bounds(self.batches - 1)
+        reach: float = self.steps
+        if not isinstance(self.optimizer, Minimisers):
+            rate = self._rate(self.progress.step - 1)
+            reach *= self.optimizer.learning_rate / rate if rate > 0 else math.inf
+        return self.watch.figures(
+            (stop - start - 1) % self.part_size + 1, closely=self._is_looked_at_closely(), reach=reach
+        )
+
     def _end_epoch(self, recorder: Recorder, first_batch: int, seconds: float) -> None:
         progress = self.progress
         count = len(self.chosen)
         loss_sum, right, worst = progress.totals
         self._demand_finite_weights()
         # Taken before the validation, which runs forward, too.
+        watched = self._watch()
         profile = None if self._profiler is None else self._profiler.take(self.batches - first_batch)
         validation_loss, validation_accuracy = self._validate()
         if validation_loss is not None and not math.isfinite(validation_loss):
@@ -487,6 +619,7 @@ class Trainer:
         patience, worst_limit = self.settings.stop_after_epochs_without_gain, self.settings.stop_when_worst_loss_below
         progress.finished = (
             progress.epoch >= self.epochs
+            or (self._minimiser is not None and progress.minimiser["stalled"] >= STALLED)
             or (patience is not None and progress.epoch - progress.best_epoch >= patience)
             or (worst_limit is not None and worst < worst_limit)
         )
@@ -497,7 +630,11 @@ class Trainer:
             {
                 "epoch": progress.epoch,
                 "step": progress.step,
-                "learning_rate": self._rate(progress.step - 1),
+                "learning_rate": (
+                    self._rate(progress.step - 1)
+                    if self._minimiser is None
+                    else self._memory.numbers.get("step_length", 0.0)
+                ),
                 "train_loss": loss_sum / count,
                 "train_accuracy": right / count,
                 "train_worst_loss": worst,
@@ -505,10 +642,11 @@ class Trainer:
                 "validation_accuracy": validation_accuracy,
                 "seconds": seconds,
                 "photos_per_second": photos_seen / seconds if seconds > 0 else None,
-                **self.watch.figures(),
+                **watched,
                 **({} if profile is None else {"milliseconds": profile}),
             }
         )
+        progress.schedule = self.schedule.after_epoch(progress.schedule, judged)
         if improved and validation_loss is not None:
             self._best = self._snapshot()
         if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
@@ -547,4 +685,4 @@ class Trainer:
     @property
     def mirrors(self) -> bool:
         """Whether answers are averaged over the photo and its mirror image: where training mirrors too."""
-        return self.augment is not None and self.augment.mirror
+        return self._mirrors

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from facecnn.errors import UsageError
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
+from facecnn.network.initialisation import Initialisation, initialise
 from facecnn.network.layers import Array, Call, Layer, LayerError, Parameter, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
 
@@ -261,29 +263,11 @@ class Network:
                 pieces.append((start, stop, decaying))
         return pieces
 
-    def initialise(self, seed: int) -> None:
-        """Random weights with He et al.'s deviation: gain of the activation that follows / sqrt(inputs summed)."""
-        arrays: dict[str, Array] = {}
-        for number, stage in enumerate(self.stages):
-            generator = np.random.Generator(np.random.Philox(key=[seed, number]))
-            for name, parameter in {**stage.parameters, **stage.statistics}.items():
-                if parameter.start == "random":
-                    deviation = self._gain_after(number) / sqrt(parameter.fan_in)
-                    array = generator.standard_normal(parameter.shape) * deviation
-                else:
-                    array = np.full(parameter.shape, 1.0 if parameter.start == "one" else 0.0)
-                arrays[f"{stage.name}.{name}"] = array
-        self.weights.from_host(arrays)
-
-    def _gain_after(self, number: int) -> float:
-        """Gain of the first activation from a layer on, before the next layer that has weights of its own to scale."""
-        for later, stage in enumerate(self.stages[number:]):
-            if later > 0 and any(parameter.decays for parameter in stage.parameters.values()):
-                break
-            gain = stage.layer.gain()
-            if gain is not None:
-                return gain
-        return 1.0
+    def initialise(
+        self, seed: int, how: Initialisation = "he", photos: Callable[[], npt.NDArray[Any]] | None = None
+    ) -> None:
+        """The weights to start from: see ``facecnn.network.initialisation``."""
+        initialise(self, how, seed, photos)
 
     def forward(
         self,
@@ -374,6 +358,10 @@ class Network:
         if self._part is not None:
             self.announce("update", "")
             self.kernels.accumulate(self.gradient.flat, self._part.flat, is_first, self.workspace)
+
+    def call(self, number: int, count: int, *, training: bool = False) -> Call:
+        """What stage ``number`` works on for ``count`` photos: to run it by itself, or to look at its arrays."""
+        return self._call(number, count, self.weights, training, None, None)
 
     def _call(
         self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None

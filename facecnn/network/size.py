@@ -13,9 +13,9 @@ import numpy as np
 from facecnn.errors import UsageError
 from facecnn.network.network import Stage
 
-TRAINING_COPIES = 6
-"""Arrays of the parameters' size while training: weights, gradient, average, two of the optimizer, one to save (or, on
-a card, one for a part of the gradient)."""
+TRAINING_COPIES = 7
+"""Arrays of the parameters' size while training: weights, gradient, the same clipped or noisy, average, two of the
+optimizer, one to save (or, on a card, one for a part of the gradient)."""
 
 CARD_SHARE = 0.9
 """Of a card's free memory: the rest is for compiled kernels and their scratch memory."""

@@ -3,7 +3,7 @@
 import io
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,6 +312,206 @@ class _Mosaic:
         bar.set_label(bar_label, fontsize=8)
         bar.ax.tick_params(labelsize=8)
         bar.outline.set_visible(False)
+
+
+def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_steps: str, remark: str) -> None:
+    """Draws the learning rate over the steps of a training, with the epochs above.
+
+    Args:
+        path: the PNG file to write.
+        rates: the learning rate of each step, (N,), N >= 1.
+        steps_an_epoch: so many steps make an epoch.
+        about_steps: what the number of steps rests on, to stand beside the axis.
+        remark: what else is to be known, to stand below the curve; may be empty.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    steps = np.arange(1, len(rates) + 1)
+    with _figure(path, 8.0, 3.8) as figure:
+        panel = figure.subplots()
+        panel.plot(steps, rates, color=_TRAIN_COLOUR, linewidth=1.8, marker="o" if len(rates) == 1 else None)
+        panel.fill_between(steps, rates, color=_TRAIN_COLOUR, alpha=0.1, linewidth=0)
+        panel.set_xlim(1 if len(rates) > 1 else 0, max(len(rates), 2))
+        panel.set_ylim(0, 1.06 * float(rates.max()))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        panel.set_ylabel("learning rate")
+        panel.set_xlabel(f"step ({about_steps})")
+        panel.grid(color="#e4e4e4", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        epochs = panel.secondary_xaxis(
+            "top", functions=(lambda step: step / steps_an_epoch, lambda epoch: epoch * steps_an_epoch)
+        )
+        epochs.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        epochs.set_xlabel("epoch")
+        epochs.spines["top"].set_color(_FAINT)
+        if remark:
+            panel.text(
+                0.99, 0.05, remark, transform=panel.transAxes, ha="right", va="bottom", fontsize=9, color="#555555"
+            )
+
+
+def draw_range_test(
+    path: Path,
+    rates: np.ndarray,
+    single: Sequence[np.ndarray],
+    smooth: np.ndarray,
+    diverged: bool,
+    marks: Sequence[tuple[float, str]],
+) -> None:
+    """Draws a range test: the loss against the rising learning rate, with rates that are marked.
+
+    Args:
+        path: the PNG file to write.
+        rates: the learning rate of each step, (N,), N >= 1.
+        single: the losses of each test, (n,) with n <= N.
+        smooth: their smoothed mean, (n,).
+        diverged: whether the tests ended early because the loss grew too large.
+        marks: rates that are marked with a line, and what they are, the suggestion first.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    with _figure(path, 8.0, 4.6) as figure:
+        panel = figure.subplots()
+        for number, losses in enumerate(single):
+            label = "each batch" if number == 0 else None
+            panel.plot(rates[: len(losses)], losses, color=_TRAIN_COLOUR, linewidth=0.7, alpha=0.3, label=label)
+        panel.plot(rates[: len(smooth)], smooth, color=_TRAIN_COLOUR, linewidth=2.2, label="smoothed")
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        # The loss of a diverged test has no end: what came before is what is to be seen.
+        top = max(float(smooth[: max(1, len(smooth) // 4)].max()), float(np.median(smooth)))
+        panel.set_ylim(min(0.0, float(smooth.min())), 2.0 * top)
+        panel.set_xlim(rates[0] / 1.1, max(rates[-1], *(rate for rate, _ in marks)) * 1.1)
+        panel.set_xlabel("learning rate")
+        panel.set_ylabel("loss")
+        panel.grid(color="#e4e4e4", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        if diverged:
+            panel.axvspan(rates[len(smooth) - 1], panel.get_xlim()[1], color="#f6dcd0", alpha=0.6, label="diverges")
+        for (rate, label), style in zip(marks, ((0, ()), (0, (5, 3)), (0, (1.5, 2))), strict=False):
+            colour = _VALIDATION_COLOUR if style == (0, ()) else "#444444"
+            panel.axvline(rate, color=colour, linestyle=style, linewidth=1.6, label=label)
+        panel.legend(loc="upper left", frameon=True, framealpha=0.9, fontsize=9)
+
+
+_WATCHED = (
+    ("gradient_norm", "gradient norm"),
+    ("update_ratio", "update / weight"),
+    ("active", "active outputs"),
+    ("distance", "distance from start"),
+)
+_LOGARITHMIC = ("gradient_norm", "update_ratio")
+_KERNEL_COLOURS = ("#1f6fb4", "#d9811e", "#3a923a", "#7d5ba6", "#7a5230", "#d27ab8", "#666666", "#27a9b8")
+_LATE_KERNEL = "#c62828"
+_MOST_LAYERS = 6
+_NAMED_KERNELS = len(_KERNEL_COLOURS)
+
+
+def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Draws each kernel's gradient norm, update ratio, share of active outputs and distance from the start.
+
+    A column for each of the first six conv layers. Up to eight kernels have colours of their own; more are thin lines
+    around their median. Kernels that are dead or asleep in the last of the records with such figures are red.
+
+    Args:
+        path: the PNG file to write.
+        metrics: a record an epoch; those without "kernels" and "asleep_kernels" are left out.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+        ValueError: no record has such figures.
+    """
+    from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+
+    looks = [record for record in metrics if record.get("kernels")]
+    if not looks:
+        raise ValueError("there are no figures of kernels")
+    epochs = np.array([record["epoch"] for record in looks])
+    names = list(looks[-1]["kernels"])
+    late = {*looks[-1]["dead_kernels"], *looks[-1]["asleep_kernels"]}
+    shown = names[:_MOST_LAYERS]
+    figures = {name: _of_kernels(looks, name) for name in shown}
+    limits = [_limits(key, [of_layer[key] for of_layer in figures.values() if key in of_layer]) for key, _ in _WATCHED]
+    with _figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4) as figure:
+        panels = figure.subplots(len(_WATCHED), len(shown), sharex=True, sharey="row", squeeze=False)
+        for column, name in enumerate(shown):
+            for panel, (key, title), (lowest, _) in zip(panels[:, column], _WATCHED, limits, strict=True):
+                values = figures[name].get(key)
+                if values is not None:
+                    _draw_kernel_lines(panel, epochs, np.maximum(values, lowest), name, late)
+                if key in ("active", "distance"):
+                    panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+                if column == 0:
+                    panel.set_ylabel(title)
+                panel.grid(color="#e4e4e4", linewidth=0.8)
+                panel.set_axisbelow(True)
+                panel.spines[["top", "right"]].set_visible(False)
+            count = len(looks[-1]["kernels"][name]["distance"])
+            panels[0, column].set_title(
+                f"{_printable(name)}: {count} kernel{'s' * (count != 1)}", parse_math=False, fontsize=10.5, loc="left"
+            )
+            if count <= _NAMED_KERNELS:
+                panels[0, column].legend(fontsize=7, ncols=4, title="kernel", title_fontsize=7, framealpha=0.9)
+            panels[-1, column].set_xlabel("epoch")
+            panels[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        for row, (key, _), (lowest, highest) in zip(panels, _WATCHED, limits, strict=True):
+            if key in _LOGARITHMIC:
+                row[0].set_yscale("log")
+                row[0].yaxis.set_minor_locator(NullLocator())  # placing these takes longer than all else
+            row[0].set_ylim(lowest, highest)
+        if len(names) > len(shown):
+            figure.suptitle(f"the first {len(shown)} of {len(names)} conv layers", fontsize=10, color="#555555")
+        figure.align_ylabels()
+
+
+def _of_kernels(looks: Sequence[Mapping[str, Any]], name: str) -> dict[str, np.ndarray]:
+    """(look, kernel) of each figure that a layer's kernels have."""
+    rows = [record["kernels"].get(name) for record in looks]
+    return {
+        key: np.array([[np.nan] * len(rows[-1][key]) if row is None else row[key] for row in rows], np.float64)
+        for key, _ in _WATCHED
+        if key in rows[-1]
+    }
+
+
+def _limits(key: str, layers: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Where a row of panels begins and ends: all of it, but of very small numbers."""
+    if key == "active":
+        return -0.02, 1.02
+    values = np.concatenate([layer.ravel() for layer in layers])
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
+        return (1e-6, 1.0) if key in _LOGARITHMIC else (0.0, 1.0)
+    highest = float(positive.max())
+    return (
+        (max(float(positive.min()) / 2, highest / 1e6), 2 * highest) if key in _LOGARITHMIC else (0.0, 1.05 * highest)
+    )
+
+
+def _draw_kernel_lines(panel: "Axes", epochs: np.ndarray, values: np.ndarray, name: str, late: set[str]) -> None:
+    from matplotlib.collections import LineCollection
+
+    marker = "o" if len(epochs) == 1 else None
+    red = np.array([f"{name}[{kernel}]" in late for kernel in range(values.shape[1])])
+    few = len(red) <= _NAMED_KERNELS
+    if not few:
+        # One artist for them all: a line of its own for each would take seconds.
+        thin = [np.column_stack([epochs, line]) for line in values[:, ~red].T]
+        panel.add_collection(LineCollection(thin, colors=_TRAIN_COLOUR, linewidths=0.6, alpha=0.35, zorder=2))
+        panel.plot(epochs, np.median(values, axis=1), color="#222222", linewidth=1.6, zorder=4, marker=marker)
+    for kernel in np.flatnonzero(red | few):
+        colour = _LATE_KERNEL if red[kernel] else _KERNEL_COLOURS[kernel]
+        panel.plot(epochs, values[:, kernel], color=colour, linewidth=1.4, zorder=3, marker=marker, label=str(kernel))
 
 
 @contextmanager

@@ -55,11 +55,21 @@ CALLS: dict[str, tuple[Any, ...]] = {
         Out((9001, 5)), Out((5,)), Out((5,)), random(9001, 5), random(9001, 5, seed=1), random(5), random(5), random(5),
     ),
     "dropout": (Out((23, 301)), random(23, 301), PHOTOS, 0.3, 5, 2, STEP),
-    "momentum_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, True, 0.01, 5000),
+    "sgd_update": (Inout(random(9001)), random(9001), RATE, 0.01, 5000),
+    "momentum_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, True, 0.01, False, 5000),
+    "rmsprop_update": (
+        Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, 0.9, 1e-8, 0.05, False, 5000,
+    ),
+    "adagrad_update": (
+        Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, 0.1, 1e-8, 0.05, False, 5000,
+    ),
     "adam_update": (
         Inout(random(9001)), Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, STEP, 0.9, 0.999, 1e-8,
-        0.05, 5000,
+        0.05, True, 5000,
     ),
+    "lion_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, 0.99, 0.05, 5000),
+    "clip_gradient": (Out((90_001,)), random(90_001), 2.0),
+    "add_noise": (Out((9004,)), random(9004), np.full(2251, 4, np.uint8), 5, 0.1, 0.55, STEP),
     "average_update": (Inout(random(9001)), random(9001, seed=1), STEP, 0.99),
     "prepare_photos": (Out((23, 12, 12, 1)), PIXELS, PHOTOS, PARAMETERS, "local_contrast"),
 }  # fmt: skip

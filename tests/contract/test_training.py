@@ -105,19 +105,94 @@ def test_a_loss_that_is_not_a_number_stays_in_the_totals(kernels: Any) -> None:
 SIZES = [(1, 0), (100, 100), (9001, 5000)]
 
 
+RATE = np.array([0.125])
+
+
+def state(size: int, *, positive: int | None = None, arrays: int = 2) -> list[Any]:
+    """Weights and so much of a rule's state, of which one array holds no negative numbers; and the gradient, last."""
+    made = [random(size, seed=i) for i in range(arrays + 1)]
+    return [Inout(np.abs(array) + 0.01 if i == positive else array) for i, array in enumerate(made[:-1])] + made[-1:]
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+def test_sgd_update(kernels: Any, size: int, decaying: int) -> None:
+    check(kernels, "sgd_update", *state(size, arrays=1), RATE, 0.01, decaying)
+
+
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_update(kernels: Any, size: int, decaying: int, nesterov: bool) -> None:
-    arrays = Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2)
-    check(kernels, "momentum_update", *arrays, np.array([0.125]), 0.9, nesterov, 0.01, decaying)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_momentum_update(kernels: Any, size: int, decaying: int, nesterov: bool, decoupled: bool) -> None:
+    check(kernels, "momentum_update", *state(size), RATE, 0.9, nesterov, 0.01, decoupled, decaying)
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_rmsprop_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
+    check(kernels, "rmsprop_update", *state(size, positive=1), RATE, 0.9, 1e-3, 0.05, decoupled, decaying)
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adagrad_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
+    check(kernels, "adagrad_update", *state(size, positive=1), RATE, 0.5, 1e-3, 0.05, decoupled, decaying)
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("step", [0, 1000])
-def test_adam_update(kernels: Any, size: int, decaying: int, step: int) -> None:
-    state = Inout(random(size)), Inout(random(size, seed=1)), Inout(np.abs(random(size, seed=2)) + 0.01)
-    rate, steps = np.array([0.125]), np.array([step], np.int32)
-    check(kernels, "adam_update", *state, random(size, seed=3), rate, steps, 0.9, 0.999, 1e-8, 0.05, decaying)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_update(kernels: Any, size: int, decaying: int, step: int, decoupled: bool) -> None:
+    arrays, steps = state(size, positive=2, arrays=3), np.array([step], np.int32)
+    check(kernels, "adam_update", *arrays, RATE, steps, 0.9, 0.999, 1e-8, 0.05, decoupled, decaying)
+
+
+@pytest.mark.parametrize(("size", "decaying"), SIZES)
+def test_lion_update(kernels: Any, size: int, decaying: int) -> None:
+    check(kernels, "lion_update", *state(size), RATE, 0.9, 0.99, 0.05, decaying)
+
+
+def test_lion_stays_where_nothing_pulls_and_lets_nan_through(kernels: Any) -> None:
+    weight, mean = Inout(np.array([1.0, 2.0, 3.0])), Inout(np.zeros(3))
+    moved, _ = check(kernels, "lion_update", weight, mean, np.array([0.0, np.nan, -1e-30]), RATE, 0.9, 0.99, 0.0, 0)
+    np.testing.assert_array_equal(moved, [1.0, np.nan, 3.125])
+
+
+@pytest.mark.parametrize("size", [1, 100, 9001, 300_001])
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_clip_gradient(kernels: Any, size: int, limit: float) -> None:
+    gradient = random(size)
+    (clipped,) = check(kernels, "clip_gradient", Out((size,)), gradient, limit)
+    assert np.linalg.norm(clipped) == pytest.approx(min(limit, float(np.linalg.norm(gradient))), rel=1e-5)
+
+
+def test_a_gradient_of_zeros_or_with_a_nan_is_clipped_to_the_same(kernels: Any) -> None:
+    assert not call(kernels, "clip_gradient", Out((100,)), np.zeros(100), 1e-3)[0].any()
+    broken = np.where(np.arange(5000) == 4321, np.nan, 1.0)
+    assert np.isnan(call(kernels, "clip_gradient", Out((5000,)), broken, 1e-3)[0]).all()
+
+
+@pytest.mark.parametrize("size", [4, 100, 90_004])
+@pytest.mark.parametrize(("step", "noise_decay"), [(0, 0.55), (2000, 0.55), (2**31 - 2, 0.0)])
+def test_add_noise(kernels: Any, size: int, step: int, noise_decay: float) -> None:
+    counts = (np.arange(size // 4) * 7 % 5).astype(np.uint8)
+    steps = np.array([step], np.int32)
+    check(kernels, "add_noise", Out((size,)), random(size), counts, 2**32 - 1, 0.25, noise_decay, steps)
+
+
+def test_noise_is_normal_and_falls_on_what_is_counted_only(kernels: Any) -> None:
+    count = 100_000
+    counts = np.full(count // 4, 4, np.uint8)
+    counts[: count // 8] = 2
+    step = np.array([3], np.int32)
+    (noise,) = call(kernels, "add_noise", Out((count,)), np.zeros(count), counts, 5, 0.5, 1.0, step)
+    quads = noise.astype(np.float64).reshape(-1, 4)
+    assert not quads[: count // 8, 2:].any()
+    z = np.concatenate([quads[: count // 8, :2].ravel(), quads[count // 8 :].ravel()]) / (0.5 / 4)
+    # Mean, variance, skewness and kurtosis of 75000 normal numbers: within four times their deviations.
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - moment) < 4 * np.sqrt(variance / z.size), power
+    assert np.abs(np.corrcoef(quads[count // 8 :].T) - np.eye(4)).max() < 4 / np.sqrt(count // 8)
+    assert np.abs(z).max() > 3.8
 
 
 @pytest.mark.parametrize("step", [0, 10**6])

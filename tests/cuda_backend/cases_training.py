@@ -31,15 +31,30 @@ def _batch(count: int) -> tuple[Any, ...]:
     return *[Out((count,), np.int32)] * 3, *state, *orders, np.array([0, 2, 4], np.int32), np.array([0.5, 0.25, 0.125])
 
 
-def _momentum(size: int, nesterov: bool, decaying: int) -> tuple[Any, ...]:
+def _momentum(size: int, nesterov: bool, decoupled: bool, decaying: int) -> tuple[Any, ...]:
     arrays = Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2)
-    return *arrays, RATE, 0.9, nesterov, 0.01, decaying
+    return *arrays, RATE, 0.9, nesterov, 0.01, decoupled, decaying
 
 
-def _adam(size: int, step: int, beta1: float, beta2: float, decaying: int) -> tuple[Any, ...]:
+def _scaled(size: int, number: float, decoupled: bool, decaying: int) -> tuple[Any, ...]:
+    """Of RMSprop and Adagrad, whose arguments are of the same kinds."""
+    arrays = Inout(random(size)), Inout(np.abs(random(size, seed=1)) + 0.01), random(size, seed=2)
+    return *arrays, RATE, number, 1e-3, 0.05, decoupled, decaying
+
+
+def _adam(size: int, step: int, beta1: float, beta2: float, decoupled: bool, decaying: int) -> tuple[Any, ...]:
     state = Inout(random(size)), Inout(random(size, seed=1)), Inout(np.abs(random(size, seed=2)) + 0.01)
     steps = np.array([step], np.int32)
-    return *state, random(size, seed=3), RATE, steps, beta1, beta2, 1e-8, 0.05, decaying
+    return *state, random(size, seed=3), RATE, steps, beta1, beta2, 1e-8, 0.05, decoupled, decaying
+
+
+def _lion(size: int, decaying: int) -> tuple[Any, ...]:
+    return Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2), RATE, 0.9, 0.99, 0.05, decaying
+
+
+def _noise(size: int, step: int, noise_decay: float = 0.55, seed: int = 5) -> tuple[Any, ...]:
+    counts = (np.arange(size // 4) * 7 % 5).astype(np.uint8)
+    return Out((size,)), random(size), counts, seed, 0.25, noise_decay, np.array([step], np.int32)
 
 
 CASES: dict[str, tuple[Any, ...]] = {
@@ -70,12 +85,32 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "take_batch, one photo": _batch(1),
     "take_batch, several turns": _batch(21),
-    "momentum_update, one weight": _momentum(1, False, 0),
-    "momentum_update, decay of some": _momentum(59, False, 30),
-    "momentum_update, nesterov": _momentum(11, True, 11),
-    "adam_update, first step": _adam(59, 0, 0.9, 0.999, 30),
-    "adam_update, later": _adam(7, 1000, 0.9, 0.999, 0),
-    "adam_update, no averages": _adam(7, 3, 0.0, 0.0, 7),
+    "sgd_update, one weight": (Inout(random(1)), random(1, seed=1), RATE, 0.01, 0),
+    "sgd_update, decay of some": (Inout(random(59)), random(59, seed=1), RATE, 0.01, 30),
+    "momentum_update, one weight": _momentum(1, False, False, 0),
+    "momentum_update, decay of some": _momentum(59, False, False, 30),
+    "momentum_update, decoupled": _momentum(11, False, True, 7),
+    "momentum_update, nesterov": _momentum(11, True, False, 11),
+    "rmsprop_update, decay of some": _scaled(59, 0.9, False, 30),
+    "rmsprop_update, decoupled": _scaled(7, 0.9, True, 5),
+    "adagrad_update, decay of some": _scaled(59, 0.0, False, 30),
+    "adagrad_update, decoupled": _scaled(7, 0.5, True, 5),
+    "adam_update, first step": _adam(59, 0, 0.9, 0.999, True, 30),
+    "adam_update, later": _adam(7, 1000, 0.9, 0.999, True, 0),
+    "adam_update, no averages": _adam(7, 3, 0.0, 0.0, True, 7),
+    "adam_update, decay in the gradient": _adam(7, 3, 0.9, 0.999, False, 5),
+    "lion_update, decay of some": _lion(59, 30),
+    "lion_update, neither way": (
+        Inout(np.ones(3)), Inout(np.zeros(3)), np.array([0.0, np.nan, -1e-30]), RATE, 0.9, 0.99, 0.0, 0,
+    ),
+    "clip_gradient, one": (Out((1,)), random(1), 0.125),
+    "clip_gradient, too long": (Out((59,)), random(59), 0.5),
+    "clip_gradient, short enough": (Out((7,)), random(7), 100.0),
+    "clip_gradient, zeros": (Out((7,)), np.zeros(7), 1e-3),
+    "clip_gradient, not a number": (Out((11,)), np.where(np.arange(11) == 10, np.nan, 1.0), 0.5),
+    "add_noise, first step": _noise(4 * 5, 0),
+    "add_noise, several turns": _noise(4 * 61, 2000, seed=2**32 - 1),
+    "add_noise, does not fade": _noise(4 * 3, 2**31 - 2, 0.0),
     "average_update, first step": (Inout(random(59)), random(59, seed=1), np.array([0], np.int32), 0.99),
     "average_update, later": (Inout(random(5)), random(5, seed=1), np.array([10**6], np.int32), 0.99),
     "accumulate, first": (Inout(random(59)), random(59, seed=1), True),

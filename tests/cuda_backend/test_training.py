@@ -62,7 +62,11 @@ def follow(kernels: Any, *arguments: Any, **changes: Any) -> Weights:
     return recorder
 
 
-@pytest.mark.parametrize("optimizer", [Momentum(learning_rate=0.05), AdamW(learning_rate=0.01)], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "optimizer",
+    [Momentum(learning_rate=0.05, clip=0.5, noise=0.05), AdamW(learning_rate=0.01)],
+    ids=lambda o: o.name,
+)
 def test_it_follows_the_reference_step_by_step(optimizer: Any) -> None:
     changes = (
         {"optimizer": optimizer, "train": {"epochs": 2}} if optimizer.name == "adamw" else {"optimizer": optimizer}

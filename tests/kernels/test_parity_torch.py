@@ -262,7 +262,7 @@ def test_momentum(backend: Backend, nesterov: bool) -> None:
     _trajectory(
         backend, optimizer, parameters, weight,
         lambda gradient, rate, step: backend.kernels.momentum_update(
-            weight, velocity, gradient, rate, 0.9, nesterov, 0.02, 30, backend.workspace
+            weight, velocity, gradient, rate, 0.9, nesterov, 0.02, False, 30, backend.workspace
         ),
     )  # fmt: skip
 
@@ -275,6 +275,6 @@ def test_adam(backend: Backend) -> None:
     _trajectory(
         backend, optimizer, parameters, weight,
         lambda gradient, rate, step: backend.kernels.adam_update(
-            weight, mean, variance, gradient, rate, step, 0.9, 0.999, 1e-8, 0.05, 30, backend.workspace
+            weight, mean, variance, gradient, rate, step, 0.9, 0.999, 1e-8, 0.05, True, 30, backend.workspace
         ),
     )  # fmt: skip

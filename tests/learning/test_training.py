@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
+from facecnn.learning.minimisers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.schedules import Constant
-from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, Trainer
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
@@ -87,8 +90,19 @@ def test_stopped_and_gone_on_with_is_the_same_as_not_stopped(uninterrupted: Reco
     assert in_bytes(trainer.arrays()) == uninterrupted.lasts[-1][0]
 
 
-@pytest.mark.parametrize("optimizer", [AdamW(learning_rate=0.01), Momentum(learning_rate=0.01)], ids=repr)
-@pytest.mark.parametrize("average", [None, 0.9])
+EVERY_RULE = [rule(learning_rate=0.005) for rule in OPTIMIZERS.values()]
+CLIPPED_AND_NOISY = [
+    Momentum(learning_rate=0.005, clip=0.1),
+    Nesterov(learning_rate=0.005, noise=0.1),
+    AdamW(learning_rate=0.005, clip=1.0, noise=0.01, noise_decay=0.3),
+]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "average"),
+    [*((rule, None) for rule in [*EVERY_RULE, *CLIPPED_AND_NOISY]), (AdamW(learning_rate=0.005), 0.9)],
+    ids=repr,
+)
 def test_every_kind_of_state_is_restored(optimizer: Any, average: float | None) -> None:
     changes: dict[str, Any] = {"optimizer": optimizer, "train": {"average_weights": average}}
     whole = trained(make_trainer(**changes))
@@ -444,3 +458,57 @@ def test_figures_are_read_once_in_a_while_and_at_the_end_of_an_epoch() -> None:
     assert trainer.run(recorder)
     at = [step for (step, count), (_, before) in zip(seen, [(0, 0), *seen[:-1]], strict=True) if count > before]
     assert at == [1, 11, 21, 30]
+
+
+# ----------------------------------------------------------------------------------------------------- minimisers
+
+MINIMISED: dict[str, Any] = {"train": {"epochs": 8, "least_steps": 0}}
+
+
+@pytest.mark.parametrize("minimiser", [LineSearch(), Lbfgs(history=3), NewtonCg(products=4)], ids=lambda m: m.name)
+@pytest.mark.parametrize("layers", [SMOKE, RICH], ids=["smoke", "with batch norm and dropout"])
+def test_a_minimiser_lowers_the_loss_and_goes_on_to_the_same_bits(minimiser: Any, layers: Any) -> None:
+    def make() -> Trainer:
+        return make_trainer(layers, optimizer=minimiser, **MINIMISED)
+
+    whole = trained(make())
+    losses = [epoch["train_loss"] for epoch in whole.epochs]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(losses))
+
+    trainer = make()
+    recorder = Recorder()
+    assert not trainer.run(recorder, stop=lambda: trainer.progress.step == 4)
+    resumed = make()
+    assert recorder.saved is not None
+    resumed.restore(*recorder.saved)
+    rest = trained(resumed)
+    assert rest.lasts[-1] == whole.lasts[-1]
+    assert rest.figures() == whole.figures()[-len(rest.epochs) :]
+
+
+def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
+    trainer = make_trainer(RICH, optimizer=LineSearch(), **MINIMISED)
+    assert trainer.batches == 1
+    assert trainer.augment is None
+    assert trainer.part_size == len(LABELS)  # batch norm takes them all together
+    assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).part_size == 8  # else they come in parts
+
+
+def test_the_whole_sets_gradient_is_that_of_its_loss() -> None:
+    trainer = make_trainer(RICH, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
+    whole = trainer._whole
+    start = whole.here()
+    direction = np.random.default_rng(0).standard_normal(len(start.w))
+    direction /= np.linalg.norm(direction)
+    h = 2e-2
+    above, below = (whole.evaluate(start.w + sign * h * direction)[0] for sign in (1, -1))
+    assert (above - below) / (2 * h) == pytest.approx(float(direction @ start.gradient), rel=2e-2, abs=1e-4)
+
+
+def test_a_training_ends_when_nothing_better_is_found() -> None:
+    minimiser = Lbfgs(weight_decay=1.0)
+    recorder = trained(make_trainer(optimizer=minimiser, train={"epochs": 500, "least_steps": 0}))
+    assert len(recorder.epochs) < 500
+    assert all(isinstance(epoch["learning_rate"], float) for epoch in recorder.epochs)
+    json.dumps(recorder.epochs, allow_nan=False)

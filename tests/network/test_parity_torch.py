@@ -18,7 +18,19 @@ import pytest
 
 from facecnn.config import load
 from facecnn.kernels import cpu, reference
-from facecnn.learning.step_rules import AdamW, Momentum, Piece
+from facecnn.learning.step_rules import (
+    OPTIMIZERS,
+    Adagrad,
+    Adam,
+    AdamW,
+    Lion,
+    Momentum,
+    Nesterov,
+    Piece,
+    RMSprop,
+    Sgd,
+    StepRule,
+)
 from facecnn.network.layers import (
     Activate,
     BatchNorm,
@@ -238,28 +250,85 @@ def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, toler
     compare_gradients(run.gradients(), {"dense1.bias": dlogits.sum(axis=0), "dense1.weight": dlogits.T @ x}, tolerance)
 
 
-RULES = [
-    AdamW(weight_decay=0.1),
-    AdamW(beta1=0.7, beta2=0.9, epsilon=1e-3, weight_decay=0.0),
+RULES: list[StepRule] = [
+    Sgd(),
+    Sgd(weight_decay=0.1),
     Momentum(weight_decay=0.01),
     Momentum(momentum=0.0),
+    Momentum(weight_decay=0.1, decoupled=True),
+    Nesterov(),
+    Nesterov(momentum=0.5, weight_decay=0.1),
+    Nesterov(weight_decay=0.1, decoupled=True),
+    RMSprop(),
+    RMSprop(beta2=0.5, epsilon=1e-3, weight_decay=0.1),
+    RMSprop(weight_decay=0.1, decoupled=True),
+    Adagrad(),
+    Adagrad(initial_squares=0.3, epsilon=1e-3, weight_decay=0.1),
+    Adagrad(weight_decay=0.1, decoupled=True),
+    Adam(),
+    Adam(weight_decay=0.1),
+    Adam(beta1=0.7, beta2=0.9, epsilon=1e-3, weight_decay=0.1),
+    AdamW(weight_decay=0.1),
+    AdamW(beta1=0.7, beta2=0.9, epsilon=1e-3, weight_decay=0.0),
+    Lion(weight_decay=0.0),
+    Lion(beta1=0.6, beta2=0.8, weight_decay=0.1),
 ]
+COUNT, DECAYING = 50, 30
+
+
+class FormulaOfLion:
+    """Algorithm 2 of Chen et al. 2023 number by number, in the form of a PyTorch optimizer: PyTorch has none."""
+
+    def __init__(self, torch: Any, groups: Any, rule: Lion) -> None:
+        self.torch, self.param_groups, self.rule = torch, groups, rule
+        self.m = [[0.0] * len(group["params"][0]) for group in groups]
+
+    def step(self) -> None:
+        b1, b2 = self.rule.beta1, self.rule.beta2
+        for group, m in zip(self.param_groups, self.m, strict=True):
+            theta = group["params"][0]
+            for i, g in enumerate(theta.grad.tolist()):
+                c = b1 * m[i] + (1 - b1) * g
+                m[i] = b2 * m[i] + (1 - b2) * g
+                step = (c > 0) - (c < 0) + group["weight_decay"] * theta.data[i]
+                theta.data[i] = theta.data[i] - group["lr"] * step
+
+
+def in_torch(torch: Any, groups: Any, rule: Any) -> Any:
+    """The optimizer that a rule stands for. Of those without decoupled decay in PyTorch, without any."""
+    optim = torch.optim
+    if isinstance(rule, Lion):
+        return FormulaOfLion(torch, groups, rule)
+    if isinstance(rule, Adam | AdamW):
+        kind = optim.Adam if isinstance(rule, Adam) else optim.AdamW
+        return kind(groups, lr=1.0, betas=(rule.beta1, rule.beta2), eps=rule.epsilon)
+    if isinstance(rule, RMSprop):
+        return optim.RMSprop(groups, lr=1.0, alpha=rule.beta2, eps=rule.epsilon)
+    if isinstance(rule, Adagrad):
+        return optim.Adagrad(groups, lr=1.0, initial_accumulator_value=rule.initial_squares, eps=rule.epsilon)
+    if isinstance(rule, Momentum | Nesterov):
+        return optim.SGD(groups, lr=1.0, momentum=rule.momentum, nesterov=isinstance(rule, Nesterov))
+    return optim.SGD(groups, lr=1.0)
+
+
+def test_every_rule_has_a_twin() -> None:
+    assert {type(rule) for rule in RULES} == set(OPTIMIZERS.values())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
     """The same trajectory with a rate that changes, of which the first 30 weights decay."""
+    apart = getattr(rule, "decoupled", False) and not isinstance(rule, AdamW)
     generator = np.random.default_rng(0)
-    weight = generator.standard_normal(50)
-    state = {name: np.zeros(50) for name in rule.state_names}
-    decaying, others = (torch.tensor(part.copy(), requires_grad=True) for part in (weight[:30], weight[30:]))
-    groups = [{"params": [decaying], "weight_decay": rule.weight_decay}, {"params": [others], "weight_decay": 0.0}]
-    if isinstance(rule, AdamW):
-        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(rule.beta1, rule.beta2), eps=rule.epsilon)
-    else:
-        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=rule.momentum)
+    weight = generator.standard_normal(COUNT)
+    state = {name: np.zeros(COUNT) for name in rule.state_names}
+    parts = slice(DECAYING), slice(DECAYING, None)
+    parameters = [torch.tensor(weight[part].copy(), requires_grad=True) for part in parts]
+    decays = 0.0 if apart else rule.weight_decay, 0.0
+    groups = [{"params": [p], "weight_decay": decay} for p, decay in zip(parameters, decays, strict=True)]
+    optimizer = in_torch(torch, groups, rule)
     for step in range(20):
-        gradient = generator.standard_normal(50) * 10.0 ** generator.integers(-3, 2)
+        gradient = generator.standard_normal(COUNT) * 10.0 ** generator.integers(-3, 2)
         rate = 0.05 / (1 + step)
         rule.update(
             Piece(
@@ -269,13 +338,31 @@ def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
                 gradient=gradient.copy(),
                 learning_rate=np.array([rate]),
                 step=np.array([step], np.int32),
-                decaying=30,
+                decaying=DECAYING,
                 workspace=reference.Workspace(),
             )
         )
-        decaying.grad, others.grad = torch.tensor(gradient[:30]), torch.tensor(gradient[30:])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = torch.tensor(gradient[part])
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if apart:
+            parameters[0].data *= 1 - rate * rule.weight_decay
         optimizer.step()
-        expected = np.concatenate([decaying.detach().numpy(), others.detach().numpy()])
+        expected = np.concatenate([parameter.detach().numpy() for parameter in parameters])
         assert_close(weight, expected, 1e-8, f"weights after step {step}")
+
+
+@PRECISIONS
+@pytest.mark.parametrize("limit", [1e-3, 2.0, 1e6])
+def test_clipping(torch: Any, limit: float, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    """Over all parameters together, which are two arrays there and one buffer here."""
+    gradient = np.random.default_rng(1).standard_normal(9000).astype(dtype)
+    parts = gradient[:4000], gradient[4000:]
+    parameters = [torch.zeros_like(torch.tensor(part)) for part in parts]
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = torch.tensor(part)
+    torch.nn.utils.clip_grad_norm_(parameters, limit)
+    out = kernels.empty(gradient.shape, dtype)
+    kernels.clip_gradient(out, kernels.to_device(gradient), limit, kernels.Workspace())
+    assert_close(out, np.concatenate([p.grad.numpy() for p in parameters]), tolerance, "clipped gradient")

@@ -34,20 +34,34 @@ from facecnn.kernels.cpu.neuron import neuron_backward_input, neuron_backward_we
 from facecnn.kernels.cpu.pool import pool_backward, pool_forward
 from facecnn.kernels.cpu.prepare import prepare_photos
 from facecnn.kernels.cpu.random import draw_augmentation, dropout, random_words
-from facecnn.kernels.cpu.update import accumulate, adam_update, average_update, momentum_update
+from facecnn.kernels.cpu.update import (
+    accumulate,
+    adagrad_update,
+    adam_update,
+    add_noise,
+    average_update,
+    clip_gradient,
+    lion_update,
+    momentum_update,
+    rmsprop_update,
+    sgd_update,
+)
 
 __all__ = [
     "Workspace",
     "accumulate",
     "activation_backward",
     "activation_forward",
+    "adagrad_update",
     "adam_update",
+    "add_noise",
     "add_to_totals",
     "are_compiled",
     "average_update",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_inference",
+    "clip_gradient",
     "conv_backward_input",
     "conv_backward_weight",
     "conv_forward",
@@ -59,6 +73,7 @@ __all__ = [
     "dropout",
     "empty",
     "label_weight",
+    "lion_update",
     "mark",
     "mean_squared_error",
     "milliseconds",
@@ -73,7 +88,9 @@ __all__ = [
     "random_words",
     "record",
     "resident",
+    "rmsprop_update",
     "set_threads",
+    "sgd_update",
     "softmax_cross_entropy",
     "synchronise",
     "take_batch",

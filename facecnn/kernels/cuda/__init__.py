@@ -33,7 +33,18 @@ from facecnn.kernels.cuda.neuron import neuron_backward_input, neuron_backward_w
 from facecnn.kernels.cuda.pool import pool_backward, pool_forward
 from facecnn.kernels.cuda.prepare import prepare_photos
 from facecnn.kernels.cuda.random import draw_augmentation, dropout, random_words
-from facecnn.kernels.cuda.update import accumulate, adam_update, average_update, momentum_update
+from facecnn.kernels.cuda.update import (
+    accumulate,
+    adagrad_update,
+    adam_update,
+    add_noise,
+    average_update,
+    clip_gradient,
+    lion_update,
+    momentum_update,
+    rmsprop_update,
+    sgd_update,
+)
 
 __all__ = [
     "PhotoStream",
@@ -41,12 +52,15 @@ __all__ = [
     "accumulate",
     "activation_backward",
     "activation_forward",
+    "adagrad_update",
     "adam_update",
+    "add_noise",
     "add_to_totals",
     "average_update",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_inference",
+    "clip_gradient",
     "conv_backward_input",
     "conv_backward_weight",
     "conv_forward",
@@ -58,6 +72,7 @@ __all__ = [
     "dropout",
     "empty",
     "label_weight",
+    "lion_update",
     "mark",
     "mean_squared_error",
     "milliseconds",
@@ -72,6 +87,8 @@ __all__ = [
     "random_words",
     "record",
     "resident",
+    "rmsprop_update",
+    "sgd_update",
     "softmax_cross_entropy",
     "synchronise",
     "take_batch",

@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.driver import cuda, kernel, launch
+from facecnn.kernels.cuda.block import COLUMNS, block_sum
+from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+from facecnn.kernels.cuda.random import philox
+from facecnn.kernels.cuda.sizes import BLOCKS, STRIDE, THREADS, blocks_for
+from facecnn.kernels.protocol import PURPOSE_NOISE
 
-_F = np.float32
+_F, _I, _U32, _U64 = np.float32, np.int32, np.uint32, np.uint64
+_ZERO, _ONE, _MINUS_TWO = _F(0), _F(1), _F(-2)
+_LEAST_NORM = _F(1e-6)
+_UNIFORM_SHIFT, _UNIFORM_STEP = _U64(8), _F(2.0**-24)
+_S3, _S5, _S7, _S9 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9))
+_C2, _C4, _C6, _C8 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (2, 4, 6, 8))
+_EIGHTH, _QUARTER_BITS, _RADIANS = _I(2**21), _I(22), _F(2 * math.pi / 2**24)
+"""Of a turn of 2^24."""
+
+_PARTS: int = min(BLOCKS, THREADS)
+"""Partial sums of the norm at most: one for each thread of a block."""
+_PARTS_STRIDE: int = _PARTS * THREADS
+
+
+def _decays(weight_decay: float, decoupled: bool) -> tuple[float, float]:
+    """The shares of a weight that are added to its gradient, and that (times the learning rate) are taken from it."""
+    return (0.0, float(weight_decay)) if decoupled else (float(weight_decay), 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------ step rules
+
+
+@kernel
+def _sgd(weight: Array, gradient: Array, learning_rate: Array, weight_decay: Any, decaying: Any) -> None:
+    # weight, gradient (P,); learning_rate (1,)
+    rate = learning_rate[0]
+    i = cuda.grid(1)
+    while i < weight.size:
+        w, g = weight[i], gradient[i]
+        if i < decaying:
+            g += weight_decay * w
+        weight[i] = w - rate * g
+        i += STRIDE
+
+
+def sgd_update(
+    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
+) -> None:
+    """Stochastic gradient descent, in place."""
+    blocks = blocks_for(weight.size)
+    launch(_sgd, blocks, THREADS, workspace, weight, gradient, learning_rate, float(weight_decay), decaying)
 
 
 @kernel
@@ -22,21 +66,23 @@ def _momentum(
     learning_rate: Array,
     momentum: Any,
     nesterov: Any,
-    weight_decay: Any,
+    coupled: Any,
+    pull: Any,
     decaying: Any,
 ) -> None:
     # weight, velocity, gradient (P,); learning_rate (1,)
     rate = learning_rate[0]
     i = cuda.grid(1)
     while i < weight.size:
-        g = gradient[i]
+        w, g = weight[i], gradient[i]
         if i < decaying:
-            g += weight_decay * weight[i]
+            g += coupled * w
+            w -= rate * pull * w
         v = momentum * velocity[i] + g
         velocity[i] = v
         if nesterov:
             v = g + momentum * v
-        weight[i] -= rate * v
+        weight[i] = w - rate * v
         i += STRIDE
 
 
@@ -48,6 +94,7 @@ def momentum_update(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    decoupled: bool,
     decaying: int,
     workspace: Workspace,
 ) -> None:
@@ -63,7 +110,119 @@ def momentum_update(
         learning_rate,
         float(momentum),
         bool(nesterov),
-        float(weight_decay),
+        *_decays(weight_decay, decoupled),
+        decaying,
+    )
+
+
+@kernel
+def _rmsprop(
+    weight: Array,
+    variance: Array,
+    gradient: Array,
+    learning_rate: Array,
+    keep2: Any,
+    pull2: Any,
+    epsilon: Any,
+    coupled: Any,
+    pull: Any,
+    decaying: Any,
+) -> None:
+    # weight, variance, gradient (P,); learning_rate (1,)
+    rate = learning_rate[0]
+    i = cuda.grid(1)
+    while i < weight.size:
+        w, g = weight[i], gradient[i]
+        if i < decaying:
+            g += coupled * w
+            w -= rate * pull * w
+        v = keep2 * variance[i] + pull2 * g * g
+        variance[i] = v
+        weight[i] = w - rate * g / (math.sqrt(v) + epsilon)
+        i += STRIDE
+
+
+def rmsprop_update(
+    weight: Array,
+    variance: Array,
+    gradient: Array,
+    learning_rate: Array,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """RMSprop, in place."""
+    launch(
+        _rmsprop,
+        blocks_for(weight.size),
+        THREADS,
+        workspace,
+        weight,
+        variance,
+        gradient,
+        learning_rate,
+        float(beta2),
+        1.0 - beta2,
+        float(epsilon),
+        *_decays(weight_decay, decoupled),
+        decaying,
+    )
+
+
+@kernel
+def _adagrad(
+    weight: Array,
+    squares: Array,
+    gradient: Array,
+    learning_rate: Array,
+    initial: Any,
+    epsilon: Any,
+    coupled: Any,
+    pull: Any,
+    decaying: Any,
+) -> None:
+    # weight, squares, gradient (P,); learning_rate (1,)
+    rate = learning_rate[0]
+    i = cuda.grid(1)
+    while i < weight.size:
+        w, g = weight[i], gradient[i]
+        if i < decaying:
+            g += coupled * w
+            w -= rate * pull * w
+        total = squares[i] + g * g
+        squares[i] = total
+        weight[i] = w - rate * g / (math.sqrt(initial + total) + epsilon)
+        i += STRIDE
+
+
+def adagrad_update(
+    weight: Array,
+    squares: Array,
+    gradient: Array,
+    learning_rate: Array,
+    initial: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Adagrad, in place."""
+    launch(
+        _adagrad,
+        blocks_for(weight.size),
+        THREADS,
+        workspace,
+        weight,
+        squares,
+        gradient,
+        learning_rate,
+        float(initial),
+        float(epsilon),
+        *_decays(weight_decay, decoupled),
         decaying,
     )
 
@@ -82,20 +241,21 @@ def _adam(
     keep2: Any,
     pull2: Any,
     epsilon: Any,
-    weight_decay: Any,
+    coupled: Any,
+    pull: Any,
     decaying: Any,
 ) -> None:
     # all arrays (P,), but learning_rate and step (1,); 1 - beta^t = -expm1(t log(beta)) without loss of digits
-    t = _F(step[0]) + _F(1)
+    t = _F(step[0]) + _ONE
     rate = learning_rate[0]
     scaled_rate = rate / -math.expm1(t * log_beta1)
     unbias2 = -math.expm1(t * log_beta2)
     i = cuda.grid(1)
     while i < weight.size:
-        g = gradient[i]
-        w = weight[i]
+        w, g = weight[i], gradient[i]
         if i < decaying:
-            w -= rate * weight_decay * w
+            g += coupled * w
+            w -= rate * pull * w
         m = mean[i] + pull1 * (g - mean[i])
         v = keep2 * variance[i] + pull2 * g * g
         mean[i] = m
@@ -115,10 +275,11 @@ def adam_update(
     beta2: float,
     epsilon: float,
     weight_decay: float,
+    decoupled: bool,
     decaying: int,
     workspace: Workspace,
 ) -> None:
-    """Adam with decoupled weight decay, in place."""
+    """Adam, and with ``decoupled`` weight decay AdamW, in place."""
     launch(
         _adam,
         blocks_for(weight.size),
@@ -136,16 +297,204 @@ def adam_update(
         float(beta2),
         1.0 - beta2,
         float(epsilon),
-        float(weight_decay),
+        *_decays(weight_decay, decoupled),
         decaying,
     )
 
 
 @kernel
+def _lion(
+    weight: Array,
+    mean: Array,
+    gradient: Array,
+    learning_rate: Array,
+    keep1: Any,
+    pull1: Any,
+    keep2: Any,
+    pull2: Any,
+    weight_decay: Any,
+    decaying: Any,
+) -> None:
+    # weight, mean, gradient (P,); learning_rate (1,)
+    rate = learning_rate[0]
+    i = cuda.grid(1)
+    while i < weight.size:
+        w, g = weight[i], gradient[i]
+        if i < decaying:
+            w -= rate * weight_decay * w
+        m = keep1 * mean[i] + pull1 * g
+        if m > _ZERO:
+            m = _ONE
+        elif m < _ZERO:
+            m = -_ONE  # and neither 0 nor NaN
+        mean[i] = keep2 * mean[i] + pull2 * g
+        weight[i] = w - rate * m
+        i += STRIDE
+
+
+def lion_update(
+    weight: Array,
+    mean: Array,
+    gradient: Array,
+    learning_rate: Array,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """Lion, in place."""
+    launch(
+        _lion,
+        blocks_for(weight.size),
+        THREADS,
+        workspace,
+        weight,
+        mean,
+        gradient,
+        learning_rate,
+        float(beta1),
+        1.0 - beta1,
+        float(beta2),
+        1.0 - beta2,
+        float(weight_decay),
+        decaying,
+    )
+
+
+# --------------------------------------------------------------------------------- what is done to the gradient
+
+
+@cache
+def _sum_squares(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up = block_sum(threads)
+
+    @kernel
+    def sum_squares(sums: Array, gradient: Array) -> None:
+        # sums (blocks,): each block adds up its own elements of gradient (P,)
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        squares = _ZERO
+        i = cuda.grid(1)
+        while i < gradient.size:
+            squares += gradient[i] * gradient[i]
+            i += _PARTS_STRIDE
+        squares = add_up(values, partial, squares)
+        if cuda.threadIdx.x == 0:
+            sums[cuda.blockIdx.x] = squares
+
+    return sum_squares
+
+
+@cache
+def _clip(threads: int) -> Any:
+    columns = min(COLUMNS, threads)
+    add_up = block_sum(threads)
+
+    @kernel
+    def clip(out: Array, gradient: Array, sums: Array, limit: Any) -> None:
+        # out, gradient (P,). Every block adds up the few partial sums once more, in the same order, so that no third
+        # kernel has to.
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        thread = cuda.threadIdx.x
+        squares = add_up(values, partial, sums[thread] if thread < sums.size else _ZERO)
+        factor = limit / (math.sqrt(squares) + _LEAST_NORM)
+        if factor >= _ONE:  # and not NaN
+            factor = _ONE
+        i = cuda.grid(1)
+        while i < gradient.size:
+            out[i] = factor * gradient[i]
+            i += STRIDE
+
+    return clip
+
+
+def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
+    """out = gradient, scaled down to a 2-norm of ``limit`` if it is longer. (One of 1e19 or more, whose square is no
+    float32, becomes 0.)"""
+    parts = min(_PARTS, blocks_for(gradient.size))
+    sums = workspace.array("squares", (parts,))
+    launch(_sum_squares(THREADS), parts, THREADS, workspace, sums, gradient)
+    launch(_clip(THREADS), blocks_for(gradient.size), THREADS, workspace, out, gradient, sums, float(limit))
+
+
+@device_function
+def _two_normals(word0: Any, word1: Any) -> Any:
+    """Box and Muller's. Of the angle, a number of 24 bits, whole quarter turns are taken off without rounding, so that
+    the series are needed for an eighth of a turn at most: what they leave out is below 3e-8. (CUDA's own cosine is
+    ready for angles that take local memory.)"""
+    u = (_F(_U32(word0 >> _UNIFORM_SHIFT)) + _ONE) * _UNIFORM_STEP
+    radius = math.sqrt(_MINUS_TWO * _F(math.log(u)))
+    angle = _I(_U32(word1 >> _UNIFORM_SHIFT))
+    turned = (angle + _EIGHTH) >> _QUARTER_BITS
+    x = _F(angle - (turned << _QUARTER_BITS)) * _RADIANS
+    square = x * x
+    sine = x * (_ONE + square * (_S3 + square * (_S5 + square * (_S7 + square * _S9))))
+    cosine = _ONE + square * (_C2 + square * (_C4 + square * (_C6 + square * _C8)))
+    if turned & 1:
+        cosine, sine = -sine, cosine
+    if turned & 2:
+        cosine, sine = -cosine, -sine
+    return radius * cosine, radius * sine
+
+
+@kernel
+def _noise(
+    out: Array, gradient: Array, counts: Array, seed: Any, purpose: Any, noise: Any, decay: Any, step: Array
+) -> None:
+    # out, gradient (P,), counts (P / 4,): a thread makes the four normal numbers of one counter; step (1,)
+    deviation = noise * math.exp(-decay * math.log(_ONE + _F(step[0])))
+    t = _U64(_U32(step[0]))
+    b = cuda.grid(1)
+    while b < counts.size:
+        w0, w1, w2, w3 = philox(_U64(_U32(b)), _U64(0), t, _U64(0), seed, purpose)
+        z0, z1 = _two_normals(w0, w1)
+        z2, z3 = _two_normals(w2, w3)
+        at, count = 4 * b, counts[b]
+        out[at] = gradient[at] + (deviation if count > 0 else _ZERO) * z0
+        out[at + 1] = gradient[at + 1] + (deviation if count > 1 else _ZERO) * z1
+        out[at + 2] = gradient[at + 2] + (deviation if count > 2 else _ZERO) * z2
+        out[at + 3] = gradient[at + 3] + (deviation if count > 3 else _ZERO) * z3
+        b += STRIDE
+
+
+def add_noise(
+    out: Array,
+    gradient: Array,
+    counts: Array,
+    seed: int,
+    noise: float,
+    noise_decay: float,
+    step: Array,
+    workspace: Workspace,
+) -> None:
+    """out = gradient + normal noise, which fades from step to step."""
+    launch(
+        _noise,
+        blocks_for(counts.size),
+        THREADS,
+        workspace,
+        out,
+        gradient,
+        counts,
+        _U64(seed),
+        _U64(PURPOSE_NOISE),
+        float(noise),
+        float(noise_decay),
+        step,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- and sums
+
+
+@kernel
 def _average(average: Array, weight: Array, step: Array, decay: Any) -> None:
     t = _F(step[0])
-    growing = (_F(1) + t) / (_F(10) + t)
-    share = _F(1) - (decay if decay < growing else growing)
+    growing = (_ONE + t) / (_F(10) + t)
+    share = _ONE - (decay if decay < growing else growing)
     i = cuda.grid(1)
     while i < weight.size:
         average[i] += share * (weight[i] - average[i])

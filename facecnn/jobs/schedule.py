@@ -1,0 +1,35 @@
+"""The learning rate's course, drawn before there are photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from facecnn.config import Settings
+from facecnn.errors import UsageError
+from facecnn.learning.schedules import Plateau, course
+from facecnn.runs.plots import draw_schedule
+
+ASSUMED_PHOTOS = 200
+"""To train on: how many there will be, the settings don't know."""
+
+
+def draw(settings: Settings, path: Path) -> None:
+    """Draw the learning rate of every step to a PNG file, as if there were 200 photos to train on.
+
+    Raises UsageError for an optimizer that has no learning rate, OutputError where the file can't be written.
+    """
+    rate = getattr(settings.optimizer, "learning_rate", None)
+    if rate is None:
+        raise UsageError(
+            f"--plot: the optimizer {settings.optimizer.name} has no learning rate, so there is no course to draw: "
+            "leave --plot out"
+        )
+    epochs, steps = course(settings.train, ASSUMED_PHOTOS)
+    rates = [rate * settings.schedule.factor(step, epochs * steps) for step in range(epochs * steps)]
+    what = f"{epochs} epochs of {steps}, if there are {ASSUMED_PHOTOS} photos to train on"
+    remark, schedule = "", settings.schedule
+    if isinstance(schedule, Plateau):
+        remark = f"times {schedule.factor_each:g} when the loss has not fallen for more than {schedule.patience} epochs"
+    draw_schedule(path, np.array(rates), steps, what, remark)

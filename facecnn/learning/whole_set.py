@@ -1,0 +1,103 @@
+"""The loss of all training photos as a function of the weights, for minimisers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
+from facecnn.learning.minimisers import Point, Vector
+from facecnn.network.feeding import PhotoFeed
+from facecnn.network.network import Network
+
+Array = npt.NDArray[Any]
+
+
+class WholeSet:
+    """Loss and gradient over all photos of a feed, not augmented, batch norm with their own statistics.
+
+    A vector holds the trained weights, one piece of the flat parameters after the other, rounded to the network's dtype
+    when it is used. With more photos than the network takes at a time, gradients of parts are added up.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        photos: PhotoFeed,
+        labels: Array,
+        class_weights: Array,
+        normalise: Normalise,
+        weight_decay: float,
+    ) -> None:
+        """labels (n,) int32 on the host, class_weights (units,) on the device; the network was made ``in_parts`` where
+        it takes fewer photos than there are."""
+        kernels = network.kernels
+        count = len(labels)
+        self._network = network
+        self._photos = photos
+        self._normalise: Normalise = normalise
+        self._decay = weight_decay
+        self._ranges = network.trained_ranges()
+        self._class_weights = class_weights
+        self._labels = kernels.to_device(labels)
+        self._rows = kernels.to_device(photos.rows)
+        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
+        self.objectives: Array = kernels.empty((count,), network.dtype)
+        """Each photo's part of the loss, on the device, after ``evaluate``."""
+        self.totals: Array = kernels.to_device(np.zeros(3, network.dtype))
+        """Of all photos, on the device: see ``add_to_totals``."""
+        self._parts = [(start, min(count, start + network.batch_size)) for start in range(0, count, network.batch_size)]
+
+    def pieces(self, vector: Array) -> list[Array]:
+        """The parts of a vector that belong to the pieces of the flat parameters."""
+        sizes = [stop - start for start, stop, _ in self._ranges]
+        return np.split(vector, np.cumsum(sizes)[:-1])
+
+    def gather(self, flat: Array) -> Vector:
+        """The trained numbers of a flat array on the device, as a vector."""
+        whole = self._network.kernels.to_host(flat)
+        return np.concatenate([whole[start:stop] for start, stop, _ in self._ranges]).astype(np.float64)
+
+    def scatter(self, flat: Array, vector: Vector) -> None:
+        """Write a vector to where its numbers belong in a flat array on the device."""
+        for (start, stop, _), piece in zip(self._ranges, self.pieces(vector), strict=True):
+            self._network.kernels.copy_to_device(flat[start:stop], piece.astype(self._network.dtype))
+
+    def here(self) -> Point:
+        """The network's own weights, and the loss there."""
+        w = self.gather(self._network.weights.parameters.flat)
+        return Point(w, *self.evaluate(w))
+
+    def evaluate(self, w: Vector) -> tuple[float, Vector]:
+        """Loss and gradient at ``w``; the network keeps these weights."""
+        network, kernels, workspace = self._network, self._network.kernels, self._network.workspace
+        self.scatter(network.weights.parameters.flat, w)
+        kernels.copy_to_device(self.totals, np.zeros(3, network.dtype))
+        network.weigh(self._labels, self._class_weights)
+        self._photos.plan([np.arange(start, stop) for start, stop in self._parts])
+        for start, stop in self._parts:
+            size = stop - start
+            labels = self._labels[start:stop]
+            pixels = self._photos.pixels(self._photos.bring())
+            rows = self._photos.places(self._rows[start:stop], 0, size)
+            kernels.prepare_photos(
+                network.input[:size], pixels, rows, self._parameters[:size], self._normalise, workspace
+            )
+            self._photos.done()
+            network.forward(size, training=True)
+            objectives = self.objectives[start:stop]
+            network.loss(size, labels, self._class_weights, is_part=True, objectives=objectives)
+            kernels.add_to_totals(self.totals, network.losses[:size], network.output[:size], labels, workspace)
+            network.backward(size, is_first=start == 0)
+        assert network.gradient is not None
+        gradient = self.gather(network.gradient.flat)
+        loss = float(kernels.to_host(self.objectives).sum(dtype=np.float64))
+        rounded = w.astype(network.dtype).astype(np.float64)
+        for (_, _, decaying), piece, slope in zip(
+            self._ranges, self.pieces(rounded), self.pieces(gradient), strict=True
+        ):
+            loss += 0.5 * self._decay * float(piece[:decaying] @ piece[:decaying])
+            slope[:decaying] += self._decay * piece[:decaying]
+        return loss, gradient

@@ -1,0 +1,215 @@
+"""The weights that a training starts from.
+
+Random numbers are drawn on the host, keyed by seed and layer: they are the same on every device, and a layer's don't
+depend on the layers before it. Biases start at 0, batch norm's scales at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import UsageError
+from facecnn.network.layers import BatchNorm, Call, Conv, shape_text
+
+if TYPE_CHECKING:
+    from facecnn.network.network import Network, Stage
+
+Array = npt.NDArray[Any]
+Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv", "zca_patches"]
+
+PATCHES = 4096
+"""So many places of the photos are looked at for ``zca_patches``."""
+_SOFTENING = 0.1
+"""Share of the mean variance that is added to each before dividing by its root: what is nearly flat stays small."""
+_PHOTOS_AT_ONCE = 4
+"""Photos of which a conv layer's map before its activation and pool is made at a time."""
+
+
+def initialise(network: Network, how: Initialisation, seed: int, photos: Callable[[], Array] | None = None) -> None:
+    """Overwrite all weights and statistics of a network.
+
+    ``he``           deviation gain / sqrt(fan_in), gain being that of the activation that follows (He et al. 2015)
+    ``xavier``       deviation sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)
+    ``lecun``        deviation 1 / sqrt(fan_in) (LeCun et al. 1998)
+    ``orthogonal``   rows at right angles, each of norm gain; or columns, where there are fewer (Saxe et al. 2014)
+    ``lsuv``         orthogonal, then, layer after layer, divided by the deviation of what the layer gives for
+                     ``photos`` before its activation (Mishkin and Matas 2016: layer-sequential unit variance)
+    ``zca_patches``  he; the first conv layer's kernels are whitened patches of ``photos`` (Coates et al. 2011)
+
+    ``photos``, asked for by the last two only, gives (n, H, W, C) on the host as the network's input has them; lsuv
+    takes as many as the network's batch has. Raises UsageError where patches can't be the first layer's kernels.
+    """
+    arrays = draw(network.stages, seed, how)
+    if how == "zca_patches":
+        assert photos is not None
+        arrays |= _patches_for(network.stages[0], photos(), seed)
+    network.weights.from_host(arrays)
+    if how == "lsuv":
+        assert photos is not None
+        _scale_to_unit_variance(network, photos(), arrays)
+
+
+def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, Array]:
+    """``initialise`` as far as it needs no photos: arrays by name, on the host, float64."""
+    arrays: dict[str, Array] = {}
+    for number, stage in enumerate(stages):
+        generator = _generator(seed, number)
+        for name, parameter in {**stage.parameters, **stage.statistics}.items():
+            if parameter.start != "random":
+                array = np.full(parameter.shape, 1.0 if parameter.start == "one" else 0.0)
+            elif how in ("orthogonal", "lsuv"):
+                array = _orthogonal(stage, parameter.shape, generator) * gain_after(stages, number)
+            else:
+                variance = 1 / parameter.fan_in
+                if how == "xavier":
+                    variance = 2 / (parameter.fan_in + _fan_out(stage, parameter.shape))
+                gain = gain_after(stages, number) if how in ("he", "zca_patches") else 1.0
+                array = generator.standard_normal(parameter.shape) * (gain * sqrt(variance))
+            arrays[f"{stage.name}.{name}"] = array
+    return arrays
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, number]))
+
+
+def gain_after(stages: Sequence[Stage], number: int) -> float:
+    """Gain of the first activation from a layer on, before the next layer that has weights of its own to scale."""
+    for later, stage in enumerate(stages[number:]):
+        if later > 0 and any(parameter.decays for parameter in stage.parameters.values()):
+            break
+        gain = stage.layer.gain()
+        if gain is not None:
+            return gain
+    return 1.0
+
+
+def _fan_out(stage: Stage, shape: tuple[int, ...]) -> int:
+    """Outputs that each input has a weight to: all units of a dense layer, the neurons of its map of a neuron layer;
+    of a conv layer each kernel's every place."""
+    return prod(shape[:3]) if isinstance(stage.layer, Conv) else shape[0]
+
+
+def _orthogonal(stage: Stage, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Weights whose rows (a kernel's, unit's or neuron's) are of norm 1 and at right angles, drawn evenly from all
+    such; with more rows than inputs it is the columns that are. A neuron layer is a matrix for each map."""
+    matrices = 1 if len(shape) == 2 or isinstance(stage.layer, Conv) else shape[-1]
+    rows, columns = shape[0], prod(shape[1:]) // matrices
+    normal = generator.standard_normal((matrices, max(rows, columns), min(rows, columns)))
+    with _one_thread():
+        q, r = np.linalg.qr(normal)
+    # The signs that make the factorisation unique: without them some matrices would come up more often than others.
+    q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    weight = q if rows >= columns else q.swapaxes(1, 2)
+    return np.asarray(weight.reshape(shape) if matrices == 1 else np.moveaxis(weight, 0, -1).reshape(shape))
+
+
+def _one_thread() -> Any:
+    """With another number of threads BLAS sums in another order."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+# ------------------------------------------------------------------------------------------------------------- photos
+
+
+def _scale_to_unit_variance(network: Network, photos: Array, arrays: dict[str, Array]) -> None:
+    """Divide each layer's weights by the deviation of its outputs, all of them together, before the activation.
+
+    Biases are 0, so that what is measured is proportional to the weights, and one division does what the paper's loop
+    does. Batch norm takes the batch's own statistics, as in training; nothing is dropped.
+    """
+    kernels, count = network.kernels, min(len(photos), network.batch_size)
+    kernels.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
+    for number, stage in enumerate(network.stages):
+        call = network.call(number, count, training=isinstance(stage.layer, BatchNorm))
+        if any(parameter.start == "random" for parameter in stage.parameters.values()):
+            deviation = _deviation(stage, call)
+            if deviation > 0:  # else the photos are all of one colour, and nothing can be scaled
+                weight = call.weights["weight"]
+                scaled = kernels.to_host(weight) / deviation
+                kernels.copy_to_device(weight, scaled.astype(network.dtype))
+        stage.layer.forward(call)
+    for name, running in network.weights.statistics.named.items():
+        kernels.copy_to_device(running, arrays[name].astype(network.dtype))
+
+
+def _deviation(stage: Stage, call: Call) -> float:
+    """Deviation over all of a layer's outputs for ``call.x``, before activation and pool."""
+    layer, kernels, count = stage.layer, call.kernels, len(call.x)
+    if not isinstance(layer, Conv):  # the activation of the others is a layer of its own
+        layer.forward(call)
+        return float(kernels.to_host(call.out).astype(np.float64).std())
+    plain = replace(layer, activation="identity", pool=None)
+    out = kernels.empty((min(count, _PHOTOS_AT_ONCE), *plain.output_shape(stage.shape)), call.out.dtype)
+    total = squares = 0.0
+    for start in range(0, count, _PHOTOS_AT_ONCE):
+        x = call.x[start : start + _PHOTOS_AT_ONCE]
+        part = out[: len(x)]
+        plain.forward(replace(call, x=x, out=part, buffers={"argmax": kernels.empty((0,), np.uint8)}))
+        values = kernels.to_host(part).astype(np.float64)
+        total += float(values.sum())
+        squares += float(np.square(values).sum())
+    elements = count * prod(plain.output_shape(stage.shape))
+    return sqrt(max(0.0, squares / elements - (total / elements) ** 2))
+
+
+def _patches_for(stage: Stage, photos: Array, seed: int) -> dict[str, Array]:
+    """The first layer's kernels from patches of ``photos``; each of norm gain, as those of ``he`` are on average."""
+    layer = stage.layer
+    if not isinstance(layer, Conv):
+        raise UsageError(
+            f"train.initialisation zca_patches: the first layer must be conv, whose kernels look like patches of a "
+            f"photo, and it is {layer.keyword}: choose another initialisation"
+        )
+    shape = stage.parameters["weight"].shape
+    if shape[1] > photos.shape[1] or shape[2] > photos.shape[2]:
+        raise UsageError(
+            f"train.initialisation zca_patches: kernels of {shape[1]}x{shape[2]} are larger than the photos "
+            f"({shape_text(stage.shape)}): choose another initialisation"
+        )
+    kernels = zca_patches(photos, shape, _generator(seed, 0)) * gain_after((stage,), 0)
+    return {f"{stage.name}.weight": kernels}
+
+
+def zca_patches(photos: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Kernels of ``shape`` (K, rows, columns, C) that are whitened patches of photos (n, H, W, C), of norm 1.
+
+    Patches from random places lose their mean and are divided by their deviation; of those, the half with the more
+    contrast is whitened: x V (D + e)^(-1/2) V', where V D V' is their covariance (zero-phase component analysis). What
+    neighbouring pixels have in common goes, and edges remain. The kernels are K of them.
+    """
+    count, rows, columns, _ = shape
+    number = max(PATCHES, 2 * count)
+    which = generator.integers(len(photos), size=number)
+    tops = generator.integers(photos.shape[1] - rows + 1, size=number)
+    lefts = generator.integers(photos.shape[2] - columns + 1, size=number)
+    patches = np.array(
+        [photos[n, y : y + rows, x : x + columns].ravel() for n, y, x in zip(which, tops, lefts, strict=True)],
+        np.float64,
+    )
+    patches -= patches.mean(axis=1, keepdims=True)
+    variances = np.square(patches).mean(axis=1)
+    most = np.argsort(-variances, kind="stable")[: number // 2]
+    patches = (
+        patches[most] / np.sqrt(variances[most] + _SOFTENING * variances.mean() + np.finfo(np.float64).tiny)[:, None]
+    )
+    with _one_thread():
+        values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+        scales = 1 / np.sqrt(np.maximum(values, 0) + _SOFTENING * values.mean() + np.finfo(np.float64).tiny)
+        chosen = patches[generator.choice(len(patches), count, replace=False)]
+        whitened = (chosen @ vectors * scales) @ vectors.T
+    norms = np.sqrt(np.square(whitened).sum(axis=1, keepdims=True))
+    if not (norms > 0).all():
+        raise UsageError(
+            "train.initialisation zca_patches: nothing but plain patches, as the kernels are of a single pixel or the "
+            "photos of one colour: choose another initialisation"
+        )
+    return np.asarray((whitened / norms).reshape(shape))

@@ -1,0 +1,157 @@
+"""Minimisers on functions whose lowest place is known."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecnn.learning.minimisers import (
+    Lbfgs,
+    LineSearch,
+    Memory,
+    NewtonCg,
+    Point,
+    Vector,
+    steihaug,
+    strong_wolfe,
+    two_loops,
+)
+
+ALL = [LineSearch(), Lbfgs(), NewtonCg(difference=1e-5)]
+
+
+def rosenbrock(w: Vector) -> tuple[float, Vector]:
+    x, y = w
+    loss = (1 - x) ** 2 + 100 * (y - x * x) ** 2
+    return float(loss), np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
+
+
+def quadratic(size: int, condition: float, seed: int) -> tuple[Any, Vector, Callable[[Vector], tuple[float, Vector]]]:
+    """A matrix with eigenvalues from 1 to ``condition``, the lowest place, and the function."""
+    generator = np.random.default_rng(seed)
+    basis = np.linalg.qr(generator.normal(size=(size, size)))[0]
+    matrix = basis @ np.diag(np.geomspace(1, condition, size)) @ basis.T
+    lowest = generator.normal(size=size)
+
+    def evaluate(w: Vector) -> tuple[float, Vector]:
+        gradient = matrix @ (w - lowest)
+        return 0.5 * float((w - lowest) @ gradient), gradient
+
+    return matrix, lowest, evaluate
+
+
+def run(minimiser: Any, evaluate: Any, w: Any, iterations: int) -> list[Point]:
+    points, memory = [Point(np.asarray(w, float), *evaluate(np.asarray(w, float)))], Memory()
+    for _ in range(iterations):
+        points.append(minimiser.iterate(evaluate, points[-1], memory))
+    return points
+
+
+@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10**6), condition=st.floats(1, 100), size=st.integers(1, 8))
+def test_the_loss_never_rises_and_ends_at_the_bottom_of_a_bowl(
+    minimiser: Any, seed: int, condition: float, size: int
+) -> None:
+    _, lowest, evaluate = quadratic(size, condition, seed)
+    points = run(minimiser, evaluate, lowest + np.random.default_rng(seed + 1).normal(size=size), 400)
+    losses = [point.loss for point in points]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] <= 1e-6 * max(1.0, losses[0])
+
+
+@pytest.mark.parametrize(("minimiser", "iterations"), [(Lbfgs(), 60), (NewtonCg(difference=1e-5), 60)])
+def test_curved_valleys_are_followed(minimiser: Any, iterations: int) -> None:
+    points = run(minimiser, rosenbrock, [-1.2, 1.0], iterations)
+    np.testing.assert_allclose(points[-1].w, [1, 1], atol=1e-4)
+    slow = run(LineSearch(), rosenbrock, [-1.2, 1.0], iterations)
+    assert points[-1].loss < 1e-3 * slow[-1].loss
+
+
+def test_newton_leaves_a_saddle_and_finds_the_lower_side() -> None:
+    def evaluate(w: Vector) -> tuple[float, Vector]:
+        x, y = w
+        return float(x**4 - x * x + y * y), np.array([4 * x**3 - 2 * x, 2 * y])
+
+    points = run(NewtonCg(difference=1e-5), evaluate, [1e-3, 1.0], 40)  # the curvature along x is negative here
+    np.testing.assert_allclose(points[-1].w, [np.sqrt(0.5), 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
+def test_at_the_bottom_nothing_moves(minimiser: Any) -> None:
+    _, lowest, evaluate = quadratic(3, 10, 0)
+    points = run(minimiser, evaluate, lowest, 3)
+    np.testing.assert_array_equal(points[-1].w, lowest)
+
+
+@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
+def test_a_cliff_of_infinite_or_undefined_loss_is_kept_away_from(minimiser: Any) -> None:
+    def evaluate(w: Vector) -> tuple[float, Vector]:
+        if w[0] <= 0:
+            return float("nan"), np.full(1, np.nan)
+        return float(w[0] - np.log(w[0])), 1 - 1 / w
+
+    points = run(minimiser, evaluate, [0.01], 60)
+    assert all(np.isfinite(point.loss) for point in points)
+    assert points[-1].w[0] == pytest.approx(1, abs=1e-2)
+
+
+def test_all_is_in_the_memory() -> None:
+    """Going on from a copy of point and memory gives the same bits."""
+    for minimiser in ALL:
+        memory = Memory()
+        point = Point(np.array([-1.2, 1.0]), *rosenbrock(np.array([-1.2, 1.0])))
+        for _ in range(7):
+            point = minimiser.iterate(rosenbrock, point, memory)
+        names = set(minimiser.state_names)
+        assert set(memory.vectors) <= names
+        again = Memory({name: vector.copy() for name, vector in memory.vectors.items()}, dict(memory.numbers))
+        one, other = point, Point(point.w.copy(), point.loss, point.gradient.copy())
+        for _ in range(5):
+            one, other = minimiser.iterate(rosenbrock, one, memory), minimiser.iterate(rosenbrock, other, again)
+        np.testing.assert_array_equal(one.w, other.w)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6), first=st.floats(1e-3, 1e3))
+def test_strong_wolfe_conditions_hold(seed: int, first: float) -> None:
+    _, lowest, evaluate = quadratic(4, 50, seed)
+    w = lowest + np.random.default_rng(seed).normal(size=4)
+    start = Point(w, *evaluate(w))
+    direction = -start.gradient
+    slope = float(direction @ start.gradient)
+    point, step = strong_wolfe(evaluate, start, direction, first, 1e-4, 0.9, 60)
+    assert step > 0
+    np.testing.assert_allclose(point.w, w + step * direction)
+    assert point.loss <= start.loss + 1e-4 * step * slope
+    assert abs(float(direction @ point.gradient)) <= -0.9 * slope
+
+
+def test_two_loops_is_the_inverse_of_a_bowl_that_was_seen_from_all_sides() -> None:
+    matrix, _, evaluate = quadratic(4, 10, 1)
+    # Conjugate moves: for these the formula of BFGS finds the matrix exactly.
+    moves: list[Vector] = []
+    for e in np.eye(4):
+        move = e - sum(((e @ matrix @ m) / (m @ matrix @ m)) * m for m in moves)
+        moves.append(np.asarray(move))
+    pairs = [(move, matrix @ move) for move in moves]
+    gradient = evaluate(np.ones(4))[1]
+    np.testing.assert_allclose(two_loops(gradient, pairs), np.linalg.solve(matrix, gradient), rtol=1e-8)
+
+
+def test_steihaug_is_newtons_move_inside_and_at_the_edge_otherwise() -> None:
+    matrix, _, evaluate = quadratic(5, 20, 2)
+    gradient = evaluate(np.zeros(5))[1]
+    exact = -np.linalg.solve(matrix, gradient)
+    move, promised = steihaug(lambda v: matrix @ v, gradient, 1e3, 1e-12, 50)
+    np.testing.assert_allclose(move, exact, rtol=1e-6)
+    assert promised == pytest.approx(0.5 * float(gradient @ -exact), rel=1e-6)
+    short, promised = steihaug(lambda v: matrix @ v, gradient, 0.1 * float(np.linalg.norm(exact)), 1e-12, 50)
+    assert np.linalg.norm(short) == pytest.approx(0.1 * np.linalg.norm(exact))
+    assert promised > 0
