@@ -265,9 +265,8 @@ class NewtonCg:
             above, below = evaluate(start.w + h * v)[1], evaluate(start.w - h * v)[1]
             return (above - below) / (2 * h)
 
-        tolerance = (
-            min(0.5, float(np.sqrt(norm))) * norm
-        )  # exact only near the end (Nocedal and Wright 2006, section 7.1)
+        # Exact only near the end (Nocedal and Wright 2006, section 7.1).
+        tolerance = min(0.5, float(np.sqrt(norm))) * norm
         move, promised = steihaug(product, start.gradient, radius, tolerance, self.products)
         loss, gradient = evaluate(start.w + move)
         kept = (start.loss - loss) / promised if promised > 0 else -1.0
