@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from facecnn import __version__
-from facecnn.cli import common, config, cross_validate, data, doctor, evaluate, gradcheck, inspect, predict, train
+from facecnn.cli import (
+    common,
+    config,
+    cross_validate,
+    data,
+    doctor,
+    evaluate,
+    gradcheck,
+    inspect,
+    lr_find,
+    predict,
+    train,
+)
 from facecnn.errors import OutputError
 from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 
@@ -31,6 +43,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("cross-validate")(cross_validate.cross_validate)
 app.command("gradcheck")(gradcheck.gradcheck)
+app.command("lr-find")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,13 +20,14 @@ class StderrConsole:
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self._echo: Callable[[str], None] = partial(typer.echo, err=True)
 
     def info(self, text: str) -> None:
         if not self.quiet:
-            typer.echo(text, err=True)
+            self._echo(text)
 
     def warning(self, text: str) -> None:
-        typer.echo(f"warning: {text}", err=True)
+        self._echo(f"warning: {text}")
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -53,7 +55,11 @@ class StderrConsole:
 
             layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
             with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
-                yield _Bar(bar, label)
+                echo, self._echo = self._echo, partial(bar.write, file=sys.stderr)  # above the bar, not into it
+                try:
+                    yield _Bar(bar, label)
+                finally:
+                    self._echo = echo
 
 
 def _is_terminal() -> bool:

@@ -133,11 +133,16 @@ def _describe_run(result: dict[str, Any]) -> str:
         + ", ".join(f"{100 * change:.0f} % ({name})" for name, change in result["kernel_change"].items())
         + " of their norm",
     ]
-    if result["dead_kernels"]:
-        lines.append(f"  kernels that got no error to learn from: {', '.join(result['dead_kernels'])}")
+    for key, what in (("dead_kernels", "got no error to learn from"), ("asleep_kernels", "hardly moved")):
+        if result[key]:
+            lines.append(f"  kernels that {what}: {', '.join(result[key])}")
     if "milliseconds" in result:
         lines += ["", *_profile_table(result["milliseconds"])]
-    lines += ["", f"Run: {shown(result['run'])} (model: best.safetensors; pictures: curves, confusion, kernels)"]
+    lines += [
+        "",
+        f"Run: {shown(result['run'])} (model: best.safetensors; pictures: curves, confusion, kernels,",
+        "  watching, and how the kernels came about: kernels.gif)",
+    ]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.config import Loaded, Settings, load, to_dict, to_yaml
+from facecnn.config import Loaded, Settings, from_dict, load, to_yaml
 from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
 from facecnn.jobs import training_photos
 from facecnn.jobs.console import Console, TrainingDisplay
@@ -26,11 +26,14 @@ from facecnn.kernels import Device
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
 from facecnn.learning.scores import confusion_matrix
 from facecnn.learning.training import StepReport, Trainer
+from facecnn.learning.watching import KernelNews
 from facecnn.network.layers import Conv
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
+from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder, check_new_run
+from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels
+from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
 
 Array = npt.NDArray[Any]
 
@@ -76,7 +79,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     checkpoint = load_checkpoint(run.path, which="last")
     loaded = load(str(run.config_path))
     settings = loaded.settings
-    if to_dict(replace(settings, photos=replace(settings.photos, folder=None))) != checkpoint.settings:
+    if replace(settings, photos=replace(settings.photos, folder=None)) != from_dict(checkpoint.settings):
         raise CheckpointError(
             f"{shown(run.config_path)}: other settings than the run was started with: put them back, or start a new run"
         )
@@ -132,6 +135,7 @@ class _Training:
         self.trainer = trainer
         self.device = device
         self.trained_on = trained_on
+        self.frames = KernelFrames(run.frames_path, trainer.watch.start)
 
     def checkpoint(
         self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
@@ -141,11 +145,12 @@ class _Training:
     def run_to_the_end(self, console: Console) -> dict[str, Any]:
         run, trainer = self.run, self.trainer
         console.info(f"Run: {shown(run.path)}")
+        self.frames.start_again_after(trainer.progress.epoch, trainer.watch.start)
         started = time.perf_counter()
         go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(run.path))}"
         try:
             with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
-                finished = trainer.run(_RunRecorder(self, display, stop), stop)
+                finished = trainer.run(_RunRecorder(self, display, stop, console), stop)
             if not finished:
                 assert stop.number is not None
                 raise InterruptedTraining(
@@ -188,14 +193,10 @@ class _Training:
         judged, what = (logs, labels) if len(labels) else (train_logs, train_photos.labels)
         title = f"{len(what)} {'held-out' if len(labels) else 'training'} photos"
         draw_confusion(run.confusion_path, confusion_matrix(what, judged.argmax(axis=1), len(classes)), classes, title)
-        draw_kernels(
-            run.kernels_path,
-            [
-                (stage.name, best.arrays[f"model.{stage.name}.weight"])
-                for stage in recogniser.network.stages
-                if isinstance(stage.layer, Conv)
-            ],
-        )
+        convs = [stage.name for stage in recogniser.network.stages if isinstance(stage.layer, Conv)]
+        if convs:
+            draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
+            self._draw_what_was_watched(metrics)
         return {
             "run": str(run.path),
             "device": device.name,
@@ -208,15 +209,26 @@ class _Training:
             "validation": _figures(logs, labels, people),
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
+            "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
         }
+
+    def _draw_what_was_watched(self, metrics: Sequence[Mapping[str, Any]]) -> None:
+        if any(row.get("kernels") for row in metrics):  # there are none of runs of older versions
+            draw_watching(self.run.watching_path, metrics)
+        frames, last = self.frames.read(), metrics[-1]["epoch"]
+        if frames[-1].epoch != last:  # it ended earlier than planned
+            self.frames.append(last, self.trainer.watch.kernels())
+            frames = self.frames.read()
+        shapes = {name: kernels.shape for name, kernels in self.trainer.watch.start.items()}
+        draw_evolution(self.run.evolution_path, frames, shapes, last)
 
 
 class _RunRecorder:
     """Writes a training's results to its run folder and shows them."""
 
-    def __init__(self, training: _Training, display: TrainingDisplay, stop: StopRequest) -> None:
+    def __init__(self, training: _Training, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:
         self._training = training
         self._display = display
         self._stop = stop
@@ -225,14 +237,23 @@ class _RunRecorder:
         # takes their place, so that last and previous end the same with and without an interrupt.
         progress = training.trainer.progress
         self._rotate = 0 < progress.saved_at == progress.step
+        trainer = training.trainer
+        self._console = console
+        self._news = KernelNews(trainer.network.stages, read_metrics(training.run.metrics_path))
+        self._frame_epochs = frame_epochs(trainer.epochs) if trainer.watch.start else set()
 
     def step(self, step: StepReport) -> None:
         self._stop.stepped = True
         self._display.step(step)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
+        trainer = self._training.trainer
         self._log.append(metrics)
-        self._display.epoch(metrics, self._training.trainer.epochs)
+        if metrics["epoch"] in self._frame_epochs:
+            self._training.frames.append(metrics["epoch"], trainer.watch.kernels())
+        self._display.epoch(metrics, trainer.epochs)
+        for message in self._news.of(metrics):
+            self._console.warning(message)
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         self._training.run.save_best(self._training.checkpoint(arrays, state))

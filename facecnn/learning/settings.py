@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.network.initialisation import Initialisation
 from facecnn.settings import SETTINGS
 
 
@@ -24,6 +25,9 @@ class TrainSettings:
     )
     seed: int = Field(
         default=0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and all that is random"
+    )
+    initialisation: Initialisation = Field(
+        default="he", description="he | xavier | lecun | orthogonal | lsuv | zca_patches: the weights to start from"
     )
     freeze: int = Field(default=0, ge=0, le=1000, description="layers, from the first on, that keep their weights")
     stop_after_epochs_without_gain: int | None = Field(

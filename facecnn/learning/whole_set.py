@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
 from facecnn.learning.minimisers import Point, Vector
 from facecnn.network.feeding import PhotoFeed
+from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network
 
 Array = npt.NDArray[Any]
@@ -73,21 +75,11 @@ class WholeSet:
     def evaluate(self, w: Vector) -> tuple[float, Vector]:
         """Loss and gradient at ``w``; the network keeps these weights."""
         network, kernels, workspace = self._network, self._network.kernels, self._network.workspace
-        self.scatter(network.weights.parameters.flat, w)
         kernels.copy_to_device(self.totals, np.zeros(3, network.dtype))
         network.weigh(self._labels, self._class_weights)
-        self._photos.plan([np.arange(start, stop) for start, stop in self._parts])
-        for start, stop in self._parts:
+        for start, stop in self._forward(w):
             size = stop - start
-            labels = self._labels[start:stop]
-            pixels = self._photos.pixels(self._photos.bring())
-            rows = self._photos.places(self._rows[start:stop], 0, size)
-            kernels.prepare_photos(
-                network.input[:size], pixels, rows, self._parameters[:size], self._normalise, workspace
-            )
-            self._photos.done()
-            network.forward(size, training=True)
-            objectives = self.objectives[start:stop]
+            labels, objectives = self._labels[start:stop], self.objectives[start:stop]
             network.loss(size, labels, self._class_weights, is_part=True, objectives=objectives)
             kernels.add_to_totals(self.totals, network.losses[:size], network.output[:size], labels, workspace)
             network.backward(size, is_first=start == 0)
@@ -101,3 +93,48 @@ class WholeSet:
             loss += 0.5 * self._decay * float(piece[:decaying] @ piece[:decaying])
             slope[:decaying] += self._decay * piece[:decaying]
         return loss, gradient
+
+    def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
+        """(n, units): the last layer's at ``w``; the network keeps these weights."""
+        network = self._network
+        parts = [network.kernels.to_host(network.output[: stop - start]) for start, stop in self._forward(w)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
+        """The derivative at ``w`` of the sum of the outputs times ``dout`` (n, units); the network keeps these
+        weights."""
+        network = self._network
+        for start, stop in self._forward(w):
+            upstream = network.kernels.to_device(np.ascontiguousarray(dout[start:stop], network.dtype))
+            network.backward(stop - start, dout=upstream, is_first=start == 0)
+        assert network.gradient is not None
+        return self.gather(network.gradient.flat)
+
+    def shares(self) -> npt.NDArray[np.float64]:
+        """(n,): what each photo counts in the loss, in all 1."""
+        to_host = self._network.kernels.to_host
+        is_entropy = isinstance(self._network.objective, CrossEntropy)
+        labels = to_host(self._labels)
+        weights = to_host(self._class_weights)[labels].astype(np.float64) if is_entropy else np.ones(len(labels))
+        return np.asarray(weights / weights.sum())
+
+    @property
+    def objective(self) -> Loss:
+        """What is lowered."""
+        return self._network.objective
+
+    def _forward(self, w: Vector) -> Iterator[tuple[int, int]]:
+        """Set the weights, and run each part of the photos through the network: (first, last + 1) of each."""
+        network, kernels = self._network, self._network.kernels
+        self.scatter(network.weights.parameters.flat, w)
+        self._photos.plan([np.arange(start, stop) for start, stop in self._parts])
+        for start, stop in self._parts:
+            size = stop - start
+            pixels = self._photos.pixels(self._photos.bring())
+            rows = self._photos.places(self._rows[start:stop], 0, size)
+            kernels.prepare_photos(
+                network.input[:size], pixels, rows, self._parameters[:size], self._normalise, network.workspace
+            )
+            self._photos.done()
+            network.forward(size, training=True)
+            yield start, stop

@@ -22,6 +22,9 @@ _METRICS = "metrics.jsonl"
 _CURVES = "curves.png"
 _CONFUSION = "confusion.png"
 _KERNELS = "kernels.png"
+_EVOLUTION = "kernels.gif"
+_FRAMES = "kernels.frames"
+_WATCHING = "watching.png"
 _CHECKPOINTS = (BEST, LAST, PREVIOUS)
 _LONGEST_NAME = 100
 
@@ -44,6 +47,9 @@ class RunFolder:
         self.curves_path = path / _CURVES
         self.confusion_path = path / _CONFUSION
         self.kernels_path = path / _KERNELS
+        self.evolution_path = path / _EVOLUTION
+        self.frames_path = path / _FRAMES
+        self.watching_path = path / _WATCHING
         self._lock: FileLock | None = None
 
     @classmethod
@@ -210,8 +216,9 @@ class RunFolder:
     def _clear(self) -> None:
         """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
         own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
+        kernels = (self.kernels_path, self.evolution_path, self.frames_path, self.watching_path)
         try:
-            for file in (*own, self.kernels_path, self.previous_path, self.last_path, self.best_path):
+            for file in (*own, *kernels, self.previous_path, self.last_path, self.best_path):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error

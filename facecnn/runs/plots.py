@@ -343,9 +343,14 @@ def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_step
         panel.grid(color="#e4e4e4", linewidth=0.8)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-        epochs = panel.secondary_xaxis(
-            "top", functions=(lambda step: step / steps_an_epoch, lambda epoch: epoch * steps_an_epoch)
-        )
+
+        def to_epochs(step: Any) -> Any:
+            return step / steps_an_epoch
+
+        def to_steps(epoch: Any) -> Any:
+            return epoch * steps_an_epoch
+
+        epochs = panel.secondary_xaxis("top", functions=(to_epochs, to_steps))
         epochs.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         epochs.set_xlabel("epoch")
         epochs.spines["top"].set_color(_FAINT)

@@ -1,18 +1,22 @@
 """Training as a job, stopped after chosen steps."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from facecnn.config import apply_overrides, load
 from facecnn.errors import InterruptedTraining
 from facecnn.jobs.train import train
 from facecnn.jobs.training_setup import TrainOptions
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, StepReport
+from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 EPOCHS = 20
 STEPS = 2 * EPOCHS
@@ -47,8 +51,12 @@ class Stopping:
         pass
 
 
-def checkpoints(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+PICTURES = ("kernels.gif", "kernels.png", "watching.png")
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """The checkpoints, and the pictures of the kernels over the whole training."""
+    return {path.name: path.read_bytes() for path in [*run.glob("*.safetensors"), *(run / name for name in PICTURES)]}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +64,8 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     out = tmp_path_factory.mktemp("whole")
     settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
     train(settings, TrainOptions(photos=people, out=out, name="run"), Stopping())
-    kept = checkpoints(out / "run")
-    assert set(kept) == {"last.safetensors", "previous.safetensors", "best.safetensors"}
+    kept = results(out / "run")
+    assert set(kept) == {"last.safetensors", "previous.safetensors", "best.safetensors", *PICTURES}
     return kept
 
 
@@ -78,4 +86,93 @@ def test_stopped_after_any_step_and_resumed(
         assert stopped.value.exit_code == 130
         options = TrainOptions(resume=tmp_path / "run")
     train(settings, options, Stopping())
-    assert checkpoints(tmp_path / "run") == whole
+    assert results(tmp_path / "run") == whole
+
+
+def test_a_run_begun_before_kernels_were_watched_can_be_gone_on_with(people: Path, tmp_path: Path) -> None:
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
+    run = tmp_path / "run"
+    with pytest.raises(InterruptedTraining):
+        train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping(26))
+    # What the older version wrote: no frames, no figures of each kernel, a setting fewer.
+    (run / "kernels.frames").unlink()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        for key in ("kernels", "asleep_kernels"):
+            row.pop(key, None)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checkpoint = load_checkpoint(run, which="last")
+    del checkpoint.settings["train"]["initialisation"]
+    save_checkpoint(run / "last.safetensors", checkpoint)
+    lines = (run / "config.yaml").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.strip().startswith("initialisation:")]
+    assert len(kept) == len(lines) - 1
+    (run / "config.yaml").write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+    done = train(settings, TrainOptions(resume=run), Stopping())
+    assert done["epochs"] == EPOCHS
+    with Image.open(run / "kernels.gif") as film:
+        # Before the first step, and the seven epochs after the thirteenth.
+        assert getattr(film, "n_frames", 1) == 1 + EPOCHS - 13
+    assert (run / "watching.png").exists()
+
+    # It has ended since, and only the pictures are made anew.
+    for name in PICTURES:
+        (run / name).unlink()
+    assert train(settings, TrainOptions(resume=run), Stopping())["dead_kernels"] == done["dead_kernels"]
+    assert all((run / name).exists() for name in PICTURES)
+
+
+class Listening(Stopping):
+    """A console that keeps its warnings."""
+
+    def __init__(self, after_step: int | None = None) -> None:
+        super().__init__(after_step)
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_dead_kernels_are_named_once_even_after_a_resume(people: Path, tmp_path: Path) -> None:
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}", "network.1.conv.activation=relu"])
+    run = tmp_path / "run"
+    with pytest.raises(InterruptedTraining):
+        train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping(1))
+    checkpoint = load_checkpoint(run, which="last")
+    bias = checkpoint.arrays["model.conv2.bias"].copy()
+    bias[2:4] = -1000  # of a relu, which no photo opens
+    save_checkpoint(
+        run / "last.safetensors", replace(checkpoint, arrays={**checkpoint.arrays, "model.conv2.bias": bias})
+    )
+
+    first, second = Listening(STEPS - 5), Listening()
+    with pytest.raises(InterruptedTraining):
+        train(settings, TrainOptions(resume=run), first)
+    result = train(settings, TrainOptions(resume=run), second)
+    (warning,) = [text for text in first.warnings if "dead" in text]
+    assert "conv2[2], conv2[3] (never active)" in warning
+    assert "leaky_relu" in warning
+    assert second.warnings == []
+    assert result["dead_kernels"] == ["conv2[2]", "conv2[3]"]
+
+
+def test_a_network_without_conv_layers_has_no_pictures_of_kernels(people: Path, tmp_path: Path) -> None:
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}", "network=[{dense: people}]"])
+    result = train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping())
+    assert result["kernel_change"] == {}
+    assert not any((tmp_path / "run" / name).exists() for name in PICTURES)
+
+
+@pytest.mark.parametrize("how", ["xavier", "lecun", "orthogonal", "lsuv", "zca_patches"])
+def test_a_training_begins_with_the_initialisation_that_is_chosen(how: str, people: Path, tmp_path: Path) -> None:
+    start = {}
+    for name in ("he", how):
+        settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}", f"train.initialisation={name}"])
+        options = TrainOptions(photos=people, out=tmp_path, name=name)
+        with pytest.raises(InterruptedTraining):
+            train(settings, options, Stopping(1))
+        with (tmp_path / name / "kernels.frames").open("rb") as stream:
+            stream.readline()
+            start[name] = stream.read()
+    assert start[how] != start["he"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels
+from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
 
 
 @pytest.fixture
@@ -183,3 +183,70 @@ def test_a_confusion_of_very_many_stays_small(tmp_path: Path) -> None:
         draw_confusion(tmp_path / "many.png", np.eye(count, dtype=np.int64), names, "very many")
         with Image.open(tmp_path / "many.png") as picture:
             assert max(picture.size) < 2000
+
+
+def looks(epochs: int, kernels: dict[str, int], **late: list[str]) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    figures = ("gradient_norm", "update_ratio", "active", "distance")
+    return [
+        {
+            "epoch": epoch,
+            "dead_kernels": late.get("dead", []),
+            "asleep_kernels": late.get("asleep", []),
+            "kernels": {name: {key: random.random(n).tolist() for key in figures} for name, n in kernels.items()},
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 80])
+@pytest.mark.parametrize("kernels", [{"conv1": 1}, {"conv1": 8}, {"conv1": 16, "conv2": 32, "conv3": 64}], ids=str)
+def test_what_was_watched_has_a_column_for_each_layer(
+    tmp_path: Path, drawn: list[Figure], epochs: int, kernels: dict[str, int]
+) -> None:
+    draw_watching(tmp_path / "w.png", looks(epochs, kernels))
+    assert pixels(tmp_path / "w.png").std() > 0
+    panels = drawn[0].axes
+    assert len(panels) == 4 * len(kernels)
+    titles = [panel.get_title("left") for panel in panels if panel.get_title("left")]
+    assert titles == [f"{name}: {count} kernel{'s' * (count > 1)}" for name, count in kernels.items()]
+    assert [panel.get_ylabel() for panel in panels if panel.get_ylabel()] == [
+        "gradient norm", "update / weight", "active outputs", "distance from start"
+    ]  # fmt: skip
+
+
+def test_all_of_what_was_watched_is_in_view(tmp_path: Path, drawn: list[Figure]) -> None:
+    metrics = looks(5, {"conv1": 8, "conv2": 8})
+    metrics[-1]["kernels"]["conv2"]["distance"][3] = 77.0
+    draw_watching(tmp_path / "w.png", metrics)
+    assert all(panel.get_ylim()[1] > 77 for panel in drawn[0].axes[6:])
+
+
+@pytest.mark.parametrize("count", [8, 64])
+def test_dead_and_sleeping_kernels_are_red(tmp_path: Path, drawn: list[Figure], count: int) -> None:
+    metrics = looks(5, {"conv1": count}, dead=["conv1[2]"], asleep=["conv1[5]"])
+    for record in metrics:
+        record["kernels"]["conv1"]["gradient_norm"][2] = 0.0
+    draw_watching(tmp_path / "w.png", metrics)
+    for panel in drawn[0].axes:
+        red = [line.get_label() for line in panel.get_lines() if line.get_color() == "#c62828"]
+        assert red == ["2", "5"]
+    lowest = next(line.get_ydata() for line in drawn[0].axes[0].get_lines() if line.get_label() == "2")
+    assert np.all(np.asarray(lowest) == drawn[0].axes[0].get_ylim()[0]), "a gradient of 0 is drawn along the bottom"
+
+
+def test_records_without_figures_of_kernels_are_left_out(tmp_path: Path, drawn: list[Figure]) -> None:
+    old = [{"epoch": 0, "dead_kernels": [], "kernel_change": {"conv1": 0.1}}]
+    draw_watching(tmp_path / "w.png", old + looks(3, {"conv1": 2}))
+    (line, *_) = drawn[0].axes[0].get_lines()
+    assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="no figures of kernels"):
+        draw_watching(tmp_path / "w.png", old)
+
+
+def test_a_layer_without_an_activation_has_no_active_outputs(tmp_path: Path, drawn: list[Figure]) -> None:
+    metrics = looks(3, {"conv1": 2, "conv2": 2})
+    for record in metrics:
+        del record["kernels"]["conv2"]["active"]
+    draw_watching(tmp_path / "w.png", metrics)
+    assert [len(panel.get_lines()) for panel in drawn[0].axes[4:6]] == [2, 0]

@@ -1,0 +1,133 @@
+"""``facecnn lr-find``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption
+from facecnn.cli.console import StderrConsole
+from facecnn.cli.train import PhotosArgument, SeedOption, StrictOption, setting_options
+from facecnn.errors import shown
+
+DEFAULT_PLOT = Path("lr-find.png")
+
+
+@common.command
+def lr_find(
+    console: StderrConsole,
+    photos: PhotosArgument = None,
+    config: ConfigOption = common.DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="A run or .safetensors file: measure the curvature at its weights."),
+    ] = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    steps: Annotated[int, typer.Option(min=20, max=100_000, help="Steps of each of the three range tests.")] = 150,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the config with the suggested rate to this file (.yaml).")
+    ] = None,
+    plot: Annotated[Path, typer.Option(help="Draw the loss against the rate to this PNG file.")] = DEFAULT_PLOT,
+    strict: StrictOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
+    from facecnn.jobs.lr_find import lr_find as job
+    from facecnn.jobs.training_setup import TrainOptions
+
+    if model is not None:
+        given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None}
+        wrong = [option for option, is_given in given.items() if is_given]
+        common.require(not wrong, f"--model comes with its own settings, so {', '.join(wrong)} can't be given")
+    result = job(
+        common.read_settings(config, overrides, setting_options(None, seed)),
+        TrainOptions(photos=photos, device=device, threads=threads, strict=strict),
+        steps=steps,
+        model=None if model is None else common.find_model(model, common.DEFAULT_OUT),
+        plot=plot,
+        config=config,
+        write=write,
+        console=console,
+    )
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        common.print_text(_describe(result))
+
+
+def _describe(result: dict[str, Any]) -> str:
+    return "\n".join([*_suggestion(result), "", *_limit(result), "", *_end(result)])
+
+
+def _paragraph(text: str) -> str:
+    return fill(text, 80, break_long_words=False, break_on_hyphens=False)
+
+
+def _suggestion(result: dict[str, Any]) -> list[str]:
+    rate, test = result["suggestion"], result["range_test"]
+    if rate is None:
+        return [
+            _paragraph(
+                "No rate made the loss fall. Give more --steps; if it stays so, the network can't learn these photos: "
+                "facecnn train --overfit-batch says more."
+            )
+        ]
+    end = (
+        "the loss never grew out of hand"
+        if test["diverged_at"] is None
+        else f"at {test['diverged_at']:.2g} it diverges"
+    )
+    return [
+        f"Suggested learning rate: {rate:g}   (the config has {result['learning_rate']:g})",
+        _paragraph(
+            f"The loss still falls as well as it can there; {end}. Use it as it is, as the largest rate of the "
+            f"schedule: --set optimizer.learning_rate={rate:g}"
+        ),
+    ]
+
+
+def _limit(result: dict[str, Any]) -> list[str]:
+    curvature, stable = result["curvature"], result["largest_stable_rate"]
+    where = "the fresh weights" if curvature["weights"] is None else "the model's weights"
+    settled = "" if curvature["converged"] else ", not settled"
+    lines = [
+        _paragraph(
+            f"Largest curvature of the loss at {where}: {curvature['largest']:.4g} (by {curvature['products']} "
+            f"products, {curvature['photos']} photos{settled})."
+        )
+    ]
+    plain, own = stable["gradient_descent"], stable["optimizer"]
+    if plain is None:
+        return [*lines, "It is not positive, so it sets no limit to the rate here."]
+    lines.append(f"Largest stable rate, plain gradient descent (2 / curvature): {plain:.3g}")
+    if own is None:
+        lines.append(
+            _paragraph(
+                f"{result['optimizer']} scales the step of each weight by itself, so this limit is not its own: go by "
+                "the suggestion."
+            )
+        )
+        return lines
+    if own != plain:
+        lines.append(f"Largest stable rate, {result['optimizer']} as in the config: {own:.3g}")
+    lines.append(
+        _paragraph(
+            "Above it, training moves away from these weights instead of settling; it may find flatter ones, or "
+            "diverge. A warm-up (schedule.warmup) carries it past a steep start."
+        )
+    )
+    return lines
+
+
+def _end(result: dict[str, Any]) -> list[str]:
+    lines = [f"Picture: {shown(result['plot'])}"]
+    if result["written"] is not None:
+        lines.append(f"Config with the suggested rate: {shown(result['written'])}")
+    return lines

@@ -1,0 +1,208 @@
+"""Which learning rate? A range test from fresh weights, and the largest stable rate by the loss's curvature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ruamel.yaml import YAML
+
+from facecnn.config import Loaded, load, shipped, to_yaml
+from facecnn.config.source import Entries, Place, read
+from facecnn.errors import OutputError, UsageError, shown
+from facecnn.jobs import training_photos
+from facecnn.jobs.console import Console
+from facecnn.jobs.models import open_model
+from facecnn.jobs.people import photo_set
+from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training
+from facecnn.kernels import Device
+from facecnn.learning.curvature import Curvature, curvature_product, largest_curvature, largest_stable_rate
+from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test
+from facecnn.learning.minimisers import LineSearch, Minimisers
+from facecnn.learning.step_rules import Optimizer
+from facecnn.runs.atomic import write_atomically
+from facecnn.runs.plots import draw_range_test
+
+Array = npt.NDArray[Any]
+
+TESTS = 3
+"""Range tests, each with other weights and another order of the photos, whose mean is looked at."""
+CURVATURE_PHOTOS = 128
+"""The curvature is that of the loss of so many photos at most."""
+
+
+def lr_find(
+    loaded: Loaded,
+    options: TrainOptions,
+    *,
+    steps: int,
+    model: Path | None,
+    plot: Path,
+    config: str,
+    write: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Figures of both (the ``lr-find`` JSON); the picture drawn to ``plot``; with ``write`` the config with the
+    suggested rate written there. With ``model``, a checkpoint file, its settings take the place of ``loaded``, and the
+    curvature is measured at its weights.
+
+    Raises UsageError where the optimizer has no learning rate or ``write`` is no place for a config, CheckpointError,
+    DeviceError, PhotoError, OutputError.
+    """
+    device = open_for_training(options, console)
+    weights = None
+    if model is not None:
+        trained = open_model(model, device.kernels)
+        loaded = Loaded(trained.settings, Entries(Place(0, 0, 0, shown(model)), {}))
+        weights = trained.recogniser.network.weights.to_host()
+    settings = loaded.settings
+    optimizer = settings.optimizer
+    if isinstance(optimizer, Minimisers):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "
+            "itself: there is no learning rate to look for"
+        )
+    if write is not None:
+        refuse_to_write(write, config)
+    data = training_photos.read(options.photos, None, settings.photos, settings.train.seed, options.strict, console)
+    if model is not None and list(trained.recogniser.classes) != data.classes:
+        raise UsageError(
+            f"{shown(model)} knows other people than {shown(data.dataset.folder)}: give the photos it was trained on"
+        )
+    test = _range_test(loaded, optimizer, data, device, steps, console)
+    curvature, photos = _curvature(loaded, data, device, weights, console)
+    plain, own = (largest_stable_rate(curvature.largest, rule) for rule in (None, optimizer))
+    suggestion = test.suggestion
+    marks = [] if suggestion is None else [(suggestion, f"suggested: {suggestion:g}")]
+    if plain is not None:
+        marks.append((plain, f"2 / largest curvature: {plain:.2g}"))
+    if own is not None and own != plain:
+        marks.append((own, f"with momentum: {own:.2g}"))
+    draw_range_test(plot, test.rates, test.single, test.smooth, test.diverged, marks)
+    if write is not None:
+        if suggestion is None:
+            raise OutputError(f"{shown(write)}: not written, as no rate made the loss fall: see {shown(plot)}")
+        found = replace(optimizer, learning_rate=suggestion)
+        write_atomically(write, with_rate(loaded, config if model is None else None, found).encode())
+    return {
+        "device": device.name,
+        "device_reason": device.reason,
+        "photos": len(data.chosen),
+        "optimizer": optimizer.name,
+        "learning_rate": optimizer.learning_rate,
+        "suggestion": suggestion,
+        "range_test": {
+            "tests": TESTS,
+            "steps": steps,
+            "rates": test.rates[: len(test.smooth)].tolist(),
+            "losses": test.smooth.tolist(),
+            "diverged_at": float(test.rates[len(test.smooth) - 1]) if test.diverged else None,
+        },
+        "curvature": {
+            "largest": curvature.largest,
+            "products": curvature.products,
+            "converged": curvature.converged,
+            "photos": photos,
+            "weights": None if model is None else str(model),
+        },
+        "largest_stable_rate": {"gradient_descent": plain, "optimizer": own},
+        "plot": str(plot),
+        "written": None if write is None else str(write),
+    }
+
+
+def _range_test(
+    loaded: Loaded, optimizer: Optimizer, data: TrainingPhotos, device: Device, steps: int, console: Console
+) -> RangeTest:
+    settings = loaded.settings
+    empty = photo_set(data.dataset, np.zeros(0, np.int64))
+    console.info(f"Range test: {TESTS} times {steps} steps from fresh weights, rates from {LOWEST:g} to {HIGHEST:g}")
+    results = []
+    with console.counting("Range test") as progress:
+        for number in range(TESTS):
+            train = replace(
+                settings.train,
+                epochs=steps,
+                least_steps=0,
+                seed=(settings.train.seed + number) % 2**32,
+                average_weights=None,
+                stop_after_epochs_without_gain=None,
+                stop_when_worst_loss_below=None,
+            )
+            rising = replace(
+                settings,
+                optimizer=replace(optimizer, learning_rate=HIGHEST),
+                schedule=Ramp(length=steps),
+                train=train,
+            )
+            trainer = make_trainer(replace(loaded, settings=rising), data.dataset, data.chosen, empty, device)
+            size, before = trainer.batch_size, number * steps
+            results.append(
+                range_test(trainer, steps, lambda done: progress((before + done) * size, TESTS * steps * size))  # noqa: B023
+            )
+    return gather(results, steps)
+
+
+def _curvature(
+    loaded: Loaded, data: TrainingPhotos, device: Device, weights: dict[str, Array] | None, console: Console
+) -> tuple[Curvature, int]:
+    settings, chosen = loaded.settings, data.chosen
+    if len(chosen) > CURVATURE_PHOTOS:
+        generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
+        chosen = np.sort(generator.choice(chosen, CURVATURE_PHOTOS, replace=False))
+    # A minimiser's training has the loss without chance in it, as a function of the weights.
+    still = replace(settings, optimizer=LineSearch())
+    empty = photo_set(data.dataset, np.zeros(0, np.int64))
+    trainer = make_trainer(replace(loaded, settings=still), data.dataset, chosen, empty, device)
+    if weights is not None:
+        trainer.network.weights.from_host(weights)
+    w = trainer.whole.here().w
+    console.info(f"Curvature: of the loss of {len(chosen)} photos, not augmented, without dropout")
+    with console.counting("Curvature") as progress:
+        curvature = largest_curvature(
+            lambda v: curvature_product(trainer.whole, w, v),
+            len(w),
+            settings.train.seed,
+            progress=lambda done, most: progress(done * len(chosen), most * len(chosen)),
+        )
+    if not curvature.converged:
+        console.warning(
+            f"the curvature hasn't settled after {curvature.products} products: take it, and the "
+            "largest stable rate, for an order of magnitude"
+        )
+    return curvature, len(chosen)
+
+
+def refuse_to_write(path: Path, config: str) -> None:
+    """Raise UsageError where a config can't be written to ``path``: onto a shipped one, or another file."""
+    known = shipped()
+    if str(path) in known or any(path.exists() and path.samefile(file) for file in known.values()):
+        raise UsageError(
+            f"--write {shown(path)}: that is a config which comes with facecnn, and stays as it is: give a file name, "
+            f"such as {shown(path.stem)}-rate.yaml"
+        )
+    if path.exists() and not (config not in known and Path(config).exists() and path.samefile(config)):
+        raise UsageError(f"--write {shown(path)}: there is such a file: give the name of a new one, or of the config")
+
+
+def with_rate(loaded: Loaded, config: str | None, optimizer: Optimizer) -> str:
+    """The text of a settings file with another ``optimizer``, which differs from that of ``loaded`` by its learning
+    rate: ``config``'s own text, with its comments, where its settings are those of ``loaded``; else a new one with
+    every option."""
+    settings = loaded.settings
+    if config is None or load(config).settings != settings:
+        return to_yaml(replace(settings, optimizer=optimizer))
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
+    tree = yaml.load(read(shipped().get(config, config), []))
+    tree.setdefault("optimizer", {})["learning_rate"] = optimizer.learning_rate
+    text = StringIO()
+    yaml.dump(tree, text)
+    return text.getvalue()

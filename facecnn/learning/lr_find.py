@@ -1,0 +1,163 @@
+"""Which learning rate? A range test (Smith 2017): train with a rate that rises in every step, and watch the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass as plain_dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic.dataclasses import dataclass
+
+from facecnn.errors import DivergedError
+from facecnn.learning.schedules import NOTHING, Memory, Schedule
+from facecnn.learning.training import StepReport, Trainer
+from facecnn.settings import SETTINGS
+
+Array = npt.NDArray[Any]
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+LOWEST, HIGHEST = 1e-5, 10.0
+"""Rates that a range test begins and ends with."""
+DIVERGED = 2.0
+"""A smoothed loss so many times that of the start ends the test: more is not learned from what comes."""
+EDGE = 0.25
+"""At the edge of stability this share of the loss's fall has been lost again."""
+BELOW_THE_EDGE = 3.0
+"""The suggestion is the rate at the edge divided by this."""
+LEAST_FALL = 0.05
+"""A loss that has not fallen by this share of itself says nothing about rates."""
+_MEMORY = 0.2
+"""Decades of rates that the smoothing looks back and ahead."""
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Ramp(Schedule):
+    """The rate rises by the same factor in each of ``length`` steps, from LOWEST / HIGHEST to 1, and stays there."""
+
+    keyword: ClassVar[str] = "ramp"
+
+    length: int
+
+    def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
+        return math.pow(LOWEST / HIGHEST, max(0.0, 1 - step / max(1, self.length - 1)))
+
+
+class _Losses:
+    """A recorder that keeps each step's loss, and knows when to stop."""
+
+    def __init__(self, trainer: Trainer, steps: int, progress: Callable[[int], None]) -> None:
+        self._trainer, self._steps, self._progress = trainer, steps, progress
+        self._keep = _keep(steps)
+        self._sum = self._weight = 0.0
+        self.losses: list[float] = []
+        self.diverged = False
+
+    def step(self, step: StepReport) -> None:
+        self._progress(step.step)
+        loss = self._trainer.objective()
+        if not math.isfinite(loss):
+            self.diverged = True
+            return
+        self.losses.append(loss)
+        # A moving average that begins with the first loss instead of 0: the sum over the sum of its weights.
+        self._sum = self._keep * self._sum + loss
+        self._weight = self._keep * self._weight + 1
+        start = float(np.mean(self.losses[: max(1, self._steps // 20)]))
+        self.diverged = self._sum / self._weight > DIVERGED * start
+
+    def stop(self) -> bool:
+        return self.diverged or len(self.losses) == self._steps
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        pass
+
+    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        pass
+
+    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
+        pass
+
+
+@plain_dataclass(frozen=True)
+class Losses:
+    """What came of one range test."""
+
+    losses: Vector
+    """(n,): of each step's batch, before the step."""
+    diverged: bool
+    """Whether it ended before the highest rate, as the loss grew too large."""
+
+
+def range_test(trainer: Trainer, steps: int, progress: Callable[[int], None] = lambda done: None) -> Losses:
+    """Train from the trainer's weights with a rising rate.
+
+    The trainer was made with ``Ramp(length=steps)``, the learning rate HIGHEST, and so many epochs that it doesn't end
+    before. ``progress`` is called with the steps made.
+    """
+    recorder = _Losses(trainer, steps, progress)
+    with suppress(DivergedError):
+        trainer.run(recorder, recorder.stop)
+    return Losses(np.array(recorder.losses), recorder.diverged or len(recorder.losses) < steps)
+
+
+def _keep(steps: int) -> float:
+    """What the moving average keeps of itself from step to step."""
+    return math.exp(-math.log10(HIGHEST / LOWEST) / (_MEMORY * max(1, steps - 1)))
+
+
+def smoothed(losses: Vector, keep: float) -> Vector:
+    """Each loss averaged with those around it, weighted by keep^distance.
+
+    The weights are divided by their sum, so that neither end leans to 0 (bias correction); and as they look ahead as
+    far as back, no fall comes out later than it was.
+    """
+    places = np.arange(len(losses))
+    weights = keep ** np.abs(places[:, None] - places)
+    return np.asarray(weights @ losses / weights.sum(axis=1))
+
+
+@plain_dataclass(frozen=True)
+class RangeTest:
+    """The mean of several range tests."""
+
+    rates: Vector
+    """(N,): the rate of each step."""
+    single: tuple[Vector, ...]
+    """The losses of each test, (n,) with n <= N."""
+    smooth: Vector
+    """(n,): their smoothed mean, up to the last step of any."""
+    diverged: bool
+    """Whether all ended early."""
+
+    @property
+    def suggestion(self) -> float | None:
+        """A third of the last rate at which the loss is still low, in two digits; None where it never fell.
+
+        That rate is the edge of stability as training meets it: from there on the loss rises again, first by noise. The
+        usual rules, the steepest fall or a tenth of the lowest place, take a curve that falls late, near its edge, for
+        granted; that of two people and small batches falls early, or in stages, and such rules then suggest rates that
+        are ten to a hundred times too small. Where the loss leaves its floor is seen in all of them.
+        """
+        start, lowest = self.smooth[0], self.smooth.min()
+        if start - lowest < LEAST_FALL * start:
+            return None
+        edge = np.flatnonzero(self.smooth <= lowest + EDGE * (start - lowest))[-1]
+        return float(f"{self.rates[edge] / BELOW_THE_EDGE:.2g}")
+
+
+def gather(tests: Sequence[Losses], steps: int) -> RangeTest:
+    """The mean of range tests of so many steps. A test that ended early counts from there on with the loss at which
+    it was ended; no loss counts as more, so that a single explosion doesn't hide the others."""
+    limit = DIVERGED * float(np.mean([test.losses[: max(1, steps // 20)].mean() for test in tests]))
+    longest = max(len(test.losses) for test in tests)
+    padded = [np.pad(test.losses, (0, longest - len(test.losses)), constant_values=limit) for test in tests]
+    return RangeTest(
+        rates=HIGHEST * (LOWEST / HIGHEST) ** (1 - np.arange(steps) / max(1, steps - 1)),
+        single=tuple(test.losses for test in tests),
+        smooth=smoothed(np.minimum(padded, limit).mean(axis=0), _keep(steps)),
+        diverged=all(test.diverged for test in tests),
+    )

@@ -1,0 +1,118 @@
+"""The kernels of a run at some of its epochs: what their evolution is drawn from."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facecnn.runs.atomic import output_error, write_atomically
+
+_SHOWN_KERNELS = 32
+_SHOWN_MAPS = 8
+"""Of layers whose kernels have one map or three, all kernels that fit are shown; of others this part."""
+_MOST_KERNELS = 64
+_MOST_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Kernels after an epoch; 0 is before the first."""
+
+    epoch: int
+    layers: dict[str, np.ndarray]
+    """By layer: (kernel, row, column, input map) float16, of large layers a part."""
+
+
+def frame_epochs(epochs: int) -> set[int]:
+    """The epochs that are kept of so many, 60 at most: the first (0), the last, and others spread evenly between."""
+    return set(np.linspace(0, epochs, min(epochs + 1, _MOST_FRAMES)).round().astype(int).tolist())
+
+
+class KernelFrames:
+    """A file that grows by a record for each epoch that is kept. It is small, and no part of a checkpoint.
+
+    A line of JSON says which layers and shapes the records are of; each record is the epoch (4 bytes) and the layers'
+    numbers as float16. A torn last record is left out; a file of other layers counts as none.
+    """
+
+    def __init__(self, path: Path, kernels: Mapping[str, np.ndarray]) -> None:
+        """`kernels` (kernel, row, column, input map) of each layer, to know their names and shapes by."""
+        self.path = path
+        self._shapes = {name: _shown(array).shape for name, array in kernels.items()}
+        layers = [[name, *shape] for name, shape in self._shapes.items()]
+        self._header = json.dumps({"facecnn kernels": 1, "layers": layers}).encode("ascii") + b"\n"
+        sizes = [int(np.prod(shape)) for shape in self._shapes.values()]
+        self._ends = np.cumsum(sizes).tolist()
+        self._record = np.dtype([("epoch", "<i4"), ("numbers", "<f2", (sum(sizes),))])
+
+    def _numbers(self, kernels: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.zeros(0), *(_shown(kernels[name]).ravel() for name in self._shapes)])
+
+    def append(self, epoch: int, kernels: Mapping[str, np.ndarray]) -> None:
+        """Adds a record.
+
+        Raises:
+            OutputError: it couldn't be written; the records before are intact.
+        """
+        record = np.zeros(1, self._record)
+        record["epoch"] = epoch
+        with np.errstate(over="ignore"):
+            record["numbers"] = self._numbers(kernels)
+        try:
+            with self.path.open("ab") as stream:
+                before = stream.tell()
+                try:
+                    stream.write((b"" if before else self._header) + record.tobytes())
+                    stream.flush()
+                except OSError:
+                    with suppress(OSError):
+                        os.truncate(self.path, before)
+                    raise
+        except OSError as error:
+            raise output_error(self.path, error, record.nbytes) from error
+
+    def read(self) -> list[Frame]:
+        """The records, oldest first; none where there is no file of these layers."""
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return []
+        if not data.startswith(self._header):
+            return []
+        whole = (len(data) - len(self._header)) // self._record.itemsize
+        records = np.frombuffer(data, self._record, whole, len(self._header))
+        return [
+            Frame(
+                int(record["epoch"]),
+                {
+                    name: part.reshape(shape)
+                    for (name, shape), part in zip(
+                        self._shapes.items(), np.split(record["numbers"], self._ends)[:-1], strict=True
+                    )
+                },
+            )
+            for record in records
+        ]
+
+    def start_again_after(self, epoch: int, kernels: Mapping[str, np.ndarray]) -> None:
+        """Drops the records after `epoch`, for a training that goes on there.
+
+        `kernels` are those before the first step, for a run that has no record of them.
+
+        Raises:
+            OutputError: it couldn't be written; the old file is intact.
+        """
+        kept = [frame for frame in self.read() if 0 < frame.epoch <= epoch]
+        records = np.zeros(len(kept) + 1, self._record)
+        for record, frame in zip(records, [Frame(0, dict(kernels)), *kept], strict=True):
+            record["epoch"] = frame.epoch
+            record["numbers"] = self._numbers(frame.layers)
+        write_atomically(self.path, self._header + records.tobytes())
+
+
+def _shown(kernels: np.ndarray) -> np.ndarray:
+    return kernels[:_MOST_KERNELS] if kernels.shape[3] in (1, 3) else kernels[:_SHOWN_KERNELS, :, :, :_SHOWN_MAPS]
