@@ -25,7 +25,7 @@ Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv
 
 PATCHES = 4096
 """So many places of the photos are looked at for ``zca_patches``."""
-_SOFTENING = 0.1
+_SOFTENING = 0.01
 """Share of the mean variance that is added to each before dividing by its root: what is nearly flat stays small."""
 _PHOTOS_AT_ONCE = 4
 """Photos of which a conv layer's map before its activation and pool is made at a time."""
