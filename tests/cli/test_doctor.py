@@ -152,7 +152,7 @@ def test_a_wrong_kernel_is_named(facecnn: Facecnn, monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 5
     assert "kernels failed: dense_forward" in done.stdout
     assert "No problems" not in done.stdout
-    assert "1 of 30 kernels fail on cpu" in done.stderr
+    assert f"1 of {len(kernel_names())} kernels fail on cpu" in done.stderr
 
 
 def test_a_kernel_that_does_not_run_at_all(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
