@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,26 +32,47 @@ def _demand_no_negative(index: Any) -> None:
             raise IndexError(f"index {index} is below 0")
 
 
-@pytest.fixture(autouse=True)
-def no_negative_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positive indices beyond the end the simulator refuses; negative ones it takes for Python's."""
-    if SIMULATED:
-        from numba.cuda.simulator import kernelapi
-        from numba.cuda.simulator.cudadrv.devicearray import FakeWithinKernelCUDAArray as InKernel
+def _poisoned(shape: Any, dtype: Any) -> Any:
+    made = np.empty(shape, dtype)
+    made.fill(poison(dtype))
+    return made.view(Guarded)
 
-        for name in ("__getitem__", "__setitem__"):
-            plain = getattr(InKernel, name)
 
-            def guarded(self: Any, index: Any, *value: Any, plain: Any = plain) -> Any:
-                _demand_no_negative(index)
-                return plain(self, index, *value)
+_making = threading.Lock()
 
-            monkeypatch.setattr(InKernel, name, guarded)
 
-        def empty(shape: Any, dtype: Any) -> Any:
-            made = np.empty(shape, dtype)
-            made.fill(poison(dtype))
-            return made.view(Guarded)
+def _shared_array(self: Any, shape: Any, dtype: Any) -> Any:
+    """As the simulator's own, a block's array by the line that asks for it; but two threads that ask at once get the
+    same one (the simulator's may give each another)."""
+    caller = sys._getframe(1)
+    place = caller.f_code.co_filename, caller.f_lineno
+    with _making:
+        if place not in self._allocations:
+            self._allocations[place] = _poisoned(shape, dtype)
+        return self._allocations[place]
 
-        # Shared and local memory. (The arrays' makers can't be wrapped: they go by the line that calls them.)
-        monkeypatch.setattr(kernelapi, "np", SimpleNamespace(**{**vars(np), "empty": empty}))
+
+def _local_array(self: Any, shape: Any, dtype: Any) -> Any:
+    return _poisoned(shape, dtype)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strict_simulator() -> Iterator[None]:
+    """Positive indices beyond the end the simulator refuses; negative ones it takes for Python's, and new arrays may
+    happen to hold zeros."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if SIMULATED:
+            from numba.cuda.simulator import kernelapi
+            from numba.cuda.simulator.cudadrv.devicearray import FakeWithinKernelCUDAArray as InKernel
+
+            for name in ("__getitem__", "__setitem__"):
+                plain = getattr(InKernel, name)
+
+                def guarded(self: Any, index: Any, *value: Any, plain: Any = plain) -> Any:
+                    _demand_no_negative(index)
+                    return plain(self, index, *value)
+
+                monkeypatch.setattr(InKernel, name, guarded)
+            monkeypatch.setattr(kernelapi.FakeCUDAShared, "array", _shared_array)
+            monkeypatch.setattr(kernelapi.FakeCUDALocal, "array", _local_array)
+        yield
