@@ -79,16 +79,13 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
                 "facecnn train --overfit-batch says more."
             )
         ]
-    end = (
-        "the loss never grew out of hand"
-        if test["diverged_at"] is None
-        else f"at {test['diverged_at']:.2g} it diverges"
-    )
+    low = " to ".join(f"{end:.2g}" for end in test["low"])
+    diverges = "" if test["diverged_at"] is None else f", and diverges at {test['diverged_at']:.2g}"
     return [
         f"Suggested learning rate: {rate:g}   (the config has {result['learning_rate']:g})",
         _paragraph(
-            f"The loss still falls as well as it can there; {end}. Use it as it is, as the largest rate of the "
-            f"schedule: --set optimizer.learning_rate={rate:g}"
+            f"With a rate that rises from step to step, the loss is low from {low}{diverges}; the suggestion is the "
+            f"middle. Use it as it is, as the schedule's largest rate: --set optimizer.learning_rate={rate:g}"
         ),
     ]
 

@@ -101,6 +101,7 @@ def lr_find(
             "steps": steps,
             "rates": test.rates[: len(test.smooth)].tolist(),
             "losses": test.smooth.tolist(),
+            "low": None if test.low is None else list(test.low),
             "diverged_at": float(test.rates[len(test.smooth) - 1]) if test.diverged else None,
         },
         "curvature": {

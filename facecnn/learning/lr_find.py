@@ -24,10 +24,8 @@ LOWEST, HIGHEST = 1e-5, 10.0
 """Rates that a range test begins and ends with."""
 DIVERGED = 2.0
 """A smoothed loss so many times that of the start ends the test: more is not learned from what comes."""
-EDGE = 0.25
-"""At the edge of stability this share of the loss's fall has been lost again."""
-BELOW_THE_EDGE = 3.0
-"""The suggestion is the rate at the edge divided by this."""
+LOW = 0.15
+"""The loss is low where no more than this share of its whole fall is missing."""
 LEAST_FALL = 0.05
 """A loss that has not fallen by this share of itself says nothing about rates."""
 _MEMORY = 0.2
@@ -134,19 +132,27 @@ class RangeTest:
     """Whether all ended early."""
 
     @property
-    def suggestion(self) -> float | None:
-        """A third of the last rate at which the loss is still low, in two digits; None where it never fell.
-
-        That rate is the edge of stability as training meets it: from there on the loss rises again, first by noise. The
-        usual rules, the steepest fall or a tenth of the lowest place, take a curve that falls late, near its edge, for
-        granted; that of two people and small batches falls early, or in stages, and such rules then suggest rates that
-        are ten to a hundred times too small. Where the loss leaves its floor is seen in all of them.
-        """
+    def low(self) -> tuple[float, float] | None:
+        """The first and the last rate at which the loss is low; None where it never fell."""
         start, lowest = self.smooth[0], self.smooth.min()
         if start - lowest < LEAST_FALL * start:
             return None
-        edge = np.flatnonzero(self.smooth <= lowest + EDGE * (start - lowest))[-1]
-        return float(f"{self.rates[edge] / BELOW_THE_EDGE:.2g}")
+        low = np.flatnonzero(self.smooth <= lowest + LOW * (start - lowest))
+        return float(self.rates[low[0]]), float(self.rates[low[-1]])
+
+    @property
+    def suggestion(self) -> float | None:
+        """The middle, by factors, of the rates at which the loss is low, in two digits; None where it never fell.
+
+        The usual rules, the rate of the steepest fall (Gugger 2018) or a tenth of the lowest place's, take a curve for
+        granted that falls right before it rises. With small batches of two people it falls early, or in stages, and is
+        flat and noisy for two decades: the steepest place is then one to three decades too low, and the lowest one
+        anywhere on the floor. Both of the floor's ends are seen in all such curves: where it is reached, learning is
+        fast enough, and where it is left, steps become too long.
+        """
+        if self.low is None:
+            return None
+        return float(f"{math.sqrt(self.low[0] * self.low[1]):.2g}")
 
 
 def gather(tests: Sequence[Losses], steps: int) -> RangeTest:

@@ -395,7 +395,7 @@ def draw_range_test(
         # The loss of a diverged test has no end: what came before is what is to be seen.
         top = max(float(smooth[: max(1, len(smooth) // 4)].max()), float(np.median(smooth)))
         panel.set_ylim(min(0.0, float(smooth.min())), 2.0 * top)
-        panel.set_xlim(rates[0] / 1.1, max(rates[-1], *(rate for rate, _ in marks)) * 1.1)
+        panel.set_xlim(rates[0] / 1.1, max([rates[-1], *(rate for rate, _ in marks)]) * 1.1)
         panel.set_xlabel("learning rate")
         panel.set_ylabel("loss")
         panel.grid(color="#e4e4e4", linewidth=0.8)

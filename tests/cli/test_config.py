@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from facecnn.config import load
+from facecnn.learning.schedules import SCHEDULES
 
 from .running import Facecnn
 
@@ -30,6 +32,27 @@ def test_show_applies_set(facecnn: Facecnn) -> None:
     assert shown["train"]["epochs"] == 77
     assert shown["photos"]["colour"] == "rgb"
     assert facecnn("config", "show").stdout == facecnn("config", "show", "-c", "default").stdout
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES])
+def test_the_schedule_is_drawn_and_the_settings_are_still_printed(
+    schedule: str, tmp_path: Path, facecnn: Facecnn
+) -> None:
+    arguments = ["config", "show", "-c", "smoke", "--set", f"schedule={{name: {schedule}}}"]
+    done = facecnn(*arguments, "--plot", tmp_path / "s.png")
+    assert done.exit_code == 0
+    assert done.stdout == facecnn(*arguments).stdout
+    (tmp_path / "shown.yaml").write_text(done.stdout, encoding="utf-8")
+    assert load(tmp_path / "shown.yaml").settings.schedule == SCHEDULES[schedule]()
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_without_a_learning_rate_there_is_nothing_to_draw(tmp_path: Path, facecnn: Facecnn) -> None:
+    done = facecnn("config", "show", "--set", "optimizer={name: line_search}", "--plot", tmp_path / "s.png")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no learning rate" in done.stderr
+    assert not (tmp_path / "s.png").exists()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

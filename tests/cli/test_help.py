@@ -18,7 +18,7 @@ from facecnn.errors import (
 from .running import Facecnn
 
 COMMANDS = {
-    (): ["train", "eval", "predict", "cross-validate", "inspect", "doctor", "data", "config"],
+    (): ["train", "eval", "predict", "cross-validate", "inspect", "doctor", "data", "config", "lr-find"],
     ("train",): [
         "--config",
         "-c",
