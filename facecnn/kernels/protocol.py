@@ -11,6 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 Activation = Literal["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"]
+IDENTITY, SIGMOID, TANH, RELU, LEAKY_RELU, GELU = range(6)
+CODES: dict[Activation, int] = {
+    "identity": IDENTITY,
+    "sigmoid": SIGMOID,
+    "tanh": TANH,
+    "relu": RELU,
+    "leaky_relu": LEAKY_RELU,
+    "gelu": GELU,
+}
+"""What compiled kernels know an activation by."""
+
 FUSED_ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu")
 """Activations that never fall, so that pooling may come first and the derivative be taken from the output."""
 
@@ -36,6 +47,12 @@ AUGMENTATION = (
     "erase_width",
 )
 """The columns of the parameters that say what happens to a photo."""
+
+(
+    MIRROR, SHIFT_Y, SHIFT_X, ZOOM, ANGLE, GAMMA, CONTRAST, BRIGHTNESS, BLUR, ERASE_Y, ERASE_X, ERASE_HEIGHT,
+    ERASE_WIDTH,
+) = range(len(AUGMENTATION))  # fmt: skip
+"""The columns' numbers."""
 
 AUGMENTATION_NONE = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], np.float32)
 """The parameters of a photo that is left as it is."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE, Normalise
+from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import Network, Weights
 
@@ -29,7 +29,7 @@ def log_probabilities(
     total = np.zeros((number, network.units))
     for mirrored in (False, True) if mirror else (False,):
         one = AUGMENTATION_NONE.copy()
-        one[AUGMENTATION.index("mirror")] = mirrored
+        one[MIRROR] = mirrored
         parameters = kernels.to_device(np.tile(one, (network.batch_size, 1)))
         photos.plan([np.arange(start, min(number, start + network.batch_size)) for start in starts])
         for start in starts:

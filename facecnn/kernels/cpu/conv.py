@@ -17,10 +17,10 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import conv_few
-from facecnn.kernels.cpu.elementwise import CODES, activate, derivative
+from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
-from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
+from facecnn.kernels.protocol import CODES, FUSED_ACTIVATIONS, Activation
 
 _F = np.float32
 _U = np.uint64  # indices that Numba needn't check for being negative

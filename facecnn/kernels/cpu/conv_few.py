@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.elementwise import CODES, activate
+from facecnn.kernels.cpu.elementwise import activate
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
-from facecnn.kernels.protocol import Activation
+from facecnn.kernels.protocol import CODES, Activation
 
 _F = np.float32
 _ZERO = _F(0)

@@ -11,21 +11,11 @@ from numba import prange
 
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.protocol import Activation
+from facecnn.kernels.protocol import CODES, GELU, LEAKY_RELU, RELU, SIGMOID, TANH, Activation
 
 BLOCK = 4096
 """Elements of a flat array that are worked on in one piece, however many threads there are: so the vector loop and its
 scalar remainder fall on the same elements always."""
-
-IDENTITY, SIGMOID, TANH, RELU, LEAKY_RELU, GELU = range(6)
-CODES: dict[Activation, int] = {
-    "identity": IDENTITY,
-    "sigmoid": SIGMOID,
-    "tanh": TANH,
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "gelu": GELU,
-}
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)

@@ -12,18 +12,28 @@ from numba import prange
 
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.protocol import AUGMENTATION, Normalise, local_contrast_weights
+from facecnn.kernels.protocol import (
+    ANGLE,
+    BLUR,
+    BRIGHTNESS,
+    CONTRAST,
+    ERASE_HEIGHT,
+    ERASE_WIDTH,
+    ERASE_X,
+    ERASE_Y,
+    GAMMA,
+    MIRROR,
+    SHIFT_X,
+    SHIFT_Y,
+    ZOOM,
+    Normalise,
+    local_contrast_weights,
+)
 
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
 _BLUR_RADIUS = 4
-_COLUMN = {name: i for i, name in enumerate(AUGMENTATION)}
-_MIRROR, _SHIFT_Y, _SHIFT_X = _COLUMN["mirror"], _COLUMN["shift_y"], _COLUMN["shift_x"]
-_ZOOM, _ANGLE, _GAMMA = _COLUMN["zoom"], _COLUMN["angle"], _COLUMN["gamma"]
-_CONTRAST, _BRIGHTNESS, _BLUR = _COLUMN["contrast"], _COLUMN["brightness"], _COLUMN["blur"]
-_ERASE_Y, _ERASE_X = _COLUMN["erase_y"], _COLUMN["erase_x"]
-_ERASE_HEIGHT, _ERASE_WIDTH = _COLUMN["erase_height"], _COLUMN["erase_width"]
 _CODES: dict[Normalise, int] = {"none": 0, "standardise": 1, "local_contrast": 2}
 
 
@@ -40,12 +50,12 @@ def _warp(out: Array, photo: Array, table: Array, p: Array, height: int, width: 
     """out (height * width * C): the photo (rows, columns, C) uint8, toned, turned, zoomed and moved; bilinear."""
     rows, columns, maps = photo.shape
     pixels = photo.reshape(-1)
-    angle = p[_ANGLE] * _RADIANS
-    cosine, sine = _F(cos(angle)) / p[_ZOOM], _F(sin(angle)) / p[_ZOOM]
-    middle_y = -p[_SHIFT_Y] * _F(height) + _F((rows - 1) / 2)
-    middle_x = -p[_SHIFT_X] * _F(width) + _F((columns - 1) / 2)
+    angle = p[ANGLE] * _RADIANS
+    cosine, sine = _F(cos(angle)) / p[ZOOM], _F(sin(angle)) / p[ZOOM]
+    middle_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2)
+    middle_x = -p[SHIFT_X] * _F(width) + _F((columns - 1) / 2)
     last_y, last_x = _F(rows - 1), _F(columns - 1)
-    direction = -_ONE if p[_MIRROR] > _ZERO else _ONE
+    direction = -_ONE if p[MIRROR] > _ZERO else _ONE
     for i in range(height):
         y = _F(i) - _F((height - 1) / 2)
         for j in range(width):
@@ -144,9 +154,9 @@ def _local_contrast(
 
 @compiled()
 def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None:
-    top, left = int(np.rint(p[_ERASE_Y] * _F(height))), int(np.rint(p[_ERASE_X] * _F(width)))
-    bottom = min(top + int(np.rint(p[_ERASE_HEIGHT] * _F(height))), height)
-    right = min(left + int(np.rint(p[_ERASE_WIDTH] * _F(width))), width)
+    top, left = int(np.rint(p[ERASE_Y] * _F(height))), int(np.rint(p[ERASE_X] * _F(width)))
+    bottom = min(top + int(np.rint(p[ERASE_HEIGHT] * _F(height))), height)
+    right = min(left + int(np.rint(p[ERASE_WIDTH] * _F(width))), width)
     for y in range(top, bottom):
         for i in range((y * width + left) * maps, (y * width + right) * maps):
             picture[i] = _ZERO
@@ -174,10 +184,10 @@ def _prepare(
         table, blur = tables[thread, :256], tables[thread, 256 : 256 + 2 * _BLUR_RADIUS + 1]
         p = parameters[n]
         picture = out[n].reshape(-1)
-        _tone(table, p[_GAMMA], p[_CONTRAST], p[_BRIGHTNESS])
-        if p[_BLUR] > _ZERO:
+        _tone(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
+        if p[BLUR] > _ZERO:
             _warp(first, pixels[rows[n]], table, p, height, width)
-            _gaussian(blur, p[_BLUR])
+            _gaussian(blur, p[BLUR])
             _blur(picture, first, blur, height, maps, line)
         else:
             _warp(picture, pixels[rows[n]], table, p, height, width)

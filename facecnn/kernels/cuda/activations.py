@@ -9,17 +9,7 @@ from typing import Any
 import numpy as np
 
 from facecnn.kernels.cuda.driver import device_function
-from facecnn.kernels.protocol import Activation
-
-IDENTITY, SIGMOID, TANH, RELU, LEAKY_RELU, GELU = range(6)
-CODES: dict[Activation, int] = {
-    "identity": IDENTITY,
-    "sigmoid": SIGMOID,
-    "tanh": TANH,
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "gelu": GELU,
-}
+from facecnn.kernels.protocol import GELU, LEAKY_RELU, RELU, SIGMOID, TANH
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)

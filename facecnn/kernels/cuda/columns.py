@@ -55,24 +55,39 @@ def lane_sum(width: int, lanes: int) -> Any:
 
 
 @cache
-def _add_up(width: int, lanes: int) -> Any:
+def column_sum(width: int, lanes: int) -> Any:
+    """A device function ``total(values, partials)`` for blocks of a ``tile``: (column, is_mine, sum), where column is
+    the thread's, sum that of partials (rows, columns) over the rows, and is_mine whether it is for this thread to
+    store it. values (THREADS,) is in shared memory."""
     add_lanes = lane_sum(width, lanes)
+
+    @device_function
+    def total(values: Any, partials: Any) -> Any:
+        thread = natural(cuda.threadIdx.x)
+        column, lane = thread % width, thread // width
+        c = natural(cuda.blockIdx.x) * width + column
+        result = _F(0)
+        if lane < lanes and c < partials.shape[1]:
+            row = lane
+            while row < partials.shape[0]:
+                result += partials[row, c]
+                row += lanes
+        result = add_lanes(values, column, result)
+        return c, lane == 0 and c < partials.shape[1], result
+
+    return total
+
+
+@cache
+def _add_up(width: int, lanes: int) -> Any:
+    total_of = column_sum(width, lanes)
 
     @kernel
     def add_up(out: Array, partials: Array, bias: Array) -> None:
         # out (columns,) = sum of partials (rows, columns) over the rows, + bias (B,), which is repeated
         values = cuda.shared.array(THREADS, np.float32)
-        thread = natural(cuda.threadIdx.x)
-        column, lane = thread % width, thread // width
-        c = natural(cuda.blockIdx.x) * width + column
-        total = _F(0)
-        if lane < lanes and c < out.size:
-            row = lane
-            while row < partials.shape[0]:
-                total += partials[row, c]
-                row += lanes
-        total = add_lanes(values, column, total)
-        if lane == 0 and c < out.size:
+        c, is_mine, total = total_of(values, partials)
+        if is_mine:
             out[c] = total + bias[np.int32(np.uint32(c) % np.uint32(bias.size))]
 
     return add_up

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.activations import CODES, activate
+from facecnn.kernels.cuda.activations import activate
 from facecnn.kernels.cuda.conv_sums import load_delta, load_photo, load_weights, sum_up
 from facecnn.kernels.cuda.conv_tiles import LANES, Tile, choose_tile
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.conv_weight import conv_backward_weight
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
+from facecnn.kernels.protocol import CODES, FUSED_ACTIVATIONS, Activation
 
 __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.activations import CODES, derivative
-from facecnn.kernels.cuda.columns import lane_sum, natural
+from facecnn.kernels.cuda.activations import derivative
+from facecnn.kernels.cuda.columns import column_sum, natural
 from facecnn.kernels.cuda.conv_tiles import LANES
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.conv_weight_tiles import WeightTile, choose_weight_tile
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import THREADS
-from facecnn.kernels.protocol import Activation
+from facecnn.kernels.protocol import CODES, Activation
 
 _I, _U, _U64 = np.int32, np.uint32, np.uint64
 _ZERO = np.float32(0)
@@ -254,25 +254,15 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, code: int) -> Any:
 
 
 @cache
-def _add_up(width: int) -> Any:
-    lanes = THREADS // width
-    add_lanes = lane_sum(width, lanes)
+def _add_up(width: int, lanes: int) -> Any:
+    total_of = column_sum(width, lanes)
 
     @kernel
     def add_up(dweight: Array, dbias: Array, partials: Array) -> None:
         # dweight (K R S C,) and then dbias (K,) = sum of partials (chunks, K R S C + K) over the chunks
         values = cuda.shared.array(THREADS, np.float32)
-        thread = natural(cuda.threadIdx.x)
-        column, lane = thread % width, thread // width
-        c = natural(cuda.blockIdx.x) * width + column
-        total = _ZERO
-        if c < partials.shape[1]:
-            chunk = lane
-            while chunk < partials.shape[0]:
-                total += partials[chunk, c]
-                chunk += lanes
-        total = add_lanes(values, column, total)
-        if lane == 0 and c < partials.shape[1]:
+        c, is_mine, total = total_of(values, partials)
+        if is_mine:
             if c < dweight.size:
                 dweight[c] = total
             else:
@@ -319,4 +309,5 @@ def conv_backward_weight(
         tile.tiles(photos, rows, columns),
         float(slope),
     )
-    launch(_add_up(_WIDTH), -(-partials.shape[1] // _WIDTH), THREADS, workspace, dweight.reshape(-1), dbias, partials)
+    add_up, tiles = _add_up(_WIDTH, THREADS // _WIDTH), -(-partials.shape[1] // _WIDTH)
+    launch(add_up, tiles, THREADS, workspace, dweight.reshape(-1), dbias, partials)

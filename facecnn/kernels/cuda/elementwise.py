@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from facecnn.kernels.cuda.activations import CODES, GELU, activate, derivative, gelu_derivative
-from facecnn.kernels.cuda.driver import cuda, kernel, launch
+from facecnn.kernels.cuda.activations import activate, derivative, gelu_derivative
+from facecnn.kernels.cuda.driver import cuda, kernel
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
-from facecnn.kernels.protocol import Activation
+from facecnn.kernels.cuda.sizes import STRIDE, launch_each
+from facecnn.kernels.protocol import CODES, GELU, Activation
 
 """Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
 
@@ -56,7 +56,7 @@ def _backward_gelu(dx: Array, dout: Array, x: Array) -> None:
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
     """out = activation(x), element by element."""
     arrays = (array.reshape(array.size) for array in (out, x))
-    launch(_forward(CODES[activation]), blocks_for(out.size), THREADS, workspace, *arrays, float(slope))
+    launch_each(_forward(CODES[activation]), out.size, workspace, *arrays, float(slope))
 
 
 def activation_backward(
@@ -66,7 +66,7 @@ def activation_backward(
     code = CODES[activation]
     if code == GELU:
         arrays = (array.reshape(array.size) for array in (dx, dout, x))
-        launch(_backward_gelu, blocks_for(dx.size), THREADS, workspace, *arrays)
+        launch_each(_backward_gelu, dx.size, workspace, *arrays)
     else:
         arrays = (array.reshape(array.size) for array in (dx, dout, out))
-        launch(_backward(code), blocks_for(dx.size), THREADS, workspace, *arrays, float(slope))
+        launch_each(_backward(code), dx.size, workspace, *arrays, float(slope))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.block import COLUMNS, block_sum
+from facecnn.kernels.cuda.block import block_largest, block_sum, columns_of, larger
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+from facecnn.kernels.cuda.sizes import STRIDE, THREADS, launch_each
 
 _F, _I, _U = np.float32, np.int32, np.uint32
 _ZERO, _ONE, _TWO, _LEAST = _F(0), _F(1), _F(2), _F(-np.inf)
@@ -26,44 +26,13 @@ def _threads_for(units: int) -> int:
     return _FEW_THREADS if units <= _FEW_THREADS else THREADS
 
 
-@device_function
-def _larger(a: Any, b: Any) -> Any:
-    """The larger of two; NaN if one of them is."""
-    return b if b > a or b != b else a
-
-
-@cache
-def _block_largest(threads: int) -> Any:
-    """As ``block_sum``, for the largest value: NaN if there is one among them."""
-    columns = min(COLUMNS, threads)
-
-    @device_function
-    def largest(values: Any, partial: Any, value: Any) -> Any:
-        thread = cuda.threadIdx.x
-        values[thread] = value
-        cuda.syncthreads()
-        if thread < columns:
-            column = values[thread]
-            for row in range(1, threads // columns):
-                column = _larger(column, values[thread + row * columns])
-            partial[thread] = column
-        cuda.syncthreads()
-        result = partial[0]
-        for column in range(1, columns):
-            result = _larger(result, partial[column])
-        cuda.syncthreads()
-        return result
-
-    return largest
-
-
 # ------------------------------------------------------------------------------------------------------- softmax
 
 
 @cache
 def _softmax_cross_entropy(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
-    add_up, find_largest = block_sum(threads), _block_largest(threads)
+    columns = columns_of(threads)
+    add_up, find_largest = block_sum(threads), block_largest(threads)
 
     @device_function
     def weight_of(u: Any, label: Any, class_weights: Any, total: Any, smoothing: Any, share: Any) -> Any:
@@ -100,7 +69,7 @@ def _softmax_cross_entropy(threads: int) -> Any:
         largest = _LEAST
         u = thread
         while u < units:
-            largest = _larger(largest, logits[n, u])
+            largest = larger(largest, logits[n, u])
             u += threads
         largest = find_largest(values, partial, largest)
 
@@ -177,7 +146,7 @@ def softmax_cross_entropy(
 
 @cache
 def _mean_squared_error(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel
@@ -230,7 +199,7 @@ def mean_squared_error(
 
 @cache
 def _label_weight(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel
@@ -268,13 +237,13 @@ def _one_hot(out: Array, labels: Array) -> None:
 
 def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
     """1 at each photo's label, 0 elsewhere."""
-    launch(_one_hot, blocks_for(out.size), THREADS, workspace, out, labels)
+    launch_each(_one_hot, out.size, workspace, out, labels)
 
 
 @cache
 def _add_to_totals(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
-    add_up, find_largest = block_sum(threads), _block_largest(threads)
+    columns = columns_of(threads)
+    add_up, find_largest = block_sum(threads), block_largest(threads)
 
     @kernel
     def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) -> None:
@@ -295,7 +264,7 @@ def _add_to_totals(threads: int) -> Any:
             if best == labels[n]:
                 right += _ONE
             loss += losses[n]
-            worst = _larger(worst, losses[n])
+            worst = larger(worst, losses[n])
             n += threads
         loss = add_up(values, partial, loss)
         right = add_up(values, partial, right)
@@ -303,7 +272,7 @@ def _add_to_totals(threads: int) -> Any:
         if cuda.threadIdx.x == 0:
             totals[0] += loss
             totals[1] += right
-            totals[2] = _larger(totals[2], worst)
+            totals[2] = larger(totals[2], worst)
 
     return add_to_totals
 

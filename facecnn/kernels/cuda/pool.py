@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.driver import cuda, device_function, kernel
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+from facecnn.kernels.cuda.sizes import STRIDE, launch_each
 from facecnn.kernels.protocol import PoolKind
 
 _F, _I, _U = np.float32, np.int32, np.uint32
@@ -119,7 +119,7 @@ def pool_forward(
 ) -> None:
     """The largest or the average element of each window."""
     forward = _forward(kind == "max", tuple(size), tuple(stride))
-    launch(forward, blocks_for(out.size), THREADS, workspace, out, argmax, x)
+    launch_each(forward, out.size, workspace, out, argmax, x)
 
 
 def pool_backward(
@@ -133,4 +133,4 @@ def pool_backward(
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
     backward = _backward(kind == "max", tuple(size), tuple(stride))
-    launch(backward, blocks_for(dx.size), THREADS, workspace, dx, dout, argmax)
+    launch_each(backward, dx.size, workspace, dx, dout, argmax)

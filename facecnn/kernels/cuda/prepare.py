@@ -14,25 +14,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.cuda.block import COLUMNS, block_sum
+from facecnn.kernels.cuda.block import block_sum, columns_of
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch, unfused
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import BLOCKS, THREADS
-from facecnn.kernels.protocol import AUGMENTATION, Normalise, local_contrast_weights
+from facecnn.kernels.cuda.trigonometry import cosine_and_sine
+from facecnn.kernels.protocol import (
+    ANGLE,
+    BLUR,
+    BRIGHTNESS,
+    CONTRAST,
+    ERASE_HEIGHT,
+    ERASE_WIDTH,
+    ERASE_X,
+    ERASE_Y,
+    GAMMA,
+    MIRROR,
+    SHIFT_X,
+    SHIFT_Y,
+    ZOOM,
+    Normalise,
+    local_contrast_weights,
+)
 
 _F, _I, _U = np.float32, np.int32, np.uint32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _BRIGHTEST = _F(255)
 _QUARTER, _RADIANS = _F(90), _F(math.pi / 180)
-_S3, _S5, _S7, _S9 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9))
-_C2, _C4, _C6, _C8 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (2, 4, 6, 8))
 _LEAST_CONTRAST, _MOST = _F(4 / 255), _F(4)
-_COLUMN = {name: i for i, name in enumerate(AUGMENTATION)}
-_MIRROR, _SHIFT_Y, _SHIFT_X = _COLUMN["mirror"], _COLUMN["shift_y"], _COLUMN["shift_x"]
-_ZOOM, _ANGLE, _GAMMA = _COLUMN["zoom"], _COLUMN["angle"], _COLUMN["gamma"]
-_CONTRAST, _BRIGHTNESS, _BLUR = _COLUMN["contrast"], _COLUMN["brightness"], _COLUMN["blur"]
-_ERASE_Y, _ERASE_X = _COLUMN["erase_y"], _COLUMN["erase_x"]
-_ERASE_HEIGHT, _ERASE_WIDTH = _COLUMN["erase_height"], _COLUMN["erase_width"]
 
 _TONES = 256
 _RADIUS = 4
@@ -67,10 +76,10 @@ def _rounded(part: Any, side: Any) -> Any:
 @device_function
 def _erased_box(parameters: Any, n: Any, height: Any, width: Any) -> Any:
     """The photo's box that is erased, from (top, left) to before (bottom, right)."""
-    top = _rounded(parameters[n, _ERASE_Y], height)
-    left = _rounded(parameters[n, _ERASE_X], width)
-    bottom = top + _rounded(parameters[n, _ERASE_HEIGHT], height)
-    right = left + _rounded(parameters[n, _ERASE_WIDTH], width)
+    top = _rounded(parameters[n, ERASE_Y], height)
+    left = _rounded(parameters[n, ERASE_X], width)
+    bottom = top + _rounded(parameters[n, ERASE_HEIGHT], height)
+    right = left + _rounded(parameters[n, ERASE_WIDTH], width)
     return top, left, bottom, right
 
 
@@ -135,38 +144,29 @@ def _warp_tile(rows: int, columns: int, maps: int, threads: int) -> Any:
 
 @device_function
 def _cosine_and_sine(degrees: Any) -> Any:
-    """Of an angle below thousands of degrees. (CUDA's own are ready for angles that take float64 arithmetic.)"""
-    turned = _I(math.floor(degrees / _QUARTER + _HALF))  # quarter turns
-    # At most an eighth of a turn: what the series leave out is below 3e-8.
-    x = (degrees - _F(turned) * _QUARTER) * _RADIANS
-    square = x * x
-    sine = x * (_ONE + square * (_S3 + square * (_S5 + square * (_S7 + square * _S9))))
-    cosine = _ONE + square * (_C2 + square * (_C4 + square * (_C6 + square * _C8)))
-    if turned & 1:
-        cosine, sine = -sine, cosine
-    if turned & 2:
-        cosine, sine = -cosine, -sine
-    return cosine, sine
+    """Of an angle below thousands of degrees."""
+    quarters = _I(math.floor(degrees / _QUARTER + _HALF))
+    return cosine_and_sine(quarters, (degrees - _F(quarters) * _QUARTER) * _RADIANS)
 
 
 @device_function
 def _warp_of(warp: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns: Any, height: Any, width: Any) -> None:
     """warp (5,): cosine and sine over the zoom, where the output's middle lies in the photo, and -1 for a mirror."""
-    cosine, sine = _cosine_and_sine(parameters[n, _ANGLE])
-    zoom = parameters[n, _ZOOM]
+    cosine, sine = _cosine_and_sine(parameters[n, ANGLE])
+    zoom = parameters[n, ZOOM]
     warp[0] = cosine / zoom
     warp[1] = sine / zoom
-    warp[2] = _HALF * _F(photo_rows - 1) - parameters[n, _SHIFT_Y] * _F(height)
-    warp[3] = _HALF * _F(photo_columns - 1) - parameters[n, _SHIFT_X] * _F(width)
-    warp[4] = -_ONE if parameters[n, _MIRROR] > _ZERO else _ONE
+    warp[2] = _HALF * _F(photo_rows - 1) - parameters[n, SHIFT_Y] * _F(height)
+    warp[3] = _HALF * _F(photo_columns - 1) - parameters[n, SHIFT_X] * _F(width)
+    warp[4] = -_ONE if parameters[n, MIRROR] > _ZERO else _ONE
 
 
 @device_function
 def _tone(i: Any, parameters: Any, n: Any) -> Any:
     """What becomes of the value i of 0 ... 255."""
-    power = _F(math.exp(parameters[n, _GAMMA]))
+    power = _F(math.exp(parameters[n, GAMMA]))
     curved = _F(math.pow(_F(i) / _BRIGHTEST, power))
-    value = (curved - _HALF) * parameters[n, _CONTRAST] + _HALF + parameters[n, _BRIGHTNESS]
+    value = (curved - _HALF) * parameters[n, CONTRAST] + _HALF + parameters[n, BRIGHTNESS]
     return min(max(value, _ZERO), _ONE)
 
 
@@ -185,7 +185,7 @@ def _tap(i: Any, sigma: Any) -> Any:
 
 @cache
 def _warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool, measure: bool) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     wide_rows, wide_columns = tile_rows + 2 * _RADIUS, tile_columns + 2 * _RADIUS
     wide_size, between_size = wide_rows * wide_columns * maps, tile_rows * wide_columns * maps
     wide_pitch, pitch = wide_columns * maps, tile_columns * maps
@@ -219,7 +219,7 @@ def _warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: boo
         photo = rows[n]
         height, row_size = out.shape[1], out.shape[2]
         width = row_size // maps
-        blurred = parameters[n, _BLUR] > _ZERO
+        blurred = parameters[n, BLUR] > _ZERO
         box_top, box_left, box_bottom, box_right = _erased_box(parameters, n, height, width)
 
         i = thread
@@ -231,7 +231,7 @@ def _warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: boo
         if blurred:
             i = thread
             while i < _TAPS:
-                taps[i] = _tap(i, parameters[n, _BLUR])
+                taps[i] = _tap(i, parameters[n, BLUR])
                 i += threads
         cuda.syncthreads()
 
@@ -320,7 +320,7 @@ def _warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: boo
 
 @cache
 def _standardise(maps: int, threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel
@@ -467,7 +467,7 @@ def _subtract_blurred(side: int, maps: int, threads: int) -> Any:
 
 @cache
 def _root_of_blurred(side: int, maps: int, threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     blur_along = _blur_along(side, maps)
     add_up = block_sum(threads)
 
@@ -510,7 +510,7 @@ def _root_of_blurred(side: int, maps: int, threads: int) -> Any:
 
 @cache
 def _scale_by_roots(maps: int, threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel

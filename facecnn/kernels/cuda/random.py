@@ -9,7 +9,7 @@ import numpy as np
 
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch, unfused
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.sizes import STRIDE, THREADS, blocks_for
+from facecnn.kernels.cuda.sizes import STRIDE, THREADS, launch_each
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
 
 _F, _I, _U32, _U64 = np.float32, np.int32, np.uint32, np.uint64
@@ -64,8 +64,7 @@ def _random_words(out: Array, seed: Any, purpose: Any, photo: Any, step: Array) 
 
 def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, workspace: Workspace) -> None:
     """out (n,) uint32: word e is word e % 4 of philox(counter=(e // 4, photo, step, 0), key=(seed, purpose))."""
-    blocks = blocks_for(-(-out.size // 4))
-    launch(_random_words, blocks, THREADS, workspace, out, _U64(seed), _U64(purpose), _U64(photo), step)
+    launch_each(_random_words, -(-out.size // 4), workspace, out, _U64(seed), _U64(purpose), _U64(photo), step)
 
 
 # --------------------------------------------------------------------------------------------------------- dropout
@@ -204,10 +203,9 @@ def draw_augmentation(
     workspace: Workspace,
 ) -> None:
     """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's bits."""
-    launch(
+    launch_each(
         _draw_augmentation(),
-        blocks_for(photos.size),
-        THREADS,
+        photos.size,
         workspace,
         parameters,
         photos,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from facecnn.kernels.cuda.driver import SIMULATED
+from typing import Any
+
+from facecnn.kernels.cuda.driver import SIMULATED, launch
 
 THREADS: int = 8 if SIMULATED else 256
 """Threads of a block in kernels that go over arrays element by element."""
@@ -19,3 +21,8 @@ constant, since a stride of ``gridsize`` costs a 64-bit division.)"""
 def blocks_for(elements: int, threads: int = THREADS) -> int:
     """Blocks of a kernel that goes over so many elements, a thread each, in strides of STRIDE."""
     return max(1, min(BLOCKS, -(-elements // threads)))
+
+
+def launch_each(kernel: Any, elements: int, workspace: Any, *arguments: Any) -> None:
+    """Ask for a kernel that goes over so many elements as ``blocks_for`` says, in blocks of THREADS."""
+    launch(kernel, blocks_for(elements), THREADS, workspace, *arguments)

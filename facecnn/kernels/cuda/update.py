@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.block import COLUMNS, block_sum
+from facecnn.kernels.cuda.block import block_sum, columns_of
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.random import philox
-from facecnn.kernels.cuda.sizes import BLOCKS, STRIDE, THREADS, blocks_for
+from facecnn.kernels.cuda.sizes import BLOCKS, STRIDE, THREADS, blocks_for, launch_each
+from facecnn.kernels.cuda.trigonometry import cosine_and_sine
 from facecnn.kernels.protocol import PURPOSE_NOISE
 
 _F, _I, _U32, _U64 = np.float32, np.int32, np.uint32, np.uint64
 _ZERO, _ONE, _MINUS_TWO = _F(0), _F(1), _F(-2)
 _LEAST_NORM = _F(1e-6)
 _UNIFORM_SHIFT, _UNIFORM_STEP = _U64(8), _F(2.0**-24)
-_S3, _S5, _S7, _S9 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9))
-_C2, _C4, _C6, _C8 = (_F((-1) ** (n // 2) / math.factorial(n)) for n in (2, 4, 6, 8))
 _EIGHTH, _QUARTER_BITS, _RADIANS = _I(2**21), _I(22), _F(2 * math.pi / 2**24)
 """Of a turn of 2^24."""
 
@@ -54,8 +53,8 @@ def sgd_update(
     weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
 ) -> None:
     """Stochastic gradient descent, in place."""
-    blocks = blocks_for(weight.size)
-    launch(_sgd, blocks, THREADS, workspace, weight, gradient, learning_rate, float(weight_decay), decaying)
+    arrays = weight, gradient, learning_rate
+    launch_each(_sgd, weight.size, workspace, *arrays, float(weight_decay), decaying)
 
 
 @kernel
@@ -99,10 +98,9 @@ def momentum_update(
     workspace: Workspace,
 ) -> None:
     """Stochastic gradient descent with momentum, in place."""
-    launch(
+    launch_each(
         _momentum,
-        blocks_for(weight.size),
-        THREADS,
+        weight.size,
         workspace,
         weight,
         velocity,
@@ -155,10 +153,9 @@ def rmsprop_update(
     workspace: Workspace,
 ) -> None:
     """RMSprop, in place."""
-    launch(
+    launch_each(
         _rmsprop,
-        blocks_for(weight.size),
-        THREADS,
+        weight.size,
         workspace,
         weight,
         variance,
@@ -211,10 +208,9 @@ def adagrad_update(
     workspace: Workspace,
 ) -> None:
     """Adagrad, in place."""
-    launch(
+    launch_each(
         _adagrad,
-        blocks_for(weight.size),
-        THREADS,
+        weight.size,
         workspace,
         weight,
         squares,
@@ -280,10 +276,9 @@ def adam_update(
     workspace: Workspace,
 ) -> None:
     """Adam, and with ``decoupled`` weight decay AdamW, in place."""
-    launch(
+    launch_each(
         _adam,
-        blocks_for(weight.size),
-        THREADS,
+        weight.size,
         workspace,
         weight,
         mean,
@@ -344,10 +339,9 @@ def lion_update(
     workspace: Workspace,
 ) -> None:
     """Lion, in place."""
-    launch(
+    launch_each(
         _lion,
-        blocks_for(weight.size),
-        THREADS,
+        weight.size,
         workspace,
         weight,
         mean,
@@ -367,7 +361,7 @@ def lion_update(
 
 @cache
 def _sum_squares(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel
@@ -389,7 +383,7 @@ def _sum_squares(threads: int) -> Any:
 
 @cache
 def _clip(threads: int) -> Any:
-    columns = min(COLUMNS, threads)
+    columns = columns_of(threads)
     add_up = block_sum(threads)
 
     @kernel
@@ -417,26 +411,17 @@ def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspac
     parts = min(_PARTS, blocks_for(gradient.size))
     sums = workspace.array("squares", (parts,))
     launch(_sum_squares(THREADS), parts, THREADS, workspace, sums, gradient)
-    launch(_clip(THREADS), blocks_for(gradient.size), THREADS, workspace, out, gradient, sums, float(limit))
+    launch_each(_clip(THREADS), gradient.size, workspace, out, gradient, sums, float(limit))
 
 
 @device_function
 def _two_normals(word0: Any, word1: Any) -> Any:
-    """Box and Muller's. Of the angle, a number of 24 bits, whole quarter turns are taken off without rounding, so that
-    the series are needed for an eighth of a turn at most: what they leave out is below 3e-8. (CUDA's own cosine is
-    ready for angles that take local memory.)"""
+    """Box and Muller's. Of the angle, a number of 24 bits, whole quarter turns are taken off without rounding."""
     u = (_F(_U32(word0 >> _UNIFORM_SHIFT)) + _ONE) * _UNIFORM_STEP
     radius = math.sqrt(_MINUS_TWO * _F(math.log(u)))
     angle = _I(_U32(word1 >> _UNIFORM_SHIFT))
     turned = (angle + _EIGHTH) >> _QUARTER_BITS
-    x = _F(angle - (turned << _QUARTER_BITS)) * _RADIANS
-    square = x * x
-    sine = x * (_ONE + square * (_S3 + square * (_S5 + square * (_S7 + square * _S9))))
-    cosine = _ONE + square * (_C2 + square * (_C4 + square * (_C6 + square * _C8)))
-    if turned & 1:
-        cosine, sine = -sine, cosine
-    if turned & 2:
-        cosine, sine = -cosine, -sine
+    cosine, sine = cosine_and_sine(turned, _F(angle - (turned << _QUARTER_BITS)) * _RADIANS)
     return radius * cosine, radius * sine
 
 
@@ -471,10 +456,9 @@ def add_noise(
     workspace: Workspace,
 ) -> None:
     """out = gradient + normal noise, which fades from step to step."""
-    launch(
+    launch_each(
         _noise,
-        blocks_for(counts.size),
-        THREADS,
+        counts.size,
         workspace,
         out,
         gradient,
@@ -504,7 +488,7 @@ def _average(average: Array, weight: Array, step: Array, decay: Any) -> None:
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
     """An exponential moving average that follows quickly in the first steps."""
     if weight.size:
-        launch(_average, blocks_for(weight.size), THREADS, workspace, average, weight, step, float(decay))
+        launch_each(_average, weight.size, workspace, average, weight, step, float(decay))
 
 
 @kernel
@@ -517,4 +501,4 @@ def _accumulate(total: Array, x: Array, first: Any) -> None:
 
 def accumulate(total: Array, x: Array, first: bool, workspace: Workspace) -> None:
     """total += x, or total = x."""
-    launch(_accumulate, blocks_for(total.size), THREADS, workspace, total, x, bool(first))
+    launch_each(_accumulate, total.size, workspace, total, x, bool(first))
