@@ -22,7 +22,8 @@ DEAD_SHARE = 1e-6
 """A kernel whose gradient is below this share of the largest kernel's in its layer gets no error to learn from."""
 
 ASLEEP_SHARE = 0.01
-"""A kernel is asleep whose update ratio is below this share of its layer's median."""
+"""A kernel is asleep whose update ratio is below this share of its layer's median, where such a share is more than the
+rounding of the weights: when the schedule ends at a rate of next to nothing, no kernel moves."""
 
 UNMOVED = 0.001
 """So is one that has moved by less than this share of its norm and, at its pace, would not move by more in a whole
@@ -104,7 +105,9 @@ class KernelWatch:
             ratio = _shares(_norms(now[name] - before), _norms(before))
             distance = _shares(_norms(now[name] - self.start[name]), _norms(self.start[name]))
             slow = (ratio < UNMOVED / reach) & (distance < UNMOVED)
-            asleep += _names(name, ~is_dead & (slow | (ratio < ASLEEP_SHARE * np.median(ratio))))
+            share = ASLEEP_SHARE * np.median(ratio)
+            behind = (ratio < share) & (share > np.finfo(now[name].dtype).eps)
+            asleep += _names(name, ~is_dead & (slow | behind))
             figures = {"gradient_norm": norms, "update_ratio": ratio, "distance": distance}
             active = self._active(number, count)
             if active is not None:

@@ -166,9 +166,11 @@ def test_only_a_part_of_many_outputs_is_looked_at() -> None:
     assert watch.figures(3, closely=True)["kernels"]["conv1"]["active"] == [1.0]  # of the first photo
 
 
-def after_a_step(changes: list[float], reach: float = np.inf, moved: float = 0.0) -> list[str]:
+def after_a_step(
+    changes: list[float], reach: float = np.inf, moved: float = 0.0, dtype: type = np.float64
+) -> list[str]:
     """Kernels called asleep when a step changed each by such a share of its norm."""
-    made = Network((Conv(kernels=len(changes), size=2), Dense(units=2)), (5, 5, 1), reference, 2, dtype=np.float64)
+    made = Network((Conv(kernels=len(changes), size=2), Dense(units=2)), (5, 5, 1), reference, 2, dtype=dtype)
     made.initialise(0)
     made.input[...] = np.random.default_rng(0).standard_normal(made.input.shape)
     watch = KernelWatch(made)
@@ -176,13 +178,19 @@ def after_a_step(changes: list[float], reach: float = np.inf, moved: float = 0.0
     weight *= 1 + moved
     watch.before_last_step()
     step(made)
-    weight *= 1 + np.array(changes)[:, None, None, None]
+    weight *= 1 + np.array(changes, dtype)[:, None, None, None]
     return list(watch.figures(2, closely=True, reach=reach)["asleep_kernels"])
 
 
 def test_kernels_far_slower_than_the_others_are_asleep() -> None:
     assert after_a_step([1e-2, 1e-2, 1e-3, 2e-2]) == []
     assert after_a_step([1e-2, 1e-2, 9e-5, 2e-2]) == ["conv1[2]"]
+
+
+def test_where_rounding_decides_who_moves_nobody_is_asleep() -> None:
+    changes = [3e-7, 3e-7, 0.0, 3e-7]
+    assert after_a_step(changes, moved=0.01, dtype=np.float32) == []
+    assert after_a_step(changes, moved=0.01) == ["conv1[2]"], "float64 tells them apart"
 
 
 def test_kernels_that_will_not_move_in_the_whole_training_are_asleep() -> None:
