@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import llvmlite.binding as llvm
 import numpy as np
 import typer
-from benchmark_work import Case, question
 
+from benchmark_work import Case, question
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
 

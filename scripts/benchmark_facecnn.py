@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from benchmark_work import Work, serve
 
+from benchmark_work import Work, serve
 from facecnn.kernels import Device, open_device
 from facecnn.learning.step_rules import Piece
 from facecnn.network.network import Network

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from benchmark_work import WARM_UP_STEPS, Work, serve
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from benchmark_work import WARM_UP_STEPS, Work, serve
 from facecnn.learning.step_rules import Momentum
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool
 from facecnn.network.network import Stage

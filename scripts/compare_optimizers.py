@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiment import at_least, new_figure, parser, save, table
-
+from facecnn.errors import DivergedError
 from facecnn.learning.minimisers import MINIMISERS
 from facecnn.learning.step_rules import OPTIMIZERS
 
@@ -65,10 +65,12 @@ def main() -> None:
     draw(runs, options)
 
 
-def facecnn(*arguments: object) -> Any:
-    """The JSON that a command prints; ends the script where it fails."""
+def facecnn(*arguments: object, may_diverge: bool = False) -> Any:
+    """The JSON that a command prints, None where a training diverged; ends the script where it fails otherwise."""
     command = [sys.executable, "-m", "facecnn", *map(str, arguments), "--quiet", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True)
+    if may_diverge and done.returncode == DivergedError.exit_code:
+        return None
     if done.returncode:
         print(done.stderr, file=sys.stderr, end="")
         raise SystemExit(done.returncode)
@@ -92,14 +94,7 @@ def train(name: str, rate: float | None, seed: int, options: Any, folder: Path) 
     if options.epochs is not None:
         settings += ["--epochs", options.epochs]
     place = ["--out", folder, "--name", f"{name}-{seed}"]
-    result = subprocess.run(
-        [sys.executable, "-m", "facecnn", "train", *map(str, [*common(name, seed, options), *settings, *place]), "-q"],
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode not in (0, 7):  # 7: it diverged, which is a result
-        print(result.stderr, file=sys.stderr, end="")
-        raise SystemExit(result.returncode)
+    facecnn("train", *common(name, seed, options), *settings, *place, may_diverge=True)
     metrics = folder / f"{name}-{seed}" / "metrics.jsonl"
     rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
     seconds, total = [], 0.0

@@ -26,7 +26,8 @@ from facecnn.config import load
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda.planning import PlannedArray, planning
 from facecnn.kernels.profiling import Profiler
-from facecnn.learning.training import PhotoSet, Trainer
+from facecnn.kernels.protocol import Kernels
+from facecnn.learning.training import PhotoSet, Recorder, Trainer
 from facecnn.network.layers import with_outputs
 
 PEOPLE = 2
@@ -126,42 +127,46 @@ def _work(layer: str, name: str, arguments: tuple[Any, ...], launches: int) -> W
     return Work(layer, name, launches, operations, exact, moved)
 
 
-def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> list[Work]:
-    """The work of one training step of a shipped config, in the order in which it is asked for."""
+def planned_trainer(
+    config: str,
+    kernels: Kernels = cuda,
+    *,
+    batch_size: int = 60,
+    epochs: int = 1,
+    side: int | None = None,
+    channels: int | None = None,
+) -> Trainer:
+    """A training of a shipped config with one batch of photos, to be made and run while planning."""
     settings = load(config).settings
     photos = settings.photos
     shape = (side or photos.height, side or photos.width, channels or photos.channels)
     pixels = np.broadcast_to(np.uint8(0), (batch_size, round(1.3 * shape[0]), round(1.3 * shape[1]), shape[2]))
     numbers, nobody = np.arange(batch_size), np.zeros(0, np.int64)
+    return Trainer(
+        layers=with_outputs(settings.network, PEOPLE),
+        input_shape=shape,
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        train=replace(settings.train, batch_size=batch_size, epochs=epochs, least_steps=0),
+        augment=photos.augment,
+        normalise=photos.normalise,
+        photos=PhotoSet(pixels, numbers, numbers % PEOPLE),
+        chosen=numbers,
+        validation=PhotoSet(pixels, nobody, nobody),
+        outputs=PEOPLE,
+        kernels=kernels,
+    )
+
+
+def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> list[Work]:
+    """The work of one training step of a shipped config, in the order in which it is asked for."""
     with planning() as launches:
         counter = Counter(launches)
-        trainer = Trainer(
-            layers=with_outputs(settings.network, PEOPLE),
-            input_shape=shape,
-            loss=settings.loss,
-            optimizer=settings.optimizer,
-            schedule=settings.schedule,
-            train=replace(settings.train, batch_size=batch_size, epochs=1, least_steps=0),
-            augment=photos.augment,
-            normalise=photos.normalise,
-            photos=PhotoSet(pixels, numbers, numbers % PEOPLE),
-            chosen=numbers,
-            validation=PhotoSet(pixels, nobody, nobody),
-            outputs=PEOPLE,
-            kernels=counter,
-        )
+        trainer = planned_trainer(config, counter, batch_size=batch_size, epochs=2, side=side, channels=channels)
         counter.works.clear()
-        trainer.run(_Nowhere())
+        trainer.run(Recorder(), stop=lambda: True)  # the first epoch's step: the last one's kernels are watched, too
     return counter.works
-
-
-class _Nowhere:
-    """A recorder that keeps nothing."""
-
-    def step(self, *arguments: Any, **named: Any) -> None:
-        pass
-
-    epoch = save_best = save_last = step
 
 
 def table(works: list[Work], peak: float, bandwidth: float) -> list[str]:

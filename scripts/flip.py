@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 
+from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
 from facecnn.network.layers import Activate, Conv, Dense, Pool
 from facecnn.network.network import Network

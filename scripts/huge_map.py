@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, parser, save, table
 
+from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, parser, save, table
 from facecnn.config import load
 from facecnn.errors import DivergedError, FacecnnError
 from facecnn.kernels import open_device
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels
 from facecnn.learning.step_rules import Adam, Optimizer, Sgd
-from facecnn.learning.training import PhotoSet, StepReport, Trainer
+from facecnn.learning.training import PhotoSet, Recorder, Trainer
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import Network, Weights
 from facecnn.photos.dataset import Dataset, load_dataset
@@ -199,23 +199,14 @@ class Trained:
 MOVED = ("conv1.weight", "neuron1.weight")
 
 
-class _Losses:
+class _Losses(Recorder):
     """A recorder that keeps the loss of every epoch, here of one step each."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def step(self, step: StepReport) -> None:
-        pass
-
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.losses.append(float(metrics["train_loss"]))
-
-    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        pass
-
-    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        pass
 
 
 def train(training: Training, photos: Dataset, kernels: Kernels, steps: int, seed: int) -> Trained:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, at_least, new_figure, parser, save, table
 
+from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, at_least, new_figure, parser, save, table
 from facecnn.kernels import reference
 from facecnn.learning.minimisers import Memory, NewtonCg, Point
 

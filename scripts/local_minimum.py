@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, GREEN, GREY, ORANGE, RED, at_least, new_figure, parser, save, table
 
+from experiment import BLUE, GREEN, GREY, ORANGE, RED, at_least, new_figure, parser, save, table
 from facecnn.kernels import reference
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from facecnn.jobs.people import photo_set, read_people
 from facecnn.jobs.training_setup import TrainOptions, make_trainer
 from facecnn.kernels import Device, open_device
 from facecnn.learning.minimisers import Minimisers
+from facecnn.learning.training import Recorder
 from facecnn.photos.dataset import Dataset
 
 FOLDS = 5
@@ -36,23 +37,14 @@ RATES = tuple(10 ** (exponent / 2) for exponent in range(-8, 1))
 """Nine, from 0.0001 to 1."""
 
 
-class Losses:
+class Losses(Recorder):
     """A recorder that keeps the validation losses."""
 
     def __init__(self) -> None:
         self.held_out: list[float] = []
 
-    def step(self, step: Any) -> None:
-        pass
-
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.held_out.append(metrics["validation_loss"])
-
-    def save_best(self, arrays: Any, state: Any) -> None:
-        pass
-
-    def save_last(self, arrays: Any, state: Any, *, interrupted: bool) -> None:
-        pass
 
 
 def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device) -> tuple[float, float]:

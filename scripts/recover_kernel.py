@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 
+from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise, PoolKind

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from experiment import BLUE, ORANGE, at_least, new_figure, parser, save, table
 from pydantic.dataclasses import dataclass as settings
 
+from experiment import BLUE, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
 from facecnn.network.layers import Buffer, Call, Conv, Dense, Layer, Parameter, Pool, Shape
 from facecnn.network.network import Network, plan

@@ -166,7 +166,7 @@ def _curvature(
     console.info(f"Curvature: of the loss of {len(chosen)} photos, not augmented, without dropout")
     with console.counting("Curvature") as progress:
         curvature = largest_curvature(
-            lambda v: curvature_product(trainer.whole, w, v),
+            curvature_product(trainer.whole, w),
             len(w),
             settings.train.seed,
             progress=lambda done, most: progress(done * len(chosen), most * len(chosen)),

@@ -25,7 +25,7 @@ from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_tra
 from facecnn.kernels import Device
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
 from facecnn.learning.scores import confusion_matrix
-from facecnn.learning.training import StepReport, Trainer
+from facecnn.learning.training import Recorder, StepReport, Trainer
 from facecnn.learning.watching import KernelNews
 from facecnn.network.layers import Conv
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -225,7 +225,7 @@ class _Training:
         draw_evolution(self.run.evolution_path, frames, shapes, last)
 
 
-class _RunRecorder:
+class _RunRecorder(Recorder):
     """Writes a training's results to its run folder and shows them."""
 
     def __init__(self, training: _Training, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:

@@ -16,10 +16,10 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device, open_device
 from facecnn.learning.minimisers import Minimisers
-from facecnn.learning.training import PhotoSet, StepReport, Trainer
+from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
-from facecnn.network.size import check_memory, measure, part_size
+from facecnn.network.size import check_memory, fitting_photos, measure, part_size
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 
@@ -45,7 +45,7 @@ class TrainOptions:
     """Whether to time every layer."""
 
 
-class ShowingRecorder:
+class ShowingRecorder(Recorder):
     """A recorder that shows a training and keeps nothing but its last figures."""
 
     def __init__(self, epochs: int, display: TrainingDisplay) -> None:
@@ -60,12 +60,6 @@ class ShowingRecorder:
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.last = metrics
         self._display.epoch(metrics, self._epochs)
-
-    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        pass
-
-    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        pass
 
 
 def open_for_training(options: TrainOptions, console: Console) -> Device:
@@ -120,7 +114,7 @@ def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: i
         )
     norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= frozen), None)
     if size < batch_size and norm is not None:
-        largest = max(n for n in range(1, batch_size) if part_size(stages, n, free) == n)
+        largest = fitting_photos(stages, free)
         raise DeviceError(
             f"train.batch_size {batch_size}: the card has {free / 1e9:.1f} GB free, which is enough for {largest} "
             f"photos at a time, and {norm.name} needs the whole batch at once: take batch_size {largest} or less, or "

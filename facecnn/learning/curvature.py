@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.learning.minimisers import Vector
 from facecnn.learning.step_rules import Momentum, Nesterov, Sgd, StepRule
 from facecnn.learning.whole_set import WholeSet
 from facecnn.network.loss import CrossEntropy
-
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 DIFFERENCE = 1e-3
 """Length of the differences that a product is made of, as a share of the weights' norm. In float32 the outputs are good
@@ -38,8 +35,9 @@ class Curvature:
     converged: bool
 
 
-def curvature_product(whole: WholeSet, w: Vector, v: Vector) -> Vector:
-    """J' L J v at ``w``, for ``v`` of length 1: the Gauss-Newton part of the Hessian times v (Schraudolph 2002).
+def curvature_product(whole: WholeSet, w: Vector) -> Callable[[Vector], Vector]:
+    """A function of v, of length 1, that gives J' L J v at ``w``: the Gauss-Newton part of the Hessian times v
+    (Schraudolph 2002).
 
     J is the derivative of the outputs by the weights, and J v is taken from central differences of the outputs; L is
     the loss's own second derivative by them, known in closed form; J' is one pass backward.
@@ -51,15 +49,18 @@ def curvature_product(whole: WholeSet, w: Vector, v: Vector) -> Vector:
     neuron, and at weights without errors, both are the same.
     """
     h = DIFFERENCE * (float(np.linalg.norm(w)) or 1.0)
-    slope = (whole.outputs(w + h * v) - whole.outputs(w - h * v)) / (2 * h)
-    if isinstance(whole.objective, CrossEntropy):
-        logits = whole.outputs(w)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        bent = p * (slope - (p * slope).sum(axis=1, keepdims=True))
-    else:
-        bent = 2 / slope.shape[1] * slope
-    return whole.pull_back(w, whole.shares()[:, None] * bent)
+    is_entropy = isinstance(whole.objective, CrossEntropy)
+    logits = whole.outputs(w)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    shares = whole.shares()[:, None]
+
+    def product(v: Vector) -> Vector:
+        slope = (whole.outputs(w + h * v) - whole.outputs(w - h * v)) / (2 * h)
+        bent = p * (slope - (p * slope).sum(axis=1, keepdims=True)) if is_entropy else 2 / slope.shape[1] * slope
+        return whole.pull_back(w, shares * bent)
+
+    return product
 
 
 def largest_curvature(

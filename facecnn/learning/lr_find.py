@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass as plain_dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from facecnn.errors import DivergedError
+from facecnn.learning.minimisers import Vector
 from facecnn.learning.schedules import NOTHING, Memory, Schedule
-from facecnn.learning.training import StepReport, Trainer
+from facecnn.learning.training import Recorder, StepReport, Trainer
 from facecnn.settings import SETTINGS
 
 Array = npt.NDArray[Any]
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = 1e-5, 10.0
 """Rates that a range test begins and ends with."""
@@ -44,7 +44,7 @@ class Ramp(Schedule):
         return math.pow(LOWEST / HIGHEST, max(0.0, 1 - step / max(1, self.length - 1)))
 
 
-class _Losses:
+class _Losses(Recorder):
     """A recorder that keeps each step's loss, and knows when to stop."""
 
     def __init__(self, trainer: Trainer, steps: int, progress: Callable[[int], None]) -> None:
@@ -69,15 +69,6 @@ class _Losses:
 
     def stop(self) -> bool:
         return self.diverged or len(self.losses) == self._steps
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        pass
-
-    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        pass
-
-    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        pass
 
 
 @plain_dataclass(frozen=True)

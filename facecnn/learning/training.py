@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,8 @@ class PhotoSet:
         return len(self.labels)
 
 
-class Recorder(Protocol):
-    """Where a training's results go."""
+class Recorder:
+    """Where a training's results go; this one keeps nothing of them."""
 
     def step(self, step: StepReport) -> None:
         """Called after every step."""
@@ -242,10 +242,11 @@ class Trainer:
         self._point: Point | None = None
         if self._minimiser is not None:
             labels = photos.labels[chosen].astype(np.int32)
-            self._whole = WholeSet(
+            self.whole = WholeSet(
                 self.network, self._feed, labels, self._class_weights, normalise, self._minimiser.weight_decay
             )
-            self._totals, self._objectives = self._whole.totals, self._whole.objectives
+            """The loss of all photos to train on, which only a minimiser's training has."""
+            self._totals, self._objectives = self.whole.totals, self.whole.objectives
 
     def _photos_to_start_from(self) -> Array:
         """Some of the photos to train on, not augmented; prepared on the host, so that they are the same everywhere."""
@@ -286,11 +287,6 @@ class Trainer:
     def photos_are_streamed(self) -> bool:
         """Whether the device's memory is too small for all photos, so that they are sent batch by batch."""
         return self._feed.streamed
-
-    @property
-    def whole(self) -> WholeSet:
-        """The loss of all photos to train on, which only a minimiser's training has."""
-        return self._whole
 
     @property
     def steps(self) -> int:
@@ -334,7 +330,7 @@ class Trainer:
             for name, view in values.named.items():
                 self.kernels.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
         if self._minimiser is not None:
-            vectors = {name: self._whole.gather(values.flat) for name, values in self._state.items()}
+            vectors = {name: self.whole.gather(values.flat) for name, values in self._state.items()}
             self._memory, self._point = Memory(vectors, dict(self.progress.minimiser)), None
 
     # ---------------------------------------------------------------------------------------------------- training
@@ -410,17 +406,18 @@ class Trainer:
     def _minimise(self, minimiser: Minimisers) -> None:
         """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from
         what was saved gives the same bits."""
-        network, whole, memory = self.network, self._whole, self._memory
-        running = self.kernels.to_host(network.weights.statistics.flat)
-        copy, running_flat = self.kernels.copy_to_device, network.weights.statistics.flat
+        network, whole, memory = self.network, self.whole, self._memory
+        statistics = network.weights.statistics.flat
+        running = self.kernels.to_host(statistics)
         if self._point is None:
             self._point = whole.here()
         found = minimiser.iterate(whole.evaluate, self._point, memory)
         memory.numbers["stalled"] = memory.numbers.get("stalled", 0) + 1 if found is self._point else 0
         # Places that were only tried must not count in the running statistics, nor in what is reported.
-        copy(running_flat, running)
-        loss, gradient = whole.evaluate(found.w)
-        self._point = Point(found.w.astype(network.dtype).astype(np.float64), loss, gradient)
+        if statistics.size or whole.at is not found.w:
+            self.kernels.copy_to_device(statistics, running)
+            found = Point(found.w, *whole.evaluate(found.w))
+        self._point = replace(found, w=found.w.astype(network.dtype).astype(np.float64))
         for name, values in self._state.items():
             vector = memory.vectors.get(name)
             if vector is not None:

@@ -46,6 +46,8 @@ class WholeSet:
         self._labels = kernels.to_device(labels)
         self._rows = kernels.to_device(photos.rows)
         self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
+        self.at: Vector | None = None
+        """Where ``evaluate`` was last, whose results the network, ``objectives`` and ``totals`` hold still."""
         self.objectives: Array = kernels.empty((count,), network.dtype)
         """Each photo's part of the loss, on the device, after ``evaluate``."""
         self.totals: Array = kernels.to_device(np.zeros(3, network.dtype))
@@ -92,6 +94,7 @@ class WholeSet:
         ):
             loss += 0.5 * self._decay * float(piece[:decaying] @ piece[:decaying])
             slope[:decaying] += self._decay * piece[:decaying]
+        self.at = w
         return loss, gradient
 
     def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
@@ -126,6 +129,7 @@ class WholeSet:
     def _forward(self, w: Vector) -> Iterator[tuple[int, int]]:
         """Set the weights, and run each part of the photos through the network: (first, last + 1) of each."""
         network, kernels = self._network, self._network.kernels
+        self.at = None
         self.scatter(network.weights.parameters.flat, w)
         self._photos.plan([np.arange(start, stop) for start, stop in self._parts])
         for start, stop in self._parts:

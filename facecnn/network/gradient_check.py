@@ -430,7 +430,7 @@ class _Chain:
         elif isinstance(layer, Activate) and layer.name in _KINKED:
             yield np.abs(x)
         elif isinstance(layer, Pool) and layer.kind == "max":
-            ordered = _ordered_windows(x, *layer._window(stage.shape))
+            ordered = _ordered_windows(x, *layer.window(stage.shape))
             if ordered.shape[-1] > 1:
                 yield ordered[..., -1] - ordered[..., -2]
 
@@ -517,7 +517,7 @@ def _loss_row(small: Shrunk, loss: Loss, kernels: Kernels, seed: int) -> Row:
             expected[place] += factor / (12 * STEP) * float(network.objectives.sum())
         out[place] = kept
     network.loss(small.photos, labels, class_weights)
-    (row,) = _compared({("loss", "input"): network._dlogits}, {("loss", "input"): expected}, TOLERANCE)
+    (row,) = _compared({("loss", "input"): network.dlogits}, {("loss", "input"): expected}, TOLERANCE)
     return row
 
 
@@ -699,7 +699,7 @@ def compare_device(small: Shrunk, loss: Loss, kernels: Kernels, *, seed: int = 0
         photos, step, labels_there = (kernels.to_device(array) for array in (numbers.photos, numbers.step, labels))
         network.forward(small.photos, training=True, photos=photos, step=step)
         network.loss(small.photos, labels_there, kernels.to_device(class_weights.astype(dtype)))
-        dlogits = kernels.to_host(network._dlogits)
+        dlogits = kernels.to_host(network.dlogits)
         network.backward(small.photos, photos, step, kernels.to_device(dout.astype(dtype)))
         return {**_gradients(network), ("loss", "input"): dlogits}
 

@@ -209,7 +209,8 @@ class Pool(Layer):
     stride: Size | Pair | None = Field(default=None, description="step from window to window; null: the window's size")
     kind: PoolKind = Field(default="max", description="max | average")
 
-    def _window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+    def window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size and stride of the windows on maps of ``shape``, each as (rows, columns); raises LayerError."""
         rows, columns, _ = _maps(shape, "pool")
         size = (rows, columns) if self.size == "global" else _pair(self.size)
         if size[0] > rows or size[1] > columns:
@@ -217,19 +218,19 @@ class Pool(Layer):
         return size, size if self.stride is None else _pair(self.stride)
 
     def output_shape(self, shape: Shape) -> Shape:
-        size, stride = self._window(shape)
+        size, stride = self.window(shape)
         return (shape[0] - size[0]) // stride[0] + 1, (shape[1] - size[1]) // stride[1] + 1, shape[2]
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {"argmax": Buffer(self.output_shape(shape), np.int32)}
 
     def forward(self, call: Call) -> None:
-        window = self._window(call.x.shape[1:])
+        window = self.window(call.x.shape[1:])
         call.kernels.pool_forward(call.out, call.buffers["argmax"], call.x, self.kind, *window, call.workspace)
 
     def backward(self, call: Call) -> None:
         if call.dx is not None:
-            window = self._window(call.x.shape[1:])
+            window = self.window(call.x.shape[1:])
             call.kernels.pool_backward(call.dx, call.dout, call.buffers["argmax"], self.kind, *window, call.workspace)
 
 

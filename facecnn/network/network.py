@@ -213,7 +213,8 @@ class Network:
         self.objectives: Array = empty((batch_size,), dtype)
         """Each photo's part of the number that training lowers, which is their sum."""
         self.probabilities: Array = empty((batch_size, self.units), dtype)
-        self._dlogits: Array = empty((batch_size, self.units), dtype)
+        self.dlogits: Array = empty((batch_size, self.units), dtype)
+        """The loss's derivative by ``output``, after ``loss``."""
         self._squares: Array = empty((batch_size,), dtype)
         self._target: Array = empty((batch_size, self.units), dtype)
         self._total: Array = kernels.to_device(np.ones(1, dtype))
@@ -317,7 +318,7 @@ class Network:
             losses,
             objectives,
             self.probabilities[:count],
-            self._dlogits[:count],
+            self.dlogits[:count],
             out,
             labels,
             class_weights,
@@ -326,7 +327,7 @@ class Network:
             self.workspace,
         )
         if not isinstance(self.objective, CrossEntropy):
-            target, dlogits = self._target[:count], self._dlogits[:count]
+            target, dlogits = self._target[:count], self.dlogits[:count]
             kernels.one_hot(target, labels, self.workspace)
             kernels.mean_squared_error(
                 self._squares[:count], objectives, dlogits, out, target, self._total, self.workspace
@@ -347,7 +348,7 @@ class Network:
         ``is_first``.
         """
         assert self.gradient is not None, "the network was made without training=True"
-        upstream = self._dlogits[:count] if dout is None else dout
+        upstream = self.dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
             call = self._call(number, count, self.weights, True, photos, step)
             dx = None if number == self.first_trained else call.dx

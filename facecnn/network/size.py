@@ -84,15 +84,16 @@ def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
 
 
 def part_size(stages: Sequence[Stage], batch_size: int, free: int) -> int:
-    """The most photos of a batch that can be trained on at a time with so many bytes of a card free; 0 if not one."""
-    fitting = 0
-    for size in range(batch_size, 0, -1):
-        if measure(stages, size).training_bytes <= CARD_SHARE * free:
-            fitting = size
-            break
-    if fitting == 0:
-        return 0
-    return -(-batch_size // -(-batch_size // fitting))  # as few parts as that makes, and equal ones
+    """How many of a batch's photos to train on at a time with so many bytes of a card free: in as few parts as can be,
+    and equal ones; 0 if there isn't room for one photo."""
+    fitting = min(batch_size, fitting_photos(stages, free))
+    return -(-batch_size // -(-batch_size // fitting)) if fitting else 0
+
+
+def fitting_photos(stages: Sequence[Stage], free: int) -> int:
+    """The most photos that can be trained on at a time with so many bytes of a card free."""
+    fixed = measure(stages, 0).training_bytes
+    return max(0, int((CARD_SHARE * free - fixed) // (measure(stages, 1).training_bytes - fixed)))
 
 
 def _free_memory() -> int | None:

@@ -36,6 +36,26 @@ def output_error(path: Path, error: OSError, size: int | None = None) -> OutputE
     return OutputError(f"{shown(path)}: {reason}: {remedy}")
 
 
+def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
+    """Adds `data` to the file at `path`, made with `header` before it where there is none, all of it or nothing.
+
+    Raises:
+        OutputError: it couldn't be written; what was there before is intact.
+    """
+    try:
+        with path.open("ab") as stream:
+            before = stream.tell()
+            try:
+                stream.write(data if before else header + data)
+                stream.flush()
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(path, before)
+                raise
+    except OSError as error:
+        raise output_error(path, error, len(data)) from error
+
+
 def write_atomically(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> None:
     """Writes `data` to `path` so that a reader, a kill or a power cut meets the old file or the new one, never a part.
 

@@ -1,15 +1,13 @@
 """The kernels of a run at some of its epochs: what their evolution is drawn from."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from facecnn.runs.atomic import output_error, write_atomically
+from facecnn.runs.atomic import append_whole, write_atomically
 
 _SHOWN_KERNELS = 32
 _SHOWN_MAPS = 8
@@ -62,18 +60,7 @@ class KernelFrames:
         record["epoch"] = epoch
         with np.errstate(over="ignore"):
             record["numbers"] = self._numbers(kernels)
-        try:
-            with self.path.open("ab") as stream:
-                before = stream.tell()
-                try:
-                    stream.write((b"" if before else self._header) + record.tobytes())
-                    stream.flush()
-                except OSError:
-                    with suppress(OSError):
-                        os.truncate(self.path, before)
-                    raise
-        except OSError as error:
-            raise output_error(self.path, error, record.nbytes) from error
+        append_whole(self.path, record.tobytes(), header=self._header)
 
     def read(self) -> list[Frame]:
         """The records, oldest first; none where there is no file of these layers."""

@@ -4,14 +4,13 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facecnn.errors import CheckpointError, shown
-from facecnn.runs.atomic import output_error, write_atomically
+from facecnn.runs.atomic import append_whole, output_error, write_atomically
 
 
 class MetricsLog:
@@ -29,19 +28,7 @@ class MetricsLog:
         Raises:
             OutputError: it couldn't be written; the lines before are intact.
         """
-        line = _line(record)
-        try:
-            with self.path.open("ab") as stream:
-                before = stream.tell()
-                try:
-                    stream.write(line)
-                    stream.flush()
-                except OSError:
-                    with suppress(OSError):
-                        os.truncate(self.path, before)
-                    raise
-        except OSError as error:
-            raise output_error(self.path, error, len(line)) from error
+        append_whole(self.path, _line(record))
 
     def sync(self) -> None:
         """Makes sure that the lines are on the disk, where a power cut can't take them.

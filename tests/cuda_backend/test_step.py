@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from cuda_backend.planned import Silent, make_trainer
+from cuda_roofline import planned_trainer
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda import memory
 from facecnn.kernels.cuda.planning import planning
+from facecnn.learning.training import Recorder
 
 WAITING = ("copy_to_device", "to_device", "to_host", "empty", "resident", "synchronise")
 
@@ -50,8 +51,8 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
 
     kernels.record = step
     with planning() as launches:
-        trainer = make_trainer(config, kernels, epochs=3)
-        trainer.run(Silent())
+        trainer = planned_trainer(config, kernels, epochs=3)
+        trainer.run(Recorder())
     assert len(steps) == 3
     assert not calls
     as_asked = [[(launch.kernel, launch.grid, launch.threads) for launch in launched] for launched in steps]

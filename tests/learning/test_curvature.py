@@ -95,7 +95,7 @@ backends = pytest.mark.parametrize(
 
 def found_in(whole: WholeSet) -> float:
     w = whole.here().w
-    found = largest_curvature(lambda v: curvature_product(whole, w, v), len(w), 0)
+    found = largest_curvature(curvature_product(whole, w), len(w), 0)
     assert found.converged
     return found.largest
 

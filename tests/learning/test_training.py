@@ -497,7 +497,7 @@ def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
 
 def test_the_whole_sets_gradient_is_that_of_its_loss() -> None:
     trainer = make_trainer(RICH, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
-    whole = trainer._whole
+    whole = trainer.whole
     start = whole.here()
     direction = np.random.default_rng(0).standard_normal(len(start.w))
     direction /= np.linalg.norm(direction)

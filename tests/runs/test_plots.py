@@ -14,20 +14,6 @@ from facecnn.errors import OutputError
 from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that get drawn."""
-    figures: list[Figure] = []
-    original = Figure.__init__
-
-    def noted(self: Figure, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, **named)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", noted)
-    return figures
-
-
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert picture.format == "PNG"

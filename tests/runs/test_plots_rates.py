@@ -1,7 +1,6 @@
 """Pictures of learning rates: the course over a training, and a range test."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,20 +9,6 @@ from PIL import Image
 
 from facecnn.errors import OutputError
 from facecnn.runs.plots import draw_range_test, draw_schedule
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that get drawn."""
-    figures: list[Figure] = []
-    original = Figure.__init__
-
-    def noted(self: Figure, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, **named)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", noted)
-    return figures
 
 
 def is_png(path: Path) -> bool:

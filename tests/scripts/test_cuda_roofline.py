@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "cuda_roofline.py"
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120)
+from scripts.running import run_script
 
 
 def test_operations_and_bytes_are_those_of_the_formulas() -> None:
-    done = run("seed", "--batch", "3", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_script("cuda_roofline", "seed", "--batch", "3", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
     rows = {(row["layer"], row["kernel"]): row for row in json.loads(done.stdout)["seed"]}
     forward = rows["conv1", "conv_forward"]
     # 220 x 220 positions of 8 kernels of 5 x 5 x 3; the pooled map is stored, with a byte for each winner's place.
@@ -35,11 +28,11 @@ def test_operations_and_bytes_are_those_of_the_formulas() -> None:
 
 
 def test_a_table_a_config() -> None:
-    done = run("smoke", "default", "--batch", "2")
-    assert done.returncode == 0
+    done = run_script("cuda_roofline", "smoke", "default", "--batch", "2")
+    assert done.exit_code == 0
     assert done.stdout.count("| in all |") == 2
 
 
 def test_bad_options_are_refused() -> None:
     for arguments in (("--batch", "0"), ("--tflops", "-1"), ("--nosuch",)):
-        assert run(*arguments).returncode == 2
+        assert run_script("cuda_roofline", *arguments).exit_code == 2
