@@ -29,6 +29,15 @@ class TrainSettings:
     initialisation: Initialisation = Field(
         default="he", description="he | xavier | lecun | orthogonal | lsuv | zca_patches: the weights to start from"
     )
+    restarts: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="initial weights to try; those with the lowest training loss are trained | 1: no trial",
+    )
+    restart_epochs: int = Field(
+        default=5, ge=1, le=1_000_000, description="epochs that each of several initial weights is tried for"
+    )
     freeze: int = Field(default=0, ge=0, le=1000, description="layers, from the first on, that keep their weights")
     stop_after_epochs_without_gain: int | None = Field(
         default=None, ge=1, description="end when the validation loss has not fallen for so many epochs | null"

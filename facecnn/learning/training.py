@@ -3,6 +3,11 @@
 Everything random is a function of (seed, what for, epoch or step, photo), nothing of what was drawn before. So the
 state that has to be saved is small, and a training that was interrupted and resumed ends with the same bits as one that
 was not.
+
+With ``train.restarts`` the initial weights are the best of several (multi-start): each are trained for some epochs, and
+those that end with the lowest training loss are then trained from the beginning, as if nothing had been tried. So the
+trials cost ``restarts * restart_epochs`` epochs more, and the training is, to the bit, the one that these weights alone
+would have had.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from facecnn.learning.watching import STEPS_BETWEEN_LOOKS, KernelWatch
 from facecnn.learning.whole_set import WholeSet
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
+from facecnn.network.initialisation import NOTHING
 from facecnn.network.layers import BatchNorm, Dropout, Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network, fitting
@@ -44,6 +50,9 @@ STEPS_BETWEEN_READINGS = 10
 
 STALLED = 8
 """A training ends when a minimiser has found nothing better so many times in a row."""
+
+_TAKEN = "taken."
+"""Before the names, in a saved training, of the arrays of another model that it began with."""
 
 _ORDER_PURPOSE = 2**32
 """Second word of the key of the shuffles, apart from those of the initial weights."""
@@ -78,6 +87,15 @@ class Recorder:
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """Called after every epoch with one line of figures."""
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        """Called after every step of the trial of the initial weights number ``start``."""
+
+    def tried(self, losses: Sequence[float | None]) -> None:
+        """Called when a trial has ended, with the losses of all so far; None of one that diverged."""
+
+    def chosen(self, start: int) -> None:
+        """Called after all trials, when the weights are the initial ones number ``start``, which will be trained."""
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         """Keep the model with the lowest validation loss so far."""
@@ -122,6 +140,24 @@ class Progress:
     saved_at: int = 0
     """The step of the last save at an epoch's end."""
     finished: bool = False
+    trials: list[float | None] = field(default_factory=list)
+    """The training loss that each of the initial weights tried so far ended its trial with; None where it diverged."""
+
+
+class _Trial(Recorder):
+    """Passes on the steps of a trial and keeps the loss that it ended with; nothing is saved."""
+
+    def __init__(self, recorder: Recorder, start: int, epochs: int, steps: int) -> None:
+        self._recorder = recorder
+        self._start = start
+        self._epochs, self._steps = epochs, steps
+        self.loss: float | None = None
+
+    def step(self, step: StepReport) -> None:
+        self._recorder.trial_step(self._start, replace(step, epochs=self._epochs, steps=self._steps))
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        self.loss = metrics["train_loss"]
 
 
 def _without_chance(layer: Layer) -> Layer:
@@ -152,13 +188,15 @@ class Trainer:
         kernels: Kernels,
         part_size: int | None = None,
         profile: bool = False,
+        taken: Mapping[str, Array] = NOTHING,
     ) -> None:
         """Train on the photos number ``chosen`` of ``photos`` and judge by ``validation``, which may be empty.
 
         ``outputs`` counts the people, and one more where photos of unknown people are there. ``part_size``: so many
         photos of a batch at most are worked on at a time, and their gradients added up. ``profile``: time every
-        kernel. Raises LayerError and UsageError where the network doesn't fit, MemoryError where the device is too
-        small.
+        kernel. ``taken``: arrays of another model by name (``conv1.weight``) that take the place of initial ones.
+        Raises LayerError and UsageError where the network doesn't fit, MemoryError where the device is too small,
+        ValueError for a taken array of another shape.
         """
         self.settings = train
         self.photos = photos
@@ -173,8 +211,6 @@ class Trainer:
         self.augment = augment
         self._mirrors = augment is not None and augment.mirror
         self.progress = Progress()
-        self._best: tuple[dict[str, Array], dict[str, Any]] | None = None
-        """The best model since the last save."""
 
         count = len(chosen)
         self._minimiser = optimizer if isinstance(optimizer, Minimisers) else None
@@ -200,12 +236,10 @@ class Trainer:
             frozen=train.freeze,
             in_parts=self.part_size < self.batch_size,
         )
-        self.network.initialise(train.seed, train.initialisation, self._photos_to_start_from)
+        self._taken = dict(taken)
         self._refuse_single_numbers()
-        self.watch = KernelWatch(self.network)
+        self._refuse_equal_starts()
         self._average = self.network.new_weights() if train.average_weights is not None else None
-        if self._average is not None:
-            self._average.copy_from(self.network.weights)
 
         dtype = self.network.dtype
         self._state = {name: self.network.new_weights().parameters for name in optimizer.state_names}
@@ -240,6 +274,8 @@ class Trainer:
         self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
         self._memory = Memory()
         self._point: Point | None = None
+        self._best: tuple[dict[str, Array], dict[str, Any]] | None = None
+        """The best model since the last save."""
         if self._minimiser is not None:
             labels = photos.labels[chosen].astype(np.int32)
             self.whole = WholeSet(
@@ -247,6 +283,21 @@ class Trainer:
             )
             """The loss of all photos to train on, which only a minimiser's training has."""
             self._totals, self._objectives = self.whole.totals, self.whole.objectives
+        self._initialise(0)
+        self.watch = KernelWatch(self.network)
+
+    def _initialise(self, start: int) -> None:
+        """The initial weights number ``start``, with nothing made of them yet. Number 0 are those of the seed itself;
+        the key of the others' random numbers is a multiple of 2^32 above it, where no seed lies."""
+        network = self.network
+        for values in (network.weights.parameters, network.weights.statistics, *self._state.values()):
+            if values.named:  # also what lies between them: a trial that diverged may have left there what is no number
+                self.kernels.copy_to_device(values.flat, np.zeros(values.flat.shape, network.dtype))
+        seed, how = self.settings.seed + (start << 32), self.settings.initialisation
+        network.initialise(seed, how, self._photos_to_start_from, self._taken)
+        if self._average is not None:
+            self._average.copy_from(network.weights)
+        self._memory, self._point, self._best = Memory(), None, None
 
     def _photos_to_start_from(self) -> Array:
         """Some of the photos to train on, not augmented; prepared on the host, so that they are the same everywhere."""
@@ -259,7 +310,7 @@ class Trainer:
         return prepared
 
     def _refuse_what_cannot_be(self, loss: Loss) -> None:
-        """Stops that would never come."""
+        """Stops that would never come, and trials that are longer than what they are trials for."""
         if self.settings.stop_after_epochs_without_gain is not None and not len(self.validation):
             raise UsageError(
                 "train.stop_after_epochs_without_gain: there are no held-out photos whose loss could fall: raise "
@@ -269,6 +320,11 @@ class Trainer:
             raise UsageError(
                 "train.stop_when_worst_loss_below: the cross-entropy is meant, which mean_squared_error does not bring "
                 "down: leave it out, or take the loss cross_entropy"
+            )
+        if self.settings.restarts > 1 and self.settings.restart_epochs > self.epochs:
+            raise UsageError(
+                f"train.restart_epochs {self.settings.restart_epochs}: longer than the training that a trial is the "
+                f"beginning of, which has {self.epochs} epochs: take fewer"
             )
 
     def _refuse_single_numbers(self) -> None:
@@ -282,6 +338,20 @@ class Trainer:
                     f"are batches of one photo, of which {stage.name} can learn nothing: take a larger batch_size, or "
                     "leave batch_norm of units out"
                 )
+
+    def _refuse_equal_starts(self) -> None:
+        """Where nothing is drawn, there is nothing to choose from."""
+        drawn = {
+            f"{stage.name}.{name}"
+            for stage in self.network.stages
+            for name, parameter in stage.parameters.items()
+            if parameter.start == "random"
+        }
+        if self.settings.restarts > 1 and drawn <= self._taken.keys():
+            raise UsageError(
+                f"train.restarts {self.settings.restarts}: all initial weights are taken from another model, so there "
+                "are no others to try: leave it at 1"
+            )
 
     @property
     def photos_are_streamed(self) -> bool:
@@ -312,11 +382,14 @@ class Trainer:
             arrays |= {f"training.{name}": array for name, array in self.network.weights.to_host().items()}
         for state, values in self._state.items():
             arrays |= {f"{state}.{name}": self.kernels.to_host(array) for name, array in values.named.items()}
-        return arrays
+        return arrays | {f"{_TAKEN}{name}": array for name, array in self._taken.items()}
 
     def restore(self, arrays: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
         """Go back to a saved state; raises KeyError or ValueError where arrays are missing or of another shape."""
         self.progress = Progress(**progress)
+        self._taken = {name.removeprefix(_TAKEN): array for name, array in arrays.items() if name.startswith(_TAKEN)}
+        if self._taken or self.start != 0:
+            self._begin(self.progress)
         model = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
         if self._average is None:
             self.network.weights.from_host(model)
@@ -336,12 +409,75 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------------- training
 
     def run(self, recorder: Recorder, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until ``stop`` says so after a step; then the state is saved and False returned.
+        """Train to the end, or until ``stop`` says so after a step; then the state is saved and False returned. Initial
+        weights are tried before, where there are several and they haven't been.
 
-        Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was.
+        Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was. A
+        trial that diverges only counts as lost, unless all do.
         """
+        if self.trials_left and not self._choose_start(recorder, stop):
+            return False
+        return self._train(self.epochs, recorder, stop)
+
+    @property
+    def trials_left(self) -> int:
+        """Initial weights that are still to be tried before the training."""
+        restarts = self.settings.restarts
+        return restarts - len(self.progress.trials) if restarts > 1 else 0
+
+    @property
+    def start(self) -> int:
+        """The number of the initial weights that are trained or, while there are trials left, tried next."""
+        trials = self.progress.trials
+        if self.trials_left or not trials:
+            return len(trials)
+        return int(np.argmin([math.inf if loss is None else loss for loss in trials]))
+
+    def _begin(self, progress: Progress) -> None:
+        """Nothing but ``progress`` is left of what was trained; the weights are the initial ones that it leads to."""
+        self.progress = progress
+        self._initialise(self.start)
+        self.watch.start = self.watch.kernels()
+
+    def _choose_start(self, recorder: Recorder, stop: Callable[[], bool]) -> bool:
+        """Try each of the initial weights for some epochs, and begin with those that learned best.
+
+        They are judged by the training loss of the trial's last epoch, and not by held-out photos. What a bad start
+        shows is that it doesn't learn, which the photos trained on show as well, and there are more of them; held-out
+        ones would choose once more, beside the best epoch, what they are to judge afterwards, and where they are few,
+        the luckiest of several starts looks better than it is. It also is the same rule where nothing is held out.
+
+        All trials see the same order, augmentation and dropout, so that they differ by their initial weights only.
+        After each, the losses so far are saved; a trial that was interrupted is made anew, to the same loss.
+        """
+        epochs = self.settings.restart_epochs
+        diverged: DivergedError | None = None
+        while self.trials_left:
+            trials = self.progress.trials
+            trial = _Trial(recorder, len(trials), epochs, epochs * self.batches)
+            try:
+                goes_on = self._train(epochs, trial, stop)
+                ended = goes_on or self.progress.epoch == epochs
+            except DivergedError as error:
+                goes_on, ended, diverged, trial.loss = True, True, error, None
+            if self._profiler is not None:
+                self._profiler.take(1)  # what a trial took is no part of the training
+            if ended:
+                trials = [*trials, trial.loss]
+                recorder.tried(trials)
+            if len(trials) == self.settings.restarts and all(loss is None for loss in trials):
+                raise DivergedError(f"Each of {len(trials)} initial weights diverged when tried. {diverged}")
+            self._begin(Progress(trials=trials))
+            self._save(recorder, interrupted=not goes_on)
+            if not goes_on:
+                return False
+        recorder.chosen(self.start)
+        return True
+
+    def _train(self, last: int, recorder: Recorder, stop: Callable[[], bool]) -> bool:
+        """Train to the end of epoch ``last``, or until ``stop`` says so; then the state is saved and False returned."""
         progress = self.progress
-        while not progress.finished:
+        while not progress.finished and progress.epoch < last:
             started = time.perf_counter()
             first = progress.batch
             self._begin_epoch()

@@ -25,10 +25,12 @@ import numpy.typing as npt
 import PIL
 import platformdirs
 
-from facecnn.errors import UsageError, shown
+from facecnn.errors import shown
 from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode, heic_supported, read
+from facecnn.photos.face import NO_FACE, Face, Finder, as_json, from_json, nearest_the_middle, notes_of
 from facecnn.photos.fingerprint import dct_hash
-from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, crop_with_margin
+from facecnn.photos.found_faces import FoundFaces
+from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, aligned_crop, crop_with_margin
 
 CACHE_VARIABLE = "FACECNN_CACHE_DIR"
 """Environment variable that names another cache folder."""
@@ -36,7 +38,7 @@ CACHE_VARIABLE = "FACECNN_CACHE_DIR"
 LARGEST_CACHE = 4 << 30
 """Bytes that the preparations which aren't in use may take up together with the one that is."""
 
-_STORE_VERSION = 1
+_STORE_VERSION = 2
 _BATCH = 64  # photos written at once
 _IN_USE_SECONDS = 3600.0  # a preparation used more lately than this may be another process's
 
@@ -46,7 +48,7 @@ create table if not exists files (
 ) without rowid;
 create table if not exists photos (
     sha256 text primary key, row integer, crc integer, width integer, height integer, hash blob, notes text not null,
-    reason text
+    faces text, reason text
 ) without rowid;
 """
 
@@ -59,13 +61,16 @@ class LoadedPhotos:
     pixels: npt.NDArray[np.uint8]
     """(rows, height, width, channels) with the margin, in no particular order, maybe with rows of other photos."""
     row: npt.NDArray[np.int64]
-    """(paths,): each photo's row of ``pixels``, -1 where it can't be used. Equal files share a row."""
+    """(paths,): each photo's row of ``pixels``, -1 where it can't be used. Equal files share a row. Where faces were
+    looked for, it is the row of the first of ``faces``, and the others' rows follow."""
     sha256: tuple[str, ...]
     """Of each file's bytes, hexadecimal; empty where it couldn't be read."""
     hashes: npt.NDArray[np.uint64]
     """(paths,): see ``fingerprint.dct_hash``; 0 where the photo can't be used."""
     sizes: npt.NDArray[np.int64]
     """(paths, 2): width and height of the upright original in pixels, 0 where the photo can't be used."""
+    faces: tuple[tuple[Face, ...], ...]
+    """(paths,): the faces found in each, the one nearest the middle first; empty where they weren't looked for."""
     reasons: tuple[str | None, ...]
     """Why a photo can't be used, as "reason: what to do"; None where it can."""
     notes: tuple[tuple[int, str], ...]
@@ -83,9 +88,17 @@ class _Prepared:
     height: int = 0
     hash: int = 0
     notes: tuple[str, ...] = ()
+    faces: tuple[Face, ...] | None = None
+    """None where they weren't looked for."""
     reason: str | None = None
     pixels: npt.NDArray[np.uint8] | None = None
+    """(crops, height, width, channels): of each face, or of the photo's middle."""
     row: int | None = None
+    """Of the first crop; the others follow."""
+
+    @property
+    def crops(self) -> int:
+        return 1 if self.faces is None else len(self.faces)
 
 
 def cache_folder() -> Path:
@@ -103,8 +116,9 @@ class PhotoStore:
     Any method may raise OSError or sqlite3.Error, after which the store is of no more use.
     """
 
-    def __init__(self, settings: PhotoSettings) -> None:
-        self.folder = _store_folder(settings)
+    def __init__(self, folder: Path, settings: PhotoSettings) -> None:
+        """In ``folder``, which is made if need be."""
+        self.folder = folder
         self._shape = settings.margin_shape
         self._row_bytes = int(np.prod(self._shape))
         self._lock = threading.Lock()
@@ -149,16 +163,24 @@ class PhotoStore:
         """What is known about a content; None where that is nothing or its row of ``pixels`` is damaged."""
         with self._lock:
             found = self._index.execute(
-                "select row, crc, width, height, hash, notes, reason from photos where sha256 = ?", (sha256,)
+                "select row, crc, width, height, hash, notes, faces, reason from photos where sha256 = ?", (sha256,)
             ).fetchone()
         if found is None:
             return None
-        row, crc, width, height, fingerprint, notes, reason = found
+        row, crc, width, height, fingerprint, notes, faces, reason = found
         if reason is not None:
             return _Prepared(sha256, reason=reason)
-        if row >= len(pixels) or zlib.crc32(pixels[row].data) != crc:
-            return None
-        return _Prepared(sha256, width, height, int.from_bytes(fingerprint, "big"), tuple(json.loads(notes)), row=row)
+        photo = _Prepared(
+            sha256,
+            width,
+            height,
+            int.from_bytes(fingerprint, "big"),
+            tuple(json.loads(notes)),
+            None if faces is None else from_json(faces),
+            row=row,
+        )
+        end = row + photo.crops
+        return None if end > len(pixels) or zlib.crc32(pixels[row:end].data) != crc else photo
 
     def add(self, files: Sequence[tuple[Path, os.stat_result, _Prepared]]) -> dict[str, int]:
         """Keep what was found out about files.
@@ -182,11 +204,11 @@ class PhotoStore:
                     continue
                 crc = None
                 if photo.pixels is not None:
-                    rows[photo.sha256] = file.tell() // self._row_bytes
+                    rows[photo.sha256] = file.tell() // self._row_bytes  # of its first crop
                     crc = zlib.crc32(photo.pixels.data)
                     file.write(photo.pixels.data)
                 self._index.execute(
-                    "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         photo.sha256,
                         rows.get(photo.sha256),
@@ -195,6 +217,7 @@ class PhotoStore:
                         photo.height,
                         photo.hash.to_bytes(8, "big"),
                         json.dumps(photo.notes),
+                        None if photo.faces is None else as_json(photo.faces),
                         photo.reason,
                     ),
                 )
@@ -219,6 +242,7 @@ def load_photos(
     paths: Sequence[Path],
     settings: PhotoSettings,
     *,
+    finder: Finder | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> LoadedPhotos:
@@ -230,22 +254,27 @@ def load_photos(
     Args:
         paths: files, in the order of the answer.
         settings: the preparation.
+        finder: finds the faces that crops are made of; without one, the middle of each photo is cut out.
         progress: called with the number of photos done and the number of all, after each.
         workers: threads that decode (Pillow lets them run side by side); as many as processors, 8 at most, unless said.
     """
-    if settings.faces == "required":
-        raise UsageError("photos.faces: required: this version can't find faces: take auto or off")
-    return _Loader(paths, settings, progress).load(workers or min(8, os.cpu_count() or 1))
+    return _Loader(paths, settings, finder, progress).load(workers or min(8, os.cpu_count() or 1))
 
 
 class _Loader:
     """One call of ``load_photos``."""
 
     def __init__(
-        self, paths: Sequence[Path], settings: PhotoSettings, progress: Callable[[int, int], None] | None
+        self,
+        paths: Sequence[Path],
+        settings: PhotoSettings,
+        finder: Finder | None,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         self._paths = tuple(paths)
         self._settings = settings
+        self._folder = _store_folder(settings, finder)
+        self._finder = None if finder is None else FoundFaces(finder, cache_folder() / "faces")
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, _Prepared] = {}
@@ -256,8 +285,10 @@ class _Loader:
 
     def load(self, workers: int) -> LoadedPhotos:
         with contextlib.ExitStack() as stack:
+            if self._finder is not None:
+                stack.enter_context(self._finder)
             with self._cache():
-                self._store = stack.enter_context(PhotoStore(self._settings))
+                self._store = stack.enter_context(PhotoStore(self._folder, self._settings))
                 self._pixels = self._store.pixels()
             self._read_all(workers)
             self._flush()
@@ -271,7 +302,7 @@ class _Loader:
         except (OSError, sqlite3.Error) as error:
             self._store = None
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                shutil.rmtree(_store_folder(self._settings), ignore_errors=True)  # the index is damaged: begin anew
+                shutil.rmtree(self._folder, ignore_errors=True)  # the index is damaged: begin anew
             text = getattr(error, "strerror", None) or str(error)
             self._warnings.append(
                 f"{shown(cache_folder())}: the cache can't be used ({shown(text)}): working from memory; "
@@ -323,8 +354,17 @@ class _Loader:
                     return known
             decoded = decode(data, path)
             image = decoded.image
-            pixels = crop_with_margin(image, self._settings)
-            return _Prepared(sha256, image.width, image.height, dct_hash(image), decoded.notes, pixels=pixels)
+            faces, crops, notes = None, [], decoded.notes
+            if self._finder is None:
+                crops = [crop_with_margin(image, self._settings)]
+            else:
+                found = self._finder.find(sha256, lambda: np.asarray(image.convert("RGB")))
+                faces = tuple(nearest_the_middle(found, image.width, image.height))
+                if not faces:
+                    return _Prepared(sha256, reason=NO_FACE)
+                crops = [aligned_crop(image, face, self._settings) for face in faces]
+                notes += notes_of(faces)
+            return _Prepared(sha256, image.width, image.height, dct_hash(image), notes, faces, pixels=np.stack(crops))
         except UnusablePhoto as error:
             return _Prepared(sha256 if error.in_content else "", reason=error.reason)
 
@@ -358,6 +398,7 @@ class _Loader:
             row=np.array([-1 if photo.row is None else photo.row for photo in photos], dtype=np.int64),
             sha256=tuple(photo.sha256 for photo in photos),
             hashes=np.array([photo.hash for photo in photos], dtype=np.uint64),
+            faces=tuple(photo.faces or () for photo in photos),
             sizes=np.array([(photo.width, photo.height) for photo in photos], dtype=np.int64).reshape(-1, 2),
             reasons=tuple(photo.reason for photo in photos),
             notes=tuple((index, note) for index, photo in enumerate(photos) for note in photo.notes),
@@ -369,16 +410,24 @@ class _Loader:
         usable = [photo for photo in self._contents.values() if photo.reason is None]
         if all(photo.row is not None for photo in usable):
             return
-        pixels = np.empty((len(usable), *self._settings.margin_shape), dtype=np.uint8)
-        for row, photo in enumerate(usable):
-            pixels[row] = self._pixels[photo.row] if photo.pixels is None else photo.pixels
+        pixels = np.empty((sum(photo.crops for photo in usable), *self._settings.margin_shape), dtype=np.uint8)
+        row = 0
+        for photo in usable:
+            end = row + photo.crops
+            if photo.pixels is None:
+                assert photo.row is not None
+                pixels[row:end] = self._pixels[photo.row : photo.row + photo.crops]
+            else:
+                pixels[row:end] = photo.pixels
             self._contents[photo.sha256] = replace(photo, pixels=None, row=row)
+            row = end
         self._pixels = pixels
 
 
-def _store_folder(settings: PhotoSettings) -> Path:
+def _store_folder(settings: PhotoSettings, finder: Finder | None) -> Path:
     key = {
-        "photos": settings.cropping,
+        "photos": settings.cropping(aligned=finder is not None),
+        "finder": None if finder is None else finder.identity,
         "versions": [_STORE_VERSION, DECODER_VERSION, PREPARATION_VERSION, PIL.__version__, heic_supported()],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ import numpy as np
 from facecnn.errors import PhotoError, shown
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.doubts import same_content, same_picture
+from facecnn.photos.face import Finder
 from facecnn.photos.folder import Skipped
 from facecnn.photos.preparation import PhotoSettings
 
@@ -82,13 +83,18 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def check(folder: str | Path, settings: PhotoSettings, progress: Callable[[int, int], None] | None = None) -> Report:
+def check(
+    folder: str | Path,
+    settings: PhotoSettings,
+    finder: Finder | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Look at a folder of photos as training would.
 
     Raises:
         PhotoError: there is no usable photo in it; see ``load_dataset``.
     """
-    dataset = load_dataset(folder, settings, progress, for_training=False)
+    dataset = load_dataset(folder, settings, progress, finder=finder, for_training=False)
     warnings = list(dataset.warnings)
     if len(dataset.classes) < 2:
         warnings.append(f"only {shown(dataset.classes[0])}: nothing to tell apart")

@@ -12,6 +12,7 @@ from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
+from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan, some
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.split import Photo, folds, split
@@ -23,10 +24,14 @@ class Dataset:
 
     folder: Path
     settings: PhotoSettings
+    finder: Finder | None
+    """That the photos were prepared with."""
     classes: tuple[str, ...]
     """The people's names, sorted, and ``unknown`` last where there are strangers."""
     paths: tuple[str, ...]
     """(photos,): PERSON/FILE, which can be written as UTF-8, is the same on every computer, and may need ``shown``."""
+    files: tuple[Path, ...]
+    """(photos,): where they are."""
     labels: npt.NDArray[np.int64]
     """(photos,): index into ``classes``."""
     pixels: npt.NDArray[np.uint8]
@@ -95,6 +100,7 @@ def load_dataset(
     settings: PhotoSettings,
     progress: Callable[[int, int], None] | None = None,
     *,
+    finder: Finder | None = None,
     for_training: bool = True,
 ) -> Dataset:
     """Read a folder with one folder of photos per person.
@@ -102,6 +108,7 @@ def load_dataset(
     Args:
         folder: see ``facecnn.photos.folder.scan``.
         settings: how photos are prepared; ``settings.folder`` is not looked at.
+        finder: finds the faces; without one, photos are cropped to the middle.
         progress: called with the photos done and all photos.
         for_training: whether at least two classes are needed, of them at least one person.
 
@@ -110,7 +117,7 @@ def load_dataset(
     """
     found = scan(folder)
     files = [(name, file) for name, of_class in found.classes.items() for file in of_class]
-    loaded = load_photos([file for _, file in files], settings, progress=progress)
+    loaded = load_photos([file for _, file in files], settings, finder=finder, progress=progress)
     names = [_photo_name(name, file, found.folder) for name, file in files]
     warnings = [*loaded.warnings, *found.warnings]
     usable = Counter(name for (name, _), row in zip(files, loaded.row.tolist(), strict=True) if row >= 0)
@@ -144,8 +151,10 @@ def load_dataset(
     return Dataset(
         folder=found.folder,
         settings=settings,
+        finder=finder,
         classes=classes,
         paths=paths,
+        files=tuple(files[index][1] for index in order.tolist()),
         labels=labels,
         pixels=loaded.pixels,
         rows=rows,
@@ -159,7 +168,11 @@ def load_dataset(
 
 
 def load_files(
-    paths: Iterable[str | Path], settings: PhotoSettings, progress: Callable[[int, int], None] | None = None
+    paths: Iterable[str | Path],
+    settings: PhotoSettings,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    finder: Finder | None = None,
 ) -> LoadedPhotos:
     """Read photos that are nobody's yet, in the order given; a folder stands for the photos in it, sorted.
 
@@ -175,7 +188,7 @@ def load_files(
             except PhotoError as error:
                 empty[len(files)] = str(error).removeprefix(f"{shown(path)}: ")
         files.append(path)
-    loaded = load_photos(files, settings, progress=progress)
+    loaded = load_photos(files, settings, finder=finder, progress=progress)
     reasons = (empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
     return replace(loaded, reasons=tuple(reasons))
 

@@ -13,14 +13,26 @@ from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.photos.face import Face
 from facecnn.settings import SETTINGS
 
-PREPARATION_VERSION = 1
-"""Part of the cache's key: raise it whenever ``crop_with_margin`` gives other pixels than before."""
+PREPARATION_VERSION = 2
+"""Part of the cache's key: raise it whenever a crop gives other pixels than before."""
 
 MARGIN = 0.25
 """The margin on each edge, as a fraction of the side. The default augmentation (a shift of 6 %, a zoom of 10 % and a
 rotation by 8 degrees, all at once) reaches about 18 % beyond the window at its corners."""
+
+ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
+"""Eyes, tip of the nose and corners of the mouth of an upright face, each as (x, y): the five points that ArcFace's
+crops of 112x112 pixels are aligned to (Deng et al. 2019, arXiv:1801.07698; ``arcface_src`` in its program). Only their
+shape counts here."""
+
+EYE_HEIGHT = 0.36
+"""How far down the eyes come to lie, as a fraction of the window's height: brows to chin fill the window."""
+
+_HIDDEN = 128
+"""The grey of a face that is hidden."""
 
 _Side = Annotated[int, Field(ge=4, le=1024)]
 
@@ -73,13 +85,23 @@ class PhotoSettings:
         default=None, min_length=1, description="folder with one folder of photos per person, or null: the argument"
     )
     faces: Literal["auto", "required", "off"] = Field(
-        default="auto", description="auto | off: the middle of the photo; required: this version can't find faces"
+        default="auto",
+        description="auto: find and align where the extra faces is installed | required | off: the middle of the photo",
+    )
+    eye_distance: float = Field(
+        default=0.44,
+        gt=0.1,
+        le=1,
+        description="between the eyes of a found face, as a fraction of the shorter side: larger shows less around it",
+    )
+    hide_face: bool = Field(
+        default=False, description="blank the face in the photo, to see what its surroundings alone give away"
     )
     crop: float = Field(
         default=0.6,
         gt=0,
         le=1,
-        description="side of the centre square that is kept, as a fraction of the photo's shorter side",
+        description="without face finding: the centre square that is kept, as a fraction of the shorter side",
     )
     size: _Side | Annotated[tuple[_Side, _Side], Field(strict=False)] = Field(
         default=48, description="pixels the network sees: the side of a square, or [height, width]"
@@ -132,11 +154,11 @@ class PhotoSettings:
         top, bottom = _centred(height, self.height * scale)
         return round(left), round(top), round(right), round(bottom)
 
-    @property
-    def cropping(self) -> dict[str, object]:
-        """The settings that decide about the stored pixels; with any other setting changed they stay as they are."""
-        names = ("crop", "height", "width", "colour", "margin")
-        return {name: getattr(self, name) for name in names}
+    def cropping(self, *, aligned: bool) -> dict[str, object]:
+        """The settings that decide about the stored pixels; with any other setting changed they stay as they are.
+        ``aligned``: whether faces are found."""
+        names = ("eye_distance", "hide_face") if aligned else ("crop",)
+        return {name: getattr(self, name) for name in (*names, "height", "width", "colour", "margin")}
 
 
 def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: PhotoSettings) -> npt.NDArray[np.uint8]:
@@ -156,27 +178,117 @@ def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: Pho
     Returns:
         uint8 of ``settings.margin_shape``; without the margin, rows ``margin[0]:-margin[0]``, it is the window.
     """
-    image = picture if isinstance(picture, Image.Image) else _as_image(picture)
+    image = as_image(picture)
     stored_rows, stored_columns, channels = settings.margin_shape
     scale = settings.crop * min(image.size) / max(settings.height, settings.width)  # photo's pixels per stored pixel
     left, right = _centred(image.width, stored_columns * scale)
     top, bottom = _centred(image.height, stored_rows * scale)
-    # The filter looks this far beyond the box, so the picture, or its repeated border, is needed that far.
+    # The filter looks this far beyond the box.
     reach = math.ceil(3 * max(scale, 1.0)) + 1
-    first_column, end_column = math.floor(left) - reach, math.ceil(right) + reach
-    first_row, end_row = math.floor(top) - reach, math.ceil(bottom) + reach
-    inside = (max(first_column, 0), max(first_row, 0), min(end_column, image.width), min(end_row, image.height))
+    part, first_column, first_row = _with_border(image, (left, top, right, bottom), reach, channels)
+    box = (left - first_column, top - first_row, right - first_column, bottom - first_row)
+    stored = part.resize((stored_columns, stored_rows), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(stored, dtype=np.uint8).reshape(settings.margin_shape)
+
+
+def aligned_crop(
+    picture: npt.NDArray[np.uint8] | Image.Image, face: Face, settings: PhotoSettings
+) -> npt.NDArray[np.uint8]:
+    """Cut a face out of a picture so that eyes, nose and mouth lie where they do in every crop.
+
+    The similarity (turn, scale, shift) that brings the face's landmarks nearest to ``ARCFACE``, by least squares
+    (Umeyama 1991), puts the eyes ``eye_distance`` apart and ``EYE_HEIGHT`` down. What lies beyond the picture repeats
+    its border. With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the
+    face, which gives away whose it is.
+
+    Each stored pixel is the mean of k x k bicubic samples, k being the scale rounded up, so that nothing is lost or
+    aliased where a large photo is made small.
+
+    Args:
+        picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
+        face: one that was found in it.
+        settings: eye distance, size and colour.
+
+    Returns:
+        uint8 of ``settings.margin_shape``; without the margin, rows ``margin[0]:-margin[0]``, it is the window.
+    """
+    image = as_image(picture)
+    if settings.hide_face:
+        image = image.copy()
+        image.paste((_HIDDEN,) * len(image.getbands()), _square_around(face))
+    rows, columns, channels = settings.margin_shape
+    to_photo, origin = _to_photo(face, settings)
+    scale = float(np.hypot(to_photo[0, 0], to_photo[1, 0]))  # the photo's pixels per stored one
+    corners = origin + np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)]) @ to_photo.T
+    bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    reduction = max(1, int(scale / _MOST_SAMPLES))
+    part, first_column, first_row = _with_border(image, bounds, 3 * reduction, channels)
+    if reduction > 1:  # of a huge photo: averaging comes first
+        part = part.reduce(reduction)
+    samples = max(1, math.ceil(scale / reduction))
+    step = to_photo / (samples * reduction)
+    shift = (origin - (first_column, first_row)) / reduction
+    data = (step[0, 0], step[0, 1], shift[0], step[1, 0], step[1, 1], shift[1])
+    size = (columns * samples, rows * samples)
+    sampled = part.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+    return np.asarray(sampled.reduce(samples), dtype=np.uint8).reshape(settings.margin_shape)
+
+
+_MOST_SAMPLES = 8
+"""Samples a side of each stored pixel."""
+
+
+def _square_around(face: Face) -> tuple[int, int, int, int]:
+    """The box of a face, made square about its middle by its longer side, in whole pixels."""
+    left, top, right, bottom = face.box
+    half = max(right - left, bottom - top) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return math.floor(x - half), math.floor(y - half), math.ceil(x + half), math.ceil(y + half)
+
+
+def _to_photo(face: Face, settings: PhotoSettings) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The similarity from stored pixels, margin included, to the photo's: place = origin + matrix @ (x, y)."""
+    between_eyes = float(np.hypot(*(ARCFACE[1] - ARCFACE[0])))
+    shape = (ARCFACE - ARCFACE[:2].mean(axis=0)) / between_eyes
+    to = shape * settings.eye_distance * min(settings.height, settings.width)
+    margin_rows, margin_columns = settings.margin
+    to += (margin_columns + settings.width / 2, margin_rows + EYE_HEIGHT * settings.height)
+    photo = np.array(face.landmarks)
+    centre_to, centre_photo = to.mean(axis=0), photo.mean(axis=0)
+    a, b = to - centre_to, photo - centre_photo
+    # As complex numbers: the factor whose product with a comes nearest to b. A reflection can't be written so.
+    factor = np.vdot(a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]) / (a * a).sum()
+    matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return matrix, centre_photo - matrix @ centre_to
+
+
+def _with_border(
+    image: Image.Image, bounds: tuple[float, ...], reach: int, channels: int
+) -> tuple[Image.Image, int, int]:
+    """The part of a picture within bounds (left, top, right, bottom) and ``reach`` pixels around, its border repeated
+    where it lies beyond the picture, as grey or RGB; and the picture's column and row that it begins at."""
+    first_column, first_row = (math.floor(edge) - reach for edge in bounds[:2])
+    end_column, end_row = (math.ceil(edge) + reach for edge in bounds[2:])
+    # At least the picture's nearest row and column, for what lies wholly beyond it.
+    inside = (
+        min(max(first_column, 0), image.width - 1),
+        min(max(first_row, 0), image.height - 1),
+        max(min(end_column, image.width), 1),
+        max(min(end_row, image.height), 1),
+    )
     part = np.asarray(image.crop(inside).convert("L" if channels == 1 else "RGB"))
     beyond = [(inside[1] - first_row, end_row - inside[3]), (inside[0] - first_column, end_column - inside[2]), (0, 0)]
-    part = np.pad(part, beyond[: part.ndim], mode="edge")
-    box = (left - first_column, top - first_row, right - first_column, bottom - first_row)
-    stored = Image.fromarray(part).resize((stored_columns, stored_rows), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(stored, dtype=np.uint8).reshape(settings.margin_shape)
+    padded = np.pad(part, [(max(before, 0), max(after, 0)) for before, after in beyond[: part.ndim]], mode="edge")
+    return Image.fromarray(padded), first_column, first_row
 
 
 def _centred(length: int, extent: float) -> tuple[float, float]:
     return (length - extent) / 2, (length + extent) / 2
 
 
-def _as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+def as_image(picture: npt.NDArray[np.uint8] | Image.Image) -> Image.Image:
+    """A picture of mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3), as Pillow has it."""
+    if isinstance(picture, Image.Image):
+        return picture
+    pixels = picture
     return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)

@@ -36,6 +36,16 @@ def output_error(path: Path, error: OSError, size: int | None = None) -> OutputE
     return OutputError(f"{shown(path)}: {reason}: {remedy}")
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder to write into, and those above it; one that is there is fine. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: choose another place") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise output_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+
+
 def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
     """Adds `data` to the file at `path`, made with `header` before it where there is none, all of it or nothing.
 
@@ -56,12 +66,15 @@ def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
         raise output_error(path, error, len(data)) from error
 
 
-def write_atomically(path: Path, data: bytes, *, keep_old_as: Path | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, keep_old_as: Path | None = None, times: tuple[int, int] | None = None
+) -> None:
     """Writes `data` to `path` so that a reader, a kill or a power cut meets the old file or the new one, never a part.
 
     Order: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. With `keep_old_as`, the
     file that was at `path` is first renamed to that; between the two renames `path` is absent and `keep_old_as` good.
-    A symbolic link at `path` is replaced, what it points to is left alone. The file's mode is what the umask gives.
+    A symbolic link at `path` is replaced, what it points to is left alone. The file's mode is what the umask gives,
+    its times of access and change (nanoseconds) are `times` if given and if the file system keeps them.
 
     Raises:
         OutputError: it couldn't be written. The old file is intact and no temporary file is left.
@@ -72,6 +85,9 @@ def write_atomically(path: Path, data: bytes, *, keep_old_as: Path | None = None
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        if times is not None:
+            with suppress(OSError):
+                os.utime(temporary, ns=times)
         if keep_old_as is not None and os.path.lexists(path):
             path.replace(keep_old_as)
         temporary.replace(path)

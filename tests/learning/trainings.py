@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,12 +50,24 @@ class Recorder:
         self.saved: tuple[dict[str, Any], dict[str, Any]] | None = None
         """The arrays and the state of the last save, to restore a training from."""
         self.interrupted: list[bool] = []
+        self.trial_steps: list[tuple[int, StepReport]] = []
+        self.trials: list[float | None] = []
+        self.start: int | None = None
 
     def step(self, step: StepReport) -> None:
         self.steps.append(step)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.epochs.append(dict(metrics))
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        self.trial_steps.append((start, step))
+
+    def tried(self, losses: Sequence[float | None]) -> None:
+        self.trials = list(losses)
+
+    def chosen(self, start: int) -> None:
+        self.start = start
 
     def save_best(self, arrays: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         self.bests.append((in_bytes(arrays), dict(state)))

@@ -27,6 +27,13 @@ def refusal(data: bytes) -> str:
     return caught.value.reason
 
 
+@pytest.fixture
+def no_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra heic isn't installed."""
+    monkeypatch.setattr("facecnn.photos.decode.heic_supported", lambda: False)
+
+
+@pytest.mark.usefixtures("no_heic")
 def test_every_file_of_the_corpus_is_answered_as_expected(corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:
     wrong = []
     lines = (corpus / "expected.tsv").read_text(encoding="utf-8").splitlines()[1:]
@@ -175,8 +182,18 @@ def test_too_small_pictures_are_refused(width: int, height: int) -> None:
         (b"\x01\x02\x03\x04", "not a picture"),
     ],
 )
+@pytest.mark.usefixtures("no_heic")
 def test_what_is_no_picture_is_named(data: bytes, part: str) -> None:
     assert part in refusal(data)
+
+
+def test_heic_is_read_with_its_extra() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(picture(1), "HEIF", quality=90)
+    decoded = decode(data, "x.heic").image
+    assert decoded.size == (60, 80)
+    assert np.abs(np.asarray(decoded.convert("RGB")).astype(float) - np.asarray(picture(1))).mean() < 12
+    assert "HEIC" in refusal(data[:40] + bytes(100))
 
 
 def test_avif_is_refused_by_name() -> None:

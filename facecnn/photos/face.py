@@ -1,0 +1,86 @@
+"""What is known about a face in a photo, and what a face finder is to those who read photos."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Point = tuple[float, float]
+
+NO_FACE = "no face found: take a photo in which the face is larger or turned to the camera, or photos.faces off"
+"""The reason for not using a photo without a face."""
+
+SEVERAL_FACES = "faces, the one nearest the middle is used"
+"""End of the note about a photo with more than one."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face found in an upright photo.
+
+    Coordinates are pixels from the photo's top left corner, x to the right: the first pixel's centre is (0.5, 0.5).
+    """
+
+    box: tuple[float, float, float, float]
+    """left, top, right, bottom; may reach beyond the photo's edges."""
+    landmarks: tuple[Point, Point, Point, Point, Point]
+    """Centres of the eyes, tip of the nose, corners of the mouth, each pair with the one on the picture's left first
+    (as the face itself stands: of a photo lying on its side, the eye that would be left if it stood upright)."""
+    score: float
+    """0 to 1: how sure the finder is."""
+    turned: int = 0
+    """Degrees, anticlockwise, by which the photo had to be turned for the face to stand upright; 0 unless nothing was
+    found otherwise."""
+
+
+class Finder(Protocol):
+    """Finds faces in pictures."""
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever other faces, or the same at other places, may be found."""
+
+    @property
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """All that it has learned, by name: with these, a model can find faces alone."""
+
+    def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
+        """The faces in an upright picture (height, width, 3) RGB, in no particular order. Any thread may call it."""
+
+
+def nearest_the_middle(faces: Sequence[Face], width: int, height: int) -> list[Face]:
+    """The faces of a photo, the one that it is most likely taken of first.
+
+    That is the one nearest the middle, measured in sides of its own box: a face in the background may lie nearer by
+    pixels, and the largest face may be that of somebody beside.
+    """
+
+    def distance(face: Face) -> float:
+        left, top, right, bottom = face.box
+        side = max(right - left, bottom - top, 1.0)
+        return float(np.hypot((left + right - width) / 2, (top + bottom - height) / 2)) / side
+
+    return sorted(faces, key=distance)
+
+
+def notes_of(faces: Sequence[Face]) -> tuple[str, ...]:
+    """What a user may want to know about a photo's faces, the one that is used first."""
+    several = (f"{len(faces)} {SEVERAL_FACES}",) if len(faces) > 1 else ()
+    turned = faces[0].turned
+    return (*several, f"turned by {turned} degrees to find the face") if turned else several
+
+
+def as_json(faces: Sequence[Face]) -> str:
+    """Faces as text; ``from_json`` reads it."""
+    return json.dumps([astuple(face) for face in faces])
+
+
+def from_json(text: str) -> tuple[Face, ...]:
+    """Faces from what ``as_json`` wrote."""
+    return tuple(
+        Face(tuple(box), tuple((x, y) for x, y in landmarks), score, turned)  # type: ignore[arg-type]
+        for box, landmarks, score, turned in json.loads(text)
+    )

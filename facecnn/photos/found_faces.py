@@ -1,0 +1,86 @@
+"""Faces that were found once, kept on the disk: another size, or hiding them, needs no second search."""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.photos.face import Face, Finder, as_json, from_json
+
+
+class FoundFaces:
+    """A finder with a memory, in an SQLite file of the folder given; without one where that can't be used.
+
+    Any thread may call it; each content is searched once, also where two threads ask for it at the same time.
+    """
+
+    def __init__(self, finder: Finder, folder: Path) -> None:
+        self._finder = finder
+        self._path = folder / f"{finder.identity}.sqlite"
+        self._lock = threading.Lock()
+        self._asked: dict[str, Future[list[Face]]] = {}
+        self._index: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        # What can't be kept is found again.
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._open()
+            except sqlite3.OperationalError:  # full, locked, not allowed
+                raise
+            except sqlite3.DatabaseError:  # damaged: begin anew
+                self._path.unlink()
+                self._open()
+        return self
+
+    def _open(self) -> None:
+        index = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        try:
+            index.execute("pragma synchronous = off")
+            index.execute("create table if not exists faces (sha256 text primary key, faces text not null)")
+        except sqlite3.Error:
+            index.close()
+            raise
+        self._index = index
+
+    def __exit__(self, *_: object) -> None:
+        if self._index is not None:
+            self._index.close()
+
+    def find(self, sha256: str, picture: Callable[[], npt.NDArray[np.uint8]]) -> list[Face]:
+        """The faces of the file with this content; ``picture`` decodes it, (height, width, 3) RGB, where need be."""
+        with self._lock:
+            asked = self._asked.get(sha256)
+            if asked is None:
+                answer = self._asked[sha256] = Future()
+        if asked is not None:
+            return list(asked.result())
+        try:
+            faces = self._remembered(sha256)
+            answer.set_result(self._search(sha256, picture()) if faces is None else faces)
+        except BaseException as error:
+            answer.set_exception(error)
+            raise
+        return list(answer.result())
+
+    def _remembered(self, sha256: str) -> list[Face] | None:
+        with contextlib.suppress(sqlite3.Error, ValueError, TypeError), self._lock:
+            if self._index is not None:
+                row = self._index.execute("select faces from faces where sha256 = ?", (sha256,)).fetchone()
+                if row is not None:
+                    return list(from_json(row[0]))
+        return None
+
+    def _search(self, sha256: str, picture: npt.NDArray[np.uint8]) -> list[Face]:
+        faces = self._finder.find(picture)
+        with contextlib.suppress(sqlite3.Error), self._lock:
+            if self._index is not None:
+                self._index.execute("insert or replace into faces values (?, ?)", (sha256, as_json(faces)))
+        return faces

@@ -1,0 +1,125 @@
+"""The cache where faces are found: searched for once, a row for each, apart from photos cropped otherwise."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facecnn.photos.cache import load_photos
+from facecnn.photos.dataset import load_dataset
+from facecnn.photos.face import NO_FACE
+from facecnn.photos.preparation import PhotoSettings, aligned_crop, crop_with_margin
+
+from .finders import KnownFaces, draw_faces, face_at
+from .pictures import encoded
+
+SETTINGS = PhotoSettings(size=16)
+FACES = {
+    (90, 80): [face_at(45, 40, 12)],
+    (120, 80): [face_at(25, 40, 9), face_at(65, 42, 14, 20), face_at(104, 20, 5)],
+    (70, 70): [],
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """With one face, three, none, and a copy of the second."""
+    paths = []
+    for number, (size, faces) in enumerate([*FACES.items(), ((120, 80), FACES[120, 80])]):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(encoded(draw_faces(*size, faces)))
+        paths.append(path)
+    return paths
+
+
+def assert_right(photos: list[Path], finder: KnownFaces, chosen: PhotoSettings = SETTINGS) -> None:
+    loaded = load_photos(photos, chosen, finder=finder)
+    assert loaded.reasons == (None, None, NO_FACE, None)
+    assert loaded.row[2] == -1
+    assert loaded.row[1] == loaded.row[3]
+    middle_first = [FACES[120, 80][index] for index in (1, 0, 2)]
+    assert loaded.faces == ((FACES[90, 80][0],), tuple(middle_first), (), tuple(middle_first))
+    assert loaded.notes == tuple((index, "3 faces, the one nearest the middle is used") for index in (1, 3))
+    for index, size in ((0, (90, 80)), (1, (120, 80))):
+        image = draw_faces(*size, FACES[size])
+        for number, face in enumerate(loaded.faces[index]):
+            np.testing.assert_array_equal(loaded.pixels[loaded.row[index] + number], aligned_crop(image, face, chosen))
+
+
+def test_every_face_has_its_row_and_is_searched_for_once(photos: list[Path]) -> None:
+    finder = KnownFaces(FACES)
+    assert_right(photos, finder)
+    assert sorted(finder.searched) == [(70, 70), (90, 80), (120, 80)]
+    assert_right(photos, finder)
+    assert_right(photos, finder, replace(SETTINGS, size=20))
+    assert_right(photos, finder, replace(SETTINGS, hide_face=True))
+    assert len(finder.searched) == 3
+
+
+def test_another_finder_searches_anew(photos: list[Path]) -> None:
+    load_photos(photos, SETTINGS, finder=KnownFaces({}, identity="blind"))
+    finder = KnownFaces(FACES)
+    assert_right(photos, finder)
+    assert len(finder.searched) == 3
+
+
+def test_with_and_without_finder_are_kept_apart(photos: list[Path]) -> None:
+    assert_right(photos, KnownFaces(FACES))
+    plain = load_photos(photos, SETTINGS)
+    assert plain.faces == ((), (), (), ())
+    for index, size in enumerate([*FACES, (120, 80)]):
+        expected = crop_with_margin(draw_faces(*size, FACES[size]), SETTINGS)
+        np.testing.assert_array_equal(plain.pixels[plain.row[index]], expected)
+    assert_right(photos, KnownFaces(FACES))
+
+
+def test_damaged_crops_and_lost_indices_are_made_again(photos: list[Path], cache_dir: Path) -> None:
+    finder = KnownFaces(FACES)
+    load_photos(photos, SETTINGS, finder=finder)
+    (store,) = (cache_dir / "photos").iterdir()
+    data = bytearray((store / "pixels.bin").read_bytes())
+    data[-1] ^= 255  # the last of three faces
+    (store / "pixels.bin").write_bytes(data)
+    assert_right(photos, finder)
+    (memory,) = (cache_dir / "faces").iterdir()
+    memory.write_bytes(b"no database")
+    for file in store.iterdir():
+        file.unlink()
+    assert_right(photos, finder)
+    assert len(finder.searched) == 6
+    assert_right(photos, finder, replace(SETTINGS, size=20))
+    assert len(finder.searched) == 6  # and kept again
+
+
+def test_works_without_a_cache(photos: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FACECNN_CACHE_DIR", str(tmp_path / "file"))
+    assert_right(photos, KnownFaces(FACES))
+
+
+def test_found_faces_that_make_no_sense_are_found_again(photos: list[Path], cache_dir: Path) -> None:
+    load_photos(photos, SETTINGS, finder=KnownFaces(FACES))
+    (memory,) = (cache_dir / "faces").iterdir()
+    with sqlite3.connect(memory) as index:
+        index.execute("update faces set faces = '[[1, 2]]'")
+    assert_right(photos, KnownFaces(FACES), replace(SETTINGS, size=20))
+
+
+def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:
+    finder = KnownFaces(FACES)
+    for person, shade in (("ann", 0), ("bob", 3)):
+        (tmp_path / person).mkdir()
+        for number, size in enumerate(FACES):
+            image = draw_faces(*size, FACES[size], dot=0.1 + 0.02 * shade)
+            (tmp_path / person / f"{number}.png").write_bytes(encoded(image))
+    dataset = load_dataset(tmp_path, SETTINGS, finder=finder)
+    assert dataset.paths == ("ann/0.png", "ann/1.png", "bob/0.png", "bob/1.png")
+    assert [file.name for file in dataset.files] == ["0.png", "1.png"] * 2
+    assert [(photo.path, photo.reason) for photo in dataset.skipped] == [
+        ("ann/2.png", NO_FACE),
+        ("bob/2.png", NO_FACE),
+    ]
+    assert len([note for note in dataset.notes if "3 faces" in note]) == 2
+    assert dataset.finder is finder
