@@ -3,7 +3,8 @@
 Each rate is used as it is, as the optimizer's ``learning_rate`` of the config with its own schedule, and judged by the
 photos that a fold leaves out: by the loss of the last weights, as ``facecnn cross-validate`` does, and by the lowest
 loss after any epoch. Prints a table and draws it. All of it takes hours; ``--folds``, ``--seeds`` and ``--epochs`` make
-it shorter, and ``--keep FILE`` goes on where it was stopped.
+it shorter, and ``--keep FILE`` goes on where it was stopped. A rate whose means, over two trainings or more, both
+lie ``--hopeless`` above the best ones is trained no more: the table says how many trainings its means are of.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import DivergedError, FacecnnError, OutputError
+from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.lr_find import lr_find
 from facecnn.jobs.people import photo_set, read_people
 from facecnn.jobs.training_setup import TrainOptions, make_trainer
@@ -92,13 +94,18 @@ def sweep(arguments: argparse.Namespace, loaded: Loaded, rates: list[float]) -> 
     """(lowest, last) validation loss of every training, by rate."""
     device = open_device(arguments.device, arguments.threads)
     console = StderrConsole(quiet=True, verbose=False)
-    dataset = read_people(arguments.photos, loaded.settings.photos, console, strict=False, for_training=True)
+    photos = loaded.settings.photos
+    finder = installed_finder(photos, console)
+    dataset = read_people(arguments.photos, photos, finder, console, strict=False, for_training=True)
     folds = dataset.folds(FOLDS)[: arguments.folds]
     known = _kept(arguments.keep)
     losses: dict[float, list[tuple[float, float]]] = {rate: [] for rate in rates}
+    hopeful = rates
     for seed in range(arguments.seeds):
         for number, fold in enumerate(folds):
-            for rate in rates:
+            if seed > 0 or number > 1:
+                hopeful = still_hopeful({rate: losses[rate] for rate in hopeful}, arguments.hopeless)
+            for rate in hopeful:
                 key = (f"{rate:.6g}", number, seed, arguments.epochs)
                 if key not in known:
                     found = held_out_losses(with_rate(loaded, rate, seed, arguments.epochs), dataset, fold, device)
@@ -112,6 +119,13 @@ def sweep(arguments: argparse.Namespace, loaded: Loaded, rates: list[float]) -> 
     return losses
 
 
+def still_hopeful(losses: Mapping[float, list[tuple[float, float]]], share: float) -> list[float]:
+    """The rates of which one mean loss or the other lies at most ``share`` above the best."""
+    means = {rate: np.mean(found, axis=0) for rate, found in losses.items()}
+    best = np.min(list(means.values()), axis=0)
+    return [rate for rate, mean in means.items() if (mean <= (1 + share) * best).any()]
+
+
 def _kept(path: Path | None) -> dict[tuple[Any, ...], tuple[float, float]]:
     if path is None or not path.exists():
         return {}
@@ -123,9 +137,12 @@ def table(losses: Mapping[float, list[tuple[float, float]]], suggested: float) -
     """Means of the rates' losses, and how far each lies above the best of the nine."""
     means = {rate: np.mean(found, axis=0) for rate, found in losses.items()}
     best = np.min([mean for rate, mean in means.items() if rate != suggested], axis=0)
-    lines = ["| rate | last loss | above best | lowest loss | above best of these |", "|---|---|---|---|---|"]
+    lines = [
+        "| rate | trainings | last loss | above best | lowest loss | above best of these |",
+        "|---|---|---|---|---|---|",
+    ]
     for rate, (lowest, last) in sorted(means.items()):
-        cells = [f"{rate:.3g}" + (" (lr-find)" if rate == suggested else "")]
+        cells = [f"{rate:.3g}" + (" (lr-find)" if rate == suggested else ""), str(len(losses[rate]))]
         for value, of in ((last, best[1]), (lowest, best[0])):
             above = f"{100 * (value / of - 1):+.0f} %" if math.isfinite(value) and of > 0 else ""
             cells += [f"{value:.4f}" if math.isfinite(value) else "diverged", above]
@@ -178,6 +195,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="as of train, for shorter trainings")
     parser.add_argument("--folds", type=int, default=FOLDS, help=f"so many of the {FOLDS} folds")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--hopeless", type=float, default=0.5, metavar="SHARE", help="(default: 0.5)")
     parser.add_argument("--keep", type=Path, help="a file for the results so far, to go on from")
     parser.add_argument("--output", type=Path, default=Path("lr_sweep.png"), help="the picture")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ import facecnn
 PACKAGE = Path(facecnn.__file__).parent
 
 # Each room may import from those that stand after it; photos and runs are leaves that any other may import.
-ORDER = ["cli", "jobs", "config", "recognition", "learning", "network", "kernels", "settings", "errors"]
+ORDER = ["cli", "jobs", "config", "recognition", "learning", "faces", "network", "kernels", "settings", "errors"]
 LEAVES = {"photos", "runs"}
 BASE = {"settings", "errors"}
 

@@ -22,6 +22,8 @@ from facecnn.cli import (
     inspect,
     lr_find,
     predict,
+    report,
+    sort,
     train,
 )
 from facecnn.errors import OutputError
@@ -41,10 +43,12 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("sort")(sort.sort)
 app.command("cross-validate")(cross_validate.cross_validate)
 app.command("gradcheck")(gradcheck.gradcheck)
 app.command("lr-find")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

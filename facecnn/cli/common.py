@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facecnn.cli.console import StderrConsole
-from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError
+from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
 from facecnn.jobs.signals import Stopped
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ ThreadsOption = Annotated[int | None, typer.Option(help="Processor threads; all 
 ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", help="A run's folder or a .safetensors file; the newest run unless said."),
+]
+ThresholdOption = Annotated[
+    str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
 ]
 OutOption = Annotated[Path, typer.Option(help="The folder that runs are made in.")]
 
@@ -150,6 +153,19 @@ def find_model(model: Path | None, out: Path) -> Path:
     from facecnn.runs.folder import resolve_model
 
     return resolve_model(model, out)
+
+
+def threshold(text: str) -> float | str:
+    """What ``--threshold`` says. Raises UsageError."""
+    if text in ("auto", "off"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"--threshold {shown(text)}: auto, off, or a number from 0 to 1")
+    return value
 
 
 def percent(share: float | None) -> str:

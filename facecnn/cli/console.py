@@ -76,6 +76,9 @@ class _Lines:
     def step(self, report: StepReport) -> None:
         pass
 
+    def trial_step(self, start: int, report: StepReport) -> None:
+        pass
+
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
         if self._say is None:
             return
@@ -101,8 +104,19 @@ class _Bar:
         self._photos_in_epoch = 0
         self._photos = 0
         self._first_step_took = 0.0
+        self._trying = False
+
+    def trial_step(self, start: int, report: StepReport) -> None:
+        self._trying = True
+        figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%"
+        text = f"{self._label}start {start}: epoch {report.epoch}/{report.epochs} {figures}"
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(0)
 
     def step(self, report: StepReport) -> None:
+        if self._trying:
+            self._bar.reset()  # the trials' time must not count as the training's
+            self._trying = False
         if self._bar.n == 0 and report.step > 1:
             # Resumed: what was done before must not count as speed.
             self._bar.initial = self._bar.n = report.step - 1

@@ -55,14 +55,39 @@ def check(
     format: FormatOption = Format.text,
 ) -> None:
     """Report people, counts, sizes, unusable photos and duplicates of a folder."""
+    from facecnn.jobs.faces import installed_finder
     from facecnn.photos.check import check as job
 
     loaded = common.read_settings(config, overrides, {})
+    finder = installed_finder(loaded.settings.photos, console)
     with console.counting("Reading photos") as progress:
-        report = job(photos, loaded.settings.photos, progress)
+        report = job(photos, loaded.settings.photos, finder, progress)
     if format is Format.json:
         common.print_json(report.as_dict())
     else:
         common.print_text(report.text())
     if strict and (report.skipped or report.warnings):
         raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
+
+
+@app.command()
+@common.command
+def crop(
+    console: StderrConsole,
+    source: Annotated[Path, typer.Argument(help="A folder of photos.")],
+    destination: Annotated[Path, typer.Argument(help="A folder that doesn't exist yet, or is empty.")],
+    config: ConfigOption = common.DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Write what the network would see of each photo: the aligned faces, and a contact sheet of all."""
+    from facecnn.jobs.crop import crop as job
+
+    loaded = common.read_settings(config, overrides, {})
+    written = job(source, destination, loaded.settings.photos, console)
+    if format is Format.json:
+        common.print_json(written)
+        return
+    skipped = [f"{photo['path']}: {photo['reason']}" for photo in written["skipped"]]
+    crops = f"{written['crops']} crops written to {shown(destination)}"
+    common.print_text("\n".join([*skipped, f"{crops}, side by side in {shown(written['contact_sheet'])}"]))

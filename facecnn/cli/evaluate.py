@@ -44,6 +44,9 @@ def evaluate(
         SplitChoice | None,
         typer.Option(help="Which photos: held out, trained on, or all. Unless said: those not trained on."),
     ] = None,
+    hide_face: Annotated[
+        bool, typer.Option("--hide-face", help="Blank the faces first: what do their surroundings give away?")
+    ] = False,
     predictions: Annotated[
         Path | None, typer.Option(help="Write the answer to every photo to this file (.csv, .json or .jsonl).")
     ] = None,
@@ -65,6 +68,7 @@ def evaluate(
         model=common.find_model(model, out),
         photos=photos,
         split=None if split is None else split.value,
+        hide_face=hide_face,
         device=device,
         threads=threads,
     )

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption
+from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption, ThresholdOption
 from facecnn.cli.console import StderrConsole
-from facecnn.errors import PhotoError, UsageError, shown
+from facecnn.errors import PhotoError, shown
 
 
 class AnswerFormat(StrEnum):
@@ -34,37 +34,34 @@ def predict(
     null: Annotated[
         bool, typer.Option("-0", help="Paths on stdin end with a NUL byte instead of a line's end.")
     ] = False,
-    threshold: Annotated[
-        str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
-    ] = "auto",
+    threshold: ThresholdOption = "auto",
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also draw, for each photo, what the answers rest on, into this folder."),
+    ] = None,
     out: OutOption = common.DEFAULT_OUT,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
 ) -> None:
     """Say who is in a photo. Exit code 3 if any photo has no answer."""
+    from facecnn.jobs.explain import explain as draw
     from facecnn.jobs.predict import predict as job
+    from facecnn.runs.atomic import make_folder
 
-    limit = _threshold(threshold)
+    limit = common.threshold(threshold)
     paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
     common.require(bool(paths), "no photos given: the list on stdin is empty")
-    results = job(common.find_model(model, out), paths, limit, console, device, threads)
+    model_path = common.find_model(model, out)
+    if explain is not None:
+        make_folder(explain)  # before the work, in case it can't be made
+    results = job(model_path, paths, limit, console, device, threads)
     _print(results, format)
+    if explain is not None:
+        draw(model_path, results, explain, console, device, threads)
     failed = [result for result in results if result["error"] is not None]
     if failed:
         raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
-
-
-def _threshold(text: str) -> float | str:
-    if text in ("auto", "off"):
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"--threshold {shown(text)}: auto, off, or a number from 0 to 1")
-    return value
 
 
 def _matching(given: str) -> list[Path]:
@@ -112,7 +109,24 @@ def _describe(result: dict[str, Any]) -> str:
     path = shown(result["path"])
     if result["error"] is not None:
         return f"{path}: no answer: {result['error']}"
-    if result["label"] in result["probabilities"]:
-        return f"{path}: {shown(result['label'])} ({100 * result['confidence']:.1f} %)"
-    likeliest = max(result["probabilities"], key=result["probabilities"].get)
-    return f"{path}: {result['label']} (unknown-score {result['unknown_score']:.3f}; most like {shown(likeliest)})"
+    if not result["faces"]:
+        return f"{path}: no face found"
+    faces = result["faces"]
+    return "\n".join(
+        [
+            f"{path}: {_name(faces[0])}",
+            *(f"  and at {_place(face['box'])}: {_name(face)}" for face in faces[1:]),
+        ]
+    )
+
+
+def _name(face: dict[str, Any]) -> str:
+    if face["label"] in face["probabilities"]:
+        return f"{shown(face['label'])} ({100 * face['confidence']:.1f} %)"
+    likeliest = max(face["probabilities"], key=face["probabilities"].get)
+    return f"{face['label']} (unknown-score {face['unknown_score']:.3f}; most like {shown(likeliest)})"
+
+
+def _place(box: list[float]) -> str:
+    """The middle of a face, in pixels from the photo's top left corner."""
+    return f"x {(box[0] + box[2]) / 2:.0f}, y {(box[1] + box[3]) / 2:.0f}"

@@ -49,6 +49,10 @@ def train(
     name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False,
     resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Start from the weights of another run, or model file, where they fit."),
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="A second folder of people, to judge by.")] = None,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Only check that the network can learn one batch by heart.")
@@ -64,6 +68,9 @@ def train(
     from facecnn.jobs.training_setup import TrainOptions
 
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
+    common.require(
+        not (overfit_batch and init_from), "--overfit-batch starts from fresh weights: leave --init-from out"
+    )
     common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
     if resume is not None:
         given = {
@@ -74,6 +81,7 @@ def train(
             "--out": out != common.DEFAULT_OUT,
             "--name": name,
             "--overwrite": overwrite,
+            "--init-from": init_from,
             "--validation": validation,
             "--overfit-batch": overfit_batch,
             "--dry-run": dry_run,
@@ -88,6 +96,7 @@ def train(
         name=name,
         overwrite=overwrite,
         resume=resume,
+        init_from=None if init_from is None else common.find_model(init_from, out),
         validation=validation,
         device=device,
         threads=threads,

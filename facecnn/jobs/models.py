@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from facecnn.config import Settings, from_dict, to_dict
 from facecnn.errors import CheckpointError, UsageError, shown
+from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import with_outputs
+from facecnn.photos.face import Finder
 from facecnn.recognition import Recogniser
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 
@@ -33,6 +35,8 @@ class Model:
     path: Path
     settings: Settings
     recogniser: Recogniser
+    finder: Finder | None
+    """That its photos were prepared with; None where they were cropped to the middle."""
     best_epoch: int
     calibrated: bool
     """False before the end of the training."""
@@ -59,6 +63,7 @@ def open_model(path: Path, kernels: Kernels) -> Model:
         recogniser=make_recogniser(
             settings, checkpoint.classes, checkpoint.arrays, calibration or Calibration(), kernels
         ),
+        finder=finder_of_checkpoint(checkpoint.arrays),
         best_epoch=best_epoch,
         calibrated=calibration is not None,
         trained_on=trained_on,
@@ -92,12 +97,13 @@ def make_checkpoint(
     arrays: Mapping[str, npt.NDArray[Any]],
     progress: Mapping[str, Any],
     trained_on: npt.NDArray[np.uint8],
+    finder: Finder | None,
     calibration: Calibration | None,
 ) -> Checkpoint:
     """A training's state as it is saved. The folder of photos stays out: equal trainings give equal files, wherever."""
     return Checkpoint(
         settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
         classes=classes,
-        arrays={**arrays, TRAINED_ON: trained_on},
+        arrays={**arrays, TRAINED_ON: trained_on, **arrays_for_checkpoint(finder)},
         state={"progress": dict(progress), "calibration": None if calibration is None else asdict(calibration)},
     )

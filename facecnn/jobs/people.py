@@ -8,8 +8,10 @@ import numpy as np
 
 from facecnn.errors import OutputError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.faces import say_several
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.face import Finder
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
 
@@ -37,20 +39,26 @@ def find_folder(argument: Path | None, settings: PhotoSettings, console: Console
 
 
 def read_people(
-    folder: Path, settings: PhotoSettings, console: Console, *, strict: bool, for_training: bool
+    folder: Path,
+    settings: PhotoSettings,
+    finder: Finder | None,
+    console: Console,
+    *,
+    strict: bool,
+    for_training: bool,
 ) -> Dataset:
     """Load a folder with one folder of photos per person, and say what was wrong with it.
 
     Raises PhotoError as ``load_dataset``; with ``strict`` OutputError for any skipped photo or warning.
     """
     with console.counting("Reading photos") as progress:
-        dataset = load_dataset(folder, settings, progress, for_training=for_training)
+        dataset = load_dataset(folder, settings, progress, finder=finder, for_training=for_training)
     skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
     if skipped:
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
         _say_some(skipped, console)
     _say_some(list(dataset.warnings), console)
-    for note in dataset.notes[:MESSAGES_SHOWN]:
+    for note in say_several(dataset.notes)[-MESSAGES_SHOWN:]:
         console.info(note)
     if strict and (skipped or dataset.warnings):
         raise OutputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,20 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.models import UNFINISHED, open_model
 from facecnn.kernels import open_device
 from facecnn.photos.dataset import load_files
+from facecnn.photos.face import NO_FACE
+
+NO_FACE_LABEL = "no_face"
+"""The answer for a photo in which no face was found."""
+
+_NOTHING: dict[str, Any] = {
+    "label": None,
+    "confidence": None,
+    "probabilities": None,
+    "unknown_score": None,
+    "box": None,
+    "faces": [],
+    "error": None,
+}
 
 
 def predict(
@@ -25,8 +40,9 @@ def predict(
 ) -> list[dict[str, Any]]:
     """An answer for each photo, in the order given, a folder standing for the photos in it (the ``predict`` JSON).
 
-    ``threshold``: "auto", "off", or the unknown-score beyond which a face is a stranger's. A photo without an answer
-    has ``label`` None and an ``error``. Raises CheckpointError, DeviceError.
+    A photo's ``faces`` begin with the one nearest the middle, whose answer is the photo's. A photo without an answer
+    has ``label`` None and an ``error``. ``threshold``: "auto", "off", or the unknown-score beyond which a face is a
+    stranger's. Raises CheckpointError, DeviceError.
     """
     device = open_device(device_name, threads)
     console.info(f"Model: {shown(model_path)}")
@@ -37,46 +53,25 @@ def predict(
     if limit is None and threshold == "auto":
         console.info("This model has no threshold for strangers: everybody is named as one of its people.")
     with console.counting("Reading photos") as progress:
-        loaded = load_files(photos, model.settings.photos, progress)
+        loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
     usable = np.flatnonzero(loaded.row >= 0)
-    answers = model.recogniser.answers(loaded.pixels, loaded.row[usable], limit)
-    described = dict(zip(usable.tolist(), model.recogniser.describe(answers), strict=True))
+    # A photo's faces lie one after the other; where faces aren't looked for, there is one crop.
+    crops = np.array([max(1, len(loaded.faces[number])) for number in usable], np.int64)
+    rows = np.repeat(loaded.row[usable] - np.cumsum(crops) + crops, crops) + np.arange(crops.sum())
+    described = iter(model.recogniser.describe(model.recogniser.answers(loaded.pixels, rows, limit)))
     results: list[dict[str, Any]] = []
     for number, path in enumerate(loaded.paths):
-        answer = described.get(number)
-        if answer is None:
-            results.append(
-                {
-                    "path": str(path),
-                    "label": None,
-                    "confidence": None,
-                    "probabilities": None,
-                    "unknown_score": None,
-                    "box": None,
-                    "faces": [],
-                    "error": loaded.reasons[number],
-                }
-            )
+        reason = loaded.reasons[number]
+        if reason is not None:
+            nobody = NO_FACE_LABEL if reason == NO_FACE else None
+            results.append({"path": str(path), **_NOTHING, "label": nobody, "error": None if nobody else reason})
             continue
         width, height = loaded.sizes[number].tolist()
-        face = {
-            "box": list(model.settings.photos.window(width, height)),
-            "landmarks": None,
-            "label": answer.label,
-            "confidence": answer.confidence,
-            "probabilities": answer.probabilities,
-            "unknown_score": answer.unknown_score,
-        }
-        results.append(
-            {
-                "path": str(path),
-                "label": answer.label,
-                "confidence": answer.confidence,
-                "probabilities": answer.probabilities,
-                "unknown_score": answer.unknown_score,
-                "box": face["box"],
-                "faces": [face],
-                "error": None,
-            }
-        )
+        places = [
+            {"box": list(face.box), "landmarks": [list(point) for point in face.landmarks]}
+            for face in loaded.faces[number]
+        ] or [{"box": list(model.settings.photos.window(width, height)), "landmarks": None}]
+        found = [{**place, **asdict(next(described))} for place in places]
+        main = {key: value for key, value in found[0].items() if key != "landmarks"}
+        results.append({"path": str(path), **_NOTHING, **main, "faces": found})
     return results

@@ -13,6 +13,8 @@ from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError
 from facecnn.jobs import training_photos
 from facecnn.jobs.console import Console
+from facecnn.jobs.faces import installed_finder
+from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.people import find_folder, photo_set, read_people
 from facecnn.jobs.training_setup import (
     ShowingRecorder,
@@ -39,7 +41,10 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     settings = loaded.settings
     photos, validation, strict = options.photos, options.validation, options.strict
     data = training_photos.read(photos, validation, settings.photos, settings.train.seed, strict, console)
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device)
+    initial = NO_MODEL
+    if options.init_from is not None:
+        initial = read_initial_weights(options.init_from, loaded, data, strict, console)
+    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, taken=initial.arrays)
     say_what_is_trained(trainer, data.dataset, console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {
@@ -53,6 +58,7 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
         "parameters": size.parameters,
         "training_bytes": size.training_bytes,
         "layers": layer_rows(trainer.network.stages),
+        "init_from": initial.record,
     }
 
 
@@ -65,12 +71,14 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     device = open_for_training(options, console)
     loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
     folder = find_folder(options.photos, loaded.settings.photos, console)
-    dataset = read_people(folder, loaded.settings.photos, console, strict=options.strict, for_training=True)
+    photos = loaded.settings.photos
+    finder = installed_finder(photos, console)
+    dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)
     chosen = _one_batch(dataset.labels, loaded.settings.train.batch_size)
     empty = photo_set(dataset, np.zeros(0, np.int64))
     trainer = make_trainer(loaded, dataset, chosen, empty, device)
     with console.training(trainer.epochs, trainer.steps) as display:
-        recorder = _OverfitRecorder(trainer.epochs, display)
+        recorder = _OverfitRecorder(trainer.epochs, display, console)
         trainer.run(recorder, lambda: recorder.reached)
     result = {
         "device": device.name,
@@ -120,6 +128,7 @@ def _overfit_settings(settings: Settings) -> Settings:
             settings.train,
             epochs=OVERFIT_STEPS,
             least_steps=0,
+            restarts=1,
             average_weights=None,
             stop_after_epochs_without_gain=None,
             stop_when_worst_loss_below=None,

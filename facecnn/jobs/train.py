@@ -16,16 +16,27 @@ import numpy.typing as npt
 from facecnn.config import Loaded, Settings, from_dict, load, to_yaml
 from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
 from facecnn.jobs import training_photos
+from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.faces import finder_of_checkpoint
+from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.models import TRAINED_ON, make_checkpoint, make_recogniser
 from facecnn.jobs.people import photo_set
+from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training, say_what_is_trained
+from facecnn.jobs.training_setup import (
+    TrainOptions,
+    TrialRecorder,
+    make_trainer,
+    open_for_training,
+    say_what_is_trained,
+    trial_figures,
+)
 from facecnn.kernels import Device
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
 from facecnn.learning.scores import confusion_matrix
-from facecnn.learning.training import Recorder, StepReport, Trainer
+from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
 from facecnn.network.layers import Conv
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -62,11 +73,18 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
         options.photos, options.validation, settings.photos, settings.train.seed, options.strict, console
     )
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
+    initial = NO_MODEL
+    if options.init_from is not None:
+        initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
+    trainer = make_trainer(
+        loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile, taken=initial.arrays
+    )
     say_what_is_trained(trainer, data.dataset, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
-    training = _Training(run, settings, data, trainer, device, data.trained_on)
+    training = _Training(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
     run.write_config(to_yaml(settings))
+    if initial.record is not None:
+        run.write_init_from(initial.record)
     run.write_split(data.record())
     # Before the first step, so that a run that is killed can be resumed from its first moment on.
     run.save_last(training.checkpoint(trainer.arrays(), asdict(trainer.progress)))
@@ -83,7 +101,9 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         raise CheckpointError(
             f"{shown(run.config_path)}: other settings than the run was started with: put them back, or start a new run"
         )
-    data = training_photos.read_again(run, options.photos, settings.photos, options.strict, console)
+    data = training_photos.read_again(
+        run, options.photos, settings.photos, finder_of_checkpoint(checkpoint.arrays), options.strict, console
+    )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
     trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
@@ -105,7 +125,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         )
     if progress.finished:
         console.info("The run had ended: only its results are made anew.")
-    else:
+    elif not trainer.trials_left:
         console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
     return _Training(run, settings, data, trainer, device, _together(before, data.trained_on))
 
@@ -140,7 +160,8 @@ class _Training:
     def checkpoint(
         self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
     ) -> Checkpoint:
-        return make_checkpoint(self.settings, self.data.classes, arrays, progress, self.trained_on, calibration)
+        data, finder = self.data, self.data.dataset.finder
+        return make_checkpoint(self.settings, data.classes, arrays, progress, self.trained_on, finder, calibration)
 
     def run_to_the_end(self, console: Console) -> dict[str, Any]:
         run, trainer = self.run, self.trainer
@@ -153,11 +174,10 @@ class _Training:
                 finished = trainer.run(_RunRecorder(self, display, stop, console), stop)
             if not finished:
                 assert stop.number is not None
-                raise InterruptedTraining(
-                    f"Stopped in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step "
-                    f"{trainer.progress.step}, and saved.\n{go_on}",
-                    stop.number,
-                )
+                where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"
+                if trainer.trials_left:
+                    where = f"with {trainer.trials_left} of {trainer.settings.restarts} initial weights left to try"
+                raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
             result = self._finish(console)
         except OutputError as error:
             hint = f"\n{go_on}" if run.last_path.exists() else ""
@@ -169,7 +189,7 @@ class _Training:
         return {**result, "seconds": time.perf_counter() - started}
 
     def _finish(self, console: Console) -> dict[str, Any]:
-        """Calibrate the best model on the held-out photos, draw the pictures, and gather the figures."""
+        """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures."""
         run, data, device = self.run, self.data, self.device
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
@@ -187,6 +207,11 @@ class _Training:
             few = f"Held-out photos of known people: {int((labels < people).sum())}, fewer than {LEAST_PHOTOS}"
             named = ", and strangers are named as someone" if calibration.threshold is None else ""
             console.info(f"{few}: confidence is not calibrated{named}")
+        background = judge_background(recogniser, self.settings.photos, data)
+        if background is not None:
+            run.write_background(background.record())
+            if background.do_nearly_as_well:
+                console.warning(background.warning())
         metrics = read_metrics(run.metrics_path)
         best_epoch = int(best.state["progress"]["best_epoch"])
         draw_curves(run.curves_path, metrics, best_epoch)
@@ -197,7 +222,7 @@ class _Training:
         if convs:
             draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
             self._draw_what_was_watched(metrics)
-        return {
+        result = {
             "run": str(run.path),
             "device": device.name,
             "device_reason": device.reason,
@@ -210,9 +235,15 @@ class _Training:
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
+            "restarts": trial_figures(self.trainer),
+            "init_from": run.read_init_from(),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
+            "background": None if background is None else background.record(),
         }
+        recogniser.calibration = calibration
+        report_training(run, self.settings, data, recogniser, result)
+        return result
 
     def _draw_what_was_watched(self, metrics: Sequence[Mapping[str, Any]]) -> None:
         if any(row.get("kernels") for row in metrics):  # there are none of runs of older versions
@@ -225,22 +256,29 @@ class _Training:
         draw_evolution(self.run.evolution_path, frames, shapes, last)
 
 
-class _RunRecorder(Recorder):
+class _RunRecorder(TrialRecorder):
     """Writes a training's results to its run folder and shows them."""
 
     def __init__(self, training: _Training, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:
+        super().__init__(display, console)
         self._training = training
-        self._display = display
         self._stop = stop
         self._log = MetricsLog(training.run.metrics_path)
-        # What an interrupt leaves, and the state before the first step, are none to keep as previous: the next save
+        # What an interrupt leaves, and the states before the first step, are none to keep as previous: the next save
         # takes their place, so that last and previous end the same with and without an interrupt.
         progress = training.trainer.progress
         self._rotate = 0 < progress.saved_at == progress.step
         trainer = training.trainer
-        self._console = console
         self._news = KernelNews(trainer.network.stages, read_metrics(training.run.metrics_path))
         self._frame_epochs = frame_epochs(trainer.epochs) if trainer.watch.start else set()
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        self._stop.stepped = True
+        super().trial_step(start, step)
+
+    def chosen(self, start: int) -> None:
+        super().chosen(start)
+        self._training.frames.start_again_after(0, self._training.trainer.watch.start)
 
     def step(self, step: StepReport) -> None:
         self._stop.stepped = True
@@ -261,7 +299,7 @@ class _RunRecorder(Recorder):
     def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
         self._log.sync()
         self._training.run.save_last(self._training.checkpoint(arrays, state), rotate=self._rotate)
-        self._rotate = True
+        self._rotate = state["saved_at"] > 0
 
 
 def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder, photo_set, read_people
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset
+from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.folder import RunFolder
@@ -30,10 +32,12 @@ class TrainingPhotos:
     chosen: Array
     """Numbers of the photos to train on."""
     validation: PhotoSet
+    validation_files: tuple[Path, ...]
+    """Where those are."""
     validation_digests: dict[str, str]
     """SHA-256 of each photo to judge by, by PERSON/FILE."""
     validation_folder: Path | None
-    """Where those are, if not among the others."""
+    """The folder of the photos to judge by, if not among the others."""
     skipped: int
 
     @property
@@ -65,7 +69,9 @@ def read(
 
     Raises PhotoError for what can't be trained on; with ``strict`` OutputError for what is doubtful.
     """
-    dataset = read_people(find_folder(folder, settings, console), settings, console, strict=strict, for_training=True)
+    folder = find_folder(folder, settings, console)
+    finder = installed_finder(settings, console)
+    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
     split = dataset.split(seed)
@@ -74,15 +80,21 @@ def read(
 
 
 def read_again(
-    run: RunFolder, folder: Path | None, settings: PhotoSettings, strict: bool, console: Console
+    run: RunFolder,
+    folder: Path | None,
+    settings: PhotoSettings,
+    finder: Finder | None,
+    strict: bool,
+    console: Console,
 ) -> TrainingPhotos:
-    """Read the photos that a run was started with, for going on with it.
+    """Read the photos that a run was started with, for going on with it, with the face finder that it was started with.
 
     Where they have changed, a warning says so, and the training goes on with those that are still there. Raises
     PhotoError where the people are others, or one of them has no photo left to train on.
     """
     record = run.read_split()
-    dataset = read_people(find_folder(folder, settings, console), settings, console, strict=strict, for_training=True)
+    folder = find_folder(folder, settings, console)
+    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     before, now = set(record["classes"]), set(dataset.classes)
     if before != now:
         gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
@@ -126,19 +138,21 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> npt.NDArray[n
 
 def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
-    return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), digests, None, len(dataset.skipped))
+    files = tuple(dataset.files[number] for number in kept.tolist())
+    return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), files, digests, None, len(dataset.skipped))
 
 
 def _with_validation_folder(
     dataset: Dataset, chosen: Array, folder: Path, strict: bool, console: Console
 ) -> TrainingPhotos:
-    other = read_people(folder, dataset.settings, console, strict=strict, for_training=False)
+    other = read_people(folder, dataset.settings, dataset.finder, console, strict=strict, for_training=False)
     labels = _labels_in(dataset, other, folder)
     _warn(_doubts(dataset, other), strict, console)
     return TrainingPhotos(
         dataset,
         chosen,
         photo_set(other, labels=labels),
+        other.files,
         dict(zip(other.paths, other.sha256, strict=True)),
         folder.absolute(),
         len(dataset.skipped) + len(other.skipped),

@@ -17,6 +17,7 @@ from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device, open_device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
+from facecnn.network.initialisation import NOTHING
 from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
 from facecnn.network.size import check_memory, fitting_photos, measure, part_size
@@ -37,6 +38,8 @@ class TrainOptions:
     name: str | None = None
     overwrite: bool = False
     resume: Path | None = None
+    init_from: Path | None = None
+    """The model whose weights to start from where they fit."""
     validation: Path | None = None
     device: str = "auto"
     threads: int | None = None
@@ -45,12 +48,31 @@ class TrainOptions:
     """Whether to time every layer."""
 
 
-class ShowingRecorder(Recorder):
+class TrialRecorder(Recorder):
+    """A recorder that shows the trials of initial weights, and says what came of them."""
+
+    def __init__(self, display: TrainingDisplay, console: Console, label: str = "") -> None:
+        self._display = display
+        self._console = console
+        self._label = f"{label}, " if label else ""
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        self._display.trial_step(start, step)
+
+    def tried(self, losses: Sequence[float | None]) -> None:
+        what = "diverged" if losses[-1] is None else f"training loss {losses[-1]:.4f}"
+        self._console.info(f"{self._label}start {len(losses) - 1}: {what}")
+
+    def chosen(self, start: int) -> None:
+        self._console.info(f"{self._label}start {start} has learned best, and is trained")
+
+
+class ShowingRecorder(TrialRecorder):
     """A recorder that shows a training and keeps nothing but its last figures."""
 
-    def __init__(self, epochs: int, display: TrainingDisplay) -> None:
+    def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
+        super().__init__(display, console, label)
         self._epochs = epochs
-        self._display = display
         self.last: Mapping[str, Any] = {}
         """Of the last epoch."""
 
@@ -72,10 +94,20 @@ def open_for_training(options: TrainOptions, console: Console) -> Device:
 
 
 def make_trainer(
-    loaded: Loaded, dataset: Dataset, chosen: Array, validation: PhotoSet, device: Device, *, profile: bool = False
+    loaded: Loaded,
+    dataset: Dataset,
+    chosen: Array,
+    validation: PhotoSet,
+    device: Device,
+    *,
+    profile: bool = False,
+    taken: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos. Raises UsageError, with its place in the config, for a layer that
-    doesn't fit, and for a network that memory is too small for; DeviceError for one that a card is too small for."""
+    """The trainer for some of a data set's photos; ``taken``: arrays by name that take the place of initial weights.
+
+    Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
+    small for; DeviceError for one that a card is too small for.
+    """
     settings, photos = loaded.settings, loaded.settings.photos
     outputs = len(dataset.classes)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
@@ -100,6 +132,7 @@ def make_trainer(
         kernels=device.kernels,
         part_size=None if free is None else _fitting_part(stages, batch_size, settings.train.freeze, free),
         profile=profile,
+        taken=taken,
     )
 
 
@@ -123,6 +156,13 @@ def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: i
     return size
 
 
+def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
+    """The training loss that each of the initial weights ended its trial with, null where it diverged; None where none
+    was tried."""
+    trials = trainer.progress.trials
+    return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
+
+
 def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
     """People, photos, and the network's size."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
@@ -133,6 +173,11 @@ def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) ->
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"
     )
+    if trainer.trials_left:
+        console.info(
+            f"Restarts: {trainer.settings.restarts} different initial weights are tried for "
+            f"{trainer.settings.restart_epochs} epochs each, and the best are trained"
+        )
     if isinstance(trainer.optimizer, Minimisers):
         console.info(
             f"Optimizer: {trainer.optimizer.name} sees all photos at once and finds its own steps, so these are not "

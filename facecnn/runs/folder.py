@@ -25,6 +25,11 @@ _KERNELS = "kernels.png"
 _EVOLUTION = "kernels.gif"
 _FRAMES = "kernels.frames"
 _WATCHING = "watching.png"
+_BACKGROUND = "background.json"
+_INIT_FROM = "init_from.json"
+_FIGURES = "figures.json"
+_REPORT = "report.html"
+_CARD = "MODEL_CARD.md"
 _CHECKPOINTS = (BEST, LAST, PREVIOUS)
 _LONGEST_NAME = 100
 
@@ -50,6 +55,11 @@ class RunFolder:
         self.evolution_path = path / _EVOLUTION
         self.frames_path = path / _FRAMES
         self.watching_path = path / _WATCHING
+        self.background_path = path / _BACKGROUND
+        self.init_from_path = path / _INIT_FROM
+        self.figures_path = path / _FIGURES
+        self.report_path = path / _REPORT
+        self.card_path = path / _CARD
         self._lock: FileLock | None = None
 
     @classmethod
@@ -207,6 +217,54 @@ class RunFolder:
             reason = "damaged"
         raise CheckpointError(f"{shown(self.split_path)}: {reason}: name the folder of photos instead")
 
+    def write_background(self, figures: dict[str, Any]) -> None:
+        """Writes background.json: what the photos' surroundings give away.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        write_atomically(self.background_path, json.dumps(figures, indent=1, allow_nan=False).encode("ascii") + b"\n")
+
+    def read_background(self) -> dict[str, Any] | None:
+        """What `write_background` wrote; None where it isn't there.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return _read_json(self.background_path)
+
+    def write_init_from(self, record: dict[str, Any]) -> None:
+        """Writes init_from.json: which layers began with another model's weights.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        write_atomically(self.init_from_path, json.dumps(record, indent=1, allow_nan=False).encode("ascii") + b"\n")
+
+    def read_init_from(self) -> dict[str, Any] | None:
+        """What `write_init_from` wrote; None where it isn't there.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return _read_json(self.init_from_path)
+
+    def write_figures(self, figures: dict[str, Any]) -> None:
+        """Writes figures.json: what came out of the training, and the answers to its held-out photos.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        write_atomically(self.figures_path, json.dumps(figures, indent=1, allow_nan=False).encode("ascii") + b"\n")
+
+    def read_figures(self) -> dict[str, Any] | None:
+        """What `write_figures` wrote; None where it isn't there.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return _read_json(self.figures_path)
+
     def _holder(self) -> str:
         try:
             return str(int((self.path / _PROCESS).read_text(encoding="ascii")))
@@ -216,9 +274,10 @@ class RunFolder:
     def _clear(self) -> None:
         """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
         own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
-        kernels = (self.kernels_path, self.evolution_path, self.frames_path, self.watching_path)
+        told = (self.figures_path, self.report_path, self.card_path, self.init_from_path)
+        kernels = (self.kernels_path, self.evolution_path, self.frames_path, self.watching_path, self.background_path)
         try:
-            for file in (*own, *kernels, self.previous_path, self.last_path, self.best_path):
+            for file in (*own, *told, *kernels, self.previous_path, self.last_path, self.best_path):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -291,6 +350,21 @@ def resolve_model(argument: Path | None, out_dir: Path) -> Path:
 def _looks_like_run(path: Path) -> bool:
     # config.yaml is too common a name to say anything; the lock file is made with the run.
     return any((path / name).exists() for name in (_LOCK, *_CHECKPOINTS))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file that need not be there."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{shown(path)}: can't be read ({error.strerror}): check its permissions") from error
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{shown(path)}: damaged: delete it, and what it holds is left out or made anew")
+    return value
 
 
 def _taken(path: Path) -> UsageError:

@@ -212,12 +212,12 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def _short(name: str) -> str:
+def _short(name: str, length: int = _NAME_LENGTH) -> str:
     """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
     name = _printable(name)
-    if len(name) <= _NAME_LENGTH:
+    if len(name) <= length:
         return name
-    return f"{name[: _NAME_LENGTH - 7]}…{name[-6:]}"
+    return f"{name[: length - 7]}…{name[-6:]}"
 
 
 def draw_kernels(path: Path, layers: Sequence[tuple[str, np.ndarray]]) -> None:

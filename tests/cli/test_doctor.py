@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from facecnn import kernels
-from facecnn.jobs import doctor
+from facecnn.errors import CheckpointError
+from facecnn.jobs import doctor, faces
 from facecnn.kernels import cards, cpu
 from facecnn.kernels.self_test import kernel_names
 
@@ -183,10 +184,24 @@ def test_what_can_be_done_without_is_a_note(facecnn: Facecnn, monkeypatch: pytes
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     figures = examined(facecnn)
     assert (figures["sample"], figures["faces"], figures["problems"]) == (False, False, [])
-    assert any("pip install 'facecnn[sample]'" in note for note in figures["notes"])
+    for extra in ("sample", "faces"):
+        assert any(f"pip install 'facecnn[{extra}]'" in note for note in figures["notes"])
     monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    monkeypatch.setattr(faces, "installed_arrays", dict)
     figures = examined(facecnn)
     assert (figures["sample"], figures["faces"]) == (True, True)
+
+
+def test_damaged_weights_of_the_face_finder(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged() -> dict[str, Any]:
+        raise CheckpointError("pnet.lz4: not the file of mtcnn 1.0.0, or damaged: pip install mtcnn==1.0.0")
+
+    monkeypatch.setattr(faces, "installed_arrays", damaged)
+    figures = examined(facecnn)
+    assert not figures["faces"]
+    (problem,) = figures["problems"]
+    assert "pnet.lz4" in problem["what"]
+    assert problem["mend"] == "Mend it: pip install mtcnn==1.0.0"
 
 
 def test_facecnn_itself_need_not_be_installed(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:

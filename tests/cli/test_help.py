@@ -31,6 +31,7 @@ COMMANDS = {
         "--name",
         "--overwrite",
         "--resume",
+        "--init-from",
         "--validation",
         "--overfit-batch",
         "--dry-run",

@@ -1,0 +1,65 @@
+"""``facecnn report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import DeviceOption, Format, FormatOption, OutOption, ThreadsOption, percent
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import shown
+
+
+@common.command
+def report(
+    console: StderrConsole,
+    run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run unless said.")] = None,
+    check_background: Annotated[
+        bool,
+        typer.Option(
+            "--check-background",
+            help="Train with the faces hidden, too: how well do walls, clothes and hair tell these people apart? Takes "
+            "as long as the training did.",
+        ),
+    ] = False,
+    out: OutOption = common.DEFAULT_OUT,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Make a run's report.html and MODEL_CARD.md anew.
+
+    report.html shows all there is to know of a training, in one file that needs no network; MODEL_CARD.md says what
+    the model is for and how good it is, for whoever gets it.
+    """
+    from facecnn.jobs.report import report as job
+
+    common.require(
+        check_background or (device == "auto" and threads is None), "--device and --threads are for --check-background"
+    )
+    result = job(run, out, console, check_background=check_background, device=device, threads=threads)
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        common.print_text(_describe(result))
+
+
+def _describe(result: dict[str, Any]) -> str:
+    lines = [f"Report: {shown(result['report'])}", f"Model card: {shown(result['model_card'])}"]
+    background = result["background"]
+    if background is not None:
+        lines += ["", f"  {'named right, of held-out photos':36}{background['photos']:>8}"]
+        for key, what in (
+            ("plain", "as they are"),
+            ("hidden", "with the faces hidden"),
+            ("trained_hidden", "by a training with hidden faces"),
+            ("largest_class", "by always naming the most frequent"),
+        ):
+            if background[key] is not None:
+                lines.append(f"  {what:36}{percent(background[key]):>8}")
+    if not result["finished"]:
+        lines.append("The run isn't finished: they tell how it stands.")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""``facecnn sort``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    ModelOption,
+    OutOption,
+    ThreadsOption,
+    ThresholdOption,
+)
+from facecnn.cli.console import StderrConsole
+from facecnn.errors import PhotoError, shown
+
+
+@common.command
+def sort(
+    console: StderrConsole,
+    source: Annotated[Path, typer.Argument(help="A folder of photos, or one photo. It is only read.")],
+    destination: Annotated[Path, typer.Argument(help="The folder that gets a folder per person. Made if missing.")],
+    model: ModelOption = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
+    ] = False,
+    threshold: ThresholdOption = "auto",
+    out: OutOption = common.DEFAULT_OUT,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Copy photos into a folder per person, by who is in them.
+
+    Strangers go into unknown/, photos without a face into no_face/, those with several faces into several/; sorted.csv
+    has a row a face. Running it again adds what is new. Exit code 3 if any photo can't be read.
+    """
+    from facecnn.jobs.sort import sort as job
+
+    limit = common.threshold(threshold)
+    result = job(source, destination, common.find_model(model, out), limit, console, device, threads, link=link)
+    if format is Format.json:
+        common.print_json(result)
+    else:
+        common.print_text("\n".join(_describe(result)))
+    if result["unreadable"]:
+        raise PhotoError(f"{len(result['unreadable'])} of {result['photos']} photos have no answer")
+
+
+def _describe(result: dict[str, Any]) -> list[str]:
+    width = max([20, *(len(shown(name)) for name in result["folders"])])
+    lines = [f"{'':{width + 2}} photos"]
+    lines += [f"  {shown(name):{width}} {photos:6}" for name, photos in result["folders"].items()]
+    done = [
+        f"{result[key]} {words}"
+        for key, words in (("copied", "copied"), ("linked", "linked"), ("already_there", "already there"))
+        if result[key]
+    ]
+    lines += ["", f"{', '.join(done) or 'nothing copied'}; face by face in {shown(result['table'])}"]
+    if result["elsewhere"]:
+        lines += ["", "Also in another folder, by an earlier answer or by hand; delete what is wrong:"]
+        lines += [f"  {shown(photo['also'])}" for photo in result["elsewhere"]]
+    if result["unreadable"]:
+        lines += ["", "Left where they are:"]
+        lines += [f"  {shown(photo['path'])}: {photo['reason']}" for photo in result["unreadable"]]
+    return lines

@@ -1,0 +1,76 @@
+"""Which face finder a job works with: that of the extra, or the one that a model brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from facecnn.errors import UsageError
+from facecnn.faces.finder import FaceFinder
+from facecnn.faces.weights import installed_arrays
+from facecnn.jobs.console import Console
+from facecnn.photos.face import SEVERAL_FACES, Finder
+from facecnn.photos.preparation import PhotoSettings
+
+Array = npt.NDArray[Any]
+
+PREFIX = "finder."
+"""Of the names that a finder's arrays have in a checkpoint."""
+
+_INSTALL = "pip install 'facecnn[faces]' brings it"
+
+
+def installed_finder(settings: PhotoSettings, console: Console) -> FaceFinder | None:
+    """The finder of the extra ``faces``, as ``photos.faces`` asks for it; None where photos are cropped to the middle.
+
+    Raises UsageError where it is required but not installed, or needed to hide faces.
+    """
+    arrays = None if settings.faces == "off" else installed_arrays()
+    if arrays is not None:
+        return FaceFinder(arrays)
+    if settings.hide_face:
+        raise UsageError(f"photos.hide_face: faces have to be found to be hidden, and {_why_not(settings)}")
+    if settings.faces == "required":
+        raise UsageError(f"photos.faces: required: face finding isn't installed: {_INSTALL}; or take auto or off")
+    if settings.faces == "auto":
+        console.info(
+            f"Faces: not looked for, since face finding isn't installed ({_INSTALL}): photos are cropped to the "
+            "middle, not aligned, which costs accuracy unless faces lie there alike in all of them"
+        )
+    return None
+
+
+def is_installed() -> bool:
+    """Whether the extra ``faces`` is installed. Raises CheckpointError where it is another version's, or damaged."""
+    return installed_arrays() is not None
+
+
+def _why_not(settings: PhotoSettings) -> str:
+    if settings.faces == "off":
+        return "photos.faces is off: take auto"
+    return f"face finding isn't installed: {_INSTALL}"
+
+
+def arrays_for_checkpoint(finder: Finder | None) -> dict[str, Array]:
+    """A finder's arrays as a checkpoint has them, so that its model works where the extra isn't installed."""
+    return {} if finder is None else {f"{PREFIX}{name}": array for name, array in finder.arrays.items()}
+
+
+def finder_of_checkpoint(arrays: Mapping[str, Array]) -> FaceFinder | None:
+    """The finder that a model's photos were prepared with; None where they were cropped to the middle.
+
+    Raises CheckpointError where the arrays are not a finder's.
+    """
+    own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
+    return FaceFinder(own) if own else None
+
+
+def say_several(notes: tuple[str, ...]) -> list[str]:
+    """Notes about photos, those about several faces in one line."""
+    several = [note for note in notes if note.endswith(SEVERAL_FACES)]
+    if len(several) < 2:
+        return list(notes)
+    others = [note for note in notes if not note.endswith(SEVERAL_FACES)]
+    return [*others, f"{len(several)} photos with several faces: the one nearest the middle of each is used"]

@@ -1,0 +1,143 @@
+"""Starting from another run's weights: which of its layers fit the new network, and what has to be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded, from_dict
+from facecnn.errors import CheckpointError, OutputError, UsageError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.faces import finder_of_checkpoint
+from facecnn.jobs.models import TRAINED_ON
+from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.network.network import Stage
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.runs.checkpoint import load_checkpoint
+
+Array = npt.NDArray[Any]
+
+_NO_PREPARATION = {"folder", "faces", "validation", "augment"}
+"""Settings of photos that say nothing about what a prepared photo looks like; whether faces are aligned is known
+otherwise."""
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What a new training takes over from a model."""
+
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    """By name, ``conv1.weight``: batch norm's running statistics, too."""
+    trained_on: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
+    """(n, 32): SHA-256 of each photo that the model was trained on."""
+    record: dict[str, Any] | None = None
+    """``init_from`` of the ``train`` JSON: ``model``, and the names of the layers that are ``taken`` and ``fresh``."""
+
+
+NO_MODEL = InitialWeights()
+
+
+def read_initial_weights(
+    path: Path, loaded: Loaded, data: TrainingPhotos, strict: bool, console: Console
+) -> InitialWeights:
+    """The weights of the model ``path`` (a file or a run's folder) that fit the network of ``loaded``, and say which.
+
+    A layer is taken if one of the same name, which is its kind and number, has all its arrays in the same shapes. The
+    last layer with weights to draw, and what comes after it, stands for the people: it is taken for the same ones only.
+
+    Photos that the model was trained on count as trained on: warns where some of them are held out, and with ``strict``
+    raises OutputError. Raises CheckpointError where the model can't be read, or no layer fits; UsageError for a network
+    that isn't sound.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        before = from_dict(checkpoint.settings).photos
+        trained_on = checkpoint.arrays[TRAINED_ON].reshape(-1, 32)
+    except (UsageError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
+        ) from error
+    stages = loaded.plan(len(data.classes))
+    model = {name.removeprefix("model."): a for name, a in checkpoint.arrays.items() if name.startswith("model.")}
+    refused = _refused(stages, model, same_people=checkpoint.classes == data.classes)
+    with_arrays = [stage.name for stage in stages if stage.parameters or stage.statistics]
+    taken = [name for name in with_arrays if name not in refused]
+    fresh = ", ".join(f"{name} ({reason})" for name, reason in refused.items())
+    if not taken:
+        raise CheckpointError(f"{shown(path)}: none of its layers fits this network: {fresh}")
+    console.info(f"Initial weights: {', '.join(taken)} of {shown(path)}")
+    if refused:
+        console.info(f"Starting fresh: {fresh}")
+    _warn_of_frozen(loaded.settings.train.freeze, stages, refused, console)
+    aligned = finder_of_checkpoint(checkpoint.arrays) is not None, data.dataset.finder is not None
+    _warn_of_preparation(path, before, loaded.settings.photos, aligned, console)
+    _warn_of_held_out(path, trained_on, data, strict, console)
+    return InitialWeights(
+        arrays={name: array for name, array in model.items() if name.partition(".")[0] in taken},
+        trained_on=trained_on,
+        record={"model": str(path), "taken": taken, "fresh": list(refused)},
+    )
+
+
+def _refused(stages: Sequence[Stage], model: Mapping[str, Array], *, same_people: bool) -> dict[str, str]:
+    """The layers with arrays that can't be taken from a model, each with the reason."""
+    draws = [
+        number for number, stage in enumerate(stages) if any(p.start == "random" for p in stage.parameters.values())
+    ]
+    refused = {}
+    for number, stage in enumerate(stages):
+        shapes = {f"{stage.name}.{name}": p.shape for name, p in {**stage.parameters, **stage.statistics}.items()}
+        if not shapes:
+            continue
+        if not shapes.keys() <= model.keys():
+            refused[stage.name] = "not in it"
+        elif not same_people and draws and number >= draws[-1]:
+            refused[stage.name] = "other people"
+        elif any(model[name].shape != shape for name, shape in shapes.items()):
+            refused[stage.name] = "another shape"
+    return refused
+
+
+def _warn_of_frozen(freeze: int, stages: Sequence[Stage], refused: Mapping[str, str], console: Console) -> None:
+    frozen = [stage.name for stage in stages if stage.index < freeze and stage.name in refused]
+    if frozen:
+        console.warning(f"train.freeze {freeze}: {', '.join(frozen)} will stay as they start, and they start fresh")
+
+
+def _warn_of_preparation(
+    path: Path, before: PhotoSettings, now: PhotoSettings, aligned: tuple[bool, bool], console: Console
+) -> None:
+    """``aligned``: whether the faces were found, before and now."""
+    unused = {"crop"} if all(aligned) else {"eye_distance"} if not any(aligned) else {"crop", "eye_distance"}
+    others = [
+        f"photos.{name} {getattr(before, name)} instead of {getattr(now, name)}"
+        for name in (entry.name for entry in fields(PhotoSettings))
+        if name not in _NO_PREPARATION | unused and getattr(before, name) != getattr(now, name)
+    ]
+    if aligned[0] != aligned[1]:
+        others.insert(0, "faces aligned" if aligned[0] else "faces not aligned")
+    if others:
+        console.warning(
+            f"{shown(path)} was trained on photos that were prepared in another way ({', '.join(others)}): its weights "
+            "fit these photos less well"
+        )
+
+
+def _warn_of_held_out(
+    path: Path, trained_on: npt.NDArray[np.uint8], data: TrainingPhotos, strict: bool, console: Console
+) -> None:
+    known = {row.tobytes().hex() for row in trained_on}
+    seen = sum(digest in known for digest in data.validation_digests.values())
+    if not seen:
+        return
+    console.warning(
+        f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(path)}, so the "
+        "validation flatters: take the train.seed of that run, or other photos with --validation"
+    )
+    if strict:
+        raise OutputError("--strict: see the warning above: mend what it names, or leave --strict out")

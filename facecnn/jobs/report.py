@@ -1,0 +1,357 @@
+"""report.html and MODEL_CARD.md of a run: written when its training ends, and anew whenever they are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn import __version__
+from facecnn.config import Settings, load, to_yaml
+from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
+from facecnn.jobs import training_photos
+from facecnn.jobs.background import Background as Measured
+from facecnn.jobs.background import judge_background, train_on_background
+from facecnn.jobs.console import Console
+from facecnn.jobs.judgement import judge
+from facecnn.jobs.models import UNFINISHED, Model, open_model
+from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.jobs.training_setup import TrainOptions, open_for_training
+from facecnn.kernels import Device, open_device
+from facecnn.network.layers import Conv, with_outputs
+from facecnn.network.network import plan
+from facecnn.network.size import layer_rows
+from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.recognition import Recogniser
+from facecnn.runs.checkpoint import find_checkpoint
+from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.runs.folder import RunFolder, newest_run
+from facecnn.runs.metrics import read_metrics
+from facecnn.runs.model_card import write_model_card
+from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
+from facecnn.runs.report import choose_answers, write_report
+
+Array = npt.NDArray[Any]
+
+
+def report_training(
+    run: RunFolder, settings: Settings, data: TrainingPhotos, recogniser: Recogniser, result: Mapping[str, Any]
+) -> None:
+    """Note what came out of a training that has ended, and tell it in report.html and MODEL_CARD.md.
+
+    ``recogniser``: the calibrated model; ``result``: the ``train`` JSON. Raises OutputError.
+    """
+    validation, dataset = data.validation, data.dataset
+    paths, digests = list(data.validation_digests), list(data.validation_digests.values())
+    skipped = [[photo.path, photo.reason] for photo in dataset.skipped]
+    if data.skipped > len(skipped):
+        of_validation = f"{data.skipped - len(skipped)} photos, named when the training began"
+        skipped.append(["in the folder of held-out photos", of_validation])
+    figures = {
+        "facecnn": __version__,
+        "ended": time.strftime("%Y-%m-%d"),
+        "training": {key: value for key, value in result.items() if key != "run"},
+        **_judged(recogniser, validation.pixels, validation.rows, validation.labels, paths, digests),
+        "skipped": skipped,
+    }
+    run.write_figures(figures)
+    facts = _facts(run, settings, list(recogniser.classes), figures, result["best_epoch"], dataset.finder is not None)
+    shown_digests = choose_answers(facts.answers).digests
+    pixels = {
+        digest: _window(validation.pixels[row], settings.photos)
+        for digest, row in zip(digests, validation.rows.tolist(), strict=True)
+        if digest in shown_digests
+    }
+    write_report(run, facts, pixels)
+    write_model_card(run, facts)
+
+
+def report(
+    path: Path | None,
+    out: Path,
+    console: Console,
+    *,
+    check_background: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Make report.html and MODEL_CARD.md of a run anew, of the newest in ``out`` unless ``path`` is one.
+
+    A run that hasn't ended is judged as it stands, with the pictures that only its end would draw. Where its photos
+    can't be read, the report is made without them, and says so. With ``check_background`` the run's photos are first
+    trained on with the faces hidden, on ``device``, and background.json gets what that says.
+
+    Raises CheckpointError where there is no such run, or it is damaged; OutputError where the files can't be written,
+    or a training is writing to the folder. ``check_background`` raises besides what a training raises, UsageError
+    where the run's faces weren't found or are hidden anyway, CheckpointError where the run hasn't ended.
+    """
+    if path is None:
+        path = newest_run(out)
+    elif not path.exists() and (out / path).exists():
+        raise CheckpointError(f"{shown(path)}: no such run: did you mean {shown(out / path)}?")
+    run = RunFolder.open(path)
+    with run:
+        console.info(f"Run: {shown(run.path)}")
+        if check_background:
+            _check_background(run, open_for_training(TrainOptions(device=device, threads=threads), console), console)
+        return _report(run, console)
+
+
+def _check_background(run: RunFolder, device: Device, console: Console) -> None:
+    """Measure what the surroundings of the faces tell a training that sees nothing else, and note it in the run."""
+    model = open_model(find_checkpoint(run.path), device.kernels)
+    if not model.calibrated:
+        raise CheckpointError(f"{shown(run.path)}: --check-background needs a training that has ended. {UNFINISHED}")
+    if model.settings.photos.hide_face:
+        raise UsageError(f"{shown(run.path)}: --check-background hides the faces, and this run's are hidden anyway")
+    if model.finder is None:
+        raise UsageError(
+            f"{shown(run.path)}: --check-background hides the faces, and this run's were cropped to the middle, not "
+            "found: train with photos.faces required"
+        )
+    loaded = load(str(run.config_path))
+    data = training_photos.read_again(run, None, loaded.settings.photos, model.finder, False, console)
+    measured = judge_background(model.recogniser, loaded.settings.photos, data)
+    if measured is None:
+        raise PhotoError(f"{shown(run.path)}: --check-background needs held-out photos of the people, and has none")
+    measured = replace(measured, trained_hidden=train_on_background(loaded, data, device, console))
+    run.write_background(measured.record())
+    if measured.do_nearly_as_well:
+        console.warning(measured.warning())
+
+
+def _report(run: RunFolder, console: Console) -> dict[str, Any]:
+    model = open_model(find_checkpoint(run.path), open_device("cpu", None).kernels)
+    figures = run.read_figures() if model.calibrated else None
+    missing = []
+    held_out: _HeldOut | None = None
+    try:
+        held_out = _read_held_out(run, model, console)
+    except FacecnnError as error:
+        missing.append(f"The photos couldn't be read, so the report shows none of them ({error}).")
+    if figures is None and held_out is not None:
+        figures = held_out.judged(model)
+        if held_out.gone:
+            missing.append(
+                f"{held_out.gone} held-out photos are gone or have other contents than when the run was started: what "
+                "follows is without them."
+            )
+    facts = _facts(
+        run,
+        model.settings,
+        list(model.recogniser.classes),
+        figures or {},
+        model.best_epoch,
+        model.finder is not None,
+        finished=model.calibrated,
+        missing=missing,
+    )
+    for sentence in missing:
+        console.warning(sentence)
+    _draw_missing(run, model, facts)
+    digests = choose_answers(facts.answers).digests
+    pictures = {} if held_out is None else held_out.windows(digests)
+    write_report(run, facts, pictures)
+    write_model_card(run, facts)
+    return {
+        "run": str(run.path),
+        "finished": facts.finished,
+        "report": str(run.report_path),
+        "model_card": str(run.card_path),
+        "photos": {"shown": len(pictures), "missing": len(digests) - len(pictures)},
+        "background": run.read_background(),
+        "missing": missing,
+    }
+
+
+class _HeldOut:
+    """The held-out photos of a run, as they are now."""
+
+    def __init__(self, dataset: Dataset, chosen: Array, gone: int) -> None:
+        self.dataset = dataset
+        self.chosen = chosen
+        self.gone = gone
+        """So many aren't there any more, or have other contents."""
+
+    def judged(self, model: Model) -> dict[str, Any]:
+        """The figures that the end of a training notes, as far as they can be had."""
+        dataset, recogniser = self.dataset, model.recogniser
+        labels = dataset.labels[self.chosen]
+        return {
+            **_judged(
+                recogniser,
+                dataset.pixels,
+                dataset.rows[self.chosen],
+                np.array([recogniser.classes.index(dataset.classes[label]) for label in labels], np.int64),
+                [dataset.paths[index] for index in self.chosen],
+                [dataset.sha256[index] for index in self.chosen],
+            ),
+            "skipped": [[photo.path, photo.reason] for photo in dataset.skipped],
+        }
+
+    def windows(self, digests: set[str]) -> dict[str, Array]:
+        """What the network was shown of the photos with these digests."""
+        dataset = self.dataset
+        return {
+            dataset.sha256[index]: _window(dataset.pixels[dataset.rows[index]], dataset.settings)
+            for index in self.chosen
+            if dataset.sha256[index] in digests
+        }
+
+
+def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
+    split = run.read_split()
+    folder = split.get("validation_folder") or load(str(run.config_path)).settings.photos.folder
+    if folder is None:
+        raise UsageError(f"{shown(run.config_path)}: photos.folder is empty")
+    with console.counting("Reading photos") as progress:
+        dataset = load_dataset(folder, model.settings.photos, progress, finder=model.finder, for_training=False)
+    wanted: Mapping[str, str] = split["validation"]
+    there = zip(dataset.paths, dataset.sha256, strict=True)
+    chosen = np.array([n for n, (path, digest) in enumerate(there) if wanted.get(path) == digest], np.int64)
+    others = {dataset.classes[label] for label in dataset.labels[chosen]} - set(model.recogniser.classes)
+    if others:
+        raise PhotoError(f"{shown(folder)}: the model doesn't know {', '.join(sorted(map(shown, others)))}")
+    return _HeldOut(dataset, chosen, len(wanted) - len(chosen))
+
+
+def _judged(
+    recogniser: Recogniser, pixels: Array, rows: Array, labels: Array, paths: Sequence[str], digests: Sequence[str]
+) -> dict[str, Any]:
+    """What figures.json keeps of the held-out photos: figures, the calibration that they rest on, every answer."""
+    calibration = recogniser.calibration
+    answers = recogniser.answers(pixels, rows, calibration.threshold)
+    described = recogniser.describe(answers)
+    return {
+        "calibration": asdict(calibration),
+        "held_out": judge(recogniser, answers, labels, calibration.threshold) if len(labels) else None,
+        "answers": [
+            asdict(
+                Answer(
+                    path=shown(path),
+                    sha256=digest,
+                    truth=recogniser.classes[label],
+                    label=answer.label,
+                    confidence=answer.confidence,
+                    unknown_score=answer.unknown_score,
+                )
+            )
+            for path, digest, label, answer in zip(paths, digests, labels.tolist(), described, strict=True)
+        ],
+    }
+
+
+def _facts(
+    run: RunFolder,
+    settings: Settings,
+    classes: list[str],
+    figures: Mapping[str, Any],
+    best_epoch: int,
+    aligned: bool,
+    *,
+    finished: bool = True,
+    missing: Sequence[str] = (),
+) -> RunFacts:
+    """``figures``: as in figures.json; of an unfinished run, or where photos are gone, there are fewer or none."""
+    photos = settings.photos
+    metrics = read_metrics(run.metrics_path)
+    best = next((row for row in metrics if row["epoch"] == best_epoch), {})
+    try:
+        split = run.read_split()
+        calibration = figures.get("calibration") or {"temperature": 1.0, "threshold": None, "photos": 0}
+        return RunFacts(
+            name=run.path.resolve().name,
+            version=figures.get("facecnn", __version__),
+            ended=figures.get("ended"),
+            finished=finished,
+            photos=_counts(classes, split),
+            own_validation=split.get("validation_folder") is None,
+            settings=to_yaml(replace(settings, photos=replace(photos, folder=None)), comments=False),
+            preparation=_preparation(photos, aligned),
+            layers=layer_rows(
+                plan(with_outputs(settings.network, len(classes)), (photos.height, photos.width, photos.channels))
+            ),
+            optimizer=settings.optimizer.name,
+            epochs=len(metrics),
+            best_epoch=best_epoch,
+            seconds=_sum(metrics, "seconds"),
+            seconds_an_epoch=_median(metrics, "seconds"),
+            photos_per_second=_median(metrics, "photos_per_second"),
+            training=figures.get("training", {}),
+            judged=figures.get("held_out"),
+            logged_accuracy=best.get("validation_accuracy"),
+            answers=[Answer(**answer) for answer in figures.get("answers", [])],
+            temperature=calibration["temperature"],
+            threshold=calibration["threshold"],
+            calibrated_on=calibration["photos"],
+            skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
+            background=_background(run.read_background()),
+            missing=missing,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{shown(run.path)}: {run.split_path.name}, {run.figures_path.name} or {run.background_path.name} isn't as "
+            f"facecnn wrote it ({error!r}): delete {run.figures_path.name}, which is made anew from the photos"
+        ) from error
+
+
+def _counts(classes: Sequence[str], split: Mapping[str, Any]) -> list[PhotoCount]:
+    of = {side: Counter(path.partition("/")[0] for path in split[side]) for side in ("train", "validation")}
+    return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in classes]
+
+
+def _background(figures: Mapping[str, Any] | None) -> Background | None:
+    if figures is None:
+        return None
+    return Background(**figures, nearly_as_well=Measured(**figures).do_nearly_as_well)
+
+
+def _preparation(photos: PhotoSettings, aligned: bool) -> str:
+    colour = "grey" if photos.colour == "grey" else "RGB"
+    part = "the face, found and aligned by eyes, nose and mouth" if aligned else "the middle of each photo"
+    return f"{photos.height}×{photos.width} {colour} pixels of {part} (normalise: {photos.normalise})"
+
+
+def _median(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in metrics if row.get(key) is not None]
+    return float(np.median(values)) if values else None
+
+
+def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in metrics if row.get(key) is not None]
+    return float(sum(values)) if values else None
+
+
+def _window(pixels: Array, photos: PhotoSettings) -> Array:
+    """What the network is shown of a stored photo (rows, columns, channels): all but its margin."""
+    rows, columns = photos.margin
+    return pixels[rows : rows + photos.height, columns : columns + photos.width]
+
+
+def _draw_missing(run: RunFolder, model: Model, facts: RunFacts) -> None:
+    """Draw what the end of a training draws, where it isn't there, or may be of an earlier moment."""
+
+    def wanted(picture: Path) -> bool:
+        return not (facts.finished and picture.exists())
+
+    metrics = read_metrics(run.metrics_path)
+    if metrics and wanted(run.curves_path):
+        draw_curves(run.curves_path, metrics, model.best_epoch)
+    if facts.judged is not None and facts.judged["accuracy"] is not None and wanted(run.confusion_path):
+        matrix, names = np.array(facts.judged["confusion"]), facts.judged["classes"]
+        draw_confusion(run.confusion_path, matrix, names, f"{matrix.sum()} held-out photos")
+    if wanted(run.kernels_path):
+        arrays = model.recogniser.network.weights.to_host()
+        stages = model.recogniser.network.stages
+        layers = [(stage.name, arrays[f"{stage.name}.weight"]) for stage in stages if isinstance(stage.layer, Conv)]
+        if layers:
+            draw_kernels(run.kernels_path, layers)
+    if any(row.get("kernels") for row in metrics) and wanted(run.watching_path):
+        draw_watching(run.watching_path, metrics)

@@ -1,0 +1,261 @@
+"""Photos into a folder per person, by what a model answers."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import filecmp
+import io
+import itertools
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, shown
+from facecnn.jobs.answers import as_csv
+from facecnn.jobs.console import Console
+from facecnn.jobs.predict import NO_FACE_LABEL, predict
+from facecnn.photos.decode import UnusablePhoto, read
+from facecnn.photos.folder import UNKNOWN, is_folder, list_photos
+from facecnn.runs.atomic import make_folder, output_error, write_atomically
+from facecnn.runs.checkpoint import load_checkpoint
+
+SEVERAL = "several"
+"""Folder of the photos with more than one face: they are nobody's alone, and ``TABLE`` says who is in them."""
+
+TABLE = "sorted.csv"
+
+_SPECIAL = (UNKNOWN, NO_FACE_LABEL, SEVERAL)
+_LONGEST_NAME = 255  # bytes: what most file systems take
+_COLUMNS = ("path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error")
+"""Of ``TABLE``; a column for each person's probability follows."""
+
+
+def sort(
+    source: Path,
+    destination: Path,
+    model_path: Path,
+    threshold: float | str,
+    console: Console,
+    device_name: str = "auto",
+    threads: int | None = None,
+    *,
+    link: bool = False,
+) -> dict[str, Any]:
+    """Copy the photos of ``source``, a folder or one photo, into ``destination``/PERSON/, and say which went where.
+
+    Strangers go into ``unknown/``, photos without a face into ``no_face/``, those with more than one face, whoever they
+    are, into ``several/``. Photos that can't be read stay where they are. ``sorted.csv`` has a row for each face.
+
+    Originals are only read. Copies keep their name and times, and are there wholly or not at all. Where a file of that
+    name is there already, nothing is done if its content is the same, so that a run can be repeated or completed; else
+    the copy gets a number: photo-2.jpg. Nothing that is there is ever replaced but ``sorted.csv``, which keeps earlier
+    runs' rows about other photos. What lies in ``destination`` is not read, also where that is within ``source``.
+
+    A photo that lies in another of the folders as well, from an earlier run with another answer or because somebody
+    moved it, stays there and is told.
+
+    ``link``: make hard links, so that no space is taken, and copies only where that can't be done, which is told.
+
+    Returns:
+        ``source, destination, model, photos, folders {name: photos}, copied, linked, already_there,
+        elsewhere [{path, also}], unreadable [{path, reason}], table``.
+
+    Raises:
+        UsageError: the two are the same folder, or a person has the name of a special folder.
+        PhotoError: there are no photos in ``source``.
+        CheckpointError, DeviceError: see ``predict``; or a person's name can't be a folder's.
+        OutputError: something couldn't be written, or ``sorted.csv`` is not of this program.
+    """
+    files = _files(source, destination, console)
+    people = [name for name in load_checkpoint(model_path).classes if name != UNKNOWN]
+    _check_names(people)
+    table = destination / TABLE
+    earlier = _earlier_rows(table)
+    make_folder(destination)  # before the work, in case it can't be made
+    results = predict(model_path, files, threshold, console, device_name, threads)
+
+    placing = _Placing(destination, [name for name in (*people, *_SPECIAL) if is_folder(destination / name)], link)
+    with console.counting("Linking photos" if link else "Copying photos") as progress:
+        for number, result in enumerate(results, 1):
+            placing.place(result)
+            progress(number, len(results))
+    if placing.not_linked:
+        console.info(f"Copied, as a link couldn't be made ({placing.why_not_linked}): {placing.not_linked} photos")
+    _write_table(table, earlier, placing.rows)
+    order = {name: place for place, name in enumerate(_SPECIAL)}
+    return {
+        "source": str(source),
+        "destination": str(destination),
+        "model": str(model_path),
+        "photos": len(results),
+        "folders": dict(sorted(placing.folders.items(), key=lambda item: (order.get(item[0], -1), item[0]))),
+        "copied": placing.copied,
+        "linked": placing.linked,
+        "already_there": placing.already_there,
+        "elsewhere": placing.elsewhere,
+        "unreadable": placing.unreadable,
+        "table": str(table),
+    }
+
+
+def _files(source: Path, destination: Path, console: Console) -> list[Path]:
+    """The photos of ``source`` but those within ``destination``, unless all of ``source`` is."""
+    if os.path.lexists(source) and not is_folder(source):
+        return [source]
+    outer, inner = (Path(os.path.realpath(path)) for path in (source, destination))
+    if outer == inner:
+        raise UsageError(f"{shown(destination)}: the same folder as the photos': choose another one to sort them into")
+    found = list_photos(source)
+    if outer.is_relative_to(inner):
+        return found
+    folders: dict[Path, bool] = {}
+    files = []
+    for path in found:
+        if path.parent not in folders:
+            folders[path.parent] = Path(os.path.realpath(path.parent)).is_relative_to(inner)
+        if not folders[path.parent]:
+            files.append(path)
+    if not files:
+        raise PhotoError(f"{shown(source)}: no photos in it, but those in {shown(destination)}")
+    if any(folders.values()):
+        console.info(f"Not read: what is in {shown(destination)}, which lies within {shown(source)}")
+    return files
+
+
+def _check_names(people: Iterable[str]) -> None:
+    for name in people:
+        # Names come from the folders of whoever made the model.
+        if Path(name).parts != (name,) or name == os.pardir or "\0" in name:
+            raise CheckpointError(f"The model has a person named {shown(name)!r}, which can't be a folder's name")
+        if unicodedata.normalize("NFC", name).casefold() in _SPECIAL:
+            raise UsageError(f"The model has a person named {shown(name)}, as is a folder for {', '.join(_SPECIAL)}")
+
+
+class _Placing:
+    """Puts photos into folders, one after the other, and keeps count."""
+
+    def __init__(self, destination: Path, earlier_folders: Sequence[str], link: bool) -> None:
+        """``earlier_folders``: those of ``destination`` that were there before."""
+        self._destination = destination
+        self._earlier_folders = earlier_folders
+        self._link = link
+        self.folders: Counter[str] = Counter()
+        self.copied = self.linked = self.already_there = self.not_linked = 0
+        self.why_not_linked = ""
+        self.elsewhere: list[dict[str, str]] = []
+        self.unreadable: list[dict[str, str]] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def place(self, result: dict[str, Any]) -> None:
+        """Deal with one photo of the ``predict`` JSON. Raises OutputError."""
+        error, target = result["error"], None
+        if error is None:
+            folder = SEVERAL if len(result["faces"]) > 1 else result["label"]
+            try:
+                target = self._put(Path(result["path"]), folder)
+                self.folders[folder] += 1
+                self._look_elsewhere(Path(result["path"]), folder)
+            except UnusablePhoto as unusable:  # readable when it was answered, but not any more
+                error = unusable.reason
+        if error is not None:
+            self.unreadable.append({"path": result["path"], "reason": error})
+        for number, face in enumerate(result["faces"] or [result], 1):
+            row = dict.fromkeys(_COLUMNS) | {key: face[key] for key in _COLUMNS if key in face}
+            row |= {"path": result["path"], "face": number if result["faces"] else None, "error": error}
+            row["copied_to"] = None if target is None else target.relative_to(self._destination).as_posix()
+            self.rows.append({**row, "probabilities": face["probabilities"]})
+
+    def _put(self, photo: Path, folder: str) -> Path:
+        parent = self._destination / folder
+        make_folder(parent)
+        target, is_there = _place_for(photo, parent)
+        if is_there:
+            self.already_there += 1
+        elif self._link and self._linked(photo, target):
+            self.linked += 1
+        else:
+            data, status = read(photo), photo.stat()
+            write_atomically(target, data, times=(status.st_atime_ns, status.st_mtime_ns))
+            self.copied += 1
+        return target
+
+    def _look_elsewhere(self, photo: Path, folder: str) -> None:
+        for other in self._earlier_folders:
+            if other == folder:
+                continue
+            there, is_there = _place_for(photo, self._destination / other)
+            if is_there and os.path.realpath(there) != os.path.realpath(photo):
+                self.elsewhere.append({"path": str(photo), "also": str(there)})
+
+    def _linked(self, photo: Path, target: Path) -> bool:
+        try:
+            os.link(os.path.realpath(photo), target)
+        except OSError as error:  # what is wrong beyond links, copying tells
+            other_system = error.errno == errno.EXDEV
+            self.why_not_linked = "another file system" if other_system else error.strerror or str(error)
+            self.not_linked += 1
+            return False
+        return True
+
+
+def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
+    """Where a photo goes, by its name, with a number if another content has that; and whether it is there already."""
+    for number in itertools.count(1):
+        target = folder / (photo.name if number == 1 else _numbered(photo, number))
+        if not _exists(target):
+            return target, False
+        try:
+            if filecmp.cmp(photo, target, shallow=False):
+                return target, True
+        except OSError:
+            continue  # a link to nothing, or no permission to read it: something else, which stays
+    raise AssertionError("numbers don't end")
+
+
+def _numbered(photo: Path, number: int) -> str:
+    stem, end = photo.stem, f"-{number}{photo.suffix}"
+    while len(stem) > 1 and len(os.fsencode(stem + end)) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + end
+
+
+def _exists(target: Path) -> bool:
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise output_error(target, error) from error
+    return True
+
+
+def _earlier_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of earlier runs. Raises OutputError where a file of this name is something else."""
+    try:
+        reader = csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8"), newline=""), strict=True)
+        if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
+            return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise output_error(table, error) from error
+    except (UnicodeDecodeError, csv.Error):
+        pass
+    raise OutputError(f"{shown(table)}: no table of this program, and it isn't overwritten: move it away")
+
+
+def _write_table(table: Path, earlier: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> None:
+    """All rows, those of earlier runs about other photos first, with the columns of all people that there were."""
+    new = list(csv.DictReader(io.StringIO(as_csv(rows), newline="")))
+    about = {row["path"] for row in new}
+    kept = [row for row in earlier if row["path"] not in about]
+    columns = list(dict.fromkeys(key for row in (*new, *kept) for key in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, *new])
+    write_atomically(table, stream.getvalue().encode("utf-8"))
