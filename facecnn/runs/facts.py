@@ -1,0 +1,119 @@
+"""What is known of a run, as its report and its model card tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PhotoCount:
+    """Photos of one person, or of strangers."""
+
+    name: str
+    trained_on: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one held-out photo."""
+
+    path: str
+    """PERSON/FILE, as it can be printed."""
+    sha256: str
+    truth: str
+    label: str
+    """A person's name, or ``unknown``."""
+    confidence: float
+    unknown_score: float
+
+    @property
+    def right(self) -> bool:
+        """Whether a person is named so, or a stranger refused."""
+        return self.label == self.truth
+
+
+@dataclass(frozen=True)
+class Background:
+    """How much the surroundings of the faces tell: accuracies, 0 to 1, on the same ``photos`` held-out photos."""
+
+    plain: float
+    """Of the model."""
+    hidden: float
+    """Of the model with the faces hidden."""
+    trained_hidden: float | None
+    """Of a training that saw no faces; None unless that was tried."""
+    largest_class: float
+    """Of always naming the person with the most photos."""
+    photos: int
+    nearly_as_well: bool
+    """Whether the surroundings alone tell people apart nearly as well as whole photos do."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """All that a report and a model card are made of. Names and paths may hold any characters."""
+
+    name: str
+    """The run's folder."""
+    version: str
+    """Of facecnn."""
+    ended: str | None
+    """Date, YYYY-MM-DD; None of a training that hasn't ended, or whose end wasn't noted."""
+    finished: bool
+    photos: Sequence[PhotoCount]
+    """The people in the order of the network's outputs, and strangers last where there are."""
+    own_validation: bool
+    """Whether the held-out photos are a part of the folder that was trained on."""
+    settings: str
+    """YAML, without the folder of photos."""
+    preparation: str
+    """What the network sees, in words."""
+    layers: Sequence[Mapping[str, Any]]
+    """name, input, output, parameters and multiply_adds of each."""
+    optimizer: str
+    epochs: int
+    """That the training has had."""
+    best_epoch: int
+    seconds: float | None
+    """Of all epochs together, without reading photos and drawing pictures."""
+    seconds_an_epoch: float | None
+    photos_per_second: float | None
+    training: Mapping[str, Any]
+    """The ``train`` JSON; empty where it wasn't noted."""
+    judged: Mapping[str, Any] | None
+    """Figures of the held-out photos, as ``eval`` has them, with ``interval``; None where there are none."""
+    logged_accuracy: float | None
+    """Of the held-out photos, as the log of the best epoch has it: strangers count as one more name."""
+    answers: Sequence[Answer]
+    """To the held-out photos."""
+    temperature: float
+    threshold: float | None
+    calibrated_on: int
+    """So many held-out photos of the people set temperature and threshold."""
+    skipped: Sequence[tuple[str, str]]
+    """Photos that weren't used, and why."""
+    background: Background | None
+    missing: Sequence[str]
+    """What isn't in the report and why, a sentence each."""
+
+    @property
+    def people(self) -> list[PhotoCount]:
+        """Without strangers."""
+        return [count for count in self.photos if count.name != UNKNOWN]
+
+    @property
+    def strangers(self) -> PhotoCount | None:
+        """Photos of strangers, where the network has an output for them."""
+        return next((count for count in self.photos if count.name == UNKNOWN), None)
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers of the network."""
+        return sum(int(layer["parameters"]) for layer in self.layers)
+
+
+UNKNOWN = "unknown"
+"""The class of strangers (as in ``facecnn.photos.folder``, which what writes to the disk doesn't know)."""

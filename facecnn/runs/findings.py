@@ -1,0 +1,227 @@
+"""A run's figures in plain words. Sentences hold names as they are: whoever writes them down escapes them."""
+
+from __future__ import annotations
+
+from facecnn.runs.facts import UNKNOWN, Background, RunFacts
+
+FEW_PHOTOS = 20
+"""Held-out photos below which an accuracy says little."""
+FEW_TRAINED_ON = 30
+"""Photos of a person below which looks that it was never shown are likely."""
+UNEQUAL = 2.0
+"""Times as many photos of one person as of another."""
+WEAK_SEPARATION, STRONG_SEPARATION = 0.7, 0.95
+"""Areas under the ROC curve below which a score hardly tells strangers, and from which on it does well."""
+
+
+def percent(share: float) -> str:
+    """``97.6 %``; what isn't all or nothing is never rounded to it."""
+    text = f"{100 * share:.1f}"
+    if text == "100.0" and share < 1:
+        text = "99.9"
+    if text == "0.0" and share > 0:
+        text = "0.1"
+    return f"{text.removesuffix('.0')}\N{NO-BREAK SPACE}%"
+
+
+def listed(words: list[str], most: int = 6) -> str:
+    """``a, b and c``; of many the first and how many more."""
+    if len(words) > most:
+        return f"{', '.join(words[:most])} and {len(words) - most} more"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """``1 photo``, ``2 photos``, ``1,234 photos``."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def trained_for(facts: RunFacts) -> str:
+    """Whose photos, and how many."""
+    people = [f"{count.name} ({count.trained_on})" for count in facts.people]
+    strangers = facts.strangers
+    shown = f", besides {counted(strangers.trained_on, 'photo')} of strangers" if strangers is not None else ""
+    total = sum(count.trained_on for count in facts.people)
+    return (
+        f"This network tells {counted(len(people), 'person', 'people')} apart: {listed(people)}. It was trained on "
+        f"{counted(total, 'photo')} of them{shown}."
+    )
+
+
+def accuracy(facts: RunFacts) -> str:
+    """How many held-out photos are named right, and what that says of others."""
+    judged = facts.judged
+    if judged is None or judged["accuracy"] is None:
+        held_out = sum(count.held_out for count in facts.photos)
+        if facts.logged_accuracy is not None:
+            strangers = ", strangers counted as one more name" if facts.strangers is not None else ""
+            return (
+                f"By the log of its training it named {percent(facts.logged_accuracy)} of "
+                f"{counted(held_out, 'held-out photo')} right{strangers}."
+            )
+        if sum(count.held_out for count in facts.people):
+            return "How good it is on new photos wasn't measured: its held-out photos couldn't be read."
+        return "No photos of the people were held out, so how good it is on new photos isn't known."
+    known = judged["known"]["photos"]
+    right = round(judged["accuracy"] * known)
+    low, high = judged["interval"]
+    text = (
+        f"Of {counted(known, 'photo')} of these people that it had not been trained on, it named {right} right: "
+        f"{percent(judged['accuracy'])}. "
+    )
+    refused = judged["known"]["refused"]
+    if refused:
+        text += f"As strangers it refuses {refused} of them. "
+    if known < FEW_PHOTOS:
+        text += f"So few photos say little: the true share may be anything from {percent(low)} to {percent(high)}."
+    else:
+        text += f"On other photos like these, expect {percent(low)} to {percent(high)}."
+    return text
+
+
+def against_largest(facts: RunFacts) -> str | None:
+    """Whether always naming one person would do as well; None where it wouldn't or can't be told."""
+    if facts.judged is None or facts.judged["accuracy"] is None or len(facts.people) < 2:
+        return None
+    rows = facts.judged["per_class"]
+    largest = max(rows, key=lambda row: row["support"])
+    share = largest["support"] / facts.judged["known"]["photos"]
+    if facts.judged["interval"][0] > share:
+        return None
+    return (
+        f"That isn't clearly better than always naming {largest['name']}, which would be right in {percent(share)} of "
+        "these photos."
+    )
+
+
+def strangers(facts: RunFacts) -> str:
+    """What the model does with faces of other people."""
+    unknown = None if facts.judged is None else facts.judged["unknown"]
+    if facts.strangers is None:
+        text = "It was never shown strangers, and how it takes them was never measured: "
+        if facts.threshold is None:
+            return text + "it has no threshold, so it names every stranger as one of its people."
+        return text + (
+            "its threshold only makes sure that its own people are kept, so expect it to name most strangers as one "
+            "of its people."
+        )
+    if unknown is None:
+        text = "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
+        text += "never measured"
+        return f"{text}." if facts.threshold is not None else f"{text}; it has no threshold and refuses nobody."
+    count, area = counted(unknown["photos"], "held-out photo"), unknown["auroc"]
+    if facts.threshold is None:
+        return f"It has no threshold, so it names every stranger as one of its people ({count} of strangers tried)."
+    if unknown["photos"] == 1:
+        text = f"Of 1 held-out photo of a stranger it refused {unknown['refused']}. "
+    else:
+        share = percent(unknown["refused"] / unknown["photos"])
+        text = f"Of {count} of strangers it refused {unknown['refused']} ({share}). "
+    if area is None:
+        return text + "There were no photos of its people to compare with."
+    if unknown["photos"] < FEW_PHOTOS:
+        return text + "So few photos of strangers say little."
+    if area < WEAK_SEPARATION:
+        return text + (
+            f"Its score hardly tells strangers from its people (area under the ROC curve {area:.2f}; 0.5 is a coin): "
+            "don't rely on it to notice that somebody is unknown."
+        )
+    if area < STRONG_SEPARATION:
+        return text + f"Its score tells many strangers, but not reliably (area under the ROC curve {area:.2f})."
+    return text + (
+        f"Its score tells strangers like these well (area under the ROC curve {area:.2f}); others may look less like "
+        "those that it was trained with."
+    )
+
+
+def surroundings(background: Background) -> str:
+    """How much of the accuracy is the face."""
+    parts = [f"with the faces hidden this model is right in {percent(background.hidden)}"]
+    if background.trained_hidden is not None:
+        parts.append(f"a training that never saw a face is right in {percent(background.trained_hidden)}")
+    text = (
+        f"Of {counted(background.photos, 'held-out photo')} it names {percent(background.plain)} right; "
+        f"{', and '.join(parts)}; always naming the person with the most photos is right in "
+        f"{percent(background.largest_class)}. "
+    )
+    if background.plain <= background.largest_class:
+        return text + "So it has learned nothing from these photos that helps."
+    if background.nearly_as_well:
+        return text + (
+            "The surroundings do nearly as well as the faces: walls, clothes and light differ from person to person in "
+            "these photos. On photos of other occasions expect it to do worse, and train on photos from many places."
+        )
+    return text + "So most of what it goes by is the face."
+
+
+def limits(facts: RunFacts) -> list[str]:
+    """What the model isn't good for, or wasn't tried for, the gravest first."""
+    found = []
+    if not facts.finished:
+        found.append(
+            "Its training hasn't ended: its figures are those so far, its confidence isn't calibrated, and it has no "
+            "threshold for strangers yet."
+        )
+    if (weak := against_largest(facts)) is not None:
+        found.append(weak)
+    if facts.background is not None and facts.background.nearly_as_well:
+        found.append("What is around the faces tells these people apart nearly as well as the faces do.")
+    found.append(strangers(facts))
+    found += _few_photos(facts)
+    if facts.judged is not None and facts.judged["accuracy"] is not None:
+        weakest = min(
+            (row for row in facts.judged["per_class"] if row["recall"] is not None), key=lambda row: row["recall"]
+        )
+        if weakest["recall"] < facts.judged["accuracy"] - 0.1:
+            found.append(
+                f"It is worst at {weakest['name']}: {percent(weakest['recall'])} of "
+                f"{counted(weakest['support'], 'photo')} named right."
+            )
+        own = "come from the same folder, perhaps from the same occasions, and " if facts.own_validation else ""
+        found.append(
+            f"The held-out photos {own}also decided which epoch was kept, so these figures flatter. Photos of other "
+            "days and places are the real test."
+        )
+    if facts.finished and facts.calibrated_on == 0:
+        found.append(
+            "Its confidence isn't calibrated, for lack of held-out photos: 90 % need not mean right in nine of ten."
+        )
+    if facts.background is None:
+        found.append("How much it goes by the surroundings instead of the faces wasn't measured.")
+    return found
+
+
+def _few_photos(facts: RunFacts) -> list[str]:
+    found = []
+    fewest = min(facts.people, key=lambda count: count.trained_on)
+    most = max(facts.people, key=lambda count: count.trained_on)
+    if fewest.trained_on < FEW_TRAINED_ON:
+        found.append(
+            f"It has seen few photos of some people ({counted(fewest.trained_on, 'photo')} of {fewest.name}): other "
+            "light, other ages, glasses, beards and turned heads may be named wrong."
+        )
+    if most.trained_on >= UNEQUAL * max(fewest.trained_on, 1):
+        found.append(
+            f"It has seen {most.name} more often than {fewest.name} ({most.trained_on} and {fewest.trained_on} "
+            "photos), and leans to whom it has seen more."
+        )
+    return found
+
+
+def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
+    """Who was taken for whom, and how often; most often first."""
+    if facts.judged is None:
+        return []
+    names, matrix = facts.judged["classes"], facts.judged["confusion"]
+    pairs = [
+        (names[row], names[column], count)
+        for row, counts in enumerate(matrix)
+        for column, count in enumerate(counts)
+        if row != column and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def is_stranger(name: str) -> bool:
+    """Whether that is the class of strangers."""
+    return name == UNKNOWN

@@ -1,0 +1,566 @@
+"""report.html: a run as one page that needs nothing else, neither a network nor the files beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from facecnn.errors import shown
+from facecnn.runs import findings
+from facecnn.runs.atomic import write_atomically
+from facecnn.runs.facts import Answer, RunFacts
+from facecnn.runs.findings import counted, percent
+from facecnn.runs.folder import RunFolder
+
+_MOST_WRONG, _MOST_UNSURE = 24, 12
+_MOST_CONFUSIONS = 15
+_MOST_SKIPPED = 500
+_THUMBNAIL = 112  # pixels; larger ones are made smaller
+_BINS = 20
+
+_WAYS = {"": "once", "forward": "forward", "backward_weight": "to weights", "backward": "to input"}
+"""Of ``train --profile``: how a layer is passed, by the second word of its time's name."""
+
+
+@dataclass(frozen=True)
+class ShownAnswers:
+    """The answers that a report shows with their photos."""
+
+    wrong: list[Answer]
+    """The most confident mistakes first."""
+    unsure: list[Answer]
+    """Right, the least certain first."""
+    all_wrong: int
+
+    @property
+    def digests(self) -> set[str]:
+        """SHA-256 of the photos."""
+        return {answer.sha256 for answer in (*self.wrong, *self.unsure)}
+
+
+def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
+    """The answers worth looking at."""
+    wrong = sorted((answer for answer in answers if not answer.right), key=lambda answer: -answer.confidence)
+    right = (answer for answer in answers if answer.right and not findings.is_stranger(answer.truth))
+    unsure = sorted(right, key=lambda answer: answer.confidence)
+    return ShownAnswers(wrong[:_MOST_WRONG], unsure[:_MOST_UNSURE], len(wrong))
+
+
+def write_report(run: RunFolder, facts: RunFacts, pictures: Mapping[str, np.ndarray]) -> None:
+    """Writes report.html from the facts, the run's pictures (those that are there), and ``pictures``.
+
+    Args:
+        run: the run's folder.
+        facts: what is told.
+        pictures: by SHA-256 of the photo, what the network was shown of it, (rows, columns, 1 or 3) uint8; of
+            photos that aren't in it the answer is told without.
+
+    Raises:
+        OutputError: it couldn't be written; an old report is intact.
+    """
+    files = {path.name: path.read_bytes() for path in _picture_paths(run) if path.is_file()}
+    thumbnails = {digest: _thumbnail(picture) for digest, picture in pictures.items()}
+    write_atomically(run.report_path, report_html(facts, files, thumbnails).encode("utf-8"))
+
+
+def _picture_paths(run: RunFolder) -> tuple[Path, ...]:
+    return run.curves_path, run.confusion_path, run.kernels_path, run.evolution_path, run.watching_path
+
+
+def report_html(facts: RunFacts, files: Mapping[str, bytes], thumbnails: Mapping[str, bytes]) -> str:
+    """The page. ``files``: the run's pictures by name; ``thumbnails``: JPEG files by their photo's SHA-256."""
+    sections = [
+        ("curves", "How training went", _curves(facts, files)),
+        ("people", "Who is taken for whom", _people(facts, files)),
+        ("photos", "Photos it got wrong, or nearly", _photos(facts, thumbnails)),
+        ("strangers", "Strangers", _strangers(facts)),
+        ("surroundings", "How much is the face?", _surroundings(facts)),
+        ("kernels", "What the kernels became", _kernels(files)),
+        ("time", "Time and device", _time(facts)),
+        ("skipped", "Photos that were not used", _skipped(facts)),
+        ("settings", "Network and settings", _settings(facts)),
+    ]
+    there = [(name, title, body) for name, title, body in sections if body]
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in there)
+    parts = [
+        "<header>",
+        f"<h1>Report of the training {_name(facts.name)}</h1>",
+        f'<p class="soft">{_origin(facts)}</p>',
+        "</header>",
+        "<main>",
+        _summary(facts),
+        f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav>',
+        *(
+            f'<section aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{body}\n</section>'
+            for name, title, body in there
+        ),
+        "</main>",
+        "<footer>",
+        '<p class="soft">This file holds names and photos of people: share it only with those who may see them.</p>',
+        "</footer>",
+    ]
+    template = Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
+    return template.substitute(title=f"{_text(facts.name)}: facecnn report", body="\n".join(parts))
+
+
+# Sections
+
+
+def _origin(facts: RunFacts) -> str:
+    ended = f"Ended {facts.ended}; made" if facts.ended else "Made"
+    return f"{ended} by facecnn {_text(facts.version)}."
+
+
+def _summary(facts: RunFacts) -> str:
+    parts = []
+    if not facts.finished:
+        parts.append(
+            _warning(
+                f"This training isn't finished: what follows is how it stands after {counted(facts.epochs, 'epoch')}. "
+                "facecnn train --resume goes on with it."
+            )
+        )
+    parts += [_paragraph(findings.trained_for(facts), "lead"), _paragraph(findings.accuracy(facts), "lead")]
+    parts += [_warning(text) for text in facts.missing]
+    limits = _items(_text(limit) for limit in findings.limits(facts))
+    return "\n".join([*parts, "<h2>What it isn't good for, and what nobody knows</h2>", limits])
+
+
+def _curves(facts: RunFacts, files: Mapping[str, bytes]) -> str:
+    epochs = counted(facts.epochs, "epoch")
+    if not facts.epochs:
+        return _paragraph("No epoch has ended yet.")
+    text = f"It was trained for {epochs}; the model that is kept is that of epoch {facts.best_epoch}"
+    text += ", where the loss on the held-out photos was lowest." if _held_out(facts) else "."
+    parts = [_paragraph(text)]
+    alt = f"Curves of loss, accuracy and learning rate over {epochs}"
+    accuracies = [
+        f"{what} {percent(figures['accuracy'])}"
+        for key, what in (("train", "photos trained on"), ("validation", "held-out photos"))
+        if (figures := facts.training.get(key)) and figures["accuracy"] is not None
+    ]
+    if accuracies:
+        alt += f"; accuracy at the end: {', '.join(accuracies)}"
+    caption = (
+        "Loss falls as answers get better and surer. Where the held-out photos' loss rises while that of the photos "
+        "trained on still falls, the network learns photos by heart. Photos trained on are changed at random each "
+        "time, so they can be harder than held-out ones."
+    )
+    parts.append(_figure(files.get("curves.png"), "png", alt, caption))
+    return _joined(parts)
+
+
+def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
+    judged = facts.judged
+    counts = _table(
+        "Photos of each",
+        ["name", "trained on", "held out"],
+        [[_name(count.name), f"{count.trained_on:,}", f"{count.held_out:,}"] for count in facts.photos],
+    )
+    if judged is None:
+        return counts
+    held_out = {count.name: count for count in facts.photos}
+    rows = [
+        [
+            _name(row["name"]),
+            f"{held_out[row['name']].trained_on:,}" if row["name"] in held_out else "",
+            f"{row['support']:,}",
+            *(_share(row[key]) for key in ("recall", "precision", "f1")),
+        ]
+        for row in judged["per_class"]
+    ]
+    parts = [
+        _paragraph(
+            "Found: share of the person's held-out photos that got the name (recall). Right: share of the photos with "
+            "that name that are the person's (precision). F1: both in one, their harmonic mean."
+        ),
+        _table(
+            "Each person",
+            ["name", "trained on", "held out", "found", "right", "F1"],
+            rows,
+        ),
+    ]
+    pairs = findings.confusions(facts)
+    if pairs:
+        cut = f" (the {_MOST_CONFUSIONS} most frequent of {len(pairs)} pairs)" if len(pairs) > _MOST_CONFUSIONS else ""
+        parts.append(
+            _table(
+                f"Confusions of the held-out photos{cut}",
+                ["is", "was named", "photos"],
+                [[_name(who), _name(named), f"{count}"] for who, named, count in pairs[:_MOST_CONFUSIONS]],
+            )
+        )
+        most = f"most often {pairs[0][0]} named {pairs[0][1]}: {counted(pairs[0][2], 'photo')}"
+    else:
+        most = "no person is taken for another"
+    alt = f"Confusion matrix: a row for who it is, a column for who was named; {most}"
+    parts.append(_figure(files.get("confusion.png"), "png", alt, "Rows: who it is. Columns: who the network named."))
+    parts.append(
+        _table(
+            "How far its confidence can be trusted",
+            ["figure", "value", "what it means"],
+            [
+                ["log loss", _number(judged["log_loss"]), "0 is best; a confident mistake costs most"],
+                [
+                    "calibration error",
+                    _share(judged["expected_calibration_error"]),
+                    "mean distance between confidence and the share that is right, over 15 bins",
+                ],
+                ["balanced accuracy", _share(judged["balanced_accuracy"]), "every person counts alike"],
+                [
+                    "temperature",
+                    _number(facts.temperature),
+                    f"set on {counted(facts.calibrated_on, 'held-out photo')}; above 1 makes answers less sure"
+                    if facts.calibrated_on
+                    else "not set: too few held-out photos",
+                ],
+            ],
+        )
+    )
+    return _joined(parts)
+
+
+def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes]) -> str:
+    if not facts.answers:
+        return ""
+    chosen = choose_answers(facts.answers)
+    parts = [
+        _paragraph(
+            "The pictures are what the network was shown of each photo, before light and contrast are evened out."
+        )
+        if thumbnails
+        else ""
+    ]
+    if chosen.wrong:
+        cut = f" (the {len(chosen.wrong)} most confident)" if chosen.all_wrong > len(chosen.wrong) else ""
+        parts.append(f"<h3>Wrong: {chosen.all_wrong} of {counted(len(facts.answers), 'held-out photo')}{cut}</h3>")
+        parts += [_paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails)]
+    else:
+        parts.append(_paragraph(f"None of {counted(len(facts.answers), 'held-out photo')} was answered wrong."))
+    if chosen.unsure:
+        parts.append("<h3>Right, but least certain</h3>")
+        parts.append(_cards(chosen.unsure, thumbnails))
+    return _joined(parts)
+
+
+def _kinds_of_mistakes(answers: Sequence[Answer]) -> str:
+    wrong = [answer for answer in answers if not answer.right]
+    refused = sum(findings.is_stranger(answer.label) for answer in wrong)
+    named = sum(findings.is_stranger(answer.truth) for answer in wrong)
+    return (
+        f"People taken for each other: {len(wrong) - refused - named}; people refused as strangers: {refused}; "
+        f"strangers named as one of the people: {named}."
+    )
+
+
+def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes]) -> str:
+    cards = []
+    for answer in answers:
+        picture = thumbnails.get(answer.sha256)
+        if picture is None:
+            image = '<span class="none">photo not there</span>'
+        else:
+            image = _image(picture, "jpeg", f"What the network was shown of {answer.path}")
+        sure = "unknown-score" if findings.is_stranger(answer.label) else "confidence"
+        named = "" if answer.right else f"<span><b>named</b> {_answer_name(answer.label)}</span>"
+        cards.append(
+            f"<li>{image}<span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
+            f"<span>{sure} {percent(answer.confidence)}</span>"
+            f'<span class="soft">{_name(answer.path)}</span></li>'
+        )
+    return f'<ul class="cards">{"".join(cards)}</ul>'
+
+
+def _answer_name(name: str) -> str:
+    return "a stranger" if findings.is_stranger(name) else _name(name)
+
+
+def _strangers(facts: RunFacts) -> str:
+    unknown = None if facts.judged is None else facts.judged["unknown"]
+    weak = unknown is not None and unknown["auroc"] is not None and unknown["auroc"] < findings.WEAK_SEPARATION
+    text = findings.strangers(facts)
+    parts = [_warning(text) if weak or facts.strangers is None else _paragraph(text)]
+    if facts.judged is None:
+        return _joined(parts)
+    known = facts.judged["known"]
+    rows = [["its people", f"{known['photos']}", f"{known['named']}", f"{known['refused']}"]]
+    if unknown is not None:
+        rows.append(["strangers", f"{unknown['photos']}", f"{unknown['named']}", f"{unknown['refused']}"])
+    limit = "no threshold" if facts.threshold is None else f"threshold {facts.threshold:.3f}"
+    parts.append(
+        _table(
+            f"Held-out photos that were named, and refused as a stranger's ({limit})",
+            ["of", "photos", "named", "refused"],
+            rows,
+        )
+    )
+    if unknown is not None:
+        scores = [
+            [answer.unknown_score for answer in facts.answers if findings.is_stranger(answer.truth) is strange]
+            for strange in (False, True)
+        ]
+        if all(scores):
+            parts.append(_distribution(scores[0], scores[1], facts.threshold))
+    return _joined(parts)
+
+
+def _distribution(known: Sequence[float], strange: Sequence[float], threshold: float | None) -> str:
+    """A histogram of unknown-scores: known people's photos above the axis, strangers' below, in shares of each."""
+    left, right, middle, tall = 8, 352, 104, 78
+    width = (right - left) / _BINS
+    shares = [np.histogram(scores, _BINS, (0, 1))[0] / len(scores) for scores in (known, strange)]
+    highest = max(float(share.max()) for share in shares)
+    bars = []
+    for share, kind, sign in zip(shares, ("known", "strange"), (-1, 1), strict=True):
+        for number, value in enumerate(share.tolist()):
+            if value:
+                height = tall * value / highest
+                top = middle - height if sign < 0 else middle
+                bars.append(
+                    f'<rect class="{kind}" x="{left + number * width + 0.7:.1f}" y="{top:.1f}" '
+                    f'width="{width - 1.4:.1f}" height="{height:.1f}"/>'
+                )
+    ticks = "".join(
+        f'<text x="{left + (right - left) * tick:.0f}" y="208" text-anchor="{anchor}">{tick:g}</text>'
+        for tick, anchor in ((0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1, "end"))
+    )
+    line = ""
+    if threshold is not None:
+        x = left + (right - left) * min(max(threshold, 0.0), 1.0)
+        anchor, shift = ("end", -4) if threshold > 0.5 else ("start", 4)
+        line = (
+            f'<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="14" y2="194"/>'
+            f'<text x="{x + shift:.1f}" y="24" text-anchor="{anchor}">threshold {threshold:.2f}</text>'
+        )
+    description = (
+        f"Unknown-scores of {counted(len(known), 'photo')} of known people, median {np.median(known):.2f}, and of "
+        f"{counted(len(strange), 'photo')} of strangers, median {np.median(strange):.2f}"
+    )
+    return (
+        f'<figure><svg class="scores" viewBox="0 0 360 232" role="img" aria-label="{description}">'
+        f'{"".join(bars)}<line class="axis" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>{line}{ticks}'
+        f'<text class="known" x="{left}" y="226">▲ known people</text>'
+        '<text x="190" y="226" text-anchor="middle">unknown-score</text>'
+        f'<text class="strange" x="{right}" y="226" text-anchor="end">strangers ▼</text></svg>'
+        f"<figcaption>{description}. Bars show shares of each group; beyond the threshold a face is refused. The less "
+        "the two overlap, the better strangers are told.</figcaption></figure>"
+    )
+
+
+def _surroundings(facts: RunFacts) -> str:
+    background = facts.background
+    if background is None:
+        return _paragraph(
+            "Not measured for this run: whether walls, clothes and light beside the faces tell these people apart, too."
+        )
+    text = findings.surroundings(background)
+    rows = [
+        [what, percent(share)]
+        for what, share in (
+            ("this model", background.plain),
+            ("this model, faces hidden", background.hidden),
+            ("a training with hidden faces", background.trained_hidden),
+            ("always the person with the most photos", background.largest_class),
+        )
+        if share is not None
+    ]
+    return _joined(
+        [
+            _warning(text) if background.nearly_as_well else _paragraph(text),
+            _table(f"Right of {counted(background.photos, 'held-out photo')}", ["who answers", "right"], rows),
+        ]
+    )
+
+
+def _kernels(files: Mapping[str, bytes]) -> str:
+    parts = [
+        _figure(
+            files.get("kernels.png"),
+            "png",
+            "The kernels of each convolution at the end of the training",
+            "The kernels of the model that is kept. A kernel gives large numbers where the photo looks like it.",
+            wide=True,
+        ),
+        _figure(
+            files.get("watching.png"),
+            "png",
+            "Each kernel's gradient norm, update ratio, share of active outputs and distance from the start, by epoch",
+            "What reached each kernel as it learned. A kernel in red got no error to learn from, or hardly moved.",
+            wide=True,
+        ),
+    ]
+    film = files.get("kernels.gif")
+    if film is not None:  # folded, so that nothing moves unless it is asked for
+        figure = _figure(
+            film, "gif", "The kernels epoch by epoch", "The kernels from before the first step to the last."
+        )
+        parts.append(
+            f'<details class="screen"><summary>Film of the kernels as they learned</summary>{figure}</details>'
+        )
+    return _joined(parts)
+
+
+def _time(facts: RunFacts) -> str:
+    training = facts.training
+    rows = []
+    if "device" in training:
+        rows.append(["device", f"{_text(training['device'])} ({_text(training['device_reason'])})"])
+    rows.append(["epochs", f"{facts.epochs:,}"])
+    for title, value, of in (
+        ("seconds of training", facts.seconds, ""),
+        ("seconds an epoch", facts.seconds_an_epoch, " (median of the epochs)"),
+        ("photos a second", facts.photos_per_second, " (median of the epochs)"),
+    ):
+        if value is not None:
+            rows.append([title, f"{float(f'{value:.3g}'):,g}{of}"])
+    parts = [_table("How long it took, and where", ["what", "value"], rows, numbers=False)]
+    milliseconds = training.get("milliseconds")
+    if milliseconds:
+        parts.append(_profile(milliseconds))
+    return _joined(parts)
+
+
+def _profile(milliseconds: Mapping[str, float]) -> str:
+    layers: dict[str, dict[str, float]] = {}
+    for place, value in milliseconds.items():
+        layer, _, way = place.partition(" ")
+        layers.setdefault(layer, {})[way] = value
+    rows = [
+        [_text(layer), *(f"{ways[way]:.3f}" if way in ways else "" for way in _WAYS), f"{sum(ways.values()):.3f}"]
+        for layer, ways in layers.items()
+    ]
+    sums = [sum(ways.get(way, 0.0) for ways in layers.values()) for way in _WAYS]
+    rows.append(["in all", *(f"{value:.3f}" for value in (*sums, sum(sums)))])
+    return _table("Milliseconds a step, medians of the epochs", ["layer", *_WAYS.values(), "in all"], rows)
+
+
+def _skipped(facts: RunFacts) -> str:
+    if not facts.skipped:
+        return ""
+    cut = f" (the first {_MOST_SKIPPED})" if len(facts.skipped) > _MOST_SKIPPED else ""
+    rows = [[_name(path), _text(reason)] for path, reason in facts.skipped[:_MOST_SKIPPED]]
+    return _table(f"{counted(len(facts.skipped), 'photo')}{cut}", ["photo", "why"], rows, numbers=False)
+
+
+def _settings(facts: RunFacts) -> str:
+    rows = [
+        [
+            _text(layer["name"]),
+            *("×".join(map(str, layer[key])) for key in ("input", "output")),
+            f"{layer['parameters']:,}",
+            f"{layer['multiply_adds']:,}",
+        ]
+        for layer in facts.layers
+    ]
+    work = sum(int(layer["multiply_adds"]) for layer in facts.layers)
+    rows.append(["in all", "", "", f"{facts.parameters:,}", f"{work:,}"])
+    return _joined(
+        [
+            _paragraph(f"The network sees {facts.preparation}; it was trained by {facts.optimizer}."),
+            _table(
+                "Layers: rows×columns×maps in and out",
+                ["layer", "input", "output", "weights", "multiply-adds"],
+                rows,
+            ),
+            "<details><summary>All settings (config.yaml, without the folder of photos)</summary>"
+            f"<pre>{html.escape(facts.settings)}</pre></details>",
+        ]
+    )
+
+
+# Elements
+
+
+def _text(value: object) -> str:
+    """Text that may hold anything, as HTML."""
+    return html.escape(shown(str(value)))
+
+
+def _name(value: str) -> str:
+    """A name or path, as HTML; its writing direction stays its own, and a long one breaks where its parts end."""
+    return f"<bdi>{_text(value).replace('_', '_<wbr>').replace('/', '/<wbr>')}</bdi>"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _held_out(facts: RunFacts) -> bool:
+    return any(count.held_out for count in facts.photos)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def _paragraph(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warning"><strong>Note:</strong> {_text(text)}</p>'
+
+
+def _items(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    """A table whose first column names the rows. Cells are HTML; a column of numbers stands to the right."""
+
+    def kind(column: int) -> str:
+        cells = [row[column] for row in rows if row[column]]
+        is_number = numbers and column > 0 and all(cell[0].isdigit() or cell == "-" for cell in cells)
+        return ' class="number"' if is_number and cells else ""
+
+    kinds = [kind(column) for column in range(len(titles))]
+    head = "".join(f'<th scope="col"{kinds[n]}>{title}</th>' for n, title in enumerate(titles))
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f"<td{kinds[n]}>{cell}</td>" for n, cell in enumerate(row[1:], start=1))
+        + "</tr>\n"
+        for row in rows
+    )
+    label = html.escape(caption)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table>\n'
+        f"<caption>{label}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n"
+        "</table></div>"
+    )
+
+
+def _figure(data: bytes | None, kind: str, alt: str, caption: str, *, wide: bool = False) -> str:
+    """A picture with its caption; nothing where there is no picture. It scrolls by itself on a narrow screen, a wide
+    one on one that isn't so narrow, too."""
+    if data is None:
+        return ""
+    scrolling = f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(caption.split(".")[0])}">'
+    image = _image(data, kind, alt, "wide" if wide else "plain")
+    return f"<figure>{scrolling}{image}</div><figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _image(data: bytes, kind: str, alt: str, style: str = "") -> str:
+    style = f' class="{style}"' if style else ""
+    return f'<img{style} alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">'
+
+
+def _thumbnail(picture: np.ndarray) -> bytes:
+    """A JPEG of (rows, columns, 1 or 3) uint8."""
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2] == 1 else picture))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=90)
+    return stream.getvalue()

@@ -1,0 +1,212 @@
+"""``facecnn report``: a run's report and model card, made anew from what the run's folder and its photos hold."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from facecnn.photos.sample import write_sample
+from facecnn.runs.folder import RunFolder
+
+from .contract import NUMBER, check
+from .running import Facecnn, Trained
+
+JSON = {
+    "run": str,
+    "finished": bool,
+    "report": str,
+    "model_card": str,
+    "photos": {"shown": int, "missing": int},
+    "background": (
+        None,
+        {"photos": int, "plain": NUMBER, "hidden": NUMBER, "trained_hidden": (None, NUMBER), "largest_class": NUMBER},
+    ),
+    "missing": [str],
+}
+BOTH = ("report.html", "MODEL_CARD.md")
+LARGEST = 3_000_000  # bytes that a report may have
+
+
+@pytest.fixture
+def run(trained: Trained, tmp_path: Path) -> Path:
+    """A finished run, to be written to."""
+    return Path(shutil.copytree(trained.path, tmp_path / trained.path.name))
+
+
+def read(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in BOTH}
+
+
+def test_a_training_writes_both(trained: Trained) -> None:
+    page, card = (content.decode("utf-8") for content in read(trained.path).values())
+    assert len(page) < LARGEST
+    for text in (page, card):
+        assert "ann" in text
+        assert "bob" in text
+    assert page.count("data:image/png") == 4  # curves, confusion, kernels, what was watched
+    assert page.count("data:image/gif") == 1
+    assert page.count("data:image/jpeg") == 4  # all of the held-out photos: wrong or among the least certain
+    assert str(trained.photos) not in page + card  # where the photos lie is nobody's business
+
+
+def test_they_are_made_anew_just_as_the_training_wrote_them(run: Path, facecnn: Facecnn) -> None:
+    before = read(run)
+    for name in BOTH:
+        (run / name).unlink()
+    done = facecnn("report", run, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    result = done.json()
+    check(result, JSON)
+    assert result["finished"]
+    assert result["photos"] == {"shown": 4, "missing": 0}
+    assert result["missing"] == []
+    assert [Path(result[key]) for key in ("report", "model_card")] == [run / name for name in BOTH]
+    assert read(run) == before
+
+
+def test_the_newest_run_is_taken_and_named(run: Path, facecnn: Facecnn) -> None:
+    done = facecnn("report", "--out", run.parent)
+    assert done.exit_code == 0, done.stderr
+    assert f"Run: {run}" in done.stderr
+    assert done.stdout.splitlines() == [f"Report: {run / BOTH[0]}", f"Model card: {run / BOTH[1]}"]
+
+
+def test_strangers_are_told_of(trained_with_strangers: Trained) -> None:
+    page, card = (content.decode("utf-8") for content in read(trained_with_strangers.path).values())
+    strangers = trained_with_strangers.figures["photos"]["validation"]
+    assert "besides 8 photos of strangers" in page
+    assert "photos of strangers" in card
+    assert strangers > 0
+
+
+def test_without_its_photos_it_is_made_of_what_was_noted(
+    write_people: Callable[..., Path], tmp_path: Path, facecnn: Facecnn
+) -> None:
+    photos = write_people({"ann": 10, "bob": 10}, folder=tmp_path / "photos")
+    arguments = ["-c", "smoke", "--epochs", "2", "--out", tmp_path, "--name", "run"]
+    assert facecnn("train", photos, *arguments).exit_code == 0
+    shutil.rmtree(photos)
+    done = facecnn("report", tmp_path / "run", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    (why,) = done.json()["missing"]
+    assert "no such folder" in why
+    assert why in done.stderr
+    assert done.json()["photos"]["shown"] == 0
+    page, card = (content.decode("utf-8") for content in read(tmp_path / "run").values())
+    assert "photo not there" in page
+    assert "The photos couldn&#x27;t be read" in page
+    assert "Held-out photos:" in card  # the figures are those that the training noted
+
+
+def test_a_run_that_has_not_ended_is_told_as_it_stands(run: Path, facecnn: Facecnn) -> None:
+    # What an interrupted training leaves: no model that was calibrated, and nothing that only the end makes.
+    (run / "best.safetensors").unlink()
+    for name in (*BOTH, "figures.json", "curves.png", "confusion.png", "kernels.png", "watching.png", "kernels.gif"):
+        (run / name).unlink()
+    done = facecnn("report", run, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert not done.json()["finished"]
+    page, card = (content.decode("utf-8") for content in read(run).values())
+    assert "This training isn&#x27;t finished" in page
+    assert "isn't finished" in card
+    assert page.count("data:image/png") == 4
+    text = facecnn("report", run)
+    assert "isn't finished" in text.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda run: shutil.rmtree(run), "no such run"),
+        (lambda run: [file.unlink() for file in run.iterdir()], "not a run"),
+        (lambda run: (run / "figures.json").write_text("{"), "figures.json: damaged"),
+        (lambda run: (run / "figures.json").write_text('{"answers": [{"path": 1}]}'), "delete figures.json"),
+        (lambda run: (run / "best.safetensors").write_bytes(b"x" * 100), "best.safetensors"),
+    ],
+)
+def test_what_is_no_run_or_damaged_is_refused_and_nothing_written(
+    damage: Callable[[Path], object], told: str, run: Path, facecnn: Facecnn
+) -> None:
+    before = read(run)
+    damage(run)
+    done = facecnn("report", run)
+    assert done.exit_code == 4
+    assert told in done.stderr
+    if all((run / name).exists() for name in BOTH):
+        assert read(run) == before
+
+
+def test_a_run_in_use_is_left_alone(run: Path, facecnn: Facecnn) -> None:
+    before = read(run)
+    with RunFolder(run):
+        done = facecnn("report", run)
+    assert done.exit_code == 6
+    assert "in use" in done.stderr
+    assert read(run) == before
+
+
+# --check-background
+
+
+@pytest.fixture
+def aligned(tmp_path: Path, face_finding: None, facecnn: Facecnn) -> Path:
+    """A run on aligned faces."""
+    sample = write_sample(tmp_path / "people").folder
+    options = ["-c", "smoke", "--set", "photos.faces=auto", "--out", tmp_path, "--name", "run"]
+    done = facecnn("train", sample, *options)
+    assert done.exit_code == 0, done.stderr
+    return tmp_path / "run"
+
+
+def test_a_training_with_hidden_faces_is_told_of(aligned: Path, facecnn: Facecnn) -> None:
+    before = json.loads((aligned / "background.json").read_text())
+    model = (aligned / "best.safetensors").read_bytes()
+    assert before["trained_hidden"] is None
+    done = facecnn("report", aligned, "--check-background", "--device", "cpu", "--threads", "1", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    check(done.json(), JSON)
+    measured = done.json()["background"]
+    assert measured == {**before, "trained_hidden": measured["trained_hidden"]}
+    assert 0 <= measured["trained_hidden"] <= 1
+    assert measured == json.loads((aligned / "background.json").read_text())
+    page, card = (content.decode("utf-8") for content in read(aligned).values())
+    assert "a training with hidden faces" in page
+    assert "a training that never saw a face is right in" in card
+    assert (aligned / "best.safetensors").read_bytes() == model
+    again = facecnn("report", aligned)  # it isn't forgotten
+    assert "by a training with hidden faces" in again.stdout
+    assert read(aligned) == {BOTH[0]: page.encode("utf-8"), BOTH[1]: card.encode("utf-8")}
+
+
+def test_surroundings_that_do_as_well_are_warned_of(
+    aligned: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    monkeypatch.setattr("facecnn.jobs.report.train_on_background", lambda *arguments: 1.0)
+    done = facecnn("report", aligned, "--check-background")
+    assert done.exit_code == 0, done.stderr
+    assert "goes by hair, clothes and walls" in done.stderr
+    assert "The surroundings do nearly as well as the faces" in (aligned / BOTH[0]).read_text(encoding="utf-8")
+    assert "The surroundings do nearly as well as the faces" in (aligned / BOTH[1]).read_text(encoding="utf-8")
+
+
+def test_faces_that_were_not_found_cannot_be_hidden(run: Path, facecnn: Facecnn) -> None:
+    before = read(run)
+    done = facecnn("report", run, "--check-background")
+    assert done.exit_code == 2
+    assert "photos.faces" in done.stderr
+    assert read(run) == before
+
+
+def test_a_run_that_has_not_ended_is_not_checked(run: Path, facecnn: Facecnn) -> None:
+    (run / "best.safetensors").unlink()
+    done = facecnn("report", run, "--check-background")
+    assert done.exit_code == 4
+    assert "train --resume" in done.stderr
+
+
+def test_a_device_is_only_for_the_check(run: Path, facecnn: Facecnn) -> None:
+    done = facecnn("report", run, "--threads", "1")
+    assert done.exit_code == 2
+    assert "--check-background" in done.stderr

@@ -1,0 +1,489 @@
+"""report.html and MODEL_CARD.md: right for any run and any names, readable, and sufficient to themselves."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import unicodedata
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecnn.errors import OutputError, shown
+from facecnn.runs import findings
+from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.runs.folder import RunFolder
+from facecnn.runs.model_card import model_card, write_model_card
+from facecnn.runs.report import choose_answers, report_html, write_report
+
+ANN, BOB = "Ann", "Bob"
+HOSTILE = "<script>alert(\"1\")</script> & 'x' | `a` [b](http://c.example) <img src=http://d.example>"
+PNG = b"\x89PNG\r\n\x1a\nnot really"
+FILES = dict.fromkeys(("curves.png", "confusion.png", "kernels.png", "watching.png"), PNG) | {"kernels.gif": b"GIF89a"}
+
+
+def judged(ann: str = ANN, bob: str = BOB) -> dict[str, Any]:
+    """48 of 50 known photos right; 16 of 20 strangers refused."""
+    return {
+        "accuracy": 0.96,
+        "interval": [0.865, 0.989],
+        "balanced_accuracy": 0.955,
+        "log_loss": 0.123,
+        "expected_calibration_error": 0.04,
+        "classes": [ann, bob],
+        "confusion": [[29, 1], [1, 19]],
+        "per_class": [
+            {"name": ann, "precision": 29 / 30, "recall": 29 / 30, "f1": 29 / 30, "support": 30},
+            {"name": bob, "precision": 19 / 20, "recall": 19 / 20, "f1": 19 / 20, "support": 20},
+        ],
+        "known": {"photos": 50, "named": 49, "refused": 1},
+        "unknown": {"photos": 20, "auroc": 0.9, "named": 4, "refused": 16, "threshold": 0.4},
+    }
+
+
+def answers(ann: str = ANN, bob: str = BOB) -> list[Answer]:
+    def answer(number: int, truth: str, label: str, confidence: float, score: float) -> Answer:
+        return Answer(shown(f"{truth}/{number:02}.jpg"), f"{number:064x}", truth, label, confidence, score)
+
+    return [
+        *(answer(number, ann, ann, 0.99 - number / 100, 0.05) for number in range(29)),
+        answer(29, ann, bob, 0.8, 0.3),
+        *(answer(30 + number, bob, bob, 0.95, 0.1) for number in range(18)),
+        answer(48, bob, ann, 0.55, 0.35),
+        answer(49, bob, "unknown", 0.7, 0.7),
+        *(answer(50 + number, "unknown", "unknown" if number < 16 else ann, 0.9, 0.9) for number in range(20)),
+    ]
+
+
+def facts(ann: str = ANN, bob: str = BOB, **changes: Any) -> RunFacts:
+    layer = {"name": "conv1", "input": [24, 24, 1], "output": [12, 12, 4], "parameters": 40, "multiply_adds": 20736}
+    known = RunFacts(
+        name="20261125-default",
+        version="0.1.0",
+        ended="2026-11-25",
+        finished=True,
+        photos=[PhotoCount(ann, 120, 30), PhotoCount(bob, 80, 20), PhotoCount("unknown", 80, 20)],
+        own_validation=True,
+        settings="version: 1\nphotos:\n  folder: null\n",
+        preparation="24×24 grey pixels",
+        layers=[layer, {**layer, "name": "dense1", "input": [12, 12, 4], "output": [3], "parameters": 1731}],
+        optimizer="adamw",
+        epochs=60,
+        best_epoch=55,
+        seconds=12.78,
+        seconds_an_epoch=0.213,
+        photos_per_second=1234.5,
+        training={
+            "device": "cpu",
+            "device_reason": "the best device here",
+            "train": {"loss": 0.01, "accuracy": 1.0},
+            "validation": {"loss": 0.1, "accuracy": 0.96},
+            "milliseconds": {"batch": 0.1, "conv1 forward": 1.25, "conv1 backward_weight": 2.5, "update": 0.3},
+        },
+        judged=judged(ann, bob),
+        logged_accuracy=0.94,
+        answers=answers(ann, bob),
+        temperature=0.8,
+        threshold=0.4,
+        calibrated_on=50,
+        skipped=[("Ann/broken.jpg", "cut short")],
+        background=Background(0.96, 0.7, 0.72, 0.6, 50, False),
+        missing=[],
+    )
+    return replace(known, **changes)
+
+
+NOTHING = {"judged": None, "answers": [], "training": {}, "logged_accuracy": None, "background": None, "skipped": []}
+"""What is known of a run whose photos are gone and whose end wasn't noted."""
+FEW = {
+    "accuracy": 1.0,
+    "interval": [0.51, 1.0],
+    "known": {"photos": 4, "named": 4, "refused": 0},
+    "per_class": [{"name": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2} for name in (ANN, BOB)],
+    "confusion": [[2, 0], [0, 2]],
+    "unknown": None,
+}
+CASES = {
+    "all": facts(),
+    "nothing": facts(**NOTHING),
+    "unfinished": facts(finished=False, ended=None, threshold=None, calibrated_on=0, missing=["Photos are gone."]),
+    "before the first epoch": facts(**NOTHING, finished=False, epochs=0, best_epoch=0, seconds=None),
+    "no strangers": facts(
+        photos=[PhotoCount(ANN, 8, 2), PhotoCount(BOB, 8, 2)],
+        judged={**judged(), **FEW},
+        threshold=None,
+        background=None,
+    ),
+    "nothing held out": facts(**NOTHING, photos=[PhotoCount(ANN, 10, 0), PhotoCount(BOB, 10, 0)]),
+    "hostile": facts(HOSTILE, "b_b/‮c\x1b", name=HOSTILE, skipped=[(HOSTILE, HOSTILE)]),
+}
+
+_VOID = {"meta", "link", "img", "br", "wbr", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """A page whose elements must be nested as they should be."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> repeats an attribute"
+        self.elements.append((tag, dict(attrs)))
+        if tag == "p":
+            assert "p" not in self._open, "a paragraph within one"
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, f"</{tag}> closes another element"
+        if tag in ("td", "th"):
+            self.text += " "  # as a reader sees a gap between cells
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("style", "title"):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_page_is_whole_and_accessible(case: str) -> None:
+    source = report_html(CASES[case], FILES, {f"{29:064x}": b"jpeg"})
+    page = Page(source)
+    assert source.startswith("<!DOCTYPE html>")
+    assert page.all("html") == [{"lang": "en"}]
+    assert all((image["alt"] or "").strip() for image in page.all("img"))
+    assert all(drawing["aria-label"] and drawing["role"] == "img" for drawing in page.all("svg"))
+    headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(headings))
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == tags.count("caption") == tags.count("thead")
+    assert all(cell["scope"] in ("row", "col") for cell in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    links = [link["href"] or "" for link in page.all("a")]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert {section["aria-labelledby"] for section in page.all("section")} <= set(ids)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_page_needs_nothing_else(case: str) -> None:
+    source = report_html(CASES[case], FILES, {f"{29:064x}": b"jpeg"})
+    page = Page(source)
+    for tag, attributes in page.elements:
+        assert tag not in ("script", "iframe", "object", "embed", "base", "form")
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href", "srcset", "action", "poster", "data"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), attributes
+    assert "url(" not in source
+    assert "@import" not in source
+    policies = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_names_are_told_as_they_are_and_never_as_markup() -> None:
+    source = report_html(CASES["hostile"], FILES, {})
+    page = Page(source)
+    assert "<script" not in source
+    assert words(HOSTILE) in words(page.text)
+    assert "b_b/\\u202ec\\x1b" in page.text
+    assert "\x1b" not in source
+
+
+NAMES = st.text(min_size=1, max_size=30)
+
+
+@given(NAMES, NAMES, st.sampled_from(["", "/", "_"]))
+@settings(max_examples=40, deadline=None)
+def test_any_names_can_be_told(ann: str, bob: str, between: str) -> None:
+    ann, bob = f"1{ann}{between}", f"2{bob}{between}"
+    page = Page(report_html(facts(ann, bob), {}, {}))
+    assert words(shown(ann)) in words(page.text)
+    assert words(shown(bob)) in words(page.text)
+    same = Page(report_html(facts(), {}, {}))
+    ignored = ("wbr",)
+    assert [tag for tag, _ in page.elements if tag not in ignored] == [
+        tag for tag, _ in same.elements if tag not in ignored
+    ]
+
+
+def test_the_summary_says_how_good_and_how_sure() -> None:
+    text = words(Page(report_html(facts(), {}, {})).text)
+    assert (
+        "tells 2 people apart: Ann (120) and Bob (80). It was trained on 200 photos of them, besides 80 photos" in text
+    )
+    assert "Of 50 photos of these people that it had not been trained on, it named 48 right: 96 %." in text
+    assert "expect 86.5 % to 98.9 %" in text
+    assert "As strangers it refuses 1 of them." in text
+    assert "so few photos say little" in words(Page(report_html(CASES["no strangers"], {}, {})).text).lower()
+
+
+def test_mistakes_come_first_and_unsure_answers_after_them() -> None:
+    chosen = choose_answers(answers())
+    assert [(answer.truth, answer.label) for answer in chosen.wrong] == [
+        *[("unknown", ANN)] * 4, (ANN, BOB), (BOB, "unknown"), (BOB, ANN)
+    ]  # fmt: skip
+    assert chosen.all_wrong == 7
+    sure = [answer.confidence for answer in chosen.unsure]
+    assert sure == sorted(sure)
+    assert sure[0] == pytest.approx(0.99 - 0.28)
+    assert all(answer.right and answer.truth != "unknown" for answer in chosen.unsure)
+    text = words(Page(report_html(facts(), {}, {})).text)
+    assert "Wrong: 7 of 70 held-out photos" in text
+    assert "taken for each other: 2; people refused as strangers: 1; strangers named as one of the people: 4." in text
+
+
+def test_photos_are_shown_where_they_are_there() -> None:
+    digest = f"{29:064x}"
+    page = Page(report_html(facts(), {}, {digest: b"jpeg"}))
+    (picture,) = page.all("img")
+    assert picture["alt"] == "What the network was shown of Ann/29.jpg"
+    assert picture["src"] == "data:image/jpeg;base64,anBlZw=="
+    assert page.text.count("photo not there") == len(choose_answers(answers()).digests) - 1
+
+
+def test_layers_are_timed_in_a_table() -> None:
+    text = words(Page(report_html(facts(), {}, {})).text)
+    assert "conv1 1.250 2.500 3.750" in text
+    assert "in all 0.400 1.250 2.500 0.000 4.150" in text
+
+
+def test_the_film_moves_only_when_asked_for() -> None:
+    source = report_html(facts(), FILES, {})
+    assert re.search(r'<details class="screen"><summary>[^<]+</summary><figure><div[^>]+><img[^>]+image/gif', source)
+    assert "kernels.gif" not in source
+
+
+def test_writing_makes_small_jpegs_and_keeps_an_old_report_on_failure(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    big = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    grey = np.full((24, 24, 1), 77, np.uint8)
+    write_report(run, facts(), {f"{29:064x}": big, f"{48:064x}": grey})
+    page = Page(run.report_path.read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 2
+    assert all(len(image["src"] or "") < 20_000 for image in page.all("img"))
+    before = run.report_path.read_bytes()
+    gone = RunFolder(tmp_path / "gone")
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        write_report(gone, facts(), {})
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        write_model_card(gone, facts())
+    assert run.report_path.read_bytes() == before
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1.0, "100 %"), (0.9999, "99.9 %"), (0.0, "0 %"), (0.0001, "0.1 %"), (0.976, "97.6 %"), (0.5, "50 %")],
+)
+def test_nothing_is_rounded_to_all_or_none(share: float, text: str) -> None:
+    assert findings.percent(share) == text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def unknown(auroc: float | None, photos: int = 40, refused: int = 30) -> dict[str, Any]:
+    return {**judged(), "unknown": {"photos": photos, "auroc": auroc, "named": photos - refused, "refused": refused}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"photos": CASES["no strangers"].photos, "threshold": None}, "never shown strangers"),
+        ({"photos": CASES["no strangers"].photos, "threshold": None}, "names every stranger"),
+        ({"photos": CASES["no strangers"].photos, "threshold": 0.4}, "expect it to name most strangers"),
+        ({"judged": {**judged(), "unknown": None}}, "was never measured."),
+        ({"judged": unknown(0.9), "threshold": None}, "It has no threshold"),
+        ({"judged": unknown(0.55)}, "hardly tells strangers from its people"),
+        ({"judged": unknown(0.8)}, "tells many strangers, but not reliably"),
+        ({"judged": unknown(0.99)}, "tells strangers like these well"),
+        ({"judged": unknown(0.99)}, "it refused 30 (75 %)"),
+        ({"judged": unknown(0.99, 5, 4)}, "So few photos of strangers say little"),
+        ({"judged": unknown(None)}, "no photos of its people to compare with"),
+    ],
+)
+def test_strangers_in_words(changes: dict[str, Any], told: str) -> None:
+    run = facts(**changes)
+    assert told in words(findings.strangers(run))
+    assert any(told in words(limit) for limit in findings.limits(run))
+    assert told in words(Page(report_html(run, {}, {})).text)
+
+
+def test_surroundings_that_do_as_well_are_warned_of() -> None:
+    warned = facts(background=Background(0.96, 0.9, None, 0.6, 50, True))
+    assert any("nearly as well as the faces" in limit for limit in findings.limits(warned))
+    assert "The surroundings do nearly as well" in model_card(warned)
+    page = report_html(warned, {}, {})
+    assert re.search(r'class="warning"><strong>Note:</strong> Of 50 held-out photos it names 96\s%', page)
+    assert "The surroundings do nearly as well" not in report_html(facts(), {}, {})
+    assert "most of what it goes by is the face" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50, False))
+    assert "learned nothing" in findings.surroundings(Background(0.5, 0.5, None, 0.6, 50, False))
+    assert "never saw a face is right in 70" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50, False))
+    assert "never saw a face" not in findings.surroundings(Background(0.96, 0.65, None, 0.6, 50, False))
+
+
+def test_what_a_model_is_not_good_for() -> None:
+    few = " ".join(findings.limits(CASES["no strangers"]))
+    assert "isn't clearly better than always naming Ann" not in few, "all of 4 right, the largest are half: 0.51 > 0.5"
+    assert "few photos of some people (8 photos of Ann)" in few
+    assert "How much it goes by the surroundings instead of the faces wasn't measured." in few
+    weak = facts(judged={**judged(), "accuracy": 0.64, "interval": [0.5, 0.76]})
+    assert any("always naming Ann, which would be right in 60" in words(limit) for limit in findings.limits(weak))
+    uneven = facts(photos=[PhotoCount(ANN, 200, 30), PhotoCount(BOB, 40, 20)])
+    assert any("leans to whom it has seen more" in limit for limit in findings.limits(uneven))
+    assert "training hasn't ended" in findings.limits(CASES["unfinished"])[0]
+    assert "isn't known" in findings.accuracy(CASES["nothing held out"])
+    assert "By the log of its training it named 94" in findings.accuracy(facts(**{**NOTHING, "logged_accuracy": 0.94}))
+
+
+# The model card
+
+HEADINGS = [
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
+"""Of Mitchell et al. 2019, figure 1, in its order."""
+
+
+def rendered(card: str) -> Page:
+    markdown_it = pytest.importorskip("markdown_it", reason="Markdown is read by what rich, which Typer needs, brings")
+    return Page(markdown_it.MarkdownIt("commonmark").enable("table").render(card))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_card_has_the_headings_of_its_paper(case: str) -> None:
+    card = model_card(CASES[case])
+    found = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert found[: len(HEADINGS)] == HEADINGS
+    assert found[len(HEADINGS) :] == ["How to reproduce"]
+    assert len(re.findall(r"^# ", card, re.MULTILINE)) == 1
+    assert "```yaml\nversion: 1\n" in card
+
+
+def test_the_card_tells_counts_figures_and_consent_and_shows_no_photo() -> None:
+    card = model_card(facts())
+    text = words(rendered(card).text)
+    assert "Ann 120 30" in text
+    assert "in all 280 70" in text
+    assert "accuracy 96 % (86.5 % to 98.9 %) 50" in text
+    assert "log loss 0.1230 50" in text
+    assert "calibration error 4 % 50" in text
+    assert "strangers: area under the ROC curve 0.900 20" in text
+    assert "Everybody named above has agreed" in text
+    assert "To take a person out" in text
+    assert not any(answer.path in card for answer in answers())
+    assert not rendered(card).all("img")
+
+
+@given(NAMES, NAMES)
+@settings(max_examples=60, deadline=None)
+def test_names_in_a_card_are_never_markup(ann: str, bob: str) -> None:
+    names = [f"1{ann}2", f"3{bob}4"]
+    page, same = rendered(model_card(facts(*names))), rendered(model_card(facts()))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in same.elements]
+    for name in names:
+        assert words(unicodedata.normalize("NFC", shown(name))) in words(page.text)
+
+
+def test_a_hostile_name_in_a_card() -> None:
+    page = rendered(model_card(CASES["hostile"]))
+    assert {tag for tag, _ in page.elements} == {tag for tag, _ in rendered(model_card(facts())).elements}
+    assert words(HOSTILE) in words(page.text)
+
+
+# In a browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+HARNESS = """<!DOCTYPE html><html><body>{frames}<pre id="result"></pre><script>
+addEventListener("load", () => {{
+  const seen = [...document.querySelectorAll("iframe")].map(frame => {{
+    const page = frame.contentDocument;
+    return {{width: frame.clientWidth, scrolls: page.documentElement.scrollWidth,
+      broken: [...page.images].filter(image => !image.naturalWidth && image.offsetParent).length,
+      images: page.images.length,
+      small: [...page.querySelectorAll("p, li, td, figcaption, a")].filter(
+        element => parseFloat(getComputedStyle(element).fontSize) < 12).length}};
+  }});
+  document.getElementById("result").textContent = JSON.stringify(seen);
+}});
+</script></body></html>"""
+
+
+@pytest.mark.parametrize("case", ["all", "hostile", "no strangers"], ids=str)
+def test_the_page_fits_a_phone_and_a_desk(case: str, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("needs a Chromium or Chrome (Debian: apt-get install chromium)")
+    run = RunFolder(tmp_path)
+    random = np.random.default_rng(0)
+    from PIL import Image
+
+    for path, size in (
+        (run.curves_path, (900, 850)),
+        (run.kernels_path, (970, 1300)),
+        (run.watching_path, (1200, 1000)),
+    ):
+        Image.fromarray(random.integers(0, 256, (size[1] // 50, size[0] // 50), np.uint8)).resize(size).save(path)
+    long = "Maximiliane-Friederike_von_und_zu_" + "W" * 60
+    known = CASES[case] if case != "all" else facts(long, skipped=[(f"{long}/{'9' * 120}.jpg", "cut short " * 20)])
+    digests = choose_answers(known.answers).digests
+    write_report(run, known, {digest: random.integers(0, 256, (48, 48, 1), np.uint8) for digest in digests})
+    source = html.escape(run.report_path.read_text(encoding="utf-8"))
+    frames = "".join(
+        f'<iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{source}"></iframe>'
+        for width in (360, 1200)
+    )
+    harness = tmp_path / "harness.html"
+    harness.write_text(HARNESS.format(frames=frames), encoding="utf-8")
+    options = ["--headless=new", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else []
+    done = subprocess.run(
+        [browser, *options, "--virtual-time-budget=10000", "--dump-dom", harness.as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    match = re.search(r'<pre id="result">(.*?)</pre>', done.stdout.decode("utf-8", "replace"), re.DOTALL)
+    assert match is not None
+    seen = json.loads(html.unescape(match.group(1)))
+    assert [frame["width"] for frame in seen] == [360, 1200]
+    for frame in seen:
+        assert frame["scrolls"] <= frame["width"], "it scrolls sideways"
+        assert frame["broken"] == 0
+        assert frame["images"] == 3 + len(digests)
+        assert frame["small"] == 0, "text that is too small to read"
+    console = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if ":CONSOLE" in line]
+    assert console == []
