@@ -9,7 +9,7 @@ from facecnn.network.layers import Activate, Conv, Dense, Dropout, Neuron
 from facecnn.photos.preparation import AugmentSettings
 
 jsonschema = pytest.importorskip("jsonschema")
-NAMES = ("deep", "default", "seed", "smoke")
+NAMES = ("deep", "default", "many", "seed", "smoke")
 
 
 def shapes(name):
@@ -98,3 +98,13 @@ def test_deep_has_13824_inputs_to_its_dense_layer():
 def test_default_augments_as_its_classes_do():
     assert load("default").settings.photos.augment == AugmentSettings()
     assert load("default").settings.photos.folder is None
+
+
+def test_many_is_default_with_a_dense_layer_on_the_maps():
+    default, many = load("default").settings, load("many").settings
+    assert (many.photos, many.loss, many.optimizer) == (default.photos, default.loss, default.optimizer)
+    found = dict(shapes("many"))
+    assert found["conv3"] == (6, 6, 64)
+    dense = next(stage for stage in load("many").plan(outputs=10) if stage.name == "dense1")
+    assert dense.parameters["weight"].shape == (96, 2304)
+    assert many.train.least_steps >= 800

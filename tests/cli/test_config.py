@@ -13,7 +13,7 @@ from facecnn.learning.schedules import SCHEDULES
 
 from .running import Facecnn
 
-SHIPPED = ["default", "seed", "deep", "smoke"]
+SHIPPED = ["default", "many", "seed", "deep", "smoke"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
