@@ -1,0 +1,196 @@
+"""The face finder: three networks, one after the other, of which each looks closer at what the one before lets through.
+
+MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
+2016, arXiv:1604.02878. Thresholds are those of the authors' program. What differs from it: landmarks come from a second
+pass of the last network (see ``FaceFinder``), and photos without a face are searched again, bordered and turned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from facecnn.faces.boxes import Boxes, shifted, squares, suppress
+from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
+from facecnn.faces.pyramid import Picture, fill_tiles, level_scales, outputs_of, pack
+from facecnn.photos.face import Face
+
+Floats = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+
+FINDER_VERSION = 1
+"""Part of ``identity``: raise it whenever other faces, or the same at other places, may be found."""
+
+SMALLEST_FACE = 20
+"""Pixels that a face must be wide at least."""
+
+SMALLEST_SHARE = 1 / 20
+"""Of a photo's shorter side that a face must be wide at least."""
+
+BORDER = 1 / 4
+"""Of the shorter side: the border that is put around a photo in which nothing was found, for faces that fill it."""
+
+_PROPOSED, _REFINED, _FOUND = 0.6, 0.7, 0.8
+"""Probability of a face beyond which each network lets a candidate through."""
+
+_WITHIN_LEVEL, _OVER_LEVELS, _AFTER_REFINING, _AFTER_FINDING = 0.5, 0.7, 0.7, 0.7
+"""Overlaps beyond which the worse of two candidates is dropped; the last one is of the smaller box."""
+
+_SWAPPED = [1, 0, 2, 4, 3]
+"""Of a mirrored face's landmarks, those that are the face's own first, second ... fifth."""
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """Faces in one picture, the surest first."""
+
+    boxes: Boxes
+    landmarks: Points
+    """(n, 5, 2)"""
+    scores: Floats
+
+
+class FaceFinder:
+    """Finds faces and their landmarks in photos: a ``facecnn.photos.face.Finder``. Any thread may call it.
+
+    - Faces from 20 pixels and from 1/20 of the photo's shorter side on are found, up to those that fill the photo.
+      So a large photo is shrunk first (a phone's to about 400 to 800 pixels), which takes most of its time.
+    - Landmarks: the O-Net looks once more, at the square about the box that it gave itself, and at its mirror image;
+      the points are the mean. One look alone is badly off in one photo of a hundred (docs/RESULTS.md).
+    - Where nothing is found, the photo is searched again with a border around it, which repeats its edge; then that
+      turned by 90, 270 and 180 degrees.
+
+    It works on the CPU, whatever device trains.
+    """
+
+    def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
+        """``arrays``: those of ``facecnn.faces.weights.installed_arrays``, or of a model that was trained with them.
+
+        ``threads``: as for ``facecnn.kernels.open_device``; faces don't depend on it. Raises CheckpointError where the
+        arrays are not the three networks'.
+        """
+        self._nets = Nets(arrays, threads)
+        self.arrays: dict[str, Floats] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
+        digest = hashlib.sha256(f"{FINDER_VERSION}".encode())
+        for name, array in self.arrays.items():
+            digest.update(f"\0{name}\0".encode() + array.astype("<f4").tobytes())
+        self._identity = digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """A hash over the arrays and the version of this module."""
+        return self._identity
+
+    def find(self, picture: Pixels) -> list[Face]:
+        """The faces in an upright picture (height, width, 3) uint8 RGB, the surest first; none is no error."""
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
+        shrinkage = int(smallest // SMALLEST_FACE)
+        if shrinkage > 1:
+            image = image.reduce(shrinkage)
+        for view in _views(image):
+            faces = self._search(Picture(view.image), smallest / shrinkage)
+            if len(faces.scores):
+                return view.faces(faces, shrinkage)
+        return []
+
+    def _search(self, picture: Picture, smallest: float) -> _Faces:
+        boxes = self._propose(picture, smallest)
+        shifts, logits = self._nets.run("rnet", picture.crops(boxes, NETS["rnet"].side))
+        boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _REFINED)
+        boxes = squares(boxes[suppress(boxes, scores, _AFTER_REFINING)])
+        shifts, _, logits = self._nets.run("onet", picture.crops(boxes, NETS["onet"].side))
+        boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _FOUND)
+        kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True)
+        return _Faces(boxes[kept], self._landmarks(picture, squares(boxes[kept])), scores[kept])
+
+    def _propose(self, picture: Picture, smallest: float) -> Boxes:
+        """Squares in which the P-Net sees a face, (n, 4)."""
+        width, height = picture.size
+        scales = level_scales(min(width, height), smallest)
+        levels = [picture.resized(int(width * scale), int(height * scale)) for scale in scales]
+        side = NETS["pnet"].side
+        pieces = pack([(level.shape[0], level.shape[1]) for level in levels], side)
+        shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, side))
+        probabilities = face_probability(logits)
+        found: list[list[tuple[Boxes, Floats]]] = [[] for _ in scales]
+        for piece in pieces:
+            scores = outputs_of(piece, probabilities)
+            row, column = np.nonzero(scores > _PROPOSED)
+            corner = np.stack([column * STRIDE + piece.column, row * STRIDE + piece.row], axis=1)
+            fields = np.concatenate([corner, corner + CELL], axis=1).astype(np.float64)
+            boxes = shifted(fields, outputs_of(piece, shifts)[row, column]) / scales[piece.level]
+            found[piece.level].append((boxes, scores[row, column]))
+        best = [_best(*_joined(level), _WITHIN_LEVEL) for level in found]
+        return squares(_best(*_joined(best), _OVER_LEVELS)[0])
+
+    def _landmarks(self, picture: Picture, boxes: Boxes) -> Points:
+        """(n, 5, 2): the mean of what the O-Net says of each square and of its mirror image."""
+        crops = picture.crops(boxes, NETS["onet"].side)
+        _, numbers, _ = self._nets.run("onet", np.concatenate([crops, crops[:, :, ::-1]]))
+        own, mirrored = np.float64(numbers).reshape(2, -1, 2, 5).swapaxes(2, 3)  # (n, 5, 2), in sides of the square
+        mirrored = mirrored[:, _SWAPPED] * (-1, 1) + (1, 0)
+        side = (boxes[:, 2:] - boxes[:, :2])[:, None]
+        return np.asarray(boxes[:, None, :2] + (own + mirrored) / 2 * side)
+
+
+def _joined(parts: list[tuple[Boxes, Floats]]) -> tuple[Boxes, Floats]:
+    boxes = np.concatenate([np.empty((0, 4)), *(boxes for boxes, _ in parts)])
+    return boxes, np.concatenate([np.empty(0, np.float32), *(scores for _, scores in parts)])
+
+
+def _best(boxes: Boxes, scores: Floats, threshold: float) -> tuple[Boxes, Floats]:
+    kept = suppress(boxes, scores, threshold)
+    return boxes[kept], scores[kept]
+
+
+def _sure(boxes: Boxes, scores: Floats, least: float) -> tuple[Boxes, Floats]:
+    sure = scores > least
+    return boxes[sure], scores[sure]
+
+
+@dataclass(frozen=True)
+class _View:
+    """One way to look at a picture, and how places in it become places in the picture."""
+
+    image: Image.Image
+    border: int = 0
+    """Pixels on each side."""
+    turned: int = 0
+    """Degrees, anticlockwise."""
+
+    def faces(self, found: _Faces, shrinkage: int) -> list[Face]:
+        """What was found in this view, in pixels of the photo that the picture was shrunk from."""
+        corners = self._upright(found.boxes.reshape(-1, 2, 2)) * shrinkage
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        landmarks = self._upright(found.landmarks) * shrinkage
+        return [
+            Face(tuple(box), tuple(map(tuple, points)), score, self.turned)  # type: ignore[arg-type]
+            for box, points, score in zip(boxes.tolist(), landmarks.tolist(), found.scores.tolist(), strict=True)
+        ]
+
+    def _upright(self, points: Points) -> Points:
+        """Points (..., 2) of this view in the picture."""
+        width, height = self.image.size
+        for _ in range(self.turned // 90):  # turned back, clockwise
+            points = np.stack([height - points[..., 1], points[..., 0]], axis=-1)
+            width, height = height, width
+        return points - self.border
+
+
+def _views(image: Image.Image) -> Iterator[_View]:
+    """The ways to look at a picture, in their order."""
+    yield _View(image)
+    border = round(BORDER * min(image.size))
+    padded = np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge")
+    bordered = Image.fromarray(padded)
+    yield _View(bordered, border)
+    yield _View(bordered.transpose(Image.Transpose.ROTATE_90), border, 90)
+    yield _View(bordered.transpose(Image.Transpose.ROTATE_270), border, 270)
+    yield _View(bordered.transpose(Image.Transpose.ROTATE_180), border, 180)
