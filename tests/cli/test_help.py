@@ -18,7 +18,7 @@ from facecnn.errors import (
 from .running import Facecnn
 
 COMMANDS = {
-    (): ["train", "eval", "predict", "cross-validate", "inspect", "doctor", "data", "config", "lr-find"],
+    (): ["train", "eval", "predict", "sort", "cross-validate", "inspect", "doctor", "data", "config", "lr-find"],
     ("train",): [
         "--config",
         "-c",
@@ -39,7 +39,8 @@ COMMANDS = {
         "--format",
     ],
     ("eval",): ["--model", "-m", "--split", "--predictions", "--fail-under", "--device", "--format"],
-    ("predict",): ["--model", "-m", "-0", "--threshold", "--device", "--format"],
+    ("predict",): ["--model", "-m", "-0", "--threshold", "--explain", "--device", "--format"],
+    ("sort",): ["--model", "-m", "--link", "--threshold", "--device", "--format"],
     ("cross-validate",): [
         "--folds",
         "--config",
