@@ -225,6 +225,7 @@ class _Training:
         result = {
             "run": str(run.path),
             "device": device.name,
+            "device_description": device.description,
             "device_reason": device.reason,
             "classes": classes,
             "photos": {"train": len(data.chosen), "validation": len(labels), "skipped": data.skipped},

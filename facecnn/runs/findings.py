@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from facecnn.runs.facts import UNKNOWN, Background, RunFacts
 
 FEW_PHOTOS = 20
@@ -22,6 +25,11 @@ def percent(share: float) -> str:
     if text == "0.0" and share > 0:
         text = "0.1"
     return f"{text.removesuffix('.0')}\N{NO-BREAK SPACE}%"
+
+
+def area_under_roc(area: float) -> str:
+    """``0.973``; a score that isn't perfect is never rounded to 1."""
+    return "1" if area == 1 else f"{min(area, 0.999):.3f}"
 
 
 def listed(words: list[str], most: int = 6) -> str:
@@ -121,15 +129,16 @@ def strangers(facts: RunFacts) -> str:
         return text + "There were no photos of its people to compare with."
     if unknown["photos"] < FEW_PHOTOS:
         return text + "So few photos of strangers say little."
+    curve = f"area under the ROC curve {area_under_roc(area)}"
     if area < WEAK_SEPARATION:
         return text + (
-            f"Its score hardly tells strangers from its people (area under the ROC curve {area:.2f}; 0.5 is a coin): "
+            f"Its score hardly tells strangers from its people ({curve}; 0.5 is a coin): "
             "don't rely on it to notice that somebody is unknown."
         )
     if area < STRONG_SEPARATION:
-        return text + f"Its score tells many strangers, but not reliably (area under the ROC curve {area:.2f})."
+        return text + f"Its score tells many strangers, but not reliably ({curve})."
     return text + (
-        f"Its score tells strangers like these well (area under the ROC curve {area:.2f}); others may look less like "
+        f"Its score tells strangers like these well ({curve}); others may look less like "
         "those that it was trained with."
     )
 
@@ -225,3 +234,9 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
 def is_stranger(name: str) -> bool:
     """Whether that is the class of strangers."""
     return name == UNKNOWN
+
+
+def device(training: Mapping[str, Any]) -> str:
+    """What it was trained on, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
+    description = training.get("device_description")
+    return f"{training['device']} ({description})" if description else str(training["device"])

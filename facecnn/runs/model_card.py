@@ -170,7 +170,7 @@ def _analyses(facts: RunFacts) -> str:
             ["people refused as strangers", f"{known['refused']}", f"{known['photos']}"],
         ]
         if unknown is not None:
-            area = "-" if unknown["auroc"] is None else f"{unknown['auroc']:.3f}"
+            area = "-" if unknown["auroc"] is None else findings.area_under_roc(unknown["auroc"])
             rows += [
                 ["strangers refused", f"{unknown['refused']}", f"{unknown['photos']}"],
                 ["strangers: area under the ROC curve", area, f"{unknown['photos']}"],
@@ -222,7 +222,7 @@ def _caveats(facts: RunFacts) -> str:
 def _reproduce(facts: RunFacts) -> str:
     device = ""
     if "device" in facts.training:
-        device = f" It was trained on this kind of device: {_text(facts.training['device'])}."
+        device = f" It was trained on this device: {_text(findings.device(facts.training))}."
     start = ""
     if facts.training.get("init_from"):
         start = " It also takes the model that this one was begun with (--init-from)."

@@ -201,7 +201,10 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     else:
         most = "no person is taken for another"
     alt = f"Confusion matrix: a row for who it is, a column for who was named; {most}"
-    parts.append(_figure(files.get("confusion.png"), "png", alt, "Rows: who it is. Columns: who the network named."))
+    caption = "Rows: who it is. Columns: who the network named."
+    if facts.strangers is not None and facts.finished:
+        caption += " Here a stranger is one more name, without a threshold; the tables go by the likeliest person."
+    parts.append(_figure(files.get("confusion.png"), "png", alt, caption))
     parts.append(
         _table(
             "How far its confidence can be trusted",
@@ -358,7 +361,8 @@ def _surroundings(facts: RunFacts) -> str:
     background = facts.background
     if background is None:
         return _paragraph(
-            "Not measured for this run: whether walls, clothes and light beside the faces tell these people apart, too."
+            "Not measured for this run: whether walls, clothes and light beside the faces tell these people apart, "
+            "too. It takes held-out photos, and faces that were found (photos.faces)."
         )
     text = findings.surroundings(background)
     rows = [
@@ -375,6 +379,11 @@ def _surroundings(facts: RunFacts) -> str:
         [
             _warning(text) if background.nearly_as_well else _paragraph(text),
             _table(f"Right of {counted(background.photos, 'held-out photo')}", ["who answers", "right"], rows),
+            ""
+            if background.trained_hidden is not None
+            else _paragraph(
+                "facecnn report --check-background trains with hidden faces, too, which tells more.", "soft"
+            ),
         ]
     )
 
@@ -411,7 +420,8 @@ def _time(facts: RunFacts) -> str:
     training = facts.training
     rows = []
     if "device" in training:
-        rows.append(["device", f"{_text(training['device'])} ({_text(training['device_reason'])})"])
+        rows.append(["device", _text(findings.device(training))])
+        rows.append(["why that one", _text(training["device_reason"])])
     rows.append(["epochs", f"{facts.epochs:,}"])
     for title, value, of in (
         ("seconds of training", facts.seconds, ""),

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -84,6 +85,7 @@ def facts(ann: str = ANN, bob: str = BOB, **changes: Any) -> RunFacts:
         photos_per_second=1234.5,
         training={
             "device": "cpu",
+            "device_description": "AMD EPYC, 2 threads",
             "device_reason": "the best device here",
             "train": {"loss": 0.01, "accuracy": 1.0},
             "validation": {"loss": 0.1, "accuracy": 0.96},
@@ -268,6 +270,13 @@ def test_photos_are_shown_where_they_are_there() -> None:
     assert page.text.count("photo not there") == len(choose_answers(answers()).digests) - 1
 
 
+def test_the_device_is_named() -> None:
+    assert "device cpu (AMD EPYC, 2 threads)" in words(Page(report_html(facts(), {}, {})).text)
+    assert "trained on this device: cpu (AMD EPYC, 2 threads)." in model_card(facts())
+    old = {key: value for key, value in facts().training.items() if key != "device_description"}
+    assert "device cpu why" in words(Page(report_html(facts(training=old), {}, {})).text)
+
+
 def test_layers_are_timed_in_a_table() -> None:
     text = words(Page(report_html(facts(), {}, {})).text)
     assert "conv1 1.250 2.500 3.750" in text
@@ -306,6 +315,11 @@ def test_writing_makes_small_jpegs_and_keeps_an_old_report_on_failure(tmp_path: 
 )
 def test_nothing_is_rounded_to_all_or_none(share: float, text: str) -> None:
     assert findings.percent(share) == text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+@pytest.mark.parametrize(("area", "text"), [(1.0, "1"), (0.99999, "0.999"), (0.9, "0.900"), (0.5, "0.500")])
+def test_a_score_that_errs_is_not_called_perfect(area: float, text: str) -> None:
+    assert findings.area_under_roc(area) == text
 
 
 def unknown(auroc: float | None, photos: int = 40, refused: int = 30) -> dict[str, Any]:
@@ -442,11 +456,27 @@ addEventListener("load", () => {{
 </script></body></html>"""
 
 
-@pytest.mark.parametrize("case", ["all", "hostile", "no strangers"], ids=str)
-def test_the_page_fits_a_phone_and_a_desk(case: str, tmp_path: Path) -> None:
+Browse = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Browse:
+    """Runs a browser without a window, with these arguments."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("needs a Chromium or Chrome (Debian: apt-get install chromium)")
+    options = ["--headless=new", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else []
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        command = [browser, *options, "--virtual-time-budget=10000", *arguments]
+        return subprocess.run(command, capture_output=True, timeout=120, check=True)
+
+    return run
+
+
+@pytest.mark.parametrize("case", ["all", "hostile", "no strangers"], ids=str)
+def test_the_page_fits_a_phone_and_a_desk(case: str, browse: Browse, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     random = np.random.default_rng(0)
     from PIL import Image
@@ -468,14 +498,7 @@ def test_the_page_fits_a_phone_and_a_desk(case: str, tmp_path: Path) -> None:
     )
     harness = tmp_path / "harness.html"
     harness.write_text(HARNESS.format(frames=frames), encoding="utf-8")
-    options = ["--headless=new", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-    options += ["--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else []
-    done = subprocess.run(
-        [browser, *options, "--virtual-time-budget=10000", "--dump-dom", harness.as_uri()],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
+    done = browse("--dump-dom", harness.as_uri())
     match = re.search(r'<pre id="result">(.*?)</pre>', done.stdout.decode("utf-8", "replace"), re.DOTALL)
     assert match is not None
     seen = json.loads(html.unescape(match.group(1)))
@@ -487,3 +510,14 @@ def test_the_page_fits_a_phone_and_a_desk(case: str, tmp_path: Path) -> None:
         assert frame["small"] == 0, "text that is too small to read"
     console = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if ":CONSOLE" in line]
     assert console == []
+
+
+def test_it_prints_with_the_settings_unfolded(browse: Browse, tmp_path: Path) -> None:
+    def pages(settings: str) -> int:
+        page, printed = tmp_path / "report.html", tmp_path / "report.pdf"
+        page.write_text(report_html(facts(settings=settings), {}, {}), encoding="utf-8")
+        browse("--no-pdf-header-footer", f"--print-to-pdf={printed}", page.as_uri())
+        return len(re.findall(rb"/Type /Page\b(?!s)", printed.read_bytes()))
+
+    assert 2 <= pages("version: 1\n") < 10
+    assert pages("version: 1\n" * 4000) > 20
