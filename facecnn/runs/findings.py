@@ -77,14 +77,12 @@ def accuracy(facts: RunFacts) -> str:
         f"Of {counted(known, 'photo')} of these people that it had not been trained on, it named {right} right: "
         f"{percent(judged['accuracy'])}. "
     )
-    refused = judged["known"]["refused"]
-    if refused:
-        text += f"As strangers it refuses {refused} of them. "
     if known < FEW_PHOTOS:
         text += f"So few photos say little: the true share may be anything from {percent(low)} to {percent(high)}."
     else:
         text += f"On other photos like these, expect {percent(low)} to {percent(high)}."
-    return text
+    refused = judged["known"]["refused"]
+    return f"{text} It refuses {counted(refused, 'photo')} of them as a stranger's." if refused else text
 
 
 def against_largest(facts: RunFacts) -> str | None:
@@ -187,9 +185,12 @@ def limits(facts: RunFacts) -> list[str]:
                 f"{counted(weakest['support'], 'photo')} named right."
             )
         own = "come from the same folder, perhaps from the same occasions, and " if facts.own_validation else ""
+        tuned = "decided which epoch was kept"
+        if facts.calibrated_on:
+            tuned += " and set how sure it is and whom it refuses"
         found.append(
-            f"The held-out photos {own}also decided which epoch was kept, so these figures flatter. Photos of other "
-            "days and places are the real test."
+            f"The held-out photos {own}also {tuned}, so these figures flatter. Photos of other days and places are the "
+            "real test."
         )
     if facts.finished and facts.calibrated_on == 0:
         found.append(

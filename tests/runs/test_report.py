@@ -242,7 +242,7 @@ def test_the_summary_says_how_good_and_how_sure() -> None:
     )
     assert "Of 50 photos of these people that it had not been trained on, it named 48 right: 96 %." in text
     assert "expect 86.5 % to 98.9 %" in text
-    assert "As strangers it refuses 1 of them." in text
+    assert "It refuses 1 photo of them as a stranger's." in text
     assert "so few photos say little" in words(Page(report_html(CASES["no strangers"], {}, {})).text).lower()
 
 
