@@ -1,8 +1,9 @@
 """The face finder: three networks, one after the other, of which each looks closer at what the one before lets through.
 
 MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
-2016, arXiv:1604.02878. Thresholds are those of the authors' program. What differs from it: landmarks come from a second
-pass of the last network (see ``FaceFinder``), and photos without a face are searched again, bordered and turned.
+2016, arXiv:1604.02878. Thresholds are those of the authors' program. What differs from it: landmarks and scores come
+from a second pass of the last network too (see ``FaceFinder``), and photos without a sure face are searched again,
+bordered and turned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
-FINDER_VERSION = 1
+FINDER_VERSION = 2
 """Part of ``identity``: raise it whenever other faces, or the same at other places, may be found."""
 
 SMALLEST_FACE = 20
@@ -34,7 +35,11 @@ SMALLEST_SHARE = 1 / 20
 """Of a photo's shorter side that a face must be wide at least."""
 
 BORDER = 1 / 4
-"""Of the shorter side: the border that is put around a photo in which nothing was found, for faces that fill it."""
+"""Of the shorter side: the border that is put around a photo without a sure face, for faces that fill it."""
+
+SURE = 0.97
+"""Score from which on a photo isn't searched again. Some faces lying on their side or upside down are taken for upright
+ones, hardly any with such a score (docs/FACES.md)."""
 
 _PROPOSED, _REFINED, _FOUND = 0.6, 0.7, 0.8
 """Probability of a face beyond which each network lets a candidate through."""
@@ -61,10 +66,11 @@ class FaceFinder:
 
     - Faces from 20 pixels and from 1/20 of the photo's shorter side on are found, up to those that fill the photo.
       So a large photo is shrunk first (a phone's to about 400 to 800 pixels), which takes most of its time.
-    - Landmarks: the O-Net looks once more, at the square about the box that it gave itself, and at its mirror image;
-      the points are the mean. One look alone is badly off in one photo of a hundred (docs/RESULTS.md).
-    - Where nothing is found, the photo is searched again with a border around it, which repeats its edge; then that
-      turned by 90, 270 and 180 degrees.
+    - The O-Net looks once more at each face, at the square about the box that it gave itself, and at that one's mirror
+      image. Landmarks are the mean of both, the score that of all three looks. One look alone is badly off in one photo
+      of a hundred.
+    - Where no face is sure, the photo is searched again with a border around it, which repeats its edge, and so turned
+      by 90, 270 and 180 degrees; faces are those of the search that found the surest.
 
     It works on the CPU, whatever device trains.
     """
@@ -94,11 +100,14 @@ class FaceFinder:
         shrinkage = int(smallest // SMALLEST_FACE)
         if shrinkage > 1:
             image = image.reduce(shrinkage)
+        best: list[Face] = []
         for view in _views(image):
-            faces = self._search(Picture(view.image), smallest / shrinkage)
-            if len(faces.scores):
-                return view.faces(faces, shrinkage)
-        return []
+            faces = view.faces(self._search(Picture(view.image), smallest / shrinkage), shrinkage)
+            if faces and (not best or faces[0].score > best[0].score):
+                best = faces
+            if best and best[0].score > SURE and not view.turned:
+                break
+        return best
 
     def _search(self, picture: Picture, smallest: float) -> _Faces:
         boxes = self._propose(picture, smallest)
@@ -108,7 +117,7 @@ class FaceFinder:
         shifts, _, logits = self._nets.run("onet", picture.crops(boxes, NETS["onet"].side))
         boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _FOUND)
         kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True)
-        return _Faces(boxes[kept], self._landmarks(picture, squares(boxes[kept])), scores[kept])
+        return self._look_again(picture, boxes[kept], scores[kept])
 
     def _propose(self, picture: Picture, smallest: float) -> Boxes:
         """Squares in which the P-Net sees a face, (n, 4)."""
@@ -130,14 +139,19 @@ class FaceFinder:
         best = [_best(*_joined(level), _WITHIN_LEVEL) for level in found]
         return squares(_best(*_joined(best), _OVER_LEVELS)[0])
 
-    def _landmarks(self, picture: Picture, boxes: Boxes) -> Points:
-        """(n, 5, 2): the mean of what the O-Net says of each square and of its mirror image."""
-        crops = picture.crops(boxes, NETS["onet"].side)
-        _, numbers, _ = self._nets.run("onet", np.concatenate([crops, crops[:, :, ::-1]]))
+    def _look_again(self, picture: Picture, boxes: Boxes, scores: Floats) -> _Faces:
+        """Landmarks, and scores from this second look too."""
+        around = squares(boxes)
+        crops = picture.crops(around, NETS["onet"].side)
+        _, numbers, logits = self._nets.run("onet", np.concatenate([crops, crops[:, :, ::-1]]))
         own, mirrored = np.float64(numbers).reshape(2, -1, 2, 5).swapaxes(2, 3)  # (n, 5, 2), in sides of the square
         mirrored = mirrored[:, _SWAPPED] * (-1, 1) + (1, 0)
-        side = (boxes[:, 2:] - boxes[:, :2])[:, None]
-        return np.asarray(boxes[:, None, :2] + (own + mirrored) / 2 * side)
+        side = (around[:, 2:] - around[:, :2])[:, None]
+        landmarks = around[:, None, :2] + (own + mirrored) / 2 * side
+        scores = (scores + face_probability(logits).reshape(2, -1).sum(axis=0)) / 3
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > _FOUND]
+        return _Faces(boxes[order], landmarks[order], scores[order])
 
 
 def _joined(parts: list[tuple[Boxes, Floats]]) -> tuple[Boxes, Floats]:
