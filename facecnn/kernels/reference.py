@@ -159,6 +159,24 @@ def activation_backward(
         dx[...] = dout * _derivative_from_output(out, activation, slope)
 
 
+def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> None:
+    """A leaky relu whose slope is learned (He et al. 2015, arXiv:1502.01852): out = x where x > 0, else slope[c] * x.
+
+    out, x (M, C): M counts photos, or photos times positions; slope (C,), one for each map or unit, of any sign.
+    """
+    out[...] = np.where(x > 0, x, slope * x)
+
+
+def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Workspace) -> None:
+    """dx = dout where x > 0, else dout * slope[c]; dslope[c] = sum of dout * x over those of column c that aren't > 0.
+
+    On which side of 0 it was is read from ``x``: below a negative slope ``out`` has the other sign.
+    """
+    above = x > 0
+    dx[...] = np.where(above, dout, dout * slope)
+    dslope[...] = np.where(above, x.dtype.type(0), dout * x).sum(axis=0)
+
+
 # ---------------------------------------------------------------------------------------------------- convolution
 
 
@@ -296,15 +314,16 @@ def pool_forward(
 ) -> None:
     """The largest or the average element of each window.
 
-    out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1].
+    out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1], inside of x.
+    There are as many windows as out has room for: of those that reach over the edge, the part that is in x counts.
     argmax (N, H', W', C) int32: row * W + column in x of the largest, the first in row order; untouched for "average".
     """
-    rows, columns = size
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
             top, left = i * stride[0], j * stride[1]
-            window = x[:, top : top + rows, left : left + columns]
-            window = window.reshape(len(x), rows * columns, x.shape[3])
+            window = x[:, top : top + size[0], left : left + size[1]]
+            columns = window.shape[2]
+            window = window.reshape(len(x), -1, x.shape[3])
             if kind == "max":
                 best = window.argmax(axis=1)
                 argmax[:, i, j] = (top + best // columns) * x.shape[2] + left + best % columns
@@ -324,7 +343,6 @@ def pool_backward(
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average"); windows add up."""
     dx[...] = 0
-    rows, columns = size
     photos, maps = np.ix_(np.arange(len(dx)), np.arange(dx.shape[3]))
     for i in range(dout.shape[1]):
         for j in range(dout.shape[2]):
@@ -333,7 +351,8 @@ def pool_backward(
                 dx[photos, won // dx.shape[2], won % dx.shape[2], maps] += dout[:, i, j]
             else:
                 top, left = i * stride[0], j * stride[1]
-                dx[:, top : top + rows, left : left + columns] += dout[:, None, None, i, j] / (rows * columns)
+                window = dx[:, top : top + size[0], left : left + size[1]]
+                window += dout[:, None, None, i, j] / (window.shape[1] * window.shape[2])
 
 
 # ----------------------------------------------------------------------------------------------- neurons and dense

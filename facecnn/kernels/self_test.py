@@ -150,7 +150,8 @@ def _cases() -> dict[str, _Case]:
         "conv_backward_input": [_Out(conv_x), random(*conv_out), random(*conv_out), won, random(*conv_weight)],
     }  # fmt: skip
 
-    pool_x, pool_out, window = (2, 7, 8, 3), (2, 3, 3, 3), ("max", (3, 3), (2, 2))
+    # The last windows reach over the right edge.
+    pool_x, pool_out, window = (2, 7, 8, 3), (2, 3, 4, 3), ("max", (3, 3), (2, 2))
     pool_input = random(*pool_x)
     pool_won = np.zeros(pool_out, np.int32)
     reference.pool_forward(np.zeros(pool_out), pool_won, pool_input, *window, reference.Workspace())  # type: ignore[arg-type]
@@ -166,6 +167,13 @@ def _cases() -> dict[str, _Case]:
     return {
         "activation_forward": _Case([_Out((3, 50)), random(3, 50), "gelu", 0.0]),
         "activation_backward": _Case([_Out((3, 50)), random(3, 50), random(3, 50), random(3, 50), "gelu", 0.0]),
+        "prelu_forward": _Case([_Out((count, columns)), random(count, columns), random(columns)]),
+        "prelu_backward": _Case(
+            [
+                _Out((count, columns)), _Out((columns,)), random(count, columns), random(count, columns),
+                random(columns),
+            ]
+        ),
         **{name: _Case([*arguments, *block]) for name, arguments in conv.items()},
         "pool_forward": _Case([_Out(pool_out), _Out(pool_out, np.int32), pool_input, *window]),
         "pool_backward": _Case([_Out(pool_x), random(*pool_out), pool_won, *window]),

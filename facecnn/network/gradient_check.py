@@ -41,6 +41,7 @@ from facecnn.network.layers import (
     LayerError,
     Neuron,
     Pool,
+    PRelu,
     Shape,
     with_outputs,
 )
@@ -262,10 +263,14 @@ def _draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> _Numbers:
     for stage in stages:
         arrays = weights.setdefault(stage.name, {})
         for name, parameter in {**stage.parameters, **stage.statistics}.items():
-            if parameter.decays:
+            if parameter.start == "random":
                 arrays[name] = normal(parameter.shape, 1.5 / np.sqrt(parameter.fan_in))
             else:
-                arrays[name] = (parameter.start == "one") + normal(parameter.shape, 0.25)
+                arrays[name] = parameter.start + normal(parameter.shape, 0.25)
+        if isinstance(stage.layer, PRelu):
+            # Slopes are learned and may fall below 0, where out has another sign than x: who takes one for the other
+            # is right as long as they don't.
+            arrays["slope"][::2] = -np.abs(arrays["slope"][::2])
     photos = generator.permutation(_PHOTO_NUMBERS)[:count].astype(np.int32)
     return _Numbers(normal((count, *stages[0].shape)), weights, photos, np.array([_STEP_NUMBER], np.int32))
 
@@ -414,6 +419,8 @@ class _Chain:
         side = b"" if argmax is None else argmax.tobytes()
         if isinstance(layer, Conv | Activate) and _activation(layer) in _KINKED:
             side += (self._outs[number] > 0).tobytes()
+        if isinstance(layer, PRelu):
+            side += (self._x(number) > 0).tobytes()
         return side
 
     def _gaps(self, number: int) -> Iterator[Array]:
@@ -427,10 +434,11 @@ class _Chain:
                 out = ordered[..., -1]
             if layer.activation in _KINKED:
                 yield np.abs(out)
-        elif isinstance(layer, Activate) and layer.name in _KINKED:
+        elif isinstance(layer, PRelu) or (isinstance(layer, Activate) and layer.name in _KINKED):
             yield np.abs(x)
         elif isinstance(layer, Pool) and layer.kind == "max":
-            ordered = _ordered_windows(x, *layer.window(stage.shape))
+            size, stride = layer.window(stage.shape)
+            ordered = _ordered_windows(_up_to_the_last_window(x, stage.out_shape, size, stride), size, stride)
             if ordered.shape[-1] > 1:
                 yield ordered[..., -1] - ordered[..., -2]
 
@@ -444,6 +452,12 @@ def _sums_only(stage: Stage) -> Stage:
 
 def _activation(layer: Conv | Activate) -> str:
     return layer.activation if isinstance(layer, Conv) else layer.name
+
+
+def _up_to_the_last_window(maps: Array, out_shape: Shape, size: tuple[int, int], stride: tuple[int, int]) -> Array:
+    """Maps (N, H, W, C) with rows and columns of -inf behind their edges, where windows reach over them."""
+    over = [max(0, (out_shape[axis] - 1) * stride[axis] + size[axis] - maps.shape[1 + axis]) for axis in (0, 1)]
+    return np.pad(maps, ((0, 0), (0, over[0]), (0, over[1]), (0, 0)), constant_values=-np.inf)
 
 
 def _ordered_windows(maps: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:

@@ -1,14 +1,15 @@
 """The weights that a training starts from.
 
 Random numbers are drawn on the host, keyed by seed and layer: they are the same on every device, and a layer's don't
-depend on the layers before it. Biases start at 0, batch norm's scales at 1.
+depend on the layers before it. Biases start at 0, batch norm's scales at 1, prelu's slopes where its setting says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod, sqrt
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv", "zca_patches"]
 
+NOTHING: Mapping[str, Array] = MappingProxyType({})
+
 PATCHES = 4096
 """So many places of the photos are looked at for ``zca_patches``."""
 _SOFTENING = 0.01
@@ -31,7 +34,13 @@ _PHOTOS_AT_ONCE = 4
 """Photos of which a conv layer's map before its activation and pool is made at a time."""
 
 
-def initialise(network: Network, how: Initialisation, seed: int, photos: Callable[[], Array] | None = None) -> None:
+def initialise(
+    network: Network,
+    how: Initialisation,
+    seed: int,
+    photos: Callable[[], Array] | None = None,
+    given: Mapping[str, Array] = NOTHING,
+) -> None:
     """Overwrite all weights and statistics of a network.
 
     ``he``           deviation gain / sqrt(fan_in), gain being that of the activation that follows (He et al. 2015)
@@ -43,16 +52,19 @@ def initialise(network: Network, how: Initialisation, seed: int, photos: Callabl
     ``zca_patches``  he; the first conv layer's kernels are whitened patches of ``photos`` (Coates et al. 2011)
 
     ``photos``, asked for by the last two only, gives (n, H, W, C) on the host as the network's input has them; lsuv
-    takes as many as the network's batch has. Raises UsageError where patches can't be the first layer's kernels.
+    takes as many as the network's batch has. ``given``: arrays by name that are taken as they are; lsuv scales the
+    other layers to what these give. Raises UsageError where patches can't be the first layer's kernels, ValueError for
+    a given array of another shape.
     """
     arrays = draw(network.stages, seed, how)
-    if how == "zca_patches":
+    if how == "zca_patches" and f"{network.stages[0].name}.weight" not in given:
         assert photos is not None
         arrays |= _patches_for(network.stages[0], photos(), seed)
+    arrays |= given
     network.weights.from_host(arrays)
     if how == "lsuv":
         assert photos is not None
-        _scale_to_unit_variance(network, photos(), arrays)
+        _scale_to_unit_variance(network, photos(), arrays, given)
 
 
 def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, Array]:
@@ -62,7 +74,7 @@ def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, A
         generator = _generator(seed, number)
         for name, parameter in {**stage.parameters, **stage.statistics}.items():
             if parameter.start != "random":
-                array = np.full(parameter.shape, 1.0 if parameter.start == "one" else 0.0)
+                array = np.full(parameter.shape, parameter.start)
             elif how in ("orthogonal", "lsuv"):
                 array = _orthogonal(stage, parameter.shape, generator) * gain_after(stages, number)
             else:
@@ -120,8 +132,11 @@ def _one_thread() -> Any:
 # ------------------------------------------------------------------------------------------------------------- photos
 
 
-def _scale_to_unit_variance(network: Network, photos: Array, arrays: dict[str, Array]) -> None:
-    """Divide each layer's weights by the deviation of its outputs, all of them together, before the activation.
+def _scale_to_unit_variance(
+    network: Network, photos: Array, arrays: Mapping[str, Array], given: Mapping[str, Array]
+) -> None:
+    """Divide each layer's weights, unless ``given``, by the deviation of its outputs, all of them together, before the
+    activation.
 
     Biases are 0, so that what is measured is proportional to the weights, and one division does what the paper's loop
     does. Batch norm takes the batch's own statistics, as in training; nothing is dropped.
@@ -130,7 +145,8 @@ def _scale_to_unit_variance(network: Network, photos: Array, arrays: dict[str, A
     kernels.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
     for number, stage in enumerate(network.stages):
         call = network.call(number, count, training=isinstance(stage.layer, BatchNorm))
-        if any(parameter.start == "random" for parameter in stage.parameters.values()):
+        is_drawn = any(parameter.start == "random" for parameter in stage.parameters.values())
+        if is_drawn and f"{stage.name}.weight" not in given:
             deviation = _deviation(stage, call)
             if deviation > 0:  # else the photos are all of one colour, and nothing can be scaled
                 weight = call.weights["weight"]

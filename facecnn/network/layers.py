@@ -34,6 +34,8 @@ Shape: TypeAlias = tuple[int, ...]
 Size: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 Pair: TypeAlias = Annotated[tuple[Size, Size], Field(strict=False)]
 Slope: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Edges: TypeAlias = Literal["drop", "keep"]
+EDGES = "windows that reach over the right or bottom edge: drop | keep (what is inside counts)"
 
 
 class LayerError(UsageError):
@@ -51,7 +53,8 @@ class Parameter:
     shape: Shape
     fan_in: int
     decays: bool
-    start: Literal["random", "zero", "one"]
+    start: Literal["random"] | float
+    """What training begins with: drawn, or all of this value."""
 
 
 @plain_dataclass(frozen=True)
@@ -172,6 +175,7 @@ class PoolSettings:
     size: Size | Pair = Field(default=2, description="rows and columns of a window: one number or [rows, columns]")
     stride: Size | Pair | None = Field(default=None, description="step from window to window; null: the window's size")
     kind: PoolKind = Field(default="max", description="max | average")
+    edges: Edges = Field(default="drop", description=EDGES)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -197,8 +201,38 @@ class Activate(Layer):
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class PRelu(Layer):
+    """A leaky relu whose slope below zero is learned, one for each map or unit (He et al. 2015, arXiv:1502.01852).
+
+    Slopes don't decay: that would push them to 0, and the layer to a relu. Nothing keeps them above 0.
+    """
+
+    keyword: ClassVar[str] = "prelu"
+    shorthand: ClassVar[str | None] = "slope"
+
+    slope: Slope = Field(default=0.25, description="what the slopes below zero are before training")
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        return {"slope": Parameter((shape[-1],), 1, False, self.slope)}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return prod(shape)
+
+    def gain(self) -> float | None:
+        return _gain("leaky_relu", self.slope)
+
+    def forward(self, call: Call) -> None:
+        call.kernels.prelu_forward(_by_last(call.out), _by_last(call.x), call.weights["slope"], call.workspace)
+
+    def backward(self, call: Call) -> None:
+        # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
+        dx, dout, x = (_by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
+        call.kernels.prelu_backward(dx, call.gradient["slope"], dout, x, call.weights["slope"], call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Pool(Layer):
-    """Pooling of every map: windows of any size and stride; those that would reach over the edge are left out."""
+    """Pooling of every map: windows of any size and stride."""
 
     keyword: ClassVar[str] = "pool"
     shorthand: ClassVar[str | None] = "size"
@@ -208,6 +242,7 @@ class Pool(Layer):
     )
     stride: Size | Pair | None = Field(default=None, description="step from window to window; null: the window's size")
     kind: PoolKind = Field(default="max", description="max | average")
+    edges: Edges = Field(default="drop", description=EDGES)
 
     def window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size and stride of the windows on maps of ``shape``, each as (rows, columns); raises LayerError."""
@@ -218,8 +253,15 @@ class Pool(Layer):
         return size, size if self.stride is None else _pair(self.stride)
 
     def output_shape(self, shape: Shape) -> Shape:
-        size, stride = self.window(shape)
-        return (shape[0] - size[0]) // stride[0] + 1, (shape[1] - size[1]) // stride[1] + 1, shape[2]
+        rows, columns = (self._windows(*side) for side in zip(shape, *self.window(shape), strict=False))
+        return rows, columns, shape[2]
+
+    def _windows(self, side: int, size: int, stride: int) -> int:
+        """How many windows there are along a side: with ``keep`` as many as it takes to cover it, of which each must
+        start inside (as PyTorch's ``ceil_mode`` has it)."""
+        if self.edges == "drop":
+            return (side - size) // stride + 1
+        return min(-(-(side - size) // stride), (side - 1) // stride) + 1
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {"argmax": Buffer(self.output_shape(shape), np.int32)}
@@ -251,7 +293,8 @@ class Conv(Layer):
     )
     slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
     pool: Size | PoolSettings | None = Field(
-        default=None, description="2 (max of each 2x2) | {size: 3, stride: 2, kind: max | average} | null"
+        default=None,
+        description="2 (max of each 2x2) | {size: 3, stride: 2, kind: max | average, edges: drop | keep} | null",
     )
 
     def expand(self) -> tuple[Layer, ...]:
@@ -262,7 +305,9 @@ class Conv(Layer):
             side = _pair(pool.size)
             stride = side if pool.stride is None else _pair(pool.stride)
         fused_pool = (
-            side[0] == side[1] <= LARGEST_FUSED_POOL and stride == side and (pool is None or pool.kind == "max")
+            side[0] == side[1] <= LARGEST_FUSED_POOL
+            and stride == side
+            and (pool is None or (pool.kind == "max" and pool.edges == "drop"))
         )
         if fused_activation and fused_pool:
             return (replace(self, pool=side[0] if side[0] > 1 else None),)
@@ -272,7 +317,7 @@ class Conv(Layer):
         if not fused_activation:
             layers.append(Activate(name=self.activation, slope=self.slope))
         if pool is not None:
-            layers.append(Pool(size=pool.size, stride=pool.stride, kind=pool.kind))
+            layers.append(Pool(size=pool.size, stride=pool.stride, kind=pool.kind, edges=pool.edges))
         return tuple(layers)
 
     def _pooled(self) -> int:
@@ -307,7 +352,7 @@ class Conv(Layer):
         fan_in = size[0] * size[1] * shape[2]
         return {
             "weight": Parameter((self.kernels, *size, shape[2]), fan_in, True, "random"),
-            "bias": Parameter((self.kernels,), fan_in, False, "zero"),
+            "bias": Parameter((self.kernels,), fan_in, False, 0.0),
         }
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
@@ -361,7 +406,7 @@ class Neuron(Layer):
         rows, columns, maps = shape
         return {
             "weight": Parameter((self.per_kernel, rows, columns, maps), rows * columns, True, "random"),
-            "bias": Parameter((self.per_kernel, maps), rows * columns, False, "zero"),
+            "bias": Parameter((self.per_kernel, maps), rows * columns, False, 0.0),
         }
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -408,7 +453,7 @@ class Dense(Layer):
         (units,) = self.output_shape(shape)
         return {
             "weight": Parameter((units, prod(shape)), prod(shape), True, "random"),
-            "bias": Parameter((units,), prod(shape), False, "zero"),
+            "bias": Parameter((units,), prod(shape), False, 0.0),
         }
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -458,14 +503,14 @@ class BatchNorm(Layer):
 
     def parameters(self, shape: Shape) -> dict[str, Parameter]:
         return {
-            "scale": Parameter((shape[-1],), 1, False, "one"),
-            "shift": Parameter((shape[-1],), 1, False, "zero"),
+            "scale": Parameter((shape[-1],), 1, False, 1.0),
+            "shift": Parameter((shape[-1],), 1, False, 0.0),
         }
 
     def statistics(self, shape: Shape) -> dict[str, Parameter]:
         return {
-            "running_mean": Parameter((shape[-1],), 1, False, "zero"),
-            "running_variance": Parameter((shape[-1],), 1, False, "one"),
+            "running_mean": Parameter((shape[-1],), 1, False, 0.0),
+            "running_variance": Parameter((shape[-1],), 1, False, 1.0),
         }
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
@@ -490,9 +535,20 @@ class BatchNorm(Layer):
     def backward(self, call: Call) -> None:
         # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
         dx, dout, x = (_by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
+        if not call.training:
+            self._backward_inference(dx, dout, call)
+            return
         dscale, dshift = call.gradient["scale"], call.gradient["shift"]
         kept = (call.buffers["mean"], call.buffers["inverse_deviation"])
         call.kernels.batch_norm_backward(dx, dscale, dshift, dout, x, *kept, call.weights["scale"], call.workspace)
+
+    def _backward_inference(self, dx: Array, dout: Array, call: Call) -> None:
+        """dx = dout * scale / sqrt(running_variance + epsilon): the same affine map, without what it adds. Nothing is
+        trained in evaluation, so ``gradient`` is left alone."""
+        zero, weights = call.buffers["mean"], call.weights  # the batch's mean, which evaluation has no use for
+        call.kernels.copy_to_device(zero, np.zeros(zero.shape, zero.dtype))
+        affine = (weights["running_variance"], weights["scale"], zero)
+        call.kernels.batch_norm_inference(dx, dout, zero, *affine, self.epsilon, call.workspace)
 
 
 def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float) -> tuple[Layer, ...]:
@@ -502,7 +558,7 @@ def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float
 
 
 LAYERS: dict[str, type[Layer]] = {
-    layer.keyword: layer for layer in (Conv, Activate, Pool, Neuron, Dense, Dropout, BatchNorm)
+    layer.keyword: layer for layer in (Conv, Activate, PRelu, Pool, Neuron, Dense, Dropout, BatchNorm)
 }
 """Layer classes by their names in the config."""
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from facecnn.errors import UsageError
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
-from facecnn.network.initialisation import Initialisation, initialise
+from facecnn.network.initialisation import NOTHING, Initialisation, initialise
 from facecnn.network.layers import Array, Call, Layer, LayerError, Parameter, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
 
@@ -169,8 +169,9 @@ class Network:
         in_parts: bool = False,
     ) -> None:
         """``frozen``: so many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
-        room for gradients. ``in_parts``: the gradients of several calls of ``backward`` can be added up. Raises
-        LayerError where a layer doesn't fit, MemoryError where the device's memory is too small."""
+        room for gradients, and the last layer may give maps. ``in_parts``: the gradients of several calls of
+        ``backward`` can be added up. Raises LayerError where a layer doesn't fit, UsageError where training would end
+        in maps, MemoryError where the device's memory is too small."""
         self.stages = plan(layers, input_shape)
         self.kernels = kernels
         self.batch_size = batch_size
@@ -186,11 +187,12 @@ class Network:
         self._views: dict[int, list[_StageViews]] = {}
 
         out_shape = self.stages[-1].out_shape
-        if len(out_shape) != 1:
+        if training and len(out_shape) != 1:
             raise UsageError(
                 f"network: the last layer gives {shape_text(out_shape)}; it must give units: end with dense or neuron"
             )
-        self.units = out_shape[0]
+        self.units = prod(out_shape)
+        """Numbers that the last layer gives for a photo."""
         empty = kernels.empty
         self.input: Array = empty((batch_size, *input_shape), dtype)
         self._outs: list[Array] = [empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
@@ -243,7 +245,8 @@ class Network:
 
     @property
     def output(self) -> Array:
-        """(batch_size, units): the last layer's output, of which ``forward`` fills the first ``count`` rows."""
+        """(batch_size, units), or (batch_size, H, W, C) where the last layer gives maps: that layer's output, of which
+        ``forward`` fills the first ``count`` rows."""
         return self._outs[-1]
 
     def trained_ranges(self) -> list[tuple[int, int, int]]:
@@ -265,10 +268,14 @@ class Network:
         return pieces
 
     def initialise(
-        self, seed: int, how: Initialisation = "he", photos: Callable[[], npt.NDArray[Any]] | None = None
+        self,
+        seed: int,
+        how: Initialisation = "he",
+        photos: Callable[[], npt.NDArray[Any]] | None = None,
+        given: Mapping[str, Array] = NOTHING,
     ) -> None:
         """The weights to start from: see ``facecnn.network.initialisation``."""
-        initialise(self, how, seed, photos)
+        initialise(self, how, seed, photos, given)
 
     def forward(
         self,

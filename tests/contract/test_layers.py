@@ -8,6 +8,7 @@ import pytest
 from contract.harness import Inout, Out, call, check, integers, random
 from facecnn.kernels import cpu
 from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
+from facecnn.network.layers import Pool
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))
@@ -25,6 +26,21 @@ def test_activation_of_extreme_numbers(kernels: Any, activation: Any) -> None:
     check(kernels, "activation_forward", Out(x.shape), x, activation, 0.1)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5000, 3), (700, 64), (100, 100)])
+def test_prelu(kernels: Any, shape: tuple[int, int]) -> None:
+    x, slope = random(*shape), random(shape[1], seed=2)
+    assert shape[1] == 1 or (slope.min() < 0 < slope.max())
+    check(kernels, "prelu_forward", Out(shape), x, slope)
+    check(kernels, "prelu_backward", Out(shape), Out(slope.shape), random(*shape, seed=1), x, slope)
+
+
+def test_prelu_of_extreme_numbers(kernels: Any) -> None:
+    x = np.array([[-1e30, -200, -0.0, 0.0, 200, 1e30, np.nan]])
+    slope = np.array([-2.0, 0.0, 0.25, 0.25, 0.25, 1.0, 0.25])
+    check(kernels, "prelu_forward", Out(x.shape), x, slope)
+    check(kernels, "prelu_backward", Out(x.shape), Out(slope.shape), np.ones(x.shape), x, slope)
+
+
 # (photos, height, width, maps), size, stride
 POOLS = [
     ((1, 1, 1, 1), (1, 1), (1, 1)),
@@ -38,9 +54,9 @@ POOLS = [
 
 @pytest.mark.parametrize(("shape", "size", "stride"), POOLS)
 @pytest.mark.parametrize("kind", ["max", "average"])
-def test_pool(kernels: Any, shape: Any, size: Any, stride: Any, kind: Any) -> None:
-    pooled = tuple((n - k) // s + 1 for n, k, s in zip(shape[1:3], size, stride, strict=True))
-    out_shape = (shape[0], *pooled, shape[3])
+@pytest.mark.parametrize("edges", ["drop", "keep"])
+def test_pool(kernels: Any, shape: Any, size: Any, stride: Any, kind: Any, edges: Any) -> None:
+    out_shape = (shape[0], *Pool(size=size, stride=stride, edges=edges).output_shape(shape[1:]))
     argmax: Any = Out(out_shape, np.int32) if kind == "max" else np.zeros(out_shape, np.int32)
     for x in (random(*shape), integers(*shape, low=0, high=2)):
         won = (*check(kernels, "pool_forward", Out(out_shape), argmax, x, kind, size, stride), argmax)[1]
@@ -56,6 +72,16 @@ def test_nan_wins_in_a_pool(kernels: Any) -> None:
         )
         assert np.isnan(out).all()
         assert argmax.item() == at
+
+
+def test_what_of_a_window_lies_inside_counts(kernels: Any) -> None:
+    x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [-7.0, -8.0, -9.0]]).reshape(1, 3, 3, 1)
+    two = ((2, 2), (2, 2))
+    out, argmax = call(kernels, "pool_forward", Out((1, 2, 2, 1)), Out((1, 2, 2, 1), np.int32), x, "max", *two)
+    assert out.reshape(2, 2).tolist() == [[5, 6], [-7, -9]]
+    assert argmax.reshape(2, 2).tolist() == [[4, 5], [6, 8]]
+    (out,) = call(kernels, "pool_forward", Out((1, 2, 2, 1)), np.zeros((1, 2, 2, 1), np.int32), x, "average", *two)
+    assert out.reshape(2, 2).tolist() == [[3, 4.5], [-7.5, -9]]
 
 
 @pytest.mark.parametrize("per_kernel", [1, 8])

@@ -36,6 +36,11 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "pool_backward": (
         Out((23, 13, 13, 3)), random(23, 6, 6, 3), np.zeros((23, 6, 6, 3), np.int32), "average", (3, 3), (2, 2),
     ),
+    "pool_backward, over the edges": (
+        Out((23, 13, 12, 3)), random(23, 7, 6, 3), np.zeros((23, 7, 6, 3), np.int32), "average", (2, 3), (2, 2),
+    ),
+    "prelu_forward": (Out((9001, 5)), random(9001, 5), random(5)),
+    "prelu_backward": (Out((9001, 5)), Out((5,)), random(9001, 5), random(9001, 5, seed=1), random(5)),
     "activation_forward": (Out((3, 9001)), random(3, 9001), "gelu", 0.1),
     "activation_backward": (Out((3, 9001)), random(3, 9001), random(3, 9001), random(3, 9001), "gelu", 0.1),
     "neuron_forward": (Out((23, 8, 5)), random(23, 7, 9, 5), random(8, 7, 9, 5), random(8, 5)),

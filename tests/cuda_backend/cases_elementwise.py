@@ -1,4 +1,7 @@
-"""Activations, pooling and dropout."""
+"""Activations, pooling and dropout.
+
+In the simulator a block is 8 threads on tiles of up to 4 columns, and rows are cut into at most 3 chunks.
+"""
 
 from typing import Any, get_args
 
@@ -7,6 +10,7 @@ import numpy as np
 from contract.harness import Out, integers, random
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
+from facecnn.network.layers import Pool
 
 EXTREME = np.array([[-1e30, -200, -0.0, 0.0, 200, 1e30, np.nan]])
 PHOTOS = np.array([0, 3, 2**31 - 1], np.int32)
@@ -26,8 +30,21 @@ def _activation(activation: Activation, *shape: int) -> dict[str, tuple[Any, ...
     }  # fmt: skip
 
 
-def _pool(what: str, x: Any, kind: Any, size: tuple[int, int], stride: tuple[int, int]) -> dict[str, tuple[Any, ...]]:
-    shape = (len(x), *((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], size, stride, strict=True)), x.shape[3])
+def _prelu(rows: int, columns: int) -> dict[str, tuple[Any, ...]]:
+    """With slopes above and below 0."""
+    x, slope, dout = random(rows, columns), random(columns), random(rows, columns, seed=1)
+    what = f"{rows} x {columns}"
+    return {
+        f"prelu_forward, {what}": (Out(x.shape), x, slope),
+        f"prelu_backward, {what}": (Out(x.shape), Out(slope.shape), dout, x, slope),
+    }
+
+
+def _pool(
+    what: str, x: Any, kind: Any, size: tuple[int, int], stride: tuple[int, int], edges: Any = "drop"
+) -> dict[str, tuple[Any, ...]]:
+    layer = Pool(size=size, stride=stride, edges=edges)
+    shape = (len(x), *layer.output_shape(x.shape[1:]))
     out, argmax = np.zeros(shape), np.zeros(shape, np.int32)
     reference.pool_forward(out, argmax, x, kind, size, stride, reference.Workspace())
     won = Out(shape, np.int32) if kind == "max" else argmax
@@ -49,6 +66,13 @@ CASES: dict[str, tuple[Any, ...]] = {
     **_activation("sigmoid", 30),
     **_activation("tanh", 30),
     **_activation("gelu", 5, 11),
+    **_prelu(1, 1),
+    **_prelu(3, 10),
+    **_prelu(61, 1),
+    **_prelu(40, 3),
+    **_prelu(19, 6),
+    "prelu_forward, extreme numbers": (Out(EXTREME.shape), EXTREME, random(EXTREME.size)),
+    "prelu_backward, NaN": (Out((1, 7)), Out((7,)), random(1, 7), EXTREME, random(7)),
     **_pool("one element", random(1, 1, 1, 1), "max", (1, 1), (1, 1)),
     **_pool("ties", integers(2, 7, 6, 3, low=0, high=2), "max", (2, 2), (2, 2)),
     **_pool("overlapping", random(2, 7, 9, 2), "max", (3, 3), (2, 1)),
@@ -56,6 +80,10 @@ CASES: dict[str, tuple[Any, ...]] = {
     **_pool("with gaps", random(1, 9, 8, 5), "max", (2, 3), (4, 4)),
     **_pool("overlapping", random(2, 7, 9, 2), "average", (3, 3), (2, 1)),
     **_pool("with gaps", random(1, 9, 8, 3), "average", (2, 3), (4, 4)),
+    **_pool("over the edges", random(2, 8, 7, 2), "max", (3, 3), (2, 2), "keep"),
+    **_pool("over the edges", random(2, 8, 9, 2), "average", (3, 4), (2, 3), "keep"),
+    **_pool("over the edges, with gaps", random(1, 9, 8, 3), "average", (2, 3), (4, 4), "keep"),
+    **_pool("not a number, over the edges", _with_nan(random(1, 2, 3, 2)), "max", (2, 2), (2, 2), "keep"),
     **_pool("the whole photo", random(3, 5, 4, 2), "average", (5, 4), (5, 4)),
     "dropout, one feature": (Out((3, 1)), random(3, 1), PHOTOS, 0.2, 2**32 - 1, PURPOSE_DROPOUT, STEP),
     "dropout, several blocks a photo": (Out((3, 71)), random(3, 71), PHOTOS, 0.5, 11, PURPOSE_DROPOUT + 3, STEP),

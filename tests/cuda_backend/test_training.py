@@ -123,3 +123,11 @@ def test_a_training_goes_on_on_another_device(devices: tuple[Any, Any], whole: R
 def test_a_profile_has_every_kernel() -> None:
     places = trained(make_trainer(cuda, profile=True)).epochs[-1]["milliseconds"]
     assert {"conv1 forward", "conv1 backward_weight", "dense1 backward", "augmentation", "update"} < set(places)
+
+
+def test_initial_weights_are_tried_as_on_the_reference() -> None:
+    train = {"restarts": 2, "restart_epochs": 1}
+    expected, found = (trained(make_trainer(kernels, train=train)) for kernels in (reference, cuda))
+    assert found.trials == pytest.approx(expected.trials, rel=1e-3)
+    assert found.start == expected.start
+    alike(found, expected)

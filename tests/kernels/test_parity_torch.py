@@ -121,16 +121,30 @@ def test_activation(backend: Backend, activation: Any) -> None:
     backend.same(dx, tx.grad)
 
 
+def test_prelu(backend: Backend) -> None:
+    x, slope, dout = backend.random(300, 6), backend.random(6), backend.random(300, 6, seed=1)
+    out, dx, dslope = backend.zeros(300, 6), backend.zeros(300, 6), backend.zeros(6)
+    tx, ts = backend.tensor(x), backend.tensor(slope)
+    expected = backend.torch.nn.functional.prelu(tx, ts)
+    expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))
+    backend.kernels.prelu_forward(out, x, slope, backend.workspace)
+    backend.kernels.prelu_backward(dx, dslope, dout, x, slope, backend.workspace)
+    backend.same(out, expected)
+    backend.same(dx, tx.grad)
+    backend.same(dslope, ts.grad)
+
+
 @pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("keeps_edges", [False, True])
 @pytest.mark.parametrize(
-    ("size", "stride"), [((2, 2), (2, 2)), ((3, 3), (2, 2)), ((2, 3), (4, 1)), ((11, 12), (11, 12))]
+    ("size", "stride"), [((2, 2), (2, 2)), ((3, 3), (2, 2)), ((2, 3), (4, 1)), ((11, 12), (11, 12)), ((4, 5), (5, 6))]
 )
-def test_pool(backend: Backend, kind: Any, size: Any, stride: Any) -> None:
+def test_pool(backend: Backend, kind: Any, size: Any, stride: Any, keeps_edges: bool) -> None:
     functional = backend.torch.nn.functional
     x = backend.random(2, 11, 12, 3)
     tx = backend.tensor(x)
     pooling = functional.max_pool2d if kind == "max" else functional.avg_pool2d
-    expected = nhwc(pooling(nchw(tx), size, stride))
+    expected = nhwc(pooling(nchw(tx), size, stride, ceil_mode=keeps_edges))
     shape = tuple(expected.shape)
     out, argmax, dout = backend.zeros(*shape), backend.zeros(*shape, dtype=np.int32), backend.random(*shape, seed=1)
     expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))

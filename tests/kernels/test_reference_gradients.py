@@ -86,11 +86,35 @@ def test_activation(activation: Any) -> None:
     agree(dx, loss, x)
 
 
+def test_prelu() -> None:
+    x, slope = normal(30, 4), np.array([0.25, -0.5, 0.0, 2.0])
+    x += 0.01 * np.sign(x)  # away from the kink
+    out, dx, dslope, dout = np.zeros_like(x), np.zeros_like(x), np.zeros(4), normal(30, 4, seed=1)
+
+    def loss() -> float:
+        reference.prelu_forward(out, x, slope, WORKSPACE)
+        return float((out * dout).sum())
+
+    reference.prelu_backward(dx, dslope, dout, x, slope, WORKSPACE)
+    agree(dx, loss, x)
+    agree(dslope, loss, slope)
+
+
 @pytest.mark.parametrize("kind", ["max", "average"])
-@pytest.mark.parametrize(("size", "stride"), [((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 2), (3, 4)), ((6, 7), (6, 7))])
-def test_pool(kind: Any, size: Any, stride: Any) -> None:
+@pytest.mark.parametrize(
+    ("size", "stride", "windows"),
+    [
+        ((2, 2), (2, 2), (3, 3)),
+        ((3, 2), (1, 2), (4, 3)),
+        ((2, 2), (3, 4), (2, 2)),
+        ((6, 7), (6, 7), (1, 1)),
+        ((3, 2), (2, 2), (3, 4)),  # over the edges
+        ((4, 3), (5, 3), (2, 3)),
+    ],
+)
+def test_pool(kind: Any, size: Any, stride: Any, windows: tuple[int, int]) -> None:
     x = np.random.default_rng(0).permutation(2 * 6 * 7 * 3).reshape(2, 6, 7, 3).astype(float)  # no near-ties
-    shape = (2, (6 - size[0]) // stride[0] + 1, (7 - size[1]) // stride[1] + 1, 3)
+    shape = (2, *windows, 3)
     out, argmax, dout, dx = np.zeros(shape), np.zeros(shape, np.int32), normal(*shape), np.zeros_like(x)
 
     def loss() -> float:

@@ -23,6 +23,7 @@ from facecnn.network.layers import (
     Neuron,
     Pool,
     PoolSettings,
+    PRelu,
     Shape,
 )
 from facecnn.network.network import Network, plan
@@ -34,12 +35,14 @@ KINKED = ("relu", "leaky_relu")
 
 
 class Watching:
-    """A backend that notes at each forward which way every kink went, and what dropout multiplied by."""
+    """A backend that notes at each forward which way every kink went, what dropout multiplied by, and how large the
+    numbers were that batch norm took the mean from, in deviations."""
 
     def __init__(self, kernels: Any = reference) -> None:
         self.kernels = kernels
         self.kinks: list[bytes] = []
         self.dropout_factors: list[Array] = []
+        self.sizes_in_deviations: list[float] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernels, name)
@@ -59,10 +62,21 @@ class Watching:
         if activation in KINKED:
             self.kinks.append((out > 0).tobytes())
 
+    def prelu_forward(self, out: Array, x: Array, *rest: Any) -> None:
+        self.kernels.prelu_forward(out, x, *rest)
+        self.kinks.append((x > 0).tobytes())
+
     def pool_forward(self, out: Array, argmax: Array, x: Array, kind: str, *rest: Any) -> None:
         self.kernels.pool_forward(out, argmax, x, kind, *rest)
         if kind == "max":
             self.kinks.append(argmax.tobytes())
+
+    def batch_norm_forward(
+        self, out: Array, mean: Array, inverse_deviation: Array, running_mean: Array, running_variance: Array,
+        x: Array, *rest: Any,
+    ) -> None:  # fmt: skip
+        self.kernels.batch_norm_forward(out, mean, inverse_deviation, running_mean, running_variance, x, *rest)
+        self.sizes_in_deviations.append(float((np.abs(x) * inverse_deviation).max()))
 
     def dropout(self, out: Array, x: Array, *rest: Any) -> None:
         factors = self.kernels.to_device(np.ones_like(x))
@@ -123,6 +137,7 @@ class Run:
         """The output, a copy."""
         self.watching.kinks.clear()
         self.watching.dropout_factors.clear()
+        self.watching.sizes_in_deviations.clear()
         count = self.case.count
         self.network.forward(count, training=training, photos=self.photos, step=self.step)
         return np.array(self.network.output[:count])
@@ -153,6 +168,14 @@ def away_from_kinks(case: Case, nudge: float = 1e-5) -> bool:
         if nudged.kinks != exact.kinks:
             return False
     return True
+
+
+def keeps_its_digits(case: Case, most: float = 16.0) -> bool:
+    """Whether batch norm is given nothing larger than ``most`` deviations. Numbers that large differ in their last
+    digits only, and the mean, rounded to float32, is off by as much of what is left when it is taken out."""
+    exact = Run(case, reference, np.float64)
+    exact.forward()
+    return max(exact.watching.sizes_in_deviations, default=0.0) <= most
 
 
 def first_away_from_kinks(make: Callable[[int], Case]) -> Case:
@@ -218,6 +241,7 @@ def conv_pools(draw: st.DrawFn) -> int | PoolSettings | None:
                 size=st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3))),
                 stride=st.one_of(st.none(), st.integers(1, 3), st.tuples(st.integers(1, 2), st.integers(1, 3))),
                 kind=st.sampled_from(["max", "average"]),
+                edges=st.sampled_from(["drop", "keep"]),
             ),
         )
     )
@@ -238,6 +262,7 @@ convs = st.builds(
 )
 elementwise = st.one_of(
     st.builds(Activate, name=activations, slope=slopes),
+    st.just(PRelu()),
     st.builds(BatchNorm, momentum=st.sampled_from([0.1, 1.0]), epsilon=st.sampled_from([1e-5, 0.1])),
     st.builds(Dropout, rate=st.sampled_from([0.0, 0.3])),
 )
@@ -246,6 +271,7 @@ pools = st.builds(
     size=st.one_of(sizes, st.just("global")),
     stride=st.one_of(st.none(), sizes),
     kind=st.sampled_from(["max", "average"]),
+    edges=st.sampled_from(["drop", "keep"]),
 )
 heads = st.one_of(
     st.builds(Neuron, per_kernel=st.integers(1, 3), activation=activations, slope=slopes),

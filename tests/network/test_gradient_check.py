@@ -24,7 +24,18 @@ from facecnn.network.gradient_check import (
     compare_device,
     shrink,
 )
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Layer, LayerError, Neuron, Pool, PoolSettings
+from facecnn.network.layers import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Dense,
+    Layer,
+    LayerError,
+    Neuron,
+    Pool,
+    PoolSettings,
+    PRelu,
+)
 from facecnn.network.loss import CrossEntropy, Loss, MeanSquaredError
 from facecnn.network.network import Network, plan
 
@@ -303,6 +314,39 @@ def mean_for_max(right: Wrong) -> Wrong:
     return wrong
 
 
+def slope_over_all(right: Wrong) -> Wrong:
+    """The derivative by a slope summed over all elements, those above 0 too."""
+
+    def wrong(dx: Array, dslope: Array, dout: Array, x: Array, *rest: Any) -> None:
+        right(dx, dslope, dout, x, *rest)
+        dslope[...] = (dout * x).sum(axis=0)
+
+    return wrong
+
+
+def sides_from_the_output(right: Wrong) -> Wrong:
+    """As if the sign of x were that of the output, which a slope below 0 turns."""
+
+    def wrong(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, *rest: Any) -> None:
+        right(dx, dslope, dout, np.where(x > 0, x, slope * x), slope, *rest)
+
+    return wrong
+
+
+def equal_windows(right: Wrong) -> Wrong:
+    """Average pooling's delta divided by the whole window's size at the edge, too."""
+
+    def wrong(dx: Array, dout: Array, argmax: Array, kind: str, size: Any, stride: Any, workspace: Any) -> None:
+        if kind == "max":
+            right(dx, dout, argmax, kind, size, stride, workspace)
+            return
+        larger = np.zeros((len(dx), dx.shape[1] + size[0], dx.shape[2] + size[1], dx.shape[3]))
+        right(larger, dout, argmax, kind, size, stride, workspace)
+        dx[...] = larger[:, : dx.shape[1], : dx.shape[2]]
+
+    return wrong
+
+
 def dout_for_dx(right: Wrong) -> Wrong:
     def wrong(dx: Array, dout: Array, *rest: Any) -> None:
         dx[...] = dout
@@ -354,6 +398,36 @@ def test_wrong_gradients_of_other_layers(function: str, wrap: Wrap, blamed: set[
     check = check_gradients(HEADS, SMOOTHED, kernels=with_wrong(function, wrap))
     assert wrong_rows(check).keys() == blamed
     assert first_wrong_part(check) == part
+
+
+@pytest.mark.parametrize(
+    ("function", "wrap", "blamed", "part"),
+    [
+        ("prelu_backward", slope_over_all, {"prelu1.slope"}, "+ prelu1"),
+        ("prelu_backward", sides_from_the_output, {"prelu1.slope", "prelu1.input"}, "+ prelu1"),
+        ("pool_backward", equal_windows, {"pool1.input"}, "+ pool1"),
+    ],
+)
+def test_wrong_gradients_of_learned_slopes_and_at_the_edges(
+    function: str, wrap: Wrap, blamed: set[str], part: str
+) -> None:
+    layers = (
+        Conv(kernels=2, size=1, activation="identity"),
+        PRelu(),
+        Pool(size=2, kind="average", edges="keep"),
+        Pool(size=(1, 2), edges="keep"),
+        Dense(units=3),
+    )
+    small = Shrunk(layers, layers, (3, 5, 2), 2)
+    assert check_gradients(small, SMOOTHED).passed
+    check = check_gradients(small, SMOOTHED, kernels=with_wrong(function, wrap))
+    assert wrong_rows(check).keys() == blamed
+    assert first_wrong_part(check) == part
+
+
+def test_the_smallest_picture_has_windows_over_its_edges() -> None:
+    small = shrink((Conv(kernels=2, size=1), Pool(size=2, edges="keep"), Dense(units="people")), (40, 40, 1))
+    assert small.shape[:2] == (3, 5)
 
 
 @pytest.mark.parametrize("function", ["dense_backward_weight", "dense_backward_input"])

@@ -19,10 +19,21 @@ from facecnn.network.layers import (
     Neuron,
     Pool,
     PoolSettings,
+    PRelu,
     with_outputs,
 )
 
-from .nets import ACTIVATIONS, Case, Run, assert_close, away_from_kinks, cases, check_gradient, first_away_from_kinks
+from .nets import (
+    ACTIVATIONS,
+    Case,
+    Run,
+    assert_close,
+    away_from_kinks,
+    cases,
+    check_gradient,
+    first_away_from_kinks,
+    keeps_its_digits,
+)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
@@ -46,6 +57,9 @@ ONE_BY_ONE: list[Layer] = [
     Pool(size=3, stride=1, kind="average"),
     Pool(size="global"),
     Pool(size="global", kind="average"),
+    Pool(size=2, edges="keep"),
+    Pool(size=(2, 4), stride=(3, 3), kind="average", edges="keep"),
+    PRelu(),
     Neuron(),
     Neuron(per_kernel=3, activation="gelu"),
     Dense(units=4, activation="tanh"),
@@ -64,7 +78,7 @@ def test_gradient_of_each_layer(layer: Layer) -> None:
     raise AssertionError("every seed leads across a kink")
 
 
-@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.3), Activate(name="gelu")], ids=repr)
+@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.3), Activate(name="gelu"), PRelu()], ids=repr)
 def test_gradient_of_each_layer_over_units(layer: Layer) -> None:
     assert check_gradient(Run(Case((Dense(units=3), layer, Dense(units=2)), (2, 3, 2), 4), reference, np.float64))
 
@@ -118,7 +132,7 @@ CPU_CONVS = st.sampled_from([
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), most_parameters=400), training=st.booleans())
 def test_the_cpu_computes_random_networks_as_the_reference_does(case: Case, training: bool) -> None:
-    assume(away_from_kinks(case))
+    assume(away_from_kinks(case) and keeps_its_digits(case))
     exact, fast = Run(case, reference, np.float64), Run(case, cpu, np.float32)
     # float32 has 6e-8 a rounding; sums of up to some hundred terms and batch norm over few numbers leave 1e-4 of it.
     assert_close(fast.forward(training), exact.forward(training), 1e-4, "output")

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from facecnn.errors import UsageError
 from facecnn.kernels import reference
@@ -20,6 +22,7 @@ from facecnn.network.layers import (
     Neuron,
     Pool,
     PoolSettings,
+    PRelu,
     Shape,
     with_outputs,
 )
@@ -44,6 +47,12 @@ MAPS = (7, 6, 3)
         (Pool(size=(3, 2), stride=1), MAPS, (5, 5, 3)),
         (Pool(size=2, stride=(3, 4)), MAPS, (2, 2, 3)),
         (Pool(size="global"), MAPS, (1, 1, 3)),
+        (Pool(size=2, edges="keep"), MAPS, (4, 3, 3)),
+        (Pool(size=(2, 3), stride=(5, 6), edges="keep"), MAPS, (2, 1, 3)),
+        (Pool(size="global", edges="keep"), MAPS, (1, 1, 3)),
+        (Conv(kernels=5, size=1, pool=PoolSettings(size=4, edges="keep")), MAPS, (2, 2, 5)),
+        (PRelu(), MAPS, MAPS),
+        (PRelu(), (4,), (4,)),
         (Activate(name="relu"), MAPS, MAPS),
         (Activate(name="relu"), (4,), (4,)),
         (BatchNorm(), MAPS, MAPS),
@@ -67,6 +76,7 @@ def test_output_shapes(layer: Layer, shape: Shape, expected: Shape) -> None:
         (Neuron(per_kernel=4), {"weight": (4, 7, 6, 3), "bias": (4, 3)}),
         (Dense(units=9), {"weight": (9, 126), "bias": (9,)}),
         (BatchNorm(), {"scale": (3,), "shift": (3,)}),
+        (PRelu(), {"slope": (3,)}),
         (Dropout(rate=0.1), {}),
     ],
     ids=repr,
@@ -75,6 +85,17 @@ def test_parameters_and_what_decays(layer: Layer, weights: dict[str, Shape]) -> 
     (stage,) = plan([layer], MAPS)
     assert {name: parameter.shape for name, parameter in stage.parameters.items()} == weights
     assert {name for name, parameter in stage.parameters.items() if parameter.decays} == {"weight"} & set(weights)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(side=st.integers(1, 30), size=st.integers(1, 9), stride=st.integers(1, 9))
+def test_kept_windows_start_inside_and_are_no_more_than_cover_the_map(side: int, size: int, stride: int) -> None:
+    assume(size <= side)
+    (_, windows, _) = Pool(size=(1, size), stride=stride, edges="keep").output_shape((1, side, 1))
+    last = (windows - 1) * stride
+    assert last < side
+    assert last + size >= side or last + stride >= side, "another window would start inside and is needed"
+    assert windows == 1 or last - stride + size < side, "the last window isn't needed"
 
 
 def test_where_same_padding_cannot_be_even_there_is_less_of_it_above_and_to_the_left() -> None:
@@ -114,6 +135,7 @@ def test_monotonic_activations_and_square_max_pools_side_by_side_are_one_block(a
         PoolSettings(size=2, stride=3),
         PoolSettings(size=(2, 3)),
         PoolSettings(size=2, stride=(2, 1)),
+        PoolSettings(size=2, edges="keep"),
         17,
     ],
     ids=repr,
@@ -123,7 +145,7 @@ def test_other_pools_are_layers_of_their_own(pool: Any) -> None:
     assert isinstance(conv, Conv)
     assert (conv.activation, conv.pool) == ("tanh", None)
     wanted = PoolSettings(size=pool) if isinstance(pool, int) else pool
-    assert after == Pool(size=wanted.size, stride=wanted.stride, kind=wanted.kind)
+    assert after == Pool(size=wanted.size, stride=wanted.stride, kind=wanted.kind, edges=wanted.edges)
 
 
 def test_an_activation_that_falls_comes_before_the_pool_and_apart() -> None:

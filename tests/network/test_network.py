@@ -16,7 +16,18 @@ from facecnn.errors import UsageError
 from facecnn.kernels import cpu, reference
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, with_outputs
+from facecnn.network.layers import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Layer,
+    Neuron,
+    Pool,
+    PRelu,
+    with_outputs,
+)
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.network.network import Network, plan
 from facecnn.network.size import TRAINING_COPIES, check_memory, measure
@@ -280,6 +291,26 @@ def test_other_weights_can_answer() -> None:
     given = log_probabilities(network, photos, "standardise", mirror=False, weights=other)
     assert given == pytest.approx(np.full((7, 3), -np.log(3)))  # all weights are zero
     assert np.array_equal(log_probabilities(network, photos, "standardise", mirror=False), plain)
+
+
+def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size() -> None:
+    """Fully convolutional: what it says of a part of a picture doesn't depend on how large the picture is."""
+    layers = (
+        Conv(kernels=4, size=3, activation="identity"),
+        PRelu(),
+        Pool(size=2, edges="keep"),
+        Conv(kernels=3, size=2, activation="identity"),
+    )
+    large, small = (Network(layers, (*sides, 2), cpu, 1, training=False) for sides in ((17, 22), (12, 12)))
+    large.initialise(1)
+    small.weights.from_host(large.weights.to_host())
+    large.input[...] = np.random.default_rng(0).standard_normal(large.input.shape)
+    small.input[...] = large.input[:, 2:14, 4:16]
+    for network in (large, small):
+        network.forward(1)
+    assert large.output.shape == (1, 7, 9, 3)
+    assert small.output.shape == (1, 4, 4, 3)
+    np.testing.assert_allclose(large.output[:, 1:5, 2:6], small.output, rtol=1e-5, atol=1e-6)
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes

@@ -41,6 +41,7 @@ from facecnn.network.layers import (
     Neuron,
     Pool,
     PoolSettings,
+    PRelu,
     with_outputs,
 )
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
@@ -94,11 +95,12 @@ class Twin:
             name, getattr(self.torch, name, None)
         )(x)  # fmt: skip
 
-    def pool(self, kind: str, size: Any, stride: Any, x: Any) -> Any:
+    def pool(self, pool: Pool | PoolSettings, x: Any) -> Any:
         functional = self.torch.nn.functional
-        size = tuple(x.shape[2:]) if size == "global" else pair(size)
-        function = functional.max_pool2d if kind == "max" else functional.avg_pool2d
-        return function(x, size, size if stride is None else pair(stride))
+        size = tuple(x.shape[2:]) if pool.size == "global" else pair(pool.size)
+        function = functional.max_pool2d if pool.kind == "max" else functional.avg_pool2d
+        stride = size if pool.stride is None else pair(pool.stride)
+        return function(x, size, stride, ceil_mode=pool.edges == "keep")
 
     def layer(self, layer: Layer, name: str, x: Any, training: bool, factors: Any) -> Any:
         functional, p = self.torch.nn.functional, self.parameters
@@ -109,11 +111,13 @@ class Twin:
             if layer.pool is None:
                 return out
             pool = PoolSettings(size=layer.pool) if isinstance(layer.pool, int) else layer.pool
-            return self.pool(pool.kind, pool.size, pool.stride, out)
+            return self.pool(pool, out)
         if isinstance(layer, Activate):
             return self.activation(layer.name, layer.slope, x)
         if isinstance(layer, Pool):
-            return self.pool(layer.kind, layer.size, layer.stride, x)
+            return self.pool(layer, x)
+        if isinstance(layer, PRelu):
+            return functional.prelu(x, p[f"{name}.slope"])
         if isinstance(layer, Neuron):
             neurons, rows, columns, maps = p[f"{name}.weight"].shape
             weight = p[f"{name}.weight"].permute(3, 0, 1, 2).reshape(maps * neurons, 1, rows, columns)
@@ -182,6 +186,10 @@ EACH: list[Layer] = [
     Pool(size=3, stride=1, kind="average"),
     Pool(size="global"),
     Pool(size="global", kind="average"),
+    Pool(size=(3, 4), stride=(2, 4), edges="keep"),
+    Pool(size=4, stride=(5, 3), kind="average", edges="keep"),
+    Conv(kernels=2, size=2, activation="relu", pool=PoolSettings(size=4, edges="keep")),
+    PRelu(),
     Neuron(),
     Neuron(per_kernel=3, activation="gelu"),
     Dense(units=4, activation="tanh"),
@@ -203,7 +211,7 @@ def test_each_layer(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike
 
 
 @PRECISIONS
-@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.4), Activate(name="gelu")], ids=repr)
+@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.4), Activate(name="gelu"), PRelu()], ids=repr)
 def test_each_layer_over_units(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
     compare(torch, Case((Dense(units=6), layer, Dense(units=3)), (4, 3, 2), 5), kernels, dtype, tolerance)
 

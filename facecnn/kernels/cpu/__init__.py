@@ -32,6 +32,7 @@ from facecnn.kernels.cpu.memory import (
 )
 from facecnn.kernels.cpu.neuron import neuron_backward_input, neuron_backward_weight, neuron_forward
 from facecnn.kernels.cpu.pool import pool_backward, pool_forward
+from facecnn.kernels.cpu.prelu import prelu_backward, prelu_forward
 from facecnn.kernels.cpu.prepare import prepare_photos
 from facecnn.kernels.cpu.random import draw_augmentation, dropout, random_words
 from facecnn.kernels.cpu.update import (
@@ -84,6 +85,8 @@ __all__ = [
     "one_hot",
     "pool_backward",
     "pool_forward",
+    "prelu_backward",
+    "prelu_forward",
     "prepare_photos",
     "random_words",
     "record",

@@ -1,8 +1,4 @@
-"""Batch normalisation per map or unit.
-
-The batch is one run of M * C floats, taken in tiles of a multiple of C floats, as in ``neuron``. Sums over the batch
-are made in a fixed number of chunks, each with a tile of sums of its own, which are added in order.
-"""
+"""Batch normalisation per map or unit."""
 
 from __future__ import annotations
 
@@ -12,33 +8,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_TILE = 64
-_CHUNKS = 16
-_SMALL = 1 << 13
-"""A batch of fewer numbers than this is summed in one chunk."""
-
-
-@compiled()
-def _add_up(total: Array, tiles: Array) -> None:
-    """total (C,) = sum of tiles (chunks, tile) over the chunks and over a tile's repetitions of the C columns."""
-    columns = total.shape[0]
-    for c in range(columns):
-        s = 0.0
-        for chunk in range(tiles.shape[0]):
-            for i in range(c, tiles.shape[1], columns):
-                s += tiles[chunk, i]
-        total[c] = s
-
-
-@compiled()
-def _repeat(repeated: Array, values: Array) -> None:
-    for i in range(0, repeated.shape[0], values.shape[0]):
-        for c in range(values.shape[0]):
-            repeated[i + c] = values[c]
 
 
 @compiled(parallel=True)
@@ -70,11 +44,11 @@ def _forward(
             a = x[t * tile : (t + 1) * tile]
             for i in range(len(a)):
                 own[i] += a[i]
-    _add_up(mean, sums)
+    add_up(mean, sums)
     for c in range(columns):
         mean[c] /= np.float32(count)
     centre = repeated[0]
-    _repeat(centre, mean)
+    repeat(centre, mean)
     for chunk in prange(chunks):
         own = squares[chunk]
         for i in range(tile):
@@ -84,7 +58,7 @@ def _forward(
             for i in range(len(a)):
                 d = a[i] - centre[i]
                 own[i] += d * d
-    _add_up(inverse_deviation, squares)
+    add_up(inverse_deviation, squares)
     for c in range(columns):
         variance = inverse_deviation[c] / np.float32(count)
         inverse_deviation[c] = _ONE / np.float32(sqrt(variance + epsilon))
@@ -150,8 +124,8 @@ def _backward(
     count = x.shape[0] // columns
     tiles = (x.shape[0] + tile - 1) // tile
     centre, inverse = repeated[0], repeated[1]
-    _repeat(centre, mean)
-    _repeat(inverse, inverse_deviation)
+    repeat(centre, mean)
+    repeat(inverse, inverse_deviation)
     for chunk in prange(chunks):
         own, own_products = sums[chunk], products[chunk]
         for i in range(tile):
@@ -162,8 +136,8 @@ def _backward(
             for i in range(len(a)):
                 own[i] += d[i]
                 own_products[i] += d[i] * ((a[i] - centre[i]) * inverse[i])
-    _add_up(dshift, sums)
-    _add_up(dscale, products)
+    add_up(dshift, sums)
+    add_up(dscale, products)
     for c in range(columns):
         for i in range(c, tile, columns):
             repeated[2, i] = dshift[c] / np.float32(count)
@@ -176,11 +150,6 @@ def _backward(
             for i in range(len(a)):
                 h = (a[i] - centre[i]) * inverse[i]
                 g[i] = factor[i] * (d[i] - mean_delta[i] - h * mean_product[i])
-
-
-def _shape(x: Array) -> tuple[int, int]:
-    """Chunks and tile."""
-    return 1 if x.size < _SMALL else _CHUNKS, -(-_TILE // x.shape[1]) * x.shape[1]
 
 
 def batch_norm_forward(
@@ -197,7 +166,7 @@ def batch_norm_forward(
     workspace: Workspace,
 ) -> None:
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
-    shape = _shape(x)
+    shape = chunks_and_tile(x)
     _forward(
         out.reshape(-1),
         mean,
@@ -226,7 +195,7 @@ def batch_norm_inference(
     workspace: Workspace,
 ) -> None:
     """Batch normalisation with the running statistics."""
-    chunks, tile = _shape(x)
+    chunks, tile = chunks_and_tile(x)
     repeated = workspace.array("norm factors", (5, tile))
     _inference(
         out.reshape(-1),
@@ -253,7 +222,7 @@ def batch_norm_backward(
     workspace: Workspace,
 ) -> None:
     """dx, dscale and dshift of ``batch_norm_forward``."""
-    shape = _shape(x)
+    shape = chunks_and_tile(x)
     _backward(
         dx.reshape(-1),
         dscale,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import prange
 
@@ -11,10 +9,10 @@ from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PoolKind
 
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 # Each photo is a task. The innermost loops run over the maps, which lie side by side. Size and stride are run-time
-# values: the loops are bound by memory, so constants would gain little.
+# values: the loops are bound by memory, so constants would gain little. Windows end at the map's edge at the latest.
 
 
 @compiled(parallel=True)
@@ -27,7 +25,6 @@ def _forward(
     columns: int,
     stride_y: int,
     stride_x: int,
-    share: Any,
 ) -> None:
     # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
     maps = out.shape[3]
@@ -36,14 +33,15 @@ def _forward(
             for j in range(out.shape[2]):
                 o = out[n, i, j]
                 top, left = i * stride_y, j * stride_x
+                bottom, right = min(top + rows, x.shape[1]), min(left + columns, x.shape[2])
                 for c in range(maps):
                     o[c] = x[n, top, left, c]
                 if largest:
                     won = argmax[n, i, j]
                     for c in range(maps):
                         won[c] = top * x.shape[2] + left
-                    for y in range(top, top + rows):
-                        for z in range(left, left + columns):
+                    for y in range(top, bottom):
+                        for z in range(left, right):
                             pixel = x[n, y, z]
                             at = np.int32(y * x.shape[2] + z)
                             for c in range(maps):
@@ -52,12 +50,13 @@ def _forward(
                                     o[c] = pixel[c]
                                     won[c] = at
                 else:
-                    for y in range(top, top + rows):
-                        for z in range(left, left + columns):
+                    for y in range(top, bottom):
+                        for z in range(left, right):
                             if y > top or z > left:
                                 pixel = x[n, y, z]
                                 for c in range(maps):
                                     o[c] += pixel[c]
+                    share = _ONE / np.float32((bottom - top) * (right - left))
                     for c in range(maps):
                         o[c] *= share
 
@@ -72,7 +71,6 @@ def _backward(
     columns: int,
     stride_y: int,
     stride_x: int,
-    share: Any,
 ) -> None:
     maps = dx.shape[3]
     for n in prange(dx.shape[0]):
@@ -86,8 +84,11 @@ def _backward(
                     for c in range(maps):
                         photo[np.uint64(argmax[n, i, j, c]) * np.uint64(maps) + np.uint64(c)] += d[c]
                 else:
-                    for y in range(i * stride_y, i * stride_y + rows):
-                        for z in range(j * stride_x, j * stride_x + columns):
+                    top, left = i * stride_y, j * stride_x
+                    bottom, right = min(top + rows, dx.shape[1]), min(left + columns, dx.shape[2])
+                    share = _ONE / np.float32((bottom - top) * (right - left))
+                    for y in range(top, bottom):
+                        for z in range(left, right):
                             pixel = dx[n, y, z]
                             for c in range(maps):
                                 pixel[c] += d[c] * share
@@ -103,7 +104,7 @@ def pool_forward(
     workspace: Workspace,
 ) -> None:
     """The largest or the average element of each window."""
-    _forward(out, argmax, x, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))
+    _forward(out, argmax, x, kind == "max", *size, *stride)
 
 
 def pool_backward(
@@ -116,4 +117,4 @@ def pool_backward(
     workspace: Workspace,
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
-    _backward(dx, dout, argmax, kind == "max", *size, *stride, np.float32(1 / (size[0] * size[1])))
+    _backward(dx, dout, argmax, kind == "max", *size, *stride)

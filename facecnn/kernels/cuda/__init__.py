@@ -31,6 +31,7 @@ from facecnn.kernels.cuda.memory import (
 )
 from facecnn.kernels.cuda.neuron import neuron_backward_input, neuron_backward_weight, neuron_forward
 from facecnn.kernels.cuda.pool import pool_backward, pool_forward
+from facecnn.kernels.cuda.prelu import prelu_backward, prelu_forward
 from facecnn.kernels.cuda.prepare import prepare_photos
 from facecnn.kernels.cuda.random import draw_augmentation, dropout, random_words
 from facecnn.kernels.cuda.update import (
@@ -83,6 +84,8 @@ __all__ = [
     "one_hot",
     "pool_backward",
     "pool_forward",
+    "prelu_backward",
+    "prelu_forward",
     "prepare_photos",
     "random_words",
     "record",

@@ -13,11 +13,11 @@ from facecnn.kernels.cuda.sizes import STRIDE, launch_each
 from facecnn.kernels.protocol import PoolKind
 
 _F, _I, _U = np.float32, np.int32, np.uint32
-_ZERO = _F(0)
+_ZERO, _ONE = _F(0), _F(1)
 """Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
 
 # Each thread makes one element at a time, neighbours those of neighbouring maps, which lie side by side. The windows'
-# size and stride are constants of the compiled code.
+# size and stride are constants of the compiled code; windows end at the map's edge at the latest.
 
 
 @device_function
@@ -30,11 +30,16 @@ def _position(element: Any, height: Any, width: Any, maps: Any) -> Any:
     return _I(n), _I(row - n * _U(height)), _I(rest - row * _U(width)), c
 
 
+@device_function
+def _inside(first: Any, size: Any, side: Any) -> Any:
+    """How many rows (or columns) of a window that starts at ``first`` are on a map of so many."""
+    return size if first + size <= side else side - first
+
+
 @cache
 def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> Any:
     rows, columns = size
     stride_y, stride_x = stride
-    share = _F(1 / (rows * columns))
 
     @kernel
     def forward(out: Array, argmax: Array, x: Array) -> None:
@@ -45,9 +50,10 @@ def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> A
             top, left = i * stride_y, j * stride_x
             value = x[n, top, left, c]
             won = top * x.shape[2] + left
+            own_rows, own_columns = _inside(top, rows, x.shape[1]), _inside(left, columns, x.shape[2])
             for row in range(rows):
                 for column in range(columns):
-                    if row + column > 0:
+                    if row + column > 0 and row < own_rows and column < own_columns:
                         other = x[n, top + row, left + column, c]
                         if largest:
                             # The first NaN is taken wherever it stands, and nothing is larger than it afterwards.
@@ -60,7 +66,7 @@ def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> A
                 out[n, i, j, c] = value
                 argmax[n, i, j, c] = won
             else:
-                out[n, i, j, c] = value * share
+                out[n, i, j, c] = value * (_ONE / _F(own_rows * own_columns))
             o += STRIDE
 
     return forward
@@ -70,7 +76,6 @@ def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> A
 def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> Any:
     rows, columns = size
     stride_y, stride_x = stride
-    share = _F(1 / (rows * columns))
 
     @device_function
     def windows(at: Any, size: Any, stride: Any, count: Any) -> Any:
@@ -93,13 +98,15 @@ def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> 
             total = _ZERO
             i = first_i
             while i < behind_i:
+                own_rows = _inside(i * stride_y, rows, dx.shape[1])
                 j = first_j
                 while j < behind_j:
                     if largest:
                         if argmax[n, i, j, c] == at:
                             total += dout[n, i, j, c]
                     else:
-                        total += dout[n, i, j, c] * share
+                        own_columns = _inside(j * stride_x, columns, dx.shape[2])
+                        total += dout[n, i, j, c] * (_ONE / _F(own_rows * own_columns))
                     j += 1
                 i += 1
             dx[n, y, z, c] = total
