@@ -59,7 +59,7 @@ def initialise(
     arrays = draw(network.stages, seed, how)
     if how == "zca_patches" and f"{network.stages[0].name}.weight" not in given:
         assert photos is not None
-        arrays |= _patches_for(network.stages[0], photos(), seed)
+        arrays |= _patches_for(network.stages, photos(), seed)
     arrays |= given
     network.weights.from_host(arrays)
     if how == "lsuv":
@@ -177,9 +177,9 @@ def _deviation(stage: Stage, call: Call) -> float:
     return sqrt(max(0.0, squares / elements - (total / elements) ** 2))
 
 
-def _patches_for(stage: Stage, photos: Array, seed: int) -> dict[str, Array]:
+def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str, Array]:
     """The first layer's kernels from patches of ``photos``; each of norm gain, as those of ``he`` are on average."""
-    layer = stage.layer
+    stage, layer = stages[0], stages[0].layer
     if not isinstance(layer, Conv):
         raise UsageError(
             f"train.initialisation zca_patches: the first layer must be conv, whose kernels look like patches of a "
@@ -191,7 +191,7 @@ def _patches_for(stage: Stage, photos: Array, seed: int) -> dict[str, Array]:
             f"train.initialisation zca_patches: kernels of {shape[1]}x{shape[2]} are larger than the photos "
             f"({shape_text(stage.shape)}): choose another initialisation"
         )
-    kernels = zca_patches(photos, shape, _generator(seed, 0)) * gain_after((stage,), 0)
+    kernels = zca_patches(photos, shape, _generator(seed, 0)) * gain_after(stages, 0)
     return {f"{stage.name}.weight": kernels}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from facecnn.errors import UsageError
 from facecnn.kernels import cpu, reference
 from facecnn.network.initialisation import Initialisation, zca_patches
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Shape
+from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, PRelu, Shape
 from facecnn.network.network import Network
 
 ALL = get_args(Initialisation)
@@ -165,6 +165,16 @@ def test_biases_start_at_zero_and_batch_norm_at_one(how: Any) -> None:
             assert not array.any(), name
         elif name.endswith((".scale", ".running_variance")):
             assert (array == 1).all(), name
+
+
+@pytest.mark.parametrize("how", ALL)
+@pytest.mark.parametrize("slope", [0.25, 0.5])
+def test_learned_slopes_start_where_they_are_set_and_give_their_gain_to_the_weights(how: Any, slope: float) -> None:
+    learned: tuple[Layer, ...] = (Conv(kernels=6, activation="identity"), PRelu(slope=slope), Dense(units=2))
+    given: tuple[Layer, ...] = (Conv(kernels=6, activation="leaky_relu", slope=slope), Dense(units=2))
+    network = made(how, learned)
+    assert network.weights.to_host()["prelu1.slope"].tolist() == [slope] * 6
+    np.testing.assert_allclose(weight_of(network), weight_of(made(how, given)), rtol=1e-12)
 
 
 def test_patches_are_the_first_kernels_only() -> None:
