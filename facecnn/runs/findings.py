@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from facecnn.runs.facts import UNKNOWN, Background, RunFacts
@@ -37,6 +38,17 @@ def listed(words: list[str], most: int = 6) -> str:
     if len(words) > most:
         return f"{', '.join(words[:most])} and {len(words) - most} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def isolated(text: str, names: Iterable[str], before: str, after: str) -> str:
+    """``text`` with ``before`` and ``after`` around each of the names that is written from right to left.
+
+    With marks of isolation there, what stands after such a name stays after it, and isn't drawn before it.
+    """
+    for name in names:
+        if any(unicodedata.bidirectional(character) in ("R", "AL") for character in name):
+            text = text.replace(name, f"{before}{name}{after}")
+    return text
 
 
 def counted(number: int, what: str, plural: str | None = None) -> str:

@@ -46,7 +46,8 @@ def model_card(facts: RunFacts) -> str:
 
 def _summary(facts: RunFacts) -> str:
     unfinished = [] if facts.finished else ["**Its training isn't finished; the figures below are those so far.**"]
-    return "\n\n".join([*unfinished, _text(findings.trained_for(facts)), _text(findings.accuracy(facts))])
+    sentences = (findings.trained_for(facts), findings.accuracy(facts))
+    return "\n\n".join([*unfinished, *(_sentences(facts, text) for text in sentences)])
 
 
 def _details(facts: RunFacts) -> str:
@@ -216,7 +217,7 @@ def _caveats(facts: RunFacts) -> str:
     ]
     if facts.strangers is None:
         recommendations.append("For photos in which others may appear: add a folder unknown/ of strangers, train anew")
-    return _items([*map(_text, findings.limits(facts)), *recommendations])
+    return _items([*(_sentences(facts, limit) for limit in findings.limits(facts)), *recommendations])
 
 
 def _reproduce(facts: RunFacts) -> str:
@@ -250,6 +251,12 @@ def _text(text: object) -> str:
         entities.get(character) or (f"\\{character}" if character in "\\`*_[]|~#$!" else character)
         for character in visible
     )
+
+
+def _sentences(facts: RunFacts, text: str) -> str:
+    """Sentences with names in them, as Markdown."""
+    names = (_text(count.name) for count in facts.photos)
+    return findings.isolated(_text(text), names, "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}")
 
 
 def _items(items: Iterable[str]) -> str:

@@ -127,9 +127,16 @@ def _summary(facts: RunFacts) -> str:
                 "facecnn train --resume goes on with it."
             )
         )
-    parts += [_paragraph(findings.trained_for(facts), "lead"), _paragraph(findings.accuracy(facts), "lead")]
+    names = [_text(count.name) for count in facts.photos]
+
+    def sentences(text: str) -> str:
+        return findings.isolated(_text(text), names, "<bdi>", "</bdi>")
+
+    parts += [
+        f'<p class="lead">{sentences(text)}</p>' for text in (findings.trained_for(facts), findings.accuracy(facts))
+    ]
     parts += [_warning(text) for text in facts.missing]
-    limits = _items(_text(limit) for limit in findings.limits(facts))
+    limits = _items(map(sentences, findings.limits(facts)))
     return "\n".join([*parts, "<h2>What it isn't good for, and what nobody knows</h2>", limits])
 
 
@@ -360,9 +367,12 @@ def _distribution(known: Sequence[float], strange: Sequence[float], threshold: f
 def _surroundings(facts: RunFacts) -> str:
     background = facts.background
     if background is None:
+        when = "takes held-out photos, and faces that were found (photos.faces)."
+        if not facts.finished:
+            when = "is measured when a training ends."
         return _paragraph(
             "Not measured for this run: whether walls, clothes and light beside the faces tell these people apart, "
-            "too. It takes held-out photos, and faces that were found (photos.faces)."
+            f"too. It {when}"
         )
     text = findings.surroundings(background)
     rows = [

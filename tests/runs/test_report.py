@@ -229,10 +229,18 @@ def test_any_names_can_be_told(ann: str, bob: str, between: str) -> None:
     assert words(shown(ann)) in words(page.text)
     assert words(shown(bob)) in words(page.text)
     same = Page(report_html(facts(), {}, {}))
-    ignored = ("wbr",)
+    ignored = ("wbr", "bdi")
     assert [tag for tag, _ in page.elements if tag not in ignored] == [
         tag for tag, _ in same.elements if tag not in ignored
     ]
+
+
+def test_names_from_right_to_left_keep_to_their_place() -> None:
+    run = facts("שרה", "Bob")
+    page = report_html(run, {}, {})
+    assert "apart: <bdi>שרה</bdi> (120) and Bob (80)." in page
+    assert "apart: \u2068שרה\u2069 (120) and Bob (80)." in model_card(run)
+    assert "<bdi><bdi>" not in page
 
 
 def test_the_summary_says_how_good_and_how_sure() -> None:
