@@ -70,6 +70,7 @@ COMMANDS = {
     ],
     ("inspect",): ["--format"],
     ("doctor",): ["--device", "--format"],
+    ("report",): ["--check-background", "--out", "--device", "--threads", "--format"],
     ("data",): ["sample", "check"],
     ("data", "sample"): ["--people", "--strangers", "--format"],
     ("data", "check"): ["--strict", "--format"],
