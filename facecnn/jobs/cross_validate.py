@@ -38,7 +38,7 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     loaded = replace(loaded, settings=settings)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, settings.photos, console)
-    finder = installed_finder(settings.photos, console)
+    finder = installed_finder(settings.photos, console, options.threads)
     dataset = read_people(folder, settings.photos, finder, console, strict=options.strict, for_training=True)
     people = len(dataset.people)
     empty = photo_set(dataset, np.zeros(0, np.int64))

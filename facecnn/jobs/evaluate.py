@@ -53,7 +53,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     """
     device = open_device(options.device, options.threads)
     console.info(f"Model: {shown(options.model)}")
-    model = open_model(options.model, device.kernels)
+    model = open_model(options.model, device.kernels, options.threads)
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser
     # Whoever is in the photos, the model's own order of people counts.

@@ -54,7 +54,7 @@ def explain(
     """
     make_folder(folder)
     kernels = open_device(device_name, threads).kernels
-    model = open_model(model_path, kernels)
+    model = open_model(model_path, kernels, threads)
     names = picture_names([result["path"] for result in results], folder)
     without: list[str] = []
     written: list[Path] = []

@@ -22,14 +22,16 @@ PREFIX = "finder."
 _INSTALL = "pip install 'facecnn[faces]' brings it"
 
 
-def installed_finder(settings: PhotoSettings, console: Console) -> FaceFinder | None:
+def installed_finder(settings: PhotoSettings, console: Console, threads: int | None = None) -> FaceFinder | None:
     """The finder of the extra ``faces``, as ``photos.faces`` asks for it; None where photos are cropped to the middle.
+
+    It works on the CPU, on ``threads`` threads, all there are unless said.
 
     Raises UsageError where it is required but not installed, or needed to hide faces.
     """
     arrays = None if settings.faces == "off" else installed_arrays()
     if arrays is not None:
-        return FaceFinder(arrays)
+        return FaceFinder(arrays, threads)
     if settings.hide_face:
         raise UsageError(f"photos.hide_face: faces have to be found to be hidden, and {_why_not(settings)}")
     if settings.faces == "required":
@@ -58,13 +60,13 @@ def arrays_for_checkpoint(finder: Finder | None) -> dict[str, Array]:
     return {} if finder is None else {f"{PREFIX}{name}": array for name, array in finder.arrays.items()}
 
 
-def finder_of_checkpoint(arrays: Mapping[str, Array]) -> FaceFinder | None:
+def finder_of_checkpoint(arrays: Mapping[str, Array], threads: int | None = None) -> FaceFinder | None:
     """The finder that a model's photos were prepared with; None where they were cropped to the middle.
 
     Raises CheckpointError where the arrays are not a finder's.
     """
     own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
-    return FaceFinder(own) if own else None
+    return FaceFinder(own, threads) if own else None
 
 
 def say_several(notes: tuple[str, ...]) -> list[str]:

@@ -57,7 +57,7 @@ def lr_find(
     device = open_for_training(options, console)
     weights = None
     if model is not None:
-        trained = open_model(model, device.kernels)
+        trained = open_model(model, device.kernels, options.threads)
         loaded = Loaded(trained.settings, Entries(Place(0, 0, 0, shown(model)), {}))
         weights = trained.recogniser.network.weights.to_host()
     settings = loaded.settings
@@ -69,7 +69,9 @@ def lr_find(
         )
     if write is not None:
         refuse_to_write(write, config)
-    data = training_photos.read(options.photos, None, settings.photos, settings.train.seed, options.strict, console)
+    data = training_photos.read(
+        options.photos, None, settings.photos, settings.train.seed, options.strict, console, options.threads
+    )
     if model is not None and list(trained.recogniser.classes) != data.classes:
         raise UsageError(
             f"{shown(model)} knows other people than {shown(data.dataset.folder)}: give the photos it was trained on"

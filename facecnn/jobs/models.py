@@ -44,8 +44,11 @@ class Model:
     """SHA-256, hexadecimal, of the photos that it was trained on."""
 
 
-def open_model(path: Path, kernels: Kernels) -> Model:
-    """Read a checkpoint file and make its network. Raises CheckpointError where anything about it is wrong."""
+def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Model:
+    """Read a checkpoint file and make its network, and its face finder, which works on ``threads`` threads of the CPU.
+
+    Raises CheckpointError where anything about it is wrong.
+    """
     checkpoint = load_checkpoint(path)
     try:
         settings = from_dict(checkpoint.settings)
@@ -63,7 +66,7 @@ def open_model(path: Path, kernels: Kernels) -> Model:
         recogniser=make_recogniser(
             settings, checkpoint.classes, checkpoint.arrays, calibration or Calibration(), kernels
         ),
-        finder=finder_of_checkpoint(checkpoint.arrays),
+        finder=finder_of_checkpoint(checkpoint.arrays, threads),
         best_epoch=best_epoch,
         calibrated=calibration is not None,
         trained_on=trained_on,

@@ -46,7 +46,7 @@ def predict(
     """
     device = open_device(device_name, threads)
     console.info(f"Model: {shown(model_path)}")
-    model = open_model(model_path, device.kernels)
+    model = open_model(model_path, device.kernels, threads)
     if not model.calibrated:
         console.info(UNFINISHED)
     limit = model.recogniser.threshold(threshold)

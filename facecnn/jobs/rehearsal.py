@@ -40,7 +40,9 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     device = open_for_training(options, console)
     settings = loaded.settings
     photos, validation, strict = options.photos, options.validation, options.strict
-    data = training_photos.read(photos, validation, settings.photos, settings.train.seed, strict, console)
+    data = training_photos.read(
+        photos, validation, settings.photos, settings.train.seed, strict, console, options.threads
+    )
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
@@ -72,7 +74,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
     folder = find_folder(options.photos, loaded.settings.photos, console)
     photos = loaded.settings.photos
-    finder = installed_finder(photos, console)
+    finder = installed_finder(photos, console, options.threads)
     dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)
     chosen = _one_batch(dataset.labels, loaded.settings.train.batch_size)
     empty = photo_set(dataset, np.zeros(0, np.int64))

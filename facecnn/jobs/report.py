@@ -23,7 +23,7 @@ from facecnn.jobs.judgement import judge
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
-from facecnn.kernels import Device, open_device
+from facecnn.kernels import open_device
 from facecnn.network.layers import Conv, with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
@@ -100,13 +100,14 @@ def report(
     with run:
         console.info(f"Run: {shown(run.path)}")
         if check_background:
-            _check_background(run, open_for_training(TrainOptions(device=device, threads=threads), console), console)
+            _check_background(run, TrainOptions(device=device, threads=threads), console)
         return _report(run, console)
 
 
-def _check_background(run: RunFolder, device: Device, console: Console) -> None:
+def _check_background(run: RunFolder, options: TrainOptions, console: Console) -> None:
     """Measure what the surroundings of the faces tell a training that sees nothing else, and note it in the run."""
-    model = open_model(find_checkpoint(run.path), device.kernels)
+    device = open_for_training(options, console)
+    model = open_model(find_checkpoint(run.path), device.kernels, options.threads)
     if not model.calibrated:
         raise CheckpointError(f"{shown(run.path)}: --check-background needs a training that has ended. {UNFINISHED}")
     if model.settings.photos.hide_face:

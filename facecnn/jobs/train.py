@@ -70,7 +70,13 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
         check_new_run(options.out, options.name, options.overwrite)
     settings = loaded.settings
     data = training_photos.read(
-        options.photos, options.validation, settings.photos, settings.train.seed, options.strict, console
+        options.photos,
+        options.validation,
+        settings.photos,
+        settings.train.seed,
+        options.strict,
+        console,
+        options.threads,
     )
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
     initial = NO_MODEL
@@ -102,7 +108,12 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
             f"{shown(run.config_path)}: other settings than the run was started with: put them back, or start a new run"
         )
     data = training_photos.read_again(
-        run, options.photos, settings.photos, finder_of_checkpoint(checkpoint.arrays), options.strict, console
+        run,
+        options.photos,
+        settings.photos,
+        finder_of_checkpoint(checkpoint.arrays, options.threads),
+        options.strict,
+        console,
     )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")

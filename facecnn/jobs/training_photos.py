@@ -63,14 +63,21 @@ class TrainingPhotos:
 
 
 def read(
-    folder: Path | None, validation: Path | None, settings: PhotoSettings, seed: int, strict: bool, console: Console
+    folder: Path | None,
+    validation: Path | None,
+    settings: PhotoSettings,
+    seed: int,
+    strict: bool,
+    console: Console,
+    threads: int | None = None,
 ) -> TrainingPhotos:
-    """Read the photos for a new training and split them, unless those to judge by have a folder of their own.
+    """Read the photos for a new training and split them, unless those to judge by have a folder of their own. Faces are
+    found on ``threads`` threads.
 
     Raises PhotoError for what can't be trained on; with ``strict`` OutputError for what is doubtful.
     """
     folder = find_folder(folder, settings, console)
-    finder = installed_finder(settings, console)
+    finder = installed_finder(settings, console, threads)
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from cli.running import Outcome, call
 from facecnn.errors import CheckpointError, UsageError
+from facecnn.faces.finder import FaceFinder
+from facecnn.faces.weights import installed_arrays
 from facecnn.jobs import faces
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, installed_finder, say_several
 from facecnn.photos.preparation import PhotoSettings
@@ -146,6 +148,34 @@ def test_the_model_finds_faces_by_itself(model: Path, sample: Path, tmp_path: Pa
     assert lines[2] == f"{tmp_path / 'wall.png'}: no face found"
     table = call("predict", tmp_path / "both.png", tmp_path / "wall.png", "-m", model, "--format", "csv")
     assert [row.split(",")[1] for row in table.stdout.splitlines()[1:]] == [first["label"], second["label"], "no_face"]
+
+
+def test_the_finder_keeps_to_the_threads_that_were_asked_for(
+    model: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    class Finder(FaceFinder):
+        def __init__(self, arrays: Any, threads: int | None = None) -> None:
+            asked.append(threads)
+            super().__init__(arrays, threads)
+
+    monkeypatch.setattr(faces, "FaceFinder", Finder)
+    monkeypatch.setattr(faces, "installed_arrays", installed_arrays)
+    train = ("-c", "smoke", *ALIGNED, "--epochs", "1", "--out", tmp_path)
+    for command in (
+        ("predict", sample / "s1" / "1.pgm", "-m", model),
+        ("eval", "-m", model),
+        ("train", sample, *train, "--name", "again"),
+        ("train", sample, *train, "--dry-run"),
+        ("cross-validate", sample, "-c", "smoke", *ALIGNED, "--folds", "2", "--set", "train.epochs=1"),
+        ("train", "--resume", model),
+    ):
+        asked.clear()
+        done = call(*command, "--threads", "1")
+        assert done.exit_code == 0, done.stderr
+        assert asked, command
+        assert set(asked) == {1}, command
 
 
 def test_hidden_faces_are_judged_by_the_models_own_finder(model: Path, sample: Path) -> None:
