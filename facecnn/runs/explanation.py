@@ -31,6 +31,7 @@ _MAPS_WIDTH = 8.6
 _ROW_HEIGHT = 4.1
 _LINE = 108  # characters beside the photo
 _LABEL_HEIGHT = 0.22  # inches
+_CHARACTER_WIDTH = 0.085  # inches, of a label's text on average, generously
 _TITLE_LENGTH = 48
 _MOST_ODDS = 1e6
 
@@ -108,26 +109,29 @@ def _draw_photo(panel: Axes, readable: _Readable, photo: Array, faces: Sequence[
     from matplotlib.patches import Rectangle
 
     height, width = photo.shape[:2]
-    label_height = _LABEL_HEIGHT * max(width / _PHOTO_WIDTH, height / (_ROW_HEIGHT * explained))
+    per_inch = max(width / _PHOTO_WIDTH, height / (_ROW_HEIGHT * explained))  # the photo's pixels
+    names = [readable(face.name) for face in faces]
+    labels = [f" {number}  {name} " for number, name in enumerate(names, 1)] if len(faces) > 1 else [f" {names[0]} "]
+    sizes = [(_CHARACTER_WIDTH * len(label) * per_inch, _LABEL_HEIGHT * per_inch) for label in labels]
+    places = _label_places([face.box for face in faces], sizes, width, height)
     panel.imshow(photo)
     panel.set_axis_off()
     panel.set_anchor("N")
-    for number, face in reversed(list(enumerate(faces, 1))):  # the first is drawn last, above the others
+    for face, label, (x, y) in reversed(list(zip(faces, labels, places, strict=True))):  # the first above the others
         colour = _PERSON_COLOUR if face.is_person else _STRANGER_COLOUR
         left, top, right, bottom = face.box
         panel.add_patch(
             Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2.2)
         )
-        name = readable(face.name)
         panel.text(
-            min(max(left, 0), width - 1),
-            min(max(top, 0), height - label_height),
-            f" {number}  {name} " if len(faces) > 1 else f" {name} ",
+            x,
+            y,
+            label,
             parse_math=False,
             fontsize=9.5,
             color="white",
-            ha="left" if left < 0.6 * width else "right",
-            va="bottom" if top > label_height else "top",
+            ha="left",
+            va="top",
             clip_on=True,
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
         )
@@ -136,6 +140,25 @@ def _draw_photo(panel: Axes, readable: _Readable, photo: Array, faces: Sequence[
     if explained < len(faces):
         text = f"{explained} of the {len(faces)} faces are explained: those nearest the middle"
         panel.text(0, -0.02, text, transform=panel.transAxes, va="top", fontsize=9, color=_FAINT)
+
+
+def _label_places(
+    boxes: Sequence[tuple[float, float, float, float]], sizes: Sequence[tuple[float, float]], width: int, height: int
+) -> list[tuple[float, float]]:
+    """Left and top of each box's label, of a size (width, height), within the photo: above the box, else below it or at
+    an edge within, where it hides no label of those before; where there is no such place, as if it were alone."""
+    taken: list[tuple[float, float, float, float]] = []
+    for (left, top, _, bottom), (wide, high) in zip(boxes, sizes, strict=True):
+        x = max(0.0, min(left, width - wide))
+        rows = [y for y in (top - high, bottom) if 0 <= y <= height - high]
+        rows += [max(0.0, min(y, height - high)) for y in (top, bottom - high)]
+        places = [(x, y, x + wide, y + high) for y in rows]
+        taken.append(next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0]))
+    return [(x, y) for x, y, _, _ in taken]
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _draw_maps(part: SubFigure, readable: _Readable, number: int | None, face: NamedFace, maps: FaceMaps) -> None:

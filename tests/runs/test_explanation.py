@@ -187,3 +187,26 @@ def test_the_style_stays_as_it_was(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     draw(tmp_path / "a.png", title="имя.jpg")
     assert dict(matplotlib.rcParams) == before
+
+
+def labels(figure: Figure) -> list[tuple[float, float, float, float]]:
+    """Where the names in the photo lie, in pixels of the screen."""
+    figure.canvas.draw()
+    return [text.get_window_extent().extents for text in figure.axes[0].texts if text.get_bbox_patch() is not None]
+
+
+@pytest.mark.parametrize("second", [(45, 30), (20, 30), (30, 50), (60, 8)])
+def test_no_name_hides_another(second: tuple[int, int], tmp_path: Path, drawn: list[Figure]) -> None:
+    """Heads together: the name of one goes below the box where the other's is above."""
+    draw(tmp_path / "a.png", [face("Ann"), face("Gerhard", *second)], [maps(), maps()], size=(180, 180))
+    one, other = labels(drawn[0])
+    assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+@pytest.mark.parametrize("box", [(-30, -20, 40, 50), (150, 100, 200, 200), (0, 0, 180, 180), (100, 150, 140, 179)])
+def test_a_name_stays_in_the_photo(box: tuple[float, ...], tmp_path: Path, drawn: list[Figure]) -> None:
+    draw(tmp_path / "a.png", [NamedFace(box, "Gerhard", True, 1.0)], size=(180, 180))  # type: ignore[arg-type]
+    (place,) = labels(drawn[0])
+    photo = drawn[0].axes[0].get_window_extent().extents
+    assert photo[0] <= place[0] < place[2] <= photo[2] + 1
+    assert photo[1] - 1 <= place[1] < place[3] <= photo[3] + 1
