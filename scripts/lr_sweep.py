@@ -4,7 +4,8 @@ Each rate is used as it is, as the optimizer's ``learning_rate`` of the config w
 photos that a fold leaves out: by the loss of the last weights, as ``facecnn cross-validate`` does, and by the lowest
 loss after any epoch. Prints a table and draws it. All of it takes hours; ``--folds``, ``--seeds`` and ``--epochs`` make
 it shorter, and ``--keep FILE`` goes on where it was stopped. A rate whose means, over two trainings or more, both
-lie ``--hopeless`` above the best ones is trained no more: the table says how many trainings its means are of.
+lie ``--hopeless`` above the best ones is trained no more, unless it is the suggested one: the table says how many
+trainings its means are of.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def suggestion(arguments: argparse.Namespace, loaded: Loaded) -> float:
     return float(found["suggestion"])
 
 
-def sweep(arguments: argparse.Namespace, loaded: Loaded, rates: list[float]) -> dict[float, list[tuple[float, float]]]:
+def sweep(arguments: argparse.Namespace, loaded: Loaded, suggested: float) -> dict[float, list[tuple[float, float]]]:
     """(lowest, last) validation loss of every training, by rate."""
     device = open_device(arguments.device, arguments.threads)
     console = StderrConsole(quiet=True, verbose=False)
@@ -99,12 +100,13 @@ def sweep(arguments: argparse.Namespace, loaded: Loaded, rates: list[float]) -> 
     dataset = read_people(arguments.photos, photos, finder, console, strict=False, for_training=True)
     folds = dataset.folds(FOLDS)[: arguments.folds]
     known = _kept(arguments.keep)
-    losses: dict[float, list[tuple[float, float]]] = {rate: [] for rate in rates}
-    hopeful = rates
+    hopeful = sorted({*RATES, suggested})
+    losses: dict[float, list[tuple[float, float]]] = {rate: [] for rate in hopeful}
     for seed in range(arguments.seeds):
         for number, fold in enumerate(folds):
             if seed > 0 or number > 1:
-                hopeful = still_hopeful({rate: losses[rate] for rate in hopeful}, arguments.hopeless)
+                still = still_hopeful({rate: losses[rate] for rate in hopeful}, arguments.hopeless)
+                hopeful = sorted({*still, suggested})
             for rate in hopeful:
                 key = (f"{rate:.6g}", number, seed, arguments.epochs)
                 if key not in known:
@@ -201,7 +203,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = apply_overrides(load(arguments.config), arguments.set)
     suggested = suggestion(arguments, loaded)
-    losses = sweep(arguments, loaded, sorted({*RATES, suggested}))
+    losses = sweep(arguments, loaded, suggested)
     epochs = "" if arguments.epochs is None else f", {arguments.epochs} epochs"
     title = f"{arguments.config}: mean of {arguments.folds} folds x {arguments.seeds} seeds{epochs}"
     print(title)

@@ -81,11 +81,16 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
         ]
     low = " to ".join(f"{end:.2g}" for end in test["low"])
     diverges = "" if test["diverged_at"] is None else f", and diverges at {test['diverged_at']:.2g}"
+    why = "the suggestion is the middle"
+    if rate < test["middle"]:
+        why = (
+            f"the middle is {test['middle']:g}, but too long a step for this curvature: the suggestion is 1 / curvature"
+        )
     return [
         f"Suggested learning rate: {rate:g}   (the config has {result['learning_rate']:g})",
         _paragraph(
-            f"With a rate that rises from step to step, the loss is low from {low}{diverges}; the suggestion is the "
-            f"middle. Use it as it is, as the schedule's largest rate: --set optimizer.learning_rate={rate:g}"
+            f"With a rate that rises from step to step, the loss is low from {low}{diverges}; {why}. Use it as it is, "
+            f"as the schedule's largest rate: --set optimizer.learning_rate={rate:g}"
         ),
     ]
 

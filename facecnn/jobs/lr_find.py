@@ -22,7 +22,7 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training
 from facecnn.kernels import Device
 from facecnn.learning.curvature import Curvature, curvature_product, largest_curvature, largest_stable_rate
-from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test
+from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
 from facecnn.learning.minimisers import LineSearch, Minimisers
 from facecnn.learning.step_rules import Optimizer
 from facecnn.runs.atomic import write_atomically
@@ -79,7 +79,7 @@ def lr_find(
     test = _range_test(loaded, optimizer, data, device, steps, console)
     curvature, photos = _curvature(loaded, data, device, weights, console)
     plain, own = (largest_stable_rate(curvature.largest, rule) for rule in (None, optimizer))
-    suggestion = test.suggestion
+    suggestion = suggested_rate(test, None if own is None or model is not None else curvature.largest)
     marks = [] if suggestion is None else [(suggestion, f"suggested: {suggestion:g}")]
     if plain is not None:
         marks.append((plain, f"2 / largest curvature: {plain:.2g}"))
@@ -104,6 +104,7 @@ def lr_find(
             "rates": test.rates[: len(test.smooth)].tolist(),
             "losses": test.smooth.tolist(),
             "low": None if test.low is None else list(test.low),
+            "middle": test.middle,
             "diverged_at": float(test.rates[len(test.smooth) - 1]) if test.diverged else None,
         },
         "curvature": {

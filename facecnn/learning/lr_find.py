@@ -132,7 +132,7 @@ class RangeTest:
         return float(self.rates[low[0]]), float(self.rates[low[-1]])
 
     @property
-    def suggestion(self) -> float | None:
+    def middle(self) -> float | None:
         """The middle, by factors, of the rates at which the loss is low, in two digits; None where it never fell.
 
         The usual rules, the rate of the steepest fall (Gugger 2018) or a tenth of the lowest place's, take a curve for
@@ -143,7 +143,30 @@ class RangeTest:
         """
         if self.low is None:
             return None
-        return float(f"{math.sqrt(self.low[0] * self.low[1]):.2g}")
+        return _two_digits(math.sqrt(self.low[0] * self.low[1]))
+
+
+def suggested_rate(test: RangeTest, curvature: float | None) -> float | None:
+    """The middle of the rates at which the loss is low, but at most 1 / ``curvature``; None where it never fell.
+
+    A range test sees the first steps only. Those a rate beyond the stable ones can stand: the loss falls, and what is
+    lost on the way (kernels thrown to where they get no error any more) shows at the end of a whole training, which
+    becomes a matter of luck. 1 / curvature is half the largest stable rate of plain gradient descent, and the rate
+    whose steps are sure to lower the loss by most (the descent lemma: Nesterov 2004, "Introductory Lectures on Convex
+    Optimization", section 1.2.3); the other half is left for the noise of small batches, whose curvature varies.
+
+    Args:
+        test: from fresh weights.
+        curvature: the largest at those, of the loss of all photos; None, or not above 0, where it sets no limit, as for
+            optimizers that scale the steps of each weight by themselves.
+    """
+    if test.middle is None or curvature is None or curvature <= 0:
+        return test.middle
+    return min(test.middle, _two_digits(1 / curvature))
+
+
+def _two_digits(rate: float) -> float:
+    return float(f"{rate:.2g}")
 
 
 def gather(tests: Sequence[Losses], steps: int) -> RangeTest:

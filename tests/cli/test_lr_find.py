@@ -23,6 +23,7 @@ FIGURES = {
         "rates": [float],
         "losses": [float],
         "low": [float],
+        "middle": float,
         "diverged_at": (float, None),
     },
     "curvature": {"largest": float, "products": int, "converged": bool, "photos": int, "weights": (str, None)},
@@ -55,6 +56,7 @@ def test_figures_and_picture(find: Facecnn, here: Path) -> None:
     assert (figures["optimizer"], figures["learning_rate"]) == ("adamw", 0.01)
     assert figures["photos"] == figures["curvature"]["photos"] == 16
     assert figures["range_test"]["low"][0] <= figures["suggestion"] <= figures["range_test"]["low"][1]
+    assert figures["suggestion"] == figures["range_test"]["middle"]
     assert figures["largest_stable_rate"] == {
         "gradient_descent": pytest.approx(2 / figures["curvature"]["largest"]),
         "optimizer": None,
@@ -90,6 +92,14 @@ def test_with_momentum_the_limit_is_higher(find: Facecnn, here: Path) -> None:
         "largest_stable_rate"
     ]
     assert limits["optimizer"] == pytest.approx(1.8 * limits["gradient_descent"])
+
+
+def test_the_suggestion_is_at_most_one_over_the_curvature(find: Facecnn, here: Path) -> None:
+    steep = ["-c", "smoke", "--set", "photos.normalise=none", "--set", "optimizer={name: momentum}"]
+    figures = find(*steep, "--format", "json").json()
+    limit = 1 / figures["curvature"]["largest"]
+    assert figures["suggestion"] == pytest.approx(min(figures["range_test"]["middle"], limit), rel=0.05)
+    assert ("too long a step" in " ".join(find(*steep).stdout.split())) == (limit < figures["range_test"]["middle"])
 
 
 def test_the_curvature_at_a_models_weights(trained: Trained, facecnn: Facecnn, here: Path) -> None:

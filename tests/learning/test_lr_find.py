@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecnn.learning.lr_find import DIVERGED, HIGHEST, LOWEST, Losses, Ramp, gather, range_test, smoothed
+from facecnn.learning.lr_find import (
+    DIVERGED,
+    HIGHEST,
+    LOWEST,
+    Losses,
+    Ramp,
+    gather,
+    range_test,
+    smoothed,
+    suggested_rate,
+)
 from facecnn.learning.step_rules import AdamW, Momentum
 from facecnn.learning.training import StepReport, Trainer
 
@@ -48,12 +58,12 @@ def test_a_range_test_sees_the_losses_of_training_at_its_rates() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [Momentum(learning_rate=HIGHEST), AdamW(learning_rate=HIGHEST)], ids=repr)
-def test_the_suggestion_is_a_rate_that_learns(optimizer: Any) -> None:
+def test_the_middle_is_a_rate_that_learns(optimizer: Any) -> None:
     test = gather([range_test(rising(optimizer, seed=seed), STEPS) for seed in range(2)], STEPS)
     assert test.low is not None
-    assert test.suggestion is not None
-    assert test.low[0] <= test.suggestion * 1.05
-    assert test.suggestion <= test.low[1] * 1.05
+    assert test.middle is not None
+    assert test.low[0] <= test.middle * 1.05
+    assert test.middle <= test.low[1] * 1.05
 
     def loss_at(rate: float) -> float:
         trainer = make_trainer(optimizer=type(optimizer)(learning_rate=rate), train={"epochs": 12})
@@ -61,9 +71,9 @@ def test_the_suggestion_is_a_rate_that_learns(optimizer: Any) -> None:
         trainer.run(recorder)
         return float(recorder.epochs[-1]["train_loss"])
 
-    suggested = loss_at(test.suggestion)
+    suggested = loss_at(test.middle)
     assert suggested < 0.35
-    assert suggested < loss_at(test.suggestion / 300)
+    assert suggested < loss_at(test.middle / 300)
 
 
 def test_it_ends_when_the_loss_has_grown_too_large() -> None:
@@ -91,27 +101,36 @@ def fall_and_rise(reached: int, left: int, noise: float, seed: int, steps: int =
     noise=st.floats(0, 0.2),
     seed=st.integers(0, 1000),
 )
-def test_the_suggestion_lies_in_the_middle_of_the_floor(reached: int, length: int, noise: float, seed: int) -> None:
+def test_the_middle_of_the_floor_is_found(reached: int, length: int, noise: float, seed: int) -> None:
     tests = [fall_and_rise(reached, reached + length, noise, seed + number) for number in range(3)]
     found = gather(tests, 150)
-    assert found.suggestion is not None
+    assert found.middle is not None
     middle = found.rates[reached + length // 2]
-    assert abs(np.log10(found.suggestion / middle)) < 0.4
+    assert abs(np.log10(found.middle / middle)) < 0.4
 
 
 def test_one_explosion_does_not_hide_the_others() -> None:
     tests = [fall_and_rise(60, 100, 0.05, seed) for seed in range(3)]
     exploded = [Losses(np.append(tests[0].losses[:95], 1e30), True), *tests[1:]]
-    calm, wild = gather(tests, 150).suggestion, gather(exploded, 150).suggestion
+    calm, wild = gather(tests, 150).middle, gather(exploded, 150).middle
     assert calm is not None
     assert wild == pytest.approx(calm, rel=0.5)
 
 
 def test_without_a_fall_there_is_no_suggestion() -> None:
     test = gather([Losses(np.ones(150), False)], 150)
-    assert (test.suggestion, test.low, test.diverged) == (None, None, False)
+    assert (test.middle, test.low, test.diverged) == (None, None, False)
     rising_only = gather([Losses(np.linspace(1, 1.9, 150), False)], 150)
-    assert rising_only.suggestion is None
+    assert rising_only.middle is None
+
+
+def test_the_suggestion_is_the_middle_but_no_longer_than_the_curvature_allows() -> None:
+    test = gather([fall_and_rise(60, 100, 0.0, 0)], 150)
+    assert test.middle is not None
+    for no_limit in (None, -3.0, 0.0, 0.9 / test.middle):
+        assert suggested_rate(test, no_limit) == test.middle
+    assert suggested_rate(test, 3 / test.middle) == pytest.approx(test.middle / 3, rel=0.05)
+    assert suggested_rate(gather([Losses(np.ones(150), False)], 150), 7.0) is None
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
