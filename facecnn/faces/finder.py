@@ -67,8 +67,8 @@ class FaceFinder:
     - Faces from 20 pixels and from 1/20 of the photo's shorter side on are found, up to those that fill the photo.
       So a large photo is shrunk first (a phone's to about 400 to 800 pixels), which takes most of its time.
     - The O-Net looks once more at each face, at the square about the box that it gave itself, and at that one's mirror
-      image. Landmarks are the mean of both, the score that of all three looks. One look alone is badly off in one photo
-      of a hundred.
+      image. Landmarks are the mean of both, the score that of all three looks. One look alone is badly off now and then
+      (docs/FACES.md).
     - Where no face is sure, the photo is searched again with a border around it, which repeats its edge, and so turned
       by 90, 270 and 180 degrees; faces are those of the search that found the surest.
 
