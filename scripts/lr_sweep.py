@@ -11,6 +11,7 @@ trainings its means are of.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import sys
@@ -54,6 +55,7 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
     """The lowest validation loss of a training's epochs, and that of the last; infinite where it diverged."""
     chosen = np.setdiff1d(np.arange(len(dataset.labels)), fold)
     recorder = Losses()
+    gc.collect()  # the trainer before, which refers to itself
     try:
         make_trainer(loaded, dataset, chosen, photo_set(dataset, fold), device).run(recorder)
     except DivergedError:

@@ -4,6 +4,7 @@ time, and judge each by the photos left out.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,6 +48,9 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     parts = dataset.folds(folds)
     _refuse_poor_folds(dataset, parts)
     for number, fold in enumerate(parts, start=1):
+        # A trainer and the step that it recorded refer to each other, and Python looks for such cycles only rarely: the
+        # arrays of all folds would pile up.
+        gc.collect()
         chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
         trainer = make_trainer(loaded, dataset, chosen, empty, device)
         started = time.perf_counter()
