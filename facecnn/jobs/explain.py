@@ -16,6 +16,7 @@ from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model, open_model
 from facecnn.kernels import open_device
+from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import Face
@@ -137,20 +138,18 @@ def _maps(model: Model, image: Image.Image, face: dict[str, Any]) -> FaceMaps:
         stored = aligned_crop(image, found, settings)
     rows, columns = settings.margin
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
-    x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise)[0]
-    log_odds = LogOdds(
-        recogniser.network,
-        recogniser.classes.index(likeliest),
-        recogniser.mirror,
-        recogniser.calibration.temperature,
-    )
-    covered = occlusion(log_odds, x, GREY[recogniser.normalise])
+    # The views that its answers are the mean of.
+    looks = np.stack([AUGMENTATION_NONE] * (2 if recogniser.mirror else 1))
+    looks[1:, MIRROR] = True
+    x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]
+    log_odds = LogOdds(recogniser.network, recogniser.classes.index(likeliest), recogniser.calibration.temperature)
+    covered = occlusion(log_odds, x, GREY[recogniser.normalise], looks)
     return FaceMaps(
         person=likeliest,
         crop=stored[rows : rows + settings.height, columns : columns + settings.width],
-        seen=x,
+        seen=x[0],
         drop=covered.drop,
         before=covered.before,
         lowest=covered.lowest,
-        gradient=smooth_gradient(log_odds, x),
+        gradient=smooth_gradient(log_odds, x, looks),
     )

@@ -3,6 +3,10 @@
 Two questions to a trained network, both about one output's log-odds, and both in evaluation (batch norm's running
 statistics, no dropout): how much do they fall when a place is covered, and how much does each pixel move them? Neither
 says why: a place may count because of the face, or because of what happens to lie beside it.
+
+An answer may be the mean over several views of a picture, mirrored or moved by some pixels (``views``: as parameters of
+``prepare_photos``, the first of them the picture as it is). Then it is that answer which is asked about: a place is
+covered in all views, and their derivatives are brought back to where the pixels lie in the first.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
+from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.network import Network
 
 Array = npt.NDArray[Any]
@@ -30,22 +34,32 @@ NOISE = 0.15
 """Deviation of SmoothGrad's noise, as a fraction of the input's range: the paper finds 10 to 20 % to be best."""
 
 SAMPLES = 32
-"""Noisy copies that SmoothGrad averages over; the paper sees little gain beyond 50."""
+"""Noisy pictures, all views counted, that SmoothGrad averages over at least; the paper sees little gain beyond 50."""
+
+AS_IT_IS: Array = AUGMENTATION_NONE[None]
+"""The only view of an answer that is no mean."""
 
 
-def prepared_inputs(network: Network, pixels: Array, normalise: Normalise) -> Array:
-    """The network's input (n, H, W, C), on the host, for n crops (n, H + 2 my, W + 2 mx, C) uint8 with their margin, as
-    in evaluation. n is the network's batch size at most."""
-    kernels, count = network.kernels, len(pixels)
-    kernels.prepare_photos(
-        network.input[:count],
-        kernels.to_device(np.ascontiguousarray(pixels)),
-        kernels.to_device(np.arange(count, dtype=np.int32)),
-        kernels.to_device(np.tile(AUGMENTATION_NONE, (count, 1))),
-        normalise,
-        network.workspace,
-    )
-    return np.asarray(kernels.to_host(network.input[:count]))
+def prepared_inputs(network: Network, pixels: Array, normalise: Normalise, views: Array = AS_IT_IS) -> Array:
+    """The network's inputs (n, views, H, W, C), on the host, for n crops (n, H + 2 my, W + 2 mx, C) uint8 with their
+    margin; ``views`` (views, columns of AUGMENTATION)."""
+    kernels, count = network.kernels, len(views)
+    on_device = kernels.to_device(np.ascontiguousarray(pixels))
+    inputs = np.empty((len(pixels), count, *network.input.shape[1:]), network.dtype)
+    flat = inputs.reshape(-1, *inputs.shape[2:])
+    for start in range(0, len(flat), network.batch_size):
+        numbers = np.arange(start, min(len(flat), start + network.batch_size))
+        batch = network.input[: len(numbers)]
+        kernels.prepare_photos(
+            batch,
+            on_device,
+            kernels.to_device((numbers // count).astype(np.int32)),
+            kernels.to_device(np.ascontiguousarray(views[numbers % count])),
+            normalise,
+            network.workspace,
+        )
+        flat[numbers] = kernels.to_host(batch)
+    return inputs
 
 
 def input_gradient(network: Network, count: int, dout: Array) -> Array:
@@ -70,43 +84,47 @@ class LogOdds:
     """The log-odds of one output against all others, log(p / (1 - p)), as a function of prepared inputs.
 
     Unlike p itself or log(p), they go on telling differences where the network is sure (p near 1). They are those of
-    the answer that is given: with ``mirror``, of the mean of the photo's and its mirror image's logits, and divided by
-    the calibration's ``temperature``.
+    the answer that is given: of the mean of all views' logits, divided by the calibration's ``temperature``.
     """
 
     network: Network
     output: int
-    mirror: bool = False
     temperature: float = 1.0
 
     def __call__(self, inputs: Array) -> Figures:
-        """(n,), for inputs (n, H, W, C) on the host; n may be any number."""
-        batches = self._batches(inputs)
-        return np.concatenate([self._odds_and_slopes(batch)[0] for batch in batches])
+        """(n,), for inputs (n, views, H, W, C) on the host; n and views may be any numbers."""
+        return self._odds_and_slopes(inputs)[0]
 
     def gradient(self, inputs: Array) -> Array:
-        """(n, H, W, C): each one's derivative by its own input."""
-        return np.concatenate([self._gradient(batch) for batch in self._batches(inputs)])
+        """(n, views, H, W, C): each one's derivative by its own inputs."""
+        network, views = self.network, inputs.shape[1]
+        _, slopes = self._odds_and_slopes(inputs)
+        dout = np.repeat(slopes / views, views, axis=0).astype(network.dtype)
+        flat = inputs.reshape(-1, *inputs.shape[2:])
+        gradient = np.empty(flat.shape, network.dtype)
+        for part in self._batches(len(flat)):
+            self._forward(flat[part])
+            upstream = network.kernels.to_device(np.ascontiguousarray(dout[part]))
+            gradient[part] = input_gradient(network, len(flat[part]), upstream)
+        return gradient.reshape(inputs.shape)
 
-    def _batches(self, inputs: Array) -> list[Array]:
+    def _batches(self, count: int) -> list[slice]:
         size = self.network.batch_size
-        return [inputs[start : start + size] for start in range(0, len(inputs), size)]
+        return [slice(start, start + size) for start in range(0, count, size)]
 
-    def _ways(self) -> tuple[slice, ...]:
-        """How the columns are read: forwards, and for the mirror image backwards."""
-        return (slice(None), slice(None, None, -1)) if self.mirror else (slice(None),)
-
-    def _logits(self, batch: Array) -> Figures:
+    def _forward(self, batch: Array) -> Figures:
+        """(n, units), the logits of n inputs, a batch at most."""
         network = self.network
         network.kernels.copy_to_device(network.input[: len(batch)], np.ascontiguousarray(batch, network.dtype))
         network.forward(len(batch))
         return np.asarray(network.kernels.to_host(network.output[: len(batch)]), np.float64)
 
-    def _odds_and_slopes(self, batch: Array) -> tuple[Figures, Figures]:
+    def _odds_and_slopes(self, inputs: Array) -> tuple[Figures, Figures]:
         """(n,) log-odds, and (n, units) their derivatives by the mean of the logits: 1 / T for the output, and for the
         others minus their softmax among themselves, over T."""
-        ways = self._ways()
-        logits = np.mean([self._logits(batch[:, :, way]) for way in ways], axis=0) / self.temperature
+        flat = inputs.reshape(-1, *inputs.shape[2:])
+        each = np.concatenate([self._forward(flat[part]) for part in self._batches(len(flat))])
+        logits = each.reshape(*inputs.shape[:2], -1).mean(axis=1) / self.temperature
         others = np.array(logits)
         others[:, self.output] = -np.inf
         highest = others.max(axis=1, keepdims=True)
@@ -116,16 +134,6 @@ class LogOdds:
         slopes[:, self.output] = 1.0
         odds = logits[:, self.output] - (highest + np.log(total))[:, 0]
         return odds, slopes / self.temperature
-
-    def _gradient(self, batch: Array) -> Array:
-        network, ways = self.network, self._ways()
-        _, slopes = self._odds_and_slopes(batch)
-        dout = network.kernels.to_device((slopes / len(ways)).astype(network.dtype))
-        gradient = np.zeros(batch.shape, network.dtype)
-        for way in ways:
-            self._logits(batch[:, :, way])
-            gradient += input_gradient(network, len(batch), dout)[:, :, way]
-        return gradient
 
 
 @dataclass(frozen=True)
@@ -141,25 +149,25 @@ class Occlusion:
     """Log-odds with the patch where they are lowest."""
 
 
-def occlusion(log_odds: LogOdds, x: Array, grey: float) -> Occlusion:
+def occlusion(log_odds: LogOdds, x: Array, grey: float, views: Array = AS_IT_IS) -> Occlusion:
     """Cover one place after the other with a grey patch (Zeiler and Fergus 2014, arXiv:1311.2901).
 
-    x (H, W, C) is a prepared input, ``grey`` what the patch is filled with (see ``GREY``). The patch is a quarter of
-    the side, its step an eighth.
+    x (views, H, W, C) are a picture's prepared inputs, ``grey`` what the patch is filled with (see ``GREY``). The patch
+    is a quarter of the side, its step an eighth.
     """
-    height, width, _ = x.shape
-    rows, columns = _patches(height), _patches(width)
-    covered = np.repeat(x[None], len(rows) * len(columns), axis=0)
-    places = [(row, column) for row in rows for column in columns]
-    for picture, place in zip(covered, places, strict=True):
-        picture[place] = grey
+    _, height, width, _ = x.shape
+    places = [(rows, columns) for rows in _patches(height) for columns in _patches(width)]
     before = float(log_odds(x[None])[0])
-    after = log_odds(covered)
-    drop, times = np.zeros((height, width)), np.zeros((height, width))
-    for place, odds in zip(places, after.tolist(), strict=True):
-        drop[place] += before - odds
+    drop, times, lowest = np.zeros((height, width)), np.zeros((height, width)), np.inf
+    for place in places:
+        covered = x.copy()
+        for picture, view in zip(covered, views, strict=True):
+            picture[_place_in(view, *place, height, width)] = grey
+        after = float(log_odds(covered[None])[0])
+        drop[place] += before - after
         times[place] += 1
-    return Occlusion(drop / times, before, float(after.min()))
+        lowest = min(lowest, after)
+    return Occlusion(drop / times, before, lowest)
 
 
 def _patches(side: int) -> list[slice]:
@@ -170,12 +178,45 @@ def _patches(side: int) -> list[slice]:
     return [slice(start, start + patch) for start in starts]
 
 
-def smooth_gradient(log_odds: LogOdds, x: Array, seed: int = 0) -> Array:
+def _place_in(view: Array, rows: slice, columns: slice, height: int, width: int) -> tuple[slice, slice]:
+    """Where a place of the picture lies in a view of it, to the nearest pixel, without what lies beyond its edges."""
+    rows = _moved(rows, _pixels(view[SHIFT_Y], height), height)
+    columns = _moved(columns, _pixels(view[SHIFT_X], width), width)
+    return rows, slice(width - columns.stop, width - columns.start) if view[MIRROR] else columns
+
+
+def _pixels(shift: float, side: int) -> int:
+    return round(float(shift) * side)
+
+
+def _moved(place: slice, by: int, side: int) -> slice:
+    return slice(min(max(place.start + by, 0), side), min(max(place.stop + by, 0), side))
+
+
+def _brought_back(figures: Array, view: Array) -> Array:
+    """Figures (H, W, C) about a view's pixels, at these pixels' places in the picture; zero where it has none."""
+    height, width = figures.shape[:2]
+    down, along = _pixels(view[SHIFT_Y], height), _pixels(view[SHIFT_X], width)
+    inside = _moved(slice(0, height), -down, height), _moved(slice(0, width), -along, width)
+    upright = figures[:, ::-1] if view[MIRROR] else figures
+    back = np.zeros_like(figures)
+    back[inside] = upright[_moved(inside[0], down, height), _moved(inside[1], along, width)]
+    return back
+
+
+def smooth_gradient(log_odds: LogOdds, x: Array, views: Array = AS_IT_IS, seed: int = 0) -> Array:
     """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825): the gradient of the log-odds by the picture, averaged over
     copies of it with noise, which takes most of the gradient's own noise away.
 
-    x (H, W, C) is a prepared input; the answer, of the same shape, keeps its sign. Equal seeds give equal answers.
+    x (views, H, W, C) are a picture's prepared inputs; the answer (H, W, C) keeps its sign. Equal seeds give equal
+    answers.
     """
+    generator = np.random.default_rng(seed)
     deviation = NOISE * float(x.max() - x.min())
-    noise = np.random.default_rng(seed).normal(0.0, deviation, (SAMPLES, *x.shape))
-    return np.asarray(log_odds.gradient((x + noise).astype(x.dtype)).mean(axis=0))
+    copies = -(-SAMPLES // len(x))
+    total = np.zeros(x.shape, np.float64)
+    for _ in range(copies):  # one at a time: all of them would take a lot of memory
+        noisy = (x + generator.normal(0.0, deviation, x.shape)).astype(x.dtype)
+        total += log_odds.gradient(noisy[None])[0]
+    parts = [_brought_back(figures, view) for figures, view in zip(total / copies, views, strict=True)]
+    return np.asarray(np.sum(parts, axis=0))

@@ -1,5 +1,6 @@
 """``facecnn predict --explain``: a picture for each answered photo, and nothing else changes."""
 
+import math
 import os
 import shutil
 import signal
@@ -125,6 +126,26 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Drawing]:
 
     monkeypatch.setattr("facecnn.jobs.explain.draw_explanation", note)
     return drawn
+
+
+@pytest.mark.parametrize("with_strangers", [False, True])
+def test_the_odds_are_those_of_the_answer(
+    with_strangers: bool,
+    trained: Trained,
+    trained_with_strangers: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    facecnn: Facecnn,
+) -> None:
+    """Against all others: the other people, and strangers where there is an output for them."""
+    run = trained_with_strangers if with_strangers else trained
+    drawn = drawings(monkeypatch)
+    photos = [run.photos / person / f"{number:02}.png" for person in ("ann", "bob") for number in range(3)]
+    arguments = ["predict", *photos, "-m", run.path, "--threshold", "off", "--format", "json"]
+    answers = facecnn(*arguments, "--explain", tmp_path).json()
+    for answer, (_, _, (maps,)) in zip(answers, drawn, strict=True):
+        assert maps.person == answer["label"]
+        assert maps.before == pytest.approx(-math.log(1 / (1 - answer["unknown_score"]) - 1), abs=1e-3)
 
 
 def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from facecnn.kernels import cuda, reference
+from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron
 from facecnn.network.network import Network
 from facecnn.network.sensitivity import LogOdds, prepared_inputs
@@ -26,11 +27,11 @@ LAYERS: tuple[Layer, ...] = (
 
 
 def test_log_odds_and_their_gradient_are_the_references() -> None:
-    """For more pictures than a batch holds, so that the last one is not full."""
+    """For two views of three pictures, more than a batch holds, and the last one is not full."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
     found: dict[Any, list[Any]] = {}
     for kernels in (reference, cuda):
-        network = Network(LAYERS, (8, 8, 1), kernels, 2, training=False)
+        network = Network(LAYERS, (8, 8, 1), kernels, 4, training=False)
         generator = np.random.default_rng(1)
         network.weights.from_host(
             {
@@ -40,8 +41,10 @@ def test_log_odds_and_their_gradient_are_the_references() -> None:
                 for name, array in sorted(network.weights.to_host().items())
             }
         )
-        inputs = np.concatenate([prepared_inputs(network, part, "standardise") for part in (pixels[:2], pixels[2:])])
-        score = LogOdds(network, 1, mirror=True, temperature=1.5)
+        views = np.stack([AUGMENTATION_NONE, AUGMENTATION_NONE])
+        views[1, [MIRROR, SHIFT_X]] = True, 0.125
+        inputs = prepared_inputs(network, pixels, "standardise", views)
+        score = LogOdds(network, 1, temperature=1.5)
         found[kernels] = [inputs, score(inputs), score.gradient(inputs)]
     for ours, theirs in zip(found[cuda], found[reference], strict=True):
         assert float(np.abs(theirs).max()) > 0.1
