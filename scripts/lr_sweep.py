@@ -176,7 +176,8 @@ def draw(path: Path, losses: Mapping[float, list[tuple[float, float]]], suggeste
     panel.axhspan(best, 1.1 * best, color="#dfeadf", label="up to 10 % above the best of the nine")
     panel.axvline(suggested, color="#d9641e", linewidth=1, label=f"lr-find: {suggested:g}")
     panel.set_xscale("log")
-    panel.set_ylim(0, 2.5 * best)
+    panel.set_yscale("log")
+    panel.set_ylim(0.1 * best, 40 * best)  # what diverges goes beyond
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("learning rate")
