@@ -24,6 +24,10 @@ Array = npt.NDArray[Any]
 BATCH_SIZE = 32
 """Photos that are answered at once."""
 
+SHIFT = 0.03
+"""A photo is also looked at moved by this fraction of its side, where training moved photos as far or farther: the mean
+of such answers is steadier, and tells strangers better (docs/STRANGERS.md)."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -65,8 +69,10 @@ class Recogniser:
         arrays: Mapping[str, Array],
         calibration: Calibration,
         kernels: Kernels,
+        shift: float = 0.0,
     ) -> None:
-        """``classes``: the outputs' names, ``unknown`` last where there is one; ``arrays``: a checkpoint's.
+        """``classes``: the outputs' names, ``unknown`` last where there is one; ``arrays``: a checkpoint's; ``mirror``,
+        ``shift``: which ``views`` of a photo the answer is the mean of.
 
         Raises CheckpointError where the arrays don't fit the layers.
         """
@@ -75,8 +81,11 @@ class Recogniser:
         self.calibration = calibration
         self.normalise: Normalise = normalise
         self.mirror = mirror
+        self.shift = shift
         try:
             self.network = Network(layers, input_shape, kernels, BATCH_SIZE, training=False)
+            if len(self.network.stages[-1].out_shape) != 1:
+                raise UsageError("it gives maps, and must end with dense or neuron")
             self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})
         except (UsageError, KeyError, ValueError) as error:
             raise CheckpointError(f"The model's weights don't fit its network ({error}): train it anew") from error
@@ -84,6 +93,11 @@ class Recogniser:
             raise CheckpointError(
                 f"The model has {self.network.units} outputs for {len(self.classes)} names: train it anew"
             )
+
+    @property
+    def knows_strangers(self) -> bool:
+        """Whether it was trained with photos of strangers."""
+        return UNKNOWN in self.classes
 
     def threshold(self, chosen: float | str) -> float | None:
         """The unknown-score beyond which a photo is a stranger's: "auto" is the model's own, "off" none."""
@@ -94,7 +108,7 @@ class Recogniser:
     def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
         """(n, outputs), not calibrated, for photos ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
         photos = PhotoFeed(self.network.kernels, pixels, rows, self.network.batch_size)
-        return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror)
+        return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 
     def answers(self, pixels: Array, rows: Array, threshold: float | None) -> Answers:
         """Answers for photos, given as for ``log_probabilities``."""

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from facecnn.cli.config import app
 from facecnn.config import Settings, apply_overrides, from_dict, json_schema, load, shipped, to_dict, to_yaml
 from facecnn.errors import UsageError
+from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.schedules import Constant, Cosine, Step
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import AdamW, Momentum
@@ -80,6 +81,7 @@ loss: {name: mean_squared_error}
 optimizer: {name: momentum, learning_rate: 1e-3}
 schedule: {name: step, drops: 3}
 train: {epochs: 3, average_weights: 0.99, seed: 012}
+calibration: {false_accept_rate: 0.01}
 """)
     assert loaded.settings == Settings(
         photos=PhotoSettings(folder="~/faces", size=(48, 64), augment=None),
@@ -100,6 +102,7 @@ train: {epochs: 3, average_weights: 0.99, seed: 012}
         optimizer=Momentum(learning_rate=0.001),
         schedule=Step(drops=3),
         train=TrainSettings(epochs=3, average_weights=0.99, seed=12),  # YAML 1.2: no octal
+        calibration=CalibrationSettings(false_accept_rate=0.01),
     )
 
 
@@ -402,7 +405,7 @@ def test_large(text):
 def test_missing_file_names_what_may_be_meant():
     Path("mine.yaml").write_text("train: {}")
     with pytest.raises(
-        UsageError, match=r"^min\.yaml: no such file: did you mean mine\.yaml\? .*deep, default, seed, smoke"
+        UsageError, match=r"^min\.yaml: no such file: did you mean mine\.yaml\? .*deep, default, many, seed, smoke"
     ):
         load("min.yaml")
     with pytest.raises(UsageError, match="did you mean default"):
@@ -601,6 +604,9 @@ every = st.builds(
         epochs=st.integers(1, 1_000_000),
         seed=st.integers(0, 2**32 - 1),
         average_weights=st.none() | st.floats(0.01, 0.99),
+    ),
+    calibration=st.builds(
+        CalibrationSettings, false_accept_rate=st.floats(0.001, 0.499), false_reject_rate=st.floats(0.001, 0.499)
     ),
 )
 

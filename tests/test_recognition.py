@@ -19,7 +19,9 @@ from facecnn.recognition import Recogniser
 STEEPNESS = 8.0
 
 
-def recogniser(classes: Sequence[str], calibration: Calibration | None = None, mirror: bool = False) -> Recogniser:
+def recogniser(
+    classes: Sequence[str], calibration: Calibration | None = None, mirror: bool = False, shift: float = 0.0
+) -> Recogniser:
     """A model of one row of pixels, one for each class: the brighter it is, the likelier the class."""
     outputs = len(classes)
     return Recogniser(
@@ -34,6 +36,7 @@ def recogniser(classes: Sequence[str], calibration: Calibration | None = None, m
         },
         calibration=calibration or Calibration(),
         kernels=reference,
+        shift=shift,
     )
 
 
@@ -149,6 +152,21 @@ def test_mirroring_models_answer_alike_for_a_photo_and_its_mirror_image() -> Non
     answers = model.answers(*photos([0.9, 0.3, 0.1], [0.1, 0.3, 0.9]), None).probabilities
     assert answers[0] == pytest.approx(answers[1])
     assert answers[0] == pytest.approx(probabilities(0.5, 0.3, 0.5), rel=0.02)
+
+
+def test_answers_are_the_mean_over_places_where_training_moved_photos() -> None:
+    model = recogniser(["Ann", "Bob", "Cid"], shift=1 / 3)  # a third of three pixels: one pixel either way
+    bright = np.array([0.2, 0.9, 0.1])
+    (answer,) = model.answers(*photos(bright.tolist()), None).probabilities
+    left, right = bright[[1, 2, 2]], bright[[0, 0, 1]]  # the edge repeated
+    # One row of pixels moved up or down is the same row.
+    assert answer == pytest.approx(probabilities(*(3 * bright + left + right) / 5), rel=0.02)
+    assert answer.max() < probabilities(*bright).max()
+
+
+def test_models_know_whether_they_were_shown_strangers() -> None:
+    assert recogniser(["Ann", "unknown"]).knows_strangers
+    assert not recogniser(["Ann", "Bob"]).knows_strangers
 
 
 def test_only_the_rows_that_are_asked_for_are_answered_in_their_order() -> None:

@@ -38,7 +38,7 @@ class Format(StrEnum):
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
 ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, seed, deep, smoke.")
+    str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, many, seed, deep, smoke.")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable.")

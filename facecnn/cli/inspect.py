@@ -42,8 +42,9 @@ def _describe(result: dict[str, Any]) -> str:
         f"{shown(result['model'])}: {len(result['classes'])} classes ({names})",
         f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",
         f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
-        f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])} "
-        f"(set on {result['calibrated_on']} held-out photos)",
+        f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])}",
+        f"Both set on {result['calibrated_on']} held-out photos of people and {result['strangers_calibrated_on']} of "
+        "strangers",
         "",
         *common.layer_table(result["layers"]),
         "",

@@ -39,6 +39,7 @@ from facecnn.config.source import (
 )
 from facecnn.config.words import Words, branches, either
 from facecnn.errors import UsageError, shown
+from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.minimisers import MINIMISERS, Minimisers
 from facecnn.learning.schedules import SCHEDULES, Schedule
 from facecnn.learning.settings import TrainSettings
@@ -51,14 +52,18 @@ from facecnn.photos.preparation import AugmentSettings, PhotoSettings
 VERSION = 1
 """Of the file's format."""
 
-_PLAIN_SECTIONS: dict[str, type[Any]] = {"photos": PhotoSettings, "train": TrainSettings}
+_PLAIN_SECTIONS: dict[str, type[Any]] = {
+    "photos": PhotoSettings,
+    "train": TrainSettings,
+    "calibration": CalibrationSettings,
+}
 _NAMED_SECTIONS: dict[str, tuple[Mapping[str, type[Any]], str]] = {
     "loss": (LOSSES, "cross_entropy"),
     "optimizer": (OPTIMIZERS | MINIMISERS, "adamw"),
     "schedule": (SCHEDULES, "constant"),
 }
 """Sections whose ``name`` chooses a class, and the choice where no name is given."""
-_SECTIONS = ("version", "photos", "network", "loss", "optimizer", "schedule", "train")
+_SECTIONS = ("version", "photos", "network", "loss", "optimizer", "schedule", "train", "calibration")
 _DESCRIPTIONS = {
     "version": "of this file's format",
     "photos": "where the photos are and how one becomes the network's input",
@@ -67,6 +72,7 @@ _DESCRIPTIONS = {
     "optimizer": "how a gradient becomes a change of the weights",
     "schedule": "the learning rate's course",
     "train": "how long and in which portions to train",
+    "calibration": "how the threshold for strangers is set, by held-out photos",
 }
 _YAML_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 """Plain words that YAML, or a reader of older YAML, doesn't take for text."""
@@ -83,6 +89,7 @@ class Settings:
     optimizer: Optimizer | Minimisers
     schedule: Schedule
     train: TrainSettings
+    calibration: CalibrationSettings
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "optimizer": _plain(settings.optimizer),
         "schedule": _plain(settings.schedule),
         "train": _plain(settings.train),
+        "calibration": _plain(settings.calibration),
     }
 
 

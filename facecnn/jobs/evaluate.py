@@ -12,7 +12,7 @@ import numpy.typing as npt
 from facecnn.config import load
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import UNFINISHED, Model, open_model
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
 from facecnn.kernels import open_device
 from facecnn.learning import scores
@@ -75,6 +75,8 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
         console.info("This model's confidence is not calibrated: its training had too few held-out photos for that.")
+    if not recogniser.knows_strangers:
+        console.info(NO_STRANGERS)
     figures = {
         "model": str(options.model),
         "photos": len(chosen),

@@ -16,7 +16,7 @@ from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model, open_model
 from facecnn.kernels import open_device
-from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR
+from facecnn.network.inference import views
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import Face
@@ -138,9 +138,7 @@ def _maps(model: Model, image: Image.Image, face: dict[str, Any]) -> FaceMaps:
         stored = aligned_crop(image, found, settings)
     rows, columns = settings.margin
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
-    # The views that its answers are the mean of.
-    looks = np.stack([AUGMENTATION_NONE] * (2 if recogniser.mirror else 1))
-    looks[1:, MIRROR] = True
+    looks = views(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]
     log_odds = LogOdds(recogniser.network, recogniser.classes.index(likeliest), recogniser.calibration.temperature)
     covered = occlusion(log_odds, x, GREY[recogniser.normalise], looks)

@@ -39,6 +39,8 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
         "temperature": recogniser.calibration.temperature,
         "threshold": recogniser.calibration.threshold,
         "calibrated_on": recogniser.calibration.photos,
+        "strangers_calibrated_on": recogniser.calibration.strangers,
+        "false_accept_rate": recogniser.calibration.false_accept_rate,
         "layers": layer_rows(stages),
         "parameters": size.parameters,
         "parameter_bytes": 4 * size.parameters,

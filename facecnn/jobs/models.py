@@ -14,10 +14,10 @@ from facecnn.config import Settings, from_dict, to_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
 from facecnn.kernels.protocol import Kernels
-from facecnn.learning.calibration import Calibration
+from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.network.layers import with_outputs
 from facecnn.photos.face import Finder
-from facecnn.recognition import Recogniser
+from facecnn.recognition import SHIFT, Recogniser
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 
 TRAINED_ON = "trained_on"
@@ -26,6 +26,30 @@ TRAINED_ON = "trained_on"
 UNFINISHED = (
     "This model's training hasn't ended (facecnn train --resume goes on with it): its confidence is not calibrated."
 )
+
+
+NO_STRANGERS = (
+    "Trained without strangers (a folder unknown/ beside the people's), so it can't tell them: expect most to be named "
+    "as one of the people."
+)
+
+
+def about_threshold(recogniser: Recogniser) -> str:
+    """What the threshold for strangers of a calibrated model rests on, in words."""
+    calibration = recogniser.calibration
+    if not recogniser.knows_strangers:
+        return NO_STRANGERS
+    if calibration.threshold is None:
+        return "No threshold for strangers: too few photos of the people were held out to set it by."
+    if calibration.false_accept_rate is None:
+        return (
+            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with {calibration.strangers} "
+            f"held-out photos of them, fewer than {LEAST_PHOTOS}, it can't be measured."
+        )
+    return (
+        f"Threshold for strangers: {calibration.threshold:.3f}, by {calibration.strangers} held-out photos of them, so "
+        f"that about {100 * calibration.false_accept_rate:g} % of strangers are named."
+    )
 
 
 @dataclass(frozen=True)
@@ -81,12 +105,13 @@ def make_recogniser(
     kernels: Kernels,
 ) -> Recogniser:
     """The network of ``settings`` with a checkpoint's arrays."""
-    photos = settings.photos
+    photos, augment = settings.photos, settings.photos.augment
     return Recogniser(
         layers=with_outputs(settings.network, len(classes)),
         input_shape=(photos.height, photos.width, photos.channels),
         normalise=photos.normalise,
-        mirror=photos.augment is not None and photos.augment.mirror,
+        mirror=augment is not None and augment.mirror,
+        shift=0.0 if augment is None else min(SHIFT, augment.shift),
         classes=classes,
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,

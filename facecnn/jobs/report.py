@@ -295,6 +295,8 @@ def _facts(
             skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
             background=_background(run.read_background()),
             missing=missing,
+            strangers_calibrated_on=calibration.get("strangers", 0),
+            false_accept_rate=calibration.get("false_accept_rate"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(

@@ -20,7 +20,7 @@ from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
-from facecnn.jobs.models import TRAINED_ON, make_checkpoint, make_recogniser
+from facecnn.jobs.models import TRAINED_ON, about_threshold, make_checkpoint, make_recogniser
 from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
@@ -210,16 +210,23 @@ class _Training:
         logs = recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
         labels = data.validation.labels
         if best.state["calibration"] is None:
-            calibration = calibrate(logs, labels, people)
+            calibration = calibrate(logs, labels, people, self.settings.calibration)
             run.save_best(self.checkpoint(best.arrays, best.state["progress"], calibration))
         else:  # the run had ended before: its photos may have changed since, its model must not
             calibration = Calibration(**best.state["calibration"])
+        recogniser.calibration = calibration
         if calibration.photos == 0:
             few = f"Held-out photos of known people: {int((labels < people).sum())}, fewer than {LEAST_PHOTOS}"
-            named = ", and strangers are named as someone" if calibration.threshold is None else ""
-            console.info(f"{few}: confidence is not calibrated{named}")
+            strangers = "strangers are named as someone"
+            if calibration.threshold is not None:
+                strangers = "a face is refused where a stranger's is likelier"
+            console.info(f"{few}: confidence is not calibrated, and {strangers}")
+        else:
+            console.info(about_threshold(recogniser))
         background = judge_background(recogniser, self.settings.photos, data)
         if background is not None:
+            before = run.read_background() or {}
+            background = replace(background, trained_hidden=before.get("trained_hidden"))
             run.write_background(background.record())
             if background.do_nearly_as_well:
                 console.warning(background.warning())
@@ -253,7 +260,6 @@ class _Training:
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else background.record(),
         }
-        recogniser.calibration = calibration
         report_training(run, self.settings, data, recogniser, result)
         return result
 

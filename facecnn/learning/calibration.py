@@ -3,76 +3,137 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings_dataclass
 
-from facecnn.learning.scores import over_people
+from facecnn.settings import SETTINGS
 
 Array = npt.NDArray[Any]
 
 LEAST_PHOTOS = 20
-"""With fewer held-out photos of known people neither figure would mean anything."""
+"""With fewer held-out photos of known people neither temperature nor threshold would mean anything; with fewer of
+strangers the threshold isn't set by them."""
 
-KNOWN_KEPT = 0.98
-"""The threshold keeps at least this share of the held-out photos of known people."""
+EVEN = 0.5
+"""The unknown-score at which a stranger is as likely as the likeliest person. No threshold that strangers are there to
+set is above it, and it is the threshold where they are too few for another."""
+
+_LOWEST, _HIGHEST = 0.05, 20.0
+"""Temperatures."""
+
+
+@settings_dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class CalibrationSettings:
+    """Which mistakes the threshold for strangers may make."""
+
+    false_accept_rate: float = Field(
+        default=0.035,
+        gt=0,
+        lt=0.5,
+        description="share of strangers that may be named; sets the threshold where there is an unknown/ folder",
+    )
+    false_reject_rate: float = Field(
+        default=0.02,
+        gt=0,
+        lt=0.5,
+        description="share of the people's photos that may be refused; sets the threshold where there is none",
+    )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """``temperature`` divides the log-probabilities; an unknown-score above ``threshold`` is a stranger's (None: never
-    refuse). ``photos`` says on how many held-out photos of known people they were set, 0 if they were not."""
+    """What was set on held-out photos, once the training had ended."""
 
     temperature: float = 1.0
+    """Divides the log-probabilities."""
     threshold: float | None = None
+    """An unknown-score above it is a stranger's. None: never refuse."""
     photos: int = 0
+    """Held-out photos of known people; 0 if nothing was set."""
+    strangers: int = 0
+    """Held-out photos of strangers."""
+    false_accept_rate: float | None = None
+    """Share of strangers that the threshold was set to let through; None if it wasn't set by strangers."""
 
 
-def calibrate(log_probabilities: Array, labels: Array, people: int) -> Calibration:
-    """Set temperature and threshold on held-out photos: log_probabilities (N, outputs), labels (N,)."""
-    known = labels < people
-    if known.sum() < LEAST_PHOTOS:
-        # Nothing to set a threshold by. With a single person the likelier of two outputs is the answer.
-        return Calibration(threshold=0.5 if people == 1 else None)
-    kept, truth = log_probabilities[known], labels[known]
-    temperature = fit_temperature(kept, truth, people)
-    # The least score that keeps so many; one in between two photos' scores would keep fewer.
-    threshold = float(np.quantile(unknown_score(kept / temperature, people), KNOWN_KEPT, method="inverted_cdf"))
-    return Calibration(temperature, threshold, int(known.sum()))
+def calibrate(
+    log_probabilities: Array, labels: Array, people: int, settings: CalibrationSettings | None = None
+) -> Calibration:
+    """Set temperature and threshold on held-out photos: log_probabilities (N, outputs), labels (N,).
 
-
-def fit_temperature(log_probabilities: Array, labels: Array, people: int) -> float:
-    """The temperature whose probabilities over the people fit the n photos best, between 0.05 and 20 (Guo et al. 2017).
-
-    Not their log-loss itself is made least: where all answers are right, it falls for ever as the temperature does, and
-    the model would claim to be certain. As in Platt's calibration (1999), the right person's target is not 1 but
-    (n + 1) / (n + 2), and the others share the rest. For a single person there is nothing to fit.
+    Labels from ``people`` on are strangers'. They count where the network has an output for them.
     """
-    if people == 1:
-        return 1.0
-    target = (len(labels) + 1) / (len(labels) + 2)
-    targets = np.full((len(labels), people), (1 - target) / (people - 1))
-    targets[np.arange(len(labels)), labels] = target
+    settings = settings or CalibrationSettings()
+    outputs = log_probabilities.shape[1]
+    known, strange = labels < people, (labels >= people) & (labels < outputs)
+    if known.sum() < LEAST_PHOTOS:
+        # Nothing to set a threshold by. Where strangers have an output, the likelier of two is the answer.
+        return Calibration(threshold=EVEN if outputs > people else None)
+    judged = known | strange
+    temperature = fit_temperature(log_probabilities[judged], labels[judged])
+    scores = unknown_score(log_probabilities / temperature, people)
+    rate: float | None = None
+    if outputs == people:
+        # The least score that keeps so many; one in between two photos' scores would keep fewer.
+        threshold = float(np.quantile(scores[known], 1 - settings.false_reject_rate, method="inverted_cdf"))
+    elif strange.sum() < LEAST_PHOTOS:
+        threshold = EVEN
+    else:
+        rate = settings.false_accept_rate
+        threshold = min(EVEN, threshold_for(scores[strange], rate))
+    return Calibration(temperature, threshold, int(known.sum()), int(strange.sum()), rate)
 
-    def loss(log_inverse: float) -> float:
-        probabilities = over_people(log_probabilities * np.exp(log_inverse), people)
-        return float(-(targets * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))).sum())
 
-    # The loss is convex in 1 / T, so that a golden-section search finds its minimum.
-    ratio = (5**0.5 - 1) / 2
-    low, high = -np.log(20.0), np.log(20.0)
-    for _ in range(60):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if loss(left) <= loss(right):
-            high = right
-        else:
-            low = left
-    return float(np.exp(-(low + high) / 2))
+def fit_temperature(log_probabilities: Array, labels: Array) -> float:
+    """The temperature, from 0.05 to 20, at which the probabilities of all outputs (N, outputs) fit the labels (N,).
+
+    The probabilities are softmax(b z), z the log-probabilities and b the inverse temperature (Guo et al. 2017). The
+    likeliest b is no good: where few photos are held out all are often answered right, and then it is infinite, and the
+    model would claim to be certain. So b gets Jeffreys' prior, the square root of its Fisher information, which is the
+    sum over the photos of the variance of z under softmax(b z); that makes finite what the labels alone leave infinite
+    (Firth 1993; Heinze and Schemper 2002). The median of the posterior distribution is taken: as likely too sure as too
+    unsure, and the same whether b, its inverse or its logarithm is looked at.
+    """
+    logs = np.linspace(-np.log(_HIGHEST), -np.log(_LOWEST), 1201)
+    centred = log_probabilities - log_probabilities.max(axis=1, keepdims=True)
+    right = centred[np.arange(len(labels)), labels]
+    posterior = np.empty(len(logs))
+    for number, b in enumerate(np.exp(logs)):
+        exponentials = np.exp(b * centred)
+        sums = exponentials.sum(axis=1)
+        means = (exponentials * centred).sum(axis=1) / sums
+        information = ((exponentials * (centred - means[:, None]) ** 2).sum(axis=1) / sums).sum()
+        likelihood = (b * right - np.log(sums)).sum()
+        # Of log b, along which the grid is even; its density has a factor b more than that of b.
+        posterior[number] = likelihood + 0.5 * np.log(max(information, np.finfo(np.float64).tiny)) + np.log(b)
+    below = np.cumsum(np.exp(posterior - posterior.max()))
+    return float(np.exp(-np.interp(0.5 * below[-1], below, logs)))
 
 
 def unknown_score(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
     """How strange each photo is, 0 to 1: what the likeliest person leaves of the probability over all outputs."""
     exponentials = np.exp(log_probabilities - log_probabilities.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return np.asarray(1 - probabilities[:, :people].max(axis=1))
+    best = exponentials[:, :people].argmax(axis=1)
+    rest = exponentials.copy()
+    rest[np.arange(len(rest)), best] = 0
+    # Not 1 - p: beside a p that is almost 1 nothing would be left of small differences.
+    return np.asarray(rest.sum(axis=1) / exponentials.sum(axis=1))
+
+
+def threshold_for(strangers: Array, false_accept_rate: float) -> float:
+    """The unknown-score that so small a share of strangers is expected to stay below, from the scores of some (N,).
+
+    By a normal distribution of the scores' log-odds: a quantile of 30 scores would hang on the one or two lowest. On
+    faces it was the steadier of the two, and let fewer strangers through than it was asked to, not more
+    (docs/STRANGERS.md).
+    """
+    tiny = np.finfo(np.float64).tiny
+    scores = np.clip(strangers, tiny, 1 - np.finfo(np.float64).epsneg)
+    odds = np.log(scores) - np.log1p(-scores)
+    limit = odds.mean() + NormalDist().inv_cdf(false_accept_rate) * odds.std(ddof=1)
+    return float(1 / (1 + np.exp(-np.clip(limit, -700, 700))))

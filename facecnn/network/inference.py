@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, Normalise
+from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import Network, Weights
 
 Array = npt.NDArray[Any]
 
 
-def log_probabilities(
-    network: Network, photos: PhotoFeed, normalise: Normalise, *, mirror: bool, weights: Weights | None = None
-) -> npt.NDArray[np.float64]:
-    """Logarithms of the probabilities of each output: (photos, units), each row's probabilities summing to 1.
+def views(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
+    """The ways in which a photo is looked at, as parameters of ``prepare_photos``: (views, columns of AUGMENTATION).
 
-    ``photos`` must be fed in batches of the network's size at most. With ``mirror`` the answer is the mean over the
-    photo and its mirror image of the logarithms, scaled to sum to 1 again.
+    The photo as it is; with ``shift``, also moved by that fraction of the side up, down, left and right; with
+    ``mirror``, the mirror images of all these.
+    """
+    places = [(0.0, 0.0)]
+    if shift:
+        places += [(shift, 0.0), (-shift, 0.0), (0.0, shift), (0.0, -shift)]
+    made = np.tile(AUGMENTATION_NONE, (len(places), 1))
+    made[:, [SHIFT_Y, SHIFT_X]] = places
+    if not mirror:
+        return made
+    mirrored = made.copy()
+    mirrored[:, MIRROR] = 1
+    return np.concatenate([made, mirrored])
+
+
+def passes(
+    network: Network,
+    photos: PhotoFeed,
+    normalise: Normalise,
+    *,
+    mirror: bool,
+    shift: float = 0.0,
+    weights: Weights | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Run all ``views`` of all photos through the network, batch by batch: (start, stop) of those that have just been,
+    whose outputs are ``network.output[: stop - start]``.
+
+    ``photos`` must be fed in batches of the network's size at most.
     """
     kernels = network.kernels
     number = len(photos.rows)
     rows = kernels.to_device(photos.rows)
-    starts = range(0, number, network.batch_size)
-    total = np.zeros((number, network.units))
-    for mirrored in (False, True) if mirror else (False,):
-        one = AUGMENTATION_NONE.copy()
-        one[MIRROR] = mirrored
-        parameters = kernels.to_device(np.tile(one, (network.batch_size, 1)))
-        photos.plan([np.arange(start, min(number, start + network.batch_size)) for start in starts])
-        for start in starts:
-            stop = min(number, start + network.batch_size)
+    bounds = [(start, min(number, start + network.batch_size)) for start in range(0, number, network.batch_size)]
+    for view in views(mirror, shift):
+        parameters = kernels.to_device(np.tile(view, (network.batch_size, 1)))
+        photos.plan([np.arange(start, stop) for start, stop in bounds])
+        for start, stop in bounds:
             count = stop - start
             pixels = photos.pixels(photos.bring())
             kernels.prepare_photos(
@@ -46,10 +67,30 @@ def log_probabilities(
             )
             photos.done()
             network.forward(count, weights=weights)
-            total[start:stop] += _log_softmax(kernels.to_host(network.output[:count]))
-    return _log_softmax(total / 2 if mirror else total)
+            yield start, stop
 
 
-def _log_softmax(logits: Array) -> npt.NDArray[np.float64]:
+def log_probabilities(
+    network: Network,
+    photos: PhotoFeed,
+    normalise: Normalise,
+    *,
+    mirror: bool,
+    shift: float = 0.0,
+    weights: Weights | None = None,
+) -> npt.NDArray[np.float64]:
+    """Logarithms of the probabilities of each output: (photos, units), each row's probabilities summing to 1.
+
+    ``photos`` must be fed in batches of the network's size at most. The answer is the mean over the ``views`` of the
+    photo of the logarithms, scaled to sum to 1 again.
+    """
+    total = np.zeros((len(photos.rows), network.units))
+    for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
+        total[start:stop] += log_softmax(network.kernels.to_host(network.output[: stop - start]))
+    return log_softmax(total / len(views(mirror, shift)))
+
+
+def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
+    """Logarithms of softmax, row by row."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -98,6 +98,10 @@ class RunFacts:
     background: Background | None
     missing: Sequence[str]
     """What isn't in the report and why, a sentence each."""
+    strangers_calibrated_on: int = 0
+    """So many held-out photos of strangers set temperature and threshold, too."""
+    false_accept_rate: float | None = None
+    """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
 
     @property
     def people(self) -> list[PhotoCount]:

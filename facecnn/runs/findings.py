@@ -153,6 +153,22 @@ def strangers(facts: RunFacts) -> str:
     )
 
 
+def threshold(facts: RunFacts) -> str:
+    """The threshold for strangers, and what it rests on."""
+    if facts.threshold is None:
+        return "none is set"
+    value = f"{facts.threshold:.4f}"
+    if facts.strangers is None:
+        photos = counted(facts.calibrated_on, "held-out photo")
+        return f"{value}, which names nearly all of {photos} of its people; strangers had no part in it"
+    if facts.false_accept_rate is None:
+        return f"{value}, the even chance: too few photos were held out to measure it"
+    strangers = counted(facts.strangers_calibrated_on, "held-out photo")
+    return (
+        f"{value}, by {strangers} of strangers, so that about {percent(facts.false_accept_rate)} of strangers are named"
+    )
+
+
 def surroundings(background: Background) -> str:
     """How much of the accuracy is the face."""
     parts = [f"with the faces hidden this model is right in {percent(background.hidden)}"]

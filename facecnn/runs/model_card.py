@@ -99,10 +99,8 @@ def _factors(facts: RunFacts) -> str:
 
 
 def _metrics(facts: RunFacts) -> str:
-    threshold = "none is set" if facts.threshold is None else f"{facts.threshold:.4f}"
-    calibrated = (
-        f"set on {counted(facts.calibrated_on, 'held-out photo')}" if facts.calibrated_on else "not set: too few photos"
-    )
+    photos = facts.calibrated_on + facts.strangers_calibrated_on
+    calibrated = f"set on {counted(photos, 'held-out photo')}" if facts.calibrated_on else "not set: too few photos"
     return _items(
         [
             "Accuracy: share of the people's held-out photos whose likeliest person is the right one; in brackets "
@@ -110,7 +108,7 @@ def _metrics(facts: RunFacts) -> str:
             "Log loss: mean of -ln p(right person); calibration error: mean distance of confidence and accuracy in 15 "
             "equal bins",
             "Strangers: area under the ROC curve of the unknown-score, held-out people against held-out strangers",
-            f"Threshold of the unknown-score beyond which a face is refused: {threshold}",
+            f"Threshold of the unknown-score beyond which a face is refused: {_text(findings.threshold(facts))}",
             f"Temperature: {facts.temperature:.4f} ({calibrated})",
         ]
     )
