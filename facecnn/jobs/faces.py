@@ -75,4 +75,5 @@ def say_several(notes: tuple[str, ...]) -> list[str]:
     if len(several) < 2:
         return list(notes)
     others = [note for note in notes if not note.endswith(SEVERAL_FACES)]
-    return [*others, f"{len(several)} photos with several faces: the one nearest the middle of each is used"]
+    used = "the one nearest the middle of each is used (data check lists them)"
+    return [*others, f"{len(several)} photos with several faces: {used}"]

@@ -59,7 +59,7 @@ def test_many_notes_about_several_faces_become_one() -> None:
     assert say_several((one,)) == [one]
     assert say_several((one, "b/2.png: 3 frames", one)) == [
         "b/2.png: 3 frames",
-        "2 photos with several faces: the one nearest the middle of each is used",
+        "2 photos with several faces: the one nearest the middle of each is used (data check lists them)",
     ]
 
 
