@@ -11,7 +11,7 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import UNFINISHED, open_model
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, open_model
 from facecnn.kernels import open_device
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE
@@ -52,6 +52,8 @@ def predict(
     limit = model.recogniser.threshold(threshold)
     if limit is None and threshold == "auto":
         console.info("This model has no threshold for strangers: everybody is named as one of its people.")
+    elif limit is not None and not model.recogniser.knows_strangers:
+        console.info(NO_STRANGERS)
     with console.counting("Reading photos") as progress:
         loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
     usable = np.flatnonzero(loaded.row >= 0)
