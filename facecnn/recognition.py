@@ -26,7 +26,7 @@ BATCH_SIZE = 32
 
 SHIFT = 0.03
 """A photo is also looked at moved by this fraction of its side, where training moved photos as far or farther: the mean
-of such answers is steadier, and tells strangers better (docs/STRANGERS.md)."""
+of such answers is steadier."""
 
 
 @dataclass(frozen=True)

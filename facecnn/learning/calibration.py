@@ -129,8 +129,7 @@ def threshold_for(strangers: Array, false_accept_rate: float) -> float:
     """The unknown-score that so small a share of strangers is expected to stay below, from the scores of some (N,).
 
     By a normal distribution of the scores' log-odds: a quantile of 30 scores would hang on the one or two lowest. On
-    faces it was the steadier of the two, and let fewer strangers through than it was asked to, not more
-    (docs/STRANGERS.md).
+    faces it let fewer strangers through than it was asked to, not more (docs/STRANGERS.md).
     """
     tiny = np.finfo(np.float64).tiny
     scores = np.clip(strangers, tiny, 1 - np.finfo(np.float64).epsneg)
