@@ -18,7 +18,7 @@ from facecnn.photos.folder import Skipped
 from facecnn.photos.preparation import PhotoSettings
 
 _COLUMNS = 80
-_LINES = 20  # of a table or list, in the text
+_LINES = 20  # of the table of people, in the text
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Report:
         ):
             if found:
                 lines += ["", f"{title} ({len(found)})"]
-                lines += _shortened([line for text in found for line in _wrapped(f"- {text}")])
+                lines += [line for text in found for line in _wrapped(f"- {text}")]  # all: this is the place for them
         return "\n".join(lines) + "\n"
 
 
