@@ -67,8 +67,8 @@ def test_dividing_the_loss_by_the_pictures_size_stops_the_kernels(tables: list[l
 
 def test_as_shipped_the_kernels_move_at_224(trainings: dict[tuple[str, str], Row]) -> None:
     shipped = trainings["as shipped", "224"]
-    assert float(shipped["kernels moved %"]) > 1
-    assert float(shipped["at last"]) < float(shipped["loss at first"]) / 3
+    assert float(shipped["kernels moved %"]) > 0.2
+    assert float(shipped["at last"]) < 0.6 * float(shipped["loss at first"])
     per_pixel = trainings["sgd, loss per pixel", "224"]
     assert float(per_pixel["kernels moved %"]) < 1e-3
     assert float(per_pixel["at last"]) > 0.5 * float(per_pixel["loss at first"])
