@@ -89,7 +89,7 @@ class Recogniser:
             self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})
         except (UsageError, KeyError, ValueError) as error:
             raise CheckpointError(f"The model's weights don't fit its network ({error}): train it anew") from error
-        if self.network.output.shape[1:] != (len(self.classes),):
+        if self.network.units != len(self.classes):
             raise CheckpointError(
                 f"The model has {self.network.units} outputs for {len(self.classes)} names: train it anew"
             )

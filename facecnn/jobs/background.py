@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from facecnn.config import Loaded
 from facecnn.errors import PhotoError
@@ -17,50 +18,14 @@ from facecnn.learning.training import PhotoSet
 from facecnn.photos.cache import load_photos
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Recogniser
-
-NEARLY_AS_WELL = 0.5
-"""From this share on of what the face adds to naming the most frequent person, the surroundings do nearly as well."""
+from facecnn.runs.facts import Background
 
 
-@dataclass(frozen=True)
-class Background:
-    """Shares of held-out photos of known people that are named right."""
-
-    photos: int
-    """That were judged by."""
-    largest_class: float
-    """What naming the most frequent person always would reach."""
-    plain: float
-    """With the photos as they are."""
-    hidden: float
-    """By the same model with the faces blanked."""
-    trained_hidden: float | None = None
-    """By a model trained on photos with blanked faces, too: all that the surroundings give away."""
-
-    @property
-    def do_nearly_as_well(self) -> bool:
-        """Whether the surroundings alone tell people apart nearly as well as whole photos do."""
-        best = max(self.hidden, self.trained_hidden or 0.0)
-        return best > self.largest_class and best - self.largest_class >= NEARLY_AS_WELL * (
-            self.plain - self.largest_class
-        )
-
-    def warning(self) -> str:
-        """What that means, in plain words."""
-        best = max(self.hidden, self.trained_hidden or 0.0)
-        return (
-            f"with the faces blanked {100 * best:.0f} % of {self.photos} held-out photos are still named right "
-            f"({100 * self.plain:.0f} % as they are, {100 * self.largest_class:.0f} % by always naming the most "
-            "frequent person): this model goes by hair, clothes and walls, too; take photos of everybody in many places"
-        )
-
-    def record(self) -> dict[str, float | int | None]:
-        """For the run's background.json."""
-        return asdict(self)
-
-
-def judge_background(recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos) -> Background | None:
-    """Let a model answer for its held-out photos as they are, and with the faces blanked.
+def judge_background(
+    recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos, logs: npt.NDArray[np.float64]
+) -> Background | None:
+    """Let a model answer for its held-out photos with the faces blanked; ``logs`` (photos, outputs) are its answers to
+    them as they are.
 
     None where there are no held-out photos of known people, or faces aren't found, or are hidden anyway.
     """
@@ -73,18 +38,20 @@ def judge_background(recogniser: Recogniser, settings: PhotoSettings, data: Trai
     # A file may have gone or changed since it was read.
     there = hidden.row[known] >= 0
 
-    def accuracy(pixels: np.ndarray, rows: np.ndarray, truth: np.ndarray) -> float:
-        logs = recogniser.log_probabilities(pixels, rows)
-        return float((logs[:, :people].argmax(axis=1) == truth).mean())
-
     if not there.any():
         return None
+    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.row[known][there])
     return Background(
         photos=len(labels),
         largest_class=float(np.bincount(labels).max() / len(labels)),
-        plain=accuracy(data.validation.pixels, data.validation.rows[known], labels),
-        hidden=accuracy(hidden.pixels, hidden.row[known][there], labels[there]),
+        plain=_accuracy(logs[known], labels, people),
+        hidden=_accuracy(hidden_logs, labels[there], people),
+        trained_hidden=None,
     )
+
+
+def _accuracy(logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], people: int) -> float:
+    return float((logs[:, :people].argmax(axis=1) == labels).mean())
 
 
 def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, console: Console) -> float:
@@ -116,4 +83,4 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))
     logs = trainer.answers(PhotoSet(hidden.pixels, hidden.row[there], labels))
-    return float((logs[:, : len(dataset.people)].argmax(axis=1) == labels).mean())
+    return _accuracy(logs, labels, len(dataset.people))

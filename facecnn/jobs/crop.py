@@ -15,7 +15,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.photos.dataset import load_files
 from facecnn.photos.folder import list_photos, readable_name
-from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.preparation import PhotoSettings, without_margin
 from facecnn.runs.atomic import output_error, write_atomically
 
 SHEET = "contact_sheet.png"
@@ -44,8 +44,7 @@ def crop(source: Path, destination: Path, settings: PhotoSettings, console: Cons
     usable = np.flatnonzero(loaded.row >= 0).tolist()
     if not usable:
         raise PhotoError(f"{shown(source)}: none of {len(files)} photos can be used: {skipped[0]['reason']}")
-    rows, columns = settings.margin
-    windows = loaded.pixels[:, rows : rows + settings.height, columns : columns + settings.width]
+    windows = without_margin(loaded.pixels, settings)
     taken: set[Path] = set()
     for index in usable:
         relative = Path(*map(readable_name, loaded.paths[index].relative_to(source).parts)).with_suffix(".png")

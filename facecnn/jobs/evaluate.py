@@ -12,10 +12,10 @@ import numpy.typing as npt
 from facecnn.config import load
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.judgement import judge
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
 from facecnn.kernels import open_device
-from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.runs.folder import RunFolder
@@ -66,11 +66,6 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     )[dataset.labels[chosen]]
     threshold = recogniser.threshold("auto")
     answers = recogniser.answers(dataset.pixels, dataset.rows[chosen], threshold)
-    known = labels < len(recogniser.people)
-    probabilities, truth = answers.probabilities[known], labels[known]
-    predicted = probabilities.argmax(axis=1)
-    confusion = scores.confusion_matrix(truth, predicted, len(recogniser.people))
-    strange, refused = answers.unknown_scores, answers.refused
     if not model.calibrated:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
@@ -81,29 +76,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         "model": str(options.model),
         "photos": len(chosen),
         "trained_on": trained_on,
-        "accuracy": float((predicted == truth).mean()) if known.any() else None,
-        "balanced_accuracy": scores.balanced_accuracy(confusion),
-        "log_loss": scores.log_loss(probabilities, truth),
-        "expected_calibration_error": scores.expected_calibration_error(probabilities, truth),
-        "classes": list(recogniser.people),
-        "confusion": confusion.tolist(),
-        "per_class": [
-            {"name": name, **row} for name, row in zip(recogniser.people, scores.per_class(confusion), strict=True)
-        ],
-        "known": {
-            "photos": int(known.sum()),
-            "named": int((~refused[known]).sum()),
-            "refused": int(refused[known].sum()),
-        },
-        "unknown": None
-        if known.all()
-        else {
-            "photos": int((~known).sum()),
-            "auroc": scores.area_under_roc(strange[~known], strange[known]),
-            "named": int((~refused[~known]).sum()),
-            "refused": int(refused[~known].sum()),
-            "threshold": threshold,
-        },
+        **judge(recogniser, answers, labels, threshold),
         "skipped": [{"path": photo.path, "reason": photo.reason} for photo in dataset.skipped],
     }
     predictions = [

@@ -21,7 +21,7 @@ from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_input
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.folder import some
-from facecnn.photos.preparation import aligned_crop, crop_with_margin
+from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
 from facecnn.runs.atomic import make_folder
 from facecnn.runs.explanation import FaceMaps, NamedFace, draw_explanation
 
@@ -136,7 +136,6 @@ def _maps(model: Model, image: Image.Image, face: dict[str, Any]) -> FaceMaps:
         first, second, nose, *mouth = ((x, y) for x, y in face["landmarks"])
         found = Face(_scaled(face["box"], 1.0), (first, second, nose, mouth[0], mouth[1]), score=1.0)
         stored = aligned_crop(image, found, settings)
-    rows, columns = settings.margin
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     looks = views(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]
@@ -144,7 +143,7 @@ def _maps(model: Model, image: Image.Image, face: dict[str, Any]) -> FaceMaps:
     covered = occlusion(log_odds, x, GREY[recogniser.normalise], looks)
     return FaceMaps(
         person=likeliest,
-        crop=stored[rows : rows + settings.height, columns : columns + settings.width],
+        crop=without_margin(stored, settings),
         seen=x[0],
         drop=covered.drop,
         before=covered.before,

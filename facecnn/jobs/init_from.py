@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded, from_dict
-from facecnn.errors import CheckpointError, OutputError, UsageError, shown
+from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.models import TRAINED_ON
-from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.jobs.training_photos import TrainingPhotos, warn
 from facecnn.network.network import Stage
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.checkpoint import load_checkpoint
@@ -133,11 +133,9 @@ def _warn_of_held_out(
 ) -> None:
     known = {row.tobytes().hex() for row in trained_on}
     seen = sum(digest in known for digest in data.validation_digests.values())
-    if not seen:
-        return
-    console.warning(
-        f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(path)}, so the "
-        "validation flatters: take the train.seed of that run, or other photos with --validation"
-    )
-    if strict:
-        raise OutputError("--strict: see the warning above: mend what it names, or leave --strict out")
+    if seen:
+        message = (
+            f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(path)}, so the "
+            "validation flatters: take the train.seed of that run, or other photos with --validation"
+        )
+        warn([message], strict, console)

@@ -17,7 +17,7 @@ def judge(
 ) -> dict[str, Any]:
     """Figures of ``answers`` to n photos, as ``eval`` and reports have them.
 
-    Accuracy is the best of the people, whatever the threshold says; ``interval`` is Wilson's for it.
+    Accuracy is the best of the people, whatever the threshold says.
 
     Args:
         recogniser: whose answers they are.
@@ -31,10 +31,8 @@ def judge(
     predicted = probabilities.argmax(axis=1)
     confusion = scores.confusion_matrix(truth, predicted, people)
     strange, refused = answers.unknown_scores, answers.refused
-    right = int((predicted == truth).sum())
     return {
-        "accuracy": right / len(truth) if len(truth) else None,
-        "interval": list(wilson_interval(right, len(truth))) if len(truth) else None,
+        "accuracy": float((predicted == truth).mean()) if len(truth) else None,
         "balanced_accuracy": scores.balanced_accuracy(confusion),
         "log_loss": scores.log_loss(probabilities, truth),
         "expected_calibration_error": scores.expected_calibration_error(probabilities, truth),

@@ -39,8 +39,6 @@ def about_threshold(recogniser: Recogniser) -> str:
     calibration = recogniser.calibration
     if not recogniser.knows_strangers:
         return NO_STRANGERS
-    if calibration.threshold is None:
-        return "No threshold for strangers: too few photos of the people were held out to set it by."
     if calibration.false_accept_rate is None:
         return (
             f"Threshold for strangers: {calibration.threshold:g}, the even chance: with {calibration.strangers} "

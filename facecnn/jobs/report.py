@@ -16,10 +16,9 @@ from facecnn import __version__
 from facecnn.config import Settings, load, to_yaml
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs import training_photos
-from facecnn.jobs.background import Background as Measured
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
-from facecnn.jobs.judgement import judge
+from facecnn.jobs.judgement import judge, wilson_interval
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
@@ -28,8 +27,9 @@ from facecnn.network.layers import Conv, with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
-from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.preparation import PhotoSettings, without_margin
 from facecnn.recognition import Recogniser
+from facecnn.runs import findings
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
 from facecnn.runs.folder import RunFolder, newest_run
@@ -65,7 +65,7 @@ def report_training(
     facts = _facts(run, settings, list(recogniser.classes), figures, result["best_epoch"], dataset.finder is not None)
     shown_digests = choose_answers(facts.answers).digests
     pixels = {
-        digest: _window(validation.pixels[row], settings.photos)
+        digest: without_margin(validation.pixels[row], settings.photos)
         for digest, row in zip(digests, validation.rows.tolist(), strict=True)
         if digest in shown_digests
     }
@@ -119,13 +119,14 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
         )
     loaded = load(str(run.config_path))
     data = training_photos.read_again(run, None, loaded.settings.photos, model.finder, False, console)
-    measured = judge_background(model.recogniser, loaded.settings.photos, data)
+    logs = model.recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
+    measured = judge_background(model.recogniser, loaded.settings.photos, data, logs)
     if measured is None:
         raise PhotoError(f"{shown(run.path)}: --check-background needs held-out photos of the people, and has none")
     measured = replace(measured, trained_hidden=train_on_background(loaded, data, device, console))
-    run.write_background(measured.record())
-    if measured.do_nearly_as_well:
-        console.warning(measured.warning())
+    run.write_background(asdict(measured))
+    if measured.nearly_as_well:
+        console.warning(findings.only_surroundings(measured))
 
 
 def _report(run: RunFolder, console: Console) -> dict[str, Any]:
@@ -201,7 +202,7 @@ class _HeldOut:
         """What the network was shown of the photos with these digests."""
         dataset = self.dataset
         return {
-            dataset.sha256[index]: _window(dataset.pixels[dataset.rows[index]], dataset.settings)
+            dataset.sha256[index]: without_margin(dataset.pixels[dataset.rows[index]], dataset.settings)
             for index in self.chosen
             if dataset.sha256[index] in digests
         }
@@ -230,9 +231,15 @@ def _judged(
     calibration = recogniser.calibration
     answers = recogniser.answers(pixels, rows, calibration.threshold)
     described = recogniser.describe(answers)
+    held_out = None
+    if len(labels):
+        held_out = judge(recogniser, answers, labels, calibration.threshold)
+        confusion = np.array(held_out["confusion"])
+        interval = list(wilson_interval(int(confusion.trace()), int(confusion.sum()))) if confusion.any() else None
+        held_out["interval"] = interval
     return {
         "calibration": asdict(calibration),
-        "held_out": judge(recogniser, answers, labels, calibration.threshold) if len(labels) else None,
+        "held_out": held_out,
         "answers": [
             asdict(
                 Answer(
@@ -265,7 +272,7 @@ def _facts(
     metrics = read_metrics(run.metrics_path)
     best = next((row for row in metrics if row["epoch"] == best_epoch), {})
     try:
-        split = run.read_split()
+        split, background = run.read_split(), run.read_background()
         calibration = figures.get("calibration") or {"temperature": 1.0, "threshold": None, "photos": 0}
         return RunFacts(
             name=run.path.resolve().name,
@@ -293,7 +300,7 @@ def _facts(
             threshold=calibration["threshold"],
             calibrated_on=calibration["photos"],
             skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
-            background=_background(run.read_background()),
+            background=None if background is None else Background(**background),
             missing=missing,
             strangers_calibrated_on=calibration.get("strangers", 0),
             false_accept_rate=calibration.get("false_accept_rate"),
@@ -310,12 +317,6 @@ def _counts(classes: Sequence[str], split: Mapping[str, Any]) -> list[PhotoCount
     return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in classes]
 
 
-def _background(figures: Mapping[str, Any] | None) -> Background | None:
-    if figures is None:
-        return None
-    return Background(**figures, nearly_as_well=Measured(**figures).do_nearly_as_well)
-
-
 def _preparation(photos: PhotoSettings, aligned: bool) -> str:
     colour = "grey" if photos.colour == "grey" else "RGB"
     part = "the face, found and aligned by eyes, nose and mouth" if aligned else "the middle of each photo"
@@ -330,12 +331,6 @@ def _median(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
 def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
     values = [row[key] for row in metrics if row.get(key) is not None]
     return float(sum(values)) if values else None
-
-
-def _window(pixels: Array, photos: PhotoSettings) -> Array:
-    """What the network is shown of a stored photo (rows, columns, channels): all but its margin."""
-    rows, columns = photos.margin
-    return pixels[rows : rows + photos.height, columns : columns + photos.width]
 
 
 def _draw_missing(run: RunFolder, model: Model, facts: RunFacts) -> None:

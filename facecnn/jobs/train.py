@@ -39,6 +39,7 @@ from facecnn.learning.scores import confusion_matrix
 from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
 from facecnn.network.layers import Conv
+from facecnn.runs import findings
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder, check_new_run
@@ -223,13 +224,13 @@ class _Training:
             console.info(f"{few}: confidence is not calibrated, and {strangers}")
         else:
             console.info(about_threshold(recogniser))
-        background = judge_background(recogniser, self.settings.photos, data)
+        background = judge_background(recogniser, self.settings.photos, data, logs)
         if background is not None:
             before = run.read_background() or {}
             background = replace(background, trained_hidden=before.get("trained_hidden"))
-            run.write_background(background.record())
-            if background.do_nearly_as_well:
-                console.warning(background.warning())
+            run.write_background(asdict(background))
+            if background.nearly_as_well:
+                console.warning(findings.only_surroundings(background))
         metrics = read_metrics(run.metrics_path)
         best_epoch = int(best.state["progress"]["best_epoch"])
         draw_curves(run.curves_path, metrics, best_epoch)
@@ -258,7 +259,7 @@ class _Training:
             "init_from": run.read_init_from(),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
-            "background": None if background is None else background.record(),
+            "background": None if background is None else asdict(background),
         }
         report_training(run, self.settings, data, recogniser, result)
         return result

@@ -82,7 +82,7 @@ def read(
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
     split = dataset.split(seed)
-    _warn(list(split.warnings), strict, console)
+    warn(list(split.warnings), strict, console)
     return _with_own_validation(dataset, split.training, split.validation)
 
 
@@ -132,7 +132,7 @@ def read_again(
         gone, changed, added = changes.tolist()
         what = f"{gone} gone, {changed} with other contents, {added} new (left out)"
         message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
-        _warn([message], strict, console)
+        warn([message], strict, console)
     return photos
 
 
@@ -154,7 +154,7 @@ def _with_validation_folder(
 ) -> TrainingPhotos:
     other = read_people(folder, dataset.settings, dataset.finder, console, strict=strict, for_training=False)
     labels = _labels_in(dataset, other, folder)
-    _warn(_doubts(dataset, other), strict, console)
+    warn(_doubts(dataset, other), strict, console)
     return TrainingPhotos(
         dataset,
         chosen,
@@ -190,7 +190,8 @@ def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
     return doubts
 
 
-def _warn(doubts: list[str], strict: bool, console: Console) -> None:
+def warn(doubts: list[str], strict: bool, console: Console) -> None:
+    """Say what is doubtful; with ``strict`` raise OutputError then."""
     for doubt in doubts:
         console.warning(doubt)
     if strict and doubts:

@@ -234,6 +234,12 @@ def aligned_crop(
     return np.asarray(sampled.reduce(samples), dtype=np.uint8).reshape(settings.margin_shape)
 
 
+def without_margin(stored: npt.NDArray[np.uint8], settings: PhotoSettings) -> npt.NDArray[np.uint8]:
+    """What the network sees of stored photos (..., rows, columns, channels), not augmented: a view of them."""
+    rows, columns = settings.margin
+    return stored[..., rows : rows + settings.height, columns : columns + settings.width, :]
+
+
 _MOST_SAMPLES = 8
 """Samples a side of each stored pixel."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.runs.plots import _NAME_LENGTH, _figure, _printable, _short
+from facecnn.runs.plots import NAME_LENGTH, printable, saved_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,8 +94,8 @@ def draw_explanation(
 
     readable = _Readable(people, title)
     rows = len(maps)
-    with _figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, _ROW_HEIGHT * rows) as figure:
-        # _figure restores matplotlib's settings at its end.
+    with saved_figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, _ROW_HEIGHT * rows) as figure:
+        # saved_figure restores matplotlib's settings at its end.
         matplotlib.rcParams["font.family"] = readable.families
         left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[_PHOTO_WIDTH, _MAPS_WIDTH], wspace=0.02))
         left.suptitle(readable(title, _TITLE_LENGTH), x=0.01, ha="left", fontsize=10.5, parse_math=False)
@@ -243,11 +243,11 @@ class _Readable:
 
     def __init__(self, people: Sequence[str], title: str) -> None:
         self._numbers = {name: number for number, name in enumerate(people, 1)}
-        fallbacks, self._missing = _fallback_fonts(frozenset(_printable("".join((*people, title)))))
+        fallbacks, self._missing = _fallback_fonts(frozenset(printable("".join((*people, title)))))
         self.families = [_FONT, *fallbacks]
 
-    def __call__(self, name: str, length: int = _NAME_LENGTH) -> str:
-        text = _short(name, length)
+    def __call__(self, name: str, length: int = NAME_LENGTH) -> str:
+        text = short(name, length)
         if not self._missing & set(text):
             return text
         if name in self._numbers:

@@ -35,21 +35,36 @@ class Answer:
         return self.label == self.truth
 
 
+NEARLY_AS_WELL = 0.5
+"""From this share on of what the face adds to naming the most frequent person, the surroundings do nearly as well."""
+
+
 @dataclass(frozen=True)
 class Background:
-    """How much the surroundings of the faces tell: accuracies, 0 to 1, on the same ``photos`` held-out photos."""
+    """How much the surroundings of the faces tell: shares, 0 to 1, of ``photos`` held-out photos of known people that
+    are named right."""
 
     plain: float
-    """Of the model."""
+    """With the photos as they are."""
     hidden: float
-    """Of the model with the faces hidden."""
+    """By the same model, with the faces blanked."""
     trained_hidden: float | None
-    """Of a training that saw no faces; None unless that was tried."""
+    """By a model trained on photos with blanked faces, too: all that the surroundings give away. None unless that was
+    tried."""
     largest_class: float
-    """Of always naming the person with the most photos."""
+    """By naming the most frequent person always."""
     photos: int
-    nearly_as_well: bool
-    """Whether the surroundings alone tell people apart nearly as well as whole photos do."""
+
+    @property
+    def best_hidden(self) -> float:
+        """The higher one of those without a face."""
+        return max(self.hidden, self.trained_hidden or 0.0)
+
+    @property
+    def nearly_as_well(self) -> bool:
+        """Whether the surroundings alone tell people apart nearly as well as whole photos do."""
+        added = self.best_hidden - self.largest_class
+        return added > 0 and added >= NEARLY_AS_WELL * (self.plain - self.largest_class)
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,11 @@ class RunFacts:
     def strangers(self) -> PhotoCount | None:
         """Photos of strangers, where the network has an output for them."""
         return next((count for count in self.photos if count.name == UNKNOWN), None)
+
+    @property
+    def temperature_set_on(self) -> int:
+        """So many held-out photos set the temperature: none, or those of the people and of strangers."""
+        return self.calibrated_on + self.strangers_calibrated_on if self.calibrated_on else 0
 
     @property
     def parameters(self) -> int:

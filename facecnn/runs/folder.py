@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -196,8 +197,7 @@ class RunFolder:
         Raises:
             OutputError: it couldn't be written.
         """
-        # ASCII, because a photo's name need not be valid text: \udcXX stands for such bytes.
-        write_atomically(self.split_path, json.dumps(split, indent=1, allow_nan=False).encode("ascii") + b"\n")
+        _write_json(self.split_path, split)
 
     def read_split(self) -> dict[str, Any]:
         """What `write_split` wrote.
@@ -223,7 +223,7 @@ class RunFolder:
         Raises:
             OutputError: it couldn't be written.
         """
-        write_atomically(self.background_path, json.dumps(figures, indent=1, allow_nan=False).encode("ascii") + b"\n")
+        _write_json(self.background_path, figures)
 
     def read_background(self) -> dict[str, Any] | None:
         """What `write_background` wrote; None where it isn't there.
@@ -239,7 +239,7 @@ class RunFolder:
         Raises:
             OutputError: it couldn't be written.
         """
-        write_atomically(self.init_from_path, json.dumps(record, indent=1, allow_nan=False).encode("ascii") + b"\n")
+        _write_json(self.init_from_path, record)
 
     def read_init_from(self) -> dict[str, Any] | None:
         """What `write_init_from` wrote; None where it isn't there.
@@ -255,7 +255,7 @@ class RunFolder:
         Raises:
             OutputError: it couldn't be written.
         """
-        write_atomically(self.figures_path, json.dumps(figures, indent=1, allow_nan=False).encode("ascii") + b"\n")
+        _write_json(self.figures_path, figures)
 
     def read_figures(self) -> dict[str, Any] | None:
         """What `write_figures` wrote; None where it isn't there.
@@ -350,6 +350,11 @@ def resolve_model(argument: Path | None, out_dir: Path) -> Path:
 def _looks_like_run(path: Path) -> bool:
     # config.yaml is too common a name to say anything; the lock file is made with the run.
     return any((path / name).exists() for name in (_LOCK, *_CHECKPOINTS))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    # ASCII, because a photo's name need not be valid text: \udcXX stands for such bytes.
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

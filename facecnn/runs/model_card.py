@@ -99,8 +99,8 @@ def _factors(facts: RunFacts) -> str:
 
 
 def _metrics(facts: RunFacts) -> str:
-    photos = facts.calibrated_on + facts.strangers_calibrated_on
-    calibrated = f"set on {counted(photos, 'held-out photo')}" if facts.calibrated_on else "not set: too few photos"
+    photos = facts.temperature_set_on
+    calibrated = f"set on {counted(photos, 'held-out photo')}" if photos else "not set: too few photos"
     return _items(
         [
             "Accuracy: share of the people's held-out photos whose likeliest person is the right one; in brackets "

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _TRAIN_COLOUR = "#1f6fb4"
 _VALIDATION_COLOUR = "#d9641e"
 _FAINT = "#8a8a8a"
-_NAME_LENGTH = 18
+NAME_LENGTH = 18
+"""Characters of a name as a label."""
 _NAMED_CLASSES = 40
 _MOST_KERNELS = 64
 _MOST_COLUMNS = 32
@@ -43,7 +44,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
     epochs = np.array([record["epoch"] for record in metrics], dtype=np.float64)
-    with _figure(path, 8.0, 7.6) as figure:
+    with saved_figure(path, 8.0, 7.6) as figure:
         loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
         losses = _draw_pair(loss, epochs, metrics, "loss")
         _set_loss_scale(loss, losses)
@@ -167,13 +168,13 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = 1.15 if count <= 4 else 0.8 if count <= 10 else 0.48 if count <= 20 else 0.32
-    names = [_short(name) for name in classes]
+    names = [short(name) for name in classes]
     margin = 0.4 + 0.085 * max(len(name) for name in names)
     side = cell * min(count, _NAMED_CLASSES)
-    with _figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
+    with saved_figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        panel.set_title(_printable(title), parse_math=False, fontsize=12, pad=10)
+        panel.set_title(printable(title), parse_math=False, fontsize=12, pad=10)
         bar = figure.colorbar(image, ax=panel, shrink=0.8, aspect=24, format=PercentFormatter(1.0))
         bar.set_label("share of the row")
         bar.outline.set_visible(False)
@@ -206,15 +207,15 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
         panel.tick_params(which="both", length=0)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with what no font can show replaced: control characters, halves of surrogate pairs."""
     text = unicodedata.normalize("NFC", text)
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def _short(name: str, length: int = _NAME_LENGTH) -> str:
+def short(name: str, length: int = NAME_LENGTH) -> str:
     """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
-    name = _printable(name)
+    name = printable(name)
     if len(name) <= length:
         return name
     return f"{name[: length - 7]}…{name[-6:]}"
@@ -236,7 +237,7 @@ def draw_kernels(path: Path, layers: Sequence[tuple[str, np.ndarray]]) -> None:
     """
     mosaics = [_Mosaic(name, weight) for name, weight in layers]
     heights = [mosaic.inches + 0.75 for mosaic in mosaics]
-    with _figure(path, _MOSAIC_WIDTH + 1.6, sum(heights)) as figure:
+    with saved_figure(path, _MOSAIC_WIDTH + 1.6, sum(heights)) as figure:
         panels = figure.subplots(len(mosaics), 1, squeeze=False, height_ratios=heights)[:, 0]
         for panel, mosaic in zip(panels, mosaics, strict=True):
             mosaic.draw(figure, panel)
@@ -267,7 +268,7 @@ class _Mosaic:
             rows = -(-count // self.columns)
             tiles = shown if self.coloured else shown[..., 0]
             cuts = [f"the first {count}"] * (kernels > count)
-        self.title = f"{_printable(name)}: {what}" + (f" ({' and '.join(cuts)} shown)" if cuts else "")
+        self.title = f"{printable(name)}: {what}" + (f" ({' and '.join(cuts)} shown)" if cuts else "")
         # Each weight becomes a block, so that the gaps can be thinner than a weight.
         block = max(1, 24 // max(height, width))
         tiles = tiles.repeat(block, axis=1).repeat(block, axis=2)
@@ -330,7 +331,7 @@ def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_step
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     steps = np.arange(1, len(rates) + 1)
-    with _figure(path, 8.0, 3.8) as figure:
+    with saved_figure(path, 8.0, 3.8) as figure:
         panel = figure.subplots()
         panel.plot(steps, rates, color=_TRAIN_COLOUR, linewidth=1.8, marker="o" if len(rates) == 1 else None)
         panel.fill_between(steps, rates, color=_TRAIN_COLOUR, alpha=0.1, linewidth=0)
@@ -383,7 +384,7 @@ def draw_range_test(
     """
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    with _figure(path, 8.0, 4.6) as figure:
+    with saved_figure(path, 8.0, 4.6) as figure:
         panel = figure.subplots()
         for number, losses in enumerate(single):
             label = "each batch" if number == 0 else None
@@ -447,7 +448,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     shown = names[:_MOST_LAYERS]
     figures = {name: _of_kernels(looks, name) for name in shown}
     limits = [_limits(key, [of_layer[key] for of_layer in figures.values() if key in of_layer]) for key, _ in _WATCHED]
-    with _figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4) as figure:
+    with saved_figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4) as figure:
         panels = figure.subplots(len(_WATCHED), len(shown), sharex=True, sharey="row", squeeze=False)
         for column, name in enumerate(shown):
             for panel, (key, title), (lowest, _) in zip(panels[:, column], _WATCHED, limits, strict=True):
@@ -463,7 +464,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
                 panel.spines[["top", "right"]].set_visible(False)
             count = len(looks[-1]["kernels"][name]["distance"])
             panels[0, column].set_title(
-                f"{_printable(name)}: {count} kernel{'s' * (count != 1)}", parse_math=False, fontsize=10.5, loc="left"
+                f"{printable(name)}: {count} kernel{'s' * (count != 1)}", parse_math=False, fontsize=10.5, loc="left"
             )
             if count <= _NAMED_KERNELS:
                 panels[0, column].legend(fontsize=7, ncols=4, title="kernel", title_fontsize=7, framealpha=0.9)
@@ -520,7 +521,7 @@ def _draw_kernel_lines(panel: "Axes", epochs: np.ndarray, values: np.ndarray, na
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
+def saved_figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg

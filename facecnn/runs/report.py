@@ -227,8 +227,8 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
                 [
                     "temperature",
                     _number(facts.temperature),
-                    f"set on {counted(facts.calibrated_on, 'held-out photo')}; above 1 makes answers less sure"
-                    if facts.calibrated_on
+                    f"set on {counted(facts.temperature_set_on, 'held-out photo')}; above 1 makes answers less sure"
+                    if facts.temperature_set_on
                     else "not set: too few held-out photos",
                 ],
             ],

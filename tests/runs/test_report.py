@@ -98,7 +98,7 @@ def facts(ann: str = ANN, bob: str = BOB, **changes: Any) -> RunFacts:
         threshold=0.4,
         calibrated_on=50,
         skipped=[("Ann/broken.jpg", "cut short")],
-        background=Background(0.96, 0.7, 0.72, 0.6, 50, False),
+        background=Background(0.96, 0.7, 0.72, 0.6, 50),
         missing=[],
     )
     return replace(known, **changes)
@@ -358,16 +358,16 @@ def test_strangers_in_words(changes: dict[str, Any], told: str) -> None:
 
 
 def test_surroundings_that_do_as_well_are_warned_of() -> None:
-    warned = facts(background=Background(0.96, 0.9, None, 0.6, 50, True))
+    warned = facts(background=Background(0.96, 0.9, None, 0.6, 50))
     assert any("nearly as well as the faces" in limit for limit in findings.limits(warned))
     assert "The surroundings do nearly as well" in model_card(warned)
     page = report_html(warned, {}, {})
     assert re.search(r'class="warning"><strong>Note:</strong> Of 50 held-out photos it names 96\s%', page)
     assert "The surroundings do nearly as well" not in report_html(facts(), {}, {})
-    assert "most of what it goes by is the face" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50, False))
-    assert "learned nothing" in findings.surroundings(Background(0.5, 0.5, None, 0.6, 50, False))
-    assert "never saw a face is right in 70" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50, False))
-    assert "never saw a face" not in findings.surroundings(Background(0.96, 0.65, None, 0.6, 50, False))
+    assert "most of what it goes by is the face" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50))
+    assert "learned nothing" in findings.surroundings(Background(0.5, 0.5, None, 0.6, 50))
+    assert "never saw a face is right in 70" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50))
+    assert "never saw a face" not in findings.surroundings(Background(0.96, 0.65, None, 0.6, 50))
 
 
 def test_what_a_model_is_not_good_for() -> None:
