@@ -1,0 +1,368 @@
+"""Convolution, bias, activation and max-pooling in one block, forward and backward, on micro-kernels of vectors.
+
+Maps are NHWC, so a row of a kernel's window, S columns of C maps, is a run of S * C floats of the input. Each photo is
+one task. Where windows reach over the photo's edge, the photo is first copied into a frame of zeros (a thread's own
+scratch, so it stays in its cache), and no inner loop knows about edges.
+
+Kernel size, maps, pool, activation and the tile are constants of the compiled code: every set of them is compiled once.
+The functions are those of ``conv_loops``, and in ``lanes`` take the length of a vector (``vectors.lanes``).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from facecnn.kernels.cpu import vectors
+from facecnn.kernels.cpu.conv_frames import add_chunks, cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.elementwise import activate, derivative
+from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_tile, spread_windows, window_parts
+from facecnn.kernels.protocol import CODES, Activation
+
+_F = np.float32
+_ZERO = _F(0)
+
+_CHUNKS = 20
+"""Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
+_BAND = 4096
+"""Floats of the input, and winners, that the weights' gradient goes through at once: they stay in the first cache."""
+
+
+# ------------------------------------------------------------------------------------------------------- forward
+
+
+def _packs(kernels: int, lanes: int) -> tuple[int, int]:
+    """So many vectors full of kernels, and how many kernels are left for one more."""
+    return kernels // lanes, kernels % lanes
+
+
+def _group(rest: int, lanes: int) -> int:
+    """Values of a run in one vector beside each other, for the last ``rest`` kernels: 1, 2 or 4."""
+    group = 1
+    while group < 4 and lanes // (2 * group) >= max(rest, 2):
+        group *= 2
+    return group
+
+
+def _tile(columns: int, pool: int, lanes: int) -> tuple[int, int]:
+    """Outputs of a row that are worked on together, and rows of their windows at once.
+
+    As many as leave a register for the weights, one for the input, and a few to spare; of those numbers the one which
+    covers the row with the least work twice done. Fewer outputs read the weights more often: a third is added for it.
+    """
+    most = vectors.registers(lanes) - (5 if lanes == 16 else 4)
+    rows_at_once = pool if pool * pool <= most else 1
+    most = max(1, min(columns, most // (pool * rows_at_once)))
+    cost = {n: -(-columns // n) * (n + 0.35) for n in range(1, most + 1)}
+    return min(cost, key=lambda n: (cost[n], -n)), rows_at_once
+
+
+@compiled()
+def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, steps: int) -> None:
+    """packed[((row * steps + step) * lanes) + k * group + g] = weight[first + k, row, step * group + g], or zero."""
+    kernels, rows, run = weight.shape
+    for row in range(rows):
+        for step in range(steps):
+            for lane in range(lanes):
+                k, i = first + lane // group, step * group + lane % group
+                value = weight[k, row, i] if k < kernels and i < run else _ZERO
+                packed[(row * steps + step) * lanes + lane] = value
+
+
+@cache
+def _forward(
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int, tile: int,
+    rows_at_once: int,
+) -> Any:  # fmt: skip
+    """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
+    full, rest = _packs(kernels, lanes)
+    group = _group(rest, lanes)
+    count = max(1, rest)
+    rests = 1 if rest else 0
+    run = kernel_columns * maps
+    whole_size = kernel_rows * run * lanes
+    rest_steps = -(-run // group)
+
+    @compiled(parallel=True)
+    def forward(
+        out: Array, argmax: Array, x: Array, weight: Array, bias: Array, top: int, left: int, slope: Any, height: int,
+        width: int, frames: Array, packed: Array, bias_row: Array,
+    ) -> None:  # fmt: skip
+        # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R, S C); frames (threads, height *
+        # width * C), without a column if x is used as it is; bias_row (W' K,)
+        photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
+        for pack in range(full):
+            _pack(packed[pack * whole_size :], weight, pack * lanes, lanes, 1, run)
+        for _ in range(rests):
+            _pack(packed[full * whole_size :], weight, full * lanes, lanes, group, rest_steps)
+        for column in range(columns):
+            for k in range(kernels):
+                bias_row[column * kernels + k] = bias[k]
+        row_length = width * maps
+        tiles = (columns + tile - 1) // tile
+        for n in prange(photos):
+            if frames.shape[1] > 0:
+                photo = frames[thread_number()]
+                fill_frame(photo, x[n], top, left, height, width)
+            else:
+                photo = x[n].reshape(-1)
+            target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
+            for row in range(rows):
+                for pack in range(full):
+                    for number in range(tiles):
+                        column = min(number * tile, columns - tile)
+                        convolve_tile(
+                            target, (row * columns + column) * kernels + pack * lanes, places,
+                            photo, row * pool * row_length + column * pool * maps, row_length,
+                            packed, pack * whole_size,
+                            maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, tile, rows_at_once,
+                        )  # fmt: skip
+                for _ in range(rests):
+                    for number in range(tiles):
+                        column = min(number * tile, columns - tile)
+                        convolve_tile(
+                            target, (row * columns + column) * kernels + full * lanes, places,
+                            photo, row * pool * row_length + column * pool * maps, row_length,
+                            packed, full * whole_size,
+                            maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, tile, rows_at_once,
+                        )  # fmt: skip
+                o = target[row * columns * kernels : (row + 1) * columns * kernels]
+                for i in range(columns * kernels):
+                    o[i] = activate(o[i] + bias_row[i], code, slope)
+
+    return forward
+
+
+def conv_forward(
+    out: Array, argmax: Array, x: Array, weight: Array, bias: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Workspace, lanes: int,
+) -> None:  # fmt: skip
+    """Convolution, bias, activation and max-pooling; the full map is never stored."""
+    kernels, kernel_rows, kernel_columns, maps = weight.shape
+    height, width, framed = frame_size(out.shape, x.shape, weight.shape, padding, pool)
+    full, rest = _packs(kernels, lanes)
+    run = kernel_columns * maps
+    steps = full * run + (-(-run // _group(rest, lanes)) if rest else 0)
+    _forward(
+        maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *_tile(out.shape[2], pool, lanes)
+    )(
+        out,
+        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        x,
+        weight.reshape(kernels, kernel_rows, run),
+        bias,
+        *padding,
+        _F(slope),
+        height,
+        width,
+        workspace.per_thread("frames", height * width * maps if framed else 0),
+        workspace.array("packed weights", (kernel_rows * steps * lanes,)),
+        workspace.array("bias row", (out.shape[2] * kernels,)),
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- backward
+#
+# Only positions that won their window are visited: a kernel's delta there, and where in the photo its window begins.
+
+
+@compiled()
+def _winner_bases(bases: Array, rows: int, columns: int, kernels: int, pool: int, row_length: int, maps: int) -> None:
+    """bases[(row, column, k)] = the first float of the windows of that output, of the topmost row of windows on."""
+    for row in range(rows):
+        for column in range(columns):
+            start = (row * columns + column) * kernels
+            for k in range(kernels):
+                bases[start + k] = (row * row_length + column * maps) * pool
+
+
+@cache
+def _find_winners(maps: int, pool: int, code: int) -> Any:
+    @compiled()
+    def find(
+        delta: Array, windows: Array, dout: Array, out: Array, argmax: Array, bases: Array, row_length: int, slope: Any
+    ) -> None:
+        # all flat and equally long
+        for i in range(len(dout)):
+            delta[i] = dout[i] * derivative(out[i], code, slope)
+        length, columns = np.uint32(row_length), np.uint32(maps)
+        if pool > 1:
+            for i in range(len(dout)):
+                won = np.uint32(argmax[i])
+                row, column = won // np.uint32(pool), won % np.uint32(pool)
+                windows[i] = bases[i] + np.int32(row * length + column * columns)
+        else:
+            for i in range(len(dout)):
+                windows[i] = bases[i]
+
+    return find
+
+
+def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, lanes: int) -> int:
+    """Kernels whose sums are in registers at the same time, so that no sum waits for itself."""
+    slots = kernel_rows * len(window_parts(kernel_columns * maps, lanes))
+    return max(1, min(kernels, 4, (vectors.registers(lanes) - 6) // slots))
+
+
+@cache
+def _backward_weight(
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
+) -> Any:
+    """Each chunk of photos has sums of its own, which are added in order."""
+    find_winners = _find_winners(maps, pool, code)
+    registers = vectors.registers(lanes)
+    together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
+    size = kernel_rows * kernel_columns * maps
+    last = kernels - kernels % together
+
+    @compiled(parallel=True)
+    def backward(
+        dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, top: int, left: int, slope: Any,
+        height: int, width: int, band: int, frames: Array, deltas: Array, windows: Array, bases: Array, sums: Array,
+        bias_sums: Array,
+    ) -> None:  # fmt: skip
+        # dweight (K, R S C), deltas and windows (threads, band * W' * K), bases (band * W' * K),
+        # sums (chunks, K R S C), bias_sums (chunks, K)
+        photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
+        chunks, row_length, numbers = sums.shape[0], width * maps, columns * kernels
+        _winner_bases(bases, band, columns, kernels, pool, row_length, maps)
+        for chunk in prange(chunks):
+            thread = thread_number()
+            own, own_bias, delta, window = sums[chunk], bias_sums[chunk], deltas[thread], windows[thread]
+            for k in range(kernels):
+                own_bias[k] = _ZERO
+            for i in range(kernels * size):
+                own[i] = _ZERO
+            for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
+                if frames.shape[1] > 0:
+                    photo = frames[thread]
+                    fill_frame(photo, x[n], top, left, height, width)
+                else:
+                    photo = x[n].reshape(-1)
+                d, o = dout[n].reshape(-1), out[n].reshape(-1)
+                won = argmax[n if pool > 1 else 0].reshape(-1)
+                for row in range(0, rows, band):
+                    start, stop = row * numbers, min(rows, row + band) * numbers
+                    winners = (stop - start) // kernels
+                    find_winners(delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope)
+                    for j in range(winners):
+                        for k in range(kernels):
+                            own_bias[k] += delta[j * kernels + k]
+                    first = row * pool * row_length
+                    for k in range(0, last, together):
+                        add_windows(
+                            own, k * size, delta, window, k, winners, photo, first, row_length,
+                            maps, kernels, kernel_rows, kernel_columns, together, lanes, registers,
+                        )  # fmt: skip
+                    for k in range(last, kernels):
+                        add_windows(
+                            own, k * size, delta, window, k, winners, photo, first, row_length,
+                            maps, kernels, kernel_rows, kernel_columns, 1, lanes, registers,
+                        )  # fmt: skip
+        add_chunks(dweight, dbias, sums, bias_sums)
+
+    return backward
+
+
+def conv_backward_weight(
+    dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, padding: tuple[int, int],
+    activation: Activation, slope: float, pool: int, workspace: Workspace, lanes: int,
+) -> None:  # fmt: skip
+    """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
+    kernels, kernel_rows, kernel_columns, maps = dweight.shape
+    height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
+    band = max(1, min(out.shape[1], _BAND // (width * maps * pool), _BAND // (out.shape[2] * kernels)))
+    numbers = band * out.shape[2] * kernels
+    chunks = min(_CHUNKS, len(x))
+    _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes)(
+        dweight.reshape(kernels, -1),
+        dbias,
+        dout,
+        out,
+        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        x,
+        *padding,
+        _F(slope),
+        height,
+        width,
+        band,
+        workspace.per_thread("frames", height * width * maps if framed else 0),
+        workspace.per_thread("deltas", numbers),
+        workspace.per_thread("windows", numbers, np.int32),
+        workspace.array("window bases", (numbers,), np.int32),
+        workspace.array("chunk sums", (chunks, dweight.size)),
+        workspace.array("chunk sums of the bias", (chunks, kernels)),
+    )  # fmt: skip
+
+
+@cache
+def _backward_input(
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
+) -> Any:
+    """Every winner adds delta times its kernel to its window of the photo's gradient."""
+    find_winners = _find_winners(maps, pool, code)
+    registers = vectors.registers(lanes)
+    size = kernel_rows * kernel_columns * maps
+    stride = -(-(pool - 1 + kernel_columns) // pool)
+
+    @compiled(parallel=True)
+    def backward(
+        dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, top: int, left: int, slope: Any, height: int,
+        width: int, frames: Array, deltas: Array, windows: Array, bases: Array,
+    ) -> None:  # fmt: skip
+        # dx (N, H, W, C), weight flat; frames (threads, height * width * C), without a column if dx is summed up in
+        # place; deltas and windows (threads, W' * K), bases (W' * K)
+        photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
+        row_length, numbers = width * maps, columns * kernels
+        _winner_bases(bases, 1, columns, kernels, pool, row_length, maps)
+        for n in prange(photos):
+            thread = thread_number()
+            delta, window = deltas[thread], windows[thread]
+            framed = frames.shape[1] > 0
+            photo = frames[thread] if framed else dx[n].reshape(-1)
+            for i in range(height * row_length):
+                photo[i] = _ZERO
+            d, o = dout[n].reshape(-1), out[n].reshape(-1)
+            won = argmax[n if pool > 1 else 0].reshape(-1)
+            for row in range(rows):
+                start, stop = row * numbers, (row + 1) * numbers
+                find_winners(delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope)
+                for k in range(kernels):
+                    spread_windows(
+                        photo, row * pool * row_length, row_length, delta, window, k, columns, weight, k * size,
+                        maps, kernels, kernel_rows, kernel_columns, stride, lanes, registers,
+                    )  # fmt: skip
+            if framed:
+                cut_out(dx[n], photo, top, left, height, width)
+
+    return backward
+
+
+def conv_backward_input(
+    dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Workspace, lanes: int,
+) -> None:  # fmt: skip
+    """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]."""
+    kernels, kernel_rows, kernel_columns, maps = weight.shape
+    height, width, framed = frame_size(out.shape, dx.shape, weight.shape, padding, pool)
+    numbers = out.shape[2] * kernels
+    _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes)(
+        dx,
+        dout,
+        out,
+        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        weight.reshape(-1),
+        *padding,
+        _F(slope),
+        height,
+        width,
+        workspace.per_thread("frames", height * width * maps if framed else 0),
+        workspace.per_thread("deltas", numbers),
+        workspace.per_thread("windows", numbers, np.int32),
+        workspace.array("window bases", (numbers,), np.int32),
+    )

@@ -1,0 +1,176 @@
+"""Writing a kernel's innermost loops as vector instructions, where the compiler doesn't find them by itself.
+
+LLVM's vectoriser sees neither that a convolution's sums could stay in registers, nor which of two arrays may overlap.
+So these loops are written down in LLVM's own language, vector by vector, within functions that Numba calls like any
+other (``numba.extending.intrinsic``). An ``Emitter`` writes one operation after another where its ``builder`` stands.
+
+Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vector, and ``count`` says that only its
+first elements are in memory: no others are read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_FLOAT, _BYTE, _INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+_INDEX = ir.IntType(64)
+_ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4}
+
+
+def emitted(function: Callable[..., Any]) -> Any:
+    """Decorator: the function gives a signature, and what writes the code where it is called. Ints that are constants
+    there come as types with a ``literal_value``."""
+    return intrinsic(prefer_literal=True)(function)
+
+
+def index(value: int) -> ir.Constant:
+    """A number as offsets and loop counters are."""
+    return ir.Constant(_INDEX, value)
+
+
+class Emitter:
+    """Writes vector instructions; values are LLVM's (``ir.Value``)."""
+
+    int32 = _INT
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self._context = context
+        self.builder = builder
+
+    def pointer(self, array_type: Any, array: Any, offset: Any) -> Any:
+        """To the element ``offset`` of a contiguous array."""
+        data = self._context.make_array(array_type)(self._context, self.builder, array).data
+        return self.builder.gep(data, [offset])
+
+    def moved(self, pointer: Any, offset: Any) -> Any:
+        """The pointer, so many elements further on; ``offset`` is an int or an index."""
+        return self.builder.gep(pointer, [index(offset) if isinstance(offset, int) else offset])
+
+    # ----------------------------------------------------------------------------------------------------- memory
+
+    def scalar(self, pointer: Any, offset: Any = 0) -> Any:
+        """The element at ``offset``."""
+        return self.builder.load(self.moved(pointer, offset))
+
+    def as_index(self, integer: Any) -> Any:
+        """A signed integer from memory, to count with."""
+        return self.builder.sext(integer, _INDEX)
+
+    def load(self, pointer: Any, offset: int, lanes: int, count: int | None = None) -> Any:
+        """Elements that follow each other; with a ``count``, zeros after so many of them."""
+        kind = ir.VectorType(_FLOAT, lanes)
+        place = self.builder.bitcast(self.moved(pointer, offset), kind.as_pointer())
+        if count is None or count == lanes:
+            return self.builder.load(place, align=_ALIGNMENT[_FLOAT])
+        function = self._intrinsic(
+            f"llvm.masked.load.v{lanes}f32.p0", kind, [place.type, _INT, _mask(lanes, 0).type, kind]
+        )
+        alignment = ir.Constant(_INT, _ALIGNMENT[_FLOAT])
+        return self.builder.call(function, [place, alignment, _mask(lanes, count), self.constant(0.0, lanes)])
+
+    def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:
+        """Write the vector's elements, or the first ``count`` of them."""
+        kind = vector.type
+        lanes = kind.count
+        place = self.builder.bitcast(self.moved(pointer, offset), kind.as_pointer())
+        if count is None or count == lanes:
+            self.builder.store(vector, place, align=_ALIGNMENT[kind.element])
+            return
+        name = "f32" if kind.element == _FLOAT else f"i{kind.element.width}"
+        function = self._intrinsic(
+            f"llvm.masked.store.v{lanes}{name}.p0", ir.VoidType(), [kind, place.type, _INT, _mask(lanes, 0).type]
+        )
+        alignment = ir.Constant(_INT, _ALIGNMENT[kind.element])
+        self.builder.call(function, [vector, place, alignment, _mask(lanes, count)])
+
+    def keep_apart(self) -> None:
+        """Nothing that is read before is kept for after: else LLVM shares what overlapping windows have in common, runs
+        out of registers, and keeps sums on the stack."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
+    # ------------------------------------------------------------------------------------------------- arithmetic
+
+    def constant(self, value: float, lanes: int) -> Any:
+        """A vector of equal floats."""
+        return ir.Constant(ir.VectorType(_FLOAT, lanes), [value] * lanes)
+
+    def integers(self, value: int, lanes: int) -> Any:
+        """A vector of equal 32-bit integers."""
+        return ir.Constant(ir.VectorType(_INT, lanes), [value] * lanes)
+
+    def broadcast(self, scalar: Any, lanes: int) -> Any:
+        """A vector of so many times the same float or integer."""
+        vector = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        return self.shuffle(self.builder.insert_element(vector, scalar, ir.Constant(_INT, 0)), [0] * lanes)
+
+    def shuffle(self, vector: Any, places: Sequence[int]) -> Any:
+        """The elements at these places."""
+        mask = ir.Constant(ir.VectorType(_INT, len(places)), list(places))
+        return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once."""
+        kind = a.type
+        function = self._intrinsic(f"llvm.fma.v{kind.count}f32", kind, [kind] * 3)
+        return self.builder.call(function, [a, b, c])
+
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b of two vectors of floats."""
+        return self.builder.fadd(a, b)
+
+    def larger_or_nan(self, a: Any, b: Any) -> Any:
+        """Where a > b, or a is NaN (and not where only b is)."""
+        return self.builder.or_(self.builder.fcmp_ordered(">", a, b), self.builder.fcmp_unordered("uno", a, a))
+
+    def select(self, condition: Any, a: Any, b: Any) -> Any:
+        """a where the condition holds, else b."""
+        return self.builder.select(condition, a, b)
+
+    def to_bytes(self, integers: Any) -> Any:
+        """A vector of 32-bit integers as bytes."""
+        return self.builder.trunc(integers, ir.VectorType(_BYTE, integers.type.count))
+
+    # ------------------------------------------------------------------------------------------------------ loops
+
+    def loop(
+        self,
+        stop: Any,
+        step: Any,
+        carried: Sequence[Any],
+        body: Callable[[Any, list[Any]], Sequence[Any]],
+        start: Any = 0,
+    ) -> list[Any]:
+        """for i = start, start + step ... below stop: carried = body(i, carried). The last ``carried``, which stay in
+        registers as far as there are any."""
+        start, stop, step = (index(value) if isinstance(value, int) else value for value in (start, stop, step))
+        builder, before = self.builder, self.builder.block
+        head, inside, after = (builder.append_basic_block(name) for name in ("loop", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(_INDEX)
+        i.add_incoming(start, before)
+        values = [builder.phi(value.type) for value in carried]
+        for value, first in zip(values, carried, strict=True):
+            value.add_incoming(first, before)
+        builder.cbranch(builder.icmp_signed("<", i, stop), inside, after)
+        builder.position_at_end(inside)
+        following = body(i, list(values))
+        i.add_incoming(builder.add(i, step), builder.block)
+        for value, next_one in zip(values, following, strict=True):
+            value.add_incoming(next_one, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return list(values)
+
+    def _intrinsic(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+        insert: Any = cgutils.get_or_insert_function
+        return insert(self.builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _mask(lanes: int, count: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(ir.IntType(1), lanes), [i < count for i in range(lanes)])

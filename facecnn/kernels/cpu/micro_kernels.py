@@ -1,0 +1,258 @@
+"""The innermost work of convolutions, written vector by vector (see ``emit``); ``conv_vectors`` calls it.
+
+Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
+numbers of turns and the photo's row length are values. No element outside of what is described is read or written.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from numba import types
+
+from facecnn.kernels.cpu.emit import Emitter, emitted, index
+
+_UNROLLED = 8
+"""Steps along a window's row that are written out in one turn of a loop."""
+
+
+def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: int) -> Any:
+    """``count`` values that follow each other, ``group`` places for them (the last fills the rest), over and over."""
+    if count == 1:
+        return e.broadcast(e.scalar(x, offset), lanes)
+    loaded = e.load(x, offset, group, count)
+    return e.shuffle(loaded, [min(lane % group, count - 1) for lane in range(lanes)])
+
+
+@emitted
+def convolve_tile(
+    typing: Any,
+    out: Any, out_offset: Any, argmax: Any, x: Any, x_offset: Any, row_length: Any, packed: Any, packed_offset: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, pool: Any, lanes: Any, group: Any, count: Any,
+    outputs: Any, rows_at_once: Any,
+) -> Any:  # fmt: skip
+    """The sums of ``outputs`` neighbours in a row of the output, for ``count`` kernels; of each window the largest.
+
+    A vector's lanes are kernels x ``group`` values that follow each other in the photo (a window's row is a run of
+    kernel_columns * maps of them): lane k * group + g holds the sum over values g, g + group, ... of the run, and the
+    lanes of a kernel are added at the end. All sums of the tile stay in registers: ``rows_at_once`` (1 or all) of the
+    ``pool`` rows of each window.
+
+    out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
+    row order, not written with pool 1. x: the tile's first window begins at ``x_offset``; its rows are ``row_length``
+    floats apart. packed: from ``packed_offset`` on, for each row and each ``group`` values of a run, ``lanes`` weights.
+    """
+    literals = (
+        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, outputs, rows_at_once,
+    )  # fmt: skip
+    c, all_kernels, rows, columns, p, width, g, valid, n, at_once = (literal.literal_value for literal in literals)
+    signature = types.void(out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, *literals)
+    run = columns * c
+    steps = [min(g, run - start) for start in range(0, run, g)]
+    whole = run // g
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        places = e.pointer(kinds[2], arguments[2], arguments[1]) if p > 1 else None
+        photo = e.pointer(kinds[3], arguments[3], arguments[4])
+        weights = e.pointer(kinds[6], arguments[6], arguments[7])
+        row_length = arguments[5]
+
+        def window_rows(first: Any, best: list[Any]) -> list[Any]:
+            """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums, then their places."""
+            base = e.moved(photo, builder.mul(first, row_length))
+            pixels = [(r, (t * p + s) * c) for t in range(n) for r in range(at_once) for s in range(p)]
+
+            def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
+                starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
+                own = e.moved(weights, builder.mul(i, index(len(steps) * width)))
+
+                def step(sums: list[Any], starts: list[Any], own: Any, number: int, values: int) -> list[Any]:
+                    if run > c:
+                        e.keep_apart()
+                    weight = e.load(own, number * width, width)
+                    return [
+                        e.multiply_add(_group_step(e, starts[r], at + number * g, g, values, width), weight, total)
+                        for total, (r, at) in zip(sums, pixels, strict=True)
+                    ]
+
+                turns = whole // _UNROLLED if whole > 2 * _UNROLLED else 0
+
+                def turn(j: Any, sums: list[Any]) -> list[Any]:
+                    further = [e.moved(start, builder.mul(j, index(_UNROLLED * g))) for start in starts]
+                    weights_here = e.moved(own, builder.mul(j, index(_UNROLLED * width)))
+                    for number in range(_UNROLLED):
+                        sums = step(sums, further, weights_here, number, g)
+                    return sums
+
+                if turns:
+                    sums = e.loop(turns, 1, sums, turn)
+                for number in range(turns * _UNROLLED, len(steps)):
+                    sums = step(sums, starts, own, number, steps[number])
+                return sums
+
+            sums = e.loop(rows, 1, [e.constant(0.0, width)] * len(pixels), kernel_row)
+            distance = 1
+            while distance < g:
+                sums = [e.add(a, e.shuffle(a, [lane ^ distance for lane in range(width)])) for a in sums]
+                distance *= 2
+            if p == 1:
+                return sums
+            largest, where = best[:n], best[n:]
+            for number, (r, at) in enumerate(pixels):
+                t, s = number // (at_once * p), at // c % p
+                place = e.broadcast(builder.trunc(builder.mul(first, index(p)), e.int32), width)
+                place = builder.add(place, e.integers(r * p + s, width))
+                larger = e.larger_or_nan(sums[number], largest[t])
+                largest[t] = e.select(larger, sums[number], largest[t])
+                where[t] = e.select(larger, place, where[t])
+            return [*largest, *where]
+
+        start = [e.constant(float("-inf"), width)] * n + [e.integers(0, width)] * n if p > 1 else []
+        best = window_rows(index(0), start) if at_once == p else e.loop(p, 1, start, window_rows)
+        chosen = [lane * g for lane in range(width // g)]
+        for t in range(n):
+            values = e.shuffle(best[t], chosen) if g > 1 else best[t]
+            e.store(values, target, t * all_kernels, valid)
+            if p > 1:
+                won = e.shuffle(best[n + t], chosen) if g > 1 else best[n + t]
+                e.store(e.to_bytes(won), places, t * all_kernels, valid)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def window_parts(run: int, lanes: int) -> list[tuple[int, int, int]]:
+    """A run of floats as vectors: (start, lanes, floats of it); the last as short as may be."""
+    parts = []
+    for start in range(0, run, lanes):
+        rest = min(lanes, run - start)
+        width = lanes
+        while width > 4 and width // 2 >= rest:
+            width //= 2
+        parts.append((start, width, rest))
+    return parts
+
+
+def _in_groups(items: list[Any], most: int) -> list[list[Any]]:
+    """As few groups as may be, of nearly the same size."""
+    groups = -(-len(items) // most)
+    bounds = [len(items) * number // groups for number in range(groups + 1)]
+    return [items[start:stop] for start, stop in pairwise(bounds)]
+
+
+@emitted
+def add_windows(
+    typing: Any,
+    sums: Any, sums_offset: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, x: Any, x_offset: Any,
+    row_length: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, together: Any, lanes: Any, registers: Any,
+) -> Any:  # fmt: skip
+    """sums[k, r, i] += delta[j, k] * x[windows[j, k] + r * row_length + i], over ``winners`` j, for ``together`` k.
+
+    The sums stay in registers, as many at once as there are; x is read again for each such group.
+
+    sums: the first kernel's begin at ``sums_offset``, kernel_rows * kernel_columns * maps each, as weights lie. delta,
+    windows (float32, int32): from ``winners_offset`` on, ``kernels`` numbers for each winner.
+    """
+    literals = (maps, kernels, kernel_rows, kernel_columns, together, lanes, registers)
+    c, all_kernels, rows, columns, count, width, available = (literal.literal_value for literal in literals)
+    signature = types.void(
+        sums, sums_offset, delta, windows, winners_offset, winners, x, x_offset, row_length, *literals
+    )
+    run = columns * c
+    slots = [(k, r, *part) for k in range(count) for r in range(rows) for part in window_parts(run, width)]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        deltas = e.pointer(kinds[2], arguments[2], arguments[4])
+        places = e.pointer(kinds[3], arguments[3], arguments[4])
+        photo = e.pointer(kinds[6], arguments[6], arguments[7])
+        row_starts = [builder.mul(index(r), arguments[8]) for r in range(rows)]
+
+        for group in _in_groups(slots, available - 5):
+            kernels_here = sorted({k for k, *_ in group})
+
+            def winner(j: Any, totals: list[Any], group: Any = group, kernels_here: Any = kernels_here) -> list[Any]:
+                at = builder.mul(j, index(all_kernels))
+                factors, windows_here = {}, {}
+                for k in kernels_here:
+                    own = builder.add(at, index(k))
+                    scalar = e.scalar(deltas, own)
+                    factors.update({(k, lanes): e.broadcast(scalar, lanes) for lanes in {slot[3] for slot in group}})
+                    windows_here[k] = e.moved(photo, e.as_index(e.scalar(places, own)))
+                return [
+                    e.multiply_add(
+                        factors[k, lanes], e.load(e.moved(windows_here[k], row_starts[r]), start, lanes, valid), total
+                    )
+                    for total, (k, r, start, lanes, valid) in zip(totals, group, strict=True)
+                ]
+
+            at = [(k * rows + r) * run + start for k, r, start, _, _ in group]
+            totals = [e.load(target, a, lanes, valid) for a, (*_, lanes, valid) in zip(at, group, strict=True)]
+            totals = e.loop(arguments[5], 1, totals, winner)
+            for total, a, (*_, valid) in zip(totals, at, group, strict=True):
+                e.store(total, target, a, valid)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def spread_windows(
+    typing: Any,
+    dx: Any, dx_offset: Any, row_length: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, weight: Any,
+    weight_offset: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, stride: Any, lanes: Any, registers: Any,
+) -> Any:  # fmt: skip
+    """dx[windows[j] + r * row_length + i] += delta[j] * weight[r, i], over ``winners`` j, for one kernel.
+
+    The weights stay in registers, as many at once as there are. Winners are visited in the order 0, stride, 2 stride
+    ... 1, 1 + stride ..., so that windows which overlap don't follow each other: the processor waits when it reads
+    what was just written at other bounds.
+
+    weight: the kernel's, from ``weight_offset`` on; the rest as in ``add_windows``.
+    """
+    literals = (maps, kernels, kernel_rows, kernel_columns, stride, lanes, registers)
+    c, all_kernels, rows, columns, apart, width, available = (literal.literal_value for literal in literals)
+    signature = types.void(
+        dx, dx_offset, row_length, delta, windows, winners_offset, winners, weight, weight_offset, *literals
+    )
+    run = columns * c
+    slots = [(r, *part) for r in range(rows) for part in window_parts(run, width)]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        photo = e.pointer(kinds[0], arguments[0], arguments[1])
+        deltas = e.pointer(kinds[3], arguments[3], arguments[5])
+        places = e.pointer(kinds[4], arguments[4], arguments[5])
+        weights = e.pointer(kinds[7], arguments[7], arguments[8])
+        row_starts = [builder.mul(index(r), arguments[2]) for r in range(rows)]
+
+        for group in _in_groups(slots, available - 5):
+            held = [e.load(weights, r * run + start, lanes, valid) for r, start, lanes, valid in group]
+
+            def winner(j: Any, _: Any, group: Any = group, held: Any = held) -> list[Any]:
+                at = builder.mul(j, index(all_kernels))
+                scalar = e.scalar(deltas, at)
+                factors = {lanes: e.broadcast(scalar, lanes) for lanes in {slot[2] for slot in group}}
+                window = e.moved(photo, e.as_index(e.scalar(places, at)))
+                for own, (r, start, lanes, valid) in zip(held, group, strict=True):
+                    row = e.moved(window, row_starts[r])
+                    grown = e.multiply_add(factors[lanes], own, e.load(row, start, lanes, valid))
+                    e.store(grown, row, start, valid)
+                return []
+
+            def turn(first: Any, _: Any, winner: Any = winner) -> list[Any]:
+                return e.loop(arguments[6], apart, [], winner, start=first)
+
+            e.loop(apart, 1, [], turn)
+        return context.get_dummy_value()
+
+    return signature, generate
