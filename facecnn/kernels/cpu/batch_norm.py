@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, shared
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -167,7 +167,7 @@ def batch_norm_forward(
 ) -> None:
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
     shape = chunks_and_tile(x)
-    _forward(
+    shared(_forward, 6 * x.size)(
         out.reshape(-1),
         mean,
         inverse_deviation,
@@ -197,7 +197,7 @@ def batch_norm_inference(
     """Batch normalisation with the running statistics."""
     chunks, tile = chunks_and_tile(x)
     repeated = workspace.array("norm factors", (5, tile))
-    _inference(
+    shared(_inference, 2 * x.size)(
         out.reshape(-1),
         x.reshape(-1),
         running_mean,
@@ -223,7 +223,7 @@ def batch_norm_backward(
 ) -> None:
     """dx, dscale and dshift of ``batch_norm_forward``."""
     shape = chunks_and_tile(x)
-    _backward(
+    shared(_backward, 10 * x.size)(
         dx.reshape(-1),
         dscale,
         dshift,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, shared
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
 
@@ -66,7 +66,7 @@ def dropout(
         np.copyto(out, x)
         return
     threshold = _U64(min(int(rate * 2**32), 2**32 - 1))
-    _dropout(out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step)
+    shared(_dropout, 20 * x.size)(out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step)
 
 
 # Without contracted multiply-adds: every device must draw the same bits.
