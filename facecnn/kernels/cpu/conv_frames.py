@@ -58,7 +58,8 @@ def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width:
 
 @compiled(parallel=True)
 def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> None:
-    """dweight (K, T) and dbias (K,) from the sums of the chunks (chunks, K T) and (chunks, K), added in order."""
+    """dweight (K, T) and dbias (K,) from the sums of the chunks, (chunks, K T) and (chunks, several times K), added in
+    order."""
     kernels, taps = dweight.shape
     for k in prange(kernels):
         g = dweight[k]
@@ -70,5 +71,6 @@ def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> N
                 g[i] += s[i]
         total = _ZERO
         for chunk in range(sums.shape[0]):
-            total += bias_sums[chunk, k]
+            for i in range(k, bias_sums.shape[1], kernels):
+                total += bias_sums[chunk, i]
         dbias[k] = total

@@ -1,4 +1,4 @@
-"""Convolution, bias, activation and max-pooling in one block, forward and backward.
+"""Convolution, bias, activation and max-pooling in one block, forward and backward, as loops that LLVM vectorises.
 
 Maps are NHWC, so a row of a kernel's window, S columns of C maps, is a run of S * C floats of the input. Each photo is
 one task. Where windows reach over the photo's edge, the photo is first copied into a frame of zeros (a thread's own
@@ -17,6 +17,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import conv_loops_few
+from facecnn.kernels.cpu.conv_frames import cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
@@ -42,25 +43,6 @@ _CHUNKS = 20
 
 def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
-
-
-@compiled()
-def _frame(out: Array, photo: Array, top: int, left: int, height: int, width: int) -> None:
-    """out = a map of height x width with the photo at (top, left), as far as it lies in it, and zeros around."""
-    maps = photo.shape[2]
-    first_x, last_x = left * maps, min(width, left + photo.shape[1]) * maps
-    for y in range(height):
-        row = out[y * width * maps : (y + 1) * width * maps]
-        if y < top or y >= top + photo.shape[0]:
-            row[:] = _ZERO
-        else:
-            source = photo[y - top].reshape(-1)
-            for i in range(first_x):
-                row[i] = _ZERO
-            for i in range(last_x - first_x):
-                row[first_x + i] = source[i]
-            for i in range(last_x, len(row)):
-                row[i] = _ZERO
 
 
 # ------------------------------------------------------------------------------------------------------- forward
@@ -126,7 +108,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
             flat = sums.reshape(-1)
             groups = tile // _GROUP
             if frames.shape[1] > 0:
-                _frame(frames[thread], x[n], top, left, height, width)
+                fill_frame(frames[thread], x[n], top, left, height, width)
                 photo = frames[thread]
             else:
                 photo = x[n].reshape(-1)
@@ -305,7 +287,7 @@ def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: 
                     own[k, i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
                 if frames.shape[1] > 0:
-                    _frame(frames[thread], x[n], top, left, height, width)
+                    fill_frame(frames[thread], x[n], top, left, height, width)
                     photo = frames[thread]
                 else:
                     photo = x[n].reshape(-1)
@@ -348,11 +330,7 @@ def conv_backward_weight(
 ) -> None:
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
     kernels, kernel_rows, kernel_columns, maps = dweight.shape
-    height, width = out.shape[1] * pool + kernel_rows - 1, out.shape[2] * pool + kernel_columns - 1
-    top, left = padding
-    framed = top > 0 or left > 0 or height > x.shape[1] or width > x.shape[2]
-    if not framed:
-        height, width = x.shape[1], x.shape[2]
+    height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
     _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
     chunks = min(_CHUNKS, len(x))
     _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
@@ -362,8 +340,7 @@ def conv_backward_weight(
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,
-        top,
-        left,
+        *padding,
         _F(slope),
         height,
         width,
@@ -383,21 +360,6 @@ def _pack_backward(packed: Array, weight: Array, field_row: int) -> None:
         for r in range(weight.shape[1]):
             for t in range(weight.shape[2]):
                 packed[k, r * field_row + t] = weight[k, r, t]
-
-
-@compiled()
-def _cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width: int) -> None:
-    """photo = its part of the frame (see ``_frame``); zero in rows and columns that no window reaches."""
-    maps = photo.shape[2]
-    for y in range(photo.shape[0]):
-        g = photo[y].reshape(-1)
-        reached = max(0, min(photo.shape[1], width - left)) * maps if top + y < height else 0
-        start = ((top + y) * width + left) * maps
-        source = frame[start : start + reached]
-        for i in range(reached):
-            g[i] = source[i]
-        for i in range(reached, len(g)):
-            g[i] = _ZERO
 
 
 @cache
@@ -460,7 +422,7 @@ def _backward_input(maps: int, kernels: int, kernel_rows: int, kernel_columns: i
                     for f in range(_FIELDS):
                         for i in range(field_size):
                             own[f, i] = _ZERO
-            _cut_out(dx[n], frame, top, left, height, width)
+            cut_out(dx[n], frame, top, left, height, width)
 
     return backward
 

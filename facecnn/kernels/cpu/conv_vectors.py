@@ -209,6 +209,11 @@ def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, la
     return max(1, min(kernels, 4, (vectors.registers(lanes) - 6) // slots))
 
 
+def _bias_tile(kernels: int) -> int:
+    """The kernels' deltas over and over, so that a loop is long enough for vectors."""
+    return -(-64 // kernels) * kernels
+
+
 @cache
 def _backward_weight(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
@@ -219,6 +224,7 @@ def _backward_weight(
     together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
     size = kernel_rows * kernel_columns * maps
     last = kernels - kernels % together
+    bias_tile = _bias_tile(kernels)
 
     @compiled(parallel=True)
     def backward(
@@ -227,15 +233,15 @@ def _backward_weight(
         bias_sums: Array,
     ) -> None:  # fmt: skip
         # dweight (K, R S C), deltas and windows (threads, band * W' * K), bases (band * W' * K),
-        # sums (chunks, K R S C), bias_sums (chunks, K)
+        # sums (chunks, K R S C), bias_sums (chunks, bias_tile)
         photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
         chunks, row_length, numbers = sums.shape[0], width * maps, columns * kernels
         _winner_bases(bases, band, columns, kernels, pool, row_length, maps)
         for chunk in prange(chunks):
             thread = thread_number()
             own, own_bias, delta, window = sums[chunk], bias_sums[chunk], deltas[thread], windows[thread]
-            for k in range(kernels):
-                own_bias[k] = _ZERO
+            for i in range(bias_tile):
+                own_bias[i] = _ZERO
             for i in range(kernels * size):
                 own[i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
@@ -250,9 +256,10 @@ def _backward_weight(
                     start, stop = row * numbers, min(rows, row + band) * numbers
                     winners = (stop - start) // kernels
                     find_winners(delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope)
-                    for j in range(winners):
-                        for k in range(kernels):
-                            own_bias[k] += delta[j * kernels + k]
+                    for first_of_tile in range(0, stop - start, bias_tile):
+                        tile = delta[first_of_tile : min(first_of_tile + bias_tile, stop - start)]
+                        for i in range(len(tile)):
+                            own_bias[i] += tile[i]
                     first = row * pool * row_length
                     for k in range(0, last, together):
                         add_windows(
@@ -296,7 +303,7 @@ def conv_backward_weight(
         workspace.per_thread("windows", numbers, np.int32),
         workspace.array("window bases", (numbers,), np.int32),
         workspace.array("chunk sums", (chunks, dweight.size)),
-        workspace.array("chunk sums of the bias", (chunks, kernels)),
+        workspace.array("chunk sums of the bias", (chunks, _bias_tile(kernels))),
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def _backward(code: int) -> Any:
 
 def _cost(activation: Activation) -> int:
     """Operations on an element, about."""
-    return 2 if activation in ("identity", "relu", "leaky_relu") else 20
+    return 2 if activation in ("identity", "relu", "leaky_relu") else 60
 
 
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
@@ -93,4 +93,6 @@ def activation_backward(
     dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
 ) -> None:
     """dx = dout * activation'(x), from ``out``; for gelu from ``x``."""
-    shared(_backward(CODES[activation]), _cost(activation) * x.size)(dx.reshape(-1), dout.reshape(-1), x.reshape(-1), out.reshape(-1), _F(slope))
+    shared(_backward(CODES[activation]), _cost(activation) * x.size)(
+        dx.reshape(-1), dout.reshape(-1), x.reshape(-1), out.reshape(-1), _F(slope)
+    )

@@ -108,10 +108,16 @@ class Emitter:
         vector = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         return self.shuffle(self.builder.insert_element(vector, scalar, ir.Constant(_INT, 0)), [0] * lanes)
 
-    def shuffle(self, vector: Any, places: Sequence[int]) -> Any:
-        """The elements at these places."""
+    def shuffle(self, vector: Any, places: Sequence[int], second: Any = None) -> Any:
+        """The elements at these places of a vector, or of two of them, one behind the other."""
         mask = ir.Constant(ir.VectorType(_INT, len(places)), list(places))
-        return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+        other = ir.Constant(vector.type, ir.Undefined) if second is None else second
+        return self.builder.shuffle_vector(vector, other, mask)
+
+    def add_pairs(self, a: Any, b: Any) -> Any:
+        """a[0] + a[1], a[2] + a[3], ... b[0] + b[1], ..."""
+        places = range(0, 2 * a.type.count, 2)
+        return self.add(self.shuffle(a, places, b), self.shuffle(a, [place + 1 for place in places], b))
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once."""

@@ -35,9 +35,9 @@ def convolve_tile(
     """The sums of ``outputs`` neighbours in a row of the output, for ``count`` kernels; of each window the largest.
 
     A vector's lanes are kernels x ``group`` values that follow each other in the photo (a window's row is a run of
-    kernel_columns * maps of them): lane k * group + g holds the sum over values g, g + group, ... of the run, and the
-    lanes of a kernel are added at the end. All sums of the tile stay in registers: ``rows_at_once`` (1 or all) of the
-    ``pool`` rows of each window.
+    kernel_columns * maps of them): lane k * group + g holds the sum over values g, g + group ... of the run. In the end
+    a kernel's lanes are added, and ``group`` outputs share a vector. All sums of the tile stay in registers:
+    ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
 
     out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
     row order, not written with pool 1. x: the tile's first window begins at ``x_offset``; its rows are ``row_length``
@@ -51,6 +51,7 @@ def convolve_tile(
     run = columns * c
     steps = [min(g, run - start) for start in range(0, run, g)]
     whole = run // g
+    each, vectors = width // g, -(-n // g)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
@@ -61,10 +62,20 @@ def convolve_tile(
         weights = e.pointer(kinds[6], arguments[6], arguments[7])
         row_length = arguments[5]
 
+        def add_up(sums: list[Any]) -> list[Any]:
+            """Vectors of ``group`` outputs' sums each, an output's kernels side by side, from one vector for each."""
+            distance = 1
+            while distance < g:
+                pairs = zip(sums[::2], [*sums[1::2], sums[-1]], strict=False)
+                sums = [e.add_pairs(a, b) for a, b in pairs]
+                distance *= 2
+            return sums
+
         def window_rows(first: Any, best: list[Any]) -> list[Any]:
-            """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums, then their places."""
+            """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums so far, then their
+            places."""
             base = e.moved(photo, builder.mul(first, row_length))
-            pixels = [(r, (t * p + s) * c) for t in range(n) for r in range(at_once) for s in range(p)]
+            pixels = [(r, s, (t * p + s) * c) for t in range(n) for r in range(at_once) for s in range(p)]
 
             def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
                 starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
@@ -76,7 +87,7 @@ def convolve_tile(
                     weight = e.load(own, number * width, width)
                     return [
                         e.multiply_add(_group_step(e, starts[r], at + number * g, g, values, width), weight, total)
-                        for total, (r, at) in zip(sums, pixels, strict=True)
+                        for total, (r, _, at) in zip(sums, pixels, strict=True)
                     ]
 
                 turns = whole // _UNROLLED if whole > 2 * _UNROLLED else 0
@@ -95,31 +106,46 @@ def convolve_tile(
                 return sums
 
             sums = e.loop(rows, 1, [e.constant(0.0, width)] * len(pixels), kernel_row)
-            distance = 1
-            while distance < g:
-                sums = [e.add(a, e.shuffle(a, [lane ^ distance for lane in range(width)])) for a in sums]
-                distance *= 2
+            by_place = [
+                add_up([total for total, pixel in zip(sums, pixels, strict=True) if pixel[:2] == (r, s)])
+                for r in range(at_once)
+                for s in range(p)
+            ]
             if p == 1:
-                return sums
-            largest, where = best[:n], best[n:]
-            for number, (r, at) in enumerate(pixels):
-                t, s = number // (at_once * p), at // c % p
-                place = e.broadcast(builder.trunc(builder.mul(first, index(p)), e.int32), width)
-                place = builder.add(place, e.integers(r * p + s, width))
-                larger = e.larger_or_nan(sums[number], largest[t])
-                largest[t] = e.select(larger, sums[number], largest[t])
-                where[t] = e.select(larger, place, where[t])
+                return by_place[0]
+            if best:
+                largest, where = best[:vectors], best[vectors:]
+            else:
+                largest, where = by_place[0], [e.integers(0, width)] * vectors
+            row = builder.trunc(builder.mul(first, index(p)), e.int32)
+            for number, totals in enumerate(by_place):
+                if number == 0 and not best:
+                    continue
+                place = builder.add(e.broadcast(row, width), e.integers(number, width))
+                for v, total in enumerate(totals):
+                    larger = e.larger_or_nan(total, largest[v])
+                    largest[v] = e.select(larger, total, largest[v])
+                    where[v] = e.select(larger, place, where[v])
             return [*largest, *where]
 
-        start = [e.constant(float("-inf"), width)] * n + [e.integers(0, width)] * n if p > 1 else []
-        best = window_rows(index(0), start) if at_once == p else e.loop(p, 1, start, window_rows)
-        chosen = [lane * g for lane in range(width // g)]
-        for t in range(n):
-            values = e.shuffle(best[t], chosen) if g > 1 else best[t]
-            e.store(values, target, t * all_kernels, valid)
-            if p > 1:
-                won = e.shuffle(best[n + t], chosen) if g > 1 else best[n + t]
-                e.store(e.to_bytes(won), places, t * all_kernels, valid)
+        if at_once == p:
+            best = window_rows(index(0), [])
+        else:
+            start = [e.constant(float("-inf"), width)] * vectors + [e.integers(0, width)] * vectors
+            best = e.loop(p, 1, start, window_rows)
+        for v in range(vectors):
+            here = min(g, n - v * g)
+            e_bytes = e.to_bytes(best[vectors + v]) if p > 1 else None
+            if here * each == here * valid == here * all_kernels:
+                e.store(best[v], target, v * g * all_kernels, here * each)
+                if p > 1:
+                    e.store(e_bytes, places, v * g * all_kernels, here * each)
+                continue
+            for t in range(here):
+                own = range(t * each, (t + 1) * each)
+                e.store(e.shuffle(best[v], own), target, (v * g + t) * all_kernels, valid)
+                if p > 1:
+                    e.store(e.shuffle(e_bytes, own), places, (v * g + t) * all_kernels, valid)
         return context.get_dummy_value()
 
     return signature, generate
@@ -188,9 +214,9 @@ def add_windows(
                     windows_here[k] = e.moved(photo, e.as_index(e.scalar(places, own)))
                 return [
                     e.multiply_add(
-                        factors[k, lanes], e.load(e.moved(windows_here[k], row_starts[r]), start, lanes, valid), total
+                        factors[k, lanes], e.load(e.moved(windows_here[k], row_starts[r]), start, lanes), total
                     )
-                    for total, (k, r, start, lanes, valid) in zip(totals, group, strict=True)
+                    for total, (k, r, start, lanes, _) in zip(totals, group, strict=True)
                 ]
 
             at = [(k * rows + r) * run + start for k, r, start, _, _ in group]
@@ -245,7 +271,7 @@ def spread_windows(
                 window = e.moved(photo, e.as_index(e.scalar(places, at)))
                 for own, (r, start, lanes, valid) in zip(held, group, strict=True):
                     row = e.moved(window, row_starts[r])
-                    grown = e.multiply_add(factors[lanes], own, e.load(row, start, lanes, valid))
+                    grown = e.multiply_add(factors[lanes], own, e.load(row, start, lanes))
                     e.store(grown, row, start, valid)
                 return []
 

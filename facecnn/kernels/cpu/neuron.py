@@ -108,7 +108,9 @@ def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: 
 def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
     """dweight[m, p, k] = sum over photos of dout[n, m, k] * x[n, p, k]; dbias = sum of dout."""
     repeated = _repeated(dout, workspace)
-    shared(_backward_weight, len(dweight) * x.size)(dweight.reshape(len(dweight), -1), dbias, dout, x.reshape(len(x), -1), repeated)
+    shared(_backward_weight, len(dweight) * x.size)(
+        dweight.reshape(len(dweight), -1), dbias, dout, x.reshape(len(x), -1), repeated
+    )
 
 
 def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:

@@ -236,7 +236,9 @@ def momentum_update(
 ) -> None:
     """Stochastic gradient descent with momentum, in place."""
     decays = _decays(weight_decay, decoupled)
-    shared(_momentum, 6 * weight.size)(weight, velocity, gradient, learning_rate, _F(momentum), nesterov, *decays, decaying)
+    shared(_momentum, 6 * weight.size)(
+        weight, velocity, gradient, learning_rate, _F(momentum), nesterov, *decays, decaying
+    )
 
 
 def rmsprop_update(
@@ -326,7 +328,9 @@ def add_noise(
     workspace: Workspace,
 ) -> None:
     """out = gradient + normal noise, which fades from step to step."""
-    shared(_noise, 100 * out.size)(out, gradient, counts, _U64(seed), _U64(PURPOSE_NOISE), float(noise), float(noise_decay), step)
+    shared(_noise, 100 * out.size)(
+        out, gradient, counts, _U64(seed), _U64(PURPOSE_NOISE), float(noise), float(noise_decay), step
+    )
 
 
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
