@@ -61,7 +61,7 @@ def call(
             passed.append(view)
         elif isinstance(argument, np.ndarray):
             host = np.ascontiguousarray(argument, _kind(argument, dtype))
-            device = _poisoned_around(kernels, host) if kernels.__name__.endswith("cuda") else kernels.to_device(host)
+            device = _poisoned_around(kernels, host)
             inputs.append((device, host))
             passed.append(device)
         else:
@@ -81,8 +81,7 @@ def call(
 
 
 def _poisoned_around(kernels: Any, host: Array) -> Any:
-    """On the device, between elements that show in the result where they are read. (CPU kernels may read behind an
-    array's end, and ignore it.)"""
+    """On the device, between elements that show in the result where they are used."""
     whole = np.full(host.size + 2 * GUARD, poison(host.dtype), host.dtype)
     whole[GUARD : GUARD + host.size] = host.reshape(-1)
     return kernels.to_device(whole)[GUARD : GUARD + host.size].reshape(host.shape)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from contract.harness import Out, call, check, integers, random
 from facecnn.kernels import cpu, open_device
+from facecnn.kernels.cpu import vectors
 
 # (photos, height, width), (maps, kernels), (kernel rows, columns), pool, padding, activation. Sizes are run-time
 # values; everything else is compiled in, so there are several sizes to each of the rest.
@@ -58,8 +59,19 @@ def test_agrees_with_the_reference(kernels: Any, case: Any) -> None:
     check_all(kernels, *case)
 
 
+@pytest.mark.parametrize("lanes", [8, 0])
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_other_vectors_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch, lanes: int, case: Any) -> None:
+    """As on processors with shorter vectors, and on those with none that the micro-kernels are written for."""
+    if lanes > vectors.lanes():
+        pytest.skip("the processor hasn't got such vectors")
+    monkeypatch.setattr(vectors, "lanes", lambda: lanes)
+    open_device("cpu")
+    check_all(cpu, *case)
+
+
 @given(
-    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    kernel=st.tuples(st.integers(1, 11), st.integers(1, 11)),
     maps=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     size=st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24)),
     pool=st.integers(1, 4),
