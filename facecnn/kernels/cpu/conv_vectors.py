@@ -181,26 +181,23 @@ def _winner_bases(bases: Array, rows: int, columns: int, kernels: int, pool: int
                 bases[start + k] = (row * row_length + column * maps) * pool
 
 
-@cache
-def _find_winners(maps: int, pool: int, code: int) -> Any:
-    @compiled()
-    def find(
-        delta: Array, windows: Array, dout: Array, out: Array, argmax: Array, bases: Array, row_length: int, slope: Any
-    ) -> None:
-        # all flat and equally long
+@compiled(inline=True)
+def _find_winners(
+    delta: Array, windows: Array, dout: Array, out: Array, argmax: Array, bases: Array, row_length: int, slope: Any,
+    maps: int, pool: int, code: int,
+) -> None:  # fmt: skip
+    """Of each number of the output, all flat and equally many: delta, and the first float of the window that won. The
+    last three arguments are constants where it is called."""
+    for i in range(len(dout)):
+        delta[i] = dout[i] * derivative(out[i], code, slope)
+    if pool > 1:
         for i in range(len(dout)):
-            delta[i] = dout[i] * derivative(out[i], code, slope)
-        length, columns = np.uint32(row_length), np.uint32(maps)
-        if pool > 1:
-            for i in range(len(dout)):
-                won = np.uint32(argmax[i])
-                row, column = won // np.uint32(pool), won % np.uint32(pool)
-                windows[i] = bases[i] + np.int32(row * length + column * columns)
-        else:
-            for i in range(len(dout)):
-                windows[i] = bases[i]
-
-    return find
+            won = np.uint32(argmax[i])
+            row, column = won // np.uint32(pool), won % np.uint32(pool)
+            windows[i] = bases[i] + np.int32(row * np.uint32(row_length) + column * np.uint32(maps))
+    else:
+        for i in range(len(dout)):
+            windows[i] = bases[i]
 
 
 def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, lanes: int) -> int:
@@ -219,7 +216,6 @@ def _backward_weight(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
 ) -> Any:
     """Each chunk of photos has sums of its own, which are added in order."""
-    find_winners = _find_winners(maps, pool, code)
     registers = vectors.registers(lanes)
     together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
     size = kernel_rows * kernel_columns * maps
@@ -255,7 +251,10 @@ def _backward_weight(
                 for row in range(0, rows, band):
                     start, stop = row * numbers, min(rows, row + band) * numbers
                     winners = (stop - start) // kernels
-                    find_winners(delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope)
+                    _find_winners(
+                        delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
+                        maps, pool, code,
+                    )  # fmt: skip
                     for first_of_tile in range(0, stop - start, bias_tile):
                         tile = delta[first_of_tile : min(first_of_tile + bias_tile, stop - start)]
                         for i in range(len(tile)):
@@ -312,7 +311,6 @@ def _backward_input(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
 ) -> Any:
     """Every winner adds delta times its kernel to its window of the photo's gradient."""
-    find_winners = _find_winners(maps, pool, code)
     registers = vectors.registers(lanes)
     size = kernel_rows * kernel_columns * maps
     stride = -(-(pool - 1 + kernel_columns) // pool)
@@ -338,7 +336,10 @@ def _backward_input(
             won = argmax[n if pool > 1 else 0].reshape(-1)
             for row in range(rows):
                 start, stop = row * numbers, (row + 1) * numbers
-                find_winners(delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope)
+                _find_winners(
+                        delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
+                        maps, pool, code,
+                    )  # fmt: skip
                 for k in range(kernels):
                     spread_windows(
                         photo, row * pool * row_length, row_length, delta, window, k, columns, weight, k * size,

@@ -1,4 +1,4 @@
-"""The innermost work of convolutions, written vector by vector (see ``emit``); ``conv_vectors`` calls it.
+"""The innermost work of convolutions and blurring, written vector by vector (see ``emit``).
 
 Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
 numbers of turns and the photo's row length are values. No element outside of what is described is read or written.
@@ -279,6 +279,42 @@ def spread_windows(
                 return e.loop(arguments[6], apart, [], winner, start=first)
 
             e.loop(apart, 1, [], turn)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def weigh_neighbours(
+    typing: Any,
+    out: Any, out_offset: Any, x: Any, x_offset: Any, weights: Any, radius: Any, distance: Any,
+    vectors: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """out[i] = w[r] x[i] + sum of w[r + t] (x[i - t distance] + x[i + t distance]) over t = 1 ... radius r, for so many
+    ``vectors`` of i that follow each other."""
+    count, width = vectors.literal_value, lanes.literal_value
+    signature = types.void(out, out_offset, x, x_offset, weights, radius, distance, vectors, lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        middle = e.pointer(kinds[2], arguments[2], arguments[3])
+        factors = e.pointer(kinds[4], arguments[4], arguments[5])
+
+        def pair(t: Any, totals: list[Any]) -> list[Any]:
+            step = builder.mul(t, arguments[6])
+            before, after = e.moved(middle, builder.neg(step)), e.moved(middle, step)
+            factor = e.broadcast(e.scalar(factors, t), width)
+            return [
+                e.multiply_add(e.add(e.load(before, v * width, width), e.load(after, v * width, width)), factor, total)
+                for v, total in enumerate(totals)
+            ]
+
+        factor, zero = e.broadcast(e.scalar(factors), width), e.constant(0.0, width)
+        totals = [e.multiply_add(e.load(middle, v * width, width), factor, zero) for v in range(count)]
+        for v, total in enumerate(e.loop(builder.add(arguments[5], index(1)), 1, totals, pair, start=1)):
+            e.store(total, target, v * width)
         return context.get_dummy_value()
 
     return signature, generate
