@@ -29,6 +29,7 @@ from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.training import PhotoSet, Recorder, Trainer
 from facecnn.network.layers import with_outputs
+from roofline import Roof
 
 PEOPLE = 2
 
@@ -94,9 +95,9 @@ class Work:
     exact: bool
     bytes: int
 
-    def microseconds(self, peak: float, bandwidth: float) -> float:
-        """At best, on a card of ``peak`` operations and ``bandwidth`` bytes a second."""
-        return 1e6 * max(self.operations / peak, self.bytes / bandwidth)
+    def microseconds(self, roof: Roof) -> float:
+        """At best."""
+        return 1e6 * roof.seconds(self.operations, self.bytes)
 
 
 class Counter(Profiler):
@@ -169,22 +170,21 @@ def step_of(config: str, batch_size: int, side: int | None = None, channels: int
     return counter.works
 
 
-def table(works: list[Work], peak: float, bandwidth: float) -> list[str]:
+def table(works: list[Work], roof: Roof) -> list[str]:
     """Lines of Markdown."""
     lines = [
         "| layer | kernel | launches | Mflop | MB | roofline µs | bound by |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for work in works:
-        bound = "arithmetic" if work.operations / peak > work.bytes / bandwidth else "memory"
         mark = "" if work.exact else "~"
         lines.append(
             f"| {work.layer} | {work.kernel} | {work.launches} | {mark}{work.operations / 1e6:,.2f} | "
-            f"{work.bytes / 1e6:,.2f} | {work.microseconds(peak, bandwidth):,.2f} | {bound} |"
+            f"{work.bytes / 1e6:,.2f} | {work.microseconds(roof):,.2f} | {roof.bound(work.operations, work.bytes)} |"
         )
     lines.append(
         f"| in all | | {sum(w.launches for w in works)} | {sum(w.operations for w in works) / 1e6:,.0f} | "
-        f"{sum(w.bytes for w in works) / 1e6:,.0f} | {sum(w.microseconds(peak, bandwidth) for w in works):,.1f} | |"
+        f"{sum(w.bytes for w in works) / 1e6:,.0f} | {sum(w.microseconds(roof) for w in works):,.1f} | |"
     )
     return lines
 
@@ -201,18 +201,18 @@ def main() -> None:
     options = parser.parse_args()
     if options.batch < 1 or options.tflops <= 0 or options.bandwidth <= 0 or (options.side or 1) < 1:
         parser.error("--batch, --side, --tflops and --bandwidth must be positive")
-    peak, bandwidth = 1e12 * options.tflops, 1e9 * options.bandwidth
+    roof = Roof(1e12 * options.tflops, 1e9 * options.bandwidth)
     found = {config: step_of(config, options.batch, options.side, options.channels) for config in options.configs}
     if options.json:
         rows = {
-            config: [asdict(work) | {"microseconds": work.microseconds(peak, bandwidth)} for work in works]
+            config: [asdict(work) | {"microseconds": work.microseconds(roof)} for work in works]
             for config, works in found.items()
         }
         print(json.dumps(rows, indent=2))
         return
     for config, works in found.items():
         print(f"\n{config}, batch {options.batch}:\n")
-        print("\n".join(table(works, peak, bandwidth)))
+        print("\n".join(table(works, roof)))
 
 
 if __name__ == "__main__":
