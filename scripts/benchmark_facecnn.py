@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmark_work import Work, serve
+from benchmark_work import Work, Worker, serve
 from facecnn.kernels import Device, open_device
 from facecnn.learning.step_rules import Piece
 from facecnn.network.network import Network
@@ -137,4 +137,4 @@ class Facecnn:
 
 
 if __name__ == "__main__":
-    serve(Facecnn)
+    serve(lambda options: Worker(Facecnn(options)))

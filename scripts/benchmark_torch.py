@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from benchmark_work import WARM_UP_STEPS, Work, serve
+from benchmark_work import WARM_UP_STEPS, Work, Worker, serve
 from facecnn.learning.step_rules import Momentum
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool
 from facecnn.network.network import Stage
@@ -26,6 +26,7 @@ class Torch:
     compile        null: eager; otherwise torch.compile's mode: default, or reduce-overhead (which makes CUDA graphs)
     one_graph      the whole step, update included, is captured as one CUDA graph and played back
     tf32           products with 10 bits behind the point on the card's tensor cores
+    bf16           autocast: convolutions and products in bfloat16, which has 7 bits behind the point
     """
 
     note = None
@@ -41,6 +42,7 @@ class Torch:
         self._one_graph: bool = options["one_graph"]
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options["tf32"]
+        self._bf16: bool = options["bf16"]
         self._loss = torch.zeros(())
 
     @property
@@ -56,7 +58,13 @@ class Torch:
         y = torch.from_numpy(work.labels).long().to(self._device)
         optimizer = self._optimizer(work, model, learning_rate)
         smoothing = work.loss.label_smoothing
-        objective = self._as_asked(lambda x: functional.cross_entropy(model(x), y, label_smoothing=smoothing))
+
+        def loss_of(x: torch.Tensor) -> torch.Tensor:
+            with self._autocast():
+                logits = model(x)
+            return functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+
+        objective = self._as_asked(loss_of)
 
         averaged = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
         averages = [tensor.detach().clone() for tensor in averaged]
@@ -88,7 +96,13 @@ class Torch:
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.float32]]:
         model, x = self._model(work).eval(), self._pictures(work)
-        function = self._as_asked(lambda x: torch.softmax(model(x), 1))
+
+        def probabilities(x: torch.Tensor) -> torch.Tensor:
+            with self._autocast():
+                logits = model(x)
+            return torch.softmax(logits.float(), 1)
+
+        function = self._as_asked(probabilities)
         # What is compiled is not meant to run in inference mode.
         mode = torch.inference_mode if self._compile is None and not self._one_graph else torch.no_grad
         answers: list[torch.Tensor] = []
@@ -121,6 +135,9 @@ class Torch:
         stop.record()
         stop.synchronize()
         return float(start.elapsed_time(stop))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
 
     def _pictures(self, work: Work) -> torch.Tensor:
         return (
@@ -271,4 +288,4 @@ def load(module: nn.Module, *, weight: torch.Tensor, bias: torch.Tensor) -> None
 
 
 if __name__ == "__main__":
-    serve(Torch)
+    serve(lambda options: Worker(Torch(options)))

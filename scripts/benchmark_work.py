@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -185,21 +186,35 @@ class Worker:
             found.append(self._side.milliseconds(self._step, block) / block)
         return found
 
+    def peak_memory(self) -> int | None:
+        """Bytes of memory that this process has taken at most."""
+        return memory("VmHWM")
+
     def _forget(self) -> None:
         self._step = lambda: None
         gc.collect()
 
 
-def serve(make_side: Callable[[dict[str, Any]], Side]) -> None:
-    """Answer questions until there are no more. ``make_side`` is given the options on the command line."""
+def memory(what: str) -> int | None:
+    """Bytes of this process, by their name in /proc/self/status; None where the system has none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
+    """Answer questions until there are no more: the worker's methods. It is made of the options on the command line
+    when the first one comes."""
     # Libraries and compilers may write to standard output, which is for answers only.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker: Worker | None = None
+    worker: Any = None
     for line in sys.stdin:
         question = json.loads(line)
         try:
-            worker = worker or Worker(make_side(json.loads(sys.argv[1])))
+            worker = worker or make_worker(json.loads(sys.argv[1]))
             answer = {"result": getattr(worker, question.pop("do"))(**question)}
         except FacecnnError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}

@@ -103,5 +103,5 @@ def test_beside_pytorch() -> None:
         rows = [row for row in report["rows"] if row["work"] == work]
         ours, *theirs = (row["median_ms"] for row in rows)
         assert rows[0]["implementation"] == "facecnn"
-        assert len(theirs) == 4  # each of two layouts, with and without the allocator's settings
+        assert len(theirs) == 8  # each of two layouts, in float32 and bf16, with and without the allocator's settings
         assert report["ratios"][f"smoke-{work}"] == pytest.approx(min(theirs) / ours)

@@ -1,0 +1,187 @@
+"""The worker process of benchmark.py that trains as ``facecnn train`` does, with all that belongs to it: photos from
+the cache, augmentation, figures, a progress bar, the run folder. It stands still except while it is asked to go on.
+
+Its photos are made up, and their cache is in a temporary folder; that of the kernels is the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark_work import memory, serve
+from facecnn.cli.console import StderrConsole
+from facecnn.config import apply_overrides, load
+from facecnn.jobs.console import TrainingDisplay
+from facecnn.jobs.train import train
+from facecnn.jobs.training_setup import TrainOptions
+from facecnn.kernels import open_device
+from facecnn.learning.training import StepReport
+from facecnn.photos.cache import CACHE_VARIABLE
+
+LONG = 100_000
+"""Epochs: more than are ever made."""
+
+
+class Terminal(io.StringIO):
+    """A terminal that shows nothing, so that the progress bar is drawn as a user has it drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("it takes text")  # by this, click finds out that it isn't binary
+        return len(text)
+
+
+class Clock:
+    """Passes a training's reports on to the display, and notes when they came; there the training waits."""
+
+    def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, bool], None]) -> None:
+        self._shown = shown
+        self._wait = wait
+        self._last = time.perf_counter()
+        self._begins = True
+        self.steps: list[float] = []
+        """Milliseconds of each step within an epoch, from the last one's end: what is shown of it included."""
+        self.others: list[float] = []
+        """Milliseconds of what came between: an epoch's figures, validation, saving, the next one's order, and with
+        that its first step."""
+        self.photos: list[int] = []
+        """Of each step."""
+        self.rates: list[float] = []
+        """Photos a second of each epoch, as `facecnn train` shows them."""
+        self._photos_before = 0
+
+    def step(self, report: StepReport) -> None:
+        self._shown.step(report)
+        self._note(self.others if self._begins else self.steps)
+        self.photos.append(report.photos - (0 if self._begins else self._photos_before))
+        self._photos_before = report.photos
+        self._begins = False
+        self._pause(epoch_ended=False)
+
+    def trial_step(self, start: int, report: StepReport) -> None:
+        self._shown.trial_step(start, report)
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        self._shown.epoch(metrics, epochs)
+        self._note(self.others)
+        self.rates.append(metrics["photos_per_second"])
+        self._begins = True
+        self._pause(epoch_ended=True)
+
+    def forget(self) -> None:
+        """What was noted so far."""
+        self.steps, self.others, self.photos, self.rates = [], [], [], []
+
+    def _note(self, times: list[float]) -> None:
+        times.append(1000 * (time.perf_counter() - self._last))
+
+    def _pause(self, *, epoch_ended: bool) -> None:
+        self._wait(self, epoch_ended)
+        self._last = time.perf_counter()
+
+
+class ClockedConsole(StderrConsole):
+    """The command line's, with a clock before its display of a training."""
+
+    def __init__(self, wait: Callable[[Clock, bool], None]) -> None:
+        super().__init__(quiet=False, verbose=False)
+        self._pause = wait
+
+    @contextlib.contextmanager
+    def training(self, epochs: int, steps: int, label: str = "") -> Iterator[Any]:
+        with super().training(epochs, steps, label) as shown:
+            yield Clock(shown, self._pause)
+
+
+class Training:
+    """Options: config, overrides (as of --set), photos, folder (for the run and the cache), device, threads."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        open_device(options["device"], options["threads"])  # finds the kernels' folder before the cache is another one
+        os.environ[CACHE_VARIABLE] = str(Path(options["folder"]) / "cache")
+        self._goes_on, self._waits = threading.Semaphore(0), threading.Semaphore(0)
+        self._clock: Clock | None = None
+        self._steps_left: int | None = 1
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._train, daemon=True)
+
+    def start(self) -> dict[str, int]:
+        """Read the photos and make the first step; gives back the photos of a batch."""
+        sys.stderr = Terminal()
+        self._thread.start()
+        clock = self._waited()
+        return {"batch": clock.photos[0]}
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Go on for so many steps."""
+        return self._turn(count)
+
+    def epochs(self, count: int) -> dict[str, Any]:
+        """Go on to the end of the epoch, so many times."""
+        found = [self._turn(None) for _ in range(count)]
+        return {name: [value for turn in found for value in turn[name]] for name in found[0]}
+
+    def memory(self) -> int | None:
+        """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
+        return memory("RssAnon")
+
+    def _turn(self, steps: int | None) -> dict[str, Any]:
+        assert self._clock is not None
+        self._clock.forget()
+        self._steps_left = steps
+        self._goes_on.release()
+        clock = self._waited()
+        return {"steps": clock.steps, "others": clock.others, "photos": clock.photos, "rates": clock.rates}
+
+    def _waited(self) -> Clock:
+        self._waits.acquire()
+        if self._failure is not None:
+            raise self._failure
+        assert self._clock is not None
+        return self._clock
+
+    def _pause(self, clock: Clock, epoch_ended: bool) -> None:
+        """Called in the training's thread."""
+        self._clock = clock
+        if self._steps_left is None:
+            if not epoch_ended:
+                return
+        elif not epoch_ended:
+            self._steps_left -= 1
+        if self._steps_left is None or (self._steps_left == 0 and not epoch_ended):
+            self._waits.release()
+            self._goes_on.acquire()
+
+    def _train(self) -> None:
+        options = self._options
+        try:
+            overrides = [*options["overrides"], "photos.faces=off", "train.stop_when_worst_loss_below=null"]
+            loaded = apply_overrides(load(options["config"]), overrides, {"--epochs": ("train.epochs", LONG)})
+            chosen = TrainOptions(
+                photos=Path(options["photos"]),
+                out=Path(options["folder"]),
+                name=f"run-{os.getpid()}",
+                device=options["device"],
+                threads=options["threads"],
+            )
+            train(loaded, chosen, ClockedConsole(self._pause))
+            raise RuntimeError("the training ended too early")
+        except BaseException as error:
+            self._failure = error
+            self._waits.release()
+
+
+if __name__ == "__main__":
+    serve(Training)
