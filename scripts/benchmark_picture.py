@@ -60,7 +60,7 @@ def _bars(axes: Axes, rows: Rows) -> None:
         ratio = "" if ours is None else f"  ×{median / ours:.2f}"
         beyond = median > limit
         axes.annotate(
-            f"{median:.3g} ms{ratio}" + (" →" if beyond else ""),
+            (f"{median:,.0f}" if median >= 100 else f"{median:.3g}") + f" ms{ratio}" + (" →" if beyond else ""),
             (min(median, limit), number),
             (-4 if beyond else 4, 0),
             textcoords="offset points",
@@ -130,11 +130,5 @@ def _roofline(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xlim(low, high)
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda number: labels[number])
-    axes.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        fontsize=8,
-        ncols=1,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-    )
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 4)  # room for the legend
+    axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=8, ncols=2, loc="lower right")
