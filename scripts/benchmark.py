@@ -131,8 +131,8 @@ def benchmark(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of steps: seed, deep or default; all three unless said. smoke: only to see that it runs. Of share: a "
-            "shipped config or seed-64. Repeatable."
+            help="Of steps: seed, deep or default; all three unless said. smoke: only to see that it runs. Of start: "
+            "whose training's memory is measured; deep unless said. Of share: a shipped config or seed-64. Repeatable."
         ),
     ] = None,
     against: Annotated[
@@ -166,7 +166,7 @@ def benchmark(
             raise UsageError(f"--threads {threads}: must be 1 to {available}, the processors that there are")
         count = available if threads is None else threads
         parts = set(only or ([Part.steps] if network else Part))
-        subjects = benchmark_steps.chosen_subjects(network or []) if Part.steps in parts else []
+        subjects = benchmark_steps.chosen_subjects(network or []) if parts & {Part.steps, Part.start} else []
         trained = benchmark_share.chosen(network or []) if Part.share in parts else []
         if picture is not None and Part.steps not in parts:
             raise UsageError("--picture: shows the steps, which are left out: add --only steps")
@@ -193,7 +193,8 @@ def benchmark(
 
         def measure_start() -> None:
             turns = rounds or (benchmark_start.QUICK_ROUNDS if quick else benchmark_start.ROUNDS)
-            report["cold_start"], report["memory"] = benchmark_start.measure(device, count, chosen, turns)
+            kept = subjects[0].cases([benchmark_steps.COMPARED_BATCH])[0] if network else benchmark_start.TRAINED
+            report["cold_start"], report["memory"] = benchmark_start.measure(device, count, chosen, kept, turns)
 
         def measure_growth() -> None:
             turns = rounds or (benchmark_growth.QUICK_ROUNDS if quick else benchmark_growth.ROUNDS)

@@ -34,7 +34,7 @@ TRAINING_EPOCHS = 60
 TORCH = "torch"
 WITH_FACES = f"{FACECNN}, face found first"
 TRAINED = Case("deep", 3, 224, 60, "train")
-"""What a process trains whose memory is measured."""
+"""What a process trains whose memory is measured, unless another network is asked for."""
 
 
 @dataclass
@@ -56,10 +56,13 @@ class Whole:
 
 
 def measure(
-    device: str, threads: int, chosen: Sequence[Implementation], rounds: int
+    device: str, threads: int, chosen: Sequence[Implementation], trained: Case, rounds: int
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """``cold_start`` and ``memory``. The first is None without the sample photos; PyTorch is left out where none of its
-    implementations is among the chosen ones. Raises FacecnnError where facecnn fails, or the answers differ."""
+    """``cold_start`` and ``memory``, of prediction and of training ``trained``.
+
+    The first is None without the sample photos; PyTorch is left out where none of its implementations is among the
+    chosen ones. Raises FacecnnError where facecnn fails, or the answers differ.
+    """
     memory: dict[str, Any] = {}
     cold_start = None
     with tempfile.TemporaryDirectory() as temporary:
@@ -70,10 +73,10 @@ def measure(
         except PhotoError as error:
             typer.echo(f"cold start is left out: {error}", err=True)
     memory["train"] = {
-        "network": TRAINED.network,
-        "size": TRAINED.size,
-        "batch": TRAINED.batch,
-        **figures("bytes", training_peaks(chosen)),
+        "network": trained.network,
+        "size": trained.size,
+        "batch": trained.batch,
+        **figures("bytes", training_peaks(chosen, trained)),
     }
     return cold_start, memory
 
@@ -159,9 +162,9 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def training_peaks(chosen: Sequence[Implementation]) -> dict[str, list[int]]:
-    """The most memory that each implementation's process took after some steps of ``TRAINED``, one process at a time;
-    nothing where the system doesn't tell."""
+def training_peaks(chosen: Sequence[Implementation], trained: Case) -> dict[str, list[int]]:
+    """The most memory that each implementation's process took in some steps, one process at a time; nothing where the
+    system doesn't tell."""
     found: dict[str, list[int]] = {}
     for implementation in chosen:
         if not implementation.float32:
@@ -169,7 +172,7 @@ def training_peaks(chosen: Sequence[Implementation]) -> dict[str, list[int]]:
         typer.echo(f"Memory of training: {implementation.name} ...", err=True)
         with started([implementation]) as (process,):
             try:
-                process.ask("prepare", case=TRAINED)
+                process.ask("prepare", case=trained)
                 peak = process.ask("peak_memory")
                 found[implementation.name] = [] if peak is None else [peak]
             except WorkerError as error:

