@@ -144,12 +144,15 @@ class Process:
 
 @contextlib.contextmanager
 def started(chosen: Sequence[Implementation]) -> Iterator[list[Process]]:
-    """A process for each; they end with the block."""
+    """A process for each; they end with the block. One after another gets ready, so that each finds the processors free:
+    by that facecnn decides how its threads wait."""
     with contextlib.ExitStack() as stack:
         processes = []
         for implementation in chosen:
             processes.append(Process(implementation))
             stack.callback(processes[-1].close)
+            with contextlib.suppress(WorkerError):  # said again to the first question
+                processes[-1].ask("get_ready")
         yield processes
 
 

@@ -205,8 +205,8 @@ def memory(what: str) -> int | None:
 
 
 def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer questions until there are no more: the worker's methods. It is made of the options on the command line
-    when the first one comes."""
+    """Answer questions until there are no more: the worker's methods, or ``get_ready``, for nothing but to have it
+    made, of the options on the command line."""
     # Libraries and compilers may write to standard output, which is for answers only.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -215,7 +215,8 @@ def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
         question = json.loads(line)
         try:
             worker = worker or make_worker(json.loads(sys.argv[1]))
-            answer = {"result": getattr(worker, question.pop("do"))(**question)}
+            do = question.pop("do")
+            answer = {"result": None if do == "get_ready" else getattr(worker, do)(**question)}
         except FacecnnError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
         except Exception as error:  # a row then says so, and the others are measured all the same
