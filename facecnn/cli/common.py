@@ -65,13 +65,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*, quiet: bool = False, verbose: bool = False, traceback: bool = False, **arguments: Any) -> None:
-        console = StderrConsole(quiet=quiet, verbose=verbose)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
                 # Any name can be printed, whatever the locale's encoding.
                 stream.reconfigure(errors="backslashreplace")
         try:
-            function(console, **arguments)
+            with StderrConsole(quiet=quiet, verbose=verbose) as console:
+                function(console, **arguments)
         except FacecnnError as error:
             _show(error, traceback)
             raise typer.Exit(error.exit_code) from None

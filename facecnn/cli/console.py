@@ -4,39 +4,69 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from facecnn.kernels.compilation import Compilation
     from facecnn.learning.training import StepReport
+
+_COMPILING = "Compiling for this processor, once"
+
+WORTH_A_LINE = 1.0
+"""Seconds of compiling from which on a log tells of it."""
 
 
 class StderrConsole:
-    """Fills ``facecnn.jobs.console.Console``."""
+    """Fills ``facecnn.jobs.console.Console``; a command's, which ends with the ``with`` block."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self.quiet = quiet
         self.verbose = verbose
         self._echo: Callable[[str], None] = partial(typer.echo, err=True)
+        self._compilation: _CompilationLine | _CompilationLog | None = None
+        self._shown = ExitStack()
+
+    def __enter__(self) -> StderrConsole:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shown.close()
 
     def info(self, text: str) -> None:
         if not self.quiet:
+            self._end_compilation()
             self._echo(text)
 
     def warning(self, text: str) -> None:
+        self._end_compilation()
         self._echo(f"warning: {text}")
 
+    def show_compilation(self) -> None:
+        if self.quiet or self._compilation is not None:
+            return
+        from facecnn.kernels.compilation import told
+
+        self._compilation = _CompilationLine() if _is_terminal() else _CompilationLog(self._echo)
+        self._shown.callback(self._end_compilation)
+        self._shown.enter_context(told(self._compilation.show))
+
+    def _end_compilation(self) -> None:
+        """Whatever is said next comes after what was compiled."""
+        if self._compilation is not None:
+            self._compilation.end()
+
     @contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+    def counting(self, what: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
         if self.quiet or not _is_terminal():
             yield lambda done, total: None
             return
         from tqdm import tqdm
 
-        with tqdm(desc=what, leave=False, unit=" photos", dynamic_ncols=True, delay=0.5) as bar:
+        with tqdm(desc=what, leave=False, unit=f" {unit}", dynamic_ncols=True, delay=0.5) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
@@ -64,6 +94,60 @@ class StderrConsole:
 
 def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()  # None where the caller closed it
+
+
+class _CompilationLine:
+    """A line on a terminal that is there while something is compiled, below the bar if there is one."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def show(self, compilation: Compilation) -> None:
+        if not compilation.at_work:
+            self.end()
+            return
+        text = f"{_COMPILING}: {_functions(compilation.functions)}, {compilation.seconds:.0f} s"
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # A bar of no length, since tqdm cuts to the terminal's width only what has a bar.
+            self._bar = tqdm(desc=text, bar_format="{desc}{bar:0}", dynamic_ncols=True, leave=False)
+        elif text != self._bar.desc:
+            self._bar.set_description_str(text)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _CompilationLog:
+    """A line in a log when compiling begins to take time, and one when that is done, which shows by what is said next:
+    one function is often compiled right after the other."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._functions, self._seconds = 0, 0.0
+        self._told_functions, self._told_seconds = 0, 0.0
+        self._announced = self._at_work = False
+
+    def show(self, compilation: Compilation) -> None:
+        self._functions, self._seconds = compilation.functions, compilation.seconds
+        self._at_work = compilation.at_work
+        if not self._announced and self._seconds - self._told_seconds >= WORTH_A_LINE:
+            self._announced = True
+            self._say(f"{_COMPILING}, which can take a minute")
+
+    def end(self) -> None:
+        if not self._announced or self._at_work:  # at work: for another thread than the one that says something
+            return
+        functions, seconds = self._functions - self._told_functions, self._seconds - self._told_seconds
+        self._say(f"Compiled {_functions(functions)} in {seconds:.0f} s")
+        self._told_functions, self._told_seconds, self._announced = self._functions, self._seconds, False
+
+
+def _functions(count: int) -> str:
+    return f"{count} function{'' if count == 1 else 's'}"
 
 
 class _Lines:

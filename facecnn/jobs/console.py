@@ -28,8 +28,11 @@ class Console(Protocol):
     def warning(self, text: str) -> None:
         """Something that may be wrong; jobs under ``--strict`` fail where the data caused one."""
 
-    def counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A progress bar for work that calls back with (done, total)."""
+    def show_compilation(self) -> None:
+        """Show from now on, until the command ends, what Numba compiles, if anything. Loads Numba."""
+
+    def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
+        """A progress bar for work that calls back with (done, total) of what ``unit`` says."""
 
     def training(self, epochs: int, steps: int, label: str = "") -> AbstractContextManager[TrainingDisplay]:
         """The display of a training of so many epochs and steps in all."""

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from facecnn.config import load
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import judge
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
-from facecnn.kernels import open_device
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.runs.folder import RunFolder
@@ -51,7 +51,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
 
     Raises PhotoError where there is nothing to judge by, or a name that the model doesn't know; CheckpointError.
     """
-    device = open_device(options.device, options.threads)
+    device = open_and_show(options.device, options.threads, console)
     console.info(f"Model: {shown(options.model)}")
     model = open_model(options.model, device.kernels, options.threads)
     dataset, chosen, trained_on = _photos(model, options, console)

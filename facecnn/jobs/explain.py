@@ -14,8 +14,8 @@ from PIL import Image
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
-from facecnn.kernels import open_device
 from facecnn.network.inference import views
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.decode import UnusablePhoto, decode, read
@@ -54,7 +54,7 @@ def explain(
     Raises CheckpointError, DeviceError, OutputError.
     """
     make_folder(folder)
-    kernels = open_device(device_name, threads).kernels
+    kernels = open_and_show(device_name, threads, console).kernels
     model = open_model(model_path, kernels, threads)
     names = picture_names([result["path"] for result in results], folder)
     without: list[str] = []

@@ -7,7 +7,8 @@ from typing import Any
 
 from facecnn.config import Loaded
 from facecnn.jobs.console import Console
-from facecnn.kernels import Device, open_device
+from facecnn.jobs.devices import open_and_show
+from facecnn.kernels import Device
 from facecnn.network.gradient_check import (
     DEVICE_TOLERANCE,
     STEP,
@@ -29,7 +30,7 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     """The ``gradcheck`` JSON. Raises UsageError, with its place in the config, for a layer that doesn't fit,
     DeviceError."""
     settings, photos = loaded.settings, loaded.settings.photos
-    device = open_device(device_name)
+    device = open_and_show(device_name, None, console)
     console.info(f"Device: {device.name} ({device.description}): {device.reason}")
     try:
         small = shrink(settings.network, (photos.height, photos.width, photos.channels))

@@ -11,8 +11,8 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, open_model
-from facecnn.kernels import open_device
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE
 
@@ -44,7 +44,7 @@ def predict(
     has ``label`` None and an ``error``. ``threshold``: "auto", "off", or the unknown-score beyond which a face is a
     stranger's. Raises CheckpointError, DeviceError.
     """
-    device = open_device(device_name, threads)
+    device = open_and_show(device_name, threads, console)
     console.info(f"Model: {shown(model_path)}")
     model = open_model(model_path, device.kernels, threads)
     if not model.calibrated:

@@ -18,11 +18,11 @@ from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError
 from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import judge, wilson_interval
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
-from facecnn.kernels import open_device
 from facecnn.network.layers import Conv, with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
@@ -130,7 +130,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
 
 
 def _report(run: RunFolder, console: Console) -> dict[str, Any]:
-    model = open_model(find_checkpoint(run.path), open_device("cpu", None).kernels)
+    model = open_model(find_checkpoint(run.path), open_and_show("cpu", None, console).kernels)
     figures = run.read_figures() if model.calibrated else None
     missing = []
     held_out: _HeldOut | None = None

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from facecnn.config import Loaded
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.people import photo_set
-from facecnn.kernels import Device, open_device
+from facecnn.kernels import Device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.initialisation import NOTHING
@@ -86,7 +87,7 @@ class ShowingRecorder(TrialRecorder):
 
 def open_for_training(options: TrainOptions, console: Console) -> Device:
     """The device that the options ask for, and why it is that one, said. Raises DeviceError, UsageError."""
-    device = open_device(options.device, options.threads)
+    device = open_and_show(options.device, options.threads, console)
     console.info(f"Device: {device.name} ({device.description}): {device.reason}")
     if device.notice is not None:
         console.info(device.notice)

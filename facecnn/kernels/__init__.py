@@ -73,8 +73,7 @@ def open_device(device: str, threads: int | None = None) -> Device:
 
     count = available if threads is None else threads
     cpu.set_threads(count)
-    notice = None if cpu.are_compiled() else "The kernels are compiled first; that takes about half a minute, once."
-    return Device(cpu, "cpu", f"{processor_name()}, {count} thread{'s' if count > 1 else ''}", reason, notice)
+    return Device(cpu, "cpu", f"{processor_name()}, {count} thread{'s' if count > 1 else ''}", reason)
 
 
 def _open_card(found: Cuda, number: int, reason: str) -> Device:

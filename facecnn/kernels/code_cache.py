@@ -45,9 +45,9 @@ def code_folder(sources: Path, *compiler: str) -> str:
     return str(folder)
 
 
-def holds_code(folder: str) -> bool:
-    """Whether there is compiled code from before; of other networks' kernels, maybe."""
-    return any(Path(folder).rglob("*.nbc"))
+def code_files(folder: str) -> set[Path]:
+    """The compiled functions that are kept there, a file for each; of other networks' kernels, maybe."""
+    return set(Path(folder).rglob("*.nbc"))
 
 
 @contextmanager

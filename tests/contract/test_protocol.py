@@ -29,7 +29,7 @@ def test_signatures_are_equal_to_the_letter(backend: Any, name: str) -> None:
 
 
 def test_a_backend_has_these_functions_and_no_others() -> None:
-    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads", "are_compiled"}
+    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads"}
     assert set(cuda.__all__) == {*FUNCTIONS, "Workspace", "PhotoStream"}
 
 

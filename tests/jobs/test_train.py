@@ -34,8 +34,11 @@ class Stopping:
     def warning(self, text: str) -> None:
         pytest.fail(text)
 
+    def show_compilation(self) -> None:
+        pass
+
     @contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+    def counting(self, what: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
 
     @contextmanager

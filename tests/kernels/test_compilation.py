@@ -1,61 +1,127 @@
 """The cache of compiled code."""
 
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numba import TypingError
 
-# A convolution (compiled for its shape) and a dense layer (compiled once); prints the folder, cache hits and misses.
+from facecnn.kernels.code_cache import code_files
+from facecnn.kernels.compilation import Compilation, told
+from facecnn.kernels.cpu import jit
+
+# A convolution (compiled for its shape), forward and backward, and a dense layer (compiled once); prints the folder and
+# how many functions were compiled.
 PROGRAM = """
 import numpy as np
 from facecnn.kernels import cpu
-from facecnn.kernels.cpu import conv_loops, dense, jit, vectors
-vectors.lanes = lambda: 0
+from facecnn.kernels.compilation import Compilation, told
+from facecnn.kernels.cpu import jit
 x, weight, bias = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 3, 3, 1), (1, 2, 2, 1), (1,)))
 out, argmax = cpu.empty((1, 1, 1, 1), np.float32), cpu.empty((1, 1, 1, 1), np.uint8)
-cpu.conv_forward(out, argmax, x, weight, bias, (0, 0), "identity", 0.0, 2, cpu.Workspace())
-cpu.dense_forward(out.reshape(1, 1), x.reshape(1, 9), x.reshape(1, 9), bias, cpu.Workspace())
-assert out.item() == 10
-functions = [conv_loops._forward(1, 1, 2, 2, 2, 0), dense._forward]
+block = ((0, 0), "identity", 0.0, 2, cpu.Workspace())
+so_far = [Compilation(0, 0.0, False)]
+with told(so_far.append):
+    cpu.conv_forward(out, argmax, x, weight, bias, *block)
+    cpu.dense_forward(out.reshape(1, 1), x.reshape(1, 9), x.reshape(1, 9), bias, cpu.Workspace())
+    assert out.item() == 10
+    cpu.conv_backward_weight(weight, bias, out, out, argmax, x, *block)
+    cpu.conv_backward_input(x, out, out, argmax, weight, *block)
 print(jit.cache_folder())
-print(sum(f.stats.cache_hits.total() for f in functions), sum(f.stats.cache_misses.total() for f in functions))
+print(so_far[-1].functions)
 """
 
 
-def run(environment: dict[str, str]) -> tuple[Path, int, int]:
+def run(**environment: str) -> tuple[Path, int]:
     kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "FACECNN_CACHE_DIR")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=kept | environment, capture_output=True, text=True, check=True, timeout=300
     )
-    folder, counts = done.stdout.splitlines()
-    hits, misses = map(int, counts.split())
-    return Path(folder), hits, misses
+    folder, count = done.stdout.splitlines()
+    return Path(folder), int(count)
 
 
-def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
-    folder, hits, misses = run({"FACECNN_CACHE_DIR": str(tmp_path)})
+@pytest.mark.parametrize("processor", [None, "nehalem"])
+def test_a_second_process_compiles_nothing(processor: str | None, tmp_path: Path) -> None:
+    environment = {"FACECNN_CACHE_DIR": str(tmp_path)}
+    if processor is not None:  # the plain loops
+        if platform.machine() not in ("x86_64", "AMD64"):
+            pytest.skip("needs a processor of this kind")
+        environment |= {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+    folder, count = run(**environment)
     assert folder.parent == tmp_path / "kernels"
-    assert (hits, misses) == (0, 2)
-    assert run({"FACECNN_CACHE_DIR": str(tmp_path)}) == (folder, 2, 0)
+    assert count == len(code_files(str(folder))) > 0
+    assert run(**environment) == (folder, 0)
 
 
 def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
     chosen = tmp_path / "mine"
-    folder, _, misses = run({"NUMBA_CACHE_DIR": str(chosen), "FACECNN_CACHE_DIR": str(tmp_path / "other")})
+    folder, count = run(NUMBA_CACHE_DIR=str(chosen), FACECNN_CACHE_DIR=str(tmp_path / "other"))
     assert folder.parent == chosen / "facecnn"
-    assert misses == 2
-    assert any(chosen.rglob("*.nbi"))
+    assert count == len(code_files(str(chosen))) > 0
     assert not (tmp_path / "other").exists()
 
 
 def test_an_unwritable_cache_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    folder, _, misses = run({"FACECNN_CACHE_DIR": str(tmp_path / "file"), "TMPDIR": str(tmp_path)})
+    folder, count = run(FACECNN_CACHE_DIR=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert folder.parent == tmp_path
     assert folder.name.startswith("facecnn-kernels-")
-    assert misses == 2
+    assert count > 0
+
+
+@pytest.fixture
+def told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Compilation]]:
+    """All that is told of compiling; what is kept is kept in a folder of the test's own."""
+    monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
+    heard: list[Compilation] = []
+    with told(heard.append):
+        yield heard
+
+
+def test_functions_that_are_kept_are_counted(told_of: list[Compilation], tmp_path: Path) -> None:
+    @jit.compiled(inline=True)
+    def helper(x: Any) -> Any:
+        return x + 1
+
+    function = jit.compiled()(_twice)
+    assert helper(1) == 2
+    assert {compilation.functions for compilation in told_of} == {0}
+    assert (told_of[0].at_work, told_of[-1].at_work) == (True, False)
+    assert function(2) == 4
+    assert function(2.0) == 4.0
+    assert function(3) == 6
+    assert told_of[-1].functions == 2 == len(code_files(str(tmp_path)))
+    seconds = [compilation.seconds for compilation in told_of]
+    assert seconds == sorted(seconds)
+    before = len(told_of)
+    assert jit.compiled()(_twice)(5) == 10  # from the disk, as another process has it
+    assert len(told_of) == before
+
+
+def test_what_cannot_be_compiled_is_not_counted(told_of: list[Compilation]) -> None:
+    with pytest.raises(TypingError):
+        jit.compiled()(_twice)(None)
+    assert told_of[-1] == replace(told_of[-1], functions=0, at_work=False)
+
+
+def test_nothing_is_told_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
+    heard: list[Compilation] = []
+    with told(heard.append):
+        pass
+    jit.compiled()(_twice)(1)
+    assert heard == []
+
+
+def _twice(x: Any) -> Any:
+    return 2 * x
 
 
 def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from facecnn.kernels.cpu.batch_norm import batch_norm_backward, batch_norm_forwa
 from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, conv_forward
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
-from facecnn.kernels.cpu.jit import are_compiled, set_threads
+from facecnn.kernels.cpu.jit import set_threads
 from facecnn.kernels.cpu.loss import (
     add_to_totals,
     label_weight,
@@ -57,7 +57,6 @@ __all__ = [
     "adam_update",
     "add_noise",
     "add_to_totals",
-    "are_compiled",
     "average_update",
     "batch_norm_backward",
     "batch_norm_forward",

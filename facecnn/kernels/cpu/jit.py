@@ -12,9 +12,9 @@ import llvmlite.binding as llvm
 import numba
 from numba.np.ufunc.parallel import get_thread_id
 
-from facecnn.kernels.code_cache import code_folder, config, holds_code, kept_in
+from facecnn.kernels.code_cache import code_folder, config, kept_in
 
-__all__ = ["are_compiled", "cache_folder", "compiled", "config", "set_threads", "shared", "thread_number"]
+__all__ = ["cache_folder", "compiled", "config", "set_threads", "shared", "thread_number"]
 
 thread_number: Any = get_thread_id
 """In a parallel loop: the thread that runs this turn, from 0 on."""
@@ -31,11 +31,6 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 def cache_folder() -> str:
     """The folder of the compiled code."""
     return code_folder(Path(__file__).parent, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
-
-
-def are_compiled() -> bool:
-    """Whether there is compiled code from before; of other networks' kernels, maybe."""
-    return holds_code(cache_folder())
 
 
 def compiled(

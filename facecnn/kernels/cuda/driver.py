@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda as _cuda
 
-from facecnn.kernels.code_cache import code_folder, config, holds_code, kept_in
+from facecnn.kernels.code_cache import code_files, code_folder, config, kept_in
 from facecnn.kernels.cuda import planning
 
 cuda: Any = _cuda
@@ -32,7 +32,7 @@ def cache_folder() -> str:
 
 def are_compiled() -> bool:
     """Whether there is compiled code from before; of other networks' kernels, maybe."""
-    return SIMULATED or holds_code(cache_folder())
+    return SIMULATED or bool(code_files(cache_folder()))
 
 
 def kernel(function: Callable[..., None]) -> Any:
