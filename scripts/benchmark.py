@@ -22,7 +22,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import llvmlite.binding as llvm
 import typer
 
 import benchmark_growth
@@ -73,12 +72,12 @@ def machine(device: str, threads: int) -> dict[str, Any]:
                 gpu = process.ask("hello")["device"]
             except WorkerError as error:
                 ours_or_nothing(process, error)
-    features = llvm.get_host_cpu_features()
-    names = {"avx512f": "avx512", "avx2": "avx2", "neon": "neon"}
+    from facecnn.kernels.cpu.vectors import instructions  # Numba is slow to load, and not needed to say what is wrong
+
     return {
         "cpu": processor_name(),
         "cores": os.cpu_count(),
-        "simd": next((name for feature, name in names.items() if features.get(feature)), "none"),
+        "simd": instructions(),
         "gpu": gpu,
     }
 

@@ -144,8 +144,8 @@ class Process:
 
 @contextlib.contextmanager
 def started(chosen: Sequence[Implementation]) -> Iterator[list[Process]]:
-    """A process for each; they end with the block. One after another gets ready, so that each finds the processors free:
-    by that facecnn decides how its threads wait."""
+    """A process for each; they end with the block. One after another gets ready, so that each finds the processors
+    free: by that facecnn decides how its threads wait."""
     with contextlib.ExitStack() as stack:
         processes = []
         for implementation in chosen:

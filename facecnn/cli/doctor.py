@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import DeviceOption, Format, FormatOption
 from facecnn.cli.console import StderrConsole
-from facecnn.errors import DeviceError
+from facecnn.errors import DeviceError, shown
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
+_CPU_KERNELS = {
+    "avx512": "micro-kernels for AVX-512 (vectors of 16 numbers)",
+    "avx2": "micro-kernels for AVX2 (vectors of 8 numbers)",
+    "loops": "plain loops, as there are no micro-kernels for this processor",
+    None: "can't be loaded",
+}
+
 
 @common.command
-def doctor(console: StderrConsole, device: DeviceOption = "auto", format: FormatOption = Format.text) -> None:
+def doctor(
+    console: StderrConsole,
+    device: DeviceOption = "auto",
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Also compile the kernels ahead, so that no training has to wait for it.")
+    ] = False,
+    configs: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", help="What --warm compiles for; all shipped ones unless said. Repeatable."),
+    ] = None,
+    format: FormatOption = Format.text,
+) -> None:
     """Say what there is to work with and what is missing, and test every kernel. Exit code 5 if the device that is
     asked for can't be had or computes wrongly."""
+    from facecnn.config import shipped
     from facecnn.jobs.doctor import examine
+    from facecnn.jobs.warm import plan_ahead
 
-    result = examine(device, console)
+    common.require(warm or not configs, "--config says what --warm compiles for: give both")
+    common.require(not (warm and device == "reference"), "--warm: the reference isn't compiled; take another --device")
+    planned = [plan_ahead(config) for config in configs or shipped()] if warm else None
+    result = examine(device, console, planned)
     if format is Format.json:
         common.print_json(result)
     else:
@@ -40,6 +65,7 @@ def _describe(result: dict[str, Any]) -> str:
         ("facecnn", result["facecnn"]),
         ("Python", result["python"]),
         ("processor", f"{cpu['name']}, {cpu['threads']} threads, vectors: {cpu['simd']}"),
+        ("CPU kernels", _CPU_KERNELS[cpu["kernels"]]),
         ("NVIDIA driver", f"for CUDA {cuda['driver']}" if cuda["driver"] else "not found"),
         ("CUDA toolkit", cuda["toolkit"] or "not found"),
         *((f"card cuda:{card['number']}", _card(card)) for card in cuda["devices"]),
@@ -61,7 +87,16 @@ def _describe(result: dict[str, Any]) -> str:
             lines += ["", f"{title}:", *(_paragraph(text, "- ") for text in paragraphs)]
     if not result["problems"]:
         lines += ["", "No problems."]
+    if result["warm"] is not None:
+        lines += ["", _paragraph(_compiled(result["warm"]), "")]
     return "\n".join(lines)
+
+
+def _compiled(warm: dict[str, Any]) -> str:
+    what = [shown(name) for name in warm["configs"]] + ["the face finder"] * warm["faces"]
+    count = warm["functions"]
+    new = f"{count} functions were new" if count > 1 else "1 function was new" if count else "nothing was new"
+    return f"Compiled for {', '.join(what)}: {new}. All are kept in {shown(warm['folder'])}"
 
 
 def _row(name: str, value: str) -> str:

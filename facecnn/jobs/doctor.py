@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,18 +15,20 @@ from facecnn import __version__
 from facecnn.errors import CheckpointError, DeviceError, shown
 from facecnn.jobs import faces as job_faces
 from facecnn.jobs.console import Console
-from facecnn.kernels import Device, available_threads, open_device, processor_name
+from facecnn.jobs.devices import open_and_show
+from facecnn.jobs.warm import Planned, code_folder, compile_ahead, compiled_code
+from facecnn.kernels import Device, available_threads, processor_name
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
 from facecnn.kernels.self_test import Result, check_kernels
 
 _FOR_DEVELOPERS = "dev"
 
 
-def examine(device_name: str, console: Console) -> dict[str, Any]:
+def examine(device_name: str, console: Console, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
     """The ``doctor`` JSON: what was found, the device's self-test, problems, and notes on what can be done without.
 
-    A device that can't be had is a problem, too, and ``device`` is None then. Raises UsageError for a name that there
-    isn't.
+    Kernels for what is ``planned`` are compiled, if the device computes as it should. A device that can't be had is a
+    problem, too, and ``device`` is None then. Raises UsageError for a name that there isn't.
     """
     problems: list[dict[str, str]] = []
     notes: list[str] = []
@@ -36,7 +38,7 @@ def examine(device_name: str, console: Console) -> dict[str, Any]:
             problems.append({"what": f"{need.complaint}.", "mend": f"Install it: pip install '{need.wanted}'"})
         elif not need.fits and need.version is not None:
             notes.append(f"{need.complaint}: pip install 'facecnn[{need.extra}]'")
-    device, refused = _open(device_name)
+    device, refused = _open(device_name, console)
     cuda = find_cuda(card_number(device_name) or 0, thorough=True)
     card_refused = refused is not None and not cuda.available and card_number(device_name) is not None
     if cuda.fault or card_refused:
@@ -50,13 +52,17 @@ def examine(device_name: str, console: Console) -> dict[str, Any]:
         notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
     if not faces:
         notes.append("To find and align faces: pip install 'facecnn[faces]'")
+    before = set() if device is None or planned is None else compiled_code(device.name)
     results = [] if device is None else _self_test(device, console)
     problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
+    warm = None
+    if device is not None and planned is not None and all(result.passed for result in results):
+        warm = compile_ahead(planned, device, before, console)
     return {
         "facecnn": __version__,
         "python": platform.python_version(),
         "packages": {need.name: need.version for need in needs},
-        "cpu": {"name": processor_name(), "threads": available_threads(), "simd": _simd()},
+        "cpu": {"name": processor_name(), "threads": available_threads(), **_vectors()},
         "cuda": _cuda_figures(cuda),
         "device": None if device is None else device.name,
         "device_description": None if device is None else device.description,
@@ -64,6 +70,7 @@ def examine(device_name: str, console: Console) -> dict[str, Any]:
         "sample": sample,
         "faces": faces,
         "self_test": [asdict(result) for result in results],
+        "warm": warm,
         "problems": problems,
         "notes": notes,
     }
@@ -117,10 +124,10 @@ def _needs() -> Iterator[_Need]:
             yield _Need(requirement.name, f"{requirement.name}{requirement.specifier}", version, fits, extra)
 
 
-def _open(name: str) -> tuple[Device | None, str | None]:
+def _open(name: str, console: Console) -> tuple[Device | None, str | None]:
     """The device, or why it can't be had."""
     try:
-        return open_device(name), None
+        return open_and_show(name, None, console), None
     except DeviceError as error:
         return None, str(error)
     except ImportError as error:  # a package that doesn't fit: Numba, for one, looks at NumPy's version
@@ -141,18 +148,13 @@ def _failure(result: Result, device: str) -> dict[str, str]:
             f"{result.kernel} is wrong on {device}: it differs from the reference by {result.worst:.1e} of the largest "
             f"number, and {result.tolerance:.0e} is allowed."
         )
-    mend = "Install what facecnn needs again: pip install facecnn"
-    if device == "cpu":
-        from facecnn.kernels.cpu.jit import cache_folder
-
-        mend = f"Delete {shown(cache_folder())}, which holds the compiled kernels, and try again."
-    elif card_number(device) is not None:
-        from facecnn.kernels.cuda.driver import cache_folder
-
-        mend = (
-            f"Delete {shown(cache_folder())}, which holds the compiled kernels, and try again; if that doesn't help, "
-            "update the NVIDIA driver, or take --device cpu."
-        )
+    folder = code_folder(device)
+    if folder is None:
+        mend = "Install what facecnn needs again: pip install facecnn"
+    else:
+        mend = f"Delete {shown(folder)}, which holds the compiled kernels, and try again"
+        on_card = card_number(device) is not None
+        mend += "; if that doesn't help, update the NVIDIA driver, or take --device cpu." if on_card else "."
     return {"what": what, "mend": mend}
 
 
@@ -167,13 +169,17 @@ def _cuda_figures(cuda: Cuda) -> dict[str, Any]:
     }
 
 
-def _simd() -> str:
-    """The widest vectors of this processor that compiled kernels can use."""
-    from llvmlite.binding import get_host_cpu_features
-
-    features = get_host_cpu_features()
-    names = {"avx512f": "avx512", "avx2": "avx2", "neon": "neon"}
-    return next((name for feature, name in names.items() if features.get(feature)), "none")
+def _vectors() -> dict[str, str | None]:
+    """``simd``: the widest vectors that kernels are compiled for; ``kernels``: those of the micro-kernels, or ``loops``
+    where there are no micro-kernels for this processor. None where the kernels can't be loaded."""
+    try:
+        from facecnn.kernels.cpu import vectors
+    except ImportError:
+        return {"simd": "none", "kernels": None}
+    return {
+        "simd": vectors.instructions(),
+        "kernels": {16: "avx512", 8: "avx2", 0: "loops"}[vectors.lanes()],
+    }
 
 
 def _sentence(text: str | None) -> str:

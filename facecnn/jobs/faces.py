@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import UsageError
 from facecnn.faces.finder import FaceFinder
+from facecnn.faces.nets import NETS, Nets
 from facecnn.faces.weights import installed_arrays
 from facecnn.jobs.console import Console
 from facecnn.photos.face import SEVERAL_FACES, Finder
@@ -47,6 +49,18 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
 def is_installed() -> bool:
     """Whether the extra ``faces`` is installed. Raises CheckpointError where it is another version's, or damaged."""
     return installed_arrays() is not None
+
+
+def run_installed_networks() -> bool:
+    """Let each network of the installed finder look at a blank picture, so that its kernels are compiled; False where
+    the extra ``faces`` isn't installed."""
+    arrays = installed_arrays()
+    if arrays is None:
+        return False
+    nets = Nets(arrays)
+    for name, net in NETS.items():
+        nets.run(name, np.zeros((1, net.side, net.side, 3), np.uint8))
+    return True
 
 
 def _why_not(settings: PhotoSettings) -> str:

@@ -11,6 +11,7 @@ from facecnn import kernels
 from facecnn.errors import CheckpointError
 from facecnn.jobs import doctor, faces
 from facecnn.kernels import cards, cpu
+from facecnn.kernels.cpu import jit, vectors
 from facecnn.kernels.self_test import kernel_names
 
 from .contract import check
@@ -20,7 +21,7 @@ FIGURES = {
     "facecnn": str,
     "python": str,
     "packages": dict,
-    "cpu": {"name": str, "threads": int, "simd": str},
+    "cpu": {"name": str, "threads": int, "simd": str, "kernels": (str, None)},
     "cuda": {
         "available": bool,
         "reason": (str, None),
@@ -39,6 +40,7 @@ FIGURES = {
     "self_test": [
         {"kernel": str, "passed": bool, "worst": (float, None), "tolerance": float, "error": (str, None)},
     ],
+    "warm": ({"configs": [str], "faces": bool, "functions": int, "seconds": float, "folder": str}, None),
     "problems": [{"what": str, "mend": str}],
     "notes": [str],
 }
@@ -81,7 +83,9 @@ def test_a_machine_without_a_card_has_no_problem(facecnn: Facecnn) -> None:
     figures = examined(facecnn, "--device", "auto")
     assert figures["problems"] == []
     assert figures["device"] == "cpu"
-    assert figures["cpu"]["simd"] in ("avx512", "avx2", "neon", "none")
+    assert figures["cpu"]["simd"] == vectors.instructions() in ("avx512", "avx2", "neon", "none")
+    assert figures["cpu"]["kernels"] == {16: "avx512", 8: "avx2", 0: "loops"}[vectors.lanes()]
+    assert figures["warm"] is None
     assert figures["cuda"]["available"] is False
     assert figures["cuda"]["devices"] == []
     assert "no NVIDIA driver" in figures["cuda"]["reason"]
@@ -99,7 +103,13 @@ def test_text(facecnn: Facecnn) -> None:
     assert done.exit_code == 0
     assert "Testing every kernel on reference" in done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    for part in ("numba", "NVIDIA driver  not found", f"all {len(kernel_names())} kernels", "No problems."):
+    for part in (
+        "numba",
+        "CPU kernels    ",
+        "NVIDIA driver  not found",
+        f"all {len(kernel_names())} kernels",
+        "No problems.",
+    ):
         assert part in done.stdout
     assert facecnn("doctor", "--device", "reference", "--quiet").stderr == ""
 
@@ -218,6 +228,7 @@ def test_kernels_that_cannot_be_imported(facecnn: Facecnn, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "facecnn.kernels.cpu", None)
     figures = examined(facecnn, "--device", "cpu", exit_code=5)
     assert figures["device"] is None
+    assert (figures["cpu"]["simd"], figures["cpu"]["kernels"]) == ("none", None)
     assert "facecnn.kernels.cpu" in figures["device_reason"]
     assert [problem["mend"] for problem in figures["problems"]] == [
         "Install what facecnn needs again: pip install facecnn"
@@ -228,3 +239,46 @@ def test_a_device_that_there_is_not(facecnn: Facecnn) -> None:
     done = facecnn("doctor", "--device", "cudo")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "did you mean cuda?" in done.stderr
+
+
+def test_warming_twice(facecnn: Facecnn) -> None:
+    options = ("doctor", "--device", "cpu", "--warm", "-c", "smoke")
+    warm = examined(facecnn, *options[1:])["warm"]
+    assert (warm["configs"], warm["faces"], warm["folder"]) == (["smoke"], False, jit.cache_folder())
+    done = facecnn(*options)
+    assert "Compiling" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert "Compiled for smoke: nothing was new. All are kept in" in lines[-2]
+    assert lines[-1] == jit.cache_folder()
+    assert facecnn(*options, "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-c", "smoke"], "--config says what --warm compiles for"),
+        (["--warm", "--device", "reference"], "the reference isn't compiled"),
+        (["--warm", "-c", "smoke", "-c", "smok"], "smok"),
+    ],
+)
+def test_warming_that_cannot_be(options: list[str], message: str, facecnn: Facecnn) -> None:
+    done = facecnn("doctor", *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_a_network_that_does_not_fit_is_not_warmed(tmp_path: Path, facecnn: Facecnn) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("version: 1\nphotos: {size: 16}\nnetwork:\n  - conv: {kernels: 2, size: 31, padding: valid}\n")
+    done = facecnn("doctor", "--warm", "-c", config)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "config.yaml:4:" in done.stderr
+
+
+def test_kernels_that_fail_are_not_warmed(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(cpu, "one_hot", fails)
+    figures = examined(facecnn, "--device", "cpu", "--warm", "-c", "smoke", exit_code=5)
+    assert figures["warm"] is None

@@ -1,21 +1,24 @@
 """facecnn.kernels.cpu.vectors: what code is compiled for, not what the processor could do."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
-PROGRAM = "from facecnn.kernels.cpu import vectors; print(vectors.lanes(), vectors.registers(vectors.lanes()))"
+PROGRAM = """
+from facecnn.kernels.cpu import vectors
+print(vectors.lanes(), vectors.registers(vectors.lanes()), vectors.instructions())
+"""
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for processors of this kind")
 @pytest.mark.parametrize(
     ("processor", "expected"),
-    [("skylake-avx512", "16 32"), ("znver4", "16 32"), ("haswell", "8 16"), ("nehalem", "0 16"), ("generic", "0 16")],
+    [("znver4", "16 32 avx512"), ("haswell", "8 16 avx2"), ("sandybridge", "0 16 none"), ("generic", "0 16 none")],
 )
-def test_the_processor_that_numba_compiles_for(processor: str, expected: str) -> None:
+def test_the_processor_that_numba_is_told_to_compile_for(processor: str, expected: str) -> None:
     environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected

@@ -49,8 +49,12 @@ def copy_to_device(out: Array, array: Array) -> None:
 
 
 def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
-    """Some rows of a read-only host array as kernels take it: the array itself, and the rows."""
-    return np.asarray(array), np.asarray(rows, np.int32)
+    """Some rows of a read-only host array as kernels take it: the array itself, and the rows.
+
+    Kernels are compiled anew for an array that may be written to, so none may be."""
+    pixels = np.asarray(array).view()
+    pixels.flags.writeable = False
+    return pixels, np.asarray(rows, np.int32)
 
 
 def synchronise() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
 
-_PROBE = """
-target triple = "{triple}"
+_MULTIPLY_AND_ADD = """
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
-define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {{
+define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
     %d = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
     ret <16 x float> %d
-}}
+}
 """
+_ADD_INTEGERS = """
+define <16 x i32> @probe(<16 x i32> %a, <16 x i32> %b) {
+    %c = add <16 x i32> %a, %b
+    ret <16 x i32> %c
+}
+"""
+
+_ADDITIONS = {r"vpaddd\s+%zmm": "avx512", r"vpaddd\s+%ymm": "avx2", r"add(\.4s\s+v|\s+v\d+\.4s)": "neon"}
+"""How vectors of integers are added, by the instructions for vectors; those before AVX2 have shorter ones for it."""
 
 
 @cache
@@ -25,12 +34,27 @@ def lanes() -> int:
     LLVM is asked, with a function of one such operation, since the names of processors tell too little, and Numba may
     have been told to compile for another one (NUMBA_CPU_NAME).
     """
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, features=features, opt=1)
-    assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE.format(triple=triple)))
+    assembly = _assembly(_MULTIPLY_AND_ADD)
     if "vfmadd" not in assembly:
         return 0
     return 16 if "zmm" in assembly else 8
+
+
+@cache
+def instructions() -> str:
+    """The widest vectors that the compiler may use, with or without micro-kernels for them: avx512, avx2, neon or none.
+
+    LLVM is asked here, too.
+    """
+    assembly = _assembly(_ADD_INTEGERS)
+    return next((name for addition, name in _ADDITIONS.items() if re.search(addition, assembly)), "none")
+
+
+def _assembly(probe: str) -> str:
+    """What a function becomes on the processor that Numba compiles for."""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, features=features, opt=1)
+    return str(machine.emit_assembly(llvm.parse_assembly(f'target triple = "{triple}"\n{probe}')))
 
 
 def registers(vector: int) -> int:

@@ -1,0 +1,135 @@
+"""Compile ahead what trainings and answers would compile when they first need it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecnn.config import Loaded, load
+from facecnn.errors import DivergedError
+from facecnn.jobs.console import Console
+from facecnn.jobs.faces import run_installed_networks
+from facecnn.jobs.models import make_recogniser
+from facecnn.jobs.people import photo_set
+from facecnn.jobs.training_setup import make_trainer
+from facecnn.kernels import Device
+from facecnn.kernels.cards import card_number
+from facecnn.kernels.code_cache import code_files
+from facecnn.learning.calibration import Calibration
+from facecnn.learning.training import Recorder
+from facecnn.network.layers import LayerError, with_outputs
+from facecnn.network.network import plan
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.preparation import PhotoSettings
+
+_PEOPLE = 2
+"""That the networks tell apart, unless they are made for another number; the kernels are the same."""
+
+_MOST_PHOTOS, _HELD_OUT = 64, 2
+"""To train on, if a batch is as large, and to judge by."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A config whose kernels are to be compiled."""
+
+    name: str
+    loaded: Loaded
+    outputs: int
+
+
+def plan_ahead(config: str) -> Planned:
+    """Read a config, by its path or name. Raises UsageError where it, or its network, is wrong."""
+    loaded = load(config)
+    photos = loaded.settings.photos
+    try:
+        stages = plan(with_outputs(loaded.settings.network, _PEOPLE), (photos.height, photos.width, photos.channels))
+    except LayerError as error:
+        raise loaded.located(error) from None
+    outputs = stages[-1].out_shape[-1]
+    loaded.plan(outputs)
+    return Planned(config, loaded, outputs)
+
+
+def compiled_code(device: str) -> set[Path]:
+    """The compiled functions that are kept for a device and for the face finder, which works on the CPU."""
+    folders = {code_folder(device), code_folder("cpu")} - {None}
+    return {file for folder in folders if folder is not None for file in code_files(folder)}
+
+
+def code_folder(device: str) -> str | None:
+    """Where the kernels for a device, by its name, are kept; None for the reference, which isn't compiled."""
+    if device == "cpu":
+        from facecnn.kernels.cpu.jit import cache_folder
+
+        return cache_folder()
+    if card_number(device) is not None:
+        from facecnn.kernels.cuda.driver import cache_folder
+
+        return cache_folder()
+    return None
+
+
+def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path], console: Console) -> dict[str, Any]:
+    """Train a step with the network of each config on made-up photos, and let it answer; so does the face finder, where
+    it is installed.
+
+    ``before``: the ``compiled_code`` that is not new. Raises UsageError and DeviceError where memory is too small.
+    """
+    started = time.perf_counter()
+    with console.counting("Compiling ahead", "networks") as progress:
+        progress(0, len(planned) + 1)
+        for number, config in enumerate(planned, 1):
+            _train_and_answer(config, device)
+            progress(number, len(planned) + 1)
+        faces = run_installed_networks()
+    return {
+        "configs": [config.name for config in planned],
+        "faces": faces,
+        "functions": len(compiled_code(device.name) - before),
+        "seconds": time.perf_counter() - started,
+        "folder": code_folder(device.name),
+    }
+
+
+def _train_and_answer(config: Planned, device: Device) -> None:
+    """Whatever a training runs, and its model's answers, as the settings want it, for one step."""
+    loaded = config.loaded
+    train = replace(loaded.settings.train, epochs=1, least_steps=0, restarts=1)
+    settings = replace(loaded.settings, train=train)
+    count = min(train.batch_size, _MOST_PHOTOS)
+    dataset = _made_up(settings.photos, config.outputs, count + _HELD_OUT)
+    held_out = photo_set(dataset, np.arange(count, count + _HELD_OUT))
+    trainer = make_trainer(replace(loaded, settings=settings), dataset, np.arange(count), held_out, device)
+    with suppress(DivergedError):  # such photos may be too much for a config's rate, and nobody needs the result
+        trainer.run(Recorder())
+    recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.kernels)
+    recogniser.answers(held_out.pixels, held_out.rows, None)
+
+
+def _made_up(settings: PhotoSettings, people: int, count: int) -> Dataset:
+    """Photos of noise, of which there are no files."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *settings.margin_shape), np.uint8)
+    return Dataset(
+        folder=Path(),
+        settings=settings,
+        finder=None,
+        classes=tuple(f"person {number}" for number in range(people)),
+        paths=(),
+        files=(),
+        labels=np.arange(count) % people,
+        pixels=pixels,
+        rows=np.arange(count),
+        sha256=(),
+        hashes=np.zeros(0, np.uint64),
+        sizes=np.zeros((0, 2), np.int64),
+        skipped=(),
+        warnings=(),
+        notes=(),
+    )
