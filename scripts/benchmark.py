@@ -34,11 +34,11 @@ from benchmark_processes import (
     HERE,
     Elsewhere,
     Implementation,
-    WorkerError,
+    ask_facecnn,
     busy_elsewhere,
     environment,
     implementations,
-    ours_or_nothing,
+    last_line,
     started,
 )
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
@@ -68,10 +68,7 @@ def machine(device: str, threads: int) -> dict[str, Any]:
     if device == "cuda":
         options = {"device": device, "threads": threads, "recorded": True}
         with started([Implementation(FACECNN, "benchmark_facecnn.py", options)]) as (process,):
-            try:
-                gpu = process.ask("hello")["device"]
-            except WorkerError as error:
-                ours_or_nothing(process, error)
+            gpu = ask_facecnn(process, "hello")["device"]
     from facecnn.kernels.cpu.vectors import instructions  # Numba is slow to load, and not needed to say what is wrong
 
     return {
@@ -88,7 +85,7 @@ def measured_roof(threads: int) -> Roof:
     command = [sys.executable, HERE / "roofline.py", "--threads", str(threads), "--json"]
     done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
     if done.returncode:
-        raise FacecnnError(f"roofline.py failed: {benchmark_start.last_line(done.stderr)}")
+        raise FacecnnError(f"roofline.py failed: {last_line(done.stderr)}")
     found = json.loads(done.stdout)
     return Roof(found["peak"], found["bandwidth"])
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from benchmark_processes import Implementation, Process, WorkerError, ours_or_nothing, started
+from benchmark_processes import Implementation, Process, ask_facecnn, started
 from facecnn.config import apply_overrides, load
 from facecnn.photos.cache import CACHE_VARIABLE, PhotoStore, _Prepared, _store_folder
 
@@ -85,12 +85,12 @@ class GrowingTraining:
         self._photos: list[int] = []
         """Of each step: batches are equal within one photo."""
         self._turns: list[float] = []
-        self._ask("start")
-        self._ask("steps", count=WARM_UP_STEPS)
+        ask_facecnn(self._process, "start")
+        ask_facecnn(self._process, "steps", count=WARM_UP_STEPS)
 
     def turn(self) -> None:
         """So many steps; epochs that end meanwhile, with all that belongs to their end, are a part of it."""
-        found = self._ask("steps", count=TURN_STEPS)
+        found = ask_facecnn(self._process, "steps", count=TURN_STEPS)
         self._steps += found["steps"]
         self._photos += found["photos"]
         self._turns.append(1000 * sum(found["photos"]) / (sum(found["steps"]) + sum(found["others"])))
@@ -101,14 +101,8 @@ class GrowingTraining:
             "photos": self.photos,
             RATE: statistics.median(self._turns),
             RATE_WITHIN: 1000 * statistics.mean(self._photos) / statistics.median(self._steps),
-            "rss_anon_bytes": self._ask("memory"),
+            "rss_anon_bytes": ask_facecnn(self._process, "memory"),
         }
-
-    def _ask(self, do: str, **arguments: Any) -> Any:
-        try:
-            return self._process.ask(do, **arguments)
-        except WorkerError as error:
-            ours_or_nothing(self._process, error)
 
 
 def write_photos(folder: Path, count: int) -> None:

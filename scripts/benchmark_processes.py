@@ -86,6 +86,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in TUNED}
 
 
+def last_line(text: str) -> str:
+    """Of what a process said before it failed."""
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
 class WorkerError(Exception):
     """What a worker said instead of an answer."""
 
@@ -120,8 +125,7 @@ class Process:
             line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise WorkerError(f"its process ended ({self._process.wait()}): {last}", 1)
+            raise WorkerError(f"its process ended ({self._process.wait()}): {last_line(self._errors.read())}", 1)
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"], answer["exit_code"])
@@ -154,6 +158,14 @@ def started(chosen: Sequence[Implementation]) -> Iterator[list[Process]]:
             with contextlib.suppress(WorkerError):  # said again to the first question
                 processes[-1].ask("get_ready")
         yield processes
+
+
+def ask_facecnn(process: Process, do: str, **arguments: Any) -> Any:
+    """What a worker that runs facecnn answers; raises FacecnnError."""
+    try:
+        return process.ask(do, **arguments)
+    except WorkerError as error:
+        ours_or_nothing(process, error)
 
 
 def ours_or_nothing(process: Process, error: WorkerError) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmark_processes import FACECNN, Implementation, Process, WorkerError, ours_or_nothing, started
+from benchmark_processes import FACECNN, Implementation, ask_facecnn, started
 from benchmark_work import Case
 from facecnn.config import apply_overrides, load, shipped
 from facecnn.errors import UsageError
@@ -90,16 +90,16 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
     rates: list[float] = []
     whole: list[float] = []
     with started([training, bare]) as (in_full, on_ready_pictures):
-        batch = ask(in_full, "start")["batch"]
-        ask(on_ready_pictures, "prepare", case=trained.case(batch))
-        ask(in_full, "epochs", count=2)  # the first one's rest, and one to be warm
+        batch = ask_facecnn(in_full, "start")["batch"]
+        ask_facecnn(on_ready_pictures, "prepare", case=trained.case(batch))
+        ask_facecnn(in_full, "epochs", count=2)  # the first one's rest, and one to be warm
         for _ in range(rounds):
-            found = ask(in_full, "epochs", count=1)
+            found = ask_facecnn(in_full, "epochs", count=1)
             seconds = (sum(found["steps"]) + sum(found["others"])) / 1000
             within += found["steps"]
             rates += found["rates"]
             whole.append(sum(found["photos"]) / seconds)
-            steps += ask(on_ready_pictures, "turn", seconds=seconds)
+            steps += ask_facecnn(on_ready_pictures, "turn", seconds=seconds)
     alone = 1000 * batch / statistics.median(steps)
     return {
         "name": trained.name,
@@ -110,13 +110,6 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
         "share": statistics.median(rates) / alone,
         "share_with_epoch_ends": statistics.median(whole) / alone,
     }
-
-
-def ask(process: Process, do: str, **arguments: Any) -> Any:
-    try:
-        return process.ask(do, **arguments)
-    except WorkerError as error:
-        ours_or_nothing(process, error)
 
 
 def write_photos(folder: Path) -> None:

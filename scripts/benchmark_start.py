@@ -21,7 +21,16 @@ from typing import Any
 import typer
 from PIL import Image
 
-from benchmark_processes import FACECNN, HERE, Implementation, WorkerError, environment, ours_or_nothing, started
+from benchmark_processes import (
+    FACECNN,
+    HERE,
+    Implementation,
+    WorkerError,
+    environment,
+    last_line,
+    ours_or_nothing,
+    started,
+)
 from benchmark_work import Case
 from facecnn.errors import FacecnnError, PhotoError
 from facecnn.photos.sample import write_sample
@@ -156,10 +165,6 @@ def run(whole: Whole, *, counted: bool) -> str:
         whole.peaks += [found["peak_bytes"]] if found["peak_bytes"] is not None else []
     answered = json.loads("\n".join(said))
     return str((answered[0] if isinstance(answered, list) else answered)["label"])
-
-
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def training_peaks(chosen: Sequence[Implementation], trained: Case) -> dict[str, list[int]]:

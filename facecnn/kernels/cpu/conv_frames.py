@@ -10,6 +10,9 @@ from facecnn.kernels.cpu.memory import Array
 
 _ZERO = np.float32(0)
 
+CHUNKS = 20
+"""Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
+
 
 def frame_size(
     out: tuple[int, ...], x: tuple[int, ...], weight: tuple[int, ...], padding: tuple[int, int], pool: int

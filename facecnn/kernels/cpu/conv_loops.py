@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import conv_loops_few
-from facecnn.kernels.cpu.conv_frames import cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.conv_frames import CHUNKS, cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
@@ -37,8 +37,6 @@ _LEAST_RUN = 48
 """Shorter loops with little in them LLVM unrolls before it could vectorise them."""
 _FIELDS = 4
 """Arrays that take turns in summing up the input's gradient."""
-_CHUNKS = 20
-"""Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
 
 
 def _round_up(count: int, multiple: int) -> int:
@@ -185,13 +183,10 @@ def conv_forward(
         conv_loops_few.conv_forward(out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
         return
     kernels, kernel_rows, kernel_columns, maps = weight.shape
-    rows, columns = out.shape[1] * pool, out.shape[2] * pool
+    columns = out.shape[2] * pool
     tile = _round_up(-(-columns // max(1, round(columns / _TILE))), lcm(_GROUP, pool))
-    height, width = rows + kernel_rows - 1, max(columns, tile) + kernel_columns - 1
-    top, left = padding
-    framed = top > 0 or left > 0 or height > x.shape[1] or width > x.shape[2]
-    if not framed:
-        height, width = x.shape[1], x.shape[2]
+    covered = (*out.shape[:2], max(out.shape[2], tile // pool))
+    height, width, framed = frame_size(covered, x.shape, weight.shape, padding, pool)
     lanes = max(_LANES, _round_up(kernels, 8))
     taps = _round_up(weight[0].size, _GROUP)
     _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
@@ -200,8 +195,7 @@ def conv_forward(
         x,
         weight.reshape(kernels, -1),
         bias,
-        top,
-        left,
+        *padding,
         _F(slope),
         tile,
         height,
@@ -332,7 +326,7 @@ def conv_backward_weight(
     kernels, kernel_rows, kernel_columns, maps = dweight.shape
     height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
     _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
-    chunks = min(_CHUNKS, len(x))
+    chunks = min(CHUNKS, len(x))
     _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
         dweight.reshape(kernels, kernel_rows, kernel_columns * maps),
         dbias,

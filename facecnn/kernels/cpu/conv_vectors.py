@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import vectors
-from facecnn.kernels.cpu.conv_frames import add_chunks, cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import Array, Workspace
@@ -27,8 +27,6 @@ from facecnn.kernels.protocol import CODES, Activation
 _F = np.float32
 _ZERO = _F(0)
 
-_CHUNKS = 20
-"""Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
 _BAND = 4096
 """Floats of the input, and winners, that the weights' gradient goes through at once: they stay in the first cache."""
 
@@ -216,7 +214,6 @@ def _backward_weight(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
 ) -> Any:
     """Each chunk of photos has sums of its own, which are added in order."""
-    registers = vectors.registers(lanes)
     together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
     size = kernel_rows * kernel_columns * maps
     last = kernels - kernels % together
@@ -263,12 +260,12 @@ def _backward_weight(
                     for k in range(0, last, together):
                         add_windows(
                             own, k * size, delta, window, k, winners, photo, first, row_length,
-                            maps, kernels, kernel_rows, kernel_columns, together, lanes, registers,
+                            maps, kernels, kernel_rows, kernel_columns, together, lanes,
                         )  # fmt: skip
                     for k in range(last, kernels):
                         add_windows(
                             own, k * size, delta, window, k, winners, photo, first, row_length,
-                            maps, kernels, kernel_rows, kernel_columns, 1, lanes, registers,
+                            maps, kernels, kernel_rows, kernel_columns, 1, lanes,
                         )  # fmt: skip
         add_chunks(dweight, dbias, sums, bias_sums)
 
@@ -284,7 +281,7 @@ def conv_backward_weight(
     height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
     band = max(1, min(out.shape[1], _BAND // (width * maps * pool), _BAND // (out.shape[2] * kernels)))
     numbers = band * out.shape[2] * kernels
-    chunks = min(_CHUNKS, len(x))
+    chunks = min(CHUNKS, len(x))
     _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes)(
         dweight.reshape(kernels, -1),
         dbias,
@@ -311,7 +308,6 @@ def _backward_input(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
 ) -> Any:
     """Every winner adds delta times its kernel to its window of the photo's gradient."""
-    registers = vectors.registers(lanes)
     size = kernel_rows * kernel_columns * maps
     stride = -(-(pool - 1 + kernel_columns) // pool)
 
@@ -337,13 +333,13 @@ def _backward_input(
             for row in range(rows):
                 start, stop = row * numbers, (row + 1) * numbers
                 _find_winners(
-                        delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
-                        maps, pool, code,
-                    )  # fmt: skip
+                    delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
+                    maps, pool, code,
+                )  # fmt: skip
                 for k in range(kernels):
                     spread_windows(
                         photo, row * pool * row_length, row_length, delta, window, k, columns, weight, k * size,
-                        maps, kernels, kernel_rows, kernel_columns, stride, lanes, registers,
+                        maps, kernels, kernel_rows, kernel_columns, stride, lanes,
                     )  # fmt: skip
             if framed:
                 cut_out(dx[n], photo, top, left, height, width)

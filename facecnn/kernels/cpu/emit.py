@@ -4,8 +4,8 @@ LLVM's vectoriser sees neither that a convolution's sums could stay in registers
 So these loops are written down in LLVM's own language, vector by vector, within functions that Numba calls like any
 other (``numba.extending.intrinsic``). An ``Emitter`` writes one operation after another where its ``builder`` stands.
 
-Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vector, and ``count`` says that only its
-first elements are in memory: no others are read or written.
+Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vector; with a ``count``, no elements after
+its first so many are read or written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The innermost work of convolutions and blurring, written vector by vector (see ``emit``).
 
 Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
-numbers of turns and the photo's row length are values. No element outside of what is described is read or written.
+numbers of turns and the photo's row length are values. Nothing is written outside of what is described, and nothing
+that is read there shows: vectors of x and dx may reach beyond a window's row, by less than a vector (arrays have a
+tail).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 from numba import types
 
 from facecnn.kernels.cpu.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vectors import registers
 
 _UNROLLED = 8
 """Steps along a window's row that are written out in one turn of a loop."""
@@ -175,7 +178,7 @@ def add_windows(
     typing: Any,
     sums: Any, sums_offset: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, x: Any, x_offset: Any,
     row_length: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, together: Any, lanes: Any, registers: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, together: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """sums[k, r, i] += delta[j, k] * x[windows[j, k] + r * row_length + i], over ``winners`` j, for ``together`` k.
 
@@ -184,8 +187,8 @@ def add_windows(
     sums: the first kernel's begin at ``sums_offset``, kernel_rows * kernel_columns * maps each, as weights lie. delta,
     windows (float32, int32): from ``winners_offset`` on, ``kernels`` numbers for each winner.
     """
-    literals = (maps, kernels, kernel_rows, kernel_columns, together, lanes, registers)
-    c, all_kernels, rows, columns, count, width, available = (literal.literal_value for literal in literals)
+    literals = (maps, kernels, kernel_rows, kernel_columns, together, lanes)
+    c, all_kernels, rows, columns, count, width = (literal.literal_value for literal in literals)
     signature = types.void(
         sums, sums_offset, delta, windows, winners_offset, winners, x, x_offset, row_length, *literals
     )
@@ -201,7 +204,7 @@ def add_windows(
         photo = e.pointer(kinds[6], arguments[6], arguments[7])
         row_starts = [builder.mul(index(r), arguments[8]) for r in range(rows)]
 
-        for group in _in_groups(slots, available - 5):
+        for group in _in_groups(slots, registers(width) - 5):
             kernels_here = sorted({k for k, *_ in group})
 
             def winner(j: Any, totals: list[Any], group: Any = group, kernels_here: Any = kernels_here) -> list[Any]:
@@ -234,7 +237,7 @@ def spread_windows(
     typing: Any,
     dx: Any, dx_offset: Any, row_length: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, weight: Any,
     weight_offset: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, stride: Any, lanes: Any, registers: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, stride: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """dx[windows[j] + r * row_length + i] += delta[j] * weight[r, i], over ``winners`` j, for one kernel.
 
@@ -244,8 +247,8 @@ def spread_windows(
 
     weight: the kernel's, from ``weight_offset`` on; the rest as in ``add_windows``.
     """
-    literals = (maps, kernels, kernel_rows, kernel_columns, stride, lanes, registers)
-    c, all_kernels, rows, columns, apart, width, available = (literal.literal_value for literal in literals)
+    literals = (maps, kernels, kernel_rows, kernel_columns, stride, lanes)
+    c, all_kernels, rows, columns, apart, width = (literal.literal_value for literal in literals)
     signature = types.void(
         dx, dx_offset, row_length, delta, windows, winners_offset, winners, weight, weight_offset, *literals
     )
@@ -261,7 +264,7 @@ def spread_windows(
         weights = e.pointer(kinds[7], arguments[7], arguments[8])
         row_starts = [builder.mul(index(r), arguments[2]) for r in range(rows)]
 
-        for group in _in_groups(slots, available - 5):
+        for group in _in_groups(slots, registers(width) - 5):
             held = [e.load(weights, r * run + start, lanes, valid) for r, start, lanes, valid in group]
 
             def winner(j: Any, _: Any, group: Any = group, held: Any = held) -> list[Any]:

@@ -20,6 +20,7 @@ _VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is
 
 @compiled()
 def fill_gaussian(weights: Array, sigma: Any) -> None:
+    """As ``protocol.gaussian_weights``, of as many numbers as there is room for."""
     total = 0.0
     for i in range(weights.size):
         distance = (i - weights.size // 2) / sigma
@@ -94,6 +95,7 @@ def _sums(picture: Array) -> Any:
 
 @compiled()
 def standardise(picture: Array) -> None:
+    """picture = (picture - mean) / max(deviation, 1 / sqrt(size))."""
     total, squares = _sums(picture)
     mean = total / picture.size
     deviation = sqrt(max(squares / picture.size - mean * mean, 1 / picture.size))

@@ -65,6 +65,17 @@ def _turn_round(line: Array, columns: int, maps: int) -> None:
             line[a], line[b] = line[b], line[a]
 
 
+@compiled(inline=True)
+def _mix_neighbours(
+    out: Array, line: Array, lefts: Array, shares: Array, first: int, end: int, maps: int, beside: int
+) -> None:
+    """Pixels ``first`` to ``end`` of a row, each between two of ``line`` (see ``_places``), ``beside`` floats apart."""
+    for j in range(first, end):
+        left, along = lefts[j] * maps, shares[j]
+        for c in range(maps):
+            out[j * maps + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
+
+
 @compiled()
 def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
@@ -106,20 +117,14 @@ def warp_straight(
         if mirrored:
             _turn_round(line, columns, maps)
         o = out[i * width * maps : (i + 1) * width * maps]
-        for j in range(start):
-            left, along = lefts[j] * maps, shares[j]
-            for c in range(maps):
-                o[j * maps + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
+        _mix_neighbours(o, line, lefts, shares, 0, start, maps, beside)
         if stop > start:
             along = shares[start]
             seen = line[lefts[start] * maps : lefts[start] * maps + (stop - start + 1) * maps]
             target = o[start * maps : stop * maps]
             for k in range(len(target)):
                 target[k] = seen[k] * (_ONE - along) + seen[k + maps] * along
-        for j in range(stop, width):
-            left, along = lefts[j] * maps, shares[j]
-            for c in range(maps):
-                o[j * maps + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
+        _mix_neighbours(o, line, lefts, shares, stop, width, maps, beside)
 
 
 @compiled()
