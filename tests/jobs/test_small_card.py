@@ -22,7 +22,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def with_free(free: int) -> None:
         device = Device(cpu, CARD, "a small card", "asked for", None, lambda: free)
-        monkeypatch.setattr(training_setup, "open_device", lambda *arguments: device)
+        monkeypatch.setattr(training_setup, "open_and_show", lambda *arguments: device)
 
     return with_free
 
