@@ -21,7 +21,7 @@ from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, cut_out, fill_fr
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_tile, spread_windows, window_parts
+from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_tile, spread_windows, taps_held, window_parts
 from facecnn.kernels.protocol import CODES, Activation
 
 _F = np.float32
@@ -47,14 +47,16 @@ def _group(rest: int, lanes: int) -> int:
     return group
 
 
-def _tile(columns: int, pool: int, lanes: int) -> tuple[int, int]:
-    """Outputs of a row that are worked on together, and rows of their windows at once.
+def _tile(columns: int, pool: int, kernel_columns: int, lanes: int) -> tuple[int, int]:
+    """Outputs of a row that are worked on together, and rows of their windows at once: all, if that leaves room for the
+    sums of three outputs, since the largest of a window is found with less work when all are there.
 
-    As many as leave a register for the weights, one for the input, and a few to spare; of those numbers the one which
-    covers the row with the least work twice done. Fewer outputs read the weights more often: a third is added for it.
+    As many outputs as leave registers for the weights, one for the input, and one to spare; of those numbers the one
+    which covers the row with the least work twice done. Fewer outputs read the weights more often: a third is added for
+    it.
     """
-    most = vectors.registers(lanes) - (5 if lanes == 16 else 4)
-    rows_at_once = pool if pool * pool <= most else 1
+    most = vectors.registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
+    rows_at_once = pool if 3 * pool * pool <= most else 1
     most = max(1, min(columns, most // (pool * rows_at_once)))
     cost = {n: -(-columns // n) * (n + 0.35) for n in range(1, most + 1)}
     return min(cost, key=lambda n: (cost[n], -n)), rows_at_once
@@ -146,9 +148,8 @@ def conv_forward(
     full, rest = _packs(kernels, lanes)
     run = kernel_columns * maps
     steps = full * run + (-(-run // _group(rest, lanes)) if rest else 0)
-    _forward(
-        maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *_tile(out.shape[2], pool, lanes)
-    )(
+    tile = _tile(out.shape[2], pool, kernel_columns, lanes)
+    _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile)(
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,

@@ -8,7 +8,9 @@ tail).
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from math import gcd
 from typing import Any
 
 from numba import types
@@ -16,8 +18,10 @@ from numba import types
 from facecnn.kernels.cpu.emit import Emitter, emitted, index
 from facecnn.kernels.cpu.vectors import registers
 
-_UNROLLED = 8
-"""Steps along a window's row that are written out in one turn of a loop."""
+
+def taps_held(lanes: int) -> int:
+    """Weights of a row of the kernel that ``convolve_tile`` holds in registers beside the sums."""
+    return registers(lanes) // 5
 
 
 def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: int) -> Any:
@@ -54,6 +58,13 @@ def convolve_tile(
     run = columns * c
     steps = [min(g, run - start) for start in range(0, run, g)]
     whole = run // g
+    # A value that is read serves all windows that it lies in: what a step meets in one, the step that is ``apart`` from
+    # it meets in the one ``shift`` columns before. So steps go by what they leave when divided by ``apart``: the first
+    # few of them, of which there is one more in the run, and the others.
+    apart, shift = c // gcd(c, g), g // gcd(c, g)
+    both_kinds = [(whole // apart + 1, 0, whole % apart), (whole // apart, whole % apart, apart)]
+    both_kinds = [(taps, first, stop) for taps, first, stop in both_kinds if taps and first < stop]
+    in_row = n * p
     each, vectors = width // g, -(-n // g)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -78,39 +89,40 @@ def convolve_tile(
             """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums so far, then their
             places."""
             base = e.moved(photo, builder.mul(first, row_length))
-            pixels = [(r, s, (t * p + s) * c) for t in range(n) for r in range(at_once) for s in range(p)]
+            pixels = [(r, s) for r in range(at_once) for _ in range(n) for s in range(p)]
 
             def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
                 starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
                 own = e.moved(weights, builder.mul(i, index(len(steps) * width)))
 
-                def step(sums: list[Any], starts: list[Any], own: Any, number: int, values: int) -> list[Any]:
-                    if run > c:
+                def add(taps: list[int], values: int, first: Any, sums: list[Any]) -> list[Any]:
+                    """Steps first + tap * apart."""
+                    sums = list(sums)
+                    own_first = e.moved(own, builder.mul(first, index(width)))
+                    held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
+                    for r in range(at_once):
                         e.keep_apart()
-                    weight = e.load(own, number * width, width)
-                    return [
-                        e.multiply_add(_group_step(e, starts[r], at + number * g, g, values, width), weight, total)
-                        for total, (r, _, at) in zip(sums, pixels, strict=True)
-                    ]
-
-                turns = whole // _UNROLLED if whole > 2 * _UNROLLED else 0
-
-                def turn(j: Any, sums: list[Any]) -> list[Any]:
-                    further = [e.moved(start, builder.mul(j, index(_UNROLLED * g))) for start in starts]
-                    weights_here = e.moved(own, builder.mul(j, index(_UNROLLED * width)))
-                    for number in range(_UNROLLED):
-                        sums = step(sums, further, weights_here, number, g)
+                        start = e.moved(starts[r], builder.mul(first, index(g)))
+                        for place in range(taps[0] * shift, in_row + taps[-1] * shift):
+                            met = [(place - tap * shift, weight) for tap, weight in held]
+                            met = [(window, weight) for window, weight in met if 0 <= window < in_row]
+                            if met:
+                                value = _group_step(e, start, place * c, g, values, width)
+                            for window, weight in met:
+                                own_sum = r * in_row + window
+                                sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
                     return sums
 
-                if turns:
-                    sums = e.loop(turns, 1, sums, turn)
-                for number in range(turns * _UNROLLED, len(steps)):
-                    sums = step(sums, starts, own, number, steps[number])
+                for taps, first, stop in both_kinds:
+                    for some in _in_groups(list(range(taps)), taps_held(width)):
+                        sums = e.loop(stop, 1, sums, partial(add, some, g), start=first)
+                if whole < len(steps):
+                    sums = add([0], steps[-1], index(whole), sums)
                 return sums
 
             sums = e.loop(rows, 1, [e.constant(0.0, width)] * len(pixels), kernel_row)
             by_place = [
-                add_up([total for total, pixel in zip(sums, pixels, strict=True) if pixel[:2] == (r, s)])
+                add_up([total for total, pixel in zip(sums, pixels, strict=True) if pixel == (r, s)])
                 for r in range(at_once)
                 for s in range(p)
             ]
