@@ -265,7 +265,10 @@ def spread_windows(
         dx, dx_offset, row_length, delta, windows, winners_offset, winners, weight, weight_offset, *literals
     )
     run = columns * c
-    slots = [(r, *part) for r in range(rows) for part in window_parts(run, width)]
+    # Windows begin at multiples of c floats: where those are no whole vectors, halves of them don't lie across lines of
+    # the cache, which would make reading and writing slower than the second half does.
+    parts = window_parts(run, width // 2 if c % width == width // 2 else width)
+    slots = [(r, *part) for r in range(rows) for part in parts]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
