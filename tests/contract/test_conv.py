@@ -60,7 +60,7 @@ def test_agrees_with_the_reference(kernels: Any, case: Any) -> None:
 
 
 @pytest.mark.parametrize("lanes", [8, 0])
-@pytest.mark.parametrize("case", CASES[::6], ids=str)
+@pytest.mark.parametrize("case", [CASES[5], CASES[11]], ids=str)
 def test_other_vectors_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch, lanes: int, case: Any) -> None:
     """As on processors with shorter vectors, and on those with none that the micro-kernels are written for."""
     if lanes > vectors.lanes():
@@ -79,7 +79,7 @@ def test_other_vectors_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch,
     activation=st.sampled_from(["identity", "relu", "leaky_relu", "tanh", "sigmoid"]),
 )
 # The same examples each time, so that they are compiled once and then found in the cache.
-@settings(deadline=None, max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=4, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_any_shape_agrees_with_the_reference(
     kernel: Any, maps: Any, size: Any, pool: int, padding: str, activation: Any
 ) -> None:
