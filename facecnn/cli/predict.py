@@ -45,7 +45,6 @@ def predict(
     format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
 ) -> None:
     """Say who is in a photo. Exit code 3 if any photo has no answer."""
-    from facecnn.jobs.explain import explain as draw
     from facecnn.jobs.predict import predict as job
     from facecnn.runs.atomic import make_folder
 
@@ -58,6 +57,8 @@ def predict(
     results = job(model_path, paths, limit, console, device, threads)
     _print(results, format)
     if explain is not None:
+        from facecnn.jobs.explain import explain as draw
+
         draw(model_path, results, explain, console, device, threads)
     failed = [result for result in results if result["error"] is not None]
     if failed:

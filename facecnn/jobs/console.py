@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from facecnn.learning.training import StepReport
+if TYPE_CHECKING:  # every command has a console, but few train
+    from facecnn.learning.training import StepReport
 
 
 class TrainingDisplay(Protocol):

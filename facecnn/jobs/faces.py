@@ -74,6 +74,11 @@ def arrays_for_checkpoint(finder: Finder | None) -> dict[str, Array]:
     return {} if finder is None else {f"{PREFIX}{name}": array for name, array in finder.arrays.items()}
 
 
+def finds_faces(arrays: Mapping[str, Array]) -> bool:
+    """Whether a checkpoint has a finder."""
+    return any(name.startswith(PREFIX) for name in arrays)
+
+
 def finder_of_checkpoint(arrays: Mapping[str, Array], threads: int | None = None) -> FaceFinder | None:
     """The finder that a model's photos were prepared with; None where they were cropped to the middle.
 

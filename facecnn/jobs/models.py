@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from facecnn.config import Settings, from_dict, to_dict
 from facecnn.errors import CheckpointError, UsageError, shown
-from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
+from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, finds_faces
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
-from facecnn.network.layers import with_outputs
+from facecnn.network.inference import views
+from facecnn.network.layers import Shape, with_outputs
+from facecnn.network.network import plan
+from facecnn.network.size import measure
 from facecnn.photos.face import Finder
 from facecnn.recognition import SHIFT, Recogniser
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -66,11 +69,46 @@ class Model:
     """SHA-256, hexadecimal, of the photos that it was trained on."""
 
 
-def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Model:
-    """Read a checkpoint file and make its network, and its face finder, which works on ``threads`` threads of the CPU.
+@dataclass(frozen=True)
+class ModelFile:
+    """A checkpoint as it was read."""
 
-    Raises CheckpointError where anything about it is wrong.
-    """
+    path: Path
+    checkpoint: Checkpoint
+    settings: Settings
+    calibration: Calibration | None
+    best_epoch: int
+    trained_on: frozenset[str]
+
+    def multiply_adds(self) -> int | None:
+        """For the answer about one face; None where faces are looked for, which takes many more. Raises
+        CheckpointError."""
+        if finds_faces(self.checkpoint.arrays):
+            return None
+        try:
+            stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), shape_of(self.settings))
+        except UsageError as error:
+            raise CheckpointError(f"{shown(self.path)}: its network can't be built ({error}): train it anew") from error
+        return len(views(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
+
+    def model(self, kernels: Kernels, threads: int | None = None) -> Model:
+        """Its network, and its face finder, which works on ``threads`` threads of the CPU. Raises CheckpointError."""
+        calibration = self.calibration or Calibration()
+        return Model(
+            path=self.path,
+            settings=self.settings,
+            recogniser=make_recogniser(
+                self.settings, self.checkpoint.classes, self.checkpoint.arrays, calibration, kernels
+            ),
+            finder=finder_of_checkpoint(self.checkpoint.arrays, threads),
+            best_epoch=self.best_epoch,
+            calibrated=self.calibration is not None,
+            trained_on=self.trained_on,
+        )
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a checkpoint file. Raises CheckpointError where anything about it is wrong."""
     checkpoint = load_checkpoint(path)
     try:
         settings = from_dict(checkpoint.settings)
@@ -82,17 +120,30 @@ def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Mode
         raise CheckpointError(
             f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
         ) from error
-    return Model(
-        path=path,
-        settings=settings,
-        recogniser=make_recogniser(
-            settings, checkpoint.classes, checkpoint.arrays, calibration or Calibration(), kernels
-        ),
-        finder=finder_of_checkpoint(checkpoint.arrays, threads),
-        best_epoch=best_epoch,
-        calibrated=calibration is not None,
-        trained_on=trained_on,
-    )
+    return ModelFile(path, checkpoint, settings, calibration, best_epoch, trained_on)
+
+
+def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Model:
+    """Read a checkpoint file and make its network, and its face finder, which works on ``threads`` threads of the CPU.
+
+    Raises CheckpointError where anything about it is wrong.
+    """
+    return read_model(path).model(kernels, threads)
+
+
+def shape_of(settings: Settings) -> Shape:
+    """Of a photo as the network sees it."""
+    photos = settings.photos
+    return photos.height, photos.width, photos.channels
+
+
+def looked_at(settings: Settings) -> dict[str, Any]:
+    """Which ``facecnn.network.inference.views`` of a photo an answer is the mean of: as training moved photos."""
+    augment = settings.photos.augment
+    return {
+        "mirror": augment is not None and augment.mirror,
+        "shift": 0.0 if augment is None else min(SHIFT, augment.shift),
+    }
 
 
 def make_recogniser(
@@ -103,17 +154,15 @@ def make_recogniser(
     kernels: Kernels,
 ) -> Recogniser:
     """The network of ``settings`` with a checkpoint's arrays."""
-    photos, augment = settings.photos, settings.photos.augment
     return Recogniser(
         layers=with_outputs(settings.network, len(classes)),
-        input_shape=(photos.height, photos.width, photos.channels),
-        normalise=photos.normalise,
-        mirror=augment is not None and augment.mirror,
-        shift=0.0 if augment is None else min(SHIFT, augment.shift),
+        input_shape=shape_of(settings),
+        normalise=settings.photos.normalise,
         classes=classes,
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,
         kernels=kernels,
+        **looked_at(settings),
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, open_model
+from facecnn.jobs.devices import open_for_answers
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE
 
@@ -44,9 +44,12 @@ def predict(
     has ``label`` None and an ``error``. ``threshold``: "auto", "off", or the unknown-score beyond which a face is a
     stranger's. Raises CheckpointError, DeviceError.
     """
-    device = open_and_show(device_name, threads, console)
+    photos = list(photos)
+    file = read_model(model_path)
+    for_one = None if any(path.is_dir() for path in photos) else file.multiply_adds()
+    device = open_for_answers(device_name, threads, console, for_one and for_one * len(photos))
     console.info(f"Model: {shown(model_path)}")
-    model = open_model(model_path, device.kernels, threads)
+    model = file.model(device.kernels, threads)
     if not model.calibrated:
         console.info(UNFINISHED)
     limit = model.recogniser.threshold(threshold)

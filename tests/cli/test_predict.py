@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,3 +219,19 @@ def test_the_reference_agrees(trained: Trained, facecnn: Facecnn) -> None:
     for one, other in zip(cpu, reference, strict=True):
         assert one["label"] == other["label"]
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def test_a_single_photo_is_answered_without_numba(trained: Trained, facecnn: Facecnn) -> None:
+    """Which takes longer to load than NumPy takes for the answer; that is the same."""
+    photo = trained.photos / "ann" / "00.png"
+    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print('numba' in sys.modules)"
+    command = [sys.executable, "-c", program, "predict", str(photo), "-m", str(trained.path), "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    alone, loaded = done.stdout.splitlines()
+    assert loaded == "False"
+    among_others = facecnn("predict", trained.photos / "ann", "-m", trained.path, "--format", "json").json()[0]
+    alone = json.loads(alone)
+    assert alone["path"] == among_others["path"]
+    assert alone["label"] == among_others["label"]
+    assert alone["probabilities"] == pytest.approx(among_others["probabilities"], abs=1e-5)
+    assert alone["unknown_score"] == pytest.approx(among_others["unknown_score"], abs=1e-5)
