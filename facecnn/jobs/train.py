@@ -226,7 +226,11 @@ class _Training:
             console.info(about_threshold(recogniser))
         background = judge_background(recogniser, self.settings.photos, data, logs)
         if background is not None:
-            before = run.read_background() or {}
+            try:
+                before = run.read_background() or {}
+            except CheckpointError:
+                console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
+                before = {}
             background = replace(background, trained_hidden=before.get("trained_hidden"))
             run.write_background(asdict(background))
             if background.nearly_as_well:

@@ -211,6 +211,15 @@ def test_resuming_needs_no_extra_and_keeps_to_what_was_begun(model: Path, sample
     assert any(name.startswith("finder.") for name in after.arrays)
 
 
+def test_damaged_figures_of_the_surroundings_are_made_anew(model: Path) -> None:
+    figures = (model / "background.json").read_text()
+    (model / "background.json").write_text("{")
+    again = call("train", "--resume", model)
+    assert again.exit_code == 0, again.stderr
+    assert "background.json was damaged, and is made anew" in " ".join(again.stderr.split())
+    assert (model / "background.json").read_text() == figures
+
+
 @pytest.mark.usefixtures("face_finding")
 def test_crops_are_written_to_look_at(sample: Path, tmp_path: Path) -> None:
     done = call("data", "crop", sample, tmp_path / "crops", "--format", "json")
