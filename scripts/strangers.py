@@ -166,7 +166,7 @@ def finished(run: Path) -> bool:
 
 def deal(people: Dataset, chosen: np.ndarray, strangers: Sequence[Path], folder: Path) -> None:
     """A folder for ``facecnn train``: photos of people, and strangers' in unknown/."""
-    places = [(people.files[number], folder / people.paths[number]) for number in chosen.tolist()]
+    places = [(Path(people.files[number]), folder / people.paths[number]) for number in chosen.tolist()]
     places += [(path, folder / UNKNOWN / path.name) for path in strangers]
     for source, place in places:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> npt.NDArray[n
 
 def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
-    files = tuple(dataset.files[number] for number in kept.tolist())
+    files = tuple(Path(dataset.files[number]) for number in kept.tolist())
     return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), files, digests, None, len(dataset.skipped))
 
 
@@ -159,7 +159,7 @@ def _with_validation_folder(
         dataset,
         chosen,
         photo_set(other, labels=labels),
-        other.files,
+        tuple(map(Path, other.files)),
         dict(zip(other.paths, other.sha256, strict=True)),
         folder.absolute(),
         len(dataset.skipped) + len(other.skipped),

@@ -79,7 +79,7 @@ class LoadedPhotos:
     """What there is to know about the cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """What is known about the content of one file, whatever its name."""
 

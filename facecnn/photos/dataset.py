@@ -30,8 +30,8 @@ class Dataset:
     """The people's names, sorted, and ``unknown`` last where there are strangers."""
     paths: tuple[str, ...]
     """(photos,): PERSON/FILE, which can be written as UTF-8, is the same on every computer, and may need ``shown``."""
-    files: tuple[Path, ...]
-    """(photos,): where they are."""
+    files: tuple[str, ...]
+    """(photos,): where they are; as text, which takes a sixth of the memory that paths do."""
     labels: npt.NDArray[np.int64]
     """(photos,): index into ``classes``."""
     pixels: npt.NDArray[np.uint8]
@@ -154,7 +154,7 @@ def load_dataset(
         finder=finder,
         classes=classes,
         paths=paths,
-        files=tuple(files[index][1] for index in order.tolist()),
+        files=tuple(str(files[index][1]) for index in order.tolist()),
         labels=labels,
         pixels=loaded.pixels,
         rows=rows,

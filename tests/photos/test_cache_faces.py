@@ -116,7 +116,7 @@ def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:
             (tmp_path / person / f"{number}.png").write_bytes(encoded(image))
     dataset = load_dataset(tmp_path, SETTINGS, finder=finder)
     assert dataset.paths == ("ann/0.png", "ann/1.png", "bob/0.png", "bob/1.png")
-    assert [file.name for file in dataset.files] == ["0.png", "1.png"] * 2
+    assert [Path(file).name for file in dataset.files] == ["0.png", "1.png"] * 2
     assert [(photo.path, photo.reason) for photo in dataset.skipped] == [
         ("ann/2.png", NO_FACE),
         ("bob/2.png", NO_FACE),
