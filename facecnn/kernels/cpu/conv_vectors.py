@@ -47,19 +47,19 @@ def _group(rest: int, lanes: int) -> int:
     return group
 
 
-def _tile(columns: int, pool: int, kernel_columns: int, lanes: int) -> tuple[int, int]:
-    """Outputs of a row that are worked on together, and rows of their windows at once: all, if that leaves room for the
-    sums of three outputs, since the largest of a window is found with less work when all are there.
+def _tile(columns: int, pool: int, kernel_columns: int, lanes: int) -> tuple[int, bool, int]:
+    """Outputs of a row that are worked on together, whether the row's last tiles have one less, and rows of a window at
+    once: all, if that leaves room for the sums of three outputs, since the largest of a window is found with less work
+    when all are there.
 
-    As many outputs as leave registers for the weights, one for the input, and one to spare; of those numbers the one
-    which covers the row with the least work twice done. Fewer outputs read the weights more often: a third is added for
-    it.
+    As many outputs as leave registers for the weights, one for the input, and one to spare, or as few fewer as make the
+    row a number of such tiles and of ones that are an output shorter.
     """
     most = vectors.registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
     rows_at_once = pool if 3 * pool * pool <= most else 1
     most = max(1, min(columns, most // (pool * rows_at_once)))
-    cost = {n: -(-columns // n) * (n + 0.35) for n in range(1, most + 1)}
-    return min(cost, key=lambda n: (cost[n], -n)), rows_at_once
+    tile = -(-columns // -(-columns // most))
+    return tile, columns % tile > 0, rows_at_once
 
 
 @compiled()
@@ -77,9 +77,10 @@ def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, step
 @cache
 def _forward(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int, tile: int,
-    rows_at_once: int,
+    mixed: bool, rows_at_once: int,
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
+    shorter = tile - 1
     full, rest = _packs(kernels, lanes)
     group = _group(rest, lanes)
     count = max(1, rest)
@@ -105,6 +106,7 @@ def _forward(
                 bias_row[column * kernels + k] = bias[k]
         row_length = width * maps
         tiles = (columns + tile - 1) // tile
+        whole = tiles - (tiles * tile - columns)
         for n in prange(photos):
             if frames.shape[1] > 0:
                 photo = frames[thread_number()]
@@ -114,23 +116,43 @@ def _forward(
             target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
             for row in range(rows):
                 for pack in range(full):
-                    for number in range(tiles):
-                        column = min(number * tile, columns - tile)
+                    for number in range(whole):
+                        column = number * tile
                         convolve_tile(
                             target, (row * columns + column) * kernels + pack * lanes, places,
                             photo, row * pool * row_length + column * pool * maps, row_length,
                             packed, pack * whole_size,
                             maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, tile, rows_at_once,
                         )  # fmt: skip
+                    if mixed:
+                        for number in range(tiles - whole):
+                            column = whole * tile + number * shorter
+                            convolve_tile(
+                                target, (row * columns + column) * kernels + pack * lanes, places,
+                                photo, row * pool * row_length + column * pool * maps, row_length,
+                                packed, pack * whole_size,
+                                maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, shorter,
+                                rows_at_once,
+                            )  # fmt: skip
                 for _ in range(rests):
-                    for number in range(tiles):
-                        column = min(number * tile, columns - tile)
+                    for number in range(whole):
+                        column = number * tile
                         convolve_tile(
                             target, (row * columns + column) * kernels + full * lanes, places,
                             photo, row * pool * row_length + column * pool * maps, row_length,
                             packed, full * whole_size,
                             maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, tile, rows_at_once,
                         )  # fmt: skip
+                    if mixed:
+                        for number in range(tiles - whole):
+                            column = whole * tile + number * shorter
+                            convolve_tile(
+                                target, (row * columns + column) * kernels + full * lanes, places,
+                                photo, row * pool * row_length + column * pool * maps, row_length,
+                                packed, full * whole_size,
+                                maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, shorter,
+                                rows_at_once,
+                            )  # fmt: skip
                 o = target[row * columns * kernels : (row + 1) * columns * kernels]
                 for i in range(columns * kernels):
                     o[i] = activate(o[i] + bias_row[i], code, slope)
