@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,10 @@ from PIL import Image
 from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
 
 SIDE = 40
+
+# The same examples each time, on every machine.
+hypothesis.settings.register_profile("the same examples", derandomize=True)
+hypothesis.settings.load_profile("the same examples")
 
 
 @pytest.fixture(scope="session", autouse=True)

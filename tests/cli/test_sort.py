@@ -115,8 +115,9 @@ def test_the_table_accounts_for_every_photo(
             continue
         assert row["error"] == ""
         assert (row["face"], row["label"]) == ("1", answer["label"])
-        assert float(row["confidence"]) == answer["confidence"]
-        assert float(row["p(bob)"]) == answer["probabilities"]["bob"]
+        # predict computed them among others, and where there are few photos by other kernels: roundings differ
+        assert float(row["confidence"]) == pytest.approx(answer["confidence"], abs=1e-6)
+        assert float(row["p(bob)"]) == pytest.approx(answer["probabilities"]["bob"], abs=1e-6)
         assert (tmp_path / "sorted" / row["copied_to"]).read_bytes() == Path(row["path"]).read_bytes()
 
 

@@ -63,7 +63,9 @@ def _pixels(*shape: int) -> Any:
 
 
 @pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
-@pytest.mark.parametrize(("shape", "margin"), [((12, 9, 1), (3, 2)), ((20, 24, 3), (5, 6)), ((4, 4, 1), (0, 0)), ((2, 3, 1), (1, 1))])
+@pytest.mark.parametrize(
+    ("shape", "margin"), [((12, 9, 1), (3, 2)), ((20, 24, 3), (5, 6)), ((4, 4, 1), (0, 0)), ((2, 3, 1), (1, 1))]
+)
 def test_prepared_photos(kernels: Any, normalise: Any, shape: Any, margin: Any) -> None:
     height, width, maps = shape
     pixels = _pixels(6, height + 2 * margin[0], width + 2 * margin[1], maps)

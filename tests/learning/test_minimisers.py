@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facecnn.learning.minimisers import (
@@ -54,8 +54,9 @@ def run(minimiser: Any, evaluate: Any, w: Any, iterations: int) -> list[Point]:
 
 
 @pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(seed=st.integers(0, 10**6), condition=st.floats(1, 100), size=st.integers(1, 8))
+@example(seed=478, condition=1.0, size=1)  # where a line search changed sides for hundreds of iterations
 def test_the_loss_never_rises_and_ends_at_the_bottom_of_a_bowl(
     minimiser: Any, seed: int, condition: float, size: int
 ) -> None:
@@ -118,7 +119,7 @@ def test_all_is_in_the_memory() -> None:
         np.testing.assert_array_equal(one.w, other.w)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, derandomize=True, max_examples=50)
 @given(seed=st.integers(0, 10**6), first=st.floats(1e-3, 1e3))
 def test_strong_wolfe_conditions_hold(seed: int, first: float) -> None:
     _, lowest, evaluate = quadratic(4, 50, seed)
