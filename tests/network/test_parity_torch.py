@@ -217,8 +217,10 @@ def test_each_layer_over_units(torch: Any, layer: Layer, kernels: Any, dtype: np
 
 
 @PRECISIONS
+# Batch norm over a handful of numbers magnifies float32's roundings: default has 12 photos, since with 6 its neurons'
+# gradients are off by 1.2e-5.
 @pytest.mark.parametrize(
-    ("name", "side", "count"), [("seed", 20, 4), ("default", 16, 6), ("smoke", 12, 3), ("deep", 40, 2)]
+    ("name", "side", "count"), [("seed", 20, 4), ("default", 16, 12), ("smoke", 12, 3), ("deep", 40, 2)]
 )
 def test_whole_networks(
     torch: Any, name: str, side: int, count: int, kernels: Any, dtype: npt.DTypeLike, tolerance: float
