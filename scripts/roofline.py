@@ -255,7 +255,7 @@ def main() -> None:
     if threads > available:
         parser.error(f"--threads {threads}: there are {available}")
     costs = {
-        (config, work): cost(config, (photos.height, photos.width, photos.channels), options.batch, training=training)
+        (config, work): cost(config, photos.shape, options.batch, training=training)
         for config in options.configs
         for photos in [load(config).settings.photos]
         for work, training in (("train", True), ("predict", False))

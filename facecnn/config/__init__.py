@@ -127,10 +127,9 @@ class Loaded:
         Raises UsageError, with the place in the file, for a layer that doesn't fit and a last one that doesn't give as
         many numbers.
         """
-        photos = self.settings.photos
         layers = with_outputs(self.settings.network, outputs)
         try:
-            stages = plan(layers, (photos.height, photos.width, photos.channels))
+            stages = plan(layers, self.settings.photos.shape)
         except LayerError as error:
             raise self.located(error) from None
         given = stages[-1].out_shape

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from facecnn.jobs.console import Console
 from facecnn.kernels import Device, open_device
 
@@ -25,5 +23,5 @@ def open_for_answers(name: str, threads: int | None, console: Console, multiply_
     """As ``open_and_show``. Where an answer takes so few operations that loading what it is faster with would take
     longer, and no card is asked for, NumPy computes it, rounding a little otherwise. None: not known, or many."""
     if name in ("auto", "cpu") and multiply_adds is not None and multiply_adds <= _LITTLE:
-        return replace(open_device("reference", threads), reason="there is little to do")
+        name = "reference"
     return open_and_show(name, threads, console)

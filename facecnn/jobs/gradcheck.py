@@ -33,7 +33,7 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     device = open_and_show(device_name, None, console)
     console.info(f"Device: {device.name} ({device.description}): {device.reason}")
     try:
-        small = shrink(settings.network, (photos.height, photos.width, photos.channels))
+        small = shrink(settings.network, photos.shape)
     except LayerError as error:
         raise loaded.located(error) from None
     console.info("Checking every gradient in float64, on the reference")

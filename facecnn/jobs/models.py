@@ -16,7 +16,7 @@ from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, find
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.network.inference import views
-from facecnn.network.layers import Shape, with_outputs
+from facecnn.network.layers import with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import measure
 from facecnn.photos.face import Finder
@@ -86,7 +86,7 @@ class ModelFile:
         if finds_faces(self.checkpoint.arrays):
             return None
         try:
-            stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), shape_of(self.settings))
+            stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
         except UsageError as error:
             raise CheckpointError(f"{shown(self.path)}: its network can't be built ({error}): train it anew") from error
         return len(views(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
@@ -131,12 +131,6 @@ def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Mode
     return read_model(path).model(kernels, threads)
 
 
-def shape_of(settings: Settings) -> Shape:
-    """Of a photo as the network sees it."""
-    photos = settings.photos
-    return photos.height, photos.width, photos.channels
-
-
 def looked_at(settings: Settings) -> dict[str, Any]:
     """Which ``facecnn.network.inference.views`` of a photo an answer is the mean of: as training moved photos."""
     augment = settings.photos.augment
@@ -156,7 +150,7 @@ def make_recogniser(
     """The network of ``settings`` with a checkpoint's arrays."""
     return Recogniser(
         layers=with_outputs(settings.network, len(classes)),
-        input_shape=shape_of(settings),
+        input_shape=settings.photos.shape,
         normalise=settings.photos.normalise,
         classes=classes,
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},

@@ -15,6 +15,7 @@ from facecnn.jobs.devices import open_for_answers
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE
+from facecnn.photos.folder import is_folder
 
 NO_FACE_LABEL = "no_face"
 """The answer for a photo in which no face was found."""
@@ -46,7 +47,7 @@ def predict(
     """
     photos = list(photos)
     file = read_model(model_path)
-    for_one = None if any(path.is_dir() for path in photos) else file.multiply_adds()
+    for_one = None if any(map(is_folder, photos)) else file.multiply_adds()
     device = open_for_answers(device_name, threads, console, for_one and for_one * len(photos))
     console.info(f"Model: {shown(model_path)}")
     model = file.model(device.kernels, threads)

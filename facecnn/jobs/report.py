@@ -283,9 +283,7 @@ def _facts(
             own_validation=split.get("validation_folder") is None,
             settings=to_yaml(replace(settings, photos=replace(photos, folder=None)), comments=False),
             preparation=_preparation(photos, aligned),
-            layers=layer_rows(
-                plan(with_outputs(settings.network, len(classes)), (photos.height, photos.width, photos.channels))
-            ),
+            layers=layer_rows(plan(with_outputs(settings.network, len(classes)), photos.shape)),
             optimizer=settings.optimizer.name,
             epochs=len(metrics),
             best_epoch=best_epoch,

@@ -119,7 +119,7 @@ def make_trainer(
         check_memory(stages, batch_size)
     return Trainer(
         layers=with_outputs(settings.network, outputs),
-        input_shape=(photos.height, photos.width, photos.channels),
+        input_shape=photos.shape,
         loss=settings.loss,
         optimizer=settings.optimizer,
         schedule=settings.schedule,

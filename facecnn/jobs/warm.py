@@ -47,9 +47,9 @@ class Planned:
 def plan_ahead(config: str) -> Planned:
     """Read a config, by its path or name. Raises UsageError where it, or its network, is wrong."""
     loaded = load(config)
-    photos = loaded.settings.photos
+    settings = loaded.settings
     try:
-        stages = plan(with_outputs(loaded.settings.network, _PEOPLE), (photos.height, photos.width, photos.channels))
+        stages = plan(with_outputs(settings.network, _PEOPLE), settings.photos.shape)
     except LayerError as error:
         raise loaded.located(error) from None
     outputs = stages[-1].out_shape[-1]

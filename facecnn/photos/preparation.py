@@ -142,6 +142,11 @@ class PhotoSettings:
         return round(MARGIN * self.height), round(MARGIN * self.width)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of a photo as the network sees it: rows, columns, channels."""
+        return self.height, self.width, self.channels
+
+    @property
     def margin_shape(self) -> tuple[int, int, int]:
         """Shape of a stored photo: rows, columns, channels, with the margin on all four edges."""
         rows, columns = self.margin
