@@ -29,11 +29,11 @@ from facecnn.network.size import layer_rows
 def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, Any]:
     """The ``gradcheck`` JSON. Raises UsageError, with its place in the config, for a layer that doesn't fit,
     DeviceError."""
-    settings, photos = loaded.settings, loaded.settings.photos
+    settings = loaded.settings
     device = open_and_show(device_name, None, console)
     console.info(f"Device: {device.name} ({device.description}): {device.reason}")
     try:
-        small = shrink(settings.network, photos.shape)
+        small = shrink(settings.network, settings.photos.shape)
     except LayerError as error:
         raise loaded.located(error) from None
     console.info("Checking every gradient in float64, on the reference")
