@@ -21,7 +21,7 @@ from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, cut_out, fill_fr
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_tile, spread_windows, taps_held, window_parts
+from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_row, spread_windows, taps_held, window_parts
 from facecnn.kernels.protocol import CODES, Activation
 
 _F = np.float32
@@ -80,7 +80,6 @@ def _forward(
     mixed: bool, rows_at_once: int,
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
-    shorter = tile - 1
     full, rest = _packs(kernels, lanes)
     group = _group(rest, lanes)
     count = max(1, rest)
@@ -116,43 +115,18 @@ def _forward(
             target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
             for row in range(rows):
                 for pack in range(full):
-                    for number in range(whole):
-                        column = number * tile
-                        convolve_tile(
-                            target, (row * columns + column) * kernels + pack * lanes, places,
-                            photo, row * pool * row_length + column * pool * maps, row_length,
-                            packed, pack * whole_size,
-                            maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, tile, rows_at_once,
-                        )  # fmt: skip
-                    if mixed:
-                        for number in range(tiles - whole):
-                            column = whole * tile + number * shorter
-                            convolve_tile(
-                                target, (row * columns + column) * kernels + pack * lanes, places,
-                                photo, row * pool * row_length + column * pool * maps, row_length,
-                                packed, pack * whole_size,
-                                maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, shorter,
-                                rows_at_once,
-                            )  # fmt: skip
+                    convolve_row(
+                        target, row * columns * kernels + pack * lanes, places,
+                        photo, row * pool * row_length, row_length, packed, pack * whole_size, whole, tiles - whole,
+                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, tile, mixed, rows_at_once,
+                    )  # fmt: skip
                 for _ in range(rests):
-                    for number in range(whole):
-                        column = number * tile
-                        convolve_tile(
-                            target, (row * columns + column) * kernels + full * lanes, places,
-                            photo, row * pool * row_length + column * pool * maps, row_length,
-                            packed, full * whole_size,
-                            maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, tile, rows_at_once,
-                        )  # fmt: skip
-                    if mixed:
-                        for number in range(tiles - whole):
-                            column = whole * tile + number * shorter
-                            convolve_tile(
-                                target, (row * columns + column) * kernels + full * lanes, places,
-                                photo, row * pool * row_length + column * pool * maps, row_length,
-                                packed, full * whole_size,
-                                maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, shorter,
-                                rows_at_once,
-                            )  # fmt: skip
+                    convolve_row(
+                        target, row * columns * kernels + full * lanes, places,
+                        photo, row * pool * row_length, row_length, packed, full * whole_size, whole, tiles - whole,
+                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, tile, mixed,
+                        rows_at_once,
+                    )  # fmt: skip
                 o = target[row * columns * kernels : (row + 1) * columns * kernels]
                 for i in range(columns * kernels):
                     o[i] = activate(o[i] + bias_row[i], code, slope)

@@ -20,7 +20,7 @@ from facecnn.kernels.cpu.vectors import registers
 
 
 def taps_held(lanes: int) -> int:
-    """Weights of a row of the kernel that ``convolve_tile`` holds in registers beside the sums."""
+    """Weights of a row of the kernel that ``convolve_row`` holds in registers beside the sums."""
     return registers(lanes) // 5
 
 
@@ -33,28 +33,34 @@ def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: 
 
 
 @emitted
-def convolve_tile(
+def convolve_row(
     typing: Any,
     out: Any, out_offset: Any, argmax: Any, x: Any, x_offset: Any, row_length: Any, packed: Any, packed_offset: Any,
+    tiles: Any, shorter_tiles: Any,
     maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, pool: Any, lanes: Any, group: Any, count: Any,
-    outputs: Any, rows_at_once: Any,
+    outputs: Any, mixed: Any, rows_at_once: Any,
 ) -> Any:  # fmt: skip
-    """The sums of ``outputs`` neighbours in a row of the output, for ``count`` kernels; of each window the largest.
+    """The sums of a row of the output, for ``count`` kernels; of each window the largest. The row is worked on in
+    ``tiles`` of ``outputs`` neighbours and, if it is ``mixed``, ``shorter_tiles`` of one less after them.
 
     A vector's lanes are kernels x ``group`` values that follow each other in the photo (a window's row is a run of
     kernel_columns * maps of them): lane k * group + g holds the sum over values g, g + group ... of the run. In the end
-    a kernel's lanes are added, and ``group`` outputs share a vector. All sums of the tile stay in registers:
+    a kernel's lanes are added, and ``group`` outputs share a vector. All sums of a tile stay in registers:
     ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
 
     out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
-    row order, not written with pool 1. x: the tile's first window begins at ``x_offset``; its rows are ``row_length``
+    row order, not written with pool 1. x: the row's first window begins at ``x_offset``; its rows are ``row_length``
     floats apart. packed: from ``packed_offset`` on, for each row and each ``group`` values of a run, ``lanes`` weights.
     """
     literals = (
-        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, outputs, rows_at_once,
+        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, outputs, mixed, rows_at_once,
     )  # fmt: skip
-    c, all_kernels, rows, columns, p, width, g, valid, n, at_once = (literal.literal_value for literal in literals)
-    signature = types.void(out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, *literals)
+    c, all_kernels, rows, columns, p, width, g, valid, most, both, at_once = (
+        literal.literal_value for literal in literals
+    )
+    signature = types.void(
+        out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, tiles, shorter_tiles, *literals
+    )
     run = columns * c
     steps = [min(g, run - start) for start in range(0, run, g)]
     whole = run // g
@@ -64,15 +70,14 @@ def convolve_tile(
     apart, shift = c // gcd(c, g), g // gcd(c, g)
     both_kinds = [(whole // apart + 1, 0, whole % apart), (whole // apart, whole % apart, apart)]
     both_kinds = [(taps, first, stop) for taps, first, stop in both_kinds if taps and first < stop]
-    in_row = n * p
-    each, vectors = width // g, -(-n // g)
+    each = width // g
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
         kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        places = e.pointer(kinds[2], arguments[2], arguments[1]) if p > 1 else None
-        photo = e.pointer(kinds[3], arguments[3], arguments[4])
+        row_target = e.pointer(kinds[0], arguments[0], arguments[1])
+        row_places = e.pointer(kinds[2], arguments[2], arguments[1]) if p > 1 else None
+        row_photo = e.pointer(kinds[3], arguments[3], arguments[4])
         weights = e.pointer(kinds[6], arguments[6], arguments[7])
         row_length = arguments[5]
 
@@ -85,82 +90,92 @@ def convolve_tile(
                 distance *= 2
             return sums
 
-        def window_rows(first: Any, best: list[Any]) -> list[Any]:
-            """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums so far, then their
-            places."""
-            base = e.moved(photo, builder.mul(first, row_length))
-            pixels = [(r, s) for r in range(at_once) for _ in range(n) for s in range(p)]
+        def tile(n: int, first_column: Any, number: Any, _: list[Any]) -> list[Any]:
+            """Tile ``number`` of those of ``n`` outputs that begin at ``first_column``."""
+            in_row, vectors = n * p, -(-n // g)
+            column = builder.add(first_column, builder.mul(number, index(n)))
+            offset = builder.mul(column, index(all_kernels))
+            target, places = e.moved(row_target, offset), e.moved(row_places, offset) if p > 1 else None
+            photo = e.moved(row_photo, builder.mul(column, index(p * c)))
 
-            def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
-                starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
-                own = e.moved(weights, builder.mul(i, index(len(steps) * width)))
+            def window_rows(first: Any, best: list[Any]) -> list[Any]:
+                """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums so far, then their
+                places."""
+                base = e.moved(photo, builder.mul(first, row_length))
 
-                def add(taps: list[int], values: int, first: Any, sums: list[Any]) -> list[Any]:
-                    """Steps first + tap * apart."""
-                    sums = list(sums)
-                    own_first = e.moved(own, builder.mul(first, index(width)))
-                    held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
-                    for r in range(at_once):
-                        e.keep_apart()
-                        start = e.moved(starts[r], builder.mul(first, index(g)))
-                        for place in range(taps[0] * shift, in_row + taps[-1] * shift):
-                            met = [(place - tap * shift, weight) for tap, weight in held]
-                            met = [(window, weight) for window, weight in met if 0 <= window < in_row]
-                            if met:
-                                value = _group_step(e, start, place * c, g, values, width)
-                            for window, weight in met:
-                                own_sum = r * in_row + window
-                                sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
+                def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
+                    starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
+                    own = e.moved(weights, builder.mul(i, index(len(steps) * width)))
+
+                    def add(taps: list[int], values: int, first: Any, sums: list[Any]) -> list[Any]:
+                        """Steps first + tap * apart."""
+                        sums = list(sums)
+                        own_first = e.moved(own, builder.mul(first, index(width)))
+                        held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
+                        for r in range(at_once):
+                            e.keep_apart()
+                            start = e.moved(starts[r], builder.mul(first, index(g)))
+                            for place in range(taps[0] * shift, in_row + taps[-1] * shift):
+                                met = [(place - tap * shift, weight) for tap, weight in held]
+                                met = [(window, weight) for window, weight in met if 0 <= window < in_row]
+                                if met:
+                                    value = _group_step(e, start, place * c, g, values, width)
+                                for window, weight in met:
+                                    own_sum = r * in_row + window
+                                    sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
+                        return sums
+
+                    for taps, first, stop in both_kinds:
+                        for some in _in_groups(list(range(taps)), taps_held(width)):
+                            sums = e.loop(stop, 1, sums, partial(add, some, g), start=first)
+                    if whole < len(steps):
+                        sums = add([0], steps[-1], index(whole), sums)
                     return sums
 
-                for taps, first, stop in both_kinds:
-                    for some in _in_groups(list(range(taps)), taps_held(width)):
-                        sums = e.loop(stop, 1, sums, partial(add, some, g), start=first)
-                if whole < len(steps):
-                    sums = add([0], steps[-1], index(whole), sums)
-                return sums
+                sums = e.loop(rows, 1, [e.constant(0.0, width)] * (at_once * in_row), kernel_row)
+                by_place = [
+                    add_up(sums[r * in_row + s : (r + 1) * in_row : p]) for r in range(at_once) for s in range(p)
+                ]
+                if p == 1:
+                    return by_place[0]
+                if best:
+                    largest, where = best[:vectors], best[vectors:]
+                else:
+                    largest, where = by_place[0], [e.integers(0, width)] * vectors
+                row = builder.trunc(builder.mul(first, index(p)), e.int32)
+                for number, totals in enumerate(by_place):
+                    if number == 0 and not best:
+                        continue
+                    place = builder.add(e.broadcast(row, width), e.integers(number, width))
+                    for v, total in enumerate(totals):
+                        larger = e.larger_or_nan(total, largest[v])
+                        largest[v] = e.select(larger, total, largest[v])
+                        where[v] = e.select(larger, place, where[v])
+                return [*largest, *where]
 
-            sums = e.loop(rows, 1, [e.constant(0.0, width)] * len(pixels), kernel_row)
-            by_place = [
-                add_up([total for total, pixel in zip(sums, pixels, strict=True) if pixel == (r, s)])
-                for r in range(at_once)
-                for s in range(p)
-            ]
-            if p == 1:
-                return by_place[0]
-            if best:
-                largest, where = best[:vectors], best[vectors:]
+            if at_once == p:
+                best = window_rows(index(0), [])
             else:
-                largest, where = by_place[0], [e.integers(0, width)] * vectors
-            row = builder.trunc(builder.mul(first, index(p)), e.int32)
-            for number, totals in enumerate(by_place):
-                if number == 0 and not best:
+                start = [e.constant(float("-inf"), width)] * vectors + [e.integers(0, width)] * vectors
+                best = e.loop(p, 1, start, window_rows)
+            for v in range(vectors):
+                here = min(g, n - v * g)
+                e_bytes = e.to_bytes(best[vectors + v]) if p > 1 else None
+                if here * each == here * valid == here * all_kernels:
+                    e.store(best[v], target, v * g * all_kernels, here * each)
+                    if p > 1:
+                        e.store(e_bytes, places, v * g * all_kernels, here * each)
                     continue
-                place = builder.add(e.broadcast(row, width), e.integers(number, width))
-                for v, total in enumerate(totals):
-                    larger = e.larger_or_nan(total, largest[v])
-                    largest[v] = e.select(larger, total, largest[v])
-                    where[v] = e.select(larger, place, where[v])
-            return [*largest, *where]
+                for t in range(here):
+                    own = range(t * each, (t + 1) * each)
+                    e.store(e.shuffle(best[v], own), target, (v * g + t) * all_kernels, valid)
+                    if p > 1:
+                        e.store(e.shuffle(e_bytes, own), places, (v * g + t) * all_kernels, valid)
+            return []
 
-        if at_once == p:
-            best = window_rows(index(0), [])
-        else:
-            start = [e.constant(float("-inf"), width)] * vectors + [e.integers(0, width)] * vectors
-            best = e.loop(p, 1, start, window_rows)
-        for v in range(vectors):
-            here = min(g, n - v * g)
-            e_bytes = e.to_bytes(best[vectors + v]) if p > 1 else None
-            if here * each == here * valid == here * all_kernels:
-                e.store(best[v], target, v * g * all_kernels, here * each)
-                if p > 1:
-                    e.store(e_bytes, places, v * g * all_kernels, here * each)
-                continue
-            for t in range(here):
-                own = range(t * each, (t + 1) * each)
-                e.store(e.shuffle(best[v], own), target, (v * g + t) * all_kernels, valid)
-                if p > 1:
-                    e.store(e.shuffle(e_bytes, own), places, (v * g + t) * all_kernels, valid)
+        e.loop(arguments[8], 1, [], partial(tile, most, index(0)))
+        if both:
+            e.loop(arguments[9], 1, [], partial(tile, most - 1, builder.mul(arguments[8], index(most))))
         return context.get_dummy_value()
 
     return signature, generate
