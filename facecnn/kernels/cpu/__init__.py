@@ -10,6 +10,7 @@ from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, 
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cpu.jit import set_threads
+from facecnn.kernels.cpu.launching import record
 from facecnn.kernels.cpu.loss import (
     add_to_totals,
     label_weight,
@@ -24,7 +25,6 @@ from facecnn.kernels.cpu.memory import (
     empty,
     mark,
     milliseconds,
-    record,
     resident,
     synchronise,
     to_device,

@@ -9,7 +9,8 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -167,7 +168,8 @@ def batch_norm_forward(
 ) -> None:
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
     shape = chunks_and_tile(x)
-    shared(_forward, 6 * x.size)(
+    launch(
+        _forward,
         out.reshape(-1),
         mean,
         inverse_deviation,
@@ -181,6 +183,7 @@ def batch_norm_forward(
         workspace.array("norm sums", shape),
         workspace.array("norm products", shape),
         workspace.array("norm factors", (5, shape[1])),
+        operations=6 * x.size,
     )
 
 
@@ -197,7 +200,8 @@ def batch_norm_inference(
     """Batch normalisation with the running statistics."""
     chunks, tile = chunks_and_tile(x)
     repeated = workspace.array("norm factors", (5, tile))
-    shared(_inference, 2 * x.size)(
+    launch(
+        _inference,
         out.reshape(-1),
         x.reshape(-1),
         running_mean,
@@ -207,6 +211,7 @@ def batch_norm_inference(
         np.float32(epsilon),
         chunks,
         repeated,
+        operations=2 * x.size,
     )
 
 
@@ -223,7 +228,8 @@ def batch_norm_backward(
 ) -> None:
     """dx, dscale and dshift of ``batch_norm_forward``."""
     shape = chunks_and_tile(x)
-    shared(_backward, 10 * x.size)(
+    launch(
+        _backward,
         dx.reshape(-1),
         dscale,
         dshift,
@@ -235,4 +241,5 @@ def batch_norm_backward(
         workspace.array("norm sums", shape),
         workspace.array("norm products", shape),
         workspace.array("norm factors", (5, shape[1])),
+        operations=10 * x.size,
     )

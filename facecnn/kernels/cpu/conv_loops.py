@@ -20,6 +20,7 @@ from facecnn.kernels.cpu import conv_loops_few
 from facecnn.kernels.cpu.conv_frames import CHUNKS, cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.protocol import CODES, FUSED_ACTIVATIONS, Activation
 
@@ -189,7 +190,8 @@ def conv_forward(
     height, width, framed = frame_size(covered, x.shape, weight.shape, padding, pool)
     lanes = max(_LANES, _round_up(kernels, 8))
     taps = _round_up(weight[0].size, _GROUP)
-    _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
+    launch(
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,
@@ -327,7 +329,8 @@ def conv_backward_weight(
     height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
     _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
     chunks = min(CHUNKS, len(x))
-    _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
+    launch(
+        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
         dweight.reshape(kernels, kernel_rows, kernel_columns * maps),
         dbias,
         dout,
@@ -437,7 +440,8 @@ def conv_backward_input(
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     height, width = out.shape[1] * pool + kernel_rows - 1, out.shape[2] * pool + kernel_columns - 1
     _, _, window, field_size = _field(maps, kernel_rows, kernel_columns, pool)
-    _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
+    launch(
+        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
         dx,
         dout,
         out,

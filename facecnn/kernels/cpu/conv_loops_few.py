@@ -16,6 +16,7 @@ from numba import prange
 
 from facecnn.kernels.cpu.elementwise import activate
 from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.protocol import CODES, Activation
 
@@ -180,7 +181,8 @@ def conv_forward(
     length = -(-(max(columns, _TILE) + (kernel_columns + pool - 2) // pool) // 16) * 16
     groups = -(-kernels // _GROUP)
     taps = -(-weight[0].size // _GROUP) * _GROUP
-    _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation])(
+    launch(
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,

@@ -20,6 +20,7 @@ from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_row, spread_windows, taps_held, window_parts
 from facecnn.kernels.protocol import CODES, Activation
@@ -145,7 +146,8 @@ def conv_forward(
     run = kernel_columns * maps
     steps = full * run + (-(-run // _group(rest, lanes)) if rest else 0)
     tile = _tile(out.shape[2], pool, kernel_columns, lanes)
-    _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile)(
+    launch(
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile),
         out,
         argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,
@@ -279,7 +281,8 @@ def conv_backward_weight(
     band = max(1, min(out.shape[1], _BAND // (width * maps * pool), _BAND // (out.shape[2] * kernels)))
     numbers = band * out.shape[2] * kernels
     chunks = min(CHUNKS, len(x))
-    _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes)(
+    launch(
+        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes),
         dweight.reshape(kernels, -1),
         dbias,
         dout,
@@ -352,7 +355,8 @@ def conv_backward_input(
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     height, width, framed = frame_size(out.shape, dx.shape, weight.shape, padding, pool)
     numbers = out.shape[2] * kernels
-    _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes)(
+    launch(
+        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes),
         dx,
         dout,
         out,

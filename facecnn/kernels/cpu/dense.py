@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO = np.float32(0)
@@ -89,16 +90,16 @@ def _transpose(out: Array, x: Array, sums: Array) -> None:
 
 def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
     """out = x weight' + bias: out (N, U), x (N, I), weight (U, I), bias (U,)."""
-    shared(_forward, len(out) * weight.size)(out, x, weight, bias)
+    launch(_forward, out, x, weight, bias, operations=len(out) * weight.size)
 
 
 def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
     """dweight = dout' x, dbias = sum of dout over the batch."""
     transposed = workspace.array("transposed delta", (dout.shape[1], dout.shape[0]))
-    _transpose(transposed, dout, dbias)
-    shared(_combine, len(x) * dweight.size)(dweight, transposed, x)
+    launch(_transpose, transposed, dout, dbias)
+    launch(_combine, dweight, transposed, x, operations=len(x) * dweight.size)
 
 
 def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
     """dx = dout weight."""
-    shared(_combine, len(dx) * weight.size)(dx, dout, weight)
+    launch(_combine, dx, dout, weight, operations=len(dx) * weight.size)

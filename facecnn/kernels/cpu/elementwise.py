@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import CODES, GELU, LEAKY_RELU, RELU, SIGMOID, TANH, Activation
 
@@ -86,13 +87,21 @@ def _cost(activation: Activation) -> int:
 
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
     """out = activation(x), element by element."""
-    shared(_forward(CODES[activation]), _cost(activation) * x.size)(out.reshape(-1), x.reshape(-1), _F(slope))
+    launch(
+        _forward(CODES[activation]), out.reshape(-1), x.reshape(-1), _F(slope), operations=_cost(activation) * x.size
+    )
 
 
 def activation_backward(
     dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
 ) -> None:
     """dx = dout * activation'(x), from ``out``; for gelu from ``x``."""
-    shared(_backward(CODES[activation]), _cost(activation) * x.size)(
-        dx.reshape(-1), dout.reshape(-1), x.reshape(-1), out.reshape(-1), _F(slope)
+    launch(
+        _backward(CODES[activation]),
+        dx.reshape(-1),
+        dout.reshape(-1),
+        x.reshape(-1),
+        out.reshape(-1),
+        _F(slope),
+        operations=_cost(activation) * x.size,
     )

@@ -14,16 +14,13 @@ from numba.np.ufunc.parallel import get_thread_id
 
 from facecnn.kernels.code_cache import code_folder, config, kept_in
 
-__all__ = ["cache_folder", "compiled", "config", "set_threads", "shared", "thread_number"]
+__all__ = ["cache_folder", "compiled", "config", "set_threads", "thread_number"]
 
 thread_number: Any = get_thread_id
 """In a parallel loop: the thread that runs this turn, from 0 on."""
 
 # No nnan and ninf: a NaN must come through to the loss. No reassoc: sums keep the order in which they are written.
 _FASTMATH = frozenset({"contract", "nsz", "arcp"})
-
-_WORTH_A_THREAD = 1 << 16
-"""Operations on elements that take about as long as it takes to wake a thread that sleeps (measured: 85 us)."""
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -58,23 +55,6 @@ def compiled(
             return numba.njit(**options)(function)
 
     return decorate
-
-
-def shared(kernel: Callable[..., None], operations: int) -> Callable[..., None]:
-    """A parallel kernel, to be called, on as many of the threads as about so many operations are worth."""
-    threads = numba.get_num_threads()
-    worth = min(threads, operations // _WORTH_A_THREAD)
-    if worth == threads:
-        return kernel
-
-    def run(*arguments: Any) -> None:
-        numba.set_num_threads(max(1, worth))
-        try:
-            kernel(*arguments)
-        finally:
-            numba.set_num_threads(threads)
-
-    return run
 
 
 def set_threads(count: int) -> None:

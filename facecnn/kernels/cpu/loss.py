@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO = np.float32(0)
@@ -141,8 +142,17 @@ def softmax_cross_entropy(
     workspace: Workspace,
 ) -> None:
     """Softmax and cross-entropy, with label smoothing and class weights; sums in float64."""
-    _softmax_cross_entropy(
-        losses, objectives, probabilities, dlogits, logits, labels, class_weights, total, float(label_smoothing)
+    launch(
+        _softmax_cross_entropy,
+        losses,
+        objectives,
+        probabilities,
+        dlogits,
+        logits,
+        labels,
+        class_weights,
+        total,
+        float(label_smoothing),
     )
 
 
@@ -150,22 +160,22 @@ def mean_squared_error(
     losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Workspace
 ) -> None:
     """losses = mean over the outputs of (out - target)^2; objectives = losses / total."""
-    _mean_squared_error(losses, objectives, dout, out, target, total)
+    launch(_mean_squared_error, losses, objectives, dout, out, target, total)
 
 
 def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
     """totals += (sum of losses, photos that are right), and totals[2] = the worst loss."""
-    _add_to_totals(totals, losses, outputs, labels)
+    launch(_add_to_totals, totals, losses, outputs, labels)
 
 
 def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
     """total = sum of class_weights[label]; in float64."""
-    _label_weight(total, labels, class_weights)
+    launch(_label_weight, total, labels, class_weights)
 
 
 def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
     """1 at each photo's label, 0 elsewhere."""
-    _one_hot(out, labels)
+    launch(_one_hot, out, labels)
 
 
 def take_batch(
@@ -183,6 +193,17 @@ def take_batch(
     workspace: Workspace,
 ) -> None:
     """What the next step of an epoch works on."""
-    _take_batch(
-        photos, rows, labels, learning_rate, step, cursor, order_photos, order_rows, order_labels, starts, rates
+    launch(
+        _take_batch,
+        photos,
+        rows,
+        labels,
+        learning_rate,
+        step,
+        cursor,
+        order_photos,
+        order_rows,
+        order_labels,
+        starts,
+        rates,
     )

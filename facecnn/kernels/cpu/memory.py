@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -59,11 +59,6 @@ def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
 
 def synchronise() -> None:
     """Wait until everything that was asked for is done: here it always is."""
-
-
-def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
-    """The function itself."""
-    return function
 
 
 def mark(workspace: Workspace) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO = np.float32(0)
@@ -95,25 +96,45 @@ def _backward_input(dx: Array, weight: Array, repeated: Array) -> None:
 def _repeated(dout: Array, workspace: Workspace) -> Any:
     photos, per_kernel, kernels = dout.shape
     repeated = workspace.array("neurons' delta", (photos, per_kernel, _tile(kernels)))
-    _repeat(repeated, dout)
+    launch(_repeat, repeated, dout)
     return repeated
 
 
 def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
     """out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]."""
     sums = workspace.array("neurons' sums", (len(x), _tile(out.shape[2])))
-    shared(_forward, len(weight) * x.size)(out, x.reshape(len(x), -1), weight.reshape(len(weight), -1), bias, sums)
+    launch(
+        _forward,
+        out,
+        x.reshape(len(x), -1),
+        weight.reshape(len(weight), -1),
+        bias,
+        sums,
+        operations=len(weight) * x.size,
+    )
 
 
 def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
     """dweight[m, p, k] = sum over photos of dout[n, m, k] * x[n, p, k]; dbias = sum of dout."""
     repeated = _repeated(dout, workspace)
-    shared(_backward_weight, len(dweight) * x.size)(
-        dweight.reshape(len(dweight), -1), dbias, dout, x.reshape(len(x), -1), repeated
+    launch(
+        _backward_weight,
+        dweight.reshape(len(dweight), -1),
+        dbias,
+        dout,
+        x.reshape(len(x), -1),
+        repeated,
+        operations=len(dweight) * x.size,
     )
 
 
 def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
     """dx[n, p, k] = sum over the map's neurons m of dout[n, m, k] * weight[m, p, k]."""
     repeated = _repeated(dout, workspace)
-    shared(_backward_input, len(weight) * dx.size)(dx.reshape(len(dx), -1), weight.reshape(len(weight), -1), repeated)
+    launch(
+        _backward_input,
+        dx.reshape(len(dx), -1),
+        weight.reshape(len(weight), -1),
+        repeated,
+        operations=len(weight) * dx.size,
+    )

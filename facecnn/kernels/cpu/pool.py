@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PoolKind
 
@@ -104,7 +105,7 @@ def pool_forward(
     workspace: Workspace,
 ) -> None:
     """The largest or the average element of each window."""
-    shared(_forward, size[0] * size[1] * out.size)(out, argmax, x, kind == "max", *size, *stride)
+    launch(_forward, out, argmax, x, kind == "max", *size, *stride, operations=size[0] * size[1] * out.size)
 
 
 def pool_backward(
@@ -117,4 +118,4 @@ def pool_backward(
     workspace: Workspace,
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
-    shared(_backward, size[0] * size[1] * dout.size)(dx, dout, argmax, kind == "max", *size, *stride)
+    launch(_backward, dx, dout, argmax, kind == "max", *size, *stride, operations=size[0] * size[1] * dout.size)

@@ -6,7 +6,8 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
 _ZERO = np.float32(0)
@@ -47,11 +48,21 @@ def _backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, sum
 def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> None:
     """out = x where x > 0, else slope[c] * x."""
     chunks, tile = chunks_and_tile(x)
-    shared(_forward, 2 * x.size)(out.reshape(-1), x.reshape(-1), slope, chunks, workspace.array("slopes", (tile,)))
+    launch(
+        _forward,
+        out.reshape(-1),
+        x.reshape(-1),
+        slope,
+        chunks,
+        workspace.array("slopes", (tile,)),
+        operations=2 * x.size,
+    )
 
 
 def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Workspace) -> None:
     """dx and dslope of ``prelu_forward``."""
     shape = chunks_and_tile(x)
     sums, slopes = workspace.array("slope sums", shape), workspace.array("slopes", shape[1:])
-    shared(_backward, 5 * x.size)(dx.reshape(-1), dslope, dout.reshape(-1), x.reshape(-1), slope, sums, slopes)
+    launch(
+        _backward, dx.reshape(-1), dslope, dout.reshape(-1), x.reshape(-1), slope, sums, slopes, operations=5 * x.size
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.cpu.normalise import blur, fill_gaussian, local_contrast, standardise
 from facecnn.kernels.cpu.warp import fill_table, tone, warp, warp_straight
@@ -108,7 +109,8 @@ def prepare_photos(
     _, height, width, maps = out.shape
     weights = _contrast_weights(height, width)
     radius = max(len(weights) // 2, _BLUR_RADIUS)
-    _prepare(
+    launch(
+        _prepare,
         out,
         pixels,
         rows,

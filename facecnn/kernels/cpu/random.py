@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
 
@@ -39,7 +40,7 @@ def _random_words(out: Array, seed: Any, purpose: Any, photo: Any, step: Array) 
 
 def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, workspace: Workspace) -> None:
     """out (n,) uint32: word e is word e % 4 of philox(counter=(e // 4, photo, step, 0), key=(seed, purpose))."""
-    _random_words(out, _U64(seed), _U64(purpose), _U64(photo), step)
+    launch(_random_words, out, _U64(seed), _U64(purpose), _U64(photo), step)
 
 
 @compiled(parallel=True)
@@ -63,10 +64,10 @@ def dropout(
 ) -> None:
     """Each element is zero with probability ``rate``, else x / (1 - rate)."""
     if rate == 0:
-        np.copyto(out, x)
+        launch(np.copyto, out, x)
         return
     threshold = _U64(min(int(rate * 2**32), 2**32 - 1))
-    shared(_dropout, 20 * x.size)(out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step)
+    launch(_dropout, out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step, operations=20 * x.size)
 
 
 # Without contracted multiply-adds: every device must draw the same bits.
@@ -129,7 +130,8 @@ def draw_augmentation(
     workspace: Workspace,
 ) -> None:
     """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's bits."""
-    _draw_augmentation(
+    launch(
+        _draw_augmentation,
         parameters,
         photos,
         epoch,

@@ -9,7 +9,8 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.elementwise import BLOCK
-from facecnn.kernels.cpu.jit import compiled, shared
+from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.random import philox
 from facecnn.kernels.protocol import PURPOSE_NOISE
@@ -219,7 +220,7 @@ def sgd_update(
     weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
 ) -> None:
     """Stochastic gradient descent, in place."""
-    shared(_sgd, 3 * weight.size)(weight, gradient, learning_rate, _F(weight_decay), decaying)
+    launch(_sgd, weight, gradient, learning_rate, _F(weight_decay), decaying, operations=3 * weight.size)
 
 
 def momentum_update(
@@ -236,8 +237,17 @@ def momentum_update(
 ) -> None:
     """Stochastic gradient descent with momentum, in place."""
     decays = _decays(weight_decay, decoupled)
-    shared(_momentum, 6 * weight.size)(
-        weight, velocity, gradient, learning_rate, _F(momentum), nesterov, *decays, decaying
+    launch(
+        _momentum,
+        weight,
+        velocity,
+        gradient,
+        learning_rate,
+        _F(momentum),
+        nesterov,
+        *decays,
+        decaying,
+        operations=6 * weight.size,
     )
 
 
@@ -255,7 +265,7 @@ def rmsprop_update(
 ) -> None:
     """RMSprop, in place."""
     numbers = _F(beta2), _F(1 - beta2), _F(epsilon), *_decays(weight_decay, decoupled)
-    shared(_rmsprop, 15 * weight.size)(weight, variance, gradient, learning_rate, *numbers, decaying)
+    launch(_rmsprop, weight, variance, gradient, learning_rate, *numbers, decaying, operations=15 * weight.size)
 
 
 def adagrad_update(
@@ -272,7 +282,7 @@ def adagrad_update(
 ) -> None:
     """Adagrad, in place."""
     numbers = _F(initial), _F(epsilon), *_decays(weight_decay, decoupled)
-    shared(_adagrad, 15 * weight.size)(weight, squares, gradient, learning_rate, *numbers, decaying)
+    launch(_adagrad, weight, squares, gradient, learning_rate, *numbers, decaying, operations=15 * weight.size)
 
 
 def adam_update(
@@ -292,7 +302,9 @@ def adam_update(
 ) -> None:
     """Adam, and with ``decoupled`` weight decay AdamW, in place."""
     numbers = float(beta1), float(beta2), _F(epsilon), *_decays(weight_decay, decoupled)
-    shared(_adam, 15 * weight.size)(weight, mean, variance, gradient, learning_rate, step, *numbers, decaying)
+    launch(
+        _adam, weight, mean, variance, gradient, learning_rate, step, *numbers, decaying, operations=15 * weight.size
+    )
 
 
 def lion_update(
@@ -308,13 +320,13 @@ def lion_update(
 ) -> None:
     """Lion, in place."""
     numbers = _F(beta1), _F(1 - beta1), _F(beta2), _F(1 - beta2), _F(weight_decay)
-    shared(_lion, 10 * weight.size)(weight, mean, gradient, learning_rate, *numbers, decaying)
+    launch(_lion, weight, mean, gradient, learning_rate, *numbers, decaying, operations=10 * weight.size)
 
 
 def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
     """out = gradient, scaled down to a 2-norm of ``limit`` if it is longer; the sum in float64."""
     sums = workspace.array("squares", (-(-gradient.size // BLOCK),), np.float64)
-    shared(_clip, 4 * out.size)(out, gradient, sums, float(limit))
+    launch(_clip, out, gradient, sums, float(limit), operations=4 * out.size)
 
 
 def add_noise(
@@ -328,16 +340,25 @@ def add_noise(
     workspace: Workspace,
 ) -> None:
     """out = gradient + normal noise, which fades from step to step."""
-    shared(_noise, 100 * out.size)(
-        out, gradient, counts, _U64(seed), _U64(PURPOSE_NOISE), float(noise), float(noise_decay), step
+    launch(
+        _noise,
+        out,
+        gradient,
+        counts,
+        _U64(seed),
+        _U64(PURPOSE_NOISE),
+        float(noise),
+        float(noise_decay),
+        step,
+        operations=100 * out.size,
     )
 
 
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
     """An exponential moving average that follows quickly in the first steps."""
-    shared(_average, 3 * average.size)(average, weight, step, float(decay))
+    launch(_average, average, weight, step, float(decay), operations=3 * average.size)
 
 
 def accumulate(total: Array, x: Array, first: bool, workspace: Workspace) -> None:
     """total += x, or total = x."""
-    shared(_accumulate, 2 * total.size)(total, x, first)
+    launch(_accumulate, total, x, first, operations=2 * total.size)

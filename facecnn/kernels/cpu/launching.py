@@ -1,0 +1,100 @@
+"""How compiled kernels are called; and recording what a step calls, to do it again without Python's time for it.
+
+Between two kernels Python looks up layers, settings and scratch memory, makes views, and decides on the number of
+threads: about 5 us a kernel, as long as a small one takes itself. All of that is the same in every step. So a step is
+written down once, kernel by kernel with its arguments, and then gone through.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numba
+
+from facecnn.kernels.cpu.memory import Workspace
+
+_WORTH_A_THREAD = 1 << 16
+"""Operations on elements that take about as long as it takes to wake a thread that sleeps (measured: 85 us)."""
+
+
+class _Call(NamedTuple):
+    kernel: Callable[..., None]
+    arguments: tuple[Any, ...]
+    threads: int | None
+    """None: all."""
+
+
+class _Recorder(threading.local):
+    """Whether what this thread launches is being recorded."""
+
+    calls: list[_Call] | None = None
+
+
+_recorder = _Recorder()
+
+
+def launch(kernel: Callable[..., None], *arguments: Any, operations: int | None = None) -> None:
+    """Call a kernel. One of little work, of about so many ``operations`` on elements, runs on fewer threads."""
+    call = _Call(kernel, arguments, _threads(operations))
+    if _recorder.calls is not None:
+        _recorder.calls.append(call)
+    with _running_on(call.threads):
+        kernel(*arguments)
+
+
+def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+    """A function that does the same as ``function``, which only launches kernels, and always the same.
+
+    First it is called plainly, which compiles the kernels and makes the workspace grow; the second time it is recorded;
+    from then on the recording is played.
+    """
+    return _Recorded(function)
+
+
+class _Recorded:
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._calls = 0
+        self._recording: list[tuple[int | None, list[_Call]]] | None = None
+
+    def __call__(self) -> None:
+        if self._recording is not None:
+            for threads, calls in self._recording:
+                with _running_on(threads):
+                    for kernel, arguments, _ in calls:
+                        kernel(*arguments)
+            return
+        self._calls += 1
+        if self._calls == 1:
+            self._function()
+            return
+        _recorder.calls = calls = []
+        try:
+            self._function()
+        finally:
+            _recorder.calls = None
+        self._recording = [(key, list(some)) for key, some in itertools.groupby(calls, lambda call: call.threads)]
+
+
+def _threads(operations: int | None) -> int | None:
+    if operations is None:
+        return None
+    worth = max(1, operations // _WORTH_A_THREAD)
+    return worth if worth < numba.get_num_threads() else None
+
+
+@contextmanager
+def _running_on(threads: int | None) -> Iterator[None]:
+    if threads is None:
+        yield
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
