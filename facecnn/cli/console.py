@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -84,7 +85,7 @@ class StderrConsole:
             from tqdm import tqdm
 
             layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-            with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
+            with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False, miniters=1) as bar:
                 echo, self._echo = self._echo, partial(bar.write, file=sys.stderr)  # above the bar, not into it
                 try:
                     yield _Bar(bar, label)
@@ -187,7 +188,7 @@ class _Bar:
         self._held_out = ""
         self._photos_in_epoch = 0
         self._photos = 0
-        self._first_step_took = 0.0
+        self._first_step_ended = 0.0
         self._trying = False
 
     def trial_step(self, start: int, report: StepReport) -> None:
@@ -198,23 +199,27 @@ class _Bar:
         self._bar.update(0)
 
     def step(self, report: StepReport) -> None:
+        bar = self._bar
         if self._trying:
-            self._bar.reset()  # the trials' time must not count as the training's
+            bar.reset()  # the trials' time must not count as the training's
             self._trying = False
-        if self._bar.n == 0 and report.step > 1:
+        if bar.n == 0 and report.step > 1:
             # Resumed: what was done before must not count as speed.
-            self._bar.initial = self._bar.n = report.step - 1
-        elapsed = self._bar.format_dict["elapsed"]
-        speed = ""
-        if self._first_step_took:
+            bar.initial = bar.n = report.step - 1
+        now = time.time()  # tqdm's clock
+        if self._first_step_ended:
             self._photos += report.photos - self._photos_in_epoch
-            speed = f" {self._photos / max(elapsed - self._first_step_took, 1e-9):.0f}/s"
         else:
-            self._first_step_took = elapsed  # most of it for kernels that were compiled or loaded
+            self._first_step_ended = now  # most of it went for kernels that were compiled or loaded
         self._photos_in_epoch = report.photos
+        if now - bar.last_print_t >= bar.mininterval or report.step == 1:  # else nothing is drawn
+            bar.set_description_str(self._text(report, now - self._first_step_ended), refresh=False)
+        bar.update(1)
+
+    def _text(self, report: StepReport, seconds: float) -> str:
+        speed = f" {self._photos / seconds:.0f}/s" if seconds > 0 else ""
         figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%{self._held_out}{speed}"
-        self._bar.set_description_str(f"{self._label}epoch {report.epoch}/{report.epochs} {figures}", refresh=False)
-        self._bar.update(1)
+        return f"{self._label}epoch {report.epoch}/{report.epochs} {figures}"
 
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
         self._photos_in_epoch = 0

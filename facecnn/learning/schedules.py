@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import accumulate
 from math import cos, pi
 from types import MappingProxyType
@@ -105,8 +106,7 @@ class Cosine(Schedule):
     stretch: float = Field(default=1.0, ge=1, le=4, description="length of each cycle in lengths of the one before")
 
     def _after_warmup(self, step: int, steps: int) -> float:
-        ends = list(accumulate(self.stretch**cycle for cycle in range(self.restarts + 1)))
-        bounds = [0, *(round(steps * end / ends[-1]) for end in ends)]
+        bounds = _cycles(steps, self.restarts, self.stretch)
         # Where there are fewer steps than cycles, some are empty: the one that holds the step ends after it.
         cycle = bisect_right(bounds, step)
         start, stop = bounds[cycle - 1], bounds[cycle]
@@ -185,6 +185,13 @@ class Plateau(Schedule):
         if without_gain > self.patience:
             factor, cooling, without_gain = max(factor * self.factor_each, self.floor), self.cooldown, 0
         return {"factor": factor, "best": best, "without_gain": without_gain, "cooling": cooling}
+
+
+@lru_cache(maxsize=4)
+def _cycles(steps: int, restarts: int, stretch: float) -> tuple[int, ...]:
+    """The steps with which the cycles begin, and where the last one ends."""
+    ends = list(accumulate(stretch**cycle for cycle in range(restarts + 1)))
+    return (0, *(round(steps * end / ends[-1]) for end in ends))
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

@@ -519,7 +519,7 @@ class Trainer:
         copy(self._cursor, np.array([batch, self.progress.step], np.int32))
         copy(self._epoch_number, np.array([epoch], np.int32))
         copy(self._totals, np.array(self.progress.totals, self.network.dtype))
-        self._feed.plan([permutation[slice(*self._bounds(number))] for number in range(batch, self.batches)])
+        self._feed.plan(permutation[slice(*self._bounds(number))] for number in range(batch, self.batches))
 
     def _rate(self, step: int) -> float:
         assert not isinstance(self.optimizer, Minimisers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class PhotoFeed:
         """Whether the photos are sent batch by batch."""
         return self._stream is not None
 
-    def plan(self, batches: Sequence[Array]) -> None:
+    def plan(self, batches: Iterable[Array]) -> None:
         """The photos, numbered 0 to n - 1, that will be asked for, batch after batch. The first is sent."""
         self._next = 0
         if self._stream is not None:

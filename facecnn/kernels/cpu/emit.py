@@ -73,6 +73,12 @@ class Emitter:
         alignment = ir.Constant(_INT, _ALIGNMENT[_FLOAT])
         return self.builder.call(function, [place, alignment, _mask(lanes, count), self.constant(0.0, lanes)])
 
+    def load_bytes(self, pointer: Any, offset: int, lanes: int) -> Any:
+        """Bytes that follow each other, as floats."""
+        place = self.builder.bitcast(self.moved(pointer, offset), ir.VectorType(_BYTE, lanes).as_pointer())
+        integers = self.builder.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
+        return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
+
     def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:
         """Write the vector's elements, or the first ``count`` of them."""
         kind = vector.type
@@ -114,6 +120,20 @@ class Emitter:
         other = ir.Constant(vector.type, ir.Undefined) if second is None else second
         return self.builder.shuffle_vector(vector, other, mask)
 
+    def gather(self, vectors: Sequence[Any], places: Sequence[int]) -> Any:
+        """The elements at these places of several vectors, one behind the other; as many as a vector has."""
+        lanes = vectors[0].type.count
+        found = None
+        for number, vector in enumerate(vectors):
+            own = [lane for lane, place in enumerate(places) if place // lanes == number]
+            if own and found is None:
+                found = self.shuffle(vector, [place % lanes for place in places])
+            elif own:
+                found = self.shuffle(
+                    found, [lanes + place % lanes if lane in own else lane for lane, place in enumerate(places)], vector
+                )
+        return found
+
     def add_pairs(self, a: Any, b: Any) -> Any:
         """a[0] + a[1], a[2] + a[3], ... b[0] + b[1], ..."""
         places = range(0, 2 * a.type.count, 2)
@@ -129,6 +149,14 @@ class Emitter:
         """a + b of two vectors of floats."""
         return self.builder.fadd(a, b)
 
+    def subtract(self, a: Any, b: Any) -> Any:
+        """a - b of two vectors of floats."""
+        return self.builder.fsub(a, b)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        """a * b of two vectors of floats."""
+        return self.builder.fmul(a, b)
+
     def larger_or_nan(self, a: Any, b: Any) -> Any:
         """Where a > b, or a is NaN (and not where only b is)."""
         return self.builder.or_(self.builder.fcmp_ordered(">", a, b), self.builder.fcmp_unordered("uno", a, a))
@@ -140,6 +168,10 @@ class Emitter:
     def to_bytes(self, integers: Any) -> Any:
         """A vector of 32-bit integers as bytes."""
         return self.builder.trunc(integers, ir.VectorType(_BYTE, integers.type.count))
+
+    def smaller(self, a: Any, b: Any) -> Any:
+        """The smaller one of two indices."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     # ------------------------------------------------------------------------------------------------------ loops
 

@@ -1,4 +1,4 @@
-"""The innermost work of convolutions and blurring, written vector by vector (see ``emit``).
+"""The innermost work of convolutions, blurring and warping, written vector by vector (see ``emit``).
 
 Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
 numbers of turns and the photo's row length are values. Nothing is written outside of what is described, and nothing
@@ -348,6 +348,82 @@ def weigh_neighbours(
         totals = [e.multiply_add(e.load(middle, v * width, width), factor, zero) for v in range(count)]
         for v, total in enumerate(e.loop(builder.add(arguments[5], index(1)), 1, totals, pair, start=1)):
             e.store(total, target, v * width)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def mix_pixels(
+    typing: Any,
+    out: Any, out_offset: Any, x: Any, x_offset: Any, share: Any, pixels: Any,
+    maps: Any, mirrored: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """out[j, c] = (1 - share) x[j, c] + share x[j + 1, c], for so many ``pixels`` j of ``maps`` c, at least ``lanes``;
+    of ``mirrored`` ones the last j comes first. x holds floats or bytes."""
+    c, reverse, width = maps.literal_value, mirrored.literal_value, lanes.literal_value
+    signature = types.void(out, out_offset, x, x_offset, share, pixels, maps, mirrored, lanes)
+    backwards = [(width - 1 - place // c) * c + place % c for place in range(c * width)]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[2], arguments[2], arguments[3])
+        right = e.broadcast(arguments[4], width)
+        left = e.subtract(e.constant(1.0, width), right)
+        load = e.load_bytes if kinds[2].dtype == types.uint8 else e.load
+        last = builder.sub(arguments[5], index(width))
+
+        def block(first: Any, _: list[Any]) -> list[Any]:
+            """As many pixels as a vector has lanes, from ``first`` on; the last ones partly again."""
+            first = e.smaller(first, last)
+            here = e.moved(source, builder.mul(first, index(c)))
+            mixed = []
+            for v in range(c):
+                own, next_one = (load(here, v * width + beside, width) for beside in (0, c))
+                mixed.append(e.multiply_add(next_one, right, e.multiply(own, left)))
+            if reverse:
+                first = builder.sub(last, first)
+                mixed = [e.gather(mixed, backwards[v * width : (v + 1) * width]) for v in range(c)]
+            there = e.moved(target, builder.mul(first, index(c)))
+            for v, vector in enumerate(mixed):
+                e.store(vector, there, v * width)
+            return []
+
+        e.loop(arguments[5], width, [], block)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def mix_rows(
+    typing: Any,
+    out: Any, out_offset: Any, x: Any, upper: Any, lower: Any, share: Any, factor: Any, offset: Any, count: Any,
+    lanes: Any,
+) -> Any:  # fmt: skip
+    """out[i] = ((1 - share) x[upper + i] + share x[lower + i]) factor + offset, for so many i, at least ``lanes``."""
+    width = lanes.literal_value
+    signature = types.void(out, out_offset, x, upper, lower, share, factor, offset, count, lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        above, below = (e.pointer(kinds[2], arguments[2], arguments[i]) for i in (3, 4))
+        share, factor, offset = (e.broadcast(arguments[i], width) for i in (5, 6, 7))
+        down = e.multiply(share, factor)
+        up = e.multiply(e.subtract(e.constant(1.0, width), share), factor)
+        last = builder.sub(arguments[8], index(width))
+
+        def vector(first: Any, _: list[Any]) -> list[Any]:
+            first = e.smaller(first, last)
+            a, b = (e.load(e.moved(row, first), 0, width) for row in (above, below))
+            e.store(e.multiply_add(b, down, e.multiply_add(a, up, offset)), e.moved(target, first), 0)
+            return []
+
+        e.loop(arguments[8], width, [], vector)
         return context.get_dummy_value()
 
     return signature, generate

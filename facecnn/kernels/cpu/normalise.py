@@ -15,6 +15,7 @@ from facecnn.kernels.cpu.micro_kernels import weigh_neighbours
 _F = np.float32
 _HALF = _F(0.5)
 _LANES = vectors.lanes()
+_BLOCK = 512
 _VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 
@@ -83,23 +84,36 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
 
 
 @compiled(reorder=True)
-def _sums(picture: Array) -> Any:
-    """Of the pixels, and of their squares."""
-    total, squares = 0.0, 0.0
-    for i in range(picture.size):
-        value = np.float64(picture[i])
-        total += value
-        squares += value * value
-    return total, squares
+def _moments(picture: Array) -> Any:
+    """Mean and variance of the pixels.
+
+    Sums are those of distances from a value near the mean, so that their squares lose nothing where pixels are nearly
+    equal; in blocks, so that float32 is enough within one.
+    """
+    size = picture.size
+    near = _F(0)
+    for i in range(min(_BLOCK, size)):
+        near += picture[i]
+    near /= _F(min(_BLOCK, size))
+    total, squares = np.float64(0), np.float64(0)
+    for start in range(0, size, _BLOCK):
+        own, own_squares = _F(0), _F(0)
+        block = picture[start : start + _BLOCK]
+        for i in range(len(block)):
+            distance = block[i] - near
+            own += distance
+            own_squares += distance * distance
+        total += np.float64(own)
+        squares += np.float64(own_squares)
+    mean = total / size
+    return near + mean, squares / size - mean * mean
 
 
 @compiled()
 def standardise(picture: Array) -> None:
     """picture = (picture - mean) / max(deviation, 1 / sqrt(size))."""
-    total, squares = _sums(picture)
-    mean = total / picture.size
-    deviation = sqrt(max(squares / picture.size - mean * mean, 1 / picture.size))
-    centre, factor = _F(mean), _F(1 / deviation)
+    mean, variance = _moments(picture)
+    centre, factor = _F(mean), _F(1 / sqrt(max(variance, 1 / picture.size)))
     for i in range(picture.size):
         picture[i] = (picture[i] - centre) * factor
 

@@ -47,53 +47,40 @@ def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None
 
 @compiled(parallel=True)
 def _prepare(
-    out: Array,
-    pixels: Array,
-    rows: Array,
-    parameters: Array,
-    normalise: int,
-    weights: Array,
-    pictures: Array,
-    lines: Array,
-    padded: Array,
-    tables: Array,
-    toned: Array,
-    held: Array,
-    places: Array,
-    shares: Array,
-) -> None:
-    # out (N, H, W, C); pictures (threads, 2 H W C and more), lines (threads, (W + 2 radius) C), padded
-    # (threads, (H + 2 radius) W C), tables (threads, 265);
-    # of the stored photo: toned (threads, its size), held (threads, a row and those that are held); places (threads,
-    # W), shares (threads, 2, W)
-    height, width, maps = out.shape[1], out.shape[2], out.shape[3]
+    out: Array, height: int, width: int, pixels: Array, stored_height: int, stored_width: int, maps: int, rows: Array,
+    parameters: Array, normalise: int, weights: Array, pictures: Array, lines: Array, padded: Array, tables: Array,
+    gaussians: Array, toned: Array, held: Array, mixed: Array, places: Array, shares: Array,
+) -> None:  # fmt: skip
+    # out (N, H W C), pixels (P, stored H W C);
+    # pictures (2 threads, H W C and more), lines (threads, (W + 2 radius) C), padded (threads, (H + 2 radius) W C),
+    # tables (threads, 256 and more), gaussians (threads, 2 blur radius + 1);
+    # of the stored photo: toned (threads, its size), held (threads, rows that are held); mixed (threads, 2 W C and
+    # more), places (threads, W), shares (2 threads, W)
     size = height * width * maps
     for n in prange(out.shape[0]):
         thread = thread_number()
-        first, second = pictures[thread, :size], pictures[thread, size : 2 * size]
-        line = lines[thread]
-        table, gaussian = tables[thread, :256], tables[thread, 256 : 256 + 2 * _BLUR_RADIUS + 1]
-        p = parameters[n]
-        picture = out[n].reshape(-1)
-        stored_height, stored_width = pixels.shape[1], pixels.shape[2]
-        photo = pixels[rows[n]].reshape(-1)
+        p, picture, photo, table = parameters[n], out[n], pixels[rows[n]], tables[thread]
         fill_table(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
-        warped = first if p[BLUR] > _ZERO else picture
-        place, share, other = places[thread], shares[thread, 0], shares[thread, 1]
+        warped = pictures[2 * thread, :size] if p[BLUR] > _ZERO else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
-                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, held[thread]
-            )
+                warped, photo, stored_height, stored_width, maps, table, p, height, width, places[thread],
+                shares[2 * thread], held[thread], mixed[thread],
+            )  # fmt: skip
         else:
             tone(toned[thread], photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
-            warp(warped, toned[thread], stored_height, stored_width, maps, p, height, width, place, share, other)
+            warp(
+                warped, toned[thread], stored_height, stored_width, maps, p, height, width, places[thread],
+                shares[2 * thread], shares[2 * thread + 1],
+            )  # fmt: skip
         if p[BLUR] > _ZERO:
-            fill_gaussian(gaussian, p[BLUR])
-            blur(picture, first, gaussian, height, maps, line, padded[thread])
+            fill_gaussian(gaussians[thread], p[BLUR])
+            blur(picture, warped, gaussians[thread], height, maps, lines[thread], padded[thread])
         if normalise == 1:
             standardise(picture)
         elif normalise == 2:
-            local_contrast(picture, first, second, weights, height, maps, line, padded[thread])
+            first, second = pictures[2 * thread, :size], pictures[2 * thread + 1, :size]
+            local_contrast(picture, first, second, weights, height, maps, lines[thread], padded[thread])
         _erase(picture, p, height, width, maps)
 
 
@@ -106,23 +93,32 @@ def prepare_photos(
     out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Workspace
 ) -> None:
     """Tone, warp, blur, normalise and erase each photo."""
-    _, height, width, maps = out.shape
+    number, height, width, maps = out.shape
+    _, stored_height, stored_width, _ = pixels.shape
     weights = _contrast_weights(height, width)
     radius = max(len(weights) // 2, _BLUR_RADIUS)
+    size, stored_size, stored_row = height * width * maps, pixels[0].size, stored_width * maps
     launch(
         _prepare,
-        out,
-        pixels,
+        out.reshape(number, size),
+        height,
+        width,
+        pixels.reshape(len(pixels), stored_size),
+        stored_height,
+        stored_width,
+        maps,
         rows,
         parameters,
         _CODES[normalise],
         weights,
-        workspace.per_thread("pictures", 2 * height * width * maps),
-        workspace.per_thread("lines", width * maps + 2 * radius * maps),
+        workspace.array("pictures", (2 * THREADS, -(-size // 64) * 64)),
+        workspace.per_thread("lines", (width + 2 * radius) * maps),
         workspace.per_thread("padded rows", (height + 2 * radius) * width * maps),
-        workspace.per_thread("tables", 256 + 2 * _BLUR_RADIUS + 1),
-        workspace.per_thread("toned", pixels[0].size),
-        workspace.per_thread("toned rows", pixels[0, 0].size * (1 + max(2, _HELD // pixels[0, 0].size))),
-        workspace.per_thread("places", width, np.int32),
-        workspace.array("shares", (THREADS, 2, width)),
+        workspace.per_thread("tables", 256),
+        workspace.array("gaussians", (THREADS, 2 * _BLUR_RADIUS + 1)),
+        workspace.per_thread("toned", stored_size),
+        workspace.per_thread("toned rows", stored_row * max(2, _HELD // stored_row)),
+        workspace.per_thread("mixed rows", 2 * width * maps),
+        workspace.array("places", (THREADS, width), np.int32),
+        workspace.array("shares", (2 * THREADS, width)),
     )

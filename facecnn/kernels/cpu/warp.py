@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
+from facecnn.kernels.cpu.micro_kernels import mix_pixels, mix_rows
 from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
 
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
+_LANES = vectors.lanes()
+_VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 
 @compiled()
@@ -32,11 +36,17 @@ def fill_table(table: Array, gamma: Any, contrast: Any, brightness: Any) -> None
         table[i] = min(max(value, _ZERO), _ONE)
 
 
+@compiled(inline=True)
+def tone_line(contrast: Any, brightness: Any) -> Any:
+    """(factor, offset): without a gamma, a byte becomes byte * factor + offset, from 0 to 1."""
+    return contrast / _F(255), _HALF + brightness - _HALF * contrast
+
+
 @compiled()
 def tone(toned: Array, pixels: Array, table: Array, gamma: Any, contrast: Any, brightness: Any) -> None:
     """toned = the pixels as the table says; without a gamma it is a line, and vectors are faster."""
     if gamma == _ZERO:
-        factor, offset = contrast / _F(255), _HALF + brightness - _HALF * contrast
+        factor, offset = tone_line(contrast, brightness)
         for i in range(len(pixels)):
             toned[i] = min(max(_F(pixels[i]) * factor + offset, _ZERO), _ONE)
     else:
@@ -45,54 +55,91 @@ def tone(toned: Array, pixels: Array, table: Array, gamma: Any, contrast: Any, b
 
 
 @compiled()
-def _places(lefts: Array, shares: Array, count: int, step: Any, start: Any, columns: int) -> None:
-    """Column start + j * step of ``columns``, for ``count`` j, lies shares[j] of the way from lefts[j] to the next."""
+def _places(lefts: Array, shares: Array, step: Any, start: Any, columns: int) -> None:
+    """Column start + j * step of ``columns`` lies shares[j] of the way from lefts[j] to the next."""
     last = np.int32(max(columns - 2, 0))
-    for j in range(count):
+    for j in range(len(lefts)):
         source = min(max(start + _F(j) * step, _ZERO), _F(columns - 1))
         left = min(np.int32(source), last)
         lefts[j] = left
         shares[j] = source - _F(left)
 
 
-@compiled()
-def _turn_round(line: Array, columns: int, maps: int) -> None:
-    """A row of pixels from right to left."""
-    for j in range(columns // 2):
-        other = columns - 1 - j
+@compiled(inline=True)
+def _mix_neighbours(
+    out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, first: int, end: int, maps: int,
+    columns: int, mirrored: bool,
+) -> None:  # fmt: skip
+    """Pixels ``first`` to ``end`` of a row of out, each between two of ``line`` (see ``_places``)."""
+    beside = maps if columns > 1 else 0
+    for j in range(first, end):
+        left, along = start + lefts[j] * maps, shares[j]
+        o = place + (len(lefts) - 1 - j if mirrored else j) * maps
         for c in range(maps):
-            a, b = j * maps + c, other * maps + c
-            line[a], line[b] = line[b], line[a]
+            out[o + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
 
 
 @compiled(inline=True)
-def _mix_neighbours(
-    out: Array, line: Array, lefts: Array, shares: Array, first: int, end: int, maps: int, beside: int
+def _mix_run(
+    out: Array, place: int, line: Array, start: int, share: Any, pixels: int, maps: int, mirrored: bool
+) -> bool:
+    """Pixels that follow each other and lie equally far between two of ``line``; False if there is no code for it."""
+    if _LANES == 0 or pixels < _LANES:
+        return False
+    if maps == 1 and mirrored:
+        mix_pixels(out, place, line, start, share, pixels, 1, True, _VECTOR)
+    elif maps == 1:
+        mix_pixels(out, place, line, start, share, pixels, 1, False, _VECTOR)
+    elif maps == 3 and mirrored:
+        mix_pixels(out, place, line, start, share, pixels, 3, True, _VECTOR)
+    elif maps == 3:
+        mix_pixels(out, place, line, start, share, pixels, 3, False, _VECTOR)
+    else:
+        return False
+    return True
+
+
+@compiled(inline=True)
+def _mix_row(
+    out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, first: int, end: int, maps: int,
+    columns: int, mirrored: bool,
+) -> None:  # fmt: skip
+    """out, from ``place`` on: the toned row of the photo that begins at ``start`` of ``line``, at the columns of
+    ``_places``, of which those from ``first`` to ``end`` follow each other and lie equally far between two. A mirrored
+    one is written from its end."""
+    width = len(lefts)
+    run_place, run = place + (width - end if mirrored else first) * maps, start + lefts[first] * maps
+    if end > first and _mix_run(out, run_place, line, run, shares[first], end - first, maps, mirrored):
+        _mix_neighbours(out, place, line, start, lefts, shares, 0, first, maps, columns, mirrored)
+        _mix_neighbours(out, place, line, start, lefts, shares, end, width, maps, columns, mirrored)
+    else:
+        _mix_neighbours(out, place, line, start, lefts, shares, 0, width, maps, columns, mirrored)
+
+
+@compiled(inline=True)
+def _mix_rows(
+    out: Array, place: int, lines: Array, upper: int, lower: int, share: Any, factor: Any, offset: Any, count: int
 ) -> None:
-    """Pixels ``first`` to ``end`` of a row, each between two of ``line`` (see ``_places``), ``beside`` floats apart."""
-    for j in range(first, end):
-        left, along = lefts[j] * maps, shares[j]
-        for c in range(maps):
-            out[j * maps + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
+    """So many numbers of out, from ``place`` on, between two rows of ``lines``, times factor, plus offset."""
+    if _LANES > 0 and count >= _LANES:
+        mix_rows(out, place, lines, upper, lower, share, factor, offset, count, _VECTOR)
+    else:
+        for i in range(count):
+            out[place + i] = (lines[upper + i] * (_ONE - share) + lines[lower + i] * share) * factor + offset
 
 
 @compiled()
 def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
-    lefts: Array, shares: Array, lines: Array,
+    lefts: Array, shares: Array, held: Array, lines: Array,
 ) -> None:  # fmt: skip
-    """As ``warp`` where nothing is turned: first between rows, then between columns."""
+    """Tone, and ``warp`` where nothing is turned: first between columns, then between rows. ``held`` has room for some
+    of the photo's rows, at least two, ``lines`` (2 * width * C) for those of them that a row of out lies between."""
     scale = _ONE / p[ZOOM]
     mirrored = p[MIRROR] > _ZERO
     first_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2) - scale * _F((height - 1) / 2)
-    middle_x = -p[SHIFT_X] * _F(width) + _F((columns - 1) / 2)
-    # Of a mirrored photo the rows are turned round, and the columns counted from the other side.
-    first_x = (_F(columns - 1) - middle_x if mirrored else middle_x) - scale * _F((width - 1) / 2)
-    _places(lefts, shares, width, scale, first_x, columns)
-    beside = maps if columns > 1 else 0
-    size, last_row = columns * maps, max(rows - 2, 0)
-    line, held = lines[:size], lines[size:]
-    first_held, end_held, most_held = 0, 0, len(held) // size
+    first_x = -p[SHIFT_X] * _F(width) + _F((columns - 1) / 2) - scale * _F((width - 1) / 2)
+    _places(lefts, shares, scale, first_x, columns)
     # Columns that follow each other and are equally far between pixels: all but those that the photo's edge holds back.
     start, stop = 0, 0
     if scale == _ONE:
@@ -101,30 +148,36 @@ def warp_straight(
         stop = start
         while stop < width and first_x + _F(stop) <= _F(columns - 2):
             stop += 1
+    # A tone that is a line, and cuts nothing off, may as well come last: fewer numbers, and no pass of its own.
+    factor, offset = tone_line(p[CONTRAST], p[BRIGHTNESS])
+    tone_is_last = p[GAMMA] == _ZERO and offset >= _ZERO and offset + p[CONTRAST] <= _ONE
+    if not tone_is_last:
+        factor, offset = _ONE, _ZERO
+    # Rows are referred to by where they begin: arrays that point to them would be counted, at each turn. Of two that
+    # follow each other one is even, and has the first half of ``lines``.
+    size, numbers, last_row = columns * maps, width * maps, max(rows - 2, 0)
+    first_held, end_held, most_held = 0, 0, len(held) // size
+    even, odd = -1, -1
     for i in range(height):
         source_y = min(max(first_y + scale * _F(i), _ZERO), _F(rows - 1))
         top = min(int(source_y), last_row)
-        down = source_y - _F(top)
         below = min(top + 1, rows - 1)
-        if top < first_held or below >= end_held:
+        if not tone_is_last and (top < first_held or below >= end_held):
             first_held, end_held = top, min(rows, top + most_held)
             source = pixels[first_held * size : end_held * size]
             tone(held, source, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
-        upper = held[(top - first_held) * size : (top - first_held + 1) * size]
-        lower = held[(below - first_held) * size : (below - first_held + 1) * size]
-        for k in range(size):
-            line[k] = upper[k] * (_ONE - down) + lower[k] * down
-        if mirrored:
-            _turn_round(line, columns, maps)
-        o = out[i * width * maps : (i + 1) * width * maps]
-        _mix_neighbours(o, line, lefts, shares, 0, start, maps, beside)
-        if stop > start:
-            along = shares[start]
-            seen = line[lefts[start] * maps : lefts[start] * maps + (stop - start + 1) * maps]
-            target = o[start * maps : stop * maps]
-            for k in range(len(target)):
-                target[k] = seen[k] * (_ONE - along) + seen[k + maps] * along
-        _mix_neighbours(o, line, lefts, shares, stop, width, maps, beside)
+        for row in range(top, below + 1):
+            if row == (odd if row % 2 else even):
+                continue
+            line = row % 2 * numbers
+            if tone_is_last:
+                _mix_row(lines, line, pixels, row * size, lefts, shares, start, stop, maps, columns, mirrored)
+            else:
+                begin = (row - first_held) * size
+                _mix_row(lines, line, held, begin, lefts, shares, start, stop, maps, columns, mirrored)
+            even, odd = (even, row) if row % 2 else (row, odd)
+        upper, lower = top % 2 * numbers, below % 2 * numbers
+        _mix_rows(out, i * numbers, lines, upper, lower, source_y - _F(top), factor, offset, numbers)
 
 
 @compiled()
