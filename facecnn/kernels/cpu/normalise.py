@@ -31,29 +31,40 @@ def fill_gaussian(weights: Array, sigma: Any) -> None:
         weights[i] /= _F(total)
 
 
+@compiled(inline=True)
+def _weigh_vectors(
+    out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int, vectors: int
+) -> None:
+    """``_weigh``, so many vectors at once; the last ones partly again."""
+    radius, length = len(weights) // 2, vectors * _VECTOR
+    for start in range(0, count, length):
+        i = min(start, count - length)
+        weigh_neighbours(out, place + i, x, first + i, weights, radius, distance, vectors, _VECTOR)
+
+
 @compiled()
-def _weigh(out: Array, x: Array, first: int, weights: Array, radius: int, distance: int) -> None:
-    """out (N,) = what ``weigh_neighbours`` says, of x from ``first`` on."""
-    count = len(out)
-    if _LANES > 0 and count >= 4 * _LANES:
-        for start in range(0, count, 4 * _LANES):
-            i = min(start, count - 4 * _LANES)
-            weigh_neighbours(out, i, x, first + i, weights, radius, distance, 4, _VECTOR)
-    elif _LANES > 0 and count >= _LANES:
-        for start in range(0, count, _LANES):
-            i = min(start, count - _LANES)
-            weigh_neighbours(out, i, x, first + i, weights, radius, distance, 1, _VECTOR)
+def _weigh(out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int) -> None:
+    """So many of out from ``place`` on = what ``weigh_neighbours`` says, of x from ``first`` on."""
+    vectors = count // _LANES if _LANES > 0 else 0
+    if vectors >= 4:
+        _weigh_vectors(out, place, x, first, weights, distance, count, 4)
+    elif vectors == 3:
+        _weigh_vectors(out, place, x, first, weights, distance, count, 3)
+    elif vectors == 2:
+        _weigh_vectors(out, place, x, first, weights, distance, count, 2)
+    elif vectors == 1:
+        _weigh_vectors(out, place, x, first, weights, distance, count, 1)
     else:
-        w = weights[radius]
-        middle = x[first : first + count]
+        radius = len(weights) // 2
+        o, middle = out[place : place + count], x[first : first + count]
         for i in range(count):
-            out[i] = w * middle[i]
+            o[i] = weights[radius] * middle[i]
         for t in range(1, radius + 1):
             w = weights[radius + t]
             before = x[first - t * distance : first - t * distance + count]
             after = x[first + t * distance : first + t * distance + count]
             for i in range(count):
-                out[i] += w * (before[i] + after[i])
+                o[i] += w * (before[i] + after[i])
 
 
 @compiled()
@@ -64,23 +75,23 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
     radius = len(weights) // 2
     size = len(picture) // height
     border = radius * maps
+    middle, end = line[border : border + size], line[border + size :]
     for y in range(height):
         source = picture[y * size : (y + 1) * size]
-        middle = line[border : border + size]
         for i in range(size):
             middle[i] = source[i]
-        for t in range(radius):
+        for i in range(0, border, maps):
             for c in range(maps):
-                line[t * maps + c] = source[c]
-                line[border + size + t * maps + c] = source[size - maps + c]
-        _weigh(rows[(radius + y) * size : (radius + y + 1) * size], line, border, weights, radius, maps)
-    last = (radius + height - 1) * size
+                line[i + c] = source[c]
+                end[i + c] = source[size - maps + c]
+        _weigh(rows, (radius + y) * size, line, border, weights, maps, size)
+    first, last = rows[radius * size : (radius + 1) * size], rows[(radius + height - 1) * size :]
     for t in range(radius):
-        above, below = rows[t * size : (t + 1) * size], rows[last + (t + 1) * size : last + (t + 2) * size]
+        above, below = rows[t * size : (t + 1) * size], last[(t + 1) * size : (t + 2) * size]
         for i in range(size):
-            above[i] = rows[radius * size + i]
-            below[i] = rows[last + i]
-    _weigh(out, rows, radius * size, weights, radius, size)
+            above[i] = first[i]
+            below[i] = last[i]
+    _weigh(out, 0, rows, radius * size, weights, size, len(picture))
 
 
 @compiled(reorder=True)
@@ -118,6 +129,24 @@ def standardise(picture: Array) -> None:
         picture[i] = (picture[i] - centre) * factor
 
 
+@compiled(reorder=True)
+def _mean(picture: Array, first: int, maps: int) -> Any:
+    """Of every so many numbers, from the first one on."""
+    total = 0.0
+    if maps == 1:
+        for i in range(len(picture)):
+            total += picture[i]
+    else:
+        for i in range(first, len(picture), maps):
+            total += picture[i]
+    return _F(total * maps / len(picture))
+
+
+@compiled(inline=True)
+def _contrast(d: Any, deviation: Any, least: Any) -> Any:
+    return min(max(d / (max(deviation, least) + _F(4 / 255)), _F(-4)), _F(4))
+
+
 @compiled()
 def local_contrast(
     picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array, rows: Array
@@ -132,10 +161,10 @@ def local_contrast(
     for i in range(picture.size):
         blurred[i] = _F(sqrt(blurred[i]))
     for c in range(maps):
-        total = 0.0
-        for i in range(c, picture.size, maps):
-            total += blurred[i]
-        least = _HALF * _F(total / (picture.size // maps))
-        for i in range(c, picture.size, maps):
-            value = picture[i] / (max(blurred[i], least) + _F(4 / 255))
-            picture[i] = min(max(value, _F(-4)), _F(4))
+        least = _HALF * _mean(blurred, c, maps)
+        if maps == 1:  # with a step that is known, in vectors
+            for i in range(picture.size):
+                picture[i] = _contrast(picture[i], blurred[i], least)
+        else:
+            for i in range(c, picture.size, maps):
+                picture[i] = _contrast(picture[i], blurred[i], least)

@@ -180,37 +180,60 @@ def warp_straight(
         _mix_rows(out, i * numbers, lines, upper, lower, source_y - _F(top), factor, offset, numbers)
 
 
+@compiled(inline=True)
+def _between(value: Any, most: Any) -> Any:
+    """At least 0, and at most so much; min and max, which ask for NaN, would take twice as long."""
+    value = _ZERO if value < _ZERO else value
+    return most if value > most else value
+
+
+@compiled(inline=True)
+def _read(
+    out: Array, start: int, toned: Array, places: Array, along: Array, down: Array, below: int, beside: int, maps: int
+) -> None:
+    """A row of out, from ``start`` on: each pixel between four of the photo, which are so far below and beside."""
+    row = out[start : start + len(places) * maps]
+    for j in range(len(places)):
+        a, d, q = along[j], down[j], np.uint64(np.uint32(places[j]))
+        for c in range(maps):
+            k = q + np.uint64(c)
+            upper = toned[k] * (_ONE - a) + toned[k + np.uint64(beside)] * a
+            k += np.uint64(below)
+            lower = toned[k] * (_ONE - a) + toned[k + np.uint64(beside)] * a
+            row[j * maps + c] = upper * (_ONE - d) + lower * d
+
+
 @compiled()
 def warp(
     out: Array, toned: Array, rows: int, columns: int, maps: int, p: Array, height: int, width: int, places: Array,
     along: Array, down: Array,
 ) -> None:  # fmt: skip
     """out (height * width * C): the photo (rows, columns, C) turned, zoomed and moved; bilinear. Places, along and down
-    have room for ``width`` numbers: of each pixel of a row, where the upper left one of four is, and how far beyond."""
+    (width,) are room for each pixel of a row: where the upper left one of four is, and how far beyond."""
     angle = p[ANGLE] * _RADIANS
     cosine, sine = _F(cos(angle)) / p[ZOOM], _F(sin(angle)) / p[ZOOM]
     middle_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2)
     middle_x = -p[SHIFT_X] * _F(width) + _F((columns - 1) / 2)
     last_y, last_x = _F(rows - 1), _F(columns - 1)
     most_top, most_left = np.int32(max(rows - 2, 0)), np.int32(max(columns - 2, 0))
+    row_length, pixel_length = np.int32(columns * maps), np.int32(maps)
     below = columns * maps if rows > 1 else 0
     beside = maps if columns > 1 else 0
-    direction = -_ONE if p[MIRROR] > _ZERO else _ONE
+    direction, half = -_ONE if p[MIRROR] > _ZERO else _ONE, _F((width - 1) / 2)
     for i in range(height):
         y = _F(i) - _F((height - 1) / 2)
-        for j in range(width):
-            x = direction * (_F(j) - _F((width - 1) / 2))
-            source_y = min(max(cosine * y - sine * x + middle_y, _ZERO), last_y)
-            source_x = min(max(sine * y + cosine * x + middle_x, _ZERO), last_x)
-            top, left = min(np.int32(source_y), most_top), min(np.int32(source_x), most_left)
+        row_y, row_x = cosine * y + middle_y, sine * y + middle_x
+        for j in range(len(places)):
+            x = direction * (_F(np.int32(j)) - half)
+            source_y, source_x = _between(row_y - sine * x, last_y), _between(row_x + cosine * x, last_x)
+            top, left = np.int32(source_y), np.int32(source_x)
+            top, left = most_top if top > most_top else top, most_left if left > most_left else left
             down[j], along[j] = source_y - _F(top), source_x - _F(left)
-            places[j] = (top * np.int32(columns) + left) * np.int32(maps)
-        o = out[i * width * maps : (i + 1) * width * maps]
-        for j in range(width):
-            d, a, q = down[j], along[j], np.uint64(np.uint32(places[j]))
-            for c in range(maps):
-                k = q + np.uint64(c)
-                upper = toned[k] * (_ONE - a) + toned[k + np.uint64(beside)] * a
-                k += np.uint64(below)
-                lower = toned[k] * (_ONE - a) + toned[k + np.uint64(beside)] * a
-                o[j * maps + c] = upper * (_ONE - d) + lower * d
+            places[j] = top * row_length + left * pixel_length
+        start = i * width * maps
+        if maps == 1:  # the same in each case, with steps that are known where it is compiled
+            _read(out, start, toned, places, along, down, below, beside, 1)
+        elif maps == 3:
+            _read(out, start, toned, places, along, down, below, beside, 3)
+        else:
+            _read(out, start, toned, places, along, down, below, beside, maps)
