@@ -86,6 +86,7 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
     training = Implementation(f"{trained.name}, training", "benchmark_training.py", {**common, **own})
     bare = Implementation(FACECNN, "benchmark_facecnn.py", {**common, "recorded": True})
     steps: list[float] = []
+    bare_rates: list[float] = []
     within: list[float] = []
     rates: list[float] = []
     whole: list[float] = []
@@ -99,14 +100,17 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
             within += found["steps"]
             rates += found["rates"]
             whole.append(sum(found["photos"]) / seconds)
-            steps += ask_facecnn(on_ready_pictures, "turn", seconds=seconds)
-    alone = 1000 * batch / statistics.median(steps)
+            turn = ask_facecnn(on_ready_pictures, "turn", seconds=seconds)
+            steps += turn
+            bare_rates.append(1000 * batch / statistics.mean(turn))
+    alone = statistics.median(bare_rates)
     return {
         "name": trained.name,
         "batch": batch,
         "bare_step_ms": statistics.median(steps),
         "step_ms": statistics.median(within),
         "photos_per_second": statistics.median(rates),
+        "bare_photos_per_second": alone,
         "share": statistics.median(rates) / alone,
         "share_with_epoch_ends": statistics.median(whole) / alone,
     }
@@ -126,13 +130,14 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "",
         "Training in full (augmentation, figures, progress) beside its bare step on ready",
-        "pictures: ms, photos a second, and the share of the bare step's; with the ends",
-        "of epochs (validation, saving)",
-        f"{'':22}{'batch':>6}{'bare':>9}{'step':>9}{'photos/s':>11}{'share':>9}{'with ends':>12}",
+        "pictures: ms a step, photos a second, and the share of the bare step's; with the",
+        "ends of epochs (validation, saving)",
+        f"{'':19}{'batch':>5}{'bare':>8}{'step':>8}{'bare/s':>9}{'photos/s':>10}{'share':>8}{'with ends':>11}",
     ]
     lines += [
-        f"  {row['name']:20}{row['batch']:6}{row['bare_step_ms']:9.3f}{row['step_ms']:9.3f}"
-        f"{row['photos_per_second']:11,.0f}{row['share']:9.1%}{row['share_with_epoch_ends']:12.1%}"
+        f"  {row['name']:17}{row['batch']:5}{row['bare_step_ms']:8.3f}{row['step_ms']:8.3f}"
+        f"{row['bare_photos_per_second']:9,.0f}{row['photos_per_second']:10,.0f}{row['share']:8.1%}"
+        f"{row['share_with_epoch_ends']:11.1%}"
         for row in rows
     ]
     return lines

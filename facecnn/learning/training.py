@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +104,7 @@ class Recorder:
         """Keep all that resuming needs."""
 
 
-@dataclass(frozen=True)
-class StepReport:
+class StepReport(NamedTuple):
     """Where a training stands after a step; loss, accuracy and objective are those that were read last."""
 
     epoch: int
@@ -154,7 +153,7 @@ class _Trial(Recorder):
         self.loss: float | None = None
 
     def step(self, step: StepReport) -> None:
-        self._recorder.trial_step(self._start, replace(step, epochs=self._epochs, steps=self._steps))
+        self._recorder.trial_step(self._start, step._replace(epochs=self._epochs, steps=self._steps))
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.loss = metrics["train_loss"]
@@ -165,6 +164,18 @@ def _without_chance(layer: Layer) -> Layer:
     if isinstance(layer, Dropout):
         return replace(layer, rate=0.0)
     return replace(layer, momentum=1.0) if isinstance(layer, BatchNorm) else layer
+
+
+def _philox_state(*key: int) -> dict[str, Any]:
+    """That of ``np.random.Philox(key=key)``, which is slower to make: it asks the system for a seed, too."""
+    return {
+        "bit_generator": "Philox",
+        "state": {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)},
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
 
 
 class Trainer:
@@ -257,6 +268,7 @@ class Trainer:
         self._order_photos, self._order_rows, self._order_labels = (kernels.empty((count,), np.int32) for _ in range(3))
         starts = [self._bounds(batch)[0] for batch in range(self.batches)]
         self._starts = kernels.to_device(np.array(starts, np.int32))
+        self._shuffler = np.random.Generator(np.random.Philox(0))
         self._rates = kernels.empty((self.batches,), dtype)
         self._cursor = kernels.empty((2,), np.int32)
         self._photos, self._rows, self._labels = (kernels.empty((self.batch_size,), np.int32) for _ in range(3))
@@ -506,8 +518,8 @@ class Trainer:
         if self._minimiser is not None:
             return
         epoch = self.progress.epoch
-        generator = np.random.Generator(np.random.Philox(key=[self.settings.seed, _ORDER_PURPOSE + epoch]))
-        permutation = generator.permutation(len(self.chosen))
+        self._shuffler.bit_generator.state = _philox_state(self.settings.seed, _ORDER_PURPOSE + epoch)
+        permutation = self._shuffler.permutation(len(self.chosen))
         order = self.chosen[permutation]
         batch, first_step = self.progress.batch, self.progress.step - self.progress.batch
         rates = [self._rate(first_step + number) for number in range(self.batches)]

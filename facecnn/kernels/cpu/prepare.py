@@ -60,22 +60,24 @@ def _prepare(
     for n in prange(out.shape[0]):
         thread = thread_number()
         p, picture, photo, table = parameters[n], out[n], pixels[rows[n]], tables[thread]
+        place, share = places[thread, :width], shares[2 * thread, :width]
         fill_table(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
         warped = pictures[2 * thread, :size] if p[BLUR] > _ZERO else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
-                warped, photo, stored_height, stored_width, maps, table, p, height, width, places[thread],
-                shares[2 * thread], held[thread], mixed[thread],
+                warped, photo, stored_height, stored_width, maps, table, p, height, width, place,
+                share, held[thread], mixed[thread],
             )  # fmt: skip
         else:
             tone(toned[thread], photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
             warp(
-                warped, toned[thread], stored_height, stored_width, maps, p, height, width, places[thread],
-                shares[2 * thread], shares[2 * thread + 1],
+                warped, toned[thread], stored_height, stored_width, maps, p, height, width, place,
+                share, shares[2 * thread + 1, :width],
             )  # fmt: skip
         if p[BLUR] > _ZERO:
-            fill_gaussian(gaussians[thread], p[BLUR])
-            blur(picture, warped, gaussians[thread], height, maps, lines[thread], padded[thread])
+            gaussian = gaussians[thread, : 2 * _BLUR_RADIUS + 1]
+            fill_gaussian(gaussian, p[BLUR])
+            blur(picture, warped, gaussian, height, maps, lines[thread], padded[thread])
         if normalise == 1:
             standardise(picture)
         elif normalise == 2:
@@ -115,10 +117,10 @@ def prepare_photos(
         workspace.per_thread("lines", (width + 2 * radius) * maps),
         workspace.per_thread("padded rows", (height + 2 * radius) * width * maps),
         workspace.per_thread("tables", 256),
-        workspace.array("gaussians", (THREADS, 2 * _BLUR_RADIUS + 1)),
+        workspace.per_thread("gaussians", 2 * _BLUR_RADIUS + 1),
         workspace.per_thread("toned", stored_size),
         workspace.per_thread("toned rows", stored_row * max(2, _HELD // stored_row)),
         workspace.per_thread("mixed rows", 2 * width * maps),
-        workspace.array("places", (THREADS, width), np.int32),
-        workspace.array("shares", (2 * THREADS, width)),
+        workspace.per_thread("places", width, np.int32),
+        workspace.array("shares", (2 * THREADS, -(-width // 64) * 64)),
     )
