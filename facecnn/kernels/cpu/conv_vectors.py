@@ -41,36 +41,43 @@ def _packs(kernels: int, lanes: int) -> tuple[int, int]:
 
 
 def _group(rest: int, lanes: int) -> int:
-    """Values of a run in one vector beside each other, for the last ``rest`` kernels: 1, 2 or 4."""
+    """Values in one vector beside each other, for the last ``rest`` kernels: 1, 2 or 4."""
     group = 1
     while group < 4 and lanes // (2 * group) >= max(rest, 2):
         group *= 2
     return group
 
 
-def _tile(columns: int, pool: int, kernel_columns: int, lanes: int) -> tuple[int, bool, int]:
+def _values(group: int, maps: int, pool: int) -> int:
+    """So many of a group are values of a run. It is 1, which leaves nothing to be added up and no run with a rest,
+    where neighbours among the values begin windows that are neighbours, and windows of one output share vectors."""
+    return 1 if maps == 1 and group % pool == 0 else group
+
+
+def _tile(columns: int, pool: int, kernel_columns: int, beside: int, lanes: int) -> tuple[int, bool, int]:
     """Outputs of a row that are worked on together, whether the row's last tiles have one less, and rows of a window at
     once: all, if that leaves room for the sums of three outputs, since the largest of a window is found with less work
-    when all are there.
+    when all are there. ``beside``: so many windows share a vector of sums.
 
     As many outputs as leave registers for the weights, one for the input, and one to spare, or as few fewer as make the
     row a number of such tiles and of ones that are an output shorter.
     """
     most = vectors.registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
-    rows_at_once = pool if 3 * pool * pool <= most else 1
-    most = max(1, min(columns, most // (pool * rows_at_once)))
+    rows_at_once = pool if 3 * pool * pool <= most * beside else 1
+    most = max(1, min(columns, most // rows_at_once * beside // pool))
     tile = -(-columns // -(-columns // most))
     return tile, columns % tile > 0, rows_at_once
 
 
 @compiled()
-def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, steps: int) -> None:
-    """packed[((row * steps + step) * lanes) + k * group + g] = weight[first + k, row, step * group + g], or zero."""
+def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, values: int, steps: int) -> None:
+    """packed[((row * steps + step) * lanes) + k * group + g] = weight[first + k, row, step * values + g % values], or
+    zero."""
     kernels, rows, run = weight.shape
     for row in range(rows):
         for step in range(steps):
             for lane in range(lanes):
-                k, i = first + lane // group, step * group + lane % group
+                k, i = first + lane // group, step * values + lane % values
                 value = weight[k, row, i] if k < kernels and i < run else _ZERO
                 packed[(row * steps + step) * lanes + lane] = value
 
@@ -83,11 +90,12 @@ def _forward(
     """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
     full, rest = _packs(kernels, lanes)
     group = _group(rest, lanes)
+    values = _values(group, maps, pool)
     count = max(1, rest)
     rests = 1 if rest else 0
     run = kernel_columns * maps
     whole_size = kernel_rows * run * lanes
-    rest_steps = -(-run // group)
+    rest_steps = -(-run // values)
 
     @compiled(parallel=True)
     def forward(
@@ -98,9 +106,9 @@ def _forward(
         # width * C), without a column if x is used as it is; bias_row (W' K,)
         photos, rows, columns = out.shape[0], out.shape[1], out.shape[2]
         for pack in range(full):
-            _pack(packed[pack * whole_size :], weight, pack * lanes, lanes, 1, run)
+            _pack(packed[pack * whole_size :], weight, pack * lanes, lanes, 1, 1, run)
         for _ in range(rests):
-            _pack(packed[full * whole_size :], weight, full * lanes, lanes, group, rest_steps)
+            _pack(packed[full * whole_size :], weight, full * lanes, lanes, group, values, rest_steps)
         for column in range(columns):
             for k in range(kernels):
                 bias_row[column * kernels + k] = bias[k]
@@ -119,13 +127,13 @@ def _forward(
                     convolve_row(
                         target, row * columns * kernels + pack * lanes, places,
                         photo, row * pool * row_length, row_length, packed, pack * whole_size, whole, tiles - whole,
-                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, lanes, tile, mixed, rows_at_once,
+                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, 1, lanes, tile, mixed, rows_at_once,
                     )  # fmt: skip
                 for _ in range(rests):
                     convolve_row(
                         target, row * columns * kernels + full * lanes, places,
                         photo, row * pool * row_length, row_length, packed, full * whole_size, whole, tiles - whole,
-                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, tile, mixed,
+                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, values, count, tile, mixed,
                         rows_at_once,
                     )  # fmt: skip
                 o = target[row * columns * kernels : (row + 1) * columns * kernels]
@@ -144,8 +152,10 @@ def conv_forward(
     height, width, framed = frame_size(out.shape, x.shape, weight.shape, padding, pool)
     full, rest = _packs(kernels, lanes)
     run = kernel_columns * maps
-    steps = full * run + (-(-run // _group(rest, lanes)) if rest else 0)
-    tile = _tile(out.shape[2], pool, kernel_columns, lanes)
+    group = _group(rest, lanes) if rest else 1
+    values = _values(group, maps, pool)
+    steps = full * run + (-(-run // values) if rest else 0)
+    tile = _tile(out.shape[2], pool, kernel_columns, 1 if full else group // values, lanes)
     launch(
         _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile),
         out,

@@ -121,8 +121,10 @@ class Emitter:
         return self.builder.shuffle_vector(vector, other, mask)
 
     def gather(self, vectors: Sequence[Any], places: Sequence[int]) -> Any:
-        """The elements at these places of several vectors, one behind the other; as many as a vector has."""
+        """The elements at these places of several vectors, one behind the other (or the last one, where a place lies
+        beyond them); as many as a vector has."""
         lanes = vectors[0].type.count
+        places = [min(place, lanes * len(vectors) - 1) for place in places]
         found = None
         for number, vector in enumerate(vectors):
             own = [lane for lane, place in enumerate(places) if place // lanes == number]

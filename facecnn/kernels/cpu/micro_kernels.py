@@ -37,40 +37,46 @@ def convolve_row(
     typing: Any,
     out: Any, out_offset: Any, argmax: Any, x: Any, x_offset: Any, row_length: Any, packed: Any, packed_offset: Any,
     tiles: Any, shorter_tiles: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, pool: Any, lanes: Any, group: Any, count: Any,
-    outputs: Any, mixed: Any, rows_at_once: Any,
+    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, pool: Any, lanes: Any, group: Any, values: Any,
+    count: Any, outputs: Any, mixed: Any, rows_at_once: Any,
 ) -> Any:  # fmt: skip
     """The sums of a row of the output, for ``count`` kernels; of each window the largest. The row is worked on in
     ``tiles`` of ``outputs`` neighbours and, if it is ``mixed``, ``shorter_tiles`` of one less after them.
 
-    A vector's lanes are kernels x ``group`` values that follow each other in the photo (a window's row is a run of
-    kernel_columns * maps of them): lane k * group + g holds the sum over values g, g + group ... of the run. In the end
-    a kernel's lanes are added, and ``group`` outputs share a vector. All sums of a tile stay in registers:
-    ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
+    A window's row is a run of kernel_columns * maps values of the photo. A vector's lanes are kernels x ``group``
+    values that follow each other in the photo: as many of the run (``values`` = group), where lane k * group + g holds
+    the sum over values g, g + group ... of it, and in the end a kernel's lanes are added; or one for each of as many
+    windows beside each other (``values`` = 1, only where maps = 1). Then ``group`` outputs share a vector. All sums of
+    a tile stay in registers: ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
 
     out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
     row order, not written with pool 1. x: the row's first window begins at ``x_offset``; its rows are ``row_length``
-    floats apart. packed: from ``packed_offset`` on, for each row and each ``group`` values of a run, ``lanes`` weights.
+    floats apart. packed: from ``packed_offset`` on, for each row and each ``values`` of a run, ``lanes`` weights.
     """
     literals = (
-        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, count, outputs, mixed, rows_at_once,
+        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, values, count, outputs, mixed, rows_at_once,
     )  # fmt: skip
-    c, all_kernels, rows, columns, p, width, g, valid, most, both, at_once = (
+    c, all_kernels, rows, columns, p, width, g, in_run, valid, most, both, at_once = (
         literal.literal_value for literal in literals
     )
     signature = types.void(
         out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, tiles, shorter_tiles, *literals
     )
     run = columns * c
-    steps = [min(g, run - start) for start in range(0, run, g)]
-    whole = run // g
+    steps = [min(in_run, run - start) for start in range(0, run, in_run)]
+    whole, beside = run // in_run, g // in_run
     # A value that is read serves all windows that it lies in: what a step meets in one, the step that is ``apart`` from
     # it meets in the one ``shift`` columns before. So steps go by what they leave when divided by ``apart``: the first
     # few of them, of which there is one more in the run, and the others.
-    apart, shift = c // gcd(c, g), g // gcd(c, g)
+    apart, shift = c // gcd(c, in_run), in_run // gcd(c, in_run)
     both_kinds = [(whole // apart + 1, 0, whole % apart), (whole // apart, whole % apart, apart)]
     both_kinds = [(taps, first, stop) for taps, first, stop in both_kinds if taps and first < stop]
     each = width // g
+    # Where windows lie beside each other: of ``group`` outputs, in as many vectors as a window has places.
+    windows = [[t * p + s for t in range(g)] for s in range(p)]
+    places_beside = [
+        [w // g * width + k * g + w % g for w in windows_of_place for k in range(each)] for windows_of_place in windows
+    ]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
@@ -81,9 +87,12 @@ def convolve_row(
         weights = e.pointer(kinds[6], arguments[6], arguments[7])
         row_length = arguments[5]
 
-        def add_up(sums: list[Any]) -> list[Any]:
-            """Vectors of ``group`` outputs' sums each, an output's kernels side by side, from one vector for each."""
-            distance = 1
+        def of_place(sums: list[Any], s: int) -> list[Any]:
+            """Vectors of ``group`` outputs' sums each, an output's kernels side by side, at place ``s`` of the rows of
+            their windows, which ``sums`` has all places of."""
+            if beside > 1:
+                return [e.gather(sums[v : v + p], places_beside[s]) for v in range(0, len(sums), p)]
+            sums, distance = sums[s::p], 1
             while distance < g:
                 pairs = zip(sums[::2], [*sums[1::2], sums[-1]], strict=False)
                 sums = [e.add_pairs(a, b) for a, b in pairs]
@@ -92,7 +101,7 @@ def convolve_row(
 
         def tile(n: int, first_column: Any, number: Any, _: list[Any]) -> list[Any]:
             """Tile ``number`` of those of ``n`` outputs that begin at ``first_column``."""
-            in_row, vectors = n * p, -(-n // g)
+            in_row, vectors = -(-n * p // beside), -(-n // g)
             column = builder.add(first_column, builder.mul(number, index(n)))
             offset = builder.mul(column, index(all_kernels))
             target, places = e.moved(row_target, offset), e.moved(row_places, offset) if p > 1 else None
@@ -114,14 +123,14 @@ def convolve_row(
                         held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
                         for r in range(at_once):
                             e.keep_apart()
-                            start = e.moved(starts[r], builder.mul(first, index(g)))
-                            for place in range(taps[0] * shift, in_row + taps[-1] * shift):
-                                met = [(place - tap * shift, weight) for tap, weight in held]
-                                met = [(window, weight) for window, weight in met if 0 <= window < in_row]
+                            start = e.moved(starts[r], builder.mul(first, index(in_run)))
+                            for place in range(taps[0] * shift, in_row * beside + taps[-1] * shift):
+                                met = [(divmod(place - tap * shift, beside), weight) for tap, weight in held]
+                                met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
                                 if met:
                                     value = _group_step(e, start, place * c, g, values, width)
-                                for window, weight in met:
-                                    own_sum = r * in_row + window
+                                for at, weight in met:
+                                    own_sum = r * in_row + at
                                     sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
                         return sums
 
@@ -133,9 +142,7 @@ def convolve_row(
                     return sums
 
                 sums = e.loop(rows, 1, [e.constant(0.0, width)] * (at_once * in_row), kernel_row)
-                by_place = [
-                    add_up(sums[r * in_row + s : (r + 1) * in_row : p]) for r in range(at_once) for s in range(p)
-                ]
+                by_place = [of_place(sums[r * in_row : (r + 1) * in_row], s) for r in range(at_once) for s in range(p)]
                 if p == 1:
                     return by_place[0]
                 if best:
