@@ -121,14 +121,15 @@ def convolve_row(
                         sums = list(sums)
                         own_first = e.moved(own, builder.mul(first, index(width)))
                         held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
-                        for r in range(at_once):
-                            e.keep_apart()
-                            start = e.moved(starts[r], builder.mul(first, index(in_run)))
-                            for place in range(taps[0] * shift, in_row * beside + taps[-1] * shift):
-                                met = [(divmod(place - tap * shift, beside), weight) for tap, weight in held]
-                                met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
-                                if met:
-                                    value = _group_step(e, start, place * c, g, values, width)
+                        e.keep_apart()
+                        value_rows = [e.moved(start, builder.mul(first, index(in_run))) for start in starts]
+                        for place in range(taps[0] * shift, in_row * beside + taps[-1] * shift):
+                            met = [(divmod(place - tap * shift, beside), weight) for tap, weight in held]
+                            met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
+                            if not met:
+                                continue
+                            for r, row in enumerate(value_rows):
+                                value = _group_step(e, row, place * c, g, values, width)
                                 for at, weight in met:
                                     own_sum = r * in_row + at
                                     sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
