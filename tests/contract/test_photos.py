@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contract.harness import Out, call, check
-from facecnn.kernels import reference
+from facecnn.kernels import cpu, open_device, reference
 from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE
 
 EPOCH = np.array([7], np.int32)
@@ -80,6 +82,31 @@ def test_prepared_photos(kernels: Any, normalise: Any, shape: Any, margin: Any) 
     check(kernels, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=3e-4, least_scale=1)
 
 
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 80), st.integers(1, 4)),
+    margin=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    mirror=st.booleans(),
+    shift=st.tuples(st.floats(-0.375, 0.375, width=32), st.floats(-0.375, 0.375, width=32)),
+    zoom=st.sampled_from([1.0, 1.0, 0.75, 1.3]),
+    angle=st.sampled_from([0.0, 0.0, 0.0, -7.5]),
+    tone=st.sampled_from([(0.0, 1.0, 0.0), (0.0, 0.75, 0.0), (0.0, 0.75, 0.25), (0.0, 1.5, 0.0), (0.5, 1.0, 0.0)]),
+    normalise=st.sampled_from(["none", "standardise", "local_contrast"]),
+)
+@settings(deadline=None, max_examples=200)
+def test_any_photo_is_prepared_as_by_the_reference(
+    size: Any, margin: Any, mirror: bool, shift: Any, zoom: float, angle: float, tone: Any, normalise: str
+) -> None:
+    """Straight or turned, within the margin or beyond it, at widths of any number of vectors."""
+    height, width, maps = size
+    pixels = _pixels(2, height + 2 * margin[0], width + 2 * margin[1], maps)
+    parameters = np.tile(AUGMENTATION_NONE, (2, 1))
+    parameters[1, : AUGMENTATION.index("brightness") + 1] = [mirror, *shift, zoom, angle, *tone]
+    rows = np.array([1, 0], np.int32)
+    open_device("cpu")
+    out = Out((2, *size))
+    check(cpu, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=1e-3, least_scale=1)
+
+
 def test_without_augmentation_the_crop_comes_through_unchanged(kernels: Any) -> None:
     pixels = _pixels(3, 18, 13, 3)
     rows = np.array([2, 0], np.int32)
@@ -91,12 +118,13 @@ def test_without_augmentation_the_crop_comes_through_unchanged(kernels: Any) -> 
     assert all(len(np.unique(out[crop == value])) == 1 for value in np.unique(crop))
 
 
-def test_a_mirrored_photo_is_the_mirror_image(kernels: Any) -> None:
-    pixels = _pixels(1, 18, 13, 1)
+@pytest.mark.parametrize(("width", "maps"), [(9, 1), (20, 1), (17, 3)])
+def test_a_mirrored_photo_is_the_mirror_image(kernels: Any, width: int, maps: int) -> None:
+    pixels = _pixels(1, 18, width + 4, maps)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
     parameters[1, AUGMENTATION.index("mirror")] = 1
     rows = np.zeros(2, np.int32)
-    (out,) = call(kernels, "prepare_photos", Out((2, 12, 9, 1)), pixels, rows, parameters, "none")
+    (out,) = call(kernels, "prepare_photos", Out((2, 12, width, maps)), pixels, rows, parameters, "none")
     np.testing.assert_array_equal(out[1], out[0, :, ::-1])
 
 

@@ -70,17 +70,58 @@ def test_arithmetic(numbers: list[float]) -> None:
         e.store(e.shuffle(a, [7, 8, 15, 0], b), out, 28)
         e.store(e.broadcast(e.scalar(x, 5), 4), out, 32)
         e.store(e.constant(2.5, 4), out, 36)
+        e.store(e.subtract(a, b), out, 40)
+        e.store(e.multiply(a, b), out, 48)
 
     values = np.asarray(numbers, np.float32)
     a, b, c = values.reshape(3, 8)
-    out = run(write, values, 40)
+    out = run(write, values, 56)
     once = (a.astype(np.float64) * b + c).astype(np.float32)
     np.testing.assert_array_equal(out[:8], once)
     np.testing.assert_array_equal(out[8:16], a + b)
     np.testing.assert_array_equal(out[16:24], np.concatenate([a, b])[::2] + np.concatenate([a, b])[1::2])
     np.testing.assert_array_equal(out[24:28], a[[3, 3, 0, 1]])
     np.testing.assert_array_equal(out[28:32], [a[7], b[0], b[7], a[0]])
-    np.testing.assert_array_equal(out[32:], [*[a[5]] * 4, *[2.5] * 4])
+    np.testing.assert_array_equal(out[32:40], [*[a[5]] * 4, *[2.5] * 4])
+    np.testing.assert_array_equal(out[40:48], a - b)
+    np.testing.assert_array_equal(out[48:], a * b)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2, 3], [11, 10, 9, 8], [0, 4, 8, 3], [8, 0, 1, 11], [2, 5, 12, 99]])
+def test_places_of_several_vectors(places: list[int]) -> None:
+    def write(e: Emitter, out: Any, x: Any, _: Any) -> None:
+        e.store(e.gather([e.load(x, 4 * v, 4) for v in range(3)], places), out, 0)
+
+    np.testing.assert_array_equal(run(write, X, 4), X[[min(place, 11) for place in places]])
+
+
+@pytest.mark.parametrize(("a", "b"), [(2, 5), (5, 2), (-3, 1), (4, 4)])
+def test_the_smaller_index(a: int, b: int) -> None:
+    def write(e: Emitter, out: Any, x: Any, turns: Any) -> None:
+        smaller = e.smaller(e.builder.add(turns, index(a)), e.builder.add(turns, index(b)))
+        e.store(e.load(e.moved(x, smaller), 0, 4), out, 0)
+
+    np.testing.assert_array_equal(run(write, X, 4, turns=4), X[4 + min(a, b) : 8 + min(a, b)])
+
+
+def test_bytes_become_floats() -> None:
+    @emitted
+    def converted(typing: Any, out: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            e = Emitter(context, builder)
+            out, x = (e.pointer(signature.args[i], arguments[i], index(0)) for i in range(2))
+            e.store(e.load_bytes(x, 3, 16), out, 0)
+            return context.get_dummy_value()
+
+        return types.void(out, x), generate
+
+    @numba.njit
+    def call(out: Array, x: Array) -> None:
+        converted(out, x)
+
+    out, pixels = np.zeros(16, np.float32), np.array([*range(0, 250, 12), 255, 128, 127], np.uint8)
+    call(out, pixels)
+    np.testing.assert_array_equal(out, pixels[3:19])
 
 
 def test_the_largest_and_its_place() -> None:
