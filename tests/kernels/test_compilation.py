@@ -144,3 +144,36 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
         source.write_text("a = 2\n")
         assert folder("one processor") != before
         source.write_text("a = 1\n")
+
+
+def test_code_from_the_cache_gives_the_bits_of_code_that_was_just_compiled(tmp_path: Path) -> None:
+    """LLVM may compile a function twice, by itself and within another: nothing that it is free to do otherwise the
+    second time may change a result. Where that was so, the first training on a machine was unlike all later ones."""
+    program = """
+import hashlib
+import numpy as np
+from facecnn.kernels import cpu
+from facecnn.kernels.protocol import AUGMENTATION
+workspace, epoch = cpu.Workspace(), cpu.to_device(np.ones(1, np.int32))
+rows = cpu.to_device(np.arange(9, dtype=np.int32))
+parameters, drawn = cpu.empty((9, len(AUGMENTATION)), np.float32), hashlib.sha256()
+for turned in (0, 8):
+    ranges = True, 0.05, 0.1 * turned, turned, 0.5, 0.3, 0.2, 0.5, 0.3
+    cpu.draw_augmentation(parameters, rows, epoch, 0, *ranges, workspace)
+    for width, maps in ((24, 1), (72, 3)):
+        photos = np.random.default_rng(0).integers(0, 256, (9, 30, width * 5 // 4, maps), np.uint8)
+        pixels, _ = cpu.resident(photos, rows)
+        for normalise in ("standardise", "local_contrast"):
+            out = cpu.empty((9, 24, width, maps), np.float32)
+            cpu.prepare_photos(out, pixels, rows, parameters, normalise, workspace)
+            drawn.update(out.tobytes())
+print(drawn.hexdigest())
+"""
+    environment = os.environ | {"FACECNN_CACHE_DIR": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbi"))
+    assert first.stdout == second.stdout

@@ -95,6 +95,29 @@ def test_places_of_several_vectors(places: list[int]) -> None:
     np.testing.assert_array_equal(run(write, X, 4), X[[min(place, 11) for place in places]])
 
 
+def test_sums_in_float64() -> None:
+    @emitted
+    def summed(typing: Any, out: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            e = Emitter(context, builder)
+            out, x = (e.pointer(signature.args[i], arguments[i], index(0)) for i in range(2))
+            total = e.no_doubles(8)
+            for place in (0, 8):
+                total = e.add(total, e.to_doubles(e.load(x, place, 8)))
+            e.store(total, out, 0)
+            return context.get_dummy_value()
+
+        return types.void(out, x), generate
+
+    @numba.njit
+    def call(out: Array, x: Array) -> None:
+        summed(out, x)
+
+    out, numbers = np.zeros(8), np.array([1] * 8 + [1e-10] * 8, np.float32)
+    call(out, numbers)
+    np.testing.assert_array_equal(out, 1 + np.float64(np.float32(1e-10)))
+
+
 @pytest.mark.parametrize(("a", "b"), [(2, 5), (5, 2), (-3, 1), (4, 4)])
 def test_the_smaller_index(a: int, b: int) -> None:
     def write(e: Emitter, out: Any, x: Any, turns: Any) -> None:

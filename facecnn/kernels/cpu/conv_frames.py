@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
+from facecnn.kernels.cpu.micro_kernels import copy_run
 
 _ZERO = np.float32(0)
+_LANES = vectors.lanes()
+_VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 CHUNKS = 20
 """Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
@@ -25,38 +29,49 @@ def frame_size(
     return x[1], x[2], False
 
 
+@compiled(inline=True)
+def _copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
+    """So many floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment takes long to find out.)"""
+    if _LANES > 0 and count >= _LANES:
+        copy_run(out, place, x, start, count, _VECTOR)
+    else:
+        for i in range(count):
+            out[place + i] = x[start + i]
+
+
+@compiled(inline=True)
+def _clear(out: Array, first: int, end: int) -> None:
+    for i in range(first, end):
+        out[i] = _ZERO
+
+
 @compiled()
 def fill_frame(frame: Array, photo: Array, top: int, left: int, height: int, width: int) -> None:
     """frame = a map of height x width with the photo at (top, left), as far as it lies in it, and zeros around."""
-    maps = photo.shape[2]
-    first_x, last_x = left * maps, min(width, left + photo.shape[1]) * maps
+    rows, columns, maps = photo.shape
+    source = photo.reshape(-1)
+    border, seen, size = left * maps, min(columns, width - left) * maps, width * maps
     for y in range(height):
-        row = frame[y * width * maps : (y + 1) * width * maps]
-        if y < top or y >= top + photo.shape[0]:
-            row[:] = _ZERO
+        start = y * size
+        if y < top or y >= top + rows:
+            _clear(frame, start, start + size)
         else:
-            source = photo[y - top].reshape(-1)
-            for i in range(first_x):
-                row[i] = _ZERO
-            for i in range(last_x - first_x):
-                row[first_x + i] = source[i]
-            for i in range(last_x, len(row)):
-                row[i] = _ZERO
+            _clear(frame, start, start + border)
+            _copy(frame, start + border, source, (y - top) * columns * maps, seen)
+            _clear(frame, start + border + seen, start + size)
 
 
 @compiled()
 def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width: int) -> None:
     """photo = its part of the frame (see ``fill_frame``); zero in rows and columns that no window reaches."""
-    maps = photo.shape[2]
-    for y in range(photo.shape[0]):
-        g = photo[y].reshape(-1)
-        reached = max(0, min(photo.shape[1], width - left)) * maps if top + y < height else 0
-        start = ((top + y) * width + left) * maps
-        source = frame[start : start + reached]
-        for i in range(reached):
-            g[i] = source[i]
-        for i in range(reached, len(g)):
-            g[i] = _ZERO
+    rows, columns, maps = photo.shape
+    target = photo.reshape(-1)
+    size = columns * maps
+    for y in range(rows):
+        start = y * size
+        reached = max(0, min(columns, width - left)) * maps if top + y < height else 0
+        _copy(target, start, frame, ((top + y) * width + left) * maps, reached)
+        _clear(target, start + reached, start + size)
 
 
 @compiled(parallel=True)

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 _FLOAT, _BYTE, _INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
 _INDEX = ir.IntType(64)
-_ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4}
+_ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
 
 
 def emitted(function: Callable[..., Any]) -> Any:
@@ -158,6 +158,14 @@ class Emitter:
     def multiply(self, a: Any, b: Any) -> Any:
         """a * b of two vectors of floats."""
         return self.builder.fmul(a, b)
+
+    def to_doubles(self, vector: Any) -> Any:
+        """A vector of floats as float64, which ``add`` and ``store`` (all of it) take."""
+        return self.builder.fpext(vector, ir.VectorType(ir.DoubleType(), vector.type.count))
+
+    def no_doubles(self, lanes: int) -> Any:
+        """A vector of zeros in float64."""
+        return ir.Constant(ir.VectorType(ir.DoubleType(), lanes), [0.0] * lanes)
 
     def larger_or_nan(self, a: Any, b: Any) -> Any:
         """Where a > b, or a is NaN (and not where only b is)."""

@@ -435,3 +435,84 @@ def mix_rows(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@emitted
+def copy_run(typing: Any, out: Any, out_offset: Any, x: Any, x_offset: Any, count: Any, lanes: Any) -> Any:
+    """So many floats that follow each other, at least ``lanes``."""
+    width = lanes.literal_value
+    signature = types.void(out, out_offset, x, x_offset, count, lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[2], arguments[2], arguments[3])
+        last = builder.sub(arguments[4], index(width))
+
+        def vector(first: Any, _: list[Any]) -> list[Any]:
+            first = e.smaller(first, last)
+            e.store(e.load(e.moved(source, first), 0, width), e.moved(target, first), 0)
+            return []
+
+        e.loop(arguments[4], width, [], vector)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+SUMMED_AT_ONCE = 32
+"""Vectors whose sums are made in float32 before they are added up in float64."""
+
+
+@emitted
+def sum_distances(typing: Any, totals: Any, x: Any, near: Any, vectors: Any, lanes: Any) -> Any:
+    """totals (2 * lanes,) float64: lane by lane, the sums of x - near and of its square, over so many vectors of x.
+
+    In a fixed order, which LLVM isn't free to change as it is in loops over numbers (see ``jit.compiled``).
+    """
+    width = lanes.literal_value
+    signature = types.void(totals, x, near, vectors, lanes)
+    beside = 4
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target, source = (e.pointer(kinds[i], arguments[i], index(0)) for i in (0, 1))
+        centre = e.broadcast(arguments[2], width)
+        blocks = builder.sdiv(arguments[3], index(SUMMED_AT_ONCE))
+
+        def added(sums: list[Any], place: Any, count: int) -> list[Any]:
+            """The sums of ``count`` chains, each taken one vector further."""
+            here = e.moved(source, builder.mul(place, index(width)))
+            distances = [e.subtract(e.load(here, v * width, width), centre) for v in range(count)]
+            plain = [e.add(total, distance) for total, distance in zip(sums[:count], distances, strict=True)]
+            squares = [
+                e.multiply_add(distance, distance, total)
+                for total, distance in zip(sums[count:], distances, strict=True)
+            ]
+            return [*plain, *squares]
+
+        def block(number: Any, totals: list[Any]) -> list[Any]:
+            first = builder.mul(number, index(SUMMED_AT_ONCE))
+            sums = e.loop(
+                SUMMED_AT_ONCE,
+                beside,
+                [e.constant(0.0, width)] * (2 * beside),
+                lambda v, sums: added(sums, builder.add(first, v), beside),
+            )
+            halves = [sums[:beside], sums[beside:]]
+            of_block = [e.add(e.add(a, b), e.add(c, d)) for a, b, c, d in halves]
+            return [e.add(total, e.to_doubles(own)) for total, own in zip(totals, of_block, strict=True)]
+
+        def single(place: Any, totals: list[Any]) -> list[Any]:
+            own = added([e.constant(0.0, width)] * 2, place, 1)
+            return [e.add(total, e.to_doubles(sums)) for total, sums in zip(totals, own, strict=True)]
+
+        totals = e.loop(blocks, 1, [e.no_doubles(width)] * 2, block)
+        totals = e.loop(arguments[3], 1, totals, single, start=builder.mul(blocks, index(SUMMED_AT_ONCE)))
+        for v, total in enumerate(totals):
+            e.store(total, target, v * width)
+        return context.get_dummy_value()
+
+    return signature, generate

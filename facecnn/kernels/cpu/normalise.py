@@ -10,12 +10,13 @@ import numpy as np
 from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import weigh_neighbours
+from facecnn.kernels.cpu.micro_kernels import sum_distances, weigh_neighbours
 
 _F = np.float32
-_HALF = _F(0.5)
+_ZERO, _HALF = _F(0), _F(0.5)
 _LANES = vectors.lanes()
-_BLOCK = 512
+_NEAR = 16
+"""Pixels whose mean is a number near the mean."""
 _VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 
@@ -94,51 +95,50 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
     _weigh(out, 0, rows, radius * size, weights, size, len(picture))
 
 
-@compiled(reorder=True)
-def _moments(picture: Array) -> Any:
-    """Mean and variance of the pixels.
+@compiled()
+def _moments(picture: Array, totals: Array) -> Any:
+    """Mean and variance of the pixels; totals (2 * lanes and more,) float64 is room for sums.
 
-    Sums are those of distances from a value near the mean, so that their squares lose nothing where pixels are nearly
-    equal; in blocks, so that float32 is enough within one.
+    Sums are those of distances from one of the pixels, or a mean of some, so that their squares lose little where
+    pixels are nearly equal.
     """
-    size = picture.size
-    near = _F(0)
-    for i in range(min(_BLOCK, size)):
+    size, vectors = picture.size, picture.size // _VECTOR
+    near = _ZERO
+    for i in range(min(_NEAR, size)):
         near += picture[i]
-    near /= _F(min(_BLOCK, size))
-    total, squares = np.float64(0), np.float64(0)
-    for start in range(0, size, _BLOCK):
-        own, own_squares = _F(0), _F(0)
-        block = picture[start : start + _BLOCK]
-        for i in range(len(block)):
-            distance = block[i] - near
-            own += distance
-            own_squares += distance * distance
-        total += np.float64(own)
-        squares += np.float64(own_squares)
+    near /= _F(min(_NEAR, size))
+    total, squares, done = 0.0, 0.0, 0
+    if _LANES > 0:
+        sum_distances(totals, picture, near, vectors, _VECTOR)
+        for lane in range(_VECTOR):
+            total += totals[lane]
+            squares += totals[_VECTOR + lane]
+        done = vectors * _VECTOR
+    for i in range(done, size):
+        distance = np.float64(picture[i] - near)
+        total += distance
+        squares += distance * distance
     mean = total / size
     return near + mean, squares / size - mean * mean
 
 
 @compiled()
-def standardise(picture: Array) -> None:
-    """picture = (picture - mean) / max(deviation, 1 / sqrt(size))."""
-    mean, variance = _moments(picture)
+def standardise(picture: Array, totals: Array) -> None:
+    """picture = (picture - mean) / max(deviation, 1 / sqrt(size)); totals: see ``_moments``."""
+    mean, variance = _moments(picture, totals)
     centre, factor = _F(mean), _F(1 / sqrt(max(variance, 1 / picture.size)))
     for i in range(picture.size):
         picture[i] = (picture[i] - centre) * factor
 
 
-@compiled(reorder=True)
-def _mean(picture: Array, first: int, maps: int) -> Any:
-    """Of every so many numbers, from the first one on."""
-    total = 0.0
+@compiled()
+def _mean(picture: Array, first: int, maps: int, totals: Array) -> Any:
+    """Of every so many numbers, from the first one on; totals: see ``_moments``."""
     if maps == 1:
-        for i in range(len(picture)):
-            total += picture[i]
-    else:
-        for i in range(first, len(picture), maps):
-            total += picture[i]
+        return _F(_moments(picture, totals)[0])
+    total = 0.0
+    for i in range(first, len(picture), maps):
+        total += picture[i]
     return _F(total * maps / len(picture))
 
 
@@ -149,10 +149,11 @@ def _contrast(d: Any, deviation: Any, least: Any) -> Any:
 
 @compiled()
 def local_contrast(
-    picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array, rows: Array
-) -> None:
+    picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array, rows: Array,
+    totals: Array,
+) -> None:  # fmt: skip
     """picture = d / (max(r, mean(r) / 2) + 4 / 255) with d = picture - G(picture), r = sqrt(G(d^2)), cut to
-    [-4, 4]."""
+    [-4, 4]; totals: see ``_moments``."""
     blur(blurred, picture, weights, height, maps, line, rows)
     for i in range(picture.size):
         picture[i] -= blurred[i]
@@ -161,7 +162,7 @@ def local_contrast(
     for i in range(picture.size):
         blurred[i] = _F(sqrt(blurred[i]))
     for c in range(maps):
-        least = _HALF * _mean(blurred, c, maps)
+        least = _HALF * _mean(blurred, c, maps, totals)
         if maps == 1:  # with a step that is known, in vectors
             for i in range(picture.size):
                 picture[i] = _contrast(picture[i], blurred[i], least)

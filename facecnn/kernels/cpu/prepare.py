@@ -49,11 +49,11 @@ def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None
 def _prepare(
     out: Array, height: int, width: int, pixels: Array, stored_height: int, stored_width: int, maps: int, rows: Array,
     parameters: Array, normalise: int, weights: Array, pictures: Array, lines: Array, padded: Array, tables: Array,
-    gaussians: Array, toned: Array, held: Array, mixed: Array, places: Array, shares: Array,
+    gaussians: Array, totals: Array, toned: Array, held: Array, mixed: Array, places: Array, shares: Array,
 ) -> None:  # fmt: skip
     # out (N, H W C), pixels (P, stored H W C);
     # pictures (2 threads, H W C and more), lines (threads, (W + 2 radius) C), padded (threads, (H + 2 radius) W C),
-    # tables (threads, 256 and more), gaussians (threads, 2 blur radius + 1);
+    # tables (threads, 256 and more), gaussians (threads, 2 blur radius + 1 and more), totals (threads, 64);
     # of the stored photo: toned (threads, its size), held (threads, rows that are held); mixed (threads, 2 W C and
     # more), places (threads, W), shares (2 threads, W)
     size = height * width * maps
@@ -79,10 +79,10 @@ def _prepare(
             fill_gaussian(gaussian, p[BLUR])
             blur(picture, warped, gaussian, height, maps, lines[thread], padded[thread])
         if normalise == 1:
-            standardise(picture)
+            standardise(picture, totals[thread])
         elif normalise == 2:
             first, second = pictures[2 * thread, :size], pictures[2 * thread + 1, :size]
-            local_contrast(picture, first, second, weights, height, maps, lines[thread], padded[thread])
+            local_contrast(picture, first, second, weights, height, maps, lines[thread], padded[thread], totals[thread])
         _erase(picture, p, height, width, maps)
 
 
@@ -118,6 +118,7 @@ def prepare_photos(
         workspace.per_thread("padded rows", (height + 2 * radius) * width * maps),
         workspace.per_thread("tables", 256),
         workspace.per_thread("gaussians", 2 * _BLUR_RADIUS + 1),
+        workspace.per_thread("totals", 64, np.float64),
         workspace.per_thread("toned", stored_size),
         workspace.per_thread("toned rows", stored_row * max(2, _HELD // stored_row)),
         workspace.per_thread("mixed rows", 2 * width * maps),

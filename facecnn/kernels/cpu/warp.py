@@ -65,7 +65,7 @@ def _places(lefts: Array, shares: Array, step: Any, start: Any, columns: int) ->
         shares[j] = source - _F(left)
 
 
-@compiled(inline=True)
+@compiled()
 def _mix_neighbours(
     out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, first: int, end: int, maps: int,
     columns: int, mirrored: bool,
