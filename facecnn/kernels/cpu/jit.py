@@ -37,7 +37,9 @@ def compiled(
 
     ``parallel`` lets prange loops run on all threads; ``inline`` is for helpers of an element, so that the loops around
     them can be vectorised; with ``exact`` every operation is rounded by itself, as in NumPy; ``reorder`` lets LLVM
-    split the sum of a loop into several interleaved ones, as many as fit the processor, to vectorise it.
+    split the sum of a loop into several interleaved ones, as many as fit the processor, to vectorise it. Only for what
+    Python calls: within another compiled function it is compiled once more, maybe otherwise, and which of the two runs
+    is not the same in a process that compiles and in one that reads the cache.
     """
     fastmath = (_FASTMATH | {"reassoc"} if reorder else _FASTMATH) if not exact else frozenset()
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": set(fastmath) or False}
