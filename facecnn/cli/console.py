@@ -85,7 +85,7 @@ class StderrConsole:
             from tqdm import tqdm
 
             layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-            with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False, miniters=1) as bar:
+            with tqdm(total=steps, bar_format=layout, dynamic_ncols=True, leave=False, miniters=0) as bar:
                 echo, self._echo = self._echo, partial(bar.write, file=sys.stderr)  # above the bar, not into it
                 try:
                     yield _Bar(bar, label)
@@ -193,9 +193,10 @@ class _Bar:
 
     def trial_step(self, start: int, report: StepReport) -> None:
         self._trying = True
-        figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%"
-        text = f"{self._label}start {start}: epoch {report.epoch}/{report.epochs} {figures}"
-        self._bar.set_description_str(text, refresh=False)
+        if self._is_due(time.time()):
+            figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%"
+            text = f"{self._label}start {start}: epoch {report.epoch}/{report.epochs} {figures}"
+            self._bar.set_description_str(text, refresh=False)
         self._bar.update(0)
 
     def step(self, report: StepReport) -> None:
@@ -206,15 +207,19 @@ class _Bar:
         if bar.n == 0 and report.step > 1:
             # Resumed: what was done before must not count as speed.
             bar.initial = bar.n = report.step - 1
-        now = time.time()  # tqdm's clock
+        now = time.time()
         if self._first_step_ended:
             self._photos += report.photos - self._photos_in_epoch
         else:
             self._first_step_ended = now  # most of it went for kernels that were compiled or loaded
         self._photos_in_epoch = report.photos
-        if now - bar.last_print_t >= bar.mininterval or report.step == 1:  # else nothing is drawn
+        if self._is_due(now):
             bar.set_description_str(self._text(report, now - self._first_step_ended), refresh=False)
         bar.update(1)
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the next update draws the bar, by tqdm's clock and interval; else nobody would see what is said."""
+        return now - self._bar.last_print_t >= self._bar.mininterval or not self._bar.desc
 
     def _text(self, report: StepReport, seconds: float) -> str:
         speed = f" {self._photos / seconds:.0f}/s" if seconds > 0 else ""

@@ -1,14 +1,17 @@
-"""What is told on stderr of compiling: a line in place on a terminal, lines in a log."""
+"""What is told on stderr: of compiling, a line in place on a terminal, lines in a log; of a training, a bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 
 import pytest
+from tqdm import tqdm
 
 from facecnn.cli import console
 from facecnn.cli.console import StderrConsole
 from facecnn.kernels import compilation
 from facecnn.kernels.compilation import Compilation
+from facecnn.learning.training import StepReport
 
 Tell = Callable[[Compilation], None]
 
@@ -112,3 +115,23 @@ def test_an_error_ends_it(compiler: Compiler, capsys: pytest.CaptureFixture[str]
         fails(StderrConsole(quiet=False, verbose=False))
     assert said(capsys).endswith("Compiled 1 function in 2 s\n")
     assert not compiler.listeners
+
+
+def test_a_bar_on_a_terminal_shows_trials_and_then_the_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    monkeypatch.setattr(tqdm, "__init__", partialmethod(tqdm.__init__, mininterval=0))
+    report = StepReport(epoch=1, epochs=2, step=1, steps=4, photos=8, loss=0.5, accuracy=0.75, objective=0.6)
+    with StderrConsole(quiet=False, verbose=False) as shown, shown.training(2, 4) as bar:
+        bar.trial_step(0, report)
+        bar.trial_step(1, report._replace(epoch=2, loss=0.25))
+        trials = said(capsys)
+        assert "start 0: epoch 1/2 loss 0.500 acc 75%" in trials
+        assert "start 1: epoch 2/2 loss 0.250 acc 75%" in trials
+        bar.step(report)
+        bar.step(report._replace(step=2, photos=16, loss=0.125))
+        training = said(capsys)
+    assert "epoch 1/2 loss 0.500 acc 75%  25%" in training
+    assert "epoch 1/2 loss 0.125 acc 75%" in training
+    assert "/s  50%" in training

@@ -19,8 +19,11 @@ Write = Callable[[Emitter, Any, Any, Any], None]
 UNTOUCHED = -77.0
 
 
-def run(write: Write, numbers: Any, size: int, turns: int = 0, dtype: npt.DTypeLike = np.float32) -> Array:
-    """What ``write(emitter, out, x, turns)`` left in an output of ``size`` numbers, given pointers to it and to x."""
+def run(
+    write: Write, numbers: Any, size: int, turns: int = 0, dtype: npt.DTypeLike = np.float32, kind: Any = np.float32
+) -> Array:
+    """What ``write(emitter, out, x, turns)`` left in an output of ``size`` numbers, given pointers to it and to x,
+    which has numbers of that kind."""
 
     @emitted
     def operation(typing: Any, out: Any, x: Any, turns: Any) -> Any:
@@ -37,7 +40,7 @@ def run(write: Write, numbers: Any, size: int, turns: int = 0, dtype: npt.DTypeL
         operation(out, x, turns)
 
     out = np.full(size, 99 if dtype is np.uint8 else UNTOUCHED, dtype)
-    call(out, np.asarray(numbers, np.float32), turns)
+    call(out, np.asarray(numbers, kind), turns)
     return out
 
 
@@ -96,54 +99,28 @@ def test_places_of_several_vectors(places: list[int]) -> None:
 
 
 def test_sums_in_float64() -> None:
-    @emitted
-    def summed(typing: Any, out: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            e = Emitter(context, builder)
-            out, x = (e.pointer(signature.args[i], arguments[i], index(0)) for i in range(2))
-            total = e.no_doubles(8)
-            for place in (0, 8):
-                total = e.add(total, e.to_doubles(e.load(x, place, 8)))
-            e.store(total, out, 0)
-            return context.get_dummy_value()
+    def write(e: Emitter, out: Any, x: Any, _: Any) -> None:
+        total = e.no_doubles(8)
+        for place in (0, 8):
+            total = e.add(total, e.to_doubles(e.load(x, place, 8)))
+        e.store(total, out, 0)
 
-        return types.void(out, x), generate
-
-    @numba.njit
-    def call(out: Array, x: Array) -> None:
-        summed(out, x)
-
-    out, numbers = np.zeros(8), np.array([1] * 8 + [1e-10] * 8, np.float32)
-    call(out, numbers)
+    out = run(write, [1] * 8 + [1e-10] * 8, 8, dtype=np.float64)
     np.testing.assert_array_equal(out, 1 + np.float64(np.float32(1e-10)))
 
 
-@pytest.mark.parametrize(("a", "b"), [(2, 5), (5, 2), (-3, 1), (4, 4)])
-def test_the_smaller_index(a: int, b: int) -> None:
-    def write(e: Emitter, out: Any, x: Any, turns: Any) -> None:
-        smaller = e.smaller(e.builder.add(turns, index(a)), e.builder.add(turns, index(b)))
-        e.store(e.load(e.moved(x, smaller), 0, 4), out, 0)
+@pytest.mark.parametrize("count", [8, 9, 15, 16, 17, 31])
+def test_vectors_that_cover_a_count(count: int) -> None:
+    def write(e: Emitter, out: Any, x: Any, count: Any) -> None:
+        e.cover(count, 8, lambda first: e.store(e.load(e.moved(x, first), 0, 8), e.moved(out, first), 0))
 
-    np.testing.assert_array_equal(run(write, X, 4, turns=4), X[4 + min(a, b) : 8 + min(a, b)])
+    out = run(write, X, 32, turns=count)
+    np.testing.assert_array_equal(out, [*X[:count], *[UNTOUCHED] * (32 - count)])
 
 
 def test_bytes_become_floats() -> None:
-    @emitted
-    def converted(typing: Any, out: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            e = Emitter(context, builder)
-            out, x = (e.pointer(signature.args[i], arguments[i], index(0)) for i in range(2))
-            e.store(e.load_bytes(x, 3, 16), out, 0)
-            return context.get_dummy_value()
-
-        return types.void(out, x), generate
-
-    @numba.njit
-    def call(out: Array, x: Array) -> None:
-        converted(out, x)
-
-    out, pixels = np.zeros(16, np.float32), np.array([*range(0, 250, 12), 255, 128, 127], np.uint8)
-    call(out, pixels)
+    pixels = [*range(0, 250, 12), 255, 128, 127]
+    out = run(lambda e, out, x, _: e.store(e.load_bytes(x, 3, 16), out, 0), pixels, 16, kind=np.uint8)
     np.testing.assert_array_equal(out, pixels[3:19])
 
 

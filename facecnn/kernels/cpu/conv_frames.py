@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import copy_run
+from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, copy_run
 
 _ZERO = np.float32(0)
-_LANES = vectors.lanes()
-_VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 CHUNKS = 20
 """Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
@@ -32,8 +29,8 @@ def frame_size(
 @compiled(inline=True)
 def _copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
     """So many floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment takes long to find out.)"""
-    if _LANES > 0 and count >= _LANES:
-        copy_run(out, place, x, start, count, _VECTOR)
+    if LANES > 0 and count >= LANES:
+        copy_run(out, place, x, start, count, VECTOR)
     else:
         for i in range(count):
             out[place + i] = x[start + i]

@@ -148,7 +148,7 @@ class Emitter:
         return self.builder.call(function, [a, b, c])
 
     def add(self, a: Any, b: Any) -> Any:
-        """a + b of two vectors of floats."""
+        """a + b of two vectors of floats, or of float64."""
         return self.builder.fadd(a, b)
 
     def subtract(self, a: Any, b: Any) -> Any:
@@ -178,10 +178,6 @@ class Emitter:
     def to_bytes(self, integers: Any) -> Any:
         """A vector of 32-bit integers as bytes."""
         return self.builder.trunc(integers, ir.VectorType(_BYTE, integers.type.count))
-
-    def smaller(self, a: Any, b: Any) -> Any:
-        """The smaller one of two indices."""
-        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     # ------------------------------------------------------------------------------------------------------ loops
 
@@ -214,6 +210,17 @@ class Emitter:
         builder.branch(head)
         builder.position_at_end(after)
         return list(values)
+
+    def cover(self, count: Any, lanes: int, body: Callable[[Any], None]) -> None:
+        """body(first) for vectors that follow each other, until ``count`` elements, at least ``lanes``, are covered:
+        the last vector ends with the last element, so what it does may be done twice."""
+        last = self.builder.sub(count, index(lanes))
+
+        def vector(first: Any, _: list[Any]) -> list[Any]:
+            body(self.builder.select(self.builder.icmp_signed("<", first, last), first, last))
+            return []
+
+        self.loop(count, lanes, [], vector)
 
     def _intrinsic(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
         insert: Any = cgutils.get_or_insert_function

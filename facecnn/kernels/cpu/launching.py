@@ -1,8 +1,8 @@
 """How compiled kernels are called; and recording what a step calls, to do it again without Python's time for it.
 
 Between two kernels Python looks up layers, settings and scratch memory, makes views, and decides on the number of
-threads: about 5 us a kernel, as long as a small one takes itself. All of that is the same in every step. So a step is
-written down once, kernel by kernel with its arguments, and then gone through.
+threads: more than a small kernel takes itself (3.0 of 6.5 us that a dense layer of 16 units took). All of that is the
+same in every step. So a step is written down once, kernel by kernel with its arguments, and then gone through.
 """
 
 from __future__ import annotations

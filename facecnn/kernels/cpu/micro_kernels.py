@@ -1,4 +1,4 @@
-"""The innermost work of convolutions, blurring and warping, written vector by vector (see ``emit``).
+"""The innermost work of convolutions, blurring, warping and normalising, written vector by vector (see ``emit``).
 
 Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
 numbers of turns and the photo's row length are values. Nothing is written outside of what is described, and nothing
@@ -16,7 +16,14 @@ from typing import Any
 from numba import types
 
 from facecnn.kernels.cpu.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vectors import lanes as lanes_of_processor
 from facecnn.kernels.cpu.vectors import registers
+
+LANES = lanes_of_processor()
+"""Floats in a vector of this processor, 0 where there are none that this is written for."""
+
+VECTOR = max(LANES, 4)
+"""The same for what is compiled wherever it runs: where there are no vectors it is not called, but has to be valid."""
 
 
 def taps_held(lanes: int) -> int:
@@ -383,9 +390,8 @@ def mix_pixels(
         load = e.load_bytes if kinds[2].dtype == types.uint8 else e.load
         last = builder.sub(arguments[5], index(width))
 
-        def block(first: Any, _: list[Any]) -> list[Any]:
+        def block(first: Any) -> None:
             """As many pixels as a vector has lanes, from ``first`` on; the last ones partly again."""
-            first = e.smaller(first, last)
             here = e.moved(source, builder.mul(first, index(c)))
             mixed = []
             for v in range(c):
@@ -397,9 +403,8 @@ def mix_pixels(
             there = e.moved(target, builder.mul(first, index(c)))
             for v, vector in enumerate(mixed):
                 e.store(vector, there, v * width)
-            return []
 
-        e.loop(arguments[5], width, [], block)
+        e.cover(arguments[5], width, block)
         return context.get_dummy_value()
 
     return signature, generate
@@ -423,15 +428,12 @@ def mix_rows(
         share, factor, offset = (e.broadcast(arguments[i], width) for i in (5, 6, 7))
         down = e.multiply(share, factor)
         up = e.multiply(e.subtract(e.constant(1.0, width), share), factor)
-        last = builder.sub(arguments[8], index(width))
 
-        def vector(first: Any, _: list[Any]) -> list[Any]:
-            first = e.smaller(first, last)
+        def vector(first: Any) -> None:
             a, b = (e.load(e.moved(row, first), 0, width) for row in (above, below))
             e.store(e.multiply_add(b, down, e.multiply_add(a, up, offset)), e.moved(target, first), 0)
-            return []
 
-        e.loop(arguments[8], width, [], vector)
+        e.cover(arguments[8], width, vector)
         return context.get_dummy_value()
 
     return signature, generate
@@ -448,14 +450,11 @@ def copy_run(typing: Any, out: Any, out_offset: Any, x: Any, x_offset: Any, coun
         kinds = signature.args
         target = e.pointer(kinds[0], arguments[0], arguments[1])
         source = e.pointer(kinds[2], arguments[2], arguments[3])
-        last = builder.sub(arguments[4], index(width))
 
-        def vector(first: Any, _: list[Any]) -> list[Any]:
-            first = e.smaller(first, last)
+        def vector(first: Any) -> None:
             e.store(e.load(e.moved(source, first), 0, width), e.moved(target, first), 0)
-            return []
 
-        e.loop(arguments[4], width, [], vector)
+        e.cover(arguments[4], width, vector)
         return context.get_dummy_value()
 
     return signature, generate

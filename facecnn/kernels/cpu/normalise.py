@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import sum_distances, weigh_neighbours
+from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, sum_distances, weigh_neighbours
 
 _F = np.float32
 _ZERO, _HALF = _F(0), _F(0.5)
-_LANES = vectors.lanes()
 _NEAR = 16
 """Pixels whose mean is a number near the mean."""
-_VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 
 @compiled()
@@ -37,16 +34,16 @@ def _weigh_vectors(
     out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int, vectors: int
 ) -> None:
     """``_weigh``, so many vectors at once; the last ones partly again."""
-    radius, length = len(weights) // 2, vectors * _VECTOR
+    radius, length = len(weights) // 2, vectors * VECTOR
     for start in range(0, count, length):
         i = min(start, count - length)
-        weigh_neighbours(out, place + i, x, first + i, weights, radius, distance, vectors, _VECTOR)
+        weigh_neighbours(out, place + i, x, first + i, weights, radius, distance, vectors, VECTOR)
 
 
 @compiled()
 def _weigh(out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int) -> None:
     """So many of out from ``place`` on = what ``weigh_neighbours`` says, of x from ``first`` on."""
-    vectors = count // _LANES if _LANES > 0 else 0
+    vectors = count // LANES if LANES > 0 else 0
     if vectors >= 4:
         _weigh_vectors(out, place, x, first, weights, distance, count, 4)
     elif vectors == 3:
@@ -99,21 +96,21 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
 def _moments(picture: Array, totals: Array) -> Any:
     """Mean and variance of the pixels; totals (2 * lanes and more,) float64 is room for sums.
 
-    Sums are those of distances from one of the pixels, or a mean of some, so that their squares lose little where
-    pixels are nearly equal.
+    Sums are those of distances from the mean of the first pixels, so that their squares lose little where pixels are
+    nearly equal.
     """
-    size, vectors = picture.size, picture.size // _VECTOR
+    size, vectors = picture.size, picture.size // VECTOR
     near = _ZERO
     for i in range(min(_NEAR, size)):
         near += picture[i]
     near /= _F(min(_NEAR, size))
     total, squares, done = 0.0, 0.0, 0
-    if _LANES > 0:
-        sum_distances(totals, picture, near, vectors, _VECTOR)
-        for lane in range(_VECTOR):
+    if LANES > 0:
+        sum_distances(totals, picture, near, vectors, VECTOR)
+        for lane in range(VECTOR):
             total += totals[lane]
-            squares += totals[_VECTOR + lane]
-        done = vectors * _VECTOR
+            squares += totals[VECTOR + lane]
+        done = vectors * VECTOR
     for i in range(done, size):
         distance = np.float64(picture[i] - near)
         total += distance

@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import mix_pixels, mix_rows
+from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, mix_pixels, mix_rows
 from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
 
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
-_LANES = vectors.lanes()
-_VECTOR = max(_LANES, 4)  # where there are none, what is written for vectors is compiled all the same, and not called
 
 
 @compiled()
@@ -84,16 +81,16 @@ def _mix_run(
     out: Array, place: int, line: Array, start: int, share: Any, pixels: int, maps: int, mirrored: bool
 ) -> bool:
     """Pixels that follow each other and lie equally far between two of ``line``; False if there is no code for it."""
-    if _LANES == 0 or pixels < _LANES:
+    if LANES == 0 or pixels < LANES:
         return False
     if maps == 1 and mirrored:
-        mix_pixels(out, place, line, start, share, pixels, 1, True, _VECTOR)
+        mix_pixels(out, place, line, start, share, pixels, 1, True, VECTOR)
     elif maps == 1:
-        mix_pixels(out, place, line, start, share, pixels, 1, False, _VECTOR)
+        mix_pixels(out, place, line, start, share, pixels, 1, False, VECTOR)
     elif maps == 3 and mirrored:
-        mix_pixels(out, place, line, start, share, pixels, 3, True, _VECTOR)
+        mix_pixels(out, place, line, start, share, pixels, 3, True, VECTOR)
     elif maps == 3:
-        mix_pixels(out, place, line, start, share, pixels, 3, False, _VECTOR)
+        mix_pixels(out, place, line, start, share, pixels, 3, False, VECTOR)
     else:
         return False
     return True
@@ -121,8 +118,8 @@ def _mix_rows(
     out: Array, place: int, lines: Array, upper: int, lower: int, share: Any, factor: Any, offset: Any, count: int
 ) -> None:
     """So many numbers of out, from ``place`` on, between two rows of ``lines``, times factor, plus offset."""
-    if _LANES > 0 and count >= _LANES:
-        mix_rows(out, place, lines, upper, lower, share, factor, offset, count, _VECTOR)
+    if LANES > 0 and count >= LANES:
+        mix_rows(out, place, lines, upper, lower, share, factor, offset, count, VECTOR)
     else:
         for i in range(count):
             out[place + i] = (lines[upper + i] * (_ONE - share) + lines[lower + i] * share) * factor + offset
@@ -181,13 +178,6 @@ def warp_straight(
 
 
 @compiled(inline=True)
-def _between(value: Any, most: Any) -> Any:
-    """At least 0, and at most so much; min and max, which ask for NaN, would take twice as long."""
-    value = _ZERO if value < _ZERO else value
-    return most if value > most else value
-
-
-@compiled(inline=True)
 def _read(
     out: Array, start: int, toned: Array, places: Array, along: Array, down: Array, below: int, beside: int, maps: int
 ) -> None:
@@ -225,9 +215,9 @@ def warp(
         row_y, row_x = cosine * y + middle_y, sine * y + middle_x
         for j in range(len(places)):
             x = direction * (_F(np.int32(j)) - half)
-            source_y, source_x = _between(row_y - sine * x, last_y), _between(row_x + cosine * x, last_x)
-            top, left = np.int32(source_y), np.int32(source_x)
-            top, left = most_top if top > most_top else top, most_left if left > most_left else left
+            source_y = min(max(row_y - sine * x, _ZERO), last_y)
+            source_x = min(max(row_x + cosine * x, _ZERO), last_x)
+            top, left = min(np.int32(source_y), most_top), min(np.int32(source_x), most_left)
             down[j], along[j] = source_y - _F(top), source_x - _F(left)
             places[j] = top * row_length + left * pixel_length
         start = i * width * maps
