@@ -6,7 +6,7 @@ leave the vectors to the compiler and run anywhere.
 
 from __future__ import annotations
 
-from facecnn.kernels.cpu import conv_loops, conv_vectors, vectors
+from facecnn.kernels.cpu import conv_loops, conv_vectors, conv_winograd, vectors
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
@@ -26,7 +26,10 @@ def conv_forward(
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
     assert activation in FUSED_ACTIVATIONS
     arguments = (out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
-    if lanes := vectors.lanes():
+    lanes = vectors.lanes()
+    if lanes and conv_winograd.pays(out, weight, pool, lanes):
+        conv_winograd.conv_forward(*arguments, lanes)
+    elif lanes:
         conv_vectors.conv_forward(*arguments, lanes)
     else:
         conv_loops.conv_forward(*arguments)
@@ -47,7 +50,10 @@ def conv_backward_weight(
 ) -> None:
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
     arguments = (dweight, dbias, dout, out, argmax, x, padding, activation, slope, pool, workspace)
-    if lanes := vectors.lanes():
+    lanes = vectors.lanes()
+    if lanes and conv_winograd.pays_backward(out, dweight, pool, lanes):
+        conv_winograd.conv_backward_weight(*arguments, lanes)
+    elif lanes:
         conv_vectors.conv_backward_weight(*arguments, lanes)
     else:
         conv_loops.conv_backward_weight(*arguments)

@@ -27,7 +27,7 @@ def frame_size(
 
 
 @compiled(inline=True)
-def _copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
+def copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
     """So many floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment takes long to find out.)"""
     if LANES > 0 and count >= LANES:
         copy_run(out, place, x, start, count, VECTOR)
@@ -54,7 +54,7 @@ def fill_frame(frame: Array, photo: Array, top: int, left: int, height: int, wid
             _clear(frame, start, start + size)
         else:
             _clear(frame, start, start + border)
-            _copy(frame, start + border, source, (y - top) * columns * maps, seen)
+            copy(frame, start + border, source, (y - top) * columns * maps, seen)
             _clear(frame, start + border + seen, start + size)
 
 
@@ -67,7 +67,7 @@ def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width:
     for y in range(rows):
         start = y * size
         reached = max(0, min(columns, width - left)) * maps if top + y < height else 0
-        _copy(target, start, frame, ((top + y) * width + left) * maps, reached)
+        copy(target, start, frame, ((top + y) * width + left) * maps, reached)
         _clear(target, start + reached, start + size)
 
 
@@ -84,8 +84,22 @@ def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> N
             s = sums[chunk, k * taps : (k + 1) * taps]
             for i in range(taps):
                 g[i] += s[i]
+    add_bias_chunks(dbias, bias_sums)
+
+
+@compiled()
+def add_bias_chunks(dbias: Array, bias_sums: Array) -> None:
+    """dbias (K,) from the sums of the chunks, (chunks, several times K), added in order."""
+    kernels = len(dbias)
+    for k in range(kernels):
         total = _ZERO
-        for chunk in range(sums.shape[0]):
+        for chunk in range(bias_sums.shape[0]):
             for i in range(k, bias_sums.shape[1], kernels):
                 total += bias_sums[chunk, i]
         dbias[k] = total
+
+
+def bias_tile_of(kernels: int) -> int:
+    """Numbers in a chunk's sums of the bias: the kernels' deltas over and over, so that a loop is long enough for
+    vectors."""
+    return -(-64 // kernels) * kernels

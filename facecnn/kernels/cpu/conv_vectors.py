@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import vectors
-from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, bias_tile_of, cut_out, fill_frame, frame_size
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.launching import launch
@@ -213,11 +213,6 @@ def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, la
     return max(1, min(kernels, 4, (vectors.registers(lanes) - 6) // slots))
 
 
-def _bias_tile(kernels: int) -> int:
-    """The kernels' deltas over and over, so that a loop is long enough for vectors."""
-    return -(-64 // kernels) * kernels
-
-
 @cache
 def _backward_weight(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
@@ -226,7 +221,7 @@ def _backward_weight(
     together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
     size = kernel_rows * kernel_columns * maps
     last = kernels - kernels % together
-    bias_tile = _bias_tile(kernels)
+    bias_tile = bias_tile_of(kernels)
 
     @compiled(parallel=True)
     def backward(
@@ -309,7 +304,7 @@ def conv_backward_weight(
         workspace.per_thread("windows", numbers, np.int32),
         workspace.array("window bases", (numbers,), np.int32),
         workspace.array("chunk sums", (chunks, dweight.size)),
-        workspace.array("chunk sums of the bias", (chunks, _bias_tile(kernels))),
+        workspace.array("chunk sums of the bias", (chunks, bias_tile_of(kernels))),
     )  # fmt: skip
 
 

@@ -79,6 +79,13 @@ class Emitter:
         integers = self.builder.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
         return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
 
+    def prefetch(self, pointer: Any, offset: int) -> None:
+        """Have the line of the cache in which the element lies, or would lie, brought into the cache."""
+        place = self.moved(pointer, offset)
+        function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [place.type, _INT, _INT, _INT])
+        read, keep, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
+        self.builder.call(function, [place, read, keep, data])
+
     def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:
         """Write the vector's elements, or the first ``count`` of them."""
         kind = vector.type
@@ -170,6 +177,10 @@ class Emitter:
     def larger_or_nan(self, a: Any, b: Any) -> Any:
         """Where a > b, or a is NaN (and not where only b is)."""
         return self.builder.or_(self.builder.fcmp_ordered(">", a, b), self.builder.fcmp_unordered("uno", a, a))
+
+    def equal(self, a: Any, b: Any) -> Any:
+        """Where a = b, of two vectors of floats."""
+        return self.builder.fcmp_ordered("==", a, b)
 
     def select(self, condition: Any, a: Any, b: Any) -> Any:
         """a where the condition holds, else b."""

@@ -1,0 +1,469 @@
+"""The innermost work of convolutions by Winograd's minimal filtering (see ``conv_winograd``), vector by vector.
+
+As in ``micro_kernels``, sizes are literals, and offsets and numbers of turns are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from numba import types
+
+from facecnn.kernels.cpu.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vectors import registers
+from facecnn.kernels.cpu.winograd import filtering
+
+
+def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -> Any:
+    """The sum of factor * vector; the first of those that are 1 or -1 costs no multiplication."""
+    terms = [(factor, vector) for factor, vector in zip(factors, vectors, strict=True) if factor]
+    terms.sort(key=lambda term: abs(term[0]) != 1)
+    total = None
+    for factor, vector in terms:
+        if total is None:
+            total = vector if factor == 1 else e.multiply(vector, e.constant(float(factor), vector.type.count))
+        elif factor == 1:
+            total = e.add(total, vector)
+        elif factor == -1:
+            total = e.subtract(total, vector)
+        else:
+            total = e.multiply_add(vector, e.constant(float(factor), vector.type.count), total)
+    return total
+
+
+def _transformed(e: Emitter, columns: Sequence[Any], outputs: int, taps: int) -> list[Any]:
+    """B d, for vectors of as many columns as there are points."""
+    matrix = filtering(outputs, taps).input
+    found = [_combined(e, matrix[0], columns)]
+    for p in range(1, len(matrix) - 1, 2):  # a pair of opposite points: equal but for the signs of the odd powers
+        even, odd = (
+            [factor if j % 2 == rest else Fraction(0) for j, factor in enumerate(matrix[p])] for rest in (0, 1)
+        )
+        a, b = _combined(e, even, columns), _combined(e, odd, columns)
+        sign = next(x / y for x, y in zip(matrix[p + 1], even, strict=True) if y)
+        found += [e.add(a, b), e.subtract(a, b) if sign == 1 else e.subtract(b, a)]
+    return [*found, _combined(e, matrix[-1], columns)]
+
+
+def _tiles_of(e: Emitter, pointer: Any, group: int, lanes: int) -> Any:
+    """The values of ``group`` tiles that follow each other, over and over."""
+    if group == 1:
+        return e.broadcast(e.scalar(pointer), lanes)
+    return e.shuffle(e.load(pointer, 0, group), [lane % group for lane in range(lanes)])
+
+
+@emitted
+def transform_maps(
+    typing: Any,
+    points: Any, points_offset: Any, point_length: Any, map_length: Any, x: Any, x_offset: Any, vectors: Any,
+    rests: Any, ahead: Any,
+    maps: Any, outputs: Any, taps: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """B d of a row's tiles for few maps: points[p * point_length + c * map_length + t], for ``vectors`` of t and, if
+    ``rests`` is 1 and not 0, one more, the last tile of which takes no column that the next would begin with.
+
+    Read are vectors + 1 times lanes * outputs * maps floats of the row. ``outputs`` is a power of 2, and not less than
+    taps - 1.
+    """
+    literals = (maps, outputs, taps, lanes)
+    c, m, r, width = (literal.literal_value for literal in literals)
+    signature = types.void(
+        points, points_offset, point_length, map_length, x, x_offset, vectors, rests, ahead, *literals
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[4], arguments[4], arguments[5])
+        targets = [
+            [
+                e.moved(target, builder.add(builder.mul(index(p), arguments[2]), builder.mul(index(own), arguments[3])))
+                for p in range(m + r - 1)
+            ]
+            for own in range(c)
+        ]
+
+        def split(vectors: list[Any], apart: int) -> list[list[Any]]:
+            """What lies at the places that are 0, 1, ... when divided by ``apart``."""
+            groups = [vectors[v : v + apart] for v in range(0, len(vectors), apart)]
+            return [
+                [e.gather(group, [place * apart + s for place in range(width)]) for group in groups]
+                for s in range(apart)
+            ]
+
+        def by_column(vectors: list[Any], apart: int) -> list[Any]:
+            """The same, with a vector for each, by halves."""
+            if apart == 1:
+                return vectors
+            even, odd = (by_column(half, apart // 2) for half in split(vectors, 2))
+            return [(even if s % 2 == 0 else odd)[s // 2] for s in range(apart)]
+
+        def columns(number: Any) -> list[Any]:
+            """Of so many tiles: vectors of each map's columns 0, 1, ... ``outputs`` - 1."""
+            here = e.moved(source, builder.mul(number, index(width * m * c)))
+            loaded = [e.load(here, v * width, width) for v in range(m * c)]
+            later = e.moved(here, arguments[8])
+            for v in range(m * c):
+                e.prefetch(later, v * width)
+            return [vector for own in split(loaded, c) for vector in by_column(own, m)]
+
+        def transform(number: Any, own: list[Any], following: list[Any]) -> None:
+            there = builder.mul(number, index(width))
+            for i in range(c):
+                here, after = own[i * m : (i + 1) * m], following[i * m : (i + 1) * m]
+                shifted = [e.shuffle(a, range(1, width + 1), b) for a, b in zip(here, after, strict=True)]
+                for pointer, vector in zip(targets[i], _transformed(e, [*here, *shifted[: r - 1]], m, r), strict=True):
+                    e.store(vector, e.moved(pointer, there), 0)
+
+        def with_next(number: Any, own: list[Any]) -> list[Any]:
+            following = columns(builder.add(number, index(1)))
+            transform(number, own, following)
+            return following
+
+        def last(number: Any, _: list[Any]) -> list[Any]:
+            transform(arguments[6], own, own)
+            return []
+
+        own = e.loop(arguments[6], 1, columns(index(0)), with_next)
+        e.loop(arguments[7], 1, [], last)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def transform_pixels(
+    typing: Any,
+    points: Any, points_offset: Any, point_length: Any, x: Any, x_offset: Any, tiles: Any,
+    maps: Any, outputs: Any, taps: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """B d of a row's ``tiles`` for maps that fill vectors: points[p * point_length + t * maps + c]."""
+    literals = (maps, outputs, taps, lanes)
+    c, m, r, width = (literal.literal_value for literal in literals)
+    signature = types.void(points, points_offset, point_length, x, x_offset, tiles, *literals)
+    n = m + r - 1
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[3], arguments[3], arguments[4])
+        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(n)]
+
+        def tile(number: Any, _: list[Any]) -> list[Any]:
+            there = builder.mul(number, index(c))
+            here = e.moved(source, builder.mul(there, index(m)))
+            for first in range(0, c, width):
+                columns = [e.load(here, j * c + first, width) for j in range(n)]
+                for pointer, vector in zip(targets, _transformed(e, columns, m, r), strict=True):
+                    e.store(vector, e.moved(pointer, there), first)
+            return []
+
+        e.loop(arguments[5], 1, [], tile)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def multiply_points(
+    typing: Any,
+    products: Any, products_offset: Any, point_products: Any, points: Any, points_offset: Any, point_length: Any,
+    map_length: Any, row_starts: Any, packed: Any, packed_offset: Any,
+    maps: Any, kernel_rows: Any, pool: Any, tiles: Any, tile_length: Any, together: Any, group: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """products[p, row, t] = sum over c, i of points[row_starts[row + i], p, c, t] * packed[p, c, i], for ``together``
+    points p, ``pool`` rows, and ``tiles`` vectors t of kernels, which stay in registers.
+
+    ``group`` tiles share a vector (lane k * group + g): their numbers follow each other. The next vector's are
+    ``tile_length`` floats further on, the next map's ``map_length``, the next point's ``point_length``. products:
+    (p, row, t), of which a point's are ``point_products`` apart and the others follow each other.
+    """
+    literals = (maps, kernel_rows, pool, tiles, tile_length, together, group, lanes)
+    c, rows, high, count, apart, some, g, width = (literal.literal_value for literal in literals)
+    signature = types.void(
+        products, products_offset, point_products, points, points_offset, point_length, map_length, row_starts, packed,
+        packed_offset, *literals,
+    )  # fmt: skip
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[3], arguments[3], arguments[4])
+        starts = e.pointer(kinds[7], arguments[7], index(0))
+        weights = e.pointer(kinds[8], arguments[8], arguments[9])
+        row_sources = [e.moved(source, e.as_index(e.scalar(starts, i))) for i in range(rows + high - 1)]
+        of_points = [builder.mul(index(p), arguments[5]) for p in range(some)]
+
+        def one_map(number: Any, sums: list[Any]) -> list[Any]:
+            sums = list(sums)
+            here = builder.mul(number, arguments[6])
+            own = e.moved(weights, builder.mul(number, index(rows * width)))
+            for p in range(some):
+                for i in range(rows + high - 1):
+                    e.keep_apart()
+                    values = e.moved(e.moved(row_sources[i], of_points[p]), here)
+                    met = [
+                        (row, e.load(own, (p * c * rows + i - row) * width, width))
+                        for row in range(high)
+                        if 0 <= i - row < rows
+                    ]
+                    for t in range(count):
+                        value = _tiles_of(e, e.moved(values, t * apart), g, width)
+                        for row, weight in met:
+                            place = (p * high + row) * count + t
+                            sums[place] = e.multiply_add(value, weight, sums[place])
+            return sums
+
+        sums = e.loop(c, 1, [e.constant(0.0, width)] * (some * high * count), one_map)
+        for p in range(some):
+            there = e.moved(target, builder.mul(index(p), arguments[2]))
+            for i in range(high * count):
+                e.store(sums[p * high * count + i], there, i * width)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def transform_output(
+    typing: Any,
+    out: Any, out_offset: Any, argmax: Any, argmax_offset: Any, products: Any, products_offset: Any,
+    point_products: Any, tiles: Any,
+    kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels.
+
+    products: (p, row, t), of which a point's are ``point_products`` apart. out, argmax: as in ``convolve_row``; a
+    vector's windows are those of ``group`` tiles.
+    """
+    literals = (kernels, valid, pool, outputs, taps, group, lanes)
+    all_kernels, some, high, m, r, g, width = (literal.literal_value for literal in literals)
+    signature = types.void(
+        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, *literals
+    )
+    plan = filtering(m, r)
+    n = len(plan.input)
+    each = width // g
+    together = some == each == all_kernels
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        row_target = e.pointer(kinds[0], arguments[0], arguments[1])
+        row_places = e.pointer(kinds[2], arguments[2], arguments[3])
+        source = e.pointer(kinds[4], arguments[4], arguments[5])
+        of_points = [e.moved(source, builder.mul(index(p), arguments[6])) for p in range(n)]
+        row_length = builder.mul(arguments[7], index(width))
+
+        def outputs_of(row: int, here: Any) -> list[Any]:
+            own = builder.add(builder.mul(index(row), row_length), here)
+            m_p = [e.load(e.moved(pointer, own), 0, width) for pointer in of_points]
+            pairs = [(e.add(m_p[p], m_p[p + 1]), e.subtract(m_p[p], m_p[p + 1])) for p in range(1, n - 1, 2)]
+            found = []
+            for i in range(m):
+                vectors = [m_p[0], *(pair[i % 2] for pair in pairs), m_p[n - 1]]
+                factors = [plan.output[i][0], *plan.output[i][1 : n - 1 : 2], plan.output[i][n - 1]]
+                found.append(_combined(e, factors, vectors))
+            return found
+
+        def tile(number: Any, _: list[Any]) -> list[Any]:
+            here = builder.mul(number, index(width))
+            rows = [outputs_of(row, here) for row in range(high)]
+            offset = builder.mul(number, index(g * m // high * all_kernels))
+            target = e.moved(row_target, offset)
+            found: list[tuple[Any, Any]] = []
+            for w in range(m // high):
+                window = [row[w * high + s] for row in rows for s in range(high)]
+                largest, where = window[0], e.integers(0, width)
+                for place, total in enumerate(window[1:], 1):
+                    larger = e.larger_or_nan(total, largest)
+                    largest = e.select(larger, total, largest)
+                    where = e.select(larger, e.integers(place, width), where)
+                found.append((largest, where))
+            # Tile after tile, window after window: where each kernel's lanes are, in the vectors that were found.
+            runs = [[w * width + k * g + t for k in range(each)] for t in range(g) for w in range(m // high)]
+            if together:
+                lanes_of_runs = [place for run in runs for place in run]
+                runs = [lanes_of_runs[first : first + width] for first in range(0, len(lanes_of_runs), width)]
+            values, places = ([pair[i] for pair in found] for i in (0, 1))
+            for number, run in enumerate(runs):
+                at, count = (number * width, width) if together else (number * all_kernels, some)
+                e.store(e.gather(values, run), target, at, count)
+                if high > 1:
+                    e.store(e.to_bytes(e.gather(places, run)), e.moved(row_places, offset), at, count)
+            return []
+
+        e.loop(arguments[7], 1, [], tile)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def transform_gradient(
+    typing: Any,
+    points: Any, points_offset: Any, point_length: Any, row_length: Any, delta: Any, delta_offset: Any, argmax: Any,
+    tiles: Any,
+    kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """A' of the gradients at a row of pooled outputs: points[p * point_length + row * row_length + t * lanes], for the
+    ``pool`` rows of windows and ``tiles`` vectors t of kernels (lane k * group + g: see ``multiply_points``).
+
+    delta, argmax: ``kernels`` numbers for each output, from its first tile on (of delta: and ``delta_offset``); where
+    the row ends within a vector, zeros in delta. A gradient is that of the place in the window that argmax says.
+    """
+    literals = (kernels, valid, pool, outputs, taps, group, lanes)
+    all_kernels, some, high, m, r, g, width = (literal.literal_value for literal in literals)
+    signature = types.void(
+        points, points_offset, point_length, row_length, delta, delta_offset, argmax, tiles, *literals
+    )
+    plan = filtering(m, r)
+    n, windows = len(plan.input), m // high
+    together = some == width // g == all_kernels
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        deltas = e.pointer(kinds[4], arguments[4], arguments[5])
+        places = e.pointer(kinds[6], arguments[6], arguments[5])
+        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(n)]
+
+        def in_lanes(load: Any, pointer: Any, whole: bool) -> list[Any]:
+            """Of each window a vector."""
+            if together:
+                loaded = [load(pointer, v * width, width) for v in range(windows)]
+                return [
+                    e.gather(loaded, [(lane % g * windows + w) * all_kernels + lane // g for lane in range(width)])
+                    for w in range(windows)
+                ]
+            return [
+                e.gather(
+                    [
+                        load(pointer, (t * windows + w) * all_kernels, width, *([] if whole else [some]))
+                        for t in range(g)
+                    ],
+                    [lane % g * width + lane // g for lane in range(width)],
+                )
+                for w in range(windows)
+            ]
+
+        def transformed(columns: list[Any]) -> list[Any]:
+            """A' of as many gradients as there are outputs, for all points."""
+            found = [columns[0]]
+            for p in range(1, n - 1, 2):
+                even, odd = (
+                    _combined(e, [plan.output[i][p] if i % 2 == rest else Fraction(0) for i in range(m)], columns)
+                    for rest in (0, 1)
+                )
+                found += [e.add(even, odd), e.subtract(even, odd)]
+            return [*found, columns[m - 1]]
+
+        def tile(number: Any, _: list[Any]) -> list[Any]:
+            offset = builder.mul(number, index(g * windows * all_kernels))
+            values = in_lanes(e.load, e.moved(deltas, offset), False)
+            if high > 1:
+                won = in_lanes(e.load_bytes, e.moved(places, offset), True)
+            zero = e.constant(0.0, width)
+            there = builder.mul(number, index(width))
+            for row in range(high):
+                columns = values
+                if high > 1:
+                    columns = [
+                        e.select(e.equal(won[i // high], e.constant(row * high + i % high, width)), values[i // high], zero)
+                        for i in range(m)
+                    ]
+                here = builder.add(there, builder.mul(index(row), arguments[3]))
+                for pointer, vector in zip(targets, transformed(columns), strict=True):
+                    e.store(vector, e.moved(pointer, here), 0)
+            return []
+
+        e.loop(arguments[7], 1, [], tile)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def add_points(
+    typing: Any,
+    sums: Any, sums_offset: Any, gradients: Any, gradients_offset: Any, point_gradients: Any, row_gradients: Any,
+    points: Any, points_offset: Any, point_length: Any, map_length: Any, row_starts: Any, tiles: Any,
+    ahead: Any, ahead_offset: Any,
+    maps: Any, kernel_rows: Any, pool: Any, tile_length: Any, together: Any, group: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """sums[p, c, i] += sum over ``pool`` rows and ``tiles`` vectors t of gradients[p, row, t] * points[row_starts[row +
+    i], p, c, t], for ``together`` points p: the transpose of ``multiply_points``, with the same layouts.
+
+    The sums stay in registers, as many at once as there are; the others are read again for each such group.
+    """
+    literals = (maps, kernel_rows, pool, tile_length, together, group, lanes)
+    c, rows, high, apart, some, g, width = (literal.literal_value for literal in literals)
+    signature = types.void(
+        sums, sums_offset, gradients, gradients_offset, point_gradients, row_gradients, points, points_offset,
+        point_length, map_length, row_starts, tiles, ahead, ahead_offset, *literals,
+    )  # fmt: skip
+    held = registers(width) * 3 // 4
+    maps_at_once = max(1, min(c, held // rows // some))
+    rows_at_once = min(rows, held)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        deltas = e.pointer(kinds[2], arguments[2], arguments[3])
+        needed_next = e.pointer(kinds[12], arguments[12], arguments[13])
+        source = e.pointer(kinds[6], arguments[6], arguments[7])
+        starts = e.pointer(kinds[10], arguments[10], index(0))
+        row_sources = [e.moved(source, e.as_index(e.scalar(starts, i))) for i in range(rows + high - 1)]
+        of_points = [(builder.mul(index(p), arguments[4]), builder.mul(index(p), arguments[8])) for p in range(some)]
+        of_rows = [builder.mul(index(row), arguments[5]) for row in range(high)]
+
+        def group_of(first_map: int, count: int, first_row: int, last_row: int) -> None:
+            slots = [
+                (p, own, i)
+                for p in range(some)
+                for own in range(first_map, first_map + count)
+                for i in range(first_row, last_row)
+            ]
+            places = {slot: number for number, slot in enumerate(slots)}
+            at = [((p * c + own) * rows + i) * width for p, own, i in slots]
+
+            def tile(number: Any, totals: list[Any]) -> list[Any]:
+                totals = list(totals)
+                there, here = builder.mul(number, index(width)), builder.mul(number, index(apart))
+                if first_map == first_row == 0:
+                    e.prefetch(e.moved(needed_next, builder.mul(number, index(16))), 0)
+                for p in range(some):
+                    e.keep_apart()
+                    own_deltas = e.moved(e.moved(deltas, of_points[p][0]), there)
+                    met = [e.load(e.moved(own_deltas, of_rows[row]), 0, width) for row in range(high)]
+                    for i in range(first_row, last_row + high - 1):
+                        values = e.moved(e.moved(row_sources[i], of_points[p][1]), here)
+                        for own in range(first_map, first_map + count):
+                            value = None
+                            for row in range(high):
+                                place = places.get((p, own, i - row))
+                                if place is None:
+                                    continue
+                                if value is None:
+                                    place_of_map = builder.mul(index(own), arguments[9])
+                                    value = _tiles_of(e, e.moved(values, place_of_map), g, width)
+                                totals[place] = e.multiply_add(met[row], value, totals[place])
+                return totals
+
+            totals = [e.load(target, offset, width) for offset in at]
+            for total, offset in zip(e.loop(arguments[11], 1, totals, tile), at, strict=True):
+                e.store(total, target, offset)
+
+        for first_map in range(0, c, maps_at_once):
+            for first_row in range(0, rows, rows_at_once):
+                group_of(first_map, min(maps_at_once, c - first_map), first_row, min(rows, first_row + rows_at_once))
+        return context.get_dummy_value()
+
+    return signature, generate
