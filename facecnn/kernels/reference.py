@@ -207,7 +207,8 @@ def conv_forward(
     """Convolution, bias, activation and max-pooling in one block.
 
     out     (N, H', W', K)  activation(largest sum of each window + bias)
-    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; not touched if pool is 1
+    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; not touched if pool is 1;
+                           the first of equal ones, where a backend doesn't round them differently
     x       (N, H, W, C)    zeros are taken outside of it: ``padding`` = (rows above, columns to the left)
     weight  (K, R, S, C), bias (K,)
 

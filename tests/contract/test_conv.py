@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.harness import Out, call, check, integers, random
-from facecnn.kernels import cpu, open_device
+from facecnn.kernels import cpu, open_device, reference
 from facecnn.kernels.cpu import vectors
 
 # (photos, height, width), (maps, kernels), (kernel rows, columns), pool, padding, activation. Sizes are run-time
@@ -31,6 +31,11 @@ CASES = [
         ([(1, 4, 4), (2, 9, 75), (1, 8, 29)], (1, 3), (2, 3), 4, "same", "tanh"),
         ([(2, 3, 5), (1, 4, 51), (1, 2, 18)], (1, 7), (2, 4), 1, "same", "relu"),
         ([(2, 6, 7), (1, 5, 80)], (1, 4), (3, 2), 3, "valid", "identity"),
+        # Where rows are cut into tiles (see cpu.conv_winograd): few maps and many, full vectors of kernels and rests.
+        ([(2, 7, 68), (1, 9, 133), (1, 6, 33)], (3, 20), (5, 5), 2, "valid", "leaky_relu"),
+        ([(1, 6, 28), (2, 5, 64), (1, 5, 131)], (4, 24), (3, 3), 2, "same", "relu"),
+        ([(2, 9, 12), (1, 8, 30)], (8, 40), (3, 3), 4, "same", "leaky_relu"),
+        ([(1, 3, 12), (2, 4, 33)], (16, 16), (2, 5), 1, "valid", "identity"),
     ]
     for size in sizes
 ]
@@ -66,7 +71,7 @@ def test_agrees_with_the_reference(kernels: Any, case: Any) -> None:
 
 
 @pytest.mark.parametrize("lanes", [8, 0])
-@pytest.mark.parametrize("case", [CASES[5], CASES[11]], ids=str)
+@pytest.mark.parametrize("case", [CASES[5], CASES[6], CASES[11]], ids=str)
 def test_other_vectors_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch, lanes: int, case: Any) -> None:
     """As on processors with shorter vectors, and on those with none that the micro-kernels are written for."""
     if lanes > vectors.lanes():
@@ -121,6 +126,54 @@ def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int)
         np.zeros(2, np.int32), np.ones(maps), np.array([2.0]), 0.0,
     )[0]  # fmt: skip
     np.testing.assert_array_equal(np.isnan(losses), [False, True])
+
+
+# (photos, rows, columns), (maps, kernels), kernel, padding: on the CPU such rows are cut into tiles of 4 outputs.
+TILED = [
+    ((3, 12, 60), (1, 8), (5, 5), "valid"),
+    ((3, 9, 64), (3, 16), (3, 3), "same"),
+    ((3, 8, 26), (8, 16), (3, 3), "same"),
+]
+
+
+@pytest.mark.parametrize(("size", "maps", "kernel", "padding"), TILED, ids=str)
+def test_in_tiles_the_largest_sum_wins_but_for_rounding(
+    kernels: Any, size: Any, maps: Any, kernel: Any, padding: str
+) -> None:
+    shape, above = shapes(size, maps, kernel, 2, padding)
+    x, weight = integers(*size, maps[0], low=0, high=2), integers(maps[1], *kernel, maps[0], low=-1, high=2)
+    arguments = (Out(shape), Out(shape, np.uint8), x, weight, np.zeros(maps[1]), above, "leaky_relu", 0.1, 2)
+    out, won = call(kernels, "conv_forward", *arguments)
+    every, _ = call(
+        reference, "conv_forward", Out((shape[0], 2 * shape[1], 2 * shape[2], shape[3])), Out((0,), np.uint8),
+        *arguments[2:-1], 1, dtype=np.float64,
+    )  # fmt: skip
+    windows = every.reshape(shape[0], shape[1], 2, shape[2], 2, shape[3]).transpose(0, 1, 3, 5, 2, 4).reshape(*shape, 4)
+    np.testing.assert_allclose(out, windows.max(axis=-1), atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(windows, won[..., None].astype(int), -1)[..., 0], out, atol=1e-4)
+    _, won = call(kernels, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
+    assert not won.any()
+
+
+@pytest.mark.parametrize(("size", "maps", "kernel", "padding"), TILED, ids=str)
+def test_in_tiles_nan_comes_through_and_stays_in_its_tiles(
+    kernels: Any, size: Any, maps: Any, kernel: Any, padding: str
+) -> None:
+    shape, above = shapes(size, maps, kernel, 2, padding)
+    x, weight, bias = random(*size, maps[0]), random(maps[1], *kernel, maps[0]), random(maps[1])
+    block = (weight, bias, above, "leaky_relu", 0.1, 2)
+    before = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
+    x[0], x[2], x[1, 5, 9, 0] = np.nan, np.nan, np.nan
+    out, won = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
+    wanted = call(reference, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block, dtype=np.float64)[0]
+    assert np.isnan(out[np.isnan(wanted)]).all()
+    touched = np.isnan(wanted[1]).any(axis=-1)
+    rows, columns = touched.any(axis=1), touched.any(axis=0)
+    nearby = np.convolve(columns, np.ones(3), "same") > 0  # a tile's outputs are two windows
+    untouched = ~(rows[:, None] & nearby[None, :])
+    assert untouched.any()
+    np.testing.assert_array_equal(out[1][untouched], before[0][1][untouched])
+    np.testing.assert_array_equal(won[1][untouched], before[1][1][untouched])
 
 
 def test_one_workspace_serves_many_shapes(kernels: Any) -> None:

@@ -24,6 +24,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "conv_forward, few kernels": (
         Out((5, 6, 40, 8)), Out((5, 6, 40, 8), np.uint8), random(5, 12, 80, 1), random(8, 3, 3, 1), random(8), *BLOCK,
     ),
+    "conv_forward, in tiles": (
+        Out((5, 4, 32, 24)), Out((5, 4, 32, 24), np.uint8), random(5, 12, 68, 3), random(24, 5, 5, 3), random(24),
+        (0, 0), *BLOCK[1:],
+    ),
+    "conv_backward_weight, in tiles": (
+        Out((24, 5, 5, 3)), Out((24,)), random(5, 4, 32, 24), random(5, 4, 32, 24, seed=1),
+        np.random.default_rng(0).integers(0, 4, (5, 4, 32, 24)).astype(np.uint8), random(5, 12, 68, 3),
+        (0, 0), *BLOCK[1:],
+    ),
     "conv_backward_weight": (
         Out(CONV[1]), Out((16,)), random(*CONV[2]), random(*CONV[2], seed=1), ARGMAX, random(*CONV[0]), *BLOCK,
     ),

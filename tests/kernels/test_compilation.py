@@ -16,21 +16,23 @@ from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
 
-# A convolution (compiled for its shape), forward and backward, and a dense layer (compiled once); prints the folder and
-# how many functions were compiled.
+# A convolution (compiled for its shape), forward and backward, a neuron and a dense layer (compiled once); prints the
+# folder and how many functions were compiled.
 PROGRAM = """
 import numpy as np
 from facecnn.kernels import cpu
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
-x, weight, bias = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 3, 3, 1), (1, 2, 2, 1), (1,)))
-out, argmax = cpu.empty((1, 1, 1, 1), np.float32), cpu.empty((1, 1, 1, 1), np.uint8)
+x, weight, bias = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 6, 32, 2), (8, 5, 5, 2), (8,)))
+out, argmax = cpu.empty((1, 1, 14, 8), np.float32), cpu.empty((1, 1, 14, 8), np.uint8)
+row, neuron, units = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 9), (1, 1, 14, 8), (1, 1)))
 block = ((0, 0), "identity", 0.0, 2, cpu.Workspace())
 so_far = [Compilation(0, 0.0, False)]
 with told(so_far.append):
     cpu.conv_forward(out, argmax, x, weight, bias, *block)
-    cpu.dense_forward(out.reshape(1, 1), x.reshape(1, 9), x.reshape(1, 9), bias, cpu.Workspace())
-    assert out.item() == 10
+    assert abs(out - 51).max() < 1e-3
+    cpu.neuron_forward(row[:, :8].reshape(1, 1, 8), out, neuron, bias.reshape(1, 8), cpu.Workspace())
+    cpu.dense_forward(units, row, row, bias[:1], cpu.Workspace())
     cpu.conv_backward_weight(weight, bias, out, out, argmax, x, *block)
     cpu.conv_backward_input(x, out, out, argmax, weight, *block)
 print(jit.cache_folder())

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import literally, prange
 
 from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.conv_frames import (
@@ -48,19 +48,24 @@ OUTPUTS = 4
 """Columns of outputs in a tile."""
 
 PLANAR = 4
-"""Up to so many maps, columns are taken apart first, so that vectors are of tiles; more maps fill vectors themselves."""
+"""Up to so many maps, columns are taken apart first, for vectors of tiles; more maps fill vectors by themselves."""
 
 _TAPS = (3, 5)
 _POOLS = (1, 2, 4)
 
 
+def _tiles(out: Array, pool: int) -> int:
+    """Of a row."""
+    return -(-int(out.shape[2]) * pool // OUTPUTS)
+
+
 def pays(out: Array, weight: Array, pool: int, lanes: int) -> bool:
     """Whether there is code for such a block, and it is faster than sums of all windows: by measurement, see
     docs/PERFORMANCE.md. The number of photos doesn't matter, so that a photo's numbers don't depend on it."""
-    kernels, kernel_rows, taps, maps = weight.shape
+    kernels, kernel_rows, taps, maps = map(int, weight.shape)
     if taps not in _TAPS or pool not in _POOLS:
         return False
-    tiles = -(-out.shape[2] * pool // OUTPUTS)
+    tiles = _tiles(out, pool)
     if maps > PLANAR:
         return maps % 8 == 0 and kernels >= lanes and tiles >= 3
     saved = kernel_rows * maps * (taps - (OUTPUTS + taps - 1) / OUTPUTS)
@@ -68,8 +73,8 @@ def pays(out: Array, weight: Array, pool: int, lanes: int) -> bool:
 
 
 def pays_backward(out: Array, weight: Array, pool: int, lanes: int) -> bool:
-    """The same for the weights' gradient. With more maps it is faster to visit only the places that won."""
-    return weight.shape[3] <= PLANAR and pays(out, weight, pool, lanes)
+    """The same for the weights' gradient. Elsewhere it is faster to visit only the places that won."""
+    return 1 < weight.shape[3] <= PLANAR and pays(out, weight, pool, lanes)
 
 
 def _sums_held(lanes: int) -> int:
@@ -95,62 +100,25 @@ def _rest_vector(maps: int, rest: int, lanes: int) -> tuple[int, int]:
     return lanes, 1
 
 
-@cache
-def _pack_map(maps: int, kernels: int, kernel_rows: int, taps: int, lanes: int, group: int) -> Any:
-    points = OUTPUTS + taps - 1
-
-    @compiled(inline=True)
-    def pack_map(packed: Array, start: int, weight: Array, transform: Array, first: int, c: int, own: Array) -> None:
-        """packed[start + ((p * maps + c) * rows + row) * lanes + k * group + g] = sum over j of transform[p, j] *
-        weight[first + k, row, j * maps + c], or zero where there is no such kernel. own: scratch memory, taps * lanes.
-        """
-        for row in range(kernel_rows):
-            for j in range(taps):
-                for lane in range(lanes):
-                    k = first + lane // group
-                    own[j * lanes + lane] = weight[k, row, j * maps + c] if k < kernels else _ZERO
-            for p in range(points):
-                place = start + ((p * maps + c) * kernel_rows + row) * lanes
-                for lane in range(lanes):
-                    total = _ZERO
-                    for j in range(taps):
-                        total += transform[p, j] * own[j * lanes + lane]
-                    packed[place + lane] = total
-
-    return pack_map
-
-
-@cache
-def _transform_row(maps: int, taps: int, pool: int, lanes: int) -> Any:
-    outputs = OUTPUTS
-    planar = maps <= PLANAR
-    few_maps, width = (maps, lanes) if planar else (1, lanes if maps % lanes == 0 else lanes // 2)
-    block = lanes * outputs * few_maps
-
-    @compiled(inline=True)
-    def transform_row(
-        points: Array, first: int, point_length: int, map_length: int, photo: Array, y: int, row_length: int,
-        height: int, tiles: int,
-    ) -> None:  # fmt: skip
-        """Row y of the photo at all points, from ``first`` on. The beginning of ``points`` is scratch memory."""
-        blocks = tiles // lanes + 1  # the last tile takes columns that would be the next one's
-        last = 1 if tiles % lanes > 0 else 0
-        start = y * row_length
-        if not planar:
-            transform_pixels(points, first, point_length, photo, start, tiles, maps, outputs, taps, width)
-        elif start + blocks * block <= height * row_length:
-            transform_maps(
-                points, first, point_length, map_length, photo, start, blocks - 1, last, pool * row_length,
-                few_maps, outputs, taps, lanes,
-            )  # fmt: skip
-        else:  # so that nothing behind the photo is read
-            copy(points, 0, photo, start, (tiles * outputs + taps - 1) * maps)
-            transform_maps(
-                points, first, point_length, map_length, points, 0, blocks - 1, last, 0,
-                few_maps, outputs, taps, lanes,
-            )  # fmt: skip
-
-    return transform_row
+@compiled(inline=True)
+def _pack_map(
+    packed: Array, start: int, weight: Array, transform: Array, first: int, c: int, own: Array, maps: int, kernels: int,
+    kernel_rows: int, taps: int, points: int, lanes: int, group: int,
+) -> None:  # fmt: skip
+    """packed[start + ((p * maps + c) * rows + row) * lanes + k * group + g] = sum over j of transform[p, j] *
+    weight[first + k, row, j * maps + c], or zero where there is no such kernel. own: scratch memory, taps * lanes."""
+    for row in range(kernel_rows):
+        for j in range(taps):
+            for lane in range(lanes):
+                k = first + lane // group
+                own[j * lanes + lane] = weight[k, row, j * maps + c] if k < kernels else _ZERO
+        for p in range(points):
+            place = start + ((p * maps + c) * kernel_rows + row) * lanes
+            for lane in range(lanes):
+                total = _ZERO
+                for j in range(taps):
+                    total += transform[p, j] * own[j * lanes + lane]
+                packed[place + lane] = total
 
 
 def _block(tiles: int, group: int, pool: int, points: int, lanes: int) -> tuple[int, int, int]:
@@ -162,6 +130,32 @@ def _block(tiles: int, group: int, pool: int, points: int, lanes: int) -> tuple[
     together = -(-count // blocks)
     at_once = max(some for some in range(1, points + 1) if points % some == 0 and some * together * pool <= most)
     return together, at_once, blocks
+
+
+@compiled(inline=True)
+def _transform_row(
+    points: Array, first: int, point_length: int, map_length: int, photo: Array, y: int, row_length: int, height: int,
+    tiles: int, ahead: int, maps: int, few_maps: int, outputs: int, taps: int, lanes: int, width: int,
+) -> None:  # fmt: skip
+    """Row y of the photo at all points, from ``first`` on; the row that is so many ``ahead`` is fetched meanwhile. The
+    beginning of ``points`` is scratch memory. The last six arguments are constants where it is called."""
+    maps, few_maps, outputs = literally(maps), literally(few_maps), literally(outputs)
+    taps, lanes, width = literally(taps), literally(lanes), literally(width)
+    blocks = tiles // lanes + 1  # the last tile takes columns that would be the next one's
+    last = 1 if tiles % lanes > 0 else 0
+    start, read = y * row_length, blocks * lanes * outputs * maps
+    if maps != few_maps:
+        transform_pixels(points, first, point_length, photo, start, tiles, maps, outputs, taps, width)
+    elif start + read <= height * row_length:
+        transform_maps(
+            points, first, point_length, map_length, photo, start, blocks - 1, last, ahead * row_length,
+            few_maps, outputs, taps, lanes,
+        )  # fmt: skip
+    else:  # so that nothing behind the photo is read
+        copy(points, 0, photo, start, (tiles * outputs + taps - 1) * maps)
+        transform_maps(
+            points, first, point_length, map_length, points, 0, blocks - 1, last, 0, few_maps, outputs, taps, lanes
+        )
 
 
 @cache
@@ -179,30 +173,35 @@ def _forward(
     weights = maps * kernel_rows
     planar = maps <= PLANAR
     copied = lanes * outputs * maps if planar else 0
-    transform_row = _transform_row(maps, taps, pool, lanes)
-    pack_full = _pack_map(maps, kernels, kernel_rows, taps, lanes, 1)
-    pack_rest = _pack_map(maps, kernels, kernel_rows, taps, rest_width, group)
+    few_maps, width_of_maps = min(maps, PLANAR), lanes if maps % lanes == 0 else lanes // 2
     full_length, rest_length = (1, group) if planar else (maps, maps)
     windows = outputs // pool
     sums_held = _sums_held(lanes)
 
     @compiled(parallel=True)
     def forward(
-        out: Array, argmax: Array, x: Array, weight: Array, transform: Array, bias: Array, top: int, left: int, slope: Any,
-        height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int, frames: Array,
+        out: Array, argmax: Array, x: Array, weight: Array, transform: Array, bias: Array, top: int, left: int,
+        slope: Any, height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int, frames: Array,
         scratch: Array, starts: Array, row_argmax: Array, packed: Array, tap_rows: Array, bias_row: Array,
     ) -> None:  # fmt: skip
-        # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R, S C); frames (threads, height * columns
-        # * C), without a column if x is used as it is; scratch and row_argmax (threads, ...); starts (threads,
-        # window_rows at least); bias_row (W' K,). row_tiles: tiles that rows of scratch memory have room for.
+        # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R, S C), transform G; frames
+        # (threads, height * columns * C), without a column if x is used as it is; scratch and row_argmax (threads,
+        # ...); starts (threads, window_rows at least); tap_rows (C, S * lanes); bias_row (W' K,). row_tiles: tiles that
+        # rows of scratch memory have room for.
         photos, rows, out_columns = out.shape[0], out.shape[1], out.shape[2]
         for c in prange(maps):
             for pack in range(full):
                 start = pack * points * weights * lanes
-                pack_full(packed, start, weight, transform, pack * lanes, c, tap_rows[c])
+                _pack_map(
+                    packed, start, weight, transform, pack * lanes, c, tap_rows[c],
+                    maps, kernels, kernel_rows, taps, points, lanes, 1,
+                )  # fmt: skip
             for _ in range(rests):
                 start = full * points * weights * lanes
-                pack_rest(packed, start, weight, transform, full * lanes, c, tap_rows[c])
+                _pack_map(
+                    packed, start, weight, transform, full * lanes, c, tap_rows[c],
+                    maps, kernels, kernel_rows, taps, points, rest_width, group,
+                )  # fmt: skip
         for column in range(out_columns):
             for k in range(kernels):
                 bias_row[column * kernels + k] = bias[k]
@@ -225,9 +224,9 @@ def _forward(
             transformed = 0
             for row in range(rows):
                 for y in range(transformed, row * pool + window_rows):
-                    transform_row(
+                    _transform_row(
                         own, first_point + y % window_rows * points * point_length, point_length, row_tiles, photo, y,
-                        row_length, height, tiles,
+                        row_length, height, tiles, pool, maps, few_maps, outputs, taps, lanes, width_of_maps,
                     )  # fmt: skip
                 transformed = row * pool + window_rows
                 for i in range(window_rows):
@@ -246,8 +245,8 @@ def _forward(
                         for p in range(0, points, at_once):
                             multiply_points(
                                 own, first_product + p * pool * together * lanes, pool * together * lanes,
-                                own, first_point + p * point_length + first_tile * full_length, point_length, map_length,
-                                own_starts, packed, (pack * points + p) * weights * lanes,
+                                own, first_point + p * point_length + first_tile * full_length, point_length,
+                                map_length, own_starts, packed, (pack * points + p) * weights * lanes,
                                 maps, kernel_rows, pool, together, full_length, at_once, 1, lanes,
                             )  # fmt: skip
                         transform_output(
@@ -263,8 +262,9 @@ def _forward(
                             multiply_points(
                                 own, first_product + p * pool * rest_together * rest_width,
                                 pool * rest_together * rest_width,
-                                own, first_point + p * point_length + first_tile * full_length, point_length, map_length,
-                                own_starts, packed, full * points * weights * lanes + p * weights * rest_width,
+                                own, first_point + p * point_length + first_tile * full_length, point_length,
+                                map_length, own_starts, packed,
+                                full * points * weights * lanes + p * weights * rest_width,
                                 maps, kernel_rows, pool, rest_together, rest_length, rest_at_once, group, rest_width,
                             )  # fmt: skip
                         transform_output(
@@ -291,7 +291,7 @@ def _frame(out: Array, x: Array, weight: Array, padding: tuple[int, int], pool: 
     """As ``frame_size``; also a copy where the last tile has columns that no output needs, which would be something
     else's: what they are must not show in rounding."""
     height, _, framed = frame_size(out.shape, x.shape, weight.shape, padding, pool)
-    columns = -(-out.shape[2] * pool // OUTPUTS) * OUTPUTS + weight.shape[2] - 1
+    columns = _tiles(out, pool) * OUTPUTS + weight.shape[2] - 1
     return (height, columns, True) if framed or columns > x.shape[2] else (height, x.shape[2], False)
 
 
@@ -302,7 +302,7 @@ def conv_forward(
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
     kernels, kernel_rows, taps, maps = weight.shape
     points, window_rows = OUTPUTS + taps - 1, kernel_rows + pool - 1
-    tiles = -(-out.shape[2] * pool // OUTPUTS)
+    tiles = _tiles(out, pool)
     height, columns, framed = _frame(out, x, weight, padding, pool)
     rest = kernels % lanes
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)
@@ -380,7 +380,8 @@ def _unpack(
 def _points_at_once(maps: int, kernel_rows: int, points: int, lanes: int) -> int:
     """Points whose sums are in registers at the same time, so that no sum waits for itself."""
     held = _sums_held(lanes)
-    return max(some for some in range(1, points + 1) if points % some == 0 and some * min(maps * kernel_rows, held) <= held)
+    sums = min(maps * kernel_rows, held)
+    return max(some for some in range(1, points + 1) if points % some == 0 and some * sums <= held)
 
 
 @cache
@@ -396,11 +397,10 @@ def _backward_weight(
     weights = maps * kernel_rows
     planar = maps <= PLANAR
     tile_length, rest_length = (1, group) if planar else (maps, maps)
-    windows = outputs // pool
     bias_tile = bias_tile_of(kernels)
     at_once, rest_at_once = (_points_at_once(maps, kernel_rows, points, width) for width in (lanes, rest_width))
     copied = lanes * outputs * maps if planar else 0
-    transform_row = _transform_row(maps, taps, pool, lanes)
+    few_maps, width_of_maps = min(maps, PLANAR), lanes if maps % lanes == 0 else lanes // 2
 
     @compiled(parallel=True)
     def backward(
@@ -436,9 +436,9 @@ def _backward_weight(
                 transformed = 0
                 for row in range(rows):
                     for y in range(transformed, row * pool + window_rows):
-                        transform_row(
+                        _transform_row(
                             own, first_point + y % window_rows * points * point_length, point_length, row_tiles, photo,
-                            y, row_length, height, tiles,
+                            y, row_length, height, tiles, pool, maps, few_maps, outputs, taps, lanes, width_of_maps,
                         )  # fmt: skip
                     transformed = row * pool + window_rows
                     for i in range(window_rows):
@@ -505,7 +505,7 @@ def conv_backward_weight(
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
     kernels, kernel_rows, taps, maps = dweight.shape
     points, window_rows = OUTPUTS + taps - 1, kernel_rows + pool - 1
-    tiles = -(-out.shape[2] * pool // OUTPUTS)
+    tiles = _tiles(out, pool)
     height, columns, framed = _frame(out, x, dweight, padding, pool)
     full, rest = kernels // lanes, kernels % lanes
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)

@@ -333,6 +333,42 @@ def spread_windows(
 
 
 @emitted
+def sum_products(
+    typing: Any,
+    out: Any, out_offset: Any, x: Any, x_offset: Any, x_stride: Any, factors: Any, factors_offset: Any,
+    factors_stride: Any, count: Any,
+    size: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """out[i] = sum over ``count`` n of x[n * x_stride + i] * factors[n * factors_stride + i], for ``size`` i, which are
+    whole vectors and stay in registers."""
+    length, width = size.literal_value, lanes.literal_value
+    literals = (size, lanes)
+    signature = types.void(
+        out, out_offset, x, x_offset, x_stride, factors, factors_offset, factors_stride, count, *literals
+    )
+    places = range(0, length, width)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target, source, weights = (e.pointer(kinds[i], arguments[i], arguments[i + 1]) for i in (0, 2, 5))
+
+        def add(n: Any, sums: list[Any]) -> list[Any]:
+            here, own = (e.moved(a, builder.mul(n, arguments[i])) for a, i in ((source, 4), (weights, 7)))
+            return [
+                e.multiply_add(e.load(here, place, width), e.load(own, place, width), total)
+                for place, total in zip(places, sums, strict=True)
+            ]
+
+        sums = e.loop(arguments[8], 1, [e.constant(0.0, width)] * len(places), add)
+        for place, total in zip(places, sums, strict=True):
+            e.store(total, target, place)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
 def weigh_neighbours(
     typing: Any,
     out: Any, out_offset: Any, x: Any, x_offset: Any, weights: Any, radius: Any, distance: Any,

@@ -1,47 +1,89 @@
 """Neurons that each see one map.
 
 A photo's maps are one run of positions * K floats in which element i belongs to map i % K. The loops take it in tiles
-of a multiple of K floats, at least 64, so that they are long enough to be vectorised however few maps there are, and
-every element of a tile belongs to the same map in all tiles.
+of a multiple of K floats, at least 64, so that they are long enough for vectors however few maps there are, and every
+element of a tile belongs to the same map in all tiles. Each pass is a sum of products of such tiles: forward over the
+tiles of a photo, backward over photos and over a map's neurons.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from math import lcm
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import literally, prange
 
+from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.micro_kernels import sum_products
 
 _ZERO = np.float32(0)
 _TILE = 64
 
+_VECTORS = 10
+"""The most vectors in a tile whose sums are to stay in registers."""
 
-def _tile(kernels: int) -> int:
-    return -(-_TILE // kernels) * kernels
+
+def _tile(kernels: int) -> tuple[int, int]:
+    """Floats of a tile, and lanes of the vectors whose sums stay in registers: 1 if that takes too many of them."""
+    lanes = vectors.lanes()
+    whole = lcm(kernels, max(lanes, 1))
+    if lanes and whole <= _VECTORS * lanes:
+        return -(-_TILE // whole) * whole, lanes
+    return -(-_TILE // kernels) * kernels, 1
 
 
-@compiled(parallel=True)
-def _forward(out: Array, x: Array, weight: Array, bias: Array, sums: Array) -> None:
-    # out (N, M, K), x (N, P K), weight (M, P K), bias (M, K), sums (N, tile)
-    kernels, tile = out.shape[2], sums.shape[1]
-    for n in prange(out.shape[0]):
-        own = sums[n]
-        for m in range(out.shape[1]):
-            for i in range(tile):
-                own[i] = _ZERO
-            for start in range(0, x.shape[1], tile):
-                a, w = x[n, start : start + tile], weight[m, start : start + tile]
-                for i in range(len(a)):
-                    own[i] += a[i] * w[i]
-            for k in range(kernels):
-                total = own[k]
-                for i in range(k + kernels, tile, kernels):
-                    total += own[i]
-                out[n, m, k] = total + bias[m, k]
+@compiled(inline=True)
+def _sum_tiles(
+    out: Array, start: int, x: Array, x_start: int, x_stride: int, factors: Array, factors_start: int,
+    factors_stride: int, count: int, size: int, tile: int, lanes: int,
+) -> None:  # fmt: skip
+    """out[start + i] = sum over ``count`` n of x[x_start + n * x_stride + i] * factors[factors_start + n *
+    factors_stride + i], for ``size`` i: a tile, or what is left of the last one. All flat. The last two arguments are
+    constants where it is called; ``lanes`` is 1 where sums are not in registers."""
+    tile, lanes = literally(tile), literally(lanes)
+    if lanes > 1 and size == tile:
+        sum_products(
+            out, start, x, x_start, x_stride, factors, factors_start, factors_stride, count, tile, lanes
+        )  # fmt: skip
+        return
+    own = out[start : start + size]
+    for i in range(size):
+        own[i] = _ZERO
+    for n in range(count):
+        a = x[x_start + n * x_stride : x_start + n * x_stride + size]
+        f = factors[factors_start + n * factors_stride : factors_start + n * factors_stride + size]
+        for i in range(size):
+            own[i] += a[i] * f[i]
+
+
+@cache
+def _forward(tile: int, lanes: int) -> Any:
+    @compiled(parallel=True)
+    def forward(out: Array, x: Array, weight: Array, bias: Array, sums: Array) -> None:
+        # out (N, M, K), x (N, P K), weight (M, P K), bias (M, K), sums (N, 2 * tile)
+        photos, neurons, kernels = out.shape
+        size = x.shape[1]
+        tiles, rest = size // tile, size % tile
+        flat, w = x.reshape(-1), weight.reshape(-1)
+        for n in prange(photos):
+            own = sums[n]
+            for m in range(neurons):
+                at, of_weight = n * size, m * size
+                _sum_tiles(own, 0, flat, at, tile, w, of_weight, tile, tiles, tile, tile, lanes)
+                end = tiles * tile
+                _sum_tiles(own, tile, flat, at + end, tile, w, of_weight + end, tile, 1, rest, tile, lanes)
+                for k in range(kernels):
+                    total = _ZERO
+                    for i in range(k, tile + rest, kernels):
+                        total += own[i]
+                    out[n, m, k] = total + bias[m, k]
+
+    return forward
 
 
 @compiled()
@@ -55,70 +97,75 @@ def _repeat(repeated: Array, dout: Array) -> None:
                     repeated[n, m, start + k] = dout[n, m, k]
 
 
-@compiled(parallel=True)
-def _backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, repeated: Array) -> None:
-    # dweight (M, P K), dbias (M, K), dout (N, M, K), x (N, P K), repeated (N, M, tile)
-    size, tile = x.shape[1], repeated.shape[2]
-    for block in prange((size + tile - 1) // tile):
-        start = block * tile
-        stop = min(size, start + tile)
-        for m in range(dweight.shape[0]):
-            g = dweight[m, start:stop]
-            for i in range(len(g)):
-                g[i] = _ZERO
-            for n in range(x.shape[0]):
-                d, a = repeated[n, m], x[n, start:stop]
-                for i in range(len(g)):
-                    g[i] += d[i] * a[i]
-    for m in range(dbias.shape[0]):
-        for k in range(dbias.shape[1]):
-            total = _ZERO
-            for n in range(dout.shape[0]):
-                total += dout[n, m, k]
-            dbias[m, k] = total
+@cache
+def _backward_weight(tile: int, lanes: int) -> Any:
+    @compiled(parallel=True)
+    def backward(dweight: Array, dbias: Array, dout: Array, x: Array, repeated: Array) -> None:
+        # dweight (M, P K), dbias (M, K), dout (N, M, K), x (N, P K), repeated (N, M, tile)
+        photos, neurons, kernels = dout.shape
+        size = x.shape[1]
+        gradient, flat, d = dweight.reshape(-1), x.reshape(-1), repeated.reshape(-1)
+        for block in prange((size + tile - 1) // tile):
+            start = block * tile
+            for m in range(neurons):
+                _sum_tiles(
+                    gradient, m * size + start, flat, start, size, d, m * tile, neurons * tile, photos,
+                    min(tile, size - start), tile, lanes,
+                )  # fmt: skip
+        for m in range(neurons):
+            for k in range(kernels):
+                total = _ZERO
+                for n in range(photos):
+                    total += dout[n, m, k]
+                dbias[m, k] = total
+
+    return backward
 
 
-@compiled(parallel=True)
-def _backward_input(dx: Array, weight: Array, repeated: Array) -> None:
-    # dx (N, P K), weight (M, P K), repeated (N, M, tile)
-    size, tile = dx.shape[1], repeated.shape[2]
-    for n in prange(dx.shape[0]):
-        for start in range(0, size, tile):
-            g = dx[n, start : start + tile]
-            for i in range(len(g)):
-                g[i] = _ZERO
-            for m in range(weight.shape[0]):
-                d, w = repeated[n, m], weight[m, start : start + tile]
-                for i in range(len(g)):
-                    g[i] += d[i] * w[i]
+@cache
+def _backward_input(tile: int, lanes: int) -> Any:
+    @compiled(parallel=True)
+    def backward(dx: Array, weight: Array, repeated: Array) -> None:
+        # dx (N, P K), weight (M, P K), repeated (N, M, tile)
+        neurons, size = weight.shape
+        gradient, w, d = dx.reshape(-1), weight.reshape(-1), repeated.reshape(-1)
+        for n in prange(dx.shape[0]):
+            for start in range(0, size, tile):
+                _sum_tiles(
+                    gradient, n * size + start, w, start, size, d, n * neurons * tile, tile, neurons,
+                    min(tile, size - start), tile, lanes,
+                )  # fmt: skip
+
+    return backward
 
 
-def _repeated(dout: Array, workspace: Workspace) -> Any:
-    photos, per_kernel, kernels = dout.shape
-    repeated = workspace.array("neurons' delta", (photos, per_kernel, _tile(kernels)))
+def _repeated(dout: Array, tile: int, workspace: Workspace) -> Any:
+    photos, per_kernel, _ = dout.shape
+    repeated = workspace.array("neurons' delta", (photos, per_kernel, tile))
     launch(_repeat, repeated, dout)
     return repeated
 
 
 def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
     """out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]."""
-    sums = workspace.array("neurons' sums", (len(x), _tile(out.shape[2])))
+    tile, lanes = _tile(out.shape[2])
     launch(
-        _forward,
+        _forward(tile, lanes),
         out,
         x.reshape(len(x), -1),
         weight.reshape(len(weight), -1),
         bias,
-        sums,
+        workspace.array("neurons' sums", (len(x), 2 * tile)),
         operations=len(weight) * x.size,
     )
 
 
 def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
     """dweight[m, p, k] = sum over photos of dout[n, m, k] * x[n, p, k]; dbias = sum of dout."""
-    repeated = _repeated(dout, workspace)
+    tile, lanes = _tile(dout.shape[2])
+    repeated = _repeated(dout, tile, workspace)
     launch(
-        _backward_weight,
+        _backward_weight(tile, lanes),
         dweight.reshape(len(dweight), -1),
         dbias,
         dout,
@@ -130,9 +177,10 @@ def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, 
 
 def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
     """dx[n, p, k] = sum over the map's neurons m of dout[n, m, k] * weight[m, p, k]."""
-    repeated = _repeated(dout, workspace)
+    tile, lanes = _tile(dout.shape[2])
+    repeated = _repeated(dout, tile, workspace)
     launch(
-        _backward_input,
+        _backward_input(tile, lanes),
         dx.reshape(len(dx), -1),
         weight.reshape(len(weight), -1),
         repeated,

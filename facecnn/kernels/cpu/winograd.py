@@ -45,7 +45,7 @@ def filtering(outputs: int, taps: int) -> Filtering:
     one, zero = Fraction(1), Fraction(0)
     output = [[*(point**i for point in points), one if i == outputs - 1 else zero] for i in range(outputs)]
     weights, rows = [], []
-    for number, point in enumerate(points):
+    for point in points:
         others = [other for other in points if other != point]
         row = [*_with_roots(others), zero]
         divisor = one

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 from numba import types
@@ -374,10 +375,10 @@ def transform_gradient(
             for row in range(high):
                 columns = values
                 if high > 1:
-                    columns = [
-                        e.select(e.equal(won[i // high], e.constant(row * high + i % high, width)), values[i // high], zero)
-                        for i in range(m)
-                    ]
+                    columns = []
+                    for w, s in product(range(windows), range(high)):
+                        here = e.equal(won[w], e.constant(row * high + s, width))
+                        columns.append(e.select(here, values[w], zero))
                 here = builder.add(there, builder.mul(index(row), arguments[3]))
                 for pointer, vector in zip(targets, transformed(columns), strict=True):
                     e.store(vector, e.moved(pointer, here), 0)
