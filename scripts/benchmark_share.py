@@ -12,6 +12,7 @@ noise, in two folders, a fifth held out.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ from facecnn.errors import UsageError
 from facecnn.learning.minimisers import Minimisers
 
 ROUNDS, QUICK_ROUNDS = 9, 5
+LEAST_SECONDS = 0.3
+"""Of a turn. What comes first in it is slower: the other process has emptied the processor's caches. Several epochs of a
+small network follow each other in a turn, as they do when it is trained."""
+
 PHOTOS = 600
 PHOTO_SIDE = 120
 PEOPLE = ("a", "b")
@@ -79,7 +84,7 @@ def measure(device: str, threads: int, chosen: Sequence[Trained], rounds: int) -
 
 
 def measure_one(device: str, threads: int, trained: Trained, photos: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """An epoch of the training and about as many bare steps, by turns."""
+    """Epochs of the training and about as many bare steps, by turns."""
     typer.echo(f"Training in full: {trained.name} ...", err=True)
     common = {"device": device, "threads": threads}
     own = {"config": trained.config, "overrides": trained.overrides, "photos": str(photos), "folder": str(folder)}
@@ -93,9 +98,11 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
     with started([training, bare]) as (in_full, on_ready_pictures):
         batch = ask_facecnn(in_full, "start")["batch"]
         ask_facecnn(on_ready_pictures, "prepare", case=trained.case(batch))
-        ask_facecnn(in_full, "epochs", count=2)  # the first one's rest, and one to be warm
+        ask_facecnn(in_full, "epochs", count=1)  # the first one's rest
+        found = ask_facecnn(in_full, "epochs", count=1)  # to be warm, and to see how long one takes
+        epoch = (sum(found["steps"]) + sum(found["others"])) / 1000
         for _ in range(rounds):
-            found = ask_facecnn(in_full, "epochs", count=1)
+            found = ask_facecnn(in_full, "epochs", count=max(1, math.ceil(LEAST_SECONDS / epoch)))
             seconds = (sum(found["steps"]) + sum(found["others"])) / 1000
             within += found["steps"]
             rates += found["rates"]

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import literally, prange
+from numba import literally, prange  # type: ignore[attr-defined]
 
 from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.conv_frames import (

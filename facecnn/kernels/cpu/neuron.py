@@ -13,7 +13,7 @@ from math import lcm
 from typing import Any
 
 import numpy as np
-from numba import literally, prange
+from numba import literally, prange  # type: ignore[attr-defined]
 
 from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled
