@@ -32,8 +32,8 @@ from facecnn.learning.minimisers import Minimisers
 
 ROUNDS, QUICK_ROUNDS = 9, 5
 LEAST_SECONDS = 0.3
-"""Of a turn. What comes first in it is slower: the other process has emptied the processor's caches. Several epochs of a
-small network follow each other in a turn, as they do when it is trained."""
+"""Of a turn. What comes first in it is slower: the other process has emptied the processor's caches. So several epochs
+of a small network follow each other in a turn, as they do when it is trained."""
 
 PHOTOS = 600
 PHOTO_SIDE = 120

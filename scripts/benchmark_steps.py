@@ -229,7 +229,8 @@ def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:
         lines += [
             f"peak, band: shares of this processor's measured {roof['peak'] / 1e9:,.0f} Gflop/s (float32) and",
             f"{roof['bandwidth'] / 1e9:,.1f} GB/s, in dense-equivalent operations (training: 3 times forward, 2 times",
-            "for the first layer) and in bytes that must at least be moved",
+            "for the first layer; fewer may be done, so that 100 % is no bound) and in bytes that",
+            "must at least be moved",
         ]
     for case in dict.fromkeys(row.case for row in rows):
         found = of_case(rows, case)

@@ -10,7 +10,8 @@ Counted, for a network and a batch:
 
 * operations: two for each multiply-add of the convolutions, neurons and dense layers. Training is taken as three times
   forward (forward, weights' gradient, input's gradient), twice for the first layer, whose input needs no gradient. That
-  is dense-equivalent: backward through a max-pool really visits the winners only, a quarter of the positions with 2x2.
+  is dense-equivalent: backward through a max-pool really visits the winners only, a quarter of the positions with 2x2,
+  and minimal filtering (Winograd) multiplies 8 times where 20 are counted. So more than the peak may come out.
 * bytes that must at least be moved: the pictures, the maps between those layers (what stands between two of them might
   be worked out in passing), weights, and in training winners' places, gradients and the optimizer's state.
 

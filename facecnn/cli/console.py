@@ -197,25 +197,23 @@ class _Bar:
             figures = f"loss {report.loss:.3f} acc {100 * report.accuracy:.0f}%"
             text = f"{self._label}start {start}: epoch {report.epoch}/{report.epochs} {figures}"
             self._bar.set_description_str(text, refresh=False)
-        self._bar.update(0)
+            self._bar.update(0)
 
     def step(self, report: StepReport) -> None:
         bar = self._bar
         if self._trying:
             bar.reset()  # the trials' time must not count as the training's
             self._trying = False
-        if bar.n == 0 and report.step > 1:
-            # Resumed: what was done before must not count as speed.
-            bar.initial = bar.n = report.step - 1
         now = time.time()
         if self._first_step_ended:
             self._photos += report.photos - self._photos_in_epoch
         else:
             self._first_step_ended = now  # most of it went for kernels that were compiled or loaded
+            bar.initial = bar.n = report.step - 1  # resumed: what was done before must not count as speed
         self._photos_in_epoch = report.photos
         if self._is_due(now):
             bar.set_description_str(self._text(report, now - self._first_step_ended), refresh=False)
-        bar.update(1)
+            bar.update(report.step - bar.n)
 
     def _is_due(self, now: float) -> bool:
         """Whether the next update draws the bar, by tqdm's clock and interval; else nobody would see what is said."""

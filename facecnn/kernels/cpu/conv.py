@@ -1,7 +1,7 @@
 """Convolution, bias, activation and max-pooling in one block, forward and backward.
 
-On processors with vectors that the micro-kernels are written for, ``conv_vectors``; on others ``conv_loops``, which
-leave the vectors to the compiler and run anywhere.
+On processors with vectors that the micro-kernels are written for, ``conv_winograd`` where multiplying less pays, and
+elsewhere ``conv_vectors``. On other processors ``conv_loops``, which leave the vectors to the compiler.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
-"""The convolution block's forward pass by Winograd's minimal filtering along rows (see ``winograd``).
+"""The convolution block, forward and its weights' gradient, by Winograd's minimal filtering along rows (``winograd``).
 
 A row of outputs is cut into tiles of 4. Of 5 columns of weights a tile takes 8 multiplications in place of 20, of 3
-columns 6 in place of 12, for each row of weights, map and kernel; and since transforms are only along rows, they are
-shared by all kernels and rows of weights that meet a row of the photo. Numbers differ from plain sums by rounding
-alone: twice to four times as much as those differ from exact ones.
+columns 6 in place of 12, for each row of weights, map and kernel. Transforms are only along rows: so the photo's are
+shared by all kernels and rows of weights, and numbers stay exact enough. They differ from exact sums by two to four
+times as much as those that ``conv_vectors`` adds one by one; of windows that are equal but for that, any may win.
 
 A photo's rows are transformed once each, when they are first needed, into as many rows of scratch memory as windows
 have. Then each point's products are summed up over maps and rows of weights, in registers, and transformed back.
+
+What the arrays in scratch memory hold: points (row, p, tile, map) or, for few maps, (row, p, map, tile), as vectors of
+them are loaded; packed weights (vector of kernels, p, map, row, lane); products (p, row of the window, vector of tiles,
+lane). In a vector are as many kernels as it has lanes, or fewer for a ``group`` of neighbouring tiles each.
 """
 
 from __future__ import annotations
