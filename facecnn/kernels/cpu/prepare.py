@@ -124,5 +124,4 @@ def prepare_photos(
         workspace.per_thread("mixed rows", 2 * width * maps),
         workspace.per_thread("places", width, np.int32),
         workspace.array("shares", (2 * THREADS, -(-width // 64) * 64)),
-        operations=8 * out.size,
     )
