@@ -256,7 +256,7 @@ def _forward(
                         transform_output(
                             found, first_out + first_tile * windows * kernels + pack * lanes,
                             found_argmax, first_place + first_tile * windows * kernels + pack * lanes,
-                            own, first_product, pool * together * lanes, together,
+                            own, first_product, pool * together * lanes, together, out_columns * kernels,
                             kernels, lanes, pool, outputs, taps, 1, lanes,
                         )  # fmt: skip
                 for _ in range(rests):
@@ -275,6 +275,7 @@ def _forward(
                             found, first_out + first_tile * windows * kernels + full * lanes,
                             found_argmax, first_place + first_tile * windows * kernels + full * lanes,
                             own, first_product, pool * rest_together * rest_width, rest_together,
+                            out_columns * kernels,
                             kernels, valid, pool, outputs, taps, group, rest_width,
                         )  # fmt: skip
                 o = target[start : start + out_columns * kernels]
@@ -463,6 +464,7 @@ def _backward_weight(
                     for pack in range(full):
                         transform_gradient(
                             own, first_gradient, pool * tiles * lanes, tiles * lanes, delta, pack * lanes, place, tiles,
+                            won, start + numbers,
                             kernels, lanes, pool, outputs, taps, 1, lanes,
                         )  # fmt: skip
                         for p in range(0, points, at_once):
@@ -479,6 +481,7 @@ def _backward_weight(
                         length = vectors_of_tiles * rest_width
                         transform_gradient(
                             own, first_gradient, pool * length, length, delta, full * lanes, place, vectors_of_tiles,
+                            won, start + numbers,
                             kernels, valid, pool, outputs, taps, group, rest_width,
                         )  # fmt: skip
                         for p in range(0, points, rest_at_once):

@@ -79,12 +79,12 @@ class Emitter:
         integers = self.builder.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
         return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
 
-    def prefetch(self, pointer: Any, offset: int) -> None:
+    def prefetch(self, pointer: Any, offset: int, *, to_write: bool = False) -> None:
         """Have the line of the cache in which the element lies, or would lie, brought into the cache."""
-        place = self.moved(pointer, offset)
+        place = self.builder.bitcast(self.moved(pointer, offset), _BYTE.as_pointer())
         function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [place.type, _INT, _INT, _INT])
-        read, keep, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
-        self.builder.call(function, [place, read, keep, data])
+        use, keep, data = (ir.Constant(_INT, value) for value in (int(to_write), 3, 1))
+        self.builder.call(function, [place, use, keep, data])
 
     def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:
         """Write the vector's elements, or the first ``count`` of them."""

@@ -234,18 +234,18 @@ def multiply_points(
 def transform_output(
     typing: Any,
     out: Any, out_offset: Any, argmax: Any, argmax_offset: Any, products: Any, products_offset: Any,
-    point_products: Any, tiles: Any,
+    point_products: Any, tiles: Any, ahead: Any,
     kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels.
 
     products: (p, row, t), of which a point's are ``point_products`` apart. out, argmax: as in ``convolve_row``; a
-    vector's windows are those of ``group`` tiles.
+    vector's windows are those of ``group`` tiles. What lies ``ahead`` in out is fetched, to be written next.
     """
     literals = (kernels, valid, pool, outputs, taps, group, lanes)
     all_kernels, some, high, m, r, g, width = (literal.literal_value for literal in literals)
     signature = types.void(
-        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, *literals
+        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, ahead, *literals
     )
     plan = filtering(m, r)
     n = len(plan.input)
@@ -295,6 +295,7 @@ def transform_output(
             for number, run in enumerate(runs):
                 at, count = (number * width, width) if together else (number * all_kernels, some)
                 e.store(e.gather(values, run), target, at, count)
+                e.prefetch(e.moved(target, arguments[8]), at, to_write=True)
                 if high > 1:
                     e.store(e.to_bytes(e.gather(places, run)), e.moved(row_places, offset), at, count)
             return []
@@ -309,7 +310,7 @@ def transform_output(
 def transform_gradient(
     typing: Any,
     points: Any, points_offset: Any, point_length: Any, row_length: Any, delta: Any, delta_offset: Any, argmax: Any,
-    tiles: Any,
+    tiles: Any, ahead: Any, ahead_offset: Any,
     kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """A' of the gradients at a row of pooled outputs: points[p * point_length + row * row_length + t * lanes], for the
@@ -317,12 +318,14 @@ def transform_gradient(
 
     delta, argmax: ``kernels`` numbers for each output, from its first tile on (of delta: and ``delta_offset``); where
     the row ends within a vector, zeros in delta. A gradient is that of the place in the window that argmax says.
+    ahead: bytes, of which some from ``ahead_offset`` on are fetched for later.
     """
     literals = (kernels, valid, pool, outputs, taps, group, lanes)
     all_kernels, some, high, m, r, g, width = (literal.literal_value for literal in literals)
     signature = types.void(
-        points, points_offset, point_length, row_length, delta, delta_offset, argmax, tiles, *literals
-    )
+        points, points_offset, point_length, row_length, delta, delta_offset, argmax, tiles, ahead, ahead_offset,
+        *literals,
+    )  # fmt: skip
     plan = filtering(m, r)
     n, windows = len(plan.input), m // high
     together = some == width // g == all_kernels
@@ -333,6 +336,7 @@ def transform_gradient(
         target = e.pointer(kinds[0], arguments[0], arguments[1])
         deltas = e.pointer(kinds[4], arguments[4], arguments[5])
         places = e.pointer(kinds[6], arguments[6], arguments[5])
+        needed_next = e.pointer(kinds[8], arguments[8], arguments[9])
         targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(n)]
 
         def in_lanes(load: Any, pointer: Any, whole: bool) -> list[Any]:
@@ -367,6 +371,7 @@ def transform_gradient(
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
             offset = builder.mul(number, index(g * windows * all_kernels))
+            e.prefetch(e.moved(needed_next, builder.mul(number, index(64))), 0)
             values = in_lanes(e.load, e.moved(deltas, offset), False)
             if high > 1:
                 won = in_lanes(e.load_bytes, e.moved(places, offset), True)
