@@ -90,6 +90,18 @@ def test_arithmetic(numbers: list[float]) -> None:
     np.testing.assert_array_equal(out[48:], a * b)
 
 
+def test_equal_numbers_and_what_is_fetched_ahead() -> None:
+    def write(e: Emitter, out: Any, x: Any, _: Any) -> None:
+        e.prefetch(x, 1_000_000_000)  # outside of any array it is not done, and no error
+        e.prefetch(out, 8, to_write=True)
+        a, b = e.load(x, 0, 4), e.load(x, 4, 4)
+        e.store(e.select(e.equal(a, b), a, e.constant(9.0, 4)), out, 0)
+
+    out = run(write, [1, 2, np.nan, 0, 1, 3, np.nan, -0.0], 16)
+    np.testing.assert_array_equal(out[:4], [1, 9, 9, 0])
+    assert (out[4:] == UNTOUCHED).all()
+
+
 @pytest.mark.parametrize("places", [[0, 1, 2, 3], [11, 10, 9, 8], [0, 4, 8, 3], [8, 0, 1, 11], [2, 5, 12, 99]])
 def test_places_of_several_vectors(places: list[int]) -> None:
     def write(e: Emitter, out: Any, x: Any, _: Any) -> None:
