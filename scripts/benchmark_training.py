@@ -50,8 +50,6 @@ class Clock:
         self._wait = wait
         self._last = time.perf_counter()
         self._begins = True
-        self.whole_epochs = False
-        """Whether it doesn't wait within epochs."""
         self.steps: list[float] = []
         """Milliseconds of each step within an epoch, from the last one's end: what is shown of it included."""
         self.others: list[float] = []
@@ -69,10 +67,7 @@ class Clock:
         self.photos.append(report.photos - (0 if self._begins else self._photos_before))
         self._photos_before = report.photos
         self._begins = False
-        if not self.whole_epochs:
-            self._pause(epoch_ended=False)
-        else:
-            self._last = time.perf_counter()
+        self._pause(epoch_ended=False)
 
     def trial_step(self, start: int, report: StepReport) -> None:
         self._shown.trial_step(start, report)
@@ -145,7 +140,6 @@ class Training:
     def _turn(self, steps: int | None) -> dict[str, Any]:
         assert self._clock is not None
         self._clock.forget()
-        self._clock.whole_epochs = steps is None
         self._steps_left = steps
         self._goes_on.release()
         clock = self._waited()

@@ -25,14 +25,17 @@ from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
 x, weight, bias = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 6, 32, 2), (8, 5, 5, 2), (8,)))
 out, argmax = cpu.empty((1, 1, 14, 8), np.float32), cpu.empty((1, 1, 14, 8), np.uint8)
-row, neuron, units = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 9), (1, 1, 14, 8), (1, 1)))
+row, neuron = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 9), (1, 1, 14, 8)))
+maps, units = cpu.empty((1, 1, 8), np.float32), cpu.empty((1, 1), np.float32)
 block = ((0, 0), "identity", 0.0, 2, cpu.Workspace())
 so_far = [Compilation(0, 0.0, False)]
 with told(so_far.append):
     cpu.conv_forward(out, argmax, x, weight, bias, *block)
     assert abs(out - 51).max() < 1e-3
-    cpu.neuron_forward(row[:, :8].reshape(1, 1, 8), out, neuron, bias.reshape(1, 8), cpu.Workspace())
+    cpu.neuron_forward(maps, out, neuron, bias.reshape(1, 8), cpu.Workspace())
+    assert abs(maps - (14 * 51 + 1)).max() < 1e-2
     cpu.dense_forward(units, row, row, bias[:1], cpu.Workspace())
+    assert units.item() == 10
     cpu.conv_backward_weight(weight, bias, out, out, argmax, x, *block)
     cpu.conv_backward_input(x, out, out, argmax, weight, *block)
 print(jit.cache_folder())

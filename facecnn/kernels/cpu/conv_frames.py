@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
@@ -58,6 +60,16 @@ def fill_frame(frame: Array, photo: Array, top: int, left: int, height: int, wid
             _clear(frame, start + border + seen, start + size)
 
 
+@compiled(inline=True)
+def in_frame(frames: Array, thread: int, photo: Array, top: int, left: int, height: int, width: int) -> Any:
+    """The photo, flat, as windows need it: in the thread's frame, or itself where frames have no columns."""
+    if frames.shape[1] > 0:
+        frame = frames[thread]
+        fill_frame(frame, photo, top, left, height, width)
+        return frame
+    return photo.reshape(-1)
+
+
 @compiled()
 def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width: int) -> None:
     """photo = its part of the frame (see ``fill_frame``); zero in rows and columns that no window reaches."""
@@ -85,6 +97,16 @@ def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> N
             for i in range(taps):
                 g[i] += s[i]
     add_bias_chunks(dbias, bias_sums)
+
+
+@compiled(inline=True)
+def add_to_bias(sums: Array, delta: Array, count: int, tile: int) -> None:
+    """sums[i] += delta[i] + delta[tile + i] + ..., of ``count`` numbers. The last argument is a constant where it is
+    called: see ``bias_tile_of``."""
+    for start in range(0, count, tile):
+        some = delta[start : min(start + tile, count)]
+        for i in range(len(some)):
+            sums[i] += some[i]
 
 
 @compiled()

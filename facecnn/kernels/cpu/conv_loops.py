@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import conv_loops_few
-from facecnn.kernels.cpu.conv_frames import CHUNKS, cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.conv_frames import CHUNKS, cut_out, frame_size, in_frame
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.launching import launch
@@ -106,11 +106,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
             sums = tiles[thread]
             flat = sums.reshape(-1)
             groups = tile // _GROUP
-            if frames.shape[1] > 0:
-                fill_frame(frames[thread], x[n], top, left, height, width)
-                photo = frames[thread]
-            else:
-                photo = x[n].reshape(-1)
+            photo = in_frame(frames, thread, x[n], top, left, height, width)
             for row in range(rows):
                 for tile_start in range(0, columns * pool, tile):
                     start = max(0, min(tile_start, columns * pool - tile))
@@ -282,11 +278,7 @@ def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: 
                 for i in range(window):
                     own[k, i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
-                if frames.shape[1] > 0:
-                    fill_frame(frames[thread], x[n], top, left, height, width)
-                    photo = frames[thread]
-                else:
-                    photo = x[n].reshape(-1)
+                photo = in_frame(frames, thread, x[n], top, left, height, width)
                 for row in range(rows):
                     for column in range(columns):
                         for r in range(field_rows):

@@ -17,7 +17,15 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu import vectors
-from facecnn.kernels.cpu.conv_frames import CHUNKS, add_chunks, bias_tile_of, cut_out, fill_frame, frame_size
+from facecnn.kernels.cpu.conv_frames import (
+    CHUNKS,
+    add_chunks,
+    add_to_bias,
+    bias_tile_of,
+    cut_out,
+    frame_size,
+    in_frame,
+)
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.launching import launch
@@ -116,11 +124,7 @@ def _forward(
         tiles = (columns + tile - 1) // tile
         whole = tiles - (tiles * tile - columns)
         for n in prange(photos):
-            if frames.shape[1] > 0:
-                photo = frames[thread_number()]
-                fill_frame(photo, x[n], top, left, height, width)
-            else:
-                photo = x[n].reshape(-1)
+            photo = in_frame(frames, thread_number(), x[n], top, left, height, width)
             target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
             for row in range(rows):
                 for pack in range(full):
@@ -242,11 +246,7 @@ def _backward_weight(
             for i in range(kernels * size):
                 own[i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
-                if frames.shape[1] > 0:
-                    photo = frames[thread]
-                    fill_frame(photo, x[n], top, left, height, width)
-                else:
-                    photo = x[n].reshape(-1)
+                photo = in_frame(frames, thread, x[n], top, left, height, width)
                 d, o = dout[n].reshape(-1), out[n].reshape(-1)
                 won = argmax[n if pool > 1 else 0].reshape(-1)
                 for row in range(0, rows, band):
@@ -256,10 +256,7 @@ def _backward_weight(
                         delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
                         maps, pool, code,
                     )  # fmt: skip
-                    for first_of_tile in range(0, stop - start, bias_tile):
-                        tile = delta[first_of_tile : min(first_of_tile + bias_tile, stop - start)]
-                        for i in range(len(tile)):
-                            own_bias[i] += tile[i]
+                    add_to_bias(own_bias, delta, stop - start, bias_tile)
                     first = row * pool * row_length
                     for k in range(0, last, together):
                         add_windows(

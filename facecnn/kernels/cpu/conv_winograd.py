@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
-from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.conv_frames import (
     CHUNKS,
     add_bias_chunks,
+    add_to_bias,
     bias_tile_of,
     copy,
-    fill_frame,
     frame_size,
+    in_frame,
 )
 from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, thread_number
@@ -38,6 +38,7 @@ from facecnn.kernels.cpu.winograd import filtering
 from facecnn.kernels.cpu.winograd_kernels import (
     add_points,
     multiply_points,
+    sums_held,
     transform_gradient,
     transform_maps,
     transform_output,
@@ -81,9 +82,11 @@ def pays_backward(out: Array, weight: Array, pool: int, lanes: int) -> bool:
     return lanes == 16 and 1 < weight.shape[3] <= PLANAR and pays(out, weight, pool, lanes)
 
 
-def _sums_held(lanes: int) -> int:
-    """Sums that stay in registers, beside weights and the values that they meet."""
-    return vectors.registers(lanes) * 3 // 4
+def _at_once(points: int, sums: int, lanes: int) -> int:
+    """So many points at once that divide all, whose sums, so many each, stay in registers; at least one."""
+    return max(
+        some for some in range(1, points + 1) if points % some == 0 and (some == 1 or some * sums <= sums_held(lanes))
+    )
 
 
 @cache
@@ -126,40 +129,75 @@ def _pack_map(
 
 
 def _block(tiles: int, group: int, pool: int, points: int, lanes: int) -> tuple[int, int, int]:
-    """Vectors of tiles that are worked on together, and points at once: as many as their sums fit into registers,
-    beside the weights and values that they are made of. And blocks of so many vectors in a row."""
-    most = _sums_held(lanes)
+    """Vectors of tiles that are worked on together, and points at once: as many as their sums fit into registers. And
+    blocks of so many vectors in a row."""
     count = -(-tiles // group)
-    blocks = -(-count * pool // most)
+    blocks = -(-count * pool // sums_held(lanes))
     together = -(-count // blocks)
-    at_once = max(some for some in range(1, points + 1) if points % some == 0 and some * together * pool <= most)
-    return together, at_once, blocks
+    return together, _at_once(points, together * pool, lanes), blocks
 
 
 @compiled(inline=True)
-def _transform_row(
-    points: Array, first: int, point_length: int, map_length: int, photo: Array, y: int, row_length: int, height: int,
-    tiles: int, ahead: int, maps: int, few_maps: int, outputs: int, taps: int, lanes: int, width: int,
+def _transform_rows(
+    points: Array, starts: Array, row: int, first: int, point_length: int, map_length: int, photo: Array,
+    height: int, row_length: int, tiles: int, pool: int, window_rows: int, maps: int, few_maps: int, taps: int,
+    lanes: int, width: int,
 ) -> None:  # fmt: skip
-    """Row y of the photo at all points, from ``first`` on; the row that is so many ``ahead`` is fetched meanwhile. The
-    beginning of ``points`` is scratch memory. The last six arguments are constants where it is called."""
-    maps, few_maps, outputs = literally(maps), literally(few_maps), literally(outputs)
+    """What the windows of a row of outputs need, at all points: the photo's rows, as far as they weren't needed before,
+    and starts (window_rows): where they lie, from ``first`` on. Before that, ``points`` is scratch memory.
+
+    The last five arguments are constants where it is called. few_maps: ``maps``, or as many as PLANAR if there are
+    more, so that what isn't called is no longer code."""
+    maps, few_maps = literally(maps), literally(few_maps)
     taps, lanes, width = literally(taps), literally(lanes), literally(width)
     blocks = tiles // lanes + 1  # the last tile takes columns that would be the next one's
     last = 1 if tiles % lanes > 0 else 0
-    start, read = y * row_length, blocks * lanes * outputs * maps
-    if maps != few_maps:
-        transform_pixels(points, first, point_length, photo, start, tiles, maps, outputs, taps, width)
-    elif start + read <= height * row_length:
-        transform_maps(
-            points, first, point_length, map_length, photo, start, blocks - 1, last, ahead * row_length,
-            few_maps, outputs, taps, lanes,
+    read = blocks * lanes * OUTPUTS * maps
+    length = (OUTPUTS + taps - 1) * point_length
+    for y in range(0 if row == 0 else row * pool + window_rows - pool, row * pool + window_rows):
+        here, start = first + y % window_rows * length, y * row_length
+        if maps != few_maps:
+            transform_pixels(points, here, point_length, photo, start, tiles, maps, OUTPUTS, taps, width)
+        elif start + read <= height * row_length:
+            transform_maps(
+                points, here, point_length, map_length, photo, start, blocks - 1, last, pool * row_length,
+                few_maps, OUTPUTS, taps, lanes,
+            )  # fmt: skip
+        else:  # so that nothing behind the photo is read
+            copy(points, 0, photo, start, (tiles * OUTPUTS + taps - 1) * maps)
+            transform_maps(
+                points, here, point_length, map_length, points, 0, blocks - 1, last, 0, few_maps, OUTPUTS, taps, lanes
+            )
+    for i in range(window_rows):
+        starts[i] = (row * pool + i) % window_rows * length
+
+
+@compiled(inline=True)
+def _convolve_row(
+    out: Array, out_start: int, argmax: Array, argmax_start: int, scratch: Array, first_product: int, first_point: int,
+    point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, ahead: int,
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, together: int, at_once: int, tile_length: int,
+    valid: int, group: int, lanes: int,
+) -> None:  # fmt: skip
+    """A row of outputs of a vector of kernels, block by block of its tiles. The last eleven arguments are constants
+    where it is called; see ``multiply_points`` and ``transform_output``."""
+    maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
+    pool, together, at_once = literally(pool), literally(together), literally(at_once)
+    tile_length, valid, group, lanes = literally(tile_length), literally(valid), literally(group), literally(lanes)
+    points, of_point = OUTPUTS + taps - 1, pool * together * lanes
+    for block in range(blocks):
+        for p in range(0, points, at_once):
+            multiply_points(
+                scratch, first_product + p * of_point, of_point,
+                scratch, first_point + p * point_length + block * together * tile_length, point_length, map_length,
+                starts, packed, packed_start + p * maps * kernel_rows * lanes,
+                maps, kernel_rows, pool, together, tile_length, at_once, group, lanes,
+            )  # fmt: skip
+        place = block * together * group * (OUTPUTS // pool) * kernels
+        transform_output(
+            out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
+            kernels, valid, pool, OUTPUTS, taps, group, lanes,
         )  # fmt: skip
-    else:  # so that nothing behind the photo is read
-        copy(points, 0, photo, start, (tiles * outputs + taps - 1) * maps)
-        transform_maps(
-            points, first, point_length, map_length, points, 0, blocks - 1, last, 0, few_maps, outputs, taps, lanes
-        )
 
 
 @cache
@@ -168,128 +206,103 @@ def _forward(
     rest_width: int, group: int, rest_block: tuple[int, int],
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; then one for what is left of them."""
-    outputs = OUTPUTS
-    points = outputs + taps - 1
+    points = OUTPUTS + taps - 1
     full, rest = kernels // lanes, kernels % lanes
     rests, valid = min(rest, 1), max(rest, 1)
     (together, at_once), (rest_together, rest_at_once) = full_block, rest_block
     window_rows = kernel_rows + pool - 1
-    weights = maps * kernel_rows
+    of_kernels = points * maps * kernel_rows * lanes
     planar = maps <= PLANAR
-    copied = lanes * outputs * maps if planar else 0
-    few_maps, width_of_maps = min(maps, PLANAR), lanes if maps % lanes == 0 else lanes // 2
-    full_length, rest_length = (1, group) if planar else (maps, maps)
-    windows = outputs // pool
-    sums_held = _sums_held(lanes)
+    few_maps, width = min(maps, PLANAR), _map_vector(maps, lanes)
+    tile_length, rest_length = (1, group) if planar else (maps, maps)
+    windows = OUTPUTS // pool
+    products = points * sums_held(lanes) * lanes
 
     @compiled(parallel=True)
     def forward(
         out: Array, argmax: Array, x: Array, weight: Array, transform: Array, bias: Array, top: int, left: int,
-        slope: Any, height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int, frames: Array,
-        scratch: Array, starts: Array, row_argmax: Array, packed: Array, tap_rows: Array, bias_row: Array,
+        slope: Any, height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int,
+        first_point: int, frames: Array, scratch: Array, starts: Array, row_argmax: Array, packed: Array,
+        tap_rows: Array, bias_row: Array,
     ) -> None:  # fmt: skip
         # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R, S C), transform G; frames
         # (threads, height * columns * C), without a column if x is used as it is; scratch and row_argmax (threads,
         # ...); starts (threads, window_rows at least); tap_rows (C, S * lanes); bias_row (W' K,). row_tiles: tiles that
-        # rows of scratch memory have room for.
+        # rows of scratch memory have room for. first_point: where those begin.
         photos, rows, out_columns = out.shape[0], out.shape[1], out.shape[2]
         for c in prange(maps):
             for pack in range(full):
-                start = pack * points * weights * lanes
                 _pack_map(
-                    packed, start, weight, transform, pack * lanes, c, tap_rows[c],
+                    packed, pack * of_kernels, weight, transform, pack * lanes, c, tap_rows[c],
                     maps, kernels, kernel_rows, taps, points, lanes, 1,
                 )  # fmt: skip
             for _ in range(rests):
-                start = full * points * weights * lanes
                 _pack_map(
-                    packed, start, weight, transform, full * lanes, c, tap_rows[c],
+                    packed, full * of_kernels, weight, transform, full * lanes, c, tap_rows[c],
                     maps, kernels, kernel_rows, taps, points, rest_width, group,
                 )  # fmt: skip
+        numbers = out_columns * kernels
         for column in range(out_columns):
             for k in range(kernels):
                 bias_row[column * kernels + k] = bias[k]
-        row_length = columns * maps
-        first_point = (tiles // lanes + 1) * copied
-        point_length = row_tiles * maps
+        row_length, point_length, map_length = columns * maps, row_tiles * maps, row_tiles if planar else 1
         first_product = first_point + window_rows * points * point_length
         covered = max(blocks * together, rest_blocks * rest_together * group) * windows
         reach = (covered + out_columns - 1) // out_columns
-        last_row = first_product + points * sums_held * lanes
         for n in prange(photos):
             thread = thread_number()
             own, own_argmax, own_starts = scratch[thread], row_argmax[thread], starts[thread]
-            if frames.shape[1] > 0:
-                photo = frames[thread]
-                fill_frame(photo, x[n], top, left, height, columns)
-            else:
-                photo = x[n].reshape(-1)
+            photo = in_frame(frames, thread, x[n], top, left, height, columns)
             target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
-            transformed = 0
             for row in range(rows):
-                for y in range(transformed, row * pool + window_rows):
-                    _transform_row(
-                        own, first_point + y % window_rows * points * point_length, point_length, row_tiles, photo, y,
-                        row_length, height, tiles, pool, maps, few_maps, outputs, taps, lanes, width_of_maps,
-                    )  # fmt: skip
-                transformed = row * pool + window_rows
-                for i in range(window_rows):
-                    own_starts[i] = (row * pool + i) % window_rows * points * point_length
+                _transform_rows(
+                    own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length, tiles, pool,
+                    window_rows, maps, few_maps, taps, lanes, width,
+                )  # fmt: skip
                 # The last tiles may be more than the row has, and what is behind it is written anew; but not behind the
                 # photo's last row.
-                start = row * out_columns * kernels
-                if row + reach <= rows:
+                start = row * numbers
+                is_last = row + reach > rows
+                if is_last:
+                    found, found_argmax, first_out, first_place = own, own_argmax, first_product + products, 0
+                else:
                     found, found_argmax, first_out, first_place = target, places, start, start
-                else:
-                    found, found_argmax, first_out, first_place = own, own_argmax, last_row, 0
-                map_length = row_tiles if planar else 1
                 for pack in range(full):
-                    for block in range(blocks):
-                        first_tile = block * together
-                        for p in range(0, points, at_once):
-                            multiply_points(
-                                own, first_product + p * pool * together * lanes, pool * together * lanes,
-                                own, first_point + p * point_length + first_tile * full_length, point_length,
-                                map_length, own_starts, packed, (pack * points + p) * weights * lanes,
-                                maps, kernel_rows, pool, together, full_length, at_once, 1, lanes,
-                            )  # fmt: skip
-                        transform_output(
-                            found, first_out + first_tile * windows * kernels + pack * lanes,
-                            found_argmax, first_place + first_tile * windows * kernels + pack * lanes,
-                            own, first_product, pool * together * lanes, together, out_columns * kernels,
-                            kernels, lanes, pool, outputs, taps, 1, lanes,
-                        )  # fmt: skip
+                    _convolve_row(
+                        found, first_out + pack * lanes, found_argmax, first_place + pack * lanes, own, first_product,
+                        first_point, point_length, map_length, own_starts, packed, pack * of_kernels, blocks, numbers,
+                        maps, kernels, kernel_rows, taps, pool, together, at_once, tile_length, lanes, 1, lanes,
+                    )  # fmt: skip
                 for _ in range(rests):
-                    for block in range(rest_blocks):
-                        first_tile = block * rest_together * group
-                        for p in range(0, points, rest_at_once):
-                            multiply_points(
-                                own, first_product + p * pool * rest_together * rest_width,
-                                pool * rest_together * rest_width,
-                                own, first_point + p * point_length + first_tile * full_length, point_length,
-                                map_length, own_starts, packed,
-                                full * points * weights * lanes + p * weights * rest_width,
-                                maps, kernel_rows, pool, rest_together, rest_length, rest_at_once, group, rest_width,
-                            )  # fmt: skip
-                        transform_output(
-                            found, first_out + first_tile * windows * kernels + full * lanes,
-                            found_argmax, first_place + first_tile * windows * kernels + full * lanes,
-                            own, first_product, pool * rest_together * rest_width, rest_together,
-                            out_columns * kernels,
-                            kernels, valid, pool, outputs, taps, group, rest_width,
-                        )  # fmt: skip
-                o = target[start : start + out_columns * kernels]
-                if row + reach <= rows:
-                    for i in range(out_columns * kernels):
-                        o[i] = activate(o[i] + bias_row[i], code, slope)
-                else:
-                    o_last, won = own[last_row:], places[start if pool > 1 else 0 :]
-                    for i in range(out_columns * kernels):
+                    _convolve_row(
+                        found, first_out + full * lanes, found_argmax, first_place + full * lanes, own, first_product,
+                        first_point, point_length, map_length, own_starts, packed, full * of_kernels, rest_blocks,
+                        numbers,
+                        maps, kernels, kernel_rows, taps, pool, rest_together, rest_at_once, rest_length, valid, group,
+                        rest_width,
+                    )  # fmt: skip
+                o = target[start : start + numbers]
+                if is_last:
+                    o_last, won = own[first_out:], places[start if pool > 1 else 0 :]
+                    for i in range(numbers):
                         o[i] = activate(o_last[i] + bias_row[i], code, slope)
-                    for i in range(out_columns * kernels if pool > 1 else 0):
+                    for i in range(numbers if pool > 1 else 0):
                         won[i] = own_argmax[i]
+                else:
+                    for i in range(numbers):
+                        o[i] = activate(o[i] + bias_row[i], code, slope)
 
     return forward
+
+
+def _map_vector(maps: int, lanes: int) -> int:
+    """Lanes of vectors of maps, where there are more than PLANAR: so many that they are whole ones."""
+    return lanes if maps % lanes == 0 else lanes // 2
+
+
+def _copied_row(tiles: int, maps: int, lanes: int) -> int:
+    """Floats at the beginning of scratch memory for a photo's row that is copied, see ``_transform_rows``."""
+    return (tiles // lanes + 1) * lanes * OUTPUTS * maps if maps <= PLANAR else 0
 
 
 def _frame(out: Array, x: Array, weight: Array, padding: tuple[int, int], pool: int) -> tuple[int, int, bool]:
@@ -315,8 +328,8 @@ def conv_forward(
     *rest_block, rest_blocks = _block(tiles, group, pool, points, rest_width)
     row_tiles = max(blocks * full_block[0], rest_blocks * rest_block[0] * group, -(-tiles // lanes) * lanes)
     row_size = row_tiles * (OUTPUTS // pool) * kernels + lanes
-    copied = (tiles // lanes + 1) * lanes * OUTPUTS * maps if maps <= PLANAR else 0
-    scratch = copied + points * (window_rows * row_tiles * maps + _sums_held(lanes) * lanes) + row_size
+    first_point = _copied_row(tiles, maps, lanes)
+    scratch = first_point + points * (window_rows * row_tiles * maps + sums_held(lanes) * lanes) + row_size
     launch(
         _forward(
             maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, tuple(full_block), rest_width, group,
@@ -336,6 +349,7 @@ def conv_forward(
         blocks,
         rest_blocks,
         row_tiles,
+        first_point,
         workspace.per_thread("frames", height * columns * maps if framed else 0),
         workspace.per_thread("tiles of rows", scratch),
         workspace.per_thread("rows of tiles", window_rows, np.int32),
@@ -382,11 +396,35 @@ def _unpack(
                     dweight[first + k, row, j * maps + c] = total
 
 
-def _points_at_once(maps: int, kernel_rows: int, points: int, lanes: int) -> int:
-    """Points whose sums are in registers at the same time, so that no sum waits for itself."""
-    held = _sums_held(lanes)
-    sums = min(maps * kernel_rows, held)
-    return max(some for some in range(1, points + 1) if points % some == 0 and some * sums <= held)
+@compiled(inline=True)
+def _add_row(
+    sums: Array, sums_start: int, scratch: Array, first_gradient: int, first_point: int, point_length: int,
+    map_length: int, starts: Array, delta: Array, delta_start: int, places: Array, tiles: int, dout: Array, out: Array,
+    argmax: Array, ahead: int,
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, at_once: int, tile_length: int, valid: int,
+    group: int, lanes: int,
+) -> None:  # fmt: skip
+    """What a row of outputs adds to a vector of kernels, in ``tiles`` vectors. From ``ahead`` on, the next row's dout,
+    out and argmax are fetched meanwhile. The last ten arguments are constants where it is called; see
+    ``transform_gradient`` and ``add_points``."""
+    maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
+    pool, at_once, tile_length = literally(pool), literally(at_once), literally(tile_length)
+    valid, group, lanes = literally(valid), literally(group), literally(lanes)
+    of_row = tiles * lanes
+    of_point = pool * of_row
+    transform_gradient(
+        scratch, first_gradient, of_point, of_row, delta, delta_start, places, tiles, argmax, ahead,
+        kernels, valid, pool, OUTPUTS, taps, group, lanes,
+    )  # fmt: skip
+    for p in range(0, OUTPUTS + taps - 1, at_once):
+        call = p // at_once
+        next_row = dout if call % 2 == 0 else out
+        add_points(
+            sums, sums_start + p * maps * kernel_rows * lanes, scratch, first_gradient + p * of_point, of_point, of_row,
+            scratch, first_point + p * point_length, point_length, map_length, starts, tiles,
+            next_row, ahead + call // 2 * of_row,
+            maps, kernel_rows, pool, tile_length, at_once, group, lanes,
+        )  # fmt: skip
 
 
 @cache
@@ -394,31 +432,29 @@ def _backward_weight(
     maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, rest_width: int, group: int
 ) -> Any:
     """Each chunk of photos has sums of its own, which are added in order."""
-    outputs = OUTPUTS
-    points = outputs + taps - 1
+    points = OUTPUTS + taps - 1
     full, rest = kernels // lanes, kernels % lanes
     rests, valid = min(rest, 1), max(rest, 1)
     window_rows = kernel_rows + pool - 1
     weights = maps * kernel_rows
+    of_kernels = points * weights * lanes
     planar = maps <= PLANAR
+    few_maps, width = min(maps, PLANAR), _map_vector(maps, lanes)
     tile_length, rest_length = (1, group) if planar else (maps, maps)
     bias_tile = bias_tile_of(kernels)
-    at_once, rest_at_once = (_points_at_once(maps, kernel_rows, points, width) for width in (lanes, rest_width))
-    copied = lanes * outputs * maps if planar else 0
-    few_maps, width_of_maps = min(maps, PLANAR), lanes if maps % lanes == 0 else lanes // 2
+    at_once, rest_at_once = _at_once(points, weights, lanes), _at_once(points, weights, rest_width)
 
     @compiled(parallel=True)
     def backward(
         dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, transform: Array, top: int,
-        left: int, slope: Any, height: int, columns: int, tiles: int, row_tiles: int, frames: Array, scratch: Array,
-        starts: Array, deltas: Array, places: Array, sums: Array, bias_sums: Array, totals: Array,
+        left: int, slope: Any, height: int, columns: int, tiles: int, row_tiles: int, first_point: int, frames: Array,
+        scratch: Array, starts: Array, deltas: Array, places: Array, sums: Array, bias_sums: Array, totals: Array,
     ) -> None:  # fmt: skip
         # dweight (K, R, S C), dbias (K,), the rest as in forward; deltas and places (threads, at least row_tiles *
         # windows * K), sums (chunks, packs * points * C * R * lanes), bias_sums (chunks, bias_tile), totals the same
         photos, rows = out.shape[0], out.shape[1]
         numbers, chunks = out.shape[2] * kernels, sums.shape[0]
-        row_length, point_length = columns * maps, row_tiles * maps
-        first_point = (tiles // lanes + 1) * copied
+        row_length, point_length, map_length = columns * maps, row_tiles * maps, row_tiles if planar else 1
         first_gradient = first_point + window_rows * points * point_length
         for chunk in prange(chunks):
             thread = thread_number()
@@ -431,23 +467,14 @@ def _backward_weight(
             for i in range(numbers, len(delta)):
                 delta[i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
-                if frames.shape[1] > 0:
-                    photo = frames[thread]
-                    fill_frame(photo, x[n], top, left, height, columns)
-                else:
-                    photo = x[n].reshape(-1)
+                photo = in_frame(frames, thread, x[n], top, left, height, columns)
                 d, o = dout[n].reshape(-1), out[n].reshape(-1)
                 won = argmax[n if pool > 1 else 0].reshape(-1)
-                transformed = 0
                 for row in range(rows):
-                    for y in range(transformed, row * pool + window_rows):
-                        _transform_row(
-                            own, first_point + y % window_rows * points * point_length, point_length, row_tiles, photo,
-                            y, row_length, height, tiles, pool, maps, few_maps, outputs, taps, lanes, width_of_maps,
-                        )  # fmt: skip
-                    transformed = row * pool + window_rows
-                    for i in range(window_rows):
-                        own_starts[i] = (row * pool + i) % window_rows * points * point_length
+                    _transform_rows(
+                        own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length, tiles,
+                        pool, window_rows, maps, few_maps, taps, lanes, width,
+                    )  # fmt: skip
                     start = row * numbers
                     own_d, own_o = d[start : start + numbers], o[start : start + numbers]
                     for i in range(numbers):
@@ -456,50 +483,25 @@ def _backward_weight(
                         own_won = won[start : start + numbers]
                         for i in range(numbers):
                             place[i] = own_won[i]
-                    for first_of_tile in range(0, numbers, bias_tile):
-                        tile = delta[first_of_tile : min(first_of_tile + bias_tile, numbers)]
-                        for i in range(len(tile)):
-                            own_bias[i] += tile[i]
-                    map_length = row_tiles if planar else 1
+                    add_to_bias(own_bias, delta, numbers, bias_tile)
                     for pack in range(full):
-                        transform_gradient(
-                            own, first_gradient, pool * tiles * lanes, tiles * lanes, delta, pack * lanes, place, tiles,
-                            won, start + numbers,
-                            kernels, lanes, pool, outputs, taps, 1, lanes,
+                        _add_row(
+                            own_sums, pack * of_kernels, own, first_gradient, first_point, point_length, map_length,
+                            own_starts, delta, pack * lanes, place, tiles, d, o, won, start + numbers,
+                            maps, kernels, kernel_rows, taps, pool, at_once, tile_length, lanes, 1, lanes,
                         )  # fmt: skip
-                        for p in range(0, points, at_once):
-                            ahead = d if p // at_once % 2 == 0 else o
-                            add_points(
-                                own_sums, (pack * points + p) * weights * lanes,
-                                own, first_gradient + p * pool * tiles * lanes, pool * tiles * lanes, tiles * lanes,
-                                own, first_point + p * point_length, point_length, map_length, own_starts, tiles,
-                                ahead, start + numbers + p // at_once // 2 * tiles * 16,
-                                maps, kernel_rows, pool, tile_length, at_once, 1, lanes,
-                            )  # fmt: skip
                     for _ in range(rests):
-                        vectors_of_tiles = (tiles + group - 1) // group
-                        length = vectors_of_tiles * rest_width
-                        transform_gradient(
-                            own, first_gradient, pool * length, length, delta, full * lanes, place, vectors_of_tiles,
-                            won, start + numbers,
-                            kernels, valid, pool, outputs, taps, group, rest_width,
+                        _add_row(
+                            own_sums, full * of_kernels, own, first_gradient, first_point, point_length, map_length,
+                            own_starts, delta, full * lanes, place, (tiles + group - 1) // group, d, o, won,
+                            start + numbers,
+                            maps, kernels, kernel_rows, taps, pool, rest_at_once, rest_length, valid, group, rest_width,
                         )  # fmt: skip
-                        for p in range(0, points, rest_at_once):
-                            ahead = d if p // rest_at_once % 2 == 0 else o
-                            add_points(
-                                own_sums, full * points * weights * lanes + p * weights * rest_width,
-                                own, first_gradient + p * pool * length, pool * length, length,
-                                own, first_point + p * point_length, point_length, map_length, own_starts,
-                                vectors_of_tiles, ahead,
-                                start + numbers + p // rest_at_once // 2 * vectors_of_tiles * 16,
-                                maps, kernel_rows, pool, rest_length, rest_at_once, group, rest_width,
-                            )  # fmt: skip
         for pack in range(full):
-            start, stop = pack * points * weights * lanes, (pack + 1) * points * weights * lanes
-            _unpack(dweight, sums[:, start:stop], transform, totals, maps, pack * lanes, lanes, 1)
+            own_sums = sums[:, pack * of_kernels : (pack + 1) * of_kernels]
+            _unpack(dweight, own_sums, transform, totals, maps, pack * lanes, lanes, 1)
         for _ in range(rests):
-            start = full * points * weights * lanes
-            _unpack(dweight, sums[:, start:], transform, totals, maps, full * lanes, rest_width, group)
+            _unpack(dweight, sums[:, full * of_kernels :], transform, totals, maps, full * lanes, rest_width, group)
         add_bias_chunks(dbias, bias_sums)
 
     return backward
@@ -518,8 +520,8 @@ def conv_backward_weight(
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)
     row_tiles = -(-tiles // lanes) * lanes
     row_size = (row_tiles + group) * (OUTPUTS // pool) * kernels + lanes
-    copied = (tiles // lanes + 1) * lanes * OUTPUTS * maps if maps <= PLANAR else 0
-    scratch = copied + points * (window_rows * row_tiles * maps + pool * (row_tiles + group) * lanes)
+    first_point = _copied_row(tiles, maps, lanes)
+    scratch = first_point + points * (window_rows * row_tiles * maps + pool * (row_tiles + group) * lanes)
     weights = points * maps * kernel_rows
     chunks = min(CHUNKS, len(x))
     launch(
@@ -537,6 +539,7 @@ def conv_backward_weight(
         columns,
         tiles,
         row_tiles,
+        first_point,
         workspace.per_thread("frames", height * columns * maps if framed else 0),
         workspace.per_thread("tiles of rows", scratch),
         workspace.per_thread("rows of tiles", window_rows, np.int32),

@@ -14,7 +14,7 @@ from numba import types
 
 from facecnn.kernels.cpu.emit import Emitter, emitted, index
 from facecnn.kernels.cpu.vectors import registers
-from facecnn.kernels.cpu.winograd import filtering
+from facecnn.kernels.cpu.winograd import Matrix, filtering
 
 
 def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -> Any:
@@ -34,18 +34,22 @@ def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -
     return total
 
 
-def _transformed(e: Emitter, columns: Sequence[Any], outputs: int, taps: int) -> list[Any]:
-    """B d, for vectors of as many columns as there are points."""
-    matrix = filtering(outputs, taps).input
-    found = [_combined(e, matrix[0], columns)]
+def _at_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
+    """matrix @ vectors, for a matrix (points, vectors)."""
+    found = [_combined(e, matrix[0], vectors)]
     for p in range(1, len(matrix) - 1, 2):  # a pair of opposite points: equal but for the signs of the odd powers
         even, odd = (
             [factor if j % 2 == rest else Fraction(0) for j, factor in enumerate(matrix[p])] for rest in (0, 1)
         )
-        a, b = _combined(e, even, columns), _combined(e, odd, columns)
+        a, b = _combined(e, even, vectors), _combined(e, odd, vectors)
         sign = next(x / y for x, y in zip(matrix[p + 1], even, strict=True) if y)
         found += [e.add(a, b), e.subtract(a, b) if sign == 1 else e.subtract(b, a)]
-    return [*found, _combined(e, matrix[-1], columns)]
+    return [*found, _combined(e, matrix[-1], vectors)]
+
+
+def sums_held(lanes: int) -> int:
+    """Vectors of sums that stay in registers, beside weights and the values that they meet."""
+    return registers(lanes) * 3 // 4
 
 
 def _tiles_of(e: Emitter, pointer: Any, group: int, lanes: int) -> Any:
@@ -73,6 +77,7 @@ def transform_maps(
     signature = types.void(
         points, points_offset, point_length, map_length, x, x_offset, vectors, rests, ahead, *literals
     )
+    matrix = filtering(m, r).input
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
@@ -82,7 +87,7 @@ def transform_maps(
         targets = [
             [
                 e.moved(target, builder.add(builder.mul(index(p), arguments[2]), builder.mul(index(own), arguments[3])))
-                for p in range(m + r - 1)
+                for p in range(len(matrix))
             ]
             for own in range(c)
         ]
@@ -116,7 +121,7 @@ def transform_maps(
             for i in range(c):
                 here, after = own[i * m : (i + 1) * m], following[i * m : (i + 1) * m]
                 shifted = [e.shuffle(a, range(1, width + 1), b) for a, b in zip(here, after, strict=True)]
-                for pointer, vector in zip(targets[i], _transformed(e, [*here, *shifted[: r - 1]], m, r), strict=True):
+                for pointer, vector in zip(targets[i], _at_points(e, matrix, [*here, *shifted[: r - 1]]), strict=True):
                     e.store(vector, e.moved(pointer, there), 0)
 
         def with_next(number: Any, own: list[Any]) -> list[Any]:
@@ -145,21 +150,21 @@ def transform_pixels(
     literals = (maps, outputs, taps, lanes)
     c, m, r, width = (literal.literal_value for literal in literals)
     signature = types.void(points, points_offset, point_length, x, x_offset, tiles, *literals)
-    n = m + r - 1
+    matrix = filtering(m, r).input
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
         kinds = signature.args
         target = e.pointer(kinds[0], arguments[0], arguments[1])
         source = e.pointer(kinds[3], arguments[3], arguments[4])
-        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(n)]
+        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(len(matrix))]
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
             there = builder.mul(number, index(c))
             here = e.moved(source, builder.mul(there, index(m)))
             for first in range(0, c, width):
-                columns = [e.load(here, j * c + first, width) for j in range(n)]
-                for pointer, vector in zip(targets, _transformed(e, columns, m, r), strict=True):
+                columns = [e.load(here, j * c + first, width) for j in range(len(matrix))]
+                for pointer, vector in zip(targets, _at_points(e, matrix, columns), strict=True):
                     e.store(vector, e.moved(pointer, there), first)
             return []
 
@@ -326,8 +331,8 @@ def transform_gradient(
         points, points_offset, point_length, row_length, delta, delta_offset, argmax, tiles, ahead, ahead_offset,
         *literals,
     )  # fmt: skip
-    plan = filtering(m, r)
-    n, windows = len(plan.input), m // high
+    matrix = tuple(zip(*filtering(m, r).output, strict=True))
+    windows = m // high
     together = some == width // g == all_kernels
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -337,7 +342,7 @@ def transform_gradient(
         deltas = e.pointer(kinds[4], arguments[4], arguments[5])
         places = e.pointer(kinds[6], arguments[6], arguments[5])
         needed_next = e.pointer(kinds[8], arguments[8], arguments[9])
-        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(n)]
+        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(len(matrix))]
 
         def in_lanes(load: Any, pointer: Any, whole: bool) -> list[Any]:
             """Of each window a vector."""
@@ -358,17 +363,6 @@ def transform_gradient(
                 for w in range(windows)
             ]
 
-        def transformed(columns: list[Any]) -> list[Any]:
-            """A' of as many gradients as there are outputs, for all points."""
-            found = [columns[0]]
-            for p in range(1, n - 1, 2):
-                even, odd = (
-                    _combined(e, [plan.output[i][p] if i % 2 == rest else Fraction(0) for i in range(m)], columns)
-                    for rest in (0, 1)
-                )
-                found += [e.add(even, odd), e.subtract(even, odd)]
-            return [*found, columns[m - 1]]
-
         def tile(number: Any, _: list[Any]) -> list[Any]:
             offset = builder.mul(number, index(g * windows * all_kernels))
             e.prefetch(e.moved(needed_next, builder.mul(number, index(64))), 0)
@@ -385,7 +379,7 @@ def transform_gradient(
                         here = e.equal(won[w], e.constant(row * high + s, width))
                         columns.append(e.select(here, values[w], zero))
                 here = builder.add(there, builder.mul(index(row), arguments[3]))
-                for pointer, vector in zip(targets, transformed(columns), strict=True):
+                for pointer, vector in zip(targets, _at_points(e, matrix, columns), strict=True):
                     e.store(vector, e.moved(pointer, here), 0)
             return []
 
@@ -414,7 +408,7 @@ def add_points(
         sums, sums_offset, gradients, gradients_offset, point_gradients, row_gradients, points, points_offset,
         point_length, map_length, row_starts, tiles, ahead, ahead_offset, *literals,
     )  # fmt: skip
-    held = registers(width) * 3 // 4
+    held = sums_held(width)
     maps_at_once = max(1, min(c, held // rows // some))
     rows_at_once = min(rows, held)
 
