@@ -109,6 +109,10 @@ class FaceFinder:
                 break
         return best
 
+    def rest(self) -> None:
+        """End its threads; ``find`` starts them anew. While they are there, kernels run slower elsewhere."""
+        self._nets.rest()
+
     def _search(self, picture: Picture, smallest: float) -> _Faces:
         boxes = self._propose(picture, smallest)
         shifts, logits = self._nets.run("rnet", picture.crops(boxes, NETS["rnet"].side))

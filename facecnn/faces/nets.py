@@ -7,10 +7,11 @@ corrections, the landmarks, and the two logits "no face" and "face".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from facecnn.network.network import Network, Stage, plan
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+Answer = TypeVar("Answer")
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
 """Numbers that the heads give: shifts of left, top, right and bottom; five x and five y; two logits."""
@@ -99,7 +101,8 @@ class Nets:
 
     Kernels run on one thread of this object's own (and on those that Numba starts for it), one call after the other:
     Numba counts threads per caller, starts OpenMP's anew for each, and not all of its threading layers may be entered
-    from two threads at once.
+    from two threads at once. While OpenMP has threads for two callers, more than there are processors, it lets all of
+    them sleep between two loops, which a training takes twice as long by: hence ``rest``.
     """
 
     def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
@@ -107,8 +110,10 @@ class Nets:
 
         Raises CheckpointError where names or shapes are others, or a number isn't finite.
         """
-        self._worker = ThreadPoolExecutor(1, "face-finder")
-        kernels: Kernels = self._worker.submit(open_device, "cpu", threads).result().kernels
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._worker: ThreadPoolExecutor | None = None
+        kernels: Kernels = self._submit(open_device, "cpu", threads).result().kernels
         self._networks: dict[str, Network] = {}
         known: set[str] = set()
         for name, net in NETS.items():
@@ -127,8 +132,21 @@ class Nets:
 
     def run(self, name: str, pictures: Pixels) -> tuple[Floats, ...]:
         """What a network's heads say about pictures (n, side, side, 3), each head's output as (n, ..., its numbers)."""
-        output = self._worker.submit(self._run, name, pictures).result()
+        output = self._submit(self._run, name, pictures).result()
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
+
+    def rest(self) -> None:
+        """End this object's thread, and OpenMP's with it, after what it was asked for; ``run`` starts it anew."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown()
+
+    def _submit(self, function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
+        with self._lock:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, "face-finder", open_device, ("cpu", self._threads))
+            return self._worker.submit(function, *arguments)
 
     def _run(self, name: str, pictures: Pixels) -> Floats:
         network = self._networks[name]

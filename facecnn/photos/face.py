@@ -50,6 +50,9 @@ class Finder(Protocol):
     def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
         """The faces in an upright picture (height, width, 3) RGB, in no particular order. Any thread may call it."""
 
+    def rest(self) -> None:
+        """Give back the threads that it holds, until something is to be found again."""
+
 
 def nearest_the_middle(faces: Sequence[Face], width: int, height: int) -> list[Face]:
     """The faces of a photo, the one that it is most likely taken of first.

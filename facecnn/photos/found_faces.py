@@ -17,7 +17,8 @@ from facecnn.photos.face import Face, Finder, as_json, from_json
 class FoundFaces:
     """A finder with a memory, in an SQLite file of the folder given; without one where that can't be used.
 
-    Any thread may call it; each content is searched once, also where two threads ask for it at the same time.
+    Any thread may call it within its ``with``, after which the finder rests; each content is searched once, also where
+    two threads ask for it at the same time.
     """
 
     def __init__(self, finder: Finder, folder: Path) -> None:
@@ -51,6 +52,7 @@ class FoundFaces:
         self._index = index
 
     def __exit__(self, *_: object) -> None:
+        self._finder.rest()
         if self._index is not None:
             self._index.close()
 

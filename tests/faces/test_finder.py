@@ -232,6 +232,16 @@ def test_several_threads_may_ask_at_once(finder: FaceFinder, sample: Path) -> No
     assert [answers[number] for number in range(3)] == [expected] * 3
 
 
+def test_a_finder_at_rest_holds_no_thread_and_finds_again(arrays: Arrays, photo: Pixels) -> None:
+    own = FaceFinder(arrays, threads=1)
+    found = own.find(photo)
+    others = set(threading.enumerate())
+    own.rest()
+    assert [thread.name.split("_")[0] for thread in others - set(threading.enumerate())] == ["face-finder"]
+    own.rest()
+    assert own.find(photo) == found != []
+
+
 def test_the_identity_changes_with_any_number(finder: FaceFinder, arrays: Arrays) -> None:
     assert FaceFinder(dict(reversed(arrays.items())), threads=1).identity == finder.identity
     changed = {name: array.copy() for name, array in arrays.items()}

@@ -43,6 +43,7 @@ class KnownFaces:
         self.identity = identity
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.searched: list[tuple[int, int]] = []
+        self.rests = 0
 
     def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
         assert picture.dtype == np.uint8
@@ -50,3 +51,6 @@ class KnownFaces:
         size = picture.shape[1], picture.shape[0]
         self.searched.append(size)
         return list(self._faces.get(size, []))
+
+    def rest(self) -> None:
+        self.rests += 1

@@ -35,8 +35,10 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def assert_right(photos: list[Path], finder: KnownFaces, chosen: PhotoSettings = SETTINGS) -> None:
+    rests = finder.rests
     loaded = load_photos(photos, chosen, finder=finder)
     assert loaded.reasons == (None, None, NO_FACE, None)
+    assert finder.rests == rests + 1, "its threads would slow down what comes after"
     assert loaded.row[2] == -1
     assert loaded.row[1] == loaded.row[3]
     middle_first = [FACES[120, 80][index] for index in (1, 0, 2)]
