@@ -48,47 +48,49 @@ class Clock:
     def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, bool], None]) -> None:
         self._shown = shown
         self._wait = wait
-        self._last = time.perf_counter()
-        self._begins = True
-        self.steps: list[float] = []
-        """Milliseconds of each step within an epoch, from the last one's end: what is shown of it included."""
-        self.others: list[float] = []
-        """Milliseconds of what came between: an epoch's figures, validation, saving, the next one's order, and with
-        that its first step."""
-        self.photos: list[int] = []
-        """Of each step."""
-        self.rates: list[float] = []
-        """Photos a second of each epoch, as `facecnn train` shows them."""
-        self._photos_before = 0
+        self._seen = 0
+        """Photos in the epoch, before the turn's first step."""
+        self._reports: list[tuple[float, int]] = []
+        """Of a turn: when a step or an epoch ended, and how many photos of the epoch had been seen; at its end 0."""
+        self._rates: list[float] = []
+        self.start_turn()
+
+    def start_turn(self) -> None:
+        """What was noted so far is forgotten."""
+        self._seen = self._reports[-1][1] if self._reports else 0
+        self._reports, self._rates = [], []
+        self._started = time.perf_counter()
 
     def step(self, report: StepReport) -> None:
+        # No more than has to be: a step of a small network takes less than 0.1 ms.
         self._shown.step(report)
-        self._note(self.others if self._begins else self.steps)
-        self.photos.append(report.photos - (0 if self._begins else self._photos_before))
-        self._photos_before = report.photos
-        self._begins = False
-        self._pause(epoch_ended=False)
+        self._reports.append((time.perf_counter(), report.photos))
+        self._wait(self, False)
 
     def trial_step(self, start: int, report: StepReport) -> None:
         self._shown.trial_step(start, report)
 
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
         self._shown.epoch(metrics, epochs)
-        self._note(self.others)
-        self.rates.append(metrics["photos_per_second"])
-        self._begins = True
-        self._pause(epoch_ended=True)
+        self._reports.append((time.perf_counter(), 0))
+        self._rates.append(metrics["photos_per_second"])
+        self._wait(self, True)
 
-    def forget(self) -> None:
-        """What was noted so far."""
-        self.steps, self.others, self.photos, self.rates = [], [], [], []
-
-    def _note(self, times: list[float]) -> None:
-        times.append(1000 * (time.perf_counter() - self._last))
-
-    def _pause(self, *, epoch_ended: bool) -> None:
-        self._wait(self, epoch_ended)
-        self._last = time.perf_counter()
+    def turn(self) -> dict[str, Any]:
+        """``steps``: milliseconds of each step within an epoch, from the last one's end: what is shown of it included;
+        ``others``: of what came between: an epoch's figures, validation, saving, the next one's order, and with that
+        its first step; ``photos``: of each step; ``rates``: photos a second of each epoch, as `facecnn train` shows
+        them."""
+        steps: list[float] = []
+        others: list[float] = []
+        photos: list[int] = []
+        last, before = self._started, self._seen
+        for now, seen in self._reports:
+            (steps if 0 < before < seen else others).append(1000 * (now - last))
+            if seen > before:
+                photos.append(seen - before)
+            last, before = now, seen
+        return {"steps": steps, "others": others, "photos": photos, "rates": self._rates}
 
 
 class ClockedConsole(StderrConsole):
@@ -113,7 +115,7 @@ class Training:
         os.environ[CACHE_VARIABLE] = str(Path(options["folder"]) / "cache")
         self._goes_on, self._waits = threading.Semaphore(0), threading.Semaphore(0)
         self._clock: Clock | None = None
-        self._steps_left: int | None = 1
+        self._steps_left, self._epochs_left = 1, 0
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
 
@@ -122,28 +124,25 @@ class Training:
         sys.stderr = Terminal()
         self._thread.start()
         clock = self._waited()
-        return {"batch": clock.photos[0]}
+        return {"batch": clock.turn()["photos"][0]}
 
     def steps(self, count: int) -> dict[str, Any]:
         """Go on for so many steps."""
-        return self._turn(count)
+        self._steps_left = count
+        return self._turn()
 
     def epochs(self, count: int) -> dict[str, Any]:
-        """Go on to the end of the epoch, so many times."""
-        found = [self._turn(None) for _ in range(count)]
-        return {name: [value for turn in found for value in turn[name]] for name in found[0]}
+        """Go on to the end of the epoch, or of so many, without a break between them, as they are trained."""
+        self._epochs_left = count
+        return self._turn()
 
     def memory(self) -> int | None:
         """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
         return memory("RssAnon")
 
-    def _turn(self, steps: int | None) -> dict[str, Any]:
-        assert self._clock is not None
-        self._clock.forget()
-        self._steps_left = steps
+    def _turn(self) -> dict[str, Any]:
         self._goes_on.release()
-        clock = self._waited()
-        return {"steps": clock.steps, "others": clock.others, "photos": clock.photos, "rates": clock.rates}
+        return self._waited().turn()
 
     def _waited(self) -> Clock:
         self._waits.acquire()
@@ -154,15 +153,17 @@ class Training:
 
     def _pause(self, clock: Clock, epoch_ended: bool) -> None:
         """Called in the training's thread."""
-        self._clock = clock
-        if self._steps_left is None:
-            if not epoch_ended:
-                return
-        elif not epoch_ended:
+        if epoch_ended:
+            self._epochs_left -= 1
+            ended = self._epochs_left == 0
+        else:
             self._steps_left -= 1
-        if self._steps_left is None or (self._steps_left == 0 and not epoch_ended):
+            ended = self._steps_left == 0
+        if ended:
+            self._clock = clock
             self._waits.release()
             self._goes_on.acquire()
+            clock.start_turn()
 
     def _train(self) -> None:
         options = self._options

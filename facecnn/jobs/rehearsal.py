@@ -12,7 +12,7 @@ import numpy.typing as npt
 from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError
 from facecnn.jobs import training_photos
-from facecnn.jobs.console import Console
+from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.people import find_folder, photo_set, read_people
@@ -24,7 +24,7 @@ from facecnn.jobs.training_setup import (
     say_what_is_trained,
 )
 from facecnn.learning.schedules import Constant
-from facecnn.learning.training import StepReport
+from facecnn.learning.training import StepReport, Trainer
 from facecnn.network.layers import Dropout, Layer
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
@@ -80,7 +80,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     empty = photo_set(dataset, np.zeros(0, np.int64))
     trainer = make_trainer(loaded, dataset, chosen, empty, device)
     with console.training(trainer.epochs, trainer.steps) as display:
-        recorder = _OverfitRecorder(trainer.epochs, display, console)
+        recorder = _OverfitRecorder(trainer, display, console)
         trainer.run(recorder, lambda: recorder.reached)
     result = {
         "device": device.name,
@@ -105,10 +105,14 @@ class _OverfitRecorder(ShowingRecorder):
     loss = float("inf")
     reached = False
 
+    def __init__(self, trainer: Trainer, display: TrainingDisplay, console: Console) -> None:
+        super().__init__(trainer.epochs, display, console)
+        self._trainer = trainer
+
     def step(self, step: StepReport) -> None:
         super().step(step)
-        self.steps, self.loss = step.step, step.objective
-        self.reached = step.objective < OVERFIT_LOSS
+        self.steps, self.loss = step.step, self._trainer.objective()
+        self.reached = self.loss < OVERFIT_LOSS
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         pass  # each step is an epoch here

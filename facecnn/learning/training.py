@@ -105,7 +105,7 @@ class Recorder:
 
 
 class StepReport(NamedTuple):
-    """Where a training stands after a step; loss, accuracy and objective are those that were read last."""
+    """Where a training stands after a step; loss and accuracy are those that were read last."""
 
     epoch: int
     epochs: int
@@ -115,8 +115,6 @@ class StepReport(NamedTuple):
     loss: float
     """Of the epoch's photos so far, as is the accuracy."""
     accuracy: float
-    objective: float
-    """Of one step's batch: the number that training lowers."""
 
 
 @dataclass
@@ -279,7 +277,7 @@ class Trainer:
         self._step_number = kernels.to_device(np.zeros(1, np.int32))
         self._learning_rate = kernels.to_device(np.zeros(1, dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
-        self._figures = (0.0, 0.0, 0.0)
+        self._figures = (0.0, 0.0)
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
         whole_size = self.batch_size if self._minimiser is None else self.part_size
         self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], whole_size)
@@ -522,7 +520,7 @@ class Trainer:
         permutation = self._shuffler.permutation(len(self.chosen))
         order = self.chosen[permutation]
         batch, first_step = self.progress.batch, self.progress.step - self.progress.batch
-        rates = [self._rate(first_step + number) for number in range(self.batches)]
+        rates = self._rates_of(first_step, self.batches)
         copy = self.kernels.copy_to_device
         copy(self._order_photos, order.astype(np.int32))
         copy(self._order_rows, self._feed.rows[permutation])
@@ -533,9 +531,12 @@ class Trainer:
         copy(self._totals, np.array(self.progress.totals, self.network.dtype))
         self._feed.plan(permutation[slice(*self._bounds(number))] for number in range(batch, self.batches))
 
-    def _rate(self, step: int) -> float:
+    def _rates_of(self, first: int, count: int) -> list[float]:
+        """The learning rates of so many steps."""
         assert not isinstance(self.optimizer, Minimisers)
-        return self.optimizer.learning_rate * self.schedule.factor(step, self.steps, self.progress.schedule)
+        rate, factor = self.optimizer.learning_rate, self.schedule.factor
+        steps, memory = self.steps, self.progress.schedule
+        return [rate * factor(step, steps, memory) for step in range(first, first + count)]
 
     def _train_step(self, batch: int) -> None:
         """One update. Kernels are only asked for: nothing is copied to the host or waited for."""
@@ -683,22 +684,8 @@ class Trainer:
         _, seen = self._bounds(progress.batch - 1)
         if progress.batch == self.batches or (progress.step - 1) % STEPS_BETWEEN_READINGS == 0:
             self._read_totals()
-            self._figures = (
-                progress.totals[0] / seen,
-                progress.totals[1] / seen,
-                self.objective(),
-            )
-        loss, accuracy, objective = self._figures
-        return StepReport(
-            epoch=progress.epoch + 1,
-            epochs=self.epochs,
-            step=progress.step,
-            steps=self.steps,
-            photos=seen,
-            loss=loss,
-            accuracy=accuracy,
-            objective=objective,
-        )
+            self._figures = progress.totals[0] / seen, progress.totals[1] / seen
+        return StepReport(progress.epoch + 1, self.epochs, progress.step, self.steps, seen, *self._figures)
 
     def objective(self) -> float:
         """The number that training lowers, of the last step's batch. Waits for the device."""
@@ -738,7 +725,7 @@ class Trainer:
         start, stop = self._bounds(self.batches - 1)
         reach: float = self.steps
         if not isinstance(self.optimizer, Minimisers):
-            rate = self._rate(self.progress.step - 1)
+            [rate] = self._rates_of(self.progress.step - 1, 1)
             reach *= self.optimizer.learning_rate / rate if rate > 0 else math.inf
         return self.watch.figures(
             (stop - start - 1) % self.part_size + 1, closely=self._is_looked_at_closely(), reach=reach
@@ -776,7 +763,7 @@ class Trainer:
                 "epoch": progress.epoch,
                 "step": progress.step,
                 "learning_rate": (
-                    self._rate(progress.step - 1)
+                    self._rates_of(progress.step - 1, 1)[0]
                     if self._minimiser is None
                     else self._memory.numbers.get("step_length", 0.0)
                 ),

@@ -122,7 +122,7 @@ def test_a_bar_on_a_terminal_shows_trials_and_then_the_training(
 ) -> None:
     monkeypatch.setattr(console, "_is_terminal", lambda: True)
     monkeypatch.setattr(tqdm, "__init__", partialmethod(tqdm.__init__, mininterval=0))
-    report = StepReport(epoch=1, epochs=2, step=1, steps=4, photos=8, loss=0.5, accuracy=0.75, objective=0.6)
+    report = StepReport(epoch=1, epochs=2, step=1, steps=4, photos=8, loss=0.5, accuracy=0.75)
     with StderrConsole(quiet=False, verbose=False) as shown, shown.training(2, 4) as bar:
         bar.trial_step(0, report)
         bar.trial_step(1, report._replace(epoch=2, loss=0.25))
