@@ -7,10 +7,11 @@ from functools import cache
 
 import numpy as np
 from numba import prange
+from numba.extending import register_jitable
 
 from facecnn.kernels.cpu.jit import compiled, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
+from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.normalise import blur, fill_gaussian, local_contrast, standardise
 from facecnn.kernels.cpu.warp import fill_table, tone, warp, warp_straight
 from facecnn.kernels.protocol import (
@@ -32,6 +33,8 @@ _ZERO = _F(0)
 _BLUR_RADIUS = 4
 _HELD = 8192
 """About so many toned pixels are held at once; they stay in the first-level cache."""
+_FIRST_PARTS = 416
+"""Numbers of scratch memory for the table of tones, the weights of a blur, and sums."""
 _CODES: dict[Normalise, int] = {"none": 0, "standardise": 1, "local_contrast": 2}
 
 
@@ -45,44 +48,68 @@ def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None
             picture[i] = _ZERO
 
 
+@register_jitable
+def _whole_lines(numbers: int) -> int:
+    """Rounded up to lines of the cache."""
+    return (numbers + 15) // 16 * 16
+
+
+@register_jitable
+def _places_in_scratch(
+    height: int, width: int, maps: int, stored_height: int, stored_width: int, radius: int
+) -> tuple[int, int, int, int, int, int, int, int, int]:
+    """Where in a thread's scratch memory, one array, as each costs time when the kernel is called, its parts begin
+    behind the first three, and where the last one ends."""
+    row, stored_row = width * maps, stored_width * maps
+    picture = _FIRST_PARTS
+    other = picture + _whole_lines(height * row)
+    line = other + _whole_lines(height * row)
+    padded = line + _whole_lines(row + 2 * radius * maps)
+    mixed = padded + _whole_lines((height + 2 * radius) * row)
+    columns = mixed + _whole_lines(2 * row)
+    held = columns + 3 * _whole_lines(width)
+    toned = held + _whole_lines(stored_row * max(2, _HELD // stored_row))
+    return picture, other, line, padded, mixed, columns, held, toned, toned + _whole_lines(stored_height * stored_row)
+
+
 @compiled(parallel=True)
 def _prepare(
     out: Array, height: int, width: int, pixels: Array, stored_height: int, stored_width: int, maps: int, rows: Array,
-    parameters: Array, normalise: int, weights: Array, pictures: Array, lines: Array, padded: Array, tables: Array,
-    gaussians: Array, totals: Array, toned: Array, held: Array, mixed: Array, places: Array, shares: Array,
+    parameters: Array, normalise: int, weights: Array, scratch: Array,
 ) -> None:  # fmt: skip
-    # out (N, H W C), pixels (P, stored H W C);
-    # pictures (2 threads, H W C and more), lines (threads, (W + 2 radius) C), padded (threads, (H + 2 radius) W C),
-    # tables (threads, 256 and more), gaussians (threads, 2 blur radius + 1 and more), totals (threads, 64);
-    # of the stored photo: toned (threads, its size), held (threads, rows that are held); mixed (threads, 2 W C and
-    # more), places (threads, W), shares (2 threads, W)
+    # out (N, H W C), pixels (P, stored H W C), scratch (threads, as _places_in_scratch says)
     size = height * width * maps
+    radius = max(len(weights) // 2, _BLUR_RADIUS)
+    picture_at, other_at, line_at, padded_at, mixed_at, columns_at, held_at, toned_at, _ = _places_in_scratch(
+        height, width, maps, stored_height, stored_width, radius
+    )
+    column = _whole_lines(width)
     for n in prange(out.shape[0]):
-        thread = thread_number()
-        p, picture, photo, table = parameters[n], out[n], pixels[rows[n]], tables[thread]
-        place, share = places[thread, :width], shares[2 * thread, :width]
+        p, picture, photo, mine = parameters[n], out[n], pixels[rows[n]], scratch[thread_number()]
+        table, gaussian, totals = mine[:256], mine[256 : 257 + 2 * _BLUR_RADIUS], mine[288:416].view(np.float64)
+        first, second = mine[picture_at : picture_at + size], mine[other_at : other_at + size]
+        line, padded, mixed = mine[line_at:padded_at], mine[padded_at:mixed_at], mine[mixed_at:columns_at]
+        share, other_share = mine[columns_at:][:width], mine[columns_at + column :][:width]
+        place = mine[columns_at + 2 * column :][:width].view(np.int32)
+        held, toned = mine[held_at:toned_at], mine[toned_at:][: len(photo)]
         fill_table(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
-        warped = pictures[2 * thread, :size] if p[BLUR] > _ZERO else picture
+        warped = first if p[BLUR] > _ZERO else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
-                warped, photo, stored_height, stored_width, maps, table, p, height, width, place,
-                share, held[thread], mixed[thread],
+                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, held, mixed
             )  # fmt: skip
         else:
-            tone(toned[thread], photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
+            tone(toned, photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
             warp(
-                warped, toned[thread], stored_height, stored_width, maps, p, height, width, place,
-                share, shares[2 * thread + 1, :width],
+                warped, toned, stored_height, stored_width, maps, p, height, width, place, share, other_share
             )  # fmt: skip
         if p[BLUR] > _ZERO:
-            gaussian = gaussians[thread, : 2 * _BLUR_RADIUS + 1]
             fill_gaussian(gaussian, p[BLUR])
-            blur(picture, warped, gaussian, height, maps, lines[thread], padded[thread])
+            blur(picture, warped, gaussian, height, maps, line, padded)
         if normalise == 1:
-            standardise(picture, totals[thread])
+            standardise(picture, totals)
         elif normalise == 2:
-            first, second = pictures[2 * thread, :size], pictures[2 * thread + 1, :size]
-            local_contrast(picture, first, second, weights, height, maps, lines[thread], padded[thread], totals[thread])
+            local_contrast(picture, first, second, weights, height, maps, line, padded, totals)
         _erase(picture, p, height, width, maps)
 
 
@@ -99,13 +126,13 @@ def prepare_photos(
     _, stored_height, stored_width, _ = pixels.shape
     weights = _contrast_weights(height, width)
     radius = max(len(weights) // 2, _BLUR_RADIUS)
-    size, stored_size, stored_row = height * width * maps, pixels[0].size, stored_width * maps
+    places = _places_in_scratch(height, width, maps, stored_height, stored_width, radius)
     launch(
         _prepare,
-        out.reshape(number, size),
+        out.reshape(number, height * width * maps),
         height,
         width,
-        pixels.reshape(len(pixels), stored_size),
+        pixels.reshape(len(pixels), stored_height * stored_width * maps),
         stored_height,
         stored_width,
         maps,
@@ -113,15 +140,5 @@ def prepare_photos(
         parameters,
         _CODES[normalise],
         weights,
-        workspace.array("pictures", (2 * THREADS, -(-size // 64) * 64)),
-        workspace.per_thread("lines", (width + 2 * radius) * maps),
-        workspace.per_thread("padded rows", (height + 2 * radius) * width * maps),
-        workspace.per_thread("tables", 256),
-        workspace.per_thread("gaussians", 2 * _BLUR_RADIUS + 1),
-        workspace.per_thread("totals", 64, np.float64),
-        workspace.per_thread("toned", stored_size),
-        workspace.per_thread("toned rows", stored_row * max(2, _HELD // stored_row)),
-        workspace.per_thread("mixed rows", 2 * width * maps),
-        workspace.per_thread("places", width, np.int32),
-        workspace.array("shares", (2 * THREADS, -(-width // 64) * 64)),
+        workspace.per_thread("pictures", places[-1]),
     )
