@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import sys
 import threading
@@ -48,18 +49,15 @@ class Clock:
     def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, bool], None]) -> None:
         self._shown = shown
         self._wait = wait
-        self._seen = 0
-        """Photos in the epoch, before the turn's first step."""
-        self._reports: list[tuple[float, int]] = []
-        """Of a turn: when a step or an epoch ended, and how many photos of the epoch had been seen; at its end 0."""
+        self._reports = [(time.perf_counter(), 0)]
+        """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
+        then, at its end 0."""
         self._rates: list[float] = []
-        self.start_turn()
 
     def start_turn(self) -> None:
         """What was noted so far is forgotten."""
-        self._seen = self._reports[-1][1] if self._reports else 0
-        self._reports, self._rates = [], []
-        self._started = time.perf_counter()
+        _, seen = self._reports[-1]
+        self._reports, self._rates = [(time.perf_counter(), seen)], []
 
     def step(self, report: StepReport) -> None:
         # No more than has to be: a step of a small network takes less than 0.1 ms.
@@ -84,12 +82,10 @@ class Clock:
         steps: list[float] = []
         others: list[float] = []
         photos: list[int] = []
-        last, before = self._started, self._seen
-        for now, seen in self._reports:
+        for (last, before), (now, seen) in itertools.pairwise(self._reports):
             (steps if 0 < before < seen else others).append(1000 * (now - last))
             if seen > before:
                 photos.append(seen - before)
-            last, before = now, seen
         return {"steps": steps, "others": others, "photos": photos, "rates": self._rates}
 
 
@@ -115,7 +111,8 @@ class Training:
         os.environ[CACHE_VARIABLE] = str(Path(options["folder"]) / "cache")
         self._goes_on, self._waits = threading.Semaphore(0), threading.Semaphore(0)
         self._clock: Clock | None = None
-        self._steps_left, self._epochs_left = 1, 0
+        self._left, self._counts_epochs = 1, False
+        """Steps, or epochs, until it waits."""
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
 
@@ -128,19 +125,18 @@ class Training:
 
     def steps(self, count: int) -> dict[str, Any]:
         """Go on for so many steps."""
-        self._steps_left = count
-        return self._turn()
+        return self._turn(count, epochs=False)
 
     def epochs(self, count: int) -> dict[str, Any]:
         """Go on to the end of the epoch, or of so many, without a break between them, as they are trained."""
-        self._epochs_left = count
-        return self._turn()
+        return self._turn(count, epochs=True)
 
     def memory(self) -> int | None:
         """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
         return memory("RssAnon")
 
-    def _turn(self) -> dict[str, Any]:
+    def _turn(self, count: int, *, epochs: bool) -> dict[str, Any]:
+        self._left, self._counts_epochs = count, epochs
         self._goes_on.release()
         return self._waited().turn()
 
@@ -153,13 +149,10 @@ class Training:
 
     def _pause(self, clock: Clock, epoch_ended: bool) -> None:
         """Called in the training's thread."""
-        if epoch_ended:
-            self._epochs_left -= 1
-            ended = self._epochs_left == 0
-        else:
-            self._steps_left -= 1
-            ended = self._steps_left == 0
-        if ended:
+        if epoch_ended != self._counts_epochs:
+            return
+        self._left -= 1
+        if self._left == 0:
             self._clock = clock
             self._waits.release()
             self._goes_on.acquire()

@@ -8,23 +8,22 @@ corrections, the landmarks, and the two logits "no face" and "face".
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import CheckpointError
-from facecnn.kernels import open_device
+from facecnn.kernels import Device, open_device
 from facecnn.kernels.protocol import Kernels
 from facecnn.network.layers import Conv, Dense, Layer, Pool, PRelu
 from facecnn.network.network import Network, Stage, plan
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Answer = TypeVar("Answer")
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
 """Numbers that the heads give: shifts of left, top, right and bottom; five x and five y; two logits."""
@@ -112,8 +111,9 @@ class Nets:
         """
         self._threads = threads
         self._lock = threading.Lock()
-        self._worker: ThreadPoolExecutor | None = None
-        kernels: Kernels = self._submit(open_device, "cpu", threads).result().kernels
+        self._worker: ThreadPoolExecutor | None
+        self._worker, opened = _started(threads)
+        kernels: Kernels = opened.result().kernels
         self._networks: dict[str, Network] = {}
         known: set[str] = set()
         for name, net in NETS.items():
@@ -132,7 +132,11 @@ class Nets:
 
     def run(self, name: str, pictures: Pixels) -> tuple[Floats, ...]:
         """What a network's heads say about pictures (n, side, side, 3), each head's output as (n, ..., its numbers)."""
-        output = self._submit(self._run, name, pictures).result()
+        with self._lock:
+            if self._worker is None:
+                self._worker, _ = _started(self._threads)
+            answer = self._worker.submit(self._run, name, pictures)
+        output = answer.result()
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
 
     def rest(self) -> None:
@@ -141,12 +145,6 @@ class Nets:
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown()
-
-    def _submit(self, function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
-        with self._lock:
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, "face-finder", open_device, ("cpu", self._threads))
-            return self._worker.submit(function, *arguments)
 
     def _run(self, name: str, pictures: Pixels) -> Floats:
         network = self._networks[name]
@@ -159,6 +157,12 @@ class Nets:
             network.forward(len(part))
             output[start : start + len(part)] = network.output[: len(part)]
         return output
+
+
+def _started(threads: int | None) -> tuple[ThreadPoolExecutor, Future[Device]]:
+    """A thread, the first work of which is to set how many threads kernels run on that it calls."""
+    worker = ThreadPoolExecutor(1, "face-finder")
+    return worker, worker.submit(open_device, "cpu", threads)
 
 
 def _unfitting(problem: str) -> CheckpointError:

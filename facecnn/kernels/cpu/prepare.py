@@ -33,8 +33,9 @@ _ZERO = _F(0)
 _BLUR_RADIUS = 4
 _HELD = 8192
 """About so many toned pixels are held at once; they stay in the first-level cache."""
-_FIRST_PARTS = 416
-"""Numbers of scratch memory for the table of tones, the weights of a blur, and sums."""
+_WEIGHTS_AT, _TOTALS_AT, _PICTURE_AT = 256, 288, 416
+"""Where in a thread's scratch memory the weights of a blur, the sums and the first picture begin. Before them is the
+table of tones."""
 _CODES: dict[Normalise, int] = {"none": 0, "standardise": 1, "local_contrast": 2}
 
 
@@ -56,20 +57,19 @@ def _whole_lines(numbers: int) -> int:
 
 @register_jitable
 def _places_in_scratch(
-    height: int, width: int, maps: int, stored_height: int, stored_width: int, radius: int
-) -> tuple[int, int, int, int, int, int, int, int, int]:
-    """Where in a thread's scratch memory, one array, as each costs time when the kernel is called, its parts begin
-    behind the first three, and where the last one ends."""
-    row, stored_row = width * maps, stored_width * maps
-    picture = _FIRST_PARTS
-    other = picture + _whole_lines(height * row)
+    height: int, width: int, maps: int, stored_height: int, stored_width: int, weights: int
+) -> tuple[int, int, int, int, int, int, int, int]:
+    """Where in a thread's scratch memory the parts behind the first picture begin, and where the last one ends. All of
+    it is one array, since each that a kernel takes costs time when it is called."""
+    row, stored_row, radius = width * maps, stored_width * maps, max(weights // 2, _BLUR_RADIUS)
+    other = _PICTURE_AT + _whole_lines(height * row)
     line = other + _whole_lines(height * row)
     padded = line + _whole_lines(row + 2 * radius * maps)
     mixed = padded + _whole_lines((height + 2 * radius) * row)
     columns = mixed + _whole_lines(2 * row)
     held = columns + 3 * _whole_lines(width)
     toned = held + _whole_lines(stored_row * max(2, _HELD // stored_row))
-    return picture, other, line, padded, mixed, columns, held, toned, toned + _whole_lines(stored_height * stored_row)
+    return other, line, padded, mixed, columns, held, toned, toned + _whole_lines(stored_height * stored_row)
 
 
 @compiled(parallel=True)
@@ -79,15 +79,15 @@ def _prepare(
 ) -> None:  # fmt: skip
     # out (N, H W C), pixels (P, stored H W C), scratch (threads, as _places_in_scratch says)
     size = height * width * maps
-    radius = max(len(weights) // 2, _BLUR_RADIUS)
-    picture_at, other_at, line_at, padded_at, mixed_at, columns_at, held_at, toned_at, _ = _places_in_scratch(
-        height, width, maps, stored_height, stored_width, radius
+    other_at, line_at, padded_at, mixed_at, columns_at, held_at, toned_at, _ = _places_in_scratch(
+        height, width, maps, stored_height, stored_width, len(weights)
     )
     column = _whole_lines(width)
     for n in prange(out.shape[0]):
         p, picture, photo, mine = parameters[n], out[n], pixels[rows[n]], scratch[thread_number()]
-        table, gaussian, totals = mine[:256], mine[256 : 257 + 2 * _BLUR_RADIUS], mine[288:416].view(np.float64)
-        first, second = mine[picture_at : picture_at + size], mine[other_at : other_at + size]
+        table, gaussian = mine[:_WEIGHTS_AT], mine[_WEIGHTS_AT:][: 2 * _BLUR_RADIUS + 1]
+        totals = mine[_TOTALS_AT:_PICTURE_AT].view(np.float64)
+        first, second = mine[_PICTURE_AT:][:size], mine[other_at:][:size]
         line, padded, mixed = mine[line_at:padded_at], mine[padded_at:mixed_at], mine[mixed_at:columns_at]
         share, other_share = mine[columns_at:][:width], mine[columns_at + column :][:width]
         place = mine[columns_at + 2 * column :][:width].view(np.int32)
@@ -125,8 +125,7 @@ def prepare_photos(
     number, height, width, maps = out.shape
     _, stored_height, stored_width, _ = pixels.shape
     weights = _contrast_weights(height, width)
-    radius = max(len(weights) // 2, _BLUR_RADIUS)
-    places = _places_in_scratch(height, width, maps, stored_height, stored_width, radius)
+    places = _places_in_scratch(height, width, maps, stored_height, stored_width, len(weights))
     launch(
         _prepare,
         out.reshape(number, height * width * maps),
