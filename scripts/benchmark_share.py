@@ -92,33 +92,30 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
     bare = Implementation(FACECNN, "benchmark_facecnn.py", {**common, "recorded": True})
     steps: list[float] = []
     bare_rates: list[float] = []
-    within: list[float] = []
     rates: list[float] = []
     whole: list[float] = []
     with started([training, bare]) as (in_full, on_ready_pictures):
         batch = ask_facecnn(in_full, "start")["batch"]
         ask_facecnn(on_ready_pictures, "prepare", case=trained.case(batch))
         ask_facecnn(in_full, "epochs", count=1)  # the first one's rest
-        found = ask_facecnn(in_full, "epochs", count=1)  # to be warm, and to see how long one takes
-        epoch = (sum(found["steps"]) + sum(found["others"])) / 1000
+        epoch = ask_facecnn(in_full, "epochs", count=1)["seconds"]  # to be warm, and to see how long one takes
         for _ in range(rounds):
             found = ask_facecnn(in_full, "epochs", count=max(1, math.ceil(LEAST_SECONDS / epoch)))
-            seconds = (sum(found["steps"]) + sum(found["others"])) / 1000
-            within += found["steps"]
             rates += found["rates"]
-            whole.append(sum(found["photos"]) / seconds)
-            turn = ask_facecnn(on_ready_pictures, "turn", seconds=seconds)
+            photos_seen = sum(rate * within for rate, within in zip(found["rates"], found["within"], strict=True))
+            whole.append(photos_seen / found["seconds"])
+            turn = ask_facecnn(on_ready_pictures, "turn", seconds=found["seconds"])
             steps += turn
             bare_rates.append(1000 * batch / statistics.mean(turn))
-    alone = statistics.median(bare_rates)
+    alone, in_training = statistics.median(bare_rates), statistics.median(rates)
     return {
         "name": trained.name,
         "batch": batch,
         "bare_step_ms": statistics.median(steps),
-        "step_ms": statistics.median(within),
-        "photos_per_second": statistics.median(rates),
+        "step_ms": 1000 * batch / in_training,
+        "photos_per_second": in_training,
         "bare_photos_per_second": alone,
-        "share": statistics.median(rates) / alone,
+        "share": in_training / alone,
         "share_with_epoch_ends": statistics.median(whole) / alone,
     }
 

@@ -52,15 +52,17 @@ class Clock:
         self._reports = [(time.perf_counter(), 0)]
         """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
         then, at its end 0."""
-        self._rates: list[float] = []
+        self._epochs: list[Mapping[str, Any]] = []
+        self.step: Callable[[StepReport], None] = self._noted_step
 
-    def start_turn(self) -> None:
-        """What was noted so far is forgotten."""
+    def start_turn(self, *, by_epochs: bool) -> None:
+        """What was noted so far is forgotten. ``by_epochs``: steps are not noted, since that takes time of its own,
+        and a step of a small network less than 0.1 ms."""
         _, seen = self._reports[-1]
-        self._reports, self._rates = [(time.perf_counter(), seen)], []
+        self._reports, self._epochs = [(time.perf_counter(), seen)], []
+        self.step = self._shown.step if by_epochs else self._noted_step
 
-    def step(self, report: StepReport) -> None:
-        # No more than has to be: a step of a small network takes less than 0.1 ms.
+    def _noted_step(self, report: StepReport) -> None:
         self._shown.step(report)
         self._reports.append((time.perf_counter(), report.photos))
         self._wait(self, False)
@@ -71,14 +73,13 @@ class Clock:
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
         self._shown.epoch(metrics, epochs)
         self._reports.append((time.perf_counter(), 0))
-        self._rates.append(metrics["photos_per_second"])
+        self._epochs.append(metrics)
         self._wait(self, True)
 
-    def turn(self) -> dict[str, Any]:
+    def turn_of_steps(self) -> dict[str, Any]:
         """``steps``: milliseconds of each step within an epoch, from the last one's end: what is shown of it included;
         ``others``: of what came between: an epoch's figures, validation, saving, the next one's order, and with that
-        its first step; ``photos``: of each step; ``rates``: photos a second of each epoch, as `facecnn train` shows
-        them."""
+        its first step; ``photos``: of each step."""
         steps: list[float] = []
         others: list[float] = []
         photos: list[int] = []
@@ -86,7 +87,16 @@ class Clock:
             (steps if 0 < before < seen else others).append(1000 * (now - last))
             if seen > before:
                 photos.append(seen - before)
-        return {"steps": steps, "others": others, "photos": photos, "rates": self._rates}
+        return {"steps": steps, "others": others, "photos": photos}
+
+    def turn_of_epochs(self) -> dict[str, Any]:
+        """``seconds`` of the turn, the epochs' ends included; of each epoch that ended in it its ``rates``: photos a
+        second, as `facecnn train` shows them, and ``within``: the seconds that these are of."""
+        return {
+            "seconds": self._reports[-1][0] - self._reports[0][0],
+            "rates": [epoch["photos_per_second"] for epoch in self._epochs],
+            "within": [epoch["seconds"] for epoch in self._epochs],
+        }
 
 
 class ClockedConsole(StderrConsole):
@@ -121,24 +131,24 @@ class Training:
         sys.stderr = Terminal()
         self._thread.start()
         clock = self._waited()
-        return {"batch": clock.turn()["photos"][0]}
+        return {"batch": clock.turn_of_steps()["photos"][0]}
 
     def steps(self, count: int) -> dict[str, Any]:
         """Go on for so many steps."""
-        return self._turn(count, epochs=False)
+        return self._turn(count, epochs=False).turn_of_steps()
 
     def epochs(self, count: int) -> dict[str, Any]:
         """Go on to the end of the epoch, or of so many, without a break between them, as they are trained."""
-        return self._turn(count, epochs=True)
+        return self._turn(count, epochs=True).turn_of_epochs()
 
     def memory(self) -> int | None:
         """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
         return memory("RssAnon")
 
-    def _turn(self, count: int, *, epochs: bool) -> dict[str, Any]:
+    def _turn(self, count: int, *, epochs: bool) -> Clock:
         self._left, self._counts_epochs = count, epochs
         self._goes_on.release()
-        return self._waited().turn()
+        return self._waited()
 
     def _waited(self) -> Clock:
         self._waits.acquire()
@@ -156,7 +166,7 @@ class Training:
             self._clock = clock
             self._waits.release()
             self._goes_on.acquire()
-            clock.start_turn()
+            clock.start_turn(by_epochs=self._counts_epochs)
 
     def _train(self) -> None:
         options = self._options

@@ -48,6 +48,13 @@ STEPS_BETWEEN_SAVES = 25
 STEPS_BETWEEN_READINGS = 10
 """Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
 
+PREPARED_BYTES = 2**18
+"""As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds:
+the fewer photos, the more of the time that it takes goes into starting it."""
+
+MOST_PREPARED = 8
+"""Batches are prepared at once: each is at another place, and its step is recorded by itself."""
+
 STALLED = 8
 """A training ends when a minimiser has found nothing better so many times in a row."""
 
@@ -233,6 +240,8 @@ class Trainer:
             if not any(isinstance(layer, BatchNorm) for layer in layers):
                 part_size = min(part_size or train.batch_size, train.batch_size)
         self.batch_size = math.ceil(count / self.batches)
+        # Batches are equal within one photo, so that batch norm never meets a small rest.
+        self._edges = [batch * count // self.batches for batch in range(self.batches + 1)]
         self._refuse_what_cannot_be(loss)
         self.part_size = min(self.batch_size, part_size or self.batch_size)
         self.network = Network(
@@ -264,13 +273,20 @@ class Trainer:
 
         # An epoch's order, and where each batch begins in it and its learning rate: a step finds its part by itself.
         self._order_photos, self._order_rows, self._order_labels = (kernels.empty((count,), np.int32) for _ in range(3))
-        starts = [self._bounds(batch)[0] for batch in range(self.batches)]
-        self._starts = kernels.to_device(np.array(starts, np.int32))
+        self._starts = kernels.to_device(np.array(self._edges[:-1], np.int32))
         self._shuffler = np.random.Generator(np.random.Philox(0))
         self._rates = kernels.empty((self.batches,), dtype)
         self._cursor = kernels.empty((2,), np.int32)
-        self._photos, self._rows, self._labels = (kernels.empty((self.batch_size,), np.int32) for _ in range(3))
-        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (self.batch_size, 1)))
+        self._batches_at_once = self._how_many_at_once()
+        room = self._batches_at_once * self.batch_size
+        self._photos, self._rows, self._labels = (kernels.empty((room,), np.int32) for _ in range(3))
+        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
+        self._prepared = self.network.input
+        """Batches as the network sees them; a part of one, where they are worked on in parts."""
+        if self._batches_at_once > 1:
+            self._prepared = kernels.empty((room, *input_shape), dtype)
+        self._ready = range(0)
+        """Which photos of the epoch's order are in it."""
         self._objectives = kernels.empty((self.batch_size,), dtype)
         self._class_weights = kernels.to_device(self._weights_of_classes(loss).astype(dtype))
         self._epoch_number = kernels.to_device(np.zeros(1, np.int32))
@@ -278,9 +294,11 @@ class Trainer:
         self._learning_rate = kernels.to_device(np.zeros(1, dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
         self._figures = (0.0, 0.0)
-        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, int, int], Callable[[], None]] = {}
         whole_size = self.batch_size if self._minimiser is None else self.part_size
         self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], whole_size)
+        if self._feed.streamed:  # batch by batch
+            self._batches_at_once = 1
         self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
         self._memory = Memory()
         self._point: Point | None = None
@@ -295,6 +313,13 @@ class Trainer:
             self._totals, self._objectives = self.whole.totals, self.whole.objectives
         self._initialise(0)
         self.watch = KernelWatch(self.network)
+
+    def _how_many_at_once(self) -> int:
+        """How many batches are prepared at once."""
+        if self._minimiser is not None or self.part_size < self.batch_size:
+            return 1
+        size = self.network.input.size * self.network.dtype.itemsize
+        return max(1, min(MOST_PREPARED, self.batches, PREPARED_BYTES // size))
 
     def _initialise(self, start: int) -> None:
         """The initial weights number ``start``, with nothing made of them yet. Number 0 are those of the seed itself;
@@ -508,9 +533,8 @@ class Trainer:
         return True
 
     def _bounds(self, batch: int) -> tuple[int, int]:
-        """Batches are equal within one photo, so that batch norm never meets a small rest."""
-        count = len(self.chosen)
-        return batch * count // self.batches, (batch + 1) * count // self.batches
+        """The batch's photos in the epoch's order: the first one's number, and that of the one after the last."""
+        return self._edges[batch], self._edges[batch + 1]
 
     def _begin_epoch(self) -> None:
         if self._minimiser is not None:
@@ -529,6 +553,7 @@ class Trainer:
         copy(self._cursor, np.array([batch, self.progress.step], np.int32))
         copy(self._epoch_number, np.array([epoch], np.int32))
         copy(self._totals, np.array(self.progress.totals, self.network.dtype))
+        self._ready = range(0)
         self._feed.plan(permutation[slice(*self._bounds(number))] for number in range(batch, self.batches))
 
     def _rates_of(self, first: int, count: int) -> list[float]:
@@ -546,7 +571,11 @@ class Trainer:
             self._minimise(self._minimiser)
             return
         start, stop = self._bounds(batch)
-        key = stop - start, self._feed.bring()
+        to_prepare = 0
+        if start not in self._ready:
+            end = self._edges[min(batch + self._batches_at_once, self.batches)]
+            self._ready, to_prepare = range(start, end), end - start
+        key = stop - start, self._feed.bring(), start - self._ready.start, to_prepare
         if key not in self._steps:
             self._steps[key] = self.kernels.record(partial(self._launch_step, *key), self.network.workspace)
         self._steps[key]()
@@ -574,66 +603,84 @@ class Trainer:
                 memory.vectors[name] = whole.gather(values.flat)
         self.progress.minimiser = dict(memory.numbers)
 
-    def _launch_step(self, count: int, slot: int) -> None:
-        """All kernels of a step with ``count`` photos, which lie in the feed's ``slot``; the same ones every time."""
+    def _launch_step(self, count: int, slot: int, place: int, to_prepare: int) -> None:
+        """All kernels of a step with ``count`` photos, which lie in the feed's ``slot``, and from ``place`` on among
+        those that are prepared, or that begin the ``to_prepare`` photos to be prepared now; the same kernels every
+        time."""
         kernels, network, workspace = self.kernels, self.network, self.network.workspace
-        photos, rows, labels = self._photos[:count], self._rows[:count], self._labels[:count]
-        order = (self._order_photos, self._order_rows, self._order_labels)
         network.announce("batch", "")
+        taken = slice(place, place + (to_prepare or count))
         kernels.take_batch(
-            photos,
-            rows,
-            labels,
+            self._photos[taken],
+            self._rows[taken],
+            self._labels[taken],
             self._learning_rate,
             self._step_number,
             self._cursor,
-            *order,
+            self._order_photos,
+            self._order_rows,
+            self._order_labels,
             self._starts,
             self._rates,
             workspace,
         )
-        network.weigh(labels, self._class_weights)
-        parameters = self._parameters[:count]
-        if self.augment is not None:
-            a = self.augment
-            network.announce("augmentation", "")
-            kernels.draw_augmentation(
-                parameters,
-                photos,
-                self._epoch_number,
-                self.settings.seed,
-                a.mirror,
-                a.shift,
-                a.zoom,
-                a.rotate,
-                a.gamma,
-                a.contrast,
-                a.brightness,
-                a.blur,
-                a.erase,
-                workspace,
-            )
+        network.weigh(self._labels[place : place + count], self._class_weights)
+        if to_prepare:
+            self._draw_augmentation(to_prepare)
+        in_parts = self.part_size < self.batch_size
+        if to_prepare and not in_parts:
+            self._prepare(slot, place, place + to_prepare)
         for start in range(0, count, self.part_size):
-            stop = min(count, start + self.part_size)
-            size = stop - start
-            network.announce("augmentation", "")
-            kernels.prepare_photos(
-                network.input[:size],
-                self._feed.pixels(slot),
-                self._feed.places(rows, start, stop),
-                parameters[start:stop],
-                self.normalise,
-                workspace,
-            )
-            part, part_labels = photos[start:stop], labels[start:stop]
-            network.forward(size, training=True, photos=part, step=self._step_number)
+            size = min(count - start, self.part_size)
+            first = place + start
+            if in_parts:
+                self._prepare(slot, first, first + size)
+            part, labels = self._photos[first : first + size], self._labels[first : first + size]
+            x = self._prepared[:size] if in_parts else self._prepared[first : first + size]
+            network.forward(size, training=True, photos=part, step=self._step_number, x=x)
             network.announce("loss", "")
-            network.loss(size, part_labels, self._class_weights, is_part=True, objectives=self._objectives[start:stop])
+            objectives = self._objectives[start : start + size]
+            network.loss(size, labels, self._class_weights, is_part=True, objectives=objectives)
             losses, outputs = network.losses[:size], network.output[:size]
-            kernels.add_to_totals(self._totals, losses, outputs, part_labels, workspace)
-            network.backward(size, part, self._step_number, is_first=start == 0)
+            kernels.add_to_totals(self._totals, losses, outputs, labels, workspace)
+            network.backward(size, part, self._step_number, is_first=start == 0, x=x)
         network.announce("update", "")
         self._update()
+
+    def _draw_augmentation(self, count: int) -> None:
+        """What happens in this epoch to the first so many photos that were taken."""
+        if self.augment is None:
+            return
+        a = self.augment
+        self.network.announce("augmentation", "")
+        self.kernels.draw_augmentation(
+            self._parameters[:count],
+            self._photos[:count],
+            self._epoch_number,
+            self.settings.seed,
+            a.mirror,
+            a.shift,
+            a.zoom,
+            a.rotate,
+            a.gamma,
+            a.contrast,
+            a.brightness,
+            a.blur,
+            a.erase,
+            self.network.workspace,
+        )
+
+    def _prepare(self, slot: int, start: int, stop: int) -> None:
+        """The photos taken, from ``start`` to ``stop``, as the network sees them, at the front of what is prepared."""
+        self.network.announce("augmentation", "")
+        self.kernels.prepare_photos(
+            self._prepared[: stop - start],
+            self._feed.pixels(slot),
+            self._feed.places(self._rows, start, stop),
+            self._parameters[start:stop],
+            self.normalise,
+            self.network.workspace,
+        )
 
     def _count_trained(self) -> Array:
         """(P / 4,) uint8: so many of each four numbers of the flat parameters, from the first of them on, are trained.

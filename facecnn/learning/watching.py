@@ -59,6 +59,7 @@ class KernelWatch:
             stage.name: kernels.empty((self.start[stage.name].size,), network.dtype) for _, stage in self._trained
         }
         """Those before the last step of an epoch, on the device."""
+        self._copy = kernels.record(self._launch_copy, network.workspace)
 
     def kernels(self) -> dict[str, Array]:
         """The kernels (kernel, row, column, input map) of each conv layer as they are now, on the host."""
@@ -67,6 +68,9 @@ class KernelWatch:
 
     def before_last_step(self) -> None:
         """To be called before the last step of an epoch of which ``figures`` are wanted ``closely``."""
+        self._copy()
+
+    def _launch_copy(self) -> None:
         network, parameters = self._network, self._network.weights.parameters
         network.announce("watching", "")
         for name, before in self._before.items():

@@ -285,8 +285,10 @@ class Network:
         training: bool = False,
         photos: Array | None = None,
         step: Array | None = None,
+        x: Array | None = None,
     ) -> None:
-        """``output[:count]`` from ``input[:count]``, with ``weights`` in the place of the network's own if given.
+        """``output[:count]`` from ``input[:count]``, or from ``x``, an array like that, if given; with ``weights``, if
+        given, in the place of the network's own.
 
         In training batch norm uses the batch's statistics (and moves the running ones), and dropout drops what
         ``photos`` (count,) int32, the photos' numbers in the data set, and ``step`` (1,) say.
@@ -294,7 +296,7 @@ class Network:
         weights = weights or self.weights
         for number, stage in enumerate(self.stages):
             self.announce(stage.name, "forward")
-            stage.layer.forward(self._call(number, count, weights, training, photos, step))
+            stage.layer.forward(self._call(number, count, weights, training, photos, step, x))
 
     def weigh(self, labels: Array, class_weights: Array) -> None:
         """Prepare for the ``loss`` of parts of a batch with ``labels`` (photos,) int32."""
@@ -348,8 +350,10 @@ class Network:
         dout: Array | None = None,
         *,
         is_first: bool = True,
+        x: Array | None = None,
     ) -> None:
         """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given.
+        ``x`` as in ``forward``.
 
         Of a network made ``in_parts``, the gradient is added to that of the batch's parts before, unless it
         ``is_first``.
@@ -357,7 +361,7 @@ class Network:
         assert self.gradient is not None, "the network was made without training=True"
         upstream = self.dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
-            call = self._call(number, count, self.weights, True, photos, step)
+            call = self._call(number, count, self.weights, True, photos, step, x)
             dx = None if number == self.first_trained else call.dx
             self.announce(self.stages[number].name, "backward")
             self.stages[number].layer.backward(replace(call, dout=upstream, dx=dx))
@@ -369,11 +373,12 @@ class Network:
 
     def call(self, number: int, count: int, *, training: bool = False) -> Call:
         """What stage ``number`` works on for ``count`` photos: to run it by itself, or to look at its arrays."""
-        return self._call(number, count, self.weights, training, None, None)
+        return self._call(number, count, self.weights, training, None, None, None)
 
     def _call(
-        self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None
-    ) -> Call:
+        self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None,
+        x: Array | None,
+    ) -> Call:  # fmt: skip
         stage, views = self.stages[number], self._stage_views(count)[number]
         if photos is None or step is None:
             photos = step = self._zeros
@@ -386,7 +391,7 @@ class Network:
             seed=self.seed,
             step=step,
             photos=photos,
-            x=views.x,
+            x=views.x if x is None or number > 0 else x,
             out=views.out,
             weights=weights.by_stage[stage.name],
             buffers=views.buffers,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
+from facecnn.learning import training
 from facecnn.learning.minimisers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov
@@ -144,17 +145,22 @@ def test_arrays_of_another_network_are_not_restored(uninterrupted: Recorder) -> 
 
 
 class Noting:
-    """The reference, noting which photos each step prepares."""
+    """The reference, noting which photos each step's first layer, a dense one, sees."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self._rows: dict[bytes, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reference, name)
 
     def prepare_photos(self, out: Any, pixels: Any, rows: Any, *rest: Any) -> None:
-        self.batches.append(rows.tolist())
         reference.prepare_photos(out, pixels, rows, *rest)
+        self._rows |= {photo.tobytes(): row for photo, row in zip(out, rows.tolist(), strict=True)}
+
+    def dense_forward(self, out: Any, x: Any, *rest: Any) -> None:
+        self.batches.append([self._rows[photo.tobytes()] for photo in x])
+        reference.dense_forward(out, x, *rest)
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
@@ -471,6 +477,32 @@ def test_figures_are_read_once_in_a_while_and_at_the_end_of_an_epoch() -> None:
     assert trainer.run(recorder)
     at = [step for (step, count), (_, before) in zip(seen, [(0, 0), *seen[:-1]], strict=True) if count > before]
     assert at == [1, 11, 21, 30]
+
+
+@pytest.mark.parametrize(
+    ("bytes_at_once", "expected"), [(0, 30 * [2]), (5000, [*7 * [8], 4]), (2**18, [16, 16, 16, 12])]
+)
+def test_small_batches_are_prepared_several_at_once_to_the_same_bits(
+    bytes_at_once: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of two photos has 1,152 bytes; at most eight are prepared at once, and none of another epoch."""
+    many: dict[str, Any] = {"photos": photos_of(np.arange(60) % 2), "train": {"batch_size": 2, "epochs": 2}}
+    plain = trained(make_trainer(RICH, **many))
+    monkeypatch.setattr(training, "PREPARED_BYTES", bytes_at_once)
+    prepared: list[int] = []
+
+    def prepare_photos(out: Any, *arguments: Any) -> None:
+        prepared.append(len(out))
+        cpu.prepare_photos(out, *arguments)
+
+    plainly: Any = lambda function, workspace: function  # noqa: E731  (a recording would not call it each time)
+    kernels: Any = SimpleNamespace(**{**vars(cpu), "prepare_photos": prepare_photos, "record": plainly})
+    trainer = make_trainer(RICH, kernels=kernels, validation=NOBODY, **many)
+    assert trainer.run(Recorder())
+    assert prepared == [*expected, *expected]
+    assert in_bytes(trainer.model_arrays()) == {
+        name.removeprefix("model."): array for name, array in plain.lasts[-1][0].items() if name.startswith("model.")
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- minimisers

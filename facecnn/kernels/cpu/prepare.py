@@ -58,7 +58,7 @@ def _whole_lines(numbers: int) -> int:
 @register_jitable
 def _places_in_scratch(
     height: int, width: int, maps: int, stored_height: int, stored_width: int, weights: int
-) -> tuple[int, int, int, int, int, int, int, int]:
+) -> tuple[int, int, int, int, int, int, int]:
     """Where in a thread's scratch memory the parts behind the first picture begin, and where the last one ends. All of
     it is one array, since each that a kernel takes costs time when it is called."""
     row, stored_row, radius = width * maps, stored_width * maps, max(weights // 2, _BLUR_RADIUS)
@@ -67,9 +67,8 @@ def _places_in_scratch(
     padded = line + _whole_lines(row + 2 * radius * maps)
     mixed = padded + _whole_lines((height + 2 * radius) * row)
     columns = mixed + _whole_lines(2 * row)
-    held = columns + 3 * _whole_lines(width)
-    toned = held + _whole_lines(stored_row * max(2, _HELD // stored_row))
-    return other, line, padded, mixed, columns, held, toned, toned + _whole_lines(stored_height * stored_row)
+    toned = columns + 3 * _whole_lines(width)
+    return other, line, padded, mixed, columns, toned, toned + _whole_lines(stored_height * stored_row)
 
 
 @compiled(parallel=True)
@@ -79,7 +78,7 @@ def _prepare(
 ) -> None:  # fmt: skip
     # out (N, H W C), pixels (P, stored H W C), scratch (threads, as _places_in_scratch says)
     size = height * width * maps
-    other_at, line_at, padded_at, mixed_at, columns_at, held_at, toned_at, _ = _places_in_scratch(
+    other_at, line_at, padded_at, mixed_at, columns_at, toned_at, _ = _places_in_scratch(
         height, width, maps, stored_height, stored_width, len(weights)
     )
     column = _whole_lines(width)
@@ -91,12 +90,13 @@ def _prepare(
         line, padded, mixed = mine[line_at:padded_at], mine[padded_at:mixed_at], mine[mixed_at:columns_at]
         share, other_share = mine[columns_at:][:width], mine[columns_at + column :][:width]
         place = mine[columns_at + 2 * column :][:width].view(np.int32)
-        held, toned = mine[held_at:toned_at], mine[toned_at:][: len(photo)]
+        toned = mine[toned_at:][: len(photo)]
         fill_table(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
         warped = first if p[BLUR] > _ZERO else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
-                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, held, mixed
+                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, toned, _HELD,
+                mixed,
             )  # fmt: skip
         else:
             tone(toned, photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])

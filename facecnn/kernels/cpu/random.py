@@ -70,6 +70,12 @@ def dropout(
     launch(_dropout, out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step, operations=20 * x.size)
 
 
+@compiled(inline=True, exact=True)
+def _either_way(u: Any) -> Any:
+    """From -1 to 1, of a number from 0 to 1."""
+    return _F(2) * u - _F(1)
+
+
 # Without contracted multiply-adds: every device must draw the same bits.
 @compiled(exact=True)
 def _draw_augmentation(
@@ -87,25 +93,26 @@ def _draw_augmentation(
     blur: Any,
     erase: Any,
 ) -> None:
-    words = np.empty(16, _U32)
-    u, v = np.empty(16, _F), np.empty(16, _F)
+    u = np.empty(16, _F)
+    step, zero = _U64(epoch[0]) & _LOW, _U64(0)
     for n in range(photos.shape[0]):
-        _random_words(words, seed, _U64(PURPOSE_AUGMENT), _U64(photos[n]), epoch)
-        for i in range(16):
-            u[i] = _F(words[i] >> _U32(8)) * _F(2.0**-24)
-            v[i] = _F(2) * u[i] - _F(1)
+        photo = _U64(photos[n])
+        for block in range(4):
+            words = philox(_U64(block), photo, step, zero, seed, _U64(PURPOSE_AUGMENT))
+            for i, word in enumerate(words):
+                u[4 * block + i] = _F(_U32(word) >> _U32(8)) * _F(2.0**-24)
         erased = u[10] < erase
         height = _F(0.15) + _F(0.3) * u[11] if erased else _F(0)
         width = _F(0.15) + _F(0.3) * u[12] if erased else _F(0)
         p = parameters[n]
         p[0] = _F(1) if mirror and u[0] < _F(0.5) else _F(0)
-        p[1] = shift * v[1]
-        p[2] = shift * v[2]
-        p[3] = _F(1) + zoom * v[3]
-        p[4] = rotate * v[4]
-        p[5] = gamma * v[5]
-        p[6] = _F(1) + contrast * v[6]
-        p[7] = brightness * v[7]
+        p[1] = shift * _either_way(u[1])
+        p[2] = shift * _either_way(u[2])
+        p[3] = _F(1) + zoom * _either_way(u[3])
+        p[4] = rotate * _either_way(u[4])
+        p[5] = gamma * _either_way(u[5])
+        p[6] = _F(1) + contrast * _either_way(u[6])
+        p[7] = brightness * _either_way(u[7])
         p[8] = _F(0.5) + u[9] if u[8] < blur else _F(0)
         p[9] = u[13] * (_F(1) - height)
         p[10] = u[14] * (_F(1) - width)

@@ -1,8 +1,8 @@
 """A photo as it lies in the cache, toned, turned, zoomed and moved, for ``prepare``.
 
 A photo is toned once, from bytes to floats, and then read wherever the warp leads. Without a turn, rows and columns are
-interpolated one after the other, and only a few toned rows are held; without a zoom, too, all of a row lies equally far
-between pixels.
+interpolated one after the other, and only a few rows are toned at once; without a zoom, too, all pixels lie equally far
+between those of the photo.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, mix_pixels, mix_rows
+from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, mix_rows, mix_squares
 from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
 
 _F = np.float32
@@ -64,12 +64,13 @@ def _places(lefts: Array, shares: Array, step: Any, start: Any, columns: int) ->
 
 @compiled()
 def _mix_neighbours(
-    out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, first: int, end: int, maps: int,
-    columns: int, mirrored: bool,
+    out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, maps: int, columns: int,
+    mirrored: bool,
 ) -> None:  # fmt: skip
-    """Pixels ``first`` to ``end`` of a row of out, each between two of ``line`` (see ``_places``)."""
+    """A row of out, from ``place`` on: each pixel between two of the photo's row that begins at ``start`` of ``line``
+    (see ``_places``). A mirrored one is written from its end."""
     beside = maps if columns > 1 else 0
-    for j in range(first, end):
+    for j in range(len(lefts)):
         left, along = start + lefts[j] * maps, shares[j]
         o = place + (len(lefts) - 1 - j if mirrored else j) * maps
         for c in range(maps):
@@ -77,40 +78,24 @@ def _mix_neighbours(
 
 
 @compiled(inline=True)
-def _mix_run(
-    out: Array, place: int, line: Array, start: int, share: Any, pixels: int, maps: int, mirrored: bool
-) -> bool:
-    """Pixels that follow each other and lie equally far between two of ``line``; False if there is no code for it."""
-    if LANES == 0 or pixels < LANES:
-        return False
+def _mix_squares(
+    out: Array, x: Array, first: int, row: int, share: Any, down: Any, factor: Any, offset: Any, height: int,
+    width: int, maps: int, mirrored: bool,
+) -> None:  # fmt: skip
+    """``micro_kernels.mix_squares``, for the numbers of maps that ``_has_squares`` says."""
     if maps == 1 and mirrored:
-        mix_pixels(out, place, line, start, share, pixels, 1, True, VECTOR)
+        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 1, True, VECTOR)
     elif maps == 1:
-        mix_pixels(out, place, line, start, share, pixels, 1, False, VECTOR)
-    elif maps == 3 and mirrored:
-        mix_pixels(out, place, line, start, share, pixels, 3, True, VECTOR)
-    elif maps == 3:
-        mix_pixels(out, place, line, start, share, pixels, 3, False, VECTOR)
+        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 1, False, VECTOR)
+    elif mirrored:
+        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 3, True, VECTOR)
     else:
-        return False
-    return True
+        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 3, False, VECTOR)
 
 
 @compiled(inline=True)
-def _mix_row(
-    out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, first: int, end: int, maps: int,
-    columns: int, mirrored: bool,
-) -> None:  # fmt: skip
-    """out, from ``place`` on: the toned row of the photo that begins at ``start`` of ``line``, at the columns of
-    ``_places``, of which those from ``first`` to ``end`` follow each other and lie equally far between two. A mirrored
-    one is written from its end."""
-    width = len(lefts)
-    run_place, run = place + (width - end if mirrored else first) * maps, start + lefts[first] * maps
-    if end > first and _mix_run(out, run_place, line, run, shares[first], end - first, maps, mirrored):
-        _mix_neighbours(out, place, line, start, lefts, shares, 0, first, maps, columns, mirrored)
-        _mix_neighbours(out, place, line, start, lefts, shares, end, width, maps, columns, mirrored)
-    else:
-        _mix_neighbours(out, place, line, start, lefts, shares, 0, width, maps, columns, mirrored)
+def _has_squares(width: int, maps: int) -> bool:
+    return LANES > 0 and width >= LANES and (maps == 1 or maps == 3)
 
 
 @compiled(inline=True)
@@ -128,32 +113,37 @@ def _mix_rows(
 @compiled()
 def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
-    lefts: Array, shares: Array, held: Array, lines: Array,
+    lefts: Array, shares: Array, toned: Array, held: int, lines: Array,
 ) -> None:  # fmt: skip
-    """Tone, and ``warp`` where nothing is turned: first between columns, then between rows. ``held`` has room for some
-    of the photo's rows, at least two, ``lines`` (2 * width * C) for those of them that a row of out lies between."""
+    """Tone, and ``warp`` where nothing is turned. ``toned`` has room for the photo, of which about ``held`` numbers, at
+    least two rows, are toned at once and stay in the cache; ``lines`` (2 * width * C) is for rows mixed along
+    themselves, of which two are needed for each of out's."""
     scale = _ONE / p[ZOOM]
     mirrored = p[MIRROR] > _ZERO
     first_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2) - scale * _F((height - 1) / 2)
     first_x = -p[SHIFT_X] * _F(width) + _F((columns - 1) / 2) - scale * _F((width - 1) / 2)
-    _places(lefts, shares, scale, first_x, columns)
-    # Columns that follow each other and are equally far between pixels: all but those that the photo's edge holds back.
-    start, stop = 0, 0
-    if scale == _ONE:
-        while start < width and first_x + _F(start) < _ZERO:
-            start += 1
-        stop = start
-        while stop < width and first_x + _F(stop) <= _F(columns - 2):
-            stop += 1
     # A tone that is a line, and cuts nothing off, may as well come last: fewer numbers, and no pass of its own.
     factor, offset = tone_line(p[CONTRAST], p[BRIGHTNESS])
     tone_is_last = p[GAMMA] == _ZERO and offset >= _ZERO and offset + p[CONTRAST] <= _ONE
     if not tone_is_last:
         factor, offset = _ONE, _ZERO
+    size, numbers, last_row = columns * maps, width * maps, max(rows - 2, 0)
+    # Without a zoom, and where the photo's edges hold nothing back, all pixels lie equally far between those of it.
+    is_inside = first_x >= _ZERO and first_x + _F(width) <= _F(columns - 1)
+    is_inside &= first_y >= _ZERO and first_y + _F(height) <= _F(rows - 1)
+    if scale == _ONE and is_inside and _has_squares(width, maps):
+        top, left = int(first_y), int(first_x)
+        first, share, down = top * size + left * maps, first_x - _F(left), first_y - _F(top)
+        if tone_is_last:
+            _mix_squares(out, pixels, first, size, share, down, factor, offset, height, width, maps, mirrored)
+        else:
+            tone(toned, pixels, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
+            _mix_squares(out, toned, first, size, share, down, factor, offset, height, width, maps, mirrored)
+        return
+    _places(lefts, shares, scale, first_x, columns)
     # Rows are referred to by where they begin: arrays that point to them would be counted, at each turn. Of two that
     # follow each other one is even, and has the first half of ``lines``.
-    size, numbers, last_row = columns * maps, width * maps, max(rows - 2, 0)
-    first_held, end_held, most_held = 0, 0, len(held) // size
+    first_held, end_held, most_held = 0, 0, max(2, held // size)
     even, odd = -1, -1
     for i in range(height):
         source_y = min(max(first_y + scale * _F(i), _ZERO), _F(rows - 1))
@@ -162,16 +152,16 @@ def warp_straight(
         if not tone_is_last and (top < first_held or below >= end_held):
             first_held, end_held = top, min(rows, top + most_held)
             source = pixels[first_held * size : end_held * size]
-            tone(held, source, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
+            tone(toned, source, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
         for row in range(top, below + 1):
             if row == (odd if row % 2 else even):
                 continue
             line = row % 2 * numbers
             if tone_is_last:
-                _mix_row(lines, line, pixels, row * size, lefts, shares, start, stop, maps, columns, mirrored)
+                _mix_neighbours(lines, line, pixels, row * size, lefts, shares, maps, columns, mirrored)
             else:
                 begin = (row - first_held) * size
-                _mix_row(lines, line, held, begin, lefts, shares, start, stop, maps, columns, mirrored)
+                _mix_neighbours(lines, line, toned, begin, lefts, shares, maps, columns, mirrored)
             even, odd = (even, row) if row % 2 else (row, odd)
         upper, lower = top % 2 * numbers, below % 2 * numbers
         _mix_rows(out, i * numbers, lines, upper, lower, source_y - _F(top), factor, offset, numbers)
