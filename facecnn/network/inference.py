@@ -66,7 +66,7 @@ def passes(
                 network.workspace,
             )
             photos.done()
-            network.forward(count, weights=weights)
+            network.infer(count, weights)
             yield start, stop
 
 
@@ -84,9 +84,12 @@ def log_probabilities(
     ``photos`` must be fed in batches of the network's size at most. The answer is the mean over the ``views`` of the
     photo of the logarithms, scaled to sum to 1 again.
     """
-    total = np.zeros((len(photos.rows), network.units))
+    number = len(photos.rows)
+    outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
     for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
-        total[start:stop] += log_softmax(network.kernels.to_host(network.output[: stop - start]))
+        outputs[start:stop] = network.kernels.to_host(network.output[: stop - start])
+        if stop == number:  # the last ones, looked at in one way
+            total += log_softmax(outputs)
     return log_softmax(total / len(views(mirror, shift)))
 
 

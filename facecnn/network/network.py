@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -185,6 +186,7 @@ class Network:
         """To be told which layer's kernels are asked for next, and which way."""
         self.weights = self.new_weights()
         self._views: dict[int, list[_StageViews]] = {}
+        self._inferences: dict[tuple[int, Weights], Callable[[], None]] = {}
 
         out_shape = self.stages[-1].out_shape
         if training and len(out_shape) != 1:
@@ -297,6 +299,15 @@ class Network:
         for number, stage in enumerate(self.stages):
             self.announce(stage.name, "forward")
             stage.layer.forward(self._call(number, count, weights, training, photos, step, x))
+
+    def infer(self, count: int, weights: Weights | None = None) -> None:
+        """``output[:count]`` from ``input[:count]`` as ``forward`` makes it outside training, by kernels that are
+        recorded for each ``count``."""
+        key = count, weights or self.weights
+        if key not in self._inferences:
+            forward = partial(self.forward, count, weights=weights)
+            self._inferences[key] = self.kernels.record(forward, self.workspace)
+        self._inferences[key]()
 
     def weigh(self, labels: Array, class_weights: Array) -> None:
         """Prepare for the ``loss`` of parts of a batch with ``labels`` (photos,) int32."""
