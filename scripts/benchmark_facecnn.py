@@ -106,7 +106,7 @@ class Facecnn:
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.float32]]:
         network, count = self._filled(work, training=False), len(work.pictures)
-        forward = self._as_asked(lambda: network.forward(count), network)
+        forward = self._as_asked(lambda: network.forward(count, for_backward=False), network)
 
         def answer() -> npt.NDArray[np.float32]:
             forward()

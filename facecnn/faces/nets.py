@@ -154,7 +154,7 @@ class Nets:
             x: Any = network.input[: len(part)]
             np.subtract(part, np.float32(127.5), out=x, dtype=np.float32)
             np.multiply(x, np.float32(1 / 128), out=x)
-            network.forward(len(part))
+            network.infer(len(part))
             output[start : start + len(part)] = network.output[: len(part)]
         return output
 

@@ -207,8 +207,9 @@ def conv_forward(
     """Convolution, bias, activation and max-pooling in one block.
 
     out     (N, H', W', K)  activation(largest sum of each window + bias)
-    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; not touched if pool is 1;
-                           the first of equal ones, where a backend doesn't round them differently
+    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; the first of equal ones,
+                           where a backend doesn't round them differently; not touched if pool is 1, and of no photos,
+                           (0, H', W', K), if nobody asks for it
     x       (N, H, W, C)    zeros are taken outside of it: ``padding`` = (rows above, columns to the left)
     weight  (K, R, S, C), bias (K,)
 
@@ -225,7 +226,7 @@ def conv_forward(
             z += _taps(x, shape, padding, row, column) @ weight[:, row, column].T
     windows = z.reshape(photos, height, pool, width, pool, kernels).transpose(0, 1, 3, 5, 2, 4)
     windows = windows.reshape(photos, height, width, kernels, pool * pool)
-    if pool > 1:
+    if pool > 1 and len(argmax) > 0:
         argmax[...] = windows.argmax(axis=-1)
     out[...] = _activate(windows.max(axis=-1) + bias, activation, slope)
 

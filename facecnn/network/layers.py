@@ -91,6 +91,8 @@ class Call:
     """For backward to fill; None where nothing is trained below."""
     gradient: Arrays
     """For backward to fill, one array for each parameter."""
+    for_backward: bool = True
+    """Whether forward leaves what backward needs."""
 
 
 class Layer:
@@ -127,7 +129,7 @@ class Layer:
         return None
 
     def forward(self, call: Call) -> None:
-        """Fill ``out``, and the buffers that backward needs, from ``x``."""
+        """Fill ``out`` from ``x`` and, if the call is ``for_backward``, the buffers that backward needs."""
         raise NotImplementedError
 
     def backward(self, call: Call) -> None:
@@ -366,7 +368,8 @@ class Conv(Layer):
 
     def forward(self, call: Call) -> None:
         weight, bias = call.weights["weight"], call.weights["bias"]
-        call.kernels.conv_forward(call.out, call.buffers["argmax"], call.x, weight, bias, *self._block(call))
+        argmax = call.buffers["argmax"] if call.for_backward else call.buffers["argmax"][:0]
+        call.kernels.conv_forward(call.out, argmax, call.x, weight, bias, *self._block(call))
 
     def backward(self, call: Call) -> None:
         result = (call.dout, call.out, call.buffers["argmax"])

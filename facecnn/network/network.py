@@ -288,9 +288,11 @@ class Network:
         photos: Array | None = None,
         step: Array | None = None,
         x: Array | None = None,
+        for_backward: bool = True,
     ) -> None:
         """``output[:count]`` from ``input[:count]``, or from ``x``, an array like that, if given; with ``weights``, if
-        given, in the place of the network's own.
+        given, in the place of the network's own. What ``backward`` and other derivatives need is left for them, unless
+        it is not ``for_backward``, which takes less time.
 
         In training batch norm uses the batch's statistics (and moves the running ones), and dropout drops what
         ``photos`` (count,) int32, the photos' numbers in the data set, and ``step`` (1,) say.
@@ -298,14 +300,15 @@ class Network:
         weights = weights or self.weights
         for number, stage in enumerate(self.stages):
             self.announce(stage.name, "forward")
-            stage.layer.forward(self._call(number, count, weights, training, photos, step, x))
+            call = self._call(number, count, weights, training, photos, step, x)
+            stage.layer.forward(replace(call, for_backward=for_backward))
 
     def infer(self, count: int, weights: Weights | None = None) -> None:
-        """``output[:count]`` from ``input[:count]`` as ``forward`` makes it outside training, by kernels that are
-        recorded for each ``count``."""
+        """``output[:count]`` from ``input[:count]`` as ``forward`` makes it outside training, and nothing that
+        derivatives would need, by kernels that are recorded for each ``count``."""
         key = count, weights or self.weights
         if key not in self._inferences:
-            forward = partial(self.forward, count, weights=weights)
+            forward = partial(self.forward, count, weights=weights, for_backward=False)
             self._inferences[key] = self.kernels.record(forward, self.workspace)
         self._inferences[key]()
 

@@ -58,6 +58,10 @@ CASES["conv_forward, equal sums"] = (
 CASES["conv_forward, all sums equal"] = (
     Out((1, 1, 1, 2)), Out((1, 1, 1, 2), np.uint8), _FEW, np.zeros((2, 3, 3, 1)), np.zeros(2), (1, 1), "relu", 0.1, 5,
 )  # fmt: skip
+CASES["conv_forward, places that nobody asks for"] = (
+    Out((1, 3, 4, 5)), Out((0, 3, 4, 5), np.uint8), random(1, 7, 9, 1), random(5, 3, 3, 1), random(5),
+    (1, 1), "leaky_relu", 0.1, 2,
+)  # fmt: skip
 _WITH_NAN = random(1, 9, 8, 1)
 _WITH_NAN[0, 4, 3] = np.nan
 for _activation in ("relu", "leaky_relu"):

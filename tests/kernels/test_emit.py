@@ -154,6 +154,17 @@ def test_the_largest_and_its_place() -> None:
     np.testing.assert_array_equal(run(places, [*a, *b], 8, dtype=np.uint8), [3, 200, 200, 3, 200, 3, 99, 99])
 
 
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_the_largest_of_several_vectors(count: int, seed: int) -> None:
+    numbers = np.random.default_rng(seed).choice([-np.inf, -1, -0.5, 0, 2, 3, np.inf, np.nan], (count, 8))
+
+    def largest(e: Emitter, out: Any, x: Any, _: Any) -> None:
+        e.store(e.largest([e.load(x, 8 * number, 8) for number in range(count)]), out, 0)
+
+    np.testing.assert_array_equal(run(largest, numbers.ravel(), 8), numbers.max(axis=0))
+
+
 @pytest.mark.parametrize("turns", [0, 1, 5])
 def test_a_loop_carries_its_values(turns: int) -> None:
     def write(e: Emitter, out: Any, x: Any, turns: Any) -> None:

@@ -6,6 +6,8 @@ elsewhere ``conv_vectors``. On other processors ``conv_loops``, which leave the 
 
 from __future__ import annotations
 
+import numpy as np
+
 from facecnn.kernels.cpu import conv_loops, conv_vectors, conv_winograd, vectors
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
@@ -25,14 +27,17 @@ def conv_forward(
 ) -> None:
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
     assert activation in FUSED_ACTIVATIONS
-    arguments = (out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
+    arguments = (x, weight, bias, padding, activation, slope, pool, workspace)
     lanes = vectors.lanes()
     if lanes and conv_winograd.pays(out, weight, pool, lanes):
-        conv_winograd.conv_forward(*arguments, lanes)
-    elif lanes:
-        conv_vectors.conv_forward(*arguments, lanes)
+        conv_winograd.conv_forward(out, argmax, *arguments, lanes)
+        return
+    if pool > 1 and len(argmax) == 0:
+        argmax = workspace.array("places nobody asks for", out.shape, np.uint8)
+    if lanes:
+        conv_vectors.conv_forward(out, argmax, *arguments, lanes)
     else:
-        conv_loops.conv_forward(*arguments)
+        conv_loops.conv_forward(out, argmax, *arguments)
 
 
 def conv_backward_weight(

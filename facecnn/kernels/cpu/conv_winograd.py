@@ -176,6 +176,7 @@ def _transform_rows(
 def _convolve_row(
     out: Array, out_start: int, argmax: Array, argmax_start: int, scratch: Array, first_product: int, first_point: int,
     point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, ahead: int,
+    with_places: bool,
     maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, together: int, at_once: int, tile_length: int,
     valid: int, group: int, lanes: int,
 ) -> None:  # fmt: skip
@@ -194,10 +195,16 @@ def _convolve_row(
                 maps, kernel_rows, pool, together, tile_length, at_once, group, lanes,
             )  # fmt: skip
         place = block * together * group * (OUTPUTS // pool) * kernels
-        transform_output(
-            out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
-            kernels, valid, pool, OUTPUTS, taps, group, lanes,
-        )  # fmt: skip
+        if with_places:
+            transform_output(
+                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
+                kernels, valid, pool, OUTPUTS, taps, group, lanes, True,
+            )  # fmt: skip
+        else:
+            transform_output(
+                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
+                kernels, valid, pool, OUTPUTS, taps, group, lanes, False,
+            )  # fmt: skip
 
 
 @cache
@@ -223,9 +230,9 @@ def _forward(
         out: Array, argmax: Array, x: Array, weight: Array, transform: Array, bias: Array, top: int, left: int,
         slope: Any, height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int,
         first_point: int, frames: Array, scratch: Array, starts: Array, row_argmax: Array, packed: Array,
-        tap_rows: Array, bias_row: Array,
+        tap_rows: Array, bias_row: Array, with_places: bool,
     ) -> None:  # fmt: skip
-        # out (N, H', W', K), argmax the same if pool > 1, x (N, H, W, C), weight (K, R, S C), transform G; frames
+        # out (N, H', W', K), argmax the same if with_places, x (N, H, W, C), weight (K, R, S C), transform G; frames
         # (threads, height * columns * C), without a column if x is used as it is; scratch and row_argmax (threads,
         # ...); starts (threads, window_rows at least); tap_rows (C, S * lanes); bias_row (W' K,). row_tiles: tiles that
         # rows of scratch memory have room for. first_point: where those begin.
@@ -253,7 +260,7 @@ def _forward(
             thread = thread_number()
             own, own_argmax, own_starts = scratch[thread], row_argmax[thread], starts[thread]
             photo = in_frame(frames, thread, x[n], top, left, height, columns)
-            target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
+            target, places = out[n].reshape(-1), argmax[np.int64(n) if with_places else 0].reshape(-1)
             for row in range(rows):
                 _transform_rows(
                     own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length, tiles, pool,
@@ -271,22 +278,23 @@ def _forward(
                     _convolve_row(
                         found, first_out + pack * lanes, found_argmax, first_place + pack * lanes, own, first_product,
                         first_point, point_length, map_length, own_starts, packed, pack * of_kernels, blocks, numbers,
+                        with_places,
                         maps, kernels, kernel_rows, taps, pool, together, at_once, tile_length, lanes, 1, lanes,
                     )  # fmt: skip
                 for _ in range(rests):
                     _convolve_row(
                         found, first_out + full * lanes, found_argmax, first_place + full * lanes, own, first_product,
                         first_point, point_length, map_length, own_starts, packed, full * of_kernels, rest_blocks,
-                        numbers,
+                        numbers, with_places,
                         maps, kernels, kernel_rows, taps, pool, rest_together, rest_at_once, rest_length, valid, group,
                         rest_width,
                     )  # fmt: skip
                 o = target[start : start + numbers]
                 if is_last:
-                    o_last, won = own[first_out:], places[start if pool > 1 else 0 :]
+                    o_last, won = own[first_out:], places[start if with_places else 0 :]
                     for i in range(numbers):
                         o[i] = activate(o_last[i] + bias_row[i], code, slope)
-                    for i in range(numbers if pool > 1 else 0):
+                    for i in range(numbers if with_places else 0):
                         won[i] = own_argmax[i]
                 else:
                     for i in range(numbers):
@@ -318,6 +326,7 @@ def conv_forward(
     slope: float, pool: int, workspace: Workspace, lanes: int,
 ) -> None:  # fmt: skip
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
+    with_places = pool > 1 and len(argmax) > 0
     kernels, kernel_rows, taps, maps = weight.shape
     points, window_rows = OUTPUTS + taps - 1, kernel_rows + pool - 1
     tiles = _tiles(out, pool)
@@ -336,7 +345,7 @@ def conv_forward(
             tuple(rest_block),
         ),
         out,
-        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        argmax if with_places else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
         x,
         weight.reshape(kernels, kernel_rows, taps * maps),
         _weights_transform(taps),
@@ -357,6 +366,7 @@ def conv_forward(
         workspace.array("packed weights", (-(-kernels // lanes) * lanes * points * maps * kernel_rows,)),
         workspace.array("weights side by side", (maps, taps * lanes)),
         workspace.array("bias row", (out.shape[2] * kernels,)),
+        with_places,
     )  # fmt: skip
 
 

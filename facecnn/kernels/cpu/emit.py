@@ -11,6 +11,8 @@ its first so many are read or written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from math import nan
 from typing import Any
 
 from llvmlite import ir
@@ -177,6 +179,16 @@ class Emitter:
     def larger_or_nan(self, a: Any, b: Any) -> Any:
         """Where a > b, or a is NaN (and not where only b is)."""
         return self.builder.or_(self.builder.fcmp_ordered(">", a, b), self.builder.fcmp_unordered("uno", a, a))
+
+    def largest(self, vectors: Sequence[Any]) -> Any:
+        """The largest element in each lane, or NaN where one of them is."""
+        largest, unknown = vectors[0], None
+        for vector in vectors[1:]:  # one instruction, which drops NaN if it comes first
+            largest = self.select(self.builder.fcmp_ordered(">", largest, vector), largest, vector)
+        for pair in zip_longest(vectors[::2], vectors[1::2], fillvalue=vectors[0]):
+            found = self.builder.fcmp_unordered("uno", *pair)
+            unknown = found if unknown is None else self.builder.or_(unknown, found)
+        return self.select(unknown, self.constant(nan, largest.type.count), largest)
 
     def equal(self, a: Any, b: Any) -> Any:
         """Where a = b, of two vectors of floats."""

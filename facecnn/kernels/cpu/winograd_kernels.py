@@ -240,15 +240,16 @@ def transform_output(
     typing: Any,
     out: Any, out_offset: Any, argmax: Any, argmax_offset: Any, products: Any, products_offset: Any,
     point_products: Any, tiles: Any, ahead: Any,
-    kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any,
+    kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any, with_places: Any,
 ) -> Any:  # fmt: skip
-    """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels.
+    """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels;
+    argmax is filled only ``with_places``.
 
     products: (p, row, t), of which a point's are ``point_products`` apart. out, argmax: as in ``convolve_row``; a
     vector's windows are those of ``group`` tiles. What lies ``ahead`` in out is fetched, to be written next.
     """
-    literals = (kernels, valid, pool, outputs, taps, group, lanes)
-    all_kernels, some, high, m, r, g, width = (literal.literal_value for literal in literals)
+    literals = (kernels, valid, pool, outputs, taps, group, lanes, with_places)
+    all_kernels, some, high, m, r, g, width, placed = (literal.literal_value for literal in literals)
     signature = types.void(
         out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, ahead, *literals
     )
@@ -277,6 +278,15 @@ def transform_output(
                 found.append(_combined(e, factors, vectors))
             return found
 
+        def winner(window: list[Any]) -> tuple[Any, Any]:
+            """The largest of a window's sums, NaN if one is, and its place."""
+            largest, where = window[0], e.integers(0, width)
+            for place, total in enumerate(window[1:], 1):
+                larger = e.larger_or_nan(total, largest)
+                largest = e.select(larger, total, largest)
+                where = e.select(larger, e.integers(place, width), where)
+            return largest, where
+
         def tile(number: Any, _: list[Any]) -> list[Any]:
             here = builder.mul(number, index(width))
             rows = [outputs_of(row, here) for row in range(high)]
@@ -285,12 +295,7 @@ def transform_output(
             found: list[tuple[Any, Any]] = []
             for w in range(m // high):
                 window = [row[w * high + s] for row in rows for s in range(high)]
-                largest, where = window[0], e.integers(0, width)
-                for place, total in enumerate(window[1:], 1):
-                    larger = e.larger_or_nan(total, largest)
-                    largest = e.select(larger, total, largest)
-                    where = e.select(larger, e.integers(place, width), where)
-                found.append((largest, where))
+                found.append(winner(window) if placed or high == 1 else (e.largest(window), None))
             # Tile after tile, window after window: where each kernel's lanes are, in the vectors that were found.
             runs = [[w * width + k * g + t for k in range(each)] for t in range(g) for w in range(m // high)]
             if together:
@@ -301,7 +306,7 @@ def transform_output(
                 at, count = (number * width, width) if together else (number * all_kernels, some)
                 e.store(e.gather(values, run), target, at, count)
                 e.prefetch(e.moved(target, arguments[8]), at, to_write=True)
-                if high > 1:
+                if high > 1 and placed:
                     e.store(e.to_bytes(e.gather(places, run)), e.moved(row_places, offset), at, count)
             return []
 
