@@ -45,7 +45,9 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
             before, inside = len(launches), bool(steps)  # the first step makes the workspace grow
             function()
             inside = False
-            steps.append(launches[before:])
+            made = launches[before:]
+            if made[0].kernel.py_func.__name__ == "take_batch":  # not the copies that the kernels' watch makes
+                steps.append(made)
 
         return run
 

@@ -16,19 +16,31 @@ from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
 
-# A convolution (compiled for its shape), forward and backward, a neuron and a dense layer (compiled once); prints the
-# folder and how many functions were compiled.
-PROGRAM = """
+# Each program prints the folder and how many functions were compiled.
+BEGIN = """
 import numpy as np
 from facecnn.kernels import cpu
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
+so_far = [Compilation(0, 0.0, False)]
+"""
+END = """
+print(jit.cache_folder())
+print(so_far[-1].functions)
+"""
+DENSE = f"""{BEGIN}
+row, bias, units = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 9), (1,), (1, 1)))
+with told(so_far.append):
+    cpu.dense_forward(units, row, row, bias, cpu.Workspace())
+    assert units.item() == 10
+{END}"""
+# A convolution (compiled for its shape), forward and backward, a neuron and a dense layer (compiled once).
+LAYERS = f"""{BEGIN}
 x, weight, bias = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 6, 32, 2), (8, 5, 5, 2), (8,)))
 out, argmax = cpu.empty((1, 1, 14, 8), np.float32), cpu.empty((1, 1, 14, 8), np.uint8)
 row, neuron = (cpu.to_device(np.ones(s, np.float32)) for s in ((1, 9), (1, 1, 14, 8)))
 maps, units = cpu.empty((1, 1, 8), np.float32), cpu.empty((1, 1), np.float32)
 block = ((0, 0), "identity", 0.0, 2, cpu.Workspace())
-so_far = [Compilation(0, 0.0, False)]
 with told(so_far.append):
     cpu.conv_forward(out, argmax, x, weight, bias, *block)
     assert abs(out - 51).max() < 1e-3
@@ -38,15 +50,13 @@ with told(so_far.append):
     assert units.item() == 10
     cpu.conv_backward_weight(weight, bias, out, out, argmax, x, *block)
     cpu.conv_backward_input(x, out, out, argmax, weight, *block)
-print(jit.cache_folder())
-print(so_far[-1].functions)
-"""
+{END}"""
 
 
-def run(**environment: str) -> tuple[Path, int]:
+def run(program: str, **environment: str) -> tuple[Path, int]:
     kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "FACECNN_CACHE_DIR")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=kept | environment, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", program], env=kept | environment, capture_output=True, text=True, check=True, timeout=300
     )
     folder, count = done.stdout.splitlines()
     return Path(folder), int(count)
@@ -59,15 +69,15 @@ def test_a_second_process_compiles_nothing(processor: str | None, tmp_path: Path
         if platform.machine() not in ("x86_64", "AMD64"):
             pytest.skip("needs a processor of this kind")
         environment |= {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
-    folder, count = run(**environment)
+    folder, count = run(LAYERS, **environment)
     assert folder.parent == tmp_path / "kernels"
     assert count == len(code_files(str(folder))) > 0
-    assert run(**environment) == (folder, 0)
+    assert run(LAYERS, **environment) == (folder, 0)
 
 
 def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
     chosen = tmp_path / "mine"
-    folder, count = run(NUMBA_CACHE_DIR=str(chosen), FACECNN_CACHE_DIR=str(tmp_path / "other"))
+    folder, count = run(DENSE, NUMBA_CACHE_DIR=str(chosen), FACECNN_CACHE_DIR=str(tmp_path / "other"))
     assert folder.parent == chosen / "facecnn"
     assert count == len(code_files(str(chosen))) > 0
     assert not (tmp_path / "other").exists()
@@ -75,7 +85,7 @@ def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
 
 def test_an_unwritable_cache_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    folder, count = run(FACECNN_CACHE_DIR=str(tmp_path / "file"), TMPDIR=str(tmp_path))
+    folder, count = run(DENSE, FACECNN_CACHE_DIR=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert folder.parent == tmp_path
     assert folder.name.startswith("facecnn-kernels-")
     assert count > 0
