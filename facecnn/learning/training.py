@@ -26,6 +26,7 @@ from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import reference
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
+from facecnn.learning.batches import Batches, Place, edges_of
 from facecnn.learning.minimisers import Memory, Minimisers, Point
 from facecnn.learning.schedules import Schedule, course
 from facecnn.learning.settings import TrainSettings
@@ -48,24 +49,15 @@ STEPS_BETWEEN_SAVES = 25
 STEPS_BETWEEN_READINGS = 10
 """Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
 
-PREPARED_BYTES = 2**18
-"""As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds:
-the fewer photos, the more of the time that it takes goes into starting it."""
-
-MOST_PREPARED = 8
-"""Batches are prepared at once: each is at another place, and its step is recorded by itself."""
-
 STALLED = 8
 """A training ends when a minimiser has found nothing better so many times in a row."""
 
 _TAKEN = "taken."
 """Before the names, in a saved training, of the arrays of another model that it began with."""
 
-_ORDER_PURPOSE = 2**32
-"""Second word of the key of the shuffles, apart from those of the initial weights."""
-
 _START_PURPOSE = 2**33
-"""That of the choice of photos that initial weights are made for."""
+"""Second word of the key of the choice of photos that initial weights are made for, apart from those of the initial
+weights and of the shuffles (``batches``)."""
 
 _PHOTOS_TO_START_FROM = 64
 """Initialisations that look at photos look at so many."""
@@ -171,18 +163,6 @@ def _without_chance(layer: Layer) -> Layer:
     return replace(layer, momentum=1.0) if isinstance(layer, BatchNorm) else layer
 
 
-def _philox_state(*key: int) -> dict[str, Any]:
-    """That of ``np.random.Philox(key=key)``, which is slower to make: it asks the system for a seed, too."""
-    return {
-        "bit_generator": "Philox",
-        "state": {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)},
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-
-
 class Trainer:
     """Trains one network on one set of photos."""
 
@@ -224,7 +204,6 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.normalise: Normalise = normalise
-        self.augment = augment
         self._mirrors = augment is not None and augment.mirror
         self.progress = Progress()
 
@@ -233,15 +212,14 @@ class Trainer:
         if self._minimiser is None:
             self.epochs, self.batches = course(train, count)
         else:  # each step sees all photos, and has its own way to a loss without chance in it
-            self.batches, self.epochs, self.augment = 1, train.epochs, None
+            self.batches, self.epochs = 1, train.epochs
             train = replace(train, average_weights=None)
             self.settings = train
             layers = [_without_chance(layer) for layer in layers]
             if not any(isinstance(layer, BatchNorm) for layer in layers):
                 part_size = min(part_size or train.batch_size, train.batch_size)
         self.batch_size = math.ceil(count / self.batches)
-        # Batches are equal within one photo, so that batch norm never meets a small rest.
-        self._edges = [batch * count // self.batches for batch in range(self.batches + 1)]
+        self._edges = edges_of(count, self.batches)
         self._refuse_what_cannot_be(loss)
         self.part_size = min(self.batch_size, part_size or self.batch_size)
         self.network = Network(
@@ -271,34 +249,13 @@ class Trainer:
             self._changed_gradient = self.network.new_weights().parameters.flat
             self._noise_counts = kernels.to_device(self._count_trained())
 
-        # An epoch's order, and where each batch begins in it and its learning rate: a step finds its part by itself.
-        self._order_photos, self._order_rows, self._order_labels = (kernels.empty((count,), np.int32) for _ in range(3))
-        self._starts = kernels.to_device(np.array(self._edges[:-1], np.int32))
-        self._shuffler = np.random.Generator(np.random.Philox(0))
-        self._rates = kernels.empty((self.batches,), dtype)
-        self._cursor = kernels.empty((2,), np.int32)
-        self._batches_at_once = self._how_many_at_once()
-        room = self._batches_at_once * self.batch_size
-        self._photos, self._rows, self._labels = (kernels.empty((room,), np.int32) for _ in range(3))
-        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
-        self._prepared = self.network.input
-        """Batches as the network sees them; a part of one, where they are worked on in parts."""
-        if self._batches_at_once > 1:
-            self._prepared = kernels.empty((room, *input_shape), dtype)
-        self._ready = range(0)
-        """Which photos of the epoch's order are in it."""
         self._objectives = kernels.empty((self.batch_size,), dtype)
         self._class_weights = kernels.to_device(self._weights_of_classes(loss).astype(dtype))
-        self._epoch_number = kernels.to_device(np.zeros(1, np.int32))
-        self._step_number = kernels.to_device(np.zeros(1, np.int32))
-        self._learning_rate = kernels.to_device(np.zeros(1, dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
         self._figures = (0.0, 0.0)
-        self._steps: dict[tuple[int, int, int, int], Callable[[], None]] = {}
+        self._steps: dict[Place, Callable[[], None]] = {}
         whole_size = self.batch_size if self._minimiser is None else self.part_size
         self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], whole_size)
-        if self._feed.streamed:  # batch by batch
-            self._batches_at_once = 1
         self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
         self._memory = Memory()
         self._point: Point | None = None
@@ -311,15 +268,20 @@ class Trainer:
             )
             """The loss of all photos to train on, which only a minimiser's training has."""
             self._totals, self._objectives = self.whole.totals, self.whole.objectives
+        else:
+            self._batches = Batches(
+                self.network,
+                self._feed,
+                photos.labels,
+                chosen,
+                edges=self._edges,
+                in_parts=self.part_size < self.batch_size,
+                augment=augment,
+                normalise=normalise,
+                seed=train.seed,
+            )
         self._initialise(0)
         self.watch = KernelWatch(self.network)
-
-    def _how_many_at_once(self) -> int:
-        """How many batches are prepared at once."""
-        if self._minimiser is not None or self.part_size < self.batch_size:
-            return 1
-        size = self.network.input.size * self.network.dtype.itemsize
-        return max(1, min(MOST_PREPARED, self.batches, PREPARED_BYTES // size))
 
     def _initialise(self, start: int) -> None:
         """The initial weights number ``start``, with nothing made of them yet. Number 0 are those of the seed itself;
@@ -539,22 +501,10 @@ class Trainer:
     def _begin_epoch(self) -> None:
         if self._minimiser is not None:
             return
-        epoch = self.progress.epoch
-        self._shuffler.bit_generator.state = _philox_state(self.settings.seed, _ORDER_PURPOSE + epoch)
-        permutation = self._shuffler.permutation(len(self.chosen))
-        order = self.chosen[permutation]
-        batch, first_step = self.progress.batch, self.progress.step - self.progress.batch
-        rates = self._rates_of(first_step, self.batches)
-        copy = self.kernels.copy_to_device
-        copy(self._order_photos, order.astype(np.int32))
-        copy(self._order_rows, self._feed.rows[permutation])
-        copy(self._order_labels, self.photos.labels[order].astype(np.int32))
-        copy(self._rates, np.array(rates, self.network.dtype))
-        copy(self._cursor, np.array([batch, self.progress.step], np.int32))
-        copy(self._epoch_number, np.array([epoch], np.int32))
-        copy(self._totals, np.array(self.progress.totals, self.network.dtype))
-        self._ready = range(0)
-        self._feed.plan(permutation[slice(*self._bounds(number))] for number in range(batch, self.batches))
+        progress = self.progress
+        rates = self._rates_of(progress.step - progress.batch, self.batches)
+        self._batches.begin(progress.epoch, progress.batch, progress.step, rates)
+        self.kernels.copy_to_device(self._totals, np.array(progress.totals, self.network.dtype))
 
     def _rates_of(self, first: int, count: int) -> list[float]:
         """The learning rates of so many steps."""
@@ -570,16 +520,11 @@ class Trainer:
         if self._minimiser is not None:
             self._minimise(self._minimiser)
             return
-        start, stop = self._bounds(batch)
-        to_prepare = 0
-        if start not in self._ready:
-            end = self._edges[min(batch + self._batches_at_once, self.batches)]
-            self._ready, to_prepare = range(start, end), end - start
-        key = stop - start, self._feed.bring(), start - self._ready.start, to_prepare
-        if key not in self._steps:
-            self._steps[key] = self.kernels.record(partial(self._launch_step, *key), self.network.workspace)
-        self._steps[key]()
-        self._feed.done()
+        place = self._batches.bring(batch)
+        if place not in self._steps:
+            self._steps[place] = self.kernels.record(partial(self._launch_step, place), self.network.workspace)
+        self._steps[place]()
+        self._batches.done()
 
     def _minimise(self, minimiser: Minimisers) -> None:
         """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from
@@ -603,84 +548,21 @@ class Trainer:
                 memory.vectors[name] = whole.gather(values.flat)
         self.progress.minimiser = dict(memory.numbers)
 
-    def _launch_step(self, count: int, slot: int, place: int, to_prepare: int) -> None:
-        """All kernels of a step with ``count`` photos, which lie in the feed's ``slot``, and from ``place`` on among
-        those that are prepared, or that begin the ``to_prepare`` photos to be prepared now; the same kernels every
-        time."""
-        kernels, network, workspace = self.kernels, self.network, self.network.workspace
-        network.announce("batch", "")
-        taken = slice(place, place + (to_prepare or count))
-        kernels.take_batch(
-            self._photos[taken],
-            self._rows[taken],
-            self._labels[taken],
-            self._learning_rate,
-            self._step_number,
-            self._cursor,
-            self._order_photos,
-            self._order_rows,
-            self._order_labels,
-            self._starts,
-            self._rates,
-            workspace,
-        )
-        network.weigh(self._labels[place : place + count], self._class_weights)
-        if to_prepare:
-            self._draw_augmentation(to_prepare)
-        in_parts = self.part_size < self.batch_size
-        if to_prepare and not in_parts:
-            self._prepare(slot, place, place + to_prepare)
-        for start in range(0, count, self.part_size):
-            size = min(count - start, self.part_size)
-            first = place + start
-            if in_parts:
-                self._prepare(slot, first, first + size)
-            part, labels = self._photos[first : first + size], self._labels[first : first + size]
-            x = self._prepared[:size] if in_parts else self._prepared[first : first + size]
-            network.forward(size, training=True, photos=part, step=self._step_number, x=x)
+    def _launch_step(self, place: Place) -> None:
+        """All kernels of the step with the batch at this place; the same ones every time."""
+        network, step, class_weights = self.network, self._batches.step, self._class_weights
+        network.weigh(self._batches.take(place), class_weights)
+        for start, photos, labels, x in self._batches.parts(place):
+            size = len(photos)
+            network.forward(size, training=True, photos=photos, step=step, x=x)
             network.announce("loss", "")
             objectives = self._objectives[start : start + size]
-            network.loss(size, labels, self._class_weights, is_part=True, objectives=objectives)
+            network.loss(size, labels, class_weights, is_part=True, objectives=objectives)
             losses, outputs = network.losses[:size], network.output[:size]
-            kernels.add_to_totals(self._totals, losses, outputs, labels, workspace)
-            network.backward(size, part, self._step_number, is_first=start == 0, x=x)
+            self.kernels.add_to_totals(self._totals, losses, outputs, labels, network.workspace)
+            network.backward(size, photos, step, is_first=start == 0, x=x)
         network.announce("update", "")
         self._update()
-
-    def _draw_augmentation(self, count: int) -> None:
-        """What happens in this epoch to the first so many photos that were taken."""
-        if self.augment is None:
-            return
-        a = self.augment
-        self.network.announce("augmentation", "")
-        self.kernels.draw_augmentation(
-            self._parameters[:count],
-            self._photos[:count],
-            self._epoch_number,
-            self.settings.seed,
-            a.mirror,
-            a.shift,
-            a.zoom,
-            a.rotate,
-            a.gamma,
-            a.contrast,
-            a.brightness,
-            a.blur,
-            a.erase,
-            self.network.workspace,
-        )
-
-    def _prepare(self, slot: int, start: int, stop: int) -> None:
-        """The photos taken, from ``start`` to ``stop``, as the network sees them, at the front of what is prepared."""
-        self.network.announce("augmentation", "")
-        self.kernels.prepare_photos(
-            self._prepared[: stop - start],
-            self._feed.pixels(slot),
-            self._feed.places(self._rows, start, stop),
-            self._parameters[start:stop],
-            self.normalise,
-            self.network.workspace,
-        )
 
     def _count_trained(self) -> Array:
         """(P / 4,) uint8: so many of each four numbers of the flat parameters, from the first of them on, are trained.
@@ -698,7 +580,7 @@ class Trainer:
         assert not isinstance(self.optimizer, Minimisers)
         weight, gradient = network.weights.parameters.flat, network.gradient.flat
         if self._changed_gradient is not None:
-            out, seed, step = self._changed_gradient, self.settings.seed, self._step_number
+            out, seed, step = self._changed_gradient, self.settings.seed, self._batches.step
             self.optimizer.change_gradient(kernels, out, gradient, self._noise_counts, seed, step, network.workspace)
             gradient = out
         for first, last, decaying in self._ranges:
@@ -709,8 +591,8 @@ class Trainer:
                     weight=weight[first:last],
                     state=state,
                     gradient=gradient[first:last],
-                    learning_rate=self._learning_rate,
-                    step=self._step_number,
+                    learning_rate=self._batches.learning_rate,
+                    step=self._batches.step,
                     decaying=decaying,
                     workspace=network.workspace,
                 )
@@ -722,7 +604,7 @@ class Trainer:
                 (self._average.statistics, network.weights.statistics),
             ):
                 kernels.average_update(
-                    average.flat, current.flat, self._step_number, self.settings.average_weights, network.workspace
+                    average.flat, current.flat, self._batches.step, self.settings.average_weights, network.workspace
                 )
 
     def _report(self) -> StepReport:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
-from facecnn.learning import training
 from facecnn.learning.minimisers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov
@@ -488,7 +487,7 @@ def test_small_batches_are_prepared_several_at_once_to_the_same_bits(
     """A batch of two photos has 1,152 bytes; at most eight are prepared at once, and none of another epoch."""
     many: dict[str, Any] = {"photos": photos_of(np.arange(60) % 2), "train": {"batch_size": 2, "epochs": 2}}
     plain = trained(make_trainer(RICH, **many))
-    monkeypatch.setattr(training, "PREPARED_BYTES", bytes_at_once)
+    monkeypatch.setattr("facecnn.learning.batches.PREPARED_BYTES", bytes_at_once)
     prepared: list[int] = []
 
     def prepare_photos(out: Any, *arguments: Any) -> None:
@@ -535,7 +534,8 @@ def test_a_minimiser_lowers_the_loss_and_goes_on_to_the_same_bits(minimiser: Any
 def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
     trainer = make_trainer(RICH, optimizer=LineSearch(), **MINIMISED)
     assert trainer.batches == 1
-    assert trainer.augment is None
+    first, again = (trainer.whole.here() for _ in range(2))
+    assert first.loss == again.loss  # nothing is drawn anew
     assert trainer.part_size == len(LABELS)  # batch norm takes them all together
     assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).part_size == 8  # else they come in parts
 
