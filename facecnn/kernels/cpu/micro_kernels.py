@@ -407,33 +407,34 @@ def weigh_neighbours(
 @emitted
 def mix_squares(
     typing: Any,
-    out: Any, x: Any, first: Any, row: Any, share: Any, down: Any, factor: Any, offset: Any, height: Any, pixels: Any,
-    maps: Any, mirrored: Any, lanes: Any,
+    out: Any, out_offset: Any, x: Any, first: Any, row: Any, share: Any, down: Any, factor: Any, offset: Any,
+    height: Any, pixels: Any, maps: Any, mirrored: Any, lanes: Any,
 ) -> Any:  # fmt: skip
-    """out (height, pixels, maps), each number between four of x, the photo from ``first`` on, whose rows are ``row``
-    numbers apart: ``share`` of the way to the next pixel and ``down`` to the next row; times factor, plus offset. At
-    least ``lanes`` pixels; of a ``mirrored`` row the last one comes first. x holds floats or bytes.
+    """out (height, pixels, maps), from ``out_offset`` on, each number between four of x, the photo from ``first`` on,
+    whose rows are ``row`` numbers apart: ``share`` of the way to the next pixel and ``down`` to the next row; times
+    factor, plus offset. At least ``lanes`` pixels; of a ``mirrored`` row the last one comes first. x holds floats or
+    bytes.
 
     Strips as wide as a vector are followed from row to row: each row of the photo is read once, and mixed once along
     itself."""
     c, reverse, width = maps.literal_value, mirrored.literal_value, lanes.literal_value
     signature = types.void(
-        out, x, first, row, share, down, factor, offset, height, pixels, maps, mirrored, lanes
+        out, out_offset, x, first, row, share, down, factor, offset, height, pixels, maps, mirrored, lanes
     )  # fmt: skip
     backwards = [(width - 1 - place // c) * c + place % c for place in range(c * width)]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
         kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], index(0))
-        source = e.pointer(kinds[1], arguments[1], arguments[2])
-        right, below, scale, plus = (e.broadcast(arguments[i], width) for i in (4, 5, 6, 7))
+        target = e.pointer(kinds[0], arguments[0], arguments[1])
+        source = e.pointer(kinds[2], arguments[2], arguments[3])
+        right, below, scale, plus = (e.broadcast(arguments[i], width) for i in (5, 6, 7, 8))
         left = e.subtract(e.constant(1.0, width), right)
         lower = e.multiply(below, scale)
         upper = e.multiply(e.subtract(e.constant(1.0, width), below), scale)
-        load = e.load_bytes if kinds[1].dtype == types.uint8 else e.load
-        last = builder.sub(arguments[9], index(width))
-        out_row = builder.mul(arguments[9], index(c))
+        load = e.load_bytes if kinds[2].dtype == types.uint8 else e.load
+        last = builder.sub(arguments[10], index(width))
+        out_row = builder.mul(arguments[10], index(c))
 
         def strip(column: Any) -> None:
             here = e.moved(source, builder.mul(column, index(c)))
@@ -441,7 +442,7 @@ def mix_squares(
 
             def mixed(number: Any) -> list[Any]:
                 """The strip's part of so many rows further down."""
-                line = e.moved(here, builder.mul(number, arguments[3]))
+                line = e.moved(here, builder.mul(number, arguments[4]))
                 pairs = ([load(line, v * width + beside, width) for beside in (0, c)] for v in range(c))
                 vectors = [e.multiply_add(b, right, e.multiply(a, left)) for a, b in pairs]
                 if reverse:
@@ -455,9 +456,9 @@ def mix_squares(
                     e.store(e.multiply_add(b, lower, e.multiply_add(a, upper, plus)), line, v * width)
                 return following
 
-            e.loop(arguments[8], 1, mixed(index(0)), one_row)
+            e.loop(arguments[9], 1, mixed(index(0)), one_row)
 
-        e.cover(arguments[9], width, strip)
+        e.cover(arguments[10], width, strip)
         return context.get_dummy_value()
 
     return signature, generate

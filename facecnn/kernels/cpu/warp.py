@@ -20,6 +20,8 @@ from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR,
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
+_BAND = 4096
+"""Numbers of a band of rows."""
 
 
 @compiled()
@@ -82,15 +84,20 @@ def _mix_squares(
     out: Array, x: Array, first: int, row: int, share: Any, down: Any, factor: Any, offset: Any, height: int,
     width: int, maps: int, mirrored: bool,
 ) -> None:  # fmt: skip
-    """``micro_kernels.mix_squares``, for the numbers of maps that ``_has_squares`` says."""
-    if maps == 1 and mirrored:
-        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 1, True, VECTOR)
-    elif maps == 1:
-        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 1, False, VECTOR)
-    elif mirrored:
-        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 3, True, VECTOR)
-    else:
-        mix_squares(out, x, first, row, share, down, factor, offset, height, width, 3, False, VECTOR)
+    """``micro_kernels.mix_squares``, for the numbers of maps that ``_has_squares`` says; in bands of rows that stay in
+    the first-level cache while strip after strip of them is written."""
+    size = width * maps
+    band = max(_BAND // size, 4)
+    for top in range(0, height, band):
+        rows, place, start = min(band, height - top), top * size, first + top * row
+        if maps == 1 and mirrored:
+            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 1, True, VECTOR)
+        elif maps == 1:
+            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 1, False, VECTOR)
+        elif mirrored:
+            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 3, True, VECTOR)
+        else:
+            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 3, False, VECTOR)
 
 
 @compiled(inline=True)
