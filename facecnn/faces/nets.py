@@ -154,7 +154,8 @@ class Nets:
             x: Any = network.input[: len(part)]
             np.subtract(part, np.float32(127.5), out=x, dtype=np.float32)
             np.multiply(x, np.float32(1 / 128), out=x)
-            network.infer(len(part))
+            # Not infer, which would record each of the counts that come up.
+            network.forward(len(part), for_backward=False)
             output[start : start + len(part)] = network.output[: len(part)]
         return output
 

@@ -31,8 +31,6 @@ from facecnn.kernels.protocol import (
 _F = np.float32
 _ZERO = _F(0)
 _BLUR_RADIUS = 4
-_HELD = 8192
-"""About so many toned pixels are held at once; they stay in the first-level cache."""
 _WEIGHTS_AT, _TOTALS_AT, _PICTURE_AT = 256, 288, 416
 """Where in a thread's scratch memory the weights of a blur, the sums and the first picture begin. Before them is the
 table of tones."""
@@ -95,8 +93,7 @@ def _prepare(
         warped = first if p[BLUR] > _ZERO else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
-                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, toned, _HELD,
-                mixed,
+                warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, toned, mixed
             )  # fmt: skip
         else:
             tone(toned, photo, table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])

@@ -20,8 +20,8 @@ from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR,
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
-_BAND = 4096
-"""Numbers of a band of rows."""
+_BAND, _HELD = 4096, 8192
+"""About so many numbers of a band of rows, and of rows that are toned at once: they stay in the first-level cache."""
 
 
 @compiled()
@@ -120,11 +120,10 @@ def _mix_rows(
 @compiled()
 def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
-    lefts: Array, shares: Array, toned: Array, held: int, lines: Array,
+    lefts: Array, shares: Array, toned: Array, lines: Array,
 ) -> None:  # fmt: skip
-    """Tone, and ``warp`` where nothing is turned. ``toned`` has room for the photo, of which about ``held`` numbers, at
-    least two rows, are toned at once and stay in the cache; ``lines`` (2 * width * C) is for rows mixed along
-    themselves, of which two are needed for each of out's."""
+    """Tone, and ``warp`` where nothing is turned. ``toned`` has room for the photo, ``lines`` (2 * width * C) for rows
+    mixed along themselves, of which two are needed for each of out's."""
     scale = _ONE / p[ZOOM]
     mirrored = p[MIRROR] > _ZERO
     first_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2) - scale * _F((height - 1) / 2)
@@ -150,7 +149,7 @@ def warp_straight(
     _places(lefts, shares, scale, first_x, columns)
     # Rows are referred to by where they begin: arrays that point to them would be counted, at each turn. Of two that
     # follow each other one is even, and has the first half of ``lines``.
-    first_held, end_held, most_held = 0, 0, max(2, held // size)
+    first_held, end_held, most_held = 0, 0, max(2, _HELD // size)
     even, odd = -1, -1
     for i in range(height):
         source_y = min(max(first_y + scale * _F(i), _ZERO), _F(rows - 1))
