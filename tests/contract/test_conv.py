@@ -31,9 +31,10 @@ CASES = [
         ([(1, 4, 4), (2, 9, 75), (1, 8, 29)], (1, 3), (2, 3), 4, "same", "tanh"),
         ([(2, 3, 5), (1, 4, 51), (1, 2, 18)], (1, 7), (2, 4), 1, "same", "relu"),
         ([(2, 6, 7), (1, 5, 80)], (1, 4), (3, 2), 3, "valid", "identity"),
-        # Where rows are cut into tiles (see cpu.conv_winograd): few maps and many, full vectors of kernels and rests.
-        ([(2, 7, 68), (1, 9, 133), (1, 6, 33)], (3, 20), (5, 5), 2, "valid", "leaky_relu"),
-        ([(1, 6, 28), (2, 5, 64), (1, 5, 131)], (4, 24), (3, 3), 2, "same", "relu"),
+        # Where rows are cut into tiles (see cpu.conv_winograd): few maps and many, full vectors of kernels and rests,
+        # one strip and three.
+        ([(2, 7, 68), (1, 9, 133), (1, 6, 33), (1, 8, 301)], (3, 20), (5, 5), 2, "valid", "leaky_relu"),
+        ([(1, 6, 28), (2, 5, 64), (1, 5, 131), (1, 5, 430)], (4, 24), (3, 3), 2, "same", "relu"),
         ([(2, 9, 12), (1, 8, 30)], (8, 40), (3, 3), 4, "same", "leaky_relu"),
         ([(1, 3, 12), (2, 4, 33)], (16, 16), (2, 5), 1, "valid", "identity"),
     ]

@@ -5,8 +5,10 @@ columns 6 in place of 12, for each row of weights, map and kernel. Transforms ar
 shared by all kernels and rows of weights, and numbers stay exact enough. They differ from exact sums by two to four
 times as much as those that ``conv_vectors`` adds one by one; of windows that are equal but for that, any may win.
 
-A photo's rows are transformed once each, when they are first needed, into as many rows of scratch memory as windows
-have. Then each point's products are summed up over maps and rows of weights, in registers, and transformed back.
+A photo of few maps is gone through in strips of tiles from top to bottom, narrow enough for what belongs to a strip's
+windows to stay in the first cache. Its rows are transformed once each, when they are first needed, into as many rows of
+scratch memory as windows have. Then each point's products are summed up over maps and rows of weights, in registers,
+and transformed back.
 
 What the arrays in scratch memory hold: points (row, p, tile, map) or, for few maps, (row, p, map, tile), as vectors of
 them are loaded; packed weights (vector of kernels, p, map, row, lane); products (p, row of the window, vector of tiles,
@@ -54,6 +56,9 @@ OUTPUTS = 4
 
 PLANAR = 4
 """Up to so many maps, columns are taken apart first, for vectors of tiles; more maps fill vectors by themselves."""
+
+_STRIP_BYTES = 20 * 1024
+"""Of the photo's transformed rows that the windows of a strip's row need."""
 
 _TAPS = (3, 5)
 _POOLS = (1, 2, 4)
@@ -128,23 +133,41 @@ def _pack_map(
                 packed[place + lane] = total
 
 
-def _block(tiles: int, group: int, pool: int, points: int, lanes: int) -> tuple[int, int, int]:
-    """Vectors of tiles that are worked on together, and points at once: as many as their sums fit into registers. And
-    blocks of so many vectors in a row."""
-    count = -(-tiles // group)
-    blocks = -(-count * pool // sums_held(lanes))
+def _strip(tiles: int, maps: int, window_rows: int, points: int, group: int) -> int:
+    """Tiles of a strip's row: of as many strips as it takes for what their windows need to stay in the cache. Of more
+    maps, one: they take so many multiplications that strips gain nothing, and their shorter rows cost."""
+    if maps > PLANAR:
+        return tiles
+    most = max(1, _STRIP_BYTES // (4 * points * window_rows * maps))
+    strips = -(-tiles // most)
+    return -(-tiles // (strips * group)) * group
+
+
+def _block(strip: int, group: int, pool: int, points: int, lanes: int) -> tuple[int, int]:
+    """Vectors of tiles that are worked on together, and points at once: as many as their sums fit into registers. Fewer
+    vectors if less of a strip's last ones is left over: a block's beginning takes about as long as half a vector."""
+    count = -(-strip // group)
+    blocks = min(
+        range(-(-count * pool // sums_held(lanes)), count + 1), key=lambda number: number * (-(-count // number) + 0.5)
+    )
     together = -(-count // blocks)
-    return together, _at_once(points, together * pool, lanes), blocks
+    return together, _at_once(points, together * pool, lanes)
+
+
+def _room(strip: int, *multiples: int) -> int:
+    """Tiles that a strip's row of scratch memory has room for, when it is gone through by so many at once."""
+    return max(-(-strip // multiple) * multiple for multiple in multiples)
 
 
 @compiled(inline=True)
 def _transform_rows(
     points: Array, starts: Array, row: int, first: int, point_length: int, map_length: int, photo: Array,
-    height: int, row_length: int, tiles: int, pool: int, window_rows: int, maps: int, few_maps: int, taps: int,
-    lanes: int, width: int,
+    height: int, row_length: int, left: int, tiles: int, pool: int, window_rows: int, maps: int, few_maps: int,
+    taps: int, lanes: int, width: int,
 ) -> None:  # fmt: skip
-    """What the windows of a row of outputs need, at all points: the photo's rows, as far as they weren't needed before,
-    and starts (window_rows): where they lie, from ``first`` on. Before that, ``points`` is scratch memory.
+    """What the windows of a strip's row of outputs need, at all points: the photo's rows from the column ``left`` on,
+    as far as they weren't needed before, and starts (window_rows): where they lie, from ``first`` on. Before that,
+    ``points`` is scratch memory.
 
     The last five arguments are constants where it is called. few_maps: ``maps``, or as many as PLANAR if there are
     more, so that what isn't called is no longer code."""
@@ -155,7 +178,7 @@ def _transform_rows(
     read = blocks * lanes * OUTPUTS * maps
     length = (OUTPUTS + taps - 1) * point_length
     for y in range(0 if row == 0 else row * pool + window_rows - pool, row * pool + window_rows):
-        here, start = first + y % window_rows * length, y * row_length
+        here, start = first + y % window_rows * length, y * row_length + left * maps
         if maps != few_maps:
             transform_pixels(points, here, point_length, photo, start, tiles, maps, OUTPUTS, taps, width)
         elif start + read <= height * row_length:
@@ -175,13 +198,14 @@ def _transform_rows(
 @compiled(inline=True)
 def _convolve_row(
     out: Array, out_start: int, argmax: Array, argmax_start: int, scratch: Array, first_product: int, first_point: int,
-    point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, ahead: int,
-    with_places: bool,
+    point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, later: Array,
+    later_start: int, with_places: bool,
     maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, together: int, at_once: int, tile_length: int,
     valid: int, group: int, lanes: int,
 ) -> None:  # fmt: skip
-    """A row of outputs of a vector of kernels, block by block of its tiles. The last eleven arguments are constants
-    where it is called; see ``multiply_points`` and ``transform_output``."""
+    """A strip's row of outputs of a vector of kernels, block by block of its tiles. What lies from ``later_start`` on
+    is fetched, to be written next. The last eleven arguments are constants where it is called; see ``multiply_points``
+    and ``transform_output``."""
     maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
     pool, together, at_once = literally(pool), literally(together), literally(at_once)
     tile_length, valid, group, lanes = literally(tile_length), literally(valid), literally(group), literally(lanes)
@@ -197,20 +221,20 @@ def _convolve_row(
         place = block * together * group * (OUTPUTS // pool) * kernels
         if with_places:
             transform_output(
-                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
-                kernels, valid, pool, OUTPUTS, taps, group, lanes, True,
+                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together,
+                later, later_start + place, kernels, valid, pool, OUTPUTS, taps, group, lanes, True,
             )  # fmt: skip
         else:
             transform_output(
-                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together, ahead,
-                kernels, valid, pool, OUTPUTS, taps, group, lanes, False,
+                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together,
+                later, later_start + place, kernels, valid, pool, OUTPUTS, taps, group, lanes, False,
             )  # fmt: skip
 
 
 @cache
 def _forward(
     maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, full_block: tuple[int, int],
-    rest_width: int, group: int, rest_block: tuple[int, int],
+    rest_width: int, group: int, rest_block: tuple[int, int], row_tiles: int,
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; then one for what is left of them."""
     points = OUTPUTS + taps - 1
@@ -222,20 +246,20 @@ def _forward(
     planar = maps <= PLANAR
     few_maps, width = min(maps, PLANAR), _map_vector(maps, lanes)
     tile_length, rest_length = (1, group) if planar else (maps, maps)
+    point_length, map_length = row_tiles * maps, row_tiles if planar else 1
     windows = OUTPUTS // pool
     products = points * sums_held(lanes) * lanes
 
     @compiled(parallel=True)
     def forward(
         out: Array, argmax: Array, x: Array, weight: Array, transform: Array, bias: Array, top: int, left: int,
-        slope: Any, height: int, columns: int, tiles: int, blocks: int, rest_blocks: int, row_tiles: int,
-        first_point: int, frames: Array, scratch: Array, starts: Array, row_argmax: Array, packed: Array,
-        tap_rows: Array, bias_row: Array, with_places: bool,
+        slope: Any, height: int, columns: int, tiles: int, strip: int, first_point: int, frames: Array, scratch: Array,
+        starts: Array, row_argmax: Array, packed: Array, tap_rows: Array, bias_row: Array, with_places: bool,
     ) -> None:  # fmt: skip
         # out (N, H', W', K), argmax the same if with_places, x (N, H, W, C), weight (K, R, S C), transform G; frames
         # (threads, height * columns * C), without a column if x is used as it is; scratch and row_argmax (threads,
-        # ...); starts (threads, window_rows at least); tap_rows (C, S * lanes); bias_row (W' K,). row_tiles: tiles that
-        # rows of scratch memory have room for. first_point: where those begin.
+        # ...); starts (threads, window_rows at least); tap_rows (C, S * lanes); bias_row (a strip's row's numbers,).
+        # strip: tiles of its row. first_point: where in scratch memory the rows of points begin.
         photos, rows, out_columns = out.shape[0], out.shape[1], out.shape[2]
         for c in prange(maps):
             for pack in range(full):
@@ -248,57 +272,52 @@ def _forward(
                     packed, full * of_kernels, weight, transform, full * lanes, c, tap_rows[c],
                     maps, kernels, kernel_rows, taps, points, rest_width, group,
                 )  # fmt: skip
-        numbers = out_columns * kernels
-        for column in range(out_columns):
-            for k in range(kernels):
-                bias_row[column * kernels + k] = bias[k]
-        row_length, point_length, map_length = columns * maps, row_tiles * maps, row_tiles if planar else 1
+        for i in range(len(bias_row)):
+            bias_row[i] = bias[i % kernels]
+        row_length = columns * maps
         first_product = first_point + window_rows * points * point_length
-        covered = max(blocks * together, rest_blocks * rest_together * group) * windows
-        reach = (covered + out_columns - 1) // out_columns
+        first_found = first_product + products
         for n in prange(photos):
             thread = thread_number()
             own, own_argmax, own_starts = scratch[thread], row_argmax[thread], starts[thread]
             photo = in_frame(frames, thread, x[n], top, left, height, columns)
             target, places = out[n].reshape(-1), argmax[np.int64(n) if with_places else 0].reshape(-1)
-            for row in range(rows):
-                _transform_rows(
-                    own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length, tiles, pool,
-                    window_rows, maps, few_maps, taps, lanes, width,
-                )  # fmt: skip
-                # The last tiles may be more than the row has, and what is behind it is written anew; but not behind the
-                # photo's last row.
-                start = row * numbers
-                is_last = row + reach > rows
-                if is_last:
-                    found, found_argmax, first_out, first_place = own, own_argmax, first_product + products, 0
-                else:
-                    found, found_argmax, first_out, first_place = target, places, start, start
-                for pack in range(full):
-                    _convolve_row(
-                        found, first_out + pack * lanes, found_argmax, first_place + pack * lanes, own, first_product,
-                        first_point, point_length, map_length, own_starts, packed, pack * of_kernels, blocks, numbers,
-                        with_places,
-                        maps, kernels, kernel_rows, taps, pool, together, at_once, tile_length, lanes, 1, lanes,
+            found = own[first_found:]
+            for first in range(0, tiles, strip):
+                here = min(strip, tiles - first)
+                blocks = -(-here // together)
+                rest_blocks = -(-here // (group * rest_together))
+                first_column = first * windows
+                numbers = min(here * windows, out_columns - first_column) * kernels
+                for row in range(rows):
+                    _transform_rows(
+                        own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length,
+                        first * OUTPUTS, here, pool, window_rows, maps, few_maps, taps, lanes, width,
                     )  # fmt: skip
-                for _ in range(rests):
-                    _convolve_row(
-                        found, first_out + full * lanes, found_argmax, first_place + full * lanes, own, first_product,
-                        first_point, point_length, map_length, own_starts, packed, full * of_kernels, rest_blocks,
-                        numbers, with_places,
-                        maps, kernels, kernel_rows, taps, pool, rest_together, rest_at_once, rest_length, valid, group,
-                        rest_width,
-                    )  # fmt: skip
-                o = target[start : start + numbers]
-                if is_last:
-                    o_last, won = own[first_out:], places[start if with_places else 0 :]
+                    start = (row * out_columns + first_column) * kernels
+                    later = start + out_columns * kernels
+                    for pack in range(full):
+                        _convolve_row(
+                            own, first_found + pack * lanes, own_argmax, pack * lanes, own, first_product,
+                            first_point, point_length, map_length, own_starts, packed, pack * of_kernels, blocks,
+                            target, later + pack * lanes, with_places,
+                            maps, kernels, kernel_rows, taps, pool, together, at_once, tile_length, lanes, 1, lanes,
+                        )  # fmt: skip
+                    for _ in range(rests):
+                        _convolve_row(
+                            own, first_found + full * lanes, own_argmax, full * lanes, own, first_product, first_point,
+                            point_length, map_length, own_starts, packed, full * of_kernels, rest_blocks, target,
+                            later + full * lanes, with_places,
+                            maps, kernels, kernel_rows, taps, pool, rest_together, rest_at_once, rest_length, valid,
+                            group, rest_width,
+                        )  # fmt: skip
+                    o = target[start : start + numbers]
                     for i in range(numbers):
-                        o[i] = activate(o_last[i] + bias_row[i], code, slope)
-                    for i in range(numbers if with_places else 0):
-                        won[i] = own_argmax[i]
-                else:
-                    for i in range(numbers):
-                        o[i] = activate(o[i] + bias_row[i], code, slope)
+                        o[i] = activate(found[i] + bias_row[i], code, slope)
+                    if with_places:
+                        won = places[start : start + numbers]
+                        for i in range(numbers):
+                            won[i] = own_argmax[i]
 
     return forward
 
@@ -333,16 +352,16 @@ def conv_forward(
     height, columns, framed = _frame(out, x, weight, padding, pool)
     rest = kernels % lanes
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)
-    *full_block, blocks = _block(tiles, 1, pool, points, lanes)
-    *rest_block, rest_blocks = _block(tiles, group, pool, points, rest_width)
-    row_tiles = max(blocks * full_block[0], rest_blocks * rest_block[0] * group, -(-tiles // lanes) * lanes)
+    strip = _strip(tiles, maps, window_rows, points, group)
+    full_block, rest_block = _block(strip, 1, pool, points, lanes), _block(strip, group, pool, points, rest_width)
+    row_tiles = _room(strip, lanes, full_block[0], rest_block[0] * group)
     row_size = row_tiles * (OUTPUTS // pool) * kernels + lanes
-    first_point = _copied_row(tiles, maps, lanes)
+    first_point = _copied_row(strip, maps, lanes)
     scratch = first_point + points * (window_rows * row_tiles * maps + sums_held(lanes) * lanes) + row_size
     launch(
         _forward(
-            maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, tuple(full_block), rest_width, group,
-            tuple(rest_block),
+            maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, full_block, rest_width, group, rest_block,
+            row_tiles,
         ),
         out,
         argmax if with_places else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
@@ -355,9 +374,7 @@ def conv_forward(
         height,
         columns,
         tiles,
-        blocks,
-        rest_blocks,
-        row_tiles,
+        strip,
         first_point,
         workspace.per_thread("frames", height * columns * maps if framed else 0),
         workspace.per_thread("tiles of rows", scratch),
@@ -365,7 +382,7 @@ def conv_forward(
         workspace.per_thread("places of a row", row_size, np.uint8),
         workspace.array("packed weights", (-(-kernels // lanes) * lanes * points * maps * kernel_rows,)),
         workspace.array("weights side by side", (maps, taps * lanes)),
-        workspace.array("bias row", (out.shape[2] * kernels,)),
+        workspace.array("bias row", (strip * (OUTPUTS // pool) * kernels,)),
         with_places,
     )  # fmt: skip
 
@@ -414,8 +431,8 @@ def _add_row(
     maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, at_once: int, tile_length: int, valid: int,
     group: int, lanes: int,
 ) -> None:  # fmt: skip
-    """What a row of outputs adds to a vector of kernels, in ``tiles`` vectors. From ``ahead`` on, the next row's dout,
-    out and argmax are fetched meanwhile. The last ten arguments are constants where it is called; see
+    """What a strip's row of outputs adds to a vector of kernels, in ``tiles`` vectors. From ``ahead`` on, the next
+    row's dout, out and argmax are fetched meanwhile. The last ten arguments are constants where it is called; see
     ``transform_gradient`` and ``add_points``."""
     maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
     pool, at_once, tile_length = literally(pool), literally(at_once), literally(tile_length)
@@ -439,8 +456,9 @@ def _add_row(
 
 @cache
 def _backward_weight(
-    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, rest_width: int, group: int
-) -> Any:
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, rest_width: int, group: int,
+    row_tiles: int,
+) -> Any:  # fmt: skip
     """Each chunk of photos has sums of its own, which are added in order."""
     points = OUTPUTS + taps - 1
     full, rest = kernels // lanes, kernels % lanes
@@ -451,20 +469,20 @@ def _backward_weight(
     planar = maps <= PLANAR
     few_maps, width = min(maps, PLANAR), _map_vector(maps, lanes)
     tile_length, rest_length = (1, group) if planar else (maps, maps)
-    bias_tile = bias_tile_of(kernels)
+    point_length, map_length = row_tiles * maps, row_tiles if planar else 1
+    windows, bias_tile = OUTPUTS // pool, bias_tile_of(kernels)
     at_once, rest_at_once = _at_once(points, weights, lanes), _at_once(points, weights, rest_width)
 
     @compiled(parallel=True)
     def backward(
         dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, transform: Array, top: int,
-        left: int, slope: Any, height: int, columns: int, tiles: int, row_tiles: int, first_point: int, frames: Array,
+        left: int, slope: Any, height: int, columns: int, tiles: int, strip: int, first_point: int, frames: Array,
         scratch: Array, starts: Array, deltas: Array, places: Array, sums: Array, bias_sums: Array, totals: Array,
     ) -> None:  # fmt: skip
         # dweight (K, R, S C), dbias (K,), the rest as in forward; deltas and places (threads, at least row_tiles *
         # windows * K), sums (chunks, packs * points * C * R * lanes), bias_sums (chunks, bias_tile), totals the same
-        photos, rows = out.shape[0], out.shape[1]
-        numbers, chunks = out.shape[2] * kernels, sums.shape[0]
-        row_length, point_length, map_length = columns * maps, row_tiles * maps, row_tiles if planar else 1
+        photos, rows, out_columns, chunks = out.shape[0], out.shape[1], out.shape[2], sums.shape[0]
+        row_length = columns * maps
         first_gradient = first_point + window_rows * points * point_length
         for chunk in prange(chunks):
             thread = thread_number()
@@ -474,39 +492,44 @@ def _backward_weight(
                 own_bias[i] = _ZERO
             for i in range(len(own_sums)):
                 own_sums[i] = _ZERO
-            for i in range(numbers, len(delta)):
-                delta[i] = _ZERO
             for n in range(photos * chunk // chunks, photos * (chunk + 1) // chunks):
                 photo = in_frame(frames, thread, x[n], top, left, height, columns)
                 d, o = dout[n].reshape(-1), out[n].reshape(-1)
                 won = argmax[n if pool > 1 else 0].reshape(-1)
-                for row in range(rows):
-                    _transform_rows(
-                        own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length, tiles,
-                        pool, window_rows, maps, few_maps, taps, lanes, width,
-                    )  # fmt: skip
-                    start = row * numbers
-                    own_d, own_o = d[start : start + numbers], o[start : start + numbers]
-                    for i in range(numbers):
-                        delta[i] = own_d[i] * derivative(own_o[i], code, slope)
-                    if pool > 1:
-                        own_won = won[start : start + numbers]
+                for first in range(0, tiles, strip):
+                    here = min(strip, tiles - first)
+                    first_column = first * windows
+                    numbers = min(here * windows, out_columns - first_column) * kernels
+                    for i in range(numbers, len(delta)):
+                        delta[i] = _ZERO
+                    for row in range(rows):
+                        _transform_rows(
+                            own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length,
+                            first * OUTPUTS, here, pool, window_rows, maps, few_maps, taps, lanes, width,
+                        )  # fmt: skip
+                        start = (row * out_columns + first_column) * kernels
+                        later = start + out_columns * kernels
+                        own_d, own_o = d[start : start + numbers], o[start : start + numbers]
                         for i in range(numbers):
-                            place[i] = own_won[i]
-                    add_to_bias(own_bias, delta, numbers, bias_tile)
-                    for pack in range(full):
-                        _add_row(
-                            own_sums, pack * of_kernels, own, first_gradient, first_point, point_length, map_length,
-                            own_starts, delta, pack * lanes, place, tiles, d, o, won, start + numbers,
-                            maps, kernels, kernel_rows, taps, pool, at_once, tile_length, lanes, 1, lanes,
-                        )  # fmt: skip
-                    for _ in range(rests):
-                        _add_row(
-                            own_sums, full * of_kernels, own, first_gradient, first_point, point_length, map_length,
-                            own_starts, delta, full * lanes, place, (tiles + group - 1) // group, d, o, won,
-                            start + numbers,
-                            maps, kernels, kernel_rows, taps, pool, rest_at_once, rest_length, valid, group, rest_width,
-                        )  # fmt: skip
+                            delta[i] = own_d[i] * derivative(own_o[i], code, slope)
+                        if pool > 1:
+                            own_won = won[start : start + numbers]
+                            for i in range(numbers):
+                                place[i] = own_won[i]
+                        add_to_bias(own_bias, delta, numbers, bias_tile)
+                        for pack in range(full):
+                            _add_row(
+                                own_sums, pack * of_kernels, own, first_gradient, first_point, point_length, map_length,
+                                own_starts, delta, pack * lanes, place, here, d, o, won, later,
+                                maps, kernels, kernel_rows, taps, pool, at_once, tile_length, lanes, 1, lanes,
+                            )  # fmt: skip
+                        for _ in range(rests):
+                            _add_row(
+                                own_sums, full * of_kernels, own, first_gradient, first_point, point_length, map_length,
+                                own_starts, delta, full * lanes, place, (here + group - 1) // group, d, o, won, later,
+                                maps, kernels, kernel_rows, taps, pool, rest_at_once, rest_length, valid, group,
+                                rest_width,
+                            )  # fmt: skip
         for pack in range(full):
             own_sums = sums[:, pack * of_kernels : (pack + 1) * of_kernels]
             _unpack(dweight, own_sums, transform, totals, maps, pack * lanes, lanes, 1)
@@ -528,14 +551,17 @@ def conv_backward_weight(
     height, columns, framed = _frame(out, x, dweight, padding, pool)
     full, rest = kernels // lanes, kernels % lanes
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)
-    row_tiles = -(-tiles // lanes) * lanes
-    row_size = (row_tiles + group) * (OUTPUTS // pool) * kernels + lanes
-    first_point = _copied_row(tiles, maps, lanes)
-    scratch = first_point + points * (window_rows * row_tiles * maps + pool * (row_tiles + group) * lanes)
+    strip = _strip(tiles, maps, window_rows, points, group)
+    row_tiles = _room(strip, lanes, group)
+    row_size = row_tiles * (OUTPUTS // pool) * kernels + lanes
+    first_point = _copied_row(strip, maps, lanes)
+    scratch = first_point + points * (window_rows * row_tiles * maps + pool * row_tiles * lanes)
     weights = points * maps * kernel_rows
     chunks = min(CHUNKS, len(x))
     launch(
-        _backward_weight(maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, rest_width, group),
+        _backward_weight(
+            maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, rest_width, group, row_tiles
+        ),
         dweight.reshape(kernels, kernel_rows, taps * maps),
         dbias,
         dout,
@@ -548,7 +574,7 @@ def conv_backward_weight(
         height,
         columns,
         tiles,
-        row_tiles,
+        strip,
         first_point,
         workspace.per_thread("frames", height * columns * maps if framed else 0),
         workspace.per_thread("tiles of rows", scratch),

@@ -82,10 +82,11 @@ class Emitter:
         return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
 
     def prefetch(self, pointer: Any, offset: int, *, to_write: bool = False) -> None:
-        """Have the line of the cache in which the element lies, or would lie, brought into the cache."""
+        """Have the line in which the element lies, or would lie, brought into the second cache: what the first one has
+        is in use."""
         place = self.builder.bitcast(self.moved(pointer, offset), _BYTE.as_pointer())
         function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [place.type, _INT, _INT, _INT])
-        use, keep, data = (ir.Constant(_INT, value) for value in (int(to_write), 3, 1))
+        use, keep, data = (ir.Constant(_INT, value) for value in (int(to_write), 2, 1))
         self.builder.call(function, [place, use, keep, data])
 
     def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:

@@ -239,20 +239,21 @@ def multiply_points(
 def transform_output(
     typing: Any,
     out: Any, out_offset: Any, argmax: Any, argmax_offset: Any, products: Any, products_offset: Any,
-    point_products: Any, tiles: Any, ahead: Any,
+    point_products: Any, tiles: Any, later: Any, later_offset: Any,
     kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any, with_places: Any,
 ) -> Any:  # fmt: skip
     """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels;
     argmax is filled only ``with_places``.
 
     products: (p, row, t), of which a point's are ``point_products`` apart. out, argmax: as in ``convolve_row``; a
-    vector's windows are those of ``group`` tiles. What lies ``ahead`` in out is fetched, to be written next.
+    vector's windows are those of ``group`` tiles. As much is fetched of ``later``, to be written next.
     """
     literals = (kernels, valid, pool, outputs, taps, group, lanes, with_places)
     all_kernels, some, high, m, r, g, width, placed = (literal.literal_value for literal in literals)
     signature = types.void(
-        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, ahead, *literals
-    )
+        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, later, later_offset,
+        *literals,
+    )  # fmt: skip
     plan = filtering(m, r)
     n = len(plan.input)
     each = width // g
@@ -266,6 +267,7 @@ def transform_output(
         source = e.pointer(kinds[4], arguments[4], arguments[5])
         of_points = [e.moved(source, builder.mul(index(p), arguments[6])) for p in range(n)]
         row_length = builder.mul(arguments[7], index(width))
+        written_next = e.pointer(kinds[8], arguments[8], arguments[9])
 
         def outputs_of(row: int, here: Any) -> list[Any]:
             own = builder.add(builder.mul(index(row), row_length), here)
@@ -305,7 +307,7 @@ def transform_output(
             for number, run in enumerate(runs):
                 at, count = (number * width, width) if together else (number * all_kernels, some)
                 e.store(e.gather(values, run), target, at, count)
-                e.prefetch(e.moved(target, arguments[8]), at, to_write=True)
+                e.prefetch(e.moved(written_next, offset), at, to_write=True)
                 if high > 1 and placed:
                     e.store(e.to_bytes(e.gather(places, run)), e.moved(row_places, offset), at, count)
             return []
