@@ -416,7 +416,7 @@ def mix_squares(
     bytes.
 
     Strips as wide as a vector are followed from row to row: each row of the photo is read once, and mixed once along
-    itself."""
+    itself. As many rows further down are fetched meanwhile: the next band of the photo."""
     c, reverse, width = maps.literal_value, mirrored.literal_value, lanes.literal_value
     signature = types.void(
         out, out_offset, x, first, row, share, down, factor, offset, height, pixels, maps, mirrored, lanes
@@ -451,6 +451,7 @@ def mix_squares(
 
             def one_row(number: Any, above: list[Any]) -> list[Any]:
                 following = mixed(builder.add(number, index(1)))
+                e.prefetch(e.moved(here, builder.mul(builder.add(number, arguments[9]), arguments[4])), 0)
                 line = e.moved(there, builder.mul(number, out_row))
                 for v, (a, b) in enumerate(zip(above, following, strict=True)):
                     e.store(e.multiply_add(b, lower, e.multiply_add(a, upper, plus)), line, v * width)
