@@ -143,6 +143,7 @@ def _strip(tiles: int, maps: int, window_rows: int, points: int, group: int) -> 
     return -(-tiles // (strips * group)) * group
 
 
+@cache
 def _block(strip: int, group: int, pool: int, points: int, lanes: int) -> tuple[int, int]:
     """Vectors of tiles that are worked on together, and points at once: as many as their sums fit into registers. Fewer
     vectors if less of a strip's last ones is left over: a block's beginning takes about as long as half a vector."""
@@ -552,7 +553,7 @@ def conv_backward_weight(
     full, rest = kernels // lanes, kernels % lanes
     rest_width, group = _rest_vector(maps, max(rest, 1), lanes)
     strip = _strip(tiles, maps, window_rows, points, group)
-    row_tiles = _room(strip, lanes, group)
+    row_tiles = _room(strip, lanes)
     row_size = row_tiles * (OUTPUTS // pool) * kernels + lanes
     first_point = _copied_row(strip, maps, lanes)
     scratch = first_point + points * (window_rows * row_tiles * maps + pool * row_tiles * lanes)
