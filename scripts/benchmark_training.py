@@ -53,6 +53,8 @@ class Clock:
         """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
         then, at its end 0."""
         self._epochs: list[Mapping[str, Any]] = []
+        self.batch = 0
+        """Photos of a step."""
         self.step: Callable[[StepReport], None] = self._noted_step
 
     def start_turn(self, *, by_epochs: bool) -> None:
@@ -65,6 +67,7 @@ class Clock:
     def _noted_step(self, report: StepReport) -> None:
         self._shown.step(report)
         self._reports.append((time.perf_counter(), report.photos))
+        self.batch = self.batch or report.photos // report.step
         self._wait(self, False)
 
     def trial_step(self, start: int, report: StepReport) -> None:
@@ -77,9 +80,9 @@ class Clock:
         self._wait(self, True)
 
     def turn_of_steps(self) -> dict[str, Any]:
-        """``steps``: milliseconds of each step within an epoch, from the last one's end: what is shown of it included;
-        ``others``: of what came between: an epoch's figures, validation, saving, the next one's order, and with that
-        its first step; ``photos``: of each step."""
+        """``steps``: milliseconds of each step, or of all that were made in one go, within an epoch, from the last
+        one's end: what is shown of it included; ``others``: of what came between: an epoch's figures, validation,
+        saving, the next one's order, and with that its first step; ``photos``: of each."""
         steps: list[float] = []
         others: list[float] = []
         photos: list[int] = []
@@ -131,7 +134,7 @@ class Training:
         sys.stderr = Terminal()
         self._thread.start()
         clock = self._waited()
-        return {"batch": clock.turn_of_steps()["photos"][0]}
+        return {"batch": clock.batch}
 
     def steps(self, count: int) -> dict[str, Any]:
         """Go on for so many steps."""

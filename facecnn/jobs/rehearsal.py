@@ -101,6 +101,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
 class _OverfitRecorder(ShowingRecorder):
     """Knows when the batch is known by heart, by the number that training lowers (of whichever loss)."""
 
+    every_step = True
     steps = 0
     loss = float("inf")
     reached = False

@@ -52,6 +52,8 @@ class TrainOptions:
 class TrialRecorder(Recorder):
     """A recorder that shows the trials of initial weights, and says what came of them."""
 
+    every_step = False
+
     def __init__(self, display: TrainingDisplay, console: Console, label: str = "") -> None:
         self._display = display
         self._console = console

@@ -2,7 +2,7 @@
 
 A step finds its photos, its learning rate and its number by itself (``take_batch``): so all steps are the same kernels
 with the same arguments, which can be recorded. Small batches are prepared several at once, since the fewer photos, the
-more of the time that it takes goes into starting it.
+more of the time that it takes goes into starting it; and their steps can be recorded as one, for the same reason.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import Network
+from facecnn.network.size import measure
 from facecnn.photos.preparation import AugmentSettings
 
 Array = npt.NDArray[Any]
@@ -24,8 +25,13 @@ Array = npt.NDArray[Any]
 PREPARED_BYTES = 2**18
 """As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds."""
 
-MOST_PREPARED = 8
-"""No more batches than these are prepared at once: each lies at another place, and its step is recorded by itself."""
+STRETCH_MULTIPLY_ADDS = 2**31
+"""Steps are made in one go that do so many of them forward, on all photos together: a fraction of a second of work.
+What Python takes between two steps is next to nothing beside that."""
+
+MOST_BATCHES = 8
+"""No more batches than these are prepared at once, or worked on in one go: what is recorded of them grows with it, and
+a training can be stopped only between two goes."""
 
 _ORDER_PURPOSE = 2**32
 """Second word of the key of the shuffles, apart from those of the initial weights."""
@@ -50,6 +56,20 @@ class Place(NamedTuple):
     """So many photos, of which the batch's are the first, are to be taken and prepared; 0 if they have been."""
 
 
+class Stretch(NamedTuple):
+    """Batches that follow each other, with the figures of their places; their steps can be recorded as one."""
+
+    photos: tuple[int, ...]
+    slot: int
+    first: tuple[int, ...]
+    to_take: tuple[int, ...]
+
+    def places(self) -> Iterator[Place]:
+        """That of each batch."""
+        for photos, first, to_take in zip(self.photos, self.first, self.to_take, strict=True):
+            yield Place(photos, self.slot, first, to_take)
+
+
 class Part(NamedTuple):
     """Photos of a batch that are worked on at a time; arrays on the device."""
 
@@ -64,8 +84,8 @@ class Part(NamedTuple):
 
 
 class Batches:
-    """Usage: ``begin`` an epoch; then, for each batch, ``bring`` it, ``take`` it, work on its ``parts``, and say
-    ``done``. What ``take`` and ``parts`` launch depends on the place only."""
+    """Usage: ``begin`` an epoch; then ``bring`` some batches; for each of their places ``take`` the batch and work on
+    its ``parts``; and say ``done``. What ``take`` and ``parts`` launch depends on the place only."""
 
     def __init__(
         self,
@@ -89,6 +109,7 @@ class Batches:
         self._augment, self._normalise, self._seed = augment, normalise, seed
         self._feed, self._edges, self._in_parts = feed, edges, in_parts
         count = len(edges) - 1
+        self._sizes = tuple(stop - start for start, stop in pairwise(edges))
 
         # An epoch's order; where each batch begins in it, and its learning rate; the batch and the step that come next.
         self._order = [kernels.empty((len(chosen),), np.int32) for _ in range(3)]
@@ -102,21 +123,32 @@ class Batches:
         self.learning_rate: Array = kernels.to_device(np.zeros(1, network.dtype))
         """(1,): its learning rate."""
 
-        self._at_once = 1
-        """Batches that are prepared at once."""
+        self._at_once = self._in_one_go = 1
+        """Batches that are prepared at once, and, a multiple of it, those whose steps can be made in one go."""
         self._prepared = network.input
-        if not in_parts:
+        if not (in_parts or feed.streamed):  # photos that are streamed come batch by batch
             size = network.input.size * network.dtype.itemsize
-            self._at_once = max(1, min(MOST_PREPARED, count, PREPARED_BYTES // size))
-        if feed.streamed:  # which goes batch by batch
-            self._at_once = 1
-        room = self._at_once * max(stop - start for start, stop in pairwise(edges))
+            self._at_once = max(1, min(MOST_BATCHES, count, PREPARED_BYTES // size))
+            work = network.batch_size * measure(network.stages, network.batch_size).multiply_adds
+            in_one_go = min(MOST_BATCHES, STRETCH_MULTIPLY_ADDS // max(1, work))
+            self._in_one_go = self._at_once * max(1, in_one_go // self._at_once)
+        room = self._at_once * max(self._sizes)
         if self._at_once > 1:
             self._prepared = kernels.empty((room, *network.input.shape[1:]), network.dtype)
         self._photos, self._rows, self._labels = (kernels.empty((room,), np.int32) for _ in range(3))
         self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
-        self._taken = range(0)
-        """Which photos of the order were taken last."""
+        self._plan(0)
+
+    def _plan(self, begin: int) -> None:
+        """Of each batch of an epoch that begins with this one: the first photo among those taken with it, and how many
+        are to be taken for it."""
+        self._planned_from, count = begin, len(self._sizes)
+        first, to_take = [0] * count, [0] * count
+        for start in range(begin, count, self._at_once):
+            stop = min(start + self._at_once, count)
+            to_take[start] = self._edges[stop] - self._edges[start]
+            first[start:stop] = [self._edges[batch] - self._edges[start] for batch in range(start, stop)]
+        self._first, self._to_take = tuple(first), tuple(to_take)
 
     def begin(self, epoch: int, batch: int, step: int, rates: Sequence[float]) -> None:
         """An epoch, from ``batch`` on, which is step number ``step``; with the learning rates of all its batches."""
@@ -130,20 +162,18 @@ class Batches:
         copy(self._rates, np.array(rates, self._network.dtype))
         copy(self._cursor, np.array([batch, step], np.int32))
         copy(self._epoch, np.array([epoch], np.int32))
-        self._taken = range(0)
+        if batch != self._planned_from:
+            self._plan(batch)
         self._feed.plan(permutation[start:stop] for start, stop in pairwise(self._edges[batch:]))
 
-    def bring(self, batch: int) -> Place:
-        """Where the batch is for all kernels that are asked for from now on, until ``done``."""
-        start, stop = self._edges[batch], self._edges[batch + 1]
-        to_take = 0
-        if start not in self._taken:
-            end = self._edges[min(batch + self._at_once, len(self._edges) - 1)]
-            self._taken, to_take = range(start, end), end - start
-        return Place(stop - start, self._feed.bring(), start - self._taken.start, to_take)
+    def bring(self, batch: int, stop: int) -> Stretch:
+        """Where batches from ``batch`` on are for all kernels that are asked for from now on, until ``done``: as many
+        as can be worked on in one go, at most to the one before ``stop``."""
+        go = slice(batch, min(batch + self._in_one_go, stop))
+        return Stretch(self._sizes[go], self._feed.bring(), self._first[go], self._to_take[go])
 
     def done(self) -> None:
-        """All kernels that work on the batch have been asked for."""
+        """All kernels that work on what was brought have been asked for."""
         self._feed.done()
 
     def take(self, place: Place) -> Array:

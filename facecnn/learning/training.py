@@ -26,7 +26,7 @@ from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import reference
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
-from facecnn.learning.batches import Batches, Place, edges_of
+from facecnn.learning.batches import Batches, Place, Stretch, edges_of
 from facecnn.learning.minimisers import Memory, Minimisers, Point
 from facecnn.learning.schedules import Schedule, course
 from facecnn.learning.settings import TrainSettings
@@ -81,14 +81,18 @@ class PhotoSet:
 class Recorder:
     """Where a training's results go; this one keeps nothing of them."""
 
+    every_step: bool = True
+    """Whether ``step`` is to be called after each. If not, several with small batches are made in one go
+    (``batches.Stretch``), which takes less time."""
+
     def step(self, step: StepReport) -> None:
-        """Called after every step."""
+        """Called after every step, or after all that were made in one go, with the last one's report."""
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """Called after every epoch with one line of figures."""
 
     def trial_step(self, start: int, step: StepReport) -> None:
-        """Called after every step of the trial of the initial weights number ``start``."""
+        """The like of ``step`` in the trial of the initial weights number ``start``."""
 
     def tried(self, losses: Sequence[float | None]) -> None:
         """Called when a trial has ended, with the losses of all so far; None of one that diverged."""
@@ -144,6 +148,7 @@ class _Trial(Recorder):
     """Passes on the steps of a trial and keeps the loss that it ended with; nothing is saved."""
 
     def __init__(self, recorder: Recorder, start: int, epochs: int, steps: int) -> None:
+        self.every_step = recorder.every_step
         self._recorder = recorder
         self._start = start
         self._epochs, self._steps = epochs, steps
@@ -253,7 +258,7 @@ class Trainer:
         self._class_weights = kernels.to_device(self._weights_of_classes(loss).astype(dtype))
         self._totals = kernels.to_device(np.zeros(3, dtype))
         self._figures = (0.0, 0.0)
-        self._steps: dict[Place, Callable[[], None]] = {}
+        self._steps: dict[Stretch, Callable[[], None]] = {}
         whole_size = self.batch_size if self._minimiser is None else self.part_size
         self._feed = PhotoFeed(kernels, photos.pixels, photos.rows[chosen], whole_size)
         self._validation_feed = PhotoFeed(kernels, validation.pixels, validation.rows, self.part_size)
@@ -406,8 +411,8 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------------- training
 
     def run(self, recorder: Recorder, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until ``stop`` says so after a step; then the state is saved and False returned. Initial
-        weights are tried before, where there are several and they haven't been.
+        """Train to the end, or until ``stop`` says so after a step (see ``Recorder.every_step``); then the state is
+        saved and False returned. Initial weights are tried before, where there are several and they haven't been.
 
         Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was. A
         trial that diverges only counts as lost, unless all do.
@@ -478,11 +483,11 @@ class Trainer:
             started = time.perf_counter()
             first = progress.batch
             self._begin_epoch()
-            for batch in range(first, self.batches):
-                self._train_step(batch)
-                progress.batch, progress.step = batch + 1, progress.step + 1
-                recorder.step(self._report())
-                if batch + 1 < self.batches and stop():
+            while progress.batch < self.batches:
+                made = self._make_steps(progress.batch, recorder.every_step)
+                progress.batch, progress.step = progress.batch + made, progress.step + made
+                recorder.step(self._report(made))
+                if progress.batch < self.batches and stop():
                     self._read_totals()
                     self._demand_finite_weights()
                     self._save(recorder, interrupted=True)
@@ -513,18 +518,24 @@ class Trainer:
         steps, memory = self.steps, self.progress.schedule
         return [rate * factor(step, steps, memory) for step in range(first, first + count)]
 
-    def _train_step(self, batch: int) -> None:
-        """One update. Kernels are only asked for: nothing is copied to the host or waited for."""
-        if batch + 1 == self.batches and self._is_looked_at_closely():
+    def _make_steps(self, batch: int, single: bool) -> int:
+        """The update by ``batch``; unless ``single``, also those that go with it. The epoch's last one is always made
+        by itself, as it may be watched. Gives back how many were made. Kernels are only asked for: nothing is copied to
+        the host or waited for."""
+        is_last = batch + 1 == self.batches
+        if is_last and self._is_looked_at_closely():
             self.watch.before_last_step()
         if self._minimiser is not None:
             self._minimise(self._minimiser)
-            return
-        place = self._batches.bring(batch)
-        if place not in self._steps:
-            self._steps[place] = self.kernels.record(partial(self._launch_step, place), self.network.workspace)
-        self._steps[place]()
+            return 1
+        stretch = self._batches.bring(batch, batch + 1 if single or is_last else self.batches - 1)
+        steps = self._steps.get(stretch)
+        if steps is None:
+            steps = self.kernels.record(partial(self._launch_steps, stretch), self.network.workspace)
+            self._steps[stretch] = steps
+        steps()
         self._batches.done()
+        return len(stretch.photos)
 
     def _minimise(self, minimiser: Minimisers) -> None:
         """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from
@@ -548,8 +559,12 @@ class Trainer:
                 memory.vectors[name] = whole.gather(values.flat)
         self.progress.minimiser = dict(memory.numbers)
 
+    def _launch_steps(self, stretch: Stretch) -> None:
+        """All kernels of the steps with these batches; the same ones every time."""
+        for place in stretch.places():
+            self._launch_step(place)
+
     def _launch_step(self, place: Place) -> None:
-        """All kernels of the step with the batch at this place; the same ones every time."""
         network, step, class_weights = self.network, self._batches.step, self._class_weights
         network.weigh(self._batches.take(place), class_weights)
         for start, photos, labels, x in self._batches.parts(place):
@@ -607,11 +622,12 @@ class Trainer:
                     average.flat, current.flat, self._batches.step, self.settings.average_weights, network.workspace
                 )
 
-    def _report(self) -> StepReport:
-        """The figures are read from the device once in a while only, since reading waits for it."""
+    def _report(self, made: int) -> StepReport:
+        """After so many steps since the last one. The figures are read from the device once in a while only, since
+        reading waits for it."""
         progress = self.progress
         _, seen = self._bounds(progress.batch - 1)
-        if progress.batch == self.batches or (progress.step - 1) % STEPS_BETWEEN_READINGS == 0:
+        if progress.batch == self.batches or (progress.step - 1) % STEPS_BETWEEN_READINGS < made:
             self._read_totals()
             self._figures = progress.totals[0] / seen, progress.totals[1] / seen
         return StepReport(progress.epoch + 1, self.epochs, progress.step, self.steps, seen, *self._figures)

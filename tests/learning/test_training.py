@@ -22,6 +22,7 @@ from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, StepReport, Trainer
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
+from facecnn.network.size import measure
 from network.test_feeding import SMALL_DEVICE
 
 from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
@@ -502,6 +503,57 @@ def test_small_batches_are_prepared_several_at_once_to_the_same_bits(
     assert in_bytes(trainer.model_arrays()) == {
         name.removeprefix("model."): array for name, array in plain.lasts[-1][0].items() if name.startswith("model.")
     }
+
+
+@pytest.mark.parametrize(
+    ("prepared_at_once", "batches_of_work", "expected"),
+    [
+        (2**18, 100, [8, 16, 24, 29, 30]),
+        (0, 100, [8, 16, 24, 29, 30]),
+        (3 * 1152, 100, [6, 12, 18, 24, 29, 30]),
+        (0, 4, [*range(4, 29, 4), 29, 30]),
+        (2**18, 0, [8, 16, 24, 29, 30]),
+        (0, 0, list(range(1, 31))),
+    ],
+)
+def test_steps_with_small_batches_are_made_in_one_go_to_the_same_bits(
+    prepared_at_once: int, batches_of_work: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of two photos has 1,152 bytes. The last of an epoch is made by itself, as its kernels may be watched."""
+    many: dict[str, Any] = {"photos": photos_of(np.arange(60) % 2), "train": {"batch_size": 2, "epochs": 3}}
+    single = trained(make_trainer(RICH, **many))
+    monkeypatch.setattr("facecnn.learning.batches.PREPARED_BYTES", prepared_at_once)
+    work = 2 * measure(make_trainer(RICH, **many).network.stages, 2).multiply_adds
+    monkeypatch.setattr("facecnn.learning.batches.STRETCH_MULTIPLY_ADDS", batches_of_work * work)
+    recorder = Recorder(every_step=False)
+    assert make_trainer(RICH, **many).run(recorder)
+    assert [report.step for report in recorder.steps] == [30 * epoch + step for epoch in range(3) for step in expected]
+    assert recorder.lasts == single.lasts
+    assert recorder.figures() == single.figures()
+    by_step = {report.step: report for report in single.steps}
+    for report in recorder.steps:
+        assert report.photos == by_step[report.step].photos
+        if report.step % 30 == 0:
+            assert report == by_step[report.step]
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(rounds=st.lists(st.tuples(st.integers(1, 33), st.booleans()), max_size=4))
+@example(rounds=[(5, True), (6, False), (20, False)])  # from amid batches that are prepared at once
+def test_stopped_amid_small_batches_and_gone_on_with_is_the_same(rounds: list[tuple[int, bool]]) -> None:
+    small: dict[str, Any] = {"train": {"batch_size": 2, "average_weights": 0.9}}
+    recorder = Recorder()
+    trainer = make_trainer(RICH, **small)
+    for stop, recorder.every_step in [*rounds, (34, False)]:
+        if trainer.run(recorder, lambda: trainer.progress.step >= stop):  # noqa: B023
+            break
+        assert recorder.saved is not None
+        trainer = make_trainer(RICH, **small)
+        trainer.restore(*recorder.saved)
+    whole = trained(make_trainer(RICH, **small))
+    assert recorder.lasts[-1] == whole.lasts[-1]
+    assert recorder.bests[-1] == whole.bests[-1]
+    assert recorder.figures() == whole.figures()
 
 
 # ----------------------------------------------------------------------------------------------------- minimisers

@@ -10,6 +10,7 @@ import numpy as np
 
 from facecnn.config import load
 from facecnn.kernels import cpu
+from facecnn.learning import training
 from facecnn.learning.schedules import Cosine
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import AdamW
@@ -39,10 +40,11 @@ def photos_of(labels: Any, seed: int = 0) -> PhotoSet:
     return PhotoSet(pixels, np.arange(len(labels), dtype=np.int32), labels)
 
 
-class Recorder:
+class Recorder(training.Recorder):
     """Keeps everything, arrays as bytes, so that two trainings can be compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, every_step: bool = True) -> None:
+        self.every_step = every_step
         self.steps: list[StepReport] = []
         self.epochs: list[dict[str, Any]] = []
         self.bests: list[tuple[dict[str, bytes], dict[str, Any]]] = []
