@@ -515,6 +515,33 @@ def copy_run(typing: Any, out: Any, out_offset: Any, x: Any, x_offset: Any, coun
     return signature, generate
 
 
+WRITTEN_SOON = 256
+"""So many floats further on the lines of what is written are fetched: a line must be there before a part of it is."""
+
+
+@emitted
+def scale_run(typing: Any, out: Any, x: Any, centre: Any, factor: Any, count: Any, lanes: Any) -> Any:
+    """out[i] = (x[i] - centre) * factor for so many i, at least ``lanes``; two arrays."""
+    width = lanes.literal_value
+    signature = types.void(out, x, centre, factor, count, lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        kinds = signature.args
+        target, source = (e.pointer(kinds[i], arguments[i], index(0)) for i in (0, 1))
+        centre, factor = (e.broadcast(arguments[i], width) for i in (2, 3))
+
+        def vector(first: Any) -> None:
+            there = e.moved(target, first)
+            e.prefetch(there, WRITTEN_SOON, to_write=True)
+            e.store(e.multiply(e.subtract(e.load(e.moved(source, first), 0, width), centre), factor), there, 0)
+
+        e.cover(arguments[4], width, vector)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 SUMMED_AT_ONCE = 32
 """Vectors whose sums are made in float32 before they are added up in float64."""
 

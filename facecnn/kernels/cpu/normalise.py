@@ -9,7 +9,7 @@ import numpy as np
 
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, sum_distances, weigh_neighbours
+from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, scale_run, sum_distances, weigh_neighbours
 
 _F = np.float32
 _ZERO, _HALF = _F(0), _F(0.5)
@@ -120,12 +120,15 @@ def _moments(picture: Array, totals: Array) -> Any:
 
 
 @compiled()
-def standardise(picture: Array, totals: Array) -> None:
-    """picture = (picture - mean) / max(deviation, 1 / sqrt(size)); totals: see ``_moments``."""
+def standardise(out: Array, picture: Array, totals: Array) -> None:
+    """out = (picture - mean) / max(deviation, 1 / sqrt(size)); totals: see ``_moments``."""
     mean, variance = _moments(picture, totals)
     centre, factor = _F(mean), _F(1 / sqrt(max(variance, 1 / picture.size)))
-    for i in range(picture.size):
-        picture[i] = (picture[i] - centre) * factor
+    if LANES > 0 and picture.size >= LANES:
+        scale_run(out, picture, centre, factor, picture.size, VECTOR)
+    else:
+        for i in range(picture.size):
+            out[i] = (picture[i] - centre) * factor
 
 
 @compiled()

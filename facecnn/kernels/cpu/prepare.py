@@ -1,5 +1,10 @@
 """Photos as they lie in the cache become the network's input: tone, warp, blur, normalisation and erasing in one pass
-over each photo, which stays in the first-level cache."""
+over each photo, which stays in the caches.
+
+What is standardised is made in scratch memory, that the second-level cache keeps, and written to the input in a single
+pass from its beginning to its end: strips and squares of a large photo make the processor wait for lines of the input
+that are far away.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +95,8 @@ def _prepare(
         place = mine[columns_at + 2 * column :][:width].view(np.int32)
         toned = mine[toned_at:][: len(photo)]
         fill_table(table, p[GAMMA], p[CONTRAST], p[BRIGHTNESS])
-        warped = first if p[BLUR] > _ZERO else picture
+        blurs, standardises = p[BLUR] > _ZERO, normalise == 1
+        warped = first if blurs or standardises else picture
         if p[ANGLE] == _ZERO:
             warp_straight(
                 warped, photo, stored_height, stored_width, maps, table, p, height, width, place, share, toned, mixed
@@ -100,11 +106,13 @@ def _prepare(
             warp(
                 warped, toned, stored_height, stored_width, maps, p, height, width, place, share, other_share
             )  # fmt: skip
-        if p[BLUR] > _ZERO:
+        made = warped
+        if blurs:
+            made = second if standardises else picture
             fill_gaussian(gaussian, p[BLUR])
-            blur(picture, warped, gaussian, height, maps, line, padded)
-        if normalise == 1:
-            standardise(picture, totals)
+            blur(made, warped, gaussian, height, maps, line, padded)
+        if standardises:
+            standardise(picture, made, totals)
         elif normalise == 2:
             local_contrast(picture, first, second, weights, height, maps, line, padded, totals)
         _erase(picture, p, height, width, maps)
