@@ -81,26 +81,24 @@ class GrowingTraining:
     def __init__(self, photos: int, process: Process) -> None:
         self.photos = photos
         self._process = process
-        self._steps: list[float] = []
-        self._photos: list[int] = []
-        """Of each step: batches are equal within one photo."""
         self._turns: list[float] = []
+        self._within: list[float] = []
+        """Photos a second in each turn: in all, and of steps within epochs."""
         ask_facecnn(self._process, "start")
         ask_facecnn(self._process, "steps", count=WARM_UP_STEPS)
 
     def turn(self) -> None:
         """So many steps; epochs that end meanwhile, with all that belongs to their end, are a part of it."""
         found = ask_facecnn(self._process, "steps", count=TURN_STEPS)
-        self._steps += found["steps"]
-        self._photos += found["photos"]
-        self._turns.append(1000 * sum(found["photos"]) / (sum(found["steps"]) + sum(found["others"])))
+        for rates, part in ((self._turns, found), (self._within, found["within"])):
+            rates.append(part["photos"] / part["seconds"])
 
     def row(self) -> dict[str, Any]:
-        """Medians, over the turns and over the steps within epochs, and the memory now."""
+        """Medians over the turns, and the memory now."""
         return {
             "photos": self.photos,
             RATE: statistics.median(self._turns),
-            RATE_WITHIN: 1000 * statistics.mean(self._photos) / statistics.median(self._steps),
+            RATE_WITHIN: statistics.median(self._within),
             "rss_anon_bytes": ask_facecnn(self._process, "memory"),
         }
 

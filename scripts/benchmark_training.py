@@ -46,15 +46,15 @@ class Terminal(io.StringIO):
 class Clock:
     """Passes a training's reports on to the display, and notes when they came; there the training waits."""
 
-    def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, bool], None]) -> None:
+    def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, int], None]) -> None:
         self._shown = shown
         self._wait = wait
         self._reports = [(time.perf_counter(), 0)]
         """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
         then, at its end 0."""
         self._epochs: list[Mapping[str, Any]] = []
-        self.batch = 0
-        """Photos of a step."""
+        self._steps = 0
+        """In the training so far."""
         self.step: Callable[[StepReport], None] = self._noted_step
 
     def start_turn(self, *, by_epochs: bool) -> None:
@@ -67,8 +67,8 @@ class Clock:
     def _noted_step(self, report: StepReport) -> None:
         self._shown.step(report)
         self._reports.append((time.perf_counter(), report.photos))
-        self.batch = self.batch or report.photos // report.step
-        self._wait(self, False)
+        made, self._steps = report.step - self._steps, report.step
+        self._wait(self, made)
 
     def trial_step(self, start: int, report: StepReport) -> None:
         self._shown.trial_step(start, report)
@@ -77,20 +77,24 @@ class Clock:
         self._shown.epoch(metrics, epochs)
         self._reports.append((time.perf_counter(), 0))
         self._epochs.append(metrics)
-        self._wait(self, True)
+        self._wait(self, 0)
+
+    def batch(self) -> int:
+        """Photos of a step, to be asked in the first epoch."""
+        _, seen = self._reports[-1]
+        return seen // self._steps
 
     def turn_of_steps(self) -> dict[str, Any]:
-        """``steps``: milliseconds of each step, or of all that were made in one go, within an epoch, from the last
-        one's end: what is shown of it included; ``others``: of what came between: an epoch's figures, validation,
-        saving, the next one's order, and with that its first step; ``photos``: of each."""
-        steps: list[float] = []
-        others: list[float] = []
-        photos: list[int] = []
+        """``photos`` of the turn and the ``seconds`` that it took, what is shown included; and both of the steps
+        ``within`` epochs, without an epoch's first ones, those that were made in one go with it: before them come the
+        last one's figures, validation, saving and this one's order."""
+        turn = {"photos": 0, "seconds": 0.0}
+        within = dict(turn)
         for (last, before), (now, seen) in itertools.pairwise(self._reports):
-            (steps if 0 < before < seen else others).append(1000 * (now - last))
-            if seen > before:
-                photos.append(seen - before)
-        return {"steps": steps, "others": others, "photos": photos}
+            for sums in (turn, within) if 0 < before < seen else (turn,):
+                sums["photos"] += max(0, seen - before)
+                sums["seconds"] += now - last
+        return {**turn, "within": within}
 
     def turn_of_epochs(self) -> dict[str, Any]:
         """``seconds`` of the turn, the epochs' ends included; of each epoch that ended in it its ``rates``: photos a
@@ -105,7 +109,7 @@ class Clock:
 class ClockedConsole(StderrConsole):
     """The command line's, with a clock before its display of a training."""
 
-    def __init__(self, wait: Callable[[Clock, bool], None]) -> None:
+    def __init__(self, wait: Callable[[Clock, int], None]) -> None:
         super().__init__(quiet=False, verbose=False)
         self._pause = wait
 
@@ -134,10 +138,10 @@ class Training:
         sys.stderr = Terminal()
         self._thread.start()
         clock = self._waited()
-        return {"batch": clock.batch}
+        return {"batch": clock.batch()}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Go on for so many steps."""
+        """Go on for so many steps, and to the end of those that are made in one go with the last of them."""
         return self._turn(count, epochs=False).turn_of_steps()
 
     def epochs(self, count: int) -> dict[str, Any]:
@@ -160,12 +164,12 @@ class Training:
         assert self._clock is not None
         return self._clock
 
-    def _pause(self, clock: Clock, epoch_ended: bool) -> None:
-        """Called in the training's thread."""
-        if epoch_ended != self._counts_epochs:
+    def _pause(self, clock: Clock, made: int) -> None:
+        """Called in the training's thread after so many steps, or with 0 after an epoch."""
+        if (made == 0) != self._counts_epochs:
             return
-        self._left -= 1
-        if self._left == 0:
+        self._left -= made or 1
+        if self._left <= 0:
             self._clock = clock
             self._waits.release()
             self._goes_on.acquire()

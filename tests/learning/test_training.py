@@ -521,9 +521,10 @@ def test_steps_with_small_batches_are_made_in_one_go_to_the_same_bits(
 ) -> None:
     """A batch of two photos has 1,152 bytes. The last of an epoch is made by itself, as its kernels may be watched."""
     many: dict[str, Any] = {"photos": photos_of(np.arange(60) % 2), "train": {"batch_size": 2, "epochs": 3}}
-    single = trained(make_trainer(RICH, **many))
+    trainer = make_trainer(RICH, **many)
+    single = trained(trainer)
     monkeypatch.setattr("facecnn.learning.batches.PREPARED_BYTES", prepared_at_once)
-    work = 2 * measure(make_trainer(RICH, **many).network.stages, 2).multiply_adds
+    work = 2 * measure(trainer.network.stages, 2).multiply_adds
     monkeypatch.setattr("facecnn.learning.batches.STRETCH_MULTIPLY_ADDS", batches_of_work * work)
     recorder = Recorder(every_step=False)
     assert make_trainer(RICH, **many).run(recorder)
@@ -537,23 +538,31 @@ def test_steps_with_small_batches_are_made_in_one_go_to_the_same_bits(
             assert report == by_step[report.step]
 
 
+BY_TWOS: dict[str, Any] = {"train": {"batch_size": 2, "average_weights": 0.9}}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_by_twos() -> Recorder:
+    return trained(make_trainer(RICH, **BY_TWOS))
+
+
 @settings(deadline=None, derandomize=True, max_examples=12)
 @given(rounds=st.lists(st.tuples(st.integers(1, 33), st.booleans()), max_size=4))
 @example(rounds=[(5, True), (6, False), (20, False)])  # from amid batches that are prepared at once
-def test_stopped_amid_small_batches_and_gone_on_with_is_the_same(rounds: list[tuple[int, bool]]) -> None:
-    small: dict[str, Any] = {"train": {"batch_size": 2, "average_weights": 0.9}}
+def test_stopped_amid_small_batches_and_gone_on_with_is_the_same(
+    uninterrupted_by_twos: Recorder, rounds: list[tuple[int, bool]]
+) -> None:
     recorder = Recorder()
-    trainer = make_trainer(RICH, **small)
+    trainer = make_trainer(RICH, **BY_TWOS)
     for stop, recorder.every_step in [*rounds, (34, False)]:
         if trainer.run(recorder, lambda: trainer.progress.step >= stop):  # noqa: B023
             break
         assert recorder.saved is not None
-        trainer = make_trainer(RICH, **small)
+        trainer = make_trainer(RICH, **BY_TWOS)
         trainer.restore(*recorder.saved)
-    whole = trained(make_trainer(RICH, **small))
-    assert recorder.lasts[-1] == whole.lasts[-1]
-    assert recorder.bests[-1] == whole.bests[-1]
-    assert recorder.figures() == whole.figures()
+    assert recorder.lasts[-1] == uninterrupted_by_twos.lasts[-1]
+    assert recorder.bests[-1] == uninterrupted_by_twos.bests[-1]
+    assert recorder.figures() == uninterrupted_by_twos.figures()
 
 
 # ----------------------------------------------------------------------------------------------------- minimisers

@@ -1,9 +1,9 @@
 """Photos as they lie in the cache become the network's input: tone, warp, blur, normalisation and erasing in one pass
 over each photo, which stays in the caches.
 
-What is standardised is made in scratch memory, that the second-level cache keeps, and written to the input in a single
-pass from its beginning to its end: strips and squares of a large photo make the processor wait for lines of the input
-that are far away.
+What is standardised is made in scratch memory, which the second-level cache keeps, and written to the input in a single
+pass from its beginning to its end: written strip by strip, as a large photo is made, the input's lines, which lie in no
+cache of the processor's own, are waited for.
 """
 
 from __future__ import annotations
