@@ -36,9 +36,10 @@ class Answer:
     label: str
     """A person's name, or ``unknown``."""
     confidence: float
-    """Of a person: the probability, among the people. Of ``unknown``: the unknown-score."""
+    """Of a person: the probability over all outputs, strangers included, as far as the held-out photos can carry it
+    (``Calibration.highest_confidence``). Of ``unknown``: the unknown-score."""
     probabilities: dict[str, float]
-    """Over the people; they sum to 1."""
+    """Over the people; they sum to 1, so a person's may be higher than the confidence."""
     unknown_score: float
     """0 to 1, grows with strangeness."""
 
@@ -49,10 +50,18 @@ class Answers:
 
     probabilities: npt.NDArray[np.float64]
     """(n, people), calibrated; each row sums to 1."""
+    confidences: npt.NDArray[np.float64]
+    """(n,): probability of the likeliest person over all outputs, calibrated, and no higher than the photos held out
+    in training can carry."""
     unknown_scores: npt.NDArray[np.float64]
     """(n,)"""
     refused: npt.NDArray[np.bool_]
     """(n,): whether the unknown-score is beyond the threshold."""
+
+    @property
+    def likeliest(self) -> npt.NDArray[np.int64]:
+        """(n,): number of the likeliest person, whether refused or not."""
+        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 class Recogniser:
@@ -112,24 +121,35 @@ class Recogniser:
 
     def answers(self, pixels: Array, rows: Array, threshold: float | None) -> Answers:
         """Answers for photos, given as for ``log_probabilities``."""
-        scaled = self.log_probabilities(pixels, rows) / self.calibration.temperature
+        return self.answers_from(self.log_probabilities(pixels, rows), threshold)
+
+    def answers_from(self, log_probabilities: npt.NDArray[np.float64], threshold: float | None) -> Answers:
+        """Answers from what ``log_probabilities`` gave, (n, outputs)."""
+        scaled = log_probabilities / self.calibration.temperature
         scores = unknown_score(scaled, len(self.people))
-        refused = np.zeros(len(rows), bool) if threshold is None else scores > threshold
-        return Answers(over_people(scaled, len(self.people)), scores, refused)
+        refused = np.zeros(len(scaled), bool) if threshold is None else scores > threshold
+        confidences = 1 - scores
+        if self.calibration.highest_confidence is not None:
+            confidences = np.minimum(confidences, self.calibration.highest_confidence)
+        return Answers(over_people(scaled, len(self.people)), confidences, scores, refused)
 
     def describe(self, answers: Answers) -> list[Answer]:
         """The same in words, photo by photo."""
         described = []
-        for probabilities, score, refused in zip(
-            answers.probabilities, answers.unknown_scores, answers.refused, strict=True
+        for probabilities, best, confidence, score, refused in zip(
+            answers.probabilities,
+            answers.likeliest.tolist(),
+            answers.confidences.tolist(),
+            answers.unknown_scores.tolist(),
+            answers.refused.tolist(),
+            strict=True,
         ):
-            best = int(probabilities.argmax())
             described.append(
                 Answer(
                     label=UNKNOWN if refused else self.people[best],
-                    confidence=float(score if refused else probabilities[best]),
+                    confidence=score if refused else confidence,
                     probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
-                    unknown_score=float(score),
+                    unknown_score=score,
                 )
             )
         return described

@@ -51,7 +51,7 @@ def probabilities(*brightness: float, temperature: float = 1.0) -> Any:
     return exponentials / exponentials.sum()
 
 
-def test_the_likeliest_person_is_named_with_the_probability_among_the_people() -> None:
+def test_the_likeliest_person_is_named_with_the_probability() -> None:
     model = recogniser(["Ann", "Bob", "Cid"])
     answers = model.answers(*photos([0.2, 0.9, 0.1], [0.5, 0.4, 0.3]), None)
     first, second = model.describe(answers)
@@ -59,7 +59,7 @@ def test_the_likeliest_person_is_named_with_the_probability_among_the_people() -
     assert first.probabilities == pytest.approx(
         dict(zip(("Ann", "Bob", "Cid"), probabilities(0.2, 0.9, 0.1), strict=True))
     )
-    assert first.confidence == first.probabilities["Bob"]
+    assert first.confidence == pytest.approx(first.probabilities["Bob"])
     assert first.unknown_score == pytest.approx(1 - first.confidence)
     assert first.unknown_score < second.unknown_score
 
@@ -88,7 +88,9 @@ def test_probabilities_sum_to_one_and_scores_lie_between_0_and_1(
         if refused:
             assert (answer.label, answer.confidence) == ("unknown", answer.unknown_score)
         else:
-            assert answer.confidence == answer.probabilities[answer.label] == max(answer.probabilities.values())
+            assert answer.probabilities[answer.label] == max(answer.probabilities.values())
+            assert answer.confidence == pytest.approx(1 - answer.unknown_score)
+            assert answer.confidence <= answer.probabilities[answer.label] + 1e-12
 
 
 def test_temperature_makes_answers_less_sure_and_leaves_the_names() -> None:
@@ -132,7 +134,8 @@ def test_the_output_of_strangers_raises_the_score_and_is_no_person() -> None:
     assert stranger.unknown_score == stranger.confidence == pytest.approx(1 - all_outputs[1])
     assert stranger.probabilities == pytest.approx({"Ann": all_outputs[0] / all_outputs[:2].sum(),
                                                     "Bob": all_outputs[1] / all_outputs[:2].sum()})  # fmt: skip
-    assert ann.label == "Ann"
+    assert (ann.label, ann.confidence) == ("Ann", pytest.approx(probabilities(0.9, 0.3, 0.1)[0]))
+    assert ann.confidence < ann.probabilities["Ann"]
     # Without a threshold the likeliest person is named, however strange.
     assert model.describe(model.answers(*photos([0.1, 0.3, 0.9]), None))[0].label == "Bob"
 
@@ -142,9 +145,19 @@ def test_one_person_and_strangers() -> None:
     ann, stranger = model.describe(model.answers(*photos([0.8, 0.2], [0.2, 0.8]), model.threshold("auto")))
     assert (ann.label, stranger.label) == ("Ann", "unknown")
     assert ann.probabilities == stranger.probabilities == {"Ann": 1.0}
-    assert ann.confidence == 1
+    assert ann.confidence == pytest.approx(probabilities(0.8, 0.2)[0]), "of all outputs, strangers included"
     assert ann.unknown_score == pytest.approx(probabilities(0.8, 0.2)[1])
     assert stranger.unknown_score == pytest.approx(probabilities(0.2, 0.8)[1])
+
+
+def test_no_answer_claims_more_than_the_calibration_allows() -> None:
+    model = recogniser(["Ann", "Bob"], Calibration(1.0, None, 8, highest_confidence=0.9))
+    sure, unsure = model.describe(model.answers(*photos([1, 0], [0.6, 0.5]), None))
+    assert (sure.label, sure.confidence) == ("Ann", 0.9)
+    assert sure.probabilities["Ann"] == pytest.approx(probabilities(1, 0)[0]), "of the people's, not of all"
+    assert unsure.confidence == pytest.approx(probabilities(0.6, 0.5)[0])
+    assert unsure.confidence < 0.9
+    assert sure.unknown_score == pytest.approx(probabilities(1, 0)[1]), "strangers are refused by this, so it stays"
 
 
 def test_mirroring_models_answer_alike_for_a_photo_and_its_mirror_image() -> None:

@@ -27,6 +27,13 @@ def cross_validate(
     console: StderrConsole,
     photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
     folds: Annotated[int, typer.Option(help="Number of trainings, each of which leaves out other photos.")] = 5,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Hold out some of each training's photos as train does, and judge as predict does, with a threshold.",
+        ),
+    ] = False,
     config: ConfigOption = common.DEFAULT_CONFIG,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
@@ -41,7 +48,8 @@ def cross_validate(
     from facecnn.jobs.training_setup import TrainOptions
 
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
-    result = job(loaded, TrainOptions(photos=photos, device=device, threads=threads, strict=strict), folds, console)
+    options = TrainOptions(photos=photos, device=device, threads=threads, strict=strict)
+    result = job(loaded, options, folds, console, calibrated=calibrate)
     if format is Format.json:
         common.print_json(result)
     else:
@@ -49,13 +57,29 @@ def cross_validate(
 
 
 def _describe(result: dict[str, Any]) -> str:
-    lines = ["  fold   photos   accuracy   log loss   kernels moved   seconds"]
+    calibrated = "known" in result["folds"][0]
+    counts = "   right   refused   wrong" if calibrated else ""
+    moved = "" if calibrated else "   kernels moved"
+    lines = [f"  fold   photos{counts}   closed-set   log loss{moved}   seconds"]
     for fold, row in enumerate(result["folds"], start=1):
-        moved = min(row["kernel_change"].values(), default=None)
+        least = percent(min(row["kernel_change"].values(), default=None))
+        counts, moved = "", f"{least:>16}"
+        if calibrated:
+            known = row["known"]
+            counts, moved = f"{known['named_right']:>8}{known['refused']:>10}{known['named_wrong']:>8}", ""
         lines.append(
-            f"  {fold:>4}{row['photos']:>9}{percent(row['accuracy']):>11}{number(row['log_loss']):>11}"
-            f"{percent(moved):>16}{row['seconds']:>10.1f}"
+            f"  {fold:>4}{row['photos']:>9}{counts}{percent(row['closed_set_accuracy']):>13}"
+            f"{number(row['log_loss']):>11}{moved}{row['seconds']:>10.1f}"
         )
-    lines.append("  (kernels moved: of the layer that moved least, in parts of their first norm)")
-    lines += ["", f"  mean {percent(result['mean'])}, standard deviation {percent(result['std'])}"]
+    lines.append("  (closed-set: accuracy of the likeliest person, nobody refused)")
+    if not calibrated:
+        lines.append("  (kernels moved: of the layer that moved least, in parts of their first norm)")
+    mean, std = result["mean"], result["std"]
+    if calibrated:
+        lines += ["", f"  named right: mean {percent(mean)}, standard deviation {percent(std)}"]
+        if result["unknown"] is not None:
+            unknown = result["unknown"]
+            lines.append(f"  strangers: {unknown['refused']} of {unknown['photos']} refused, {unknown['named']} named")
+    else:
+        lines += ["", f"  closed_set_accuracy: mean {percent(mean)}, standard deviation {percent(std)}"]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,9 @@ def evaluate(
     hide_face: Annotated[
         bool, typer.Option("--hide-face", help="Blank the faces first: what do their surroundings give away?")
     ] = False,
+    others_as_unknown: Annotated[
+        bool, typer.Option("--others-as-unknown", help="Judge people whom the model doesn't know as strangers.")
+    ] = False,
     predictions: Annotated[
         Path | None, typer.Option(help="Write the answer to every photo to this file (.csv, .json or .jsonl).")
     ] = None,
@@ -69,6 +73,7 @@ def evaluate(
         photos=photos,
         split=None if split is None else split.value,
         hide_face=hide_face,
+        others_as_unknown=others_as_unknown,
         device=device,
         threads=threads,
     )
@@ -86,28 +91,52 @@ def evaluate(
 
 def _describe(figures: dict[str, Any]) -> str:
     known, unknown = figures["known"], figures["unknown"]
-    lines = [
-        f"{figures['photos']} photos, {known['photos']} of known people",
-        "",
-        f"  accuracy            {percent(figures['accuracy']):>9}",
-        f"  balanced accuracy   {percent(figures['balanced_accuracy']):>9}   (every person counts alike)",
-        f"  log loss            {number(figures['log_loss']):>9}",
-        f"  calibration error   {percent(figures['expected_calibration_error']):>9}   (confidence against accuracy)",
-        "",
-        f"  {'':24}{'photos':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
-    ]
-    for row in figures["per_class"][:NAMES_SHOWN]:
-        cells = f"{percent(row['precision']):>11}{percent(row['recall']):>9}{percent(row['f1']):>9}"
-        lines.append(f"  {shown(row['name'])[:23]:24}{row['support']:>7}{cells}")
-    if len(figures["per_class"]) > NAMES_SHOWN:
-        lines.append(f"  ... {len(figures['per_class']) - NAMES_SHOWN} more")
-    if known["refused"]:
-        lines += ["", f"  known people taken for strangers: {known['refused']} of {known['photos']}"]
-    if unknown is not None:
+    lines = [f"{figures['photos']} photos, {known['photos']} of known people"]
+    if known["photos"]:
+        low, high = figures["interval"]
         lines += [
             "",
-            f"  strangers: {unknown['refused']} of {unknown['photos']} recognised as such "
-            f"(threshold {number(unknown['threshold'])})",
-            f"  area under the ROC curve: {number(unknown['auroc'])}",
+            f"{_part('named right', known['named_right'], known['photos'])}   (accuracy; expect {100 * low:.1f} to "
+            f"{percent(high)})",
+            _part("refused", known["refused"], known["photos"]),
+            _part("named wrong", known["named_wrong"], known["photos"]),
         ]
+    if unknown is not None:
+        limit = "no threshold" if unknown["threshold"] is None else f"threshold {number(unknown['threshold'])}"
+        lines += [
+            "",
+            f"{_part('strangers refused', unknown['refused'], unknown['photos'])}   ({limit})",
+            _part("strangers named", unknown["named"], unknown["photos"]),
+        ]
+        if unknown["auroc"] is not None:
+            lines.append(_figure("area under the ROC curve", number(unknown["auroc"])))
+    if known["photos"]:
+        error = percent(figures["expected_calibration_error"])
+        lines += [
+            "",
+            _figure("closed_set_accuracy", percent(figures["closed_set_accuracy"]), "likeliest person, nobody refused"),
+            _figure("balanced accuracy", percent(figures["balanced_accuracy"]), "mean recall"),
+            _figure("log loss", number(figures["log_loss"]), "probabilities over the people"),
+            _figure("calibration error", error, "confidence in the likeliest"),
+            "",
+            f"  {'':18}{'photos':>7}{'right':>7}{'refused':>9}{'wrong':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
+        ]
+        rows = zip(figures["per_class"], figures["confusion"], strict=True)
+        for index, (row, counts) in enumerate(islice(rows, NAMES_SHOWN)):
+            right, refused = counts[index], counts[-1]
+            lines.append(
+                f"  {shown(row['name'])[:17]:18}{row['support']:>7}{right:>7}{refused:>9}"
+                f"{row['support'] - right - refused:>7}"
+                f"{percent(row['precision']):>11}{percent(row['recall']):>9}{percent(row['f1']):>9}"
+            )
+        if len(figures["per_class"]) > NAMES_SHOWN:
+            lines.append(f"  ... {len(figures['per_class']) - NAMES_SHOWN} more")
     return "\n".join(lines)
+
+
+def _part(what: str, count: int, whole: int) -> str:
+    return f"  {what:<18}{count:>5} of {whole:<5}{percent(count / whole):>8}"
+
+
+def _figure(what: str, value: str, explanation: str = "") -> str:
+    return f"  {what:<27}{value:>13}" + (f"   ({explanation})" if explanation else "")

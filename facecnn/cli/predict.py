@@ -15,6 +15,7 @@ from facecnn.cli import common
 from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption, ThresholdOption
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import PhotoError, shown
+from facecnn.runs.findings import confidence
 
 
 class AnswerFormat(StrEnum):
@@ -98,11 +99,21 @@ def _print(results: list[dict[str, Any]], format: AnswerFormat) -> None:
 
 
 def _by_face(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a face; a photo without one keeps a row with its error."""
+    """A row a face, its box in four columns, and a confidence where a person is named; a photo without a face keeps a
+    row with its error."""
     rows = []
     for result in results:
         for face in result["faces"] or [result]:
-            rows.append({key: face.get(key, result[key]) for key in result if key != "faces"})
+            values = {key: face.get(key, result[key]) for key in result if key != "faces"}
+            named = values["probabilities"] is not None and values["label"] in values["probabilities"]
+            values["confidence"] = values["confidence"] if named else None
+            corners = values.pop("box") or [None] * 4
+            row: dict[str, Any] = {}
+            for key, value in values.items():
+                if key == "error":
+                    row |= dict(zip(("x0", "y0", "x1", "y1"), corners, strict=True))
+                row[key] = value
+            rows.append(row)
     return rows
 
 
@@ -123,7 +134,7 @@ def _describe(result: dict[str, Any]) -> str:
 
 def _name(face: dict[str, Any]) -> str:
     if face["label"] in face["probabilities"]:
-        return f"{shown(face['label'])} ({100 * face['confidence']:.1f} %)"
+        return f"{shown(face['label'])} ({confidence(face['confidence'])})"
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     return f"{face['label']} (unknown-score {face['unknown_score']:.3f}; most like {shown(likeliest)})"
 

@@ -129,13 +129,31 @@ def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str
 def _describe_run(result: dict[str, Any]) -> str:
     rows = []
     for side, what in (("train", "trained on"), ("validation", "held out")):
-        accuracy, loss = percent(result[side]["accuracy"]), number(result[side]["loss"])
-        rows.append(f"  {what:<15}{result['photos'][side]:>6}  {accuracy:>8}  {loss:>7}")
+        figures, photos = result[side], result["photos"][side]
+        known, unknown = figures["known"], figures["unknown"]
+        loss = number(figures["loss"])
+        rows.append(
+            f"  {what:<22}{known['photos']:>7}{percent(figures['accuracy']):>13}{known['refused']:>9}"
+            f"{known['named_wrong']:>13}{loss if photos else '-':>9}"
+        )
+        if unknown is not None:
+            rows.append(
+                f"  {what + ', strangers':<22}{unknown['photos']:>7}{'':13}{unknown['refused']:>9}"
+                f"{unknown['named']:>13}"
+            )
+    held_out = result["validation"]
+    if held_out["accuracy"] is not None:
+        low, high = held_out["interval"]
+        rows += [
+            "",
+            f"  on other photos like those held out, expect {100 * low:.1f} to {percent(high)} to be named right",
+            f"  closed_set_accuracy (likeliest person, nobody refused): {percent(held_out['closed_set_accuracy'])}",
+        ]
     lines = [
         f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
         f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
         "",
-        "                 photos  accuracy     loss",
+        f"  {'':22}{'photos':>7}{'named right':>13}{'refused':>9}{'named wrong':>13}{'loss':>9}",
         *rows,
         "",
         "  kernels moved by "

@@ -6,77 +6,72 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
-from facecnn.jobs.console import Console
+from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
+from facecnn.jobs.judgement import judge
+from facecnn.jobs.models import make_recogniser
 from facecnn.jobs.people import find_folder, photo_set, read_people
 from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training, trial_figures
+from facecnn.kernels import Device
 from facecnn.learning import scores
+from facecnn.learning.calibration import Calibration, calibrate
+from facecnn.learning.training import Trainer
 from facecnn.photos.dataset import Dataset
-from facecnn.photos.folder import UNKNOWN, some
+from facecnn.photos.folder import some
 
 Array = npt.NDArray[Any]
 
 
-def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: Console) -> dict[str, Any]:
+def cross_validate(
+    loaded: Loaded, options: TrainOptions, folds: int, console: Console, *, calibrated: bool = False
+) -> dict[str, Any]:
     """Figures of all folds (the ``cross-validate`` JSON). No run is written.
 
     Each fold trains on the photos of the others, all of them, to the end, and is judged by the last weights: nothing is
-    chosen by the photos that judge it. Strangers in ``unknown/`` are trained on but not judged.
+    chosen by the photos that judge it. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos
+    there is no threshold, so the figure is ``closed_set_accuracy``, the share whose likeliest person is the right one.
 
-    Raises UsageError where a person has fewer photos than there are folds, and whatever ``train`` raises.
+    With ``calibrated`` each training holds out a part of its photos as ``train`` does, which chooses the epoch and sets
+    temperature and threshold, and the fold is judged as ``predict`` answers, strangers included.
+
+    Raises UsageError where a person has fewer photos than there are folds, or nothing would be held out; and whatever
+    ``train`` raises.
     """
-    # Without photos of its own to judge by, a training can't be ended by them either.
-    settings = replace(loaded.settings, train=replace(loaded.settings.train, stop_after_epochs_without_gain=None))
-    loaded = replace(loaded, settings=settings)
+    if calibrated and not loaded.settings.photos.validation:
+        raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
+    if not calibrated:
+        # Without photos of its own to judge by, a training can't be ended by them either.
+        train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
+        loaded = replace(loaded, settings=replace(loaded.settings, train=train))
     device = open_for_training(options, console)
-    folder = find_folder(options.photos, settings.photos, console)
-    finder = installed_finder(settings.photos, console, options.threads)
-    dataset = read_people(folder, settings.photos, finder, console, strict=options.strict, for_training=True)
-    people = len(dataset.people)
-    empty = photo_set(dataset, np.zeros(0, np.int64))
-    results: list[dict[str, Any]] = []
-    predictions: list[dict[str, Any]] = []
+    folder = find_folder(options.photos, loaded.settings.photos, console)
+    finder = installed_finder(loaded.settings.photos, console, options.threads)
+    dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
     parts = dataset.folds(folds)
     _refuse_poor_folds(dataset, parts)
+    train_fold = _train_calibrated if calibrated else _train_to_the_end
+    results: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     for number, fold in enumerate(parts, start=1):
         # A trainer and the step that it recorded refer to each other, and Python looks for such cycles only rarely: the
         # arrays of all folds would pile up.
         gc.collect()
-        chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
-        trainer = make_trainer(loaded, dataset, chosen, empty, device)
-        started = time.perf_counter()
         label = f"Fold {number} of {folds}"
-        with console.training(trainer.epochs, trainer.steps, label) as display:
-            recorder = ShowingRecorder(trainer.epochs, display, console, label)
-            trainer.run(recorder)
-        seconds = time.perf_counter() - started
-        judged = fold[dataset.labels[fold] < people]
-        logs = trainer.answers(photo_set(dataset, judged))
-        probabilities = scores.over_people(logs, people)
-        labels = dataset.labels[judged]
-        results.append(
-            {
-                "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-                "log_loss": scores.log_loss(probabilities, labels),
-                "photos": len(judged),
-                "seconds": seconds,
-                "train_loss": recorder.last["train_loss"],
-                "epochs": recorder.last["epoch"],
-                "restarts": trial_figures(trainer),
-                "kernel_change": recorder.last["kernel_change"],
-                "dead_kernels": recorder.last["dead_kernels"],
-            }
+        figures, judged, probabilities = train_fold(loaded, dataset, fold, device, console, label)
+        results.append(figures)
+        console.info(
+            f"{label}: {100 * figures['accuracy']:.1f} % of {figures['photos']} photos named right, "
+            f"{figures['seconds']:.0f} s"
         )
-        console.info(f"{label}: {100 * results[-1]['accuracy']:.1f} % of {len(judged)} photos, {seconds:.0f} s")
         predictions += [
             {
                 "path": dataset.paths[photo],
@@ -90,11 +85,125 @@ def cross_validate(loaded: Loaded, options: TrainOptions, folds: int, console: C
     return {
         "device": device.name,
         "device_reason": device.reason,
-        "classes": [name for name in dataset.classes if name != UNKNOWN],
+        "classes": list(dataset.people),
         "folds": results,
         "mean": float(accuracies.mean()),
         "std": float(accuracies.std()),
+        **_together(results),
         "predictions": predictions,
+    }
+
+
+_Judged = tuple[dict[str, Any], Array, Array]
+"""Of a fold: its figures, the numbers of its photos of known people, and (photos, people) probabilities of these."""
+
+
+def _train_to_the_end(
+    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
+) -> _Judged:
+    """Train on all photos outside the fold, and judge the last weights by those of known people in it."""
+    chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
+    nobody = photo_set(dataset, np.zeros(0, np.int64))
+    trainer = make_trainer(loaded, dataset, chosen, nobody, device)
+    figures = _train(trainer, ShowingRecorder, console, label)[0]
+    judged = _of_known_people(dataset, fold)
+    probabilities = scores.over_people(trainer.answers(photo_set(dataset, judged)), len(dataset.people))
+    labels = dataset.labels[judged]
+    right = float((probabilities.argmax(axis=1) == labels).mean())
+    return (
+        {
+            "closed_set_accuracy": right,
+            "accuracy": right,  # there is no threshold
+            "log_loss": scores.log_loss(probabilities, labels),
+            "photos": len(judged),
+            **figures,
+        },
+        judged,
+        probabilities,
+    )
+
+
+def _train_calibrated(
+    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
+) -> _Judged:
+    """Train as ``train`` does on the photos outside the fold, and judge the fold's photos as ``predict`` answers."""
+    settings, people = loaded.settings, len(dataset.people)
+    split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
+    held_out = photo_set(dataset, split.validation)
+    trainer = make_trainer(loaded, dataset, split.training, held_out, device)
+    figures, recorder = _train(trainer, _BestRecorder, console, label)
+    recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
+    logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
+    recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)
+    threshold = recogniser.threshold("auto")
+    answers = recogniser.answers(dataset.pixels, dataset.rows[fold], threshold)
+    judged = judge(recogniser, answers, dataset.labels[fold], threshold)
+    known = dataset.labels[fold] < people
+    kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "unknown")
+    return (
+        {
+            **{key: judged[key] for key in kept},
+            "photos": int(known.sum()),
+            "held_out": len(held_out),
+            "temperature": recogniser.calibration.temperature,
+            "threshold": threshold,
+            **figures,
+        },
+        fold[known],
+        answers.probabilities[known],
+    )
+
+
+class _BestRecorder(ShowingRecorder):
+    """A recorder that shows a training, and keeps the weights with the lowest loss on the held-out photos."""
+
+    def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
+        super().__init__(epochs, display, console, label)
+        self.best: dict[str, Array] = {}
+
+    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        self.best = {name: np.array(array) for name, array in arrays.items()}
+
+
+_AnyRecorder = TypeVar("_AnyRecorder", bound=ShowingRecorder)
+
+
+def _train(
+    trainer: Trainer, make_recorder: type[_AnyRecorder], console: Console, label: str
+) -> tuple[dict[str, Any], _AnyRecorder]:
+    """Train to the end; what is told of every fold's training, and the recorder."""
+    started = time.perf_counter()
+    with console.training(trainer.epochs, trainer.steps, label) as display:
+        recorder = make_recorder(trainer.epochs, display, console, label)
+        trainer.run(recorder)
+    return {
+        "seconds": time.perf_counter() - started,
+        "train_loss": recorder.last["train_loss"],
+        "epochs": recorder.last["epoch"],
+        "restarts": trial_figures(trainer),
+        "kernel_change": recorder.last["kernel_change"],
+        "dead_kernels": recorder.last["dead_kernels"],
+    }, recorder
+
+
+def _of_known_people(dataset: Dataset, fold: Array) -> Array:
+    return np.asarray(fold[dataset.labels[fold] < len(dataset.people)])
+
+
+def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means and counts over the folds; what was named and refused is known of calibrated models only."""
+    closed_set = [result["closed_set_accuracy"] for result in results]
+    figures: dict[str, Any] = {"closed_set_accuracy": float(np.mean(closed_set))}
+    if "known" not in results[0]:
+        return {"accuracy": figures["closed_set_accuracy"], **figures}
+    strangers = [result["unknown"] for result in results if result["unknown"] is not None]
+    return {
+        "accuracy": float(np.mean([result["accuracy"] for result in results])),
+        **figures,
+        "known": {key: sum(result["known"][key] for result in results) for key in results[0]["known"]},
+        "unknown": {key: sum(one[key] for one in strangers) for key in ("photos", "named", "refused")}
+        if strangers
+        else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ class EvaluateOptions:
     split: Split | None = None
     hide_face: bool = False
     """Whether to blank the faces first, to see what the surroundings give away."""
+    others_as_unknown: bool = False
+    """Whether people whom the model doesn't know are judged as strangers."""
     device: str = "auto"
     threads: int | None = None
 
@@ -69,7 +72,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     if not model.calibrated:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
-        console.info("This model's confidence is not calibrated: its training had too few held-out photos for that.")
+        console.info("This model's confidence is not calibrated: its training held out no photos.")
     if not recogniser.knows_strangers:
         console.info(NO_STRANGERS)
     figures = {
@@ -82,7 +85,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     predictions = [
         {
             "path": dataset.paths[number],
-            "truth": dataset.classes[dataset.labels[number]],
+            "truth": dataset.classes[dataset.labels[number]],  # of others, too, the name that their folder has
             "label": answer.label,
             "confidence": answer.confidence,
             "probabilities": answer.probabilities,
@@ -96,12 +99,14 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
 def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[Dataset, npt.NDArray[np.int64], int]:
     """The data set, the numbers of the photos to judge by, and how many were left out as trained on."""
     run_split: dict[str, Any] | None = None
+    held_out: dict[str, str] | None = None
     folder, wanted = options.photos, options.split
     if folder is None:
         run, folder = _own_photos(options.model)
         run_split = run.read_split()
         wanted = wanted or "validation"
         if wanted == "validation" and run_split.get("validation_folder") is not None:
+            held_out = run_split["validation"]
             folder, wanted, run_split = Path(run_split["validation_folder"]), "all", None
     photos = model.settings.photos
     if options.hide_face:
@@ -112,20 +117,27 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
             )
         photos = replace(photos, hide_face=True)
     dataset = read_people(folder, photos, model.finder, console, strict=False, for_training=False)
-    strangers = [shown(name) for name in dataset.classes if name not in model.recogniser.people and name != UNKNOWN]
-    if strangers:
+    others = [shown(name) for name in dataset.classes if name not in model.recogniser.people and name != UNKNOWN]
+    if others and not options.others_as_unknown:
+        who = "is" if len(others) == 1 else "are"
         raise PhotoError(
-            f"{shown(folder)}: {some(strangers)} can't be judged: the model knows "
-            f"{some([shown(name) for name in model.recogniser.people], 6)} (photos of strangers go into {UNKNOWN}/)"
+            f"{shown(folder)}: {some(others)} {who} not in the model (it knows "
+            f"{some([shown(name) for name in model.recogniser.people], 6)}): --others-as-unknown judges them as "
+            "strangers"
         )
+    if others:
+        console.info(f"Judged as strangers: {some(others, 6)}")
     trained = np.array([digest in model.trained_on for digest in dataset.sha256], bool)
     if wanted == "all":
         chosen = np.arange(len(trained))
+        if held_out is not None:
+            _warn_of_changes(held_out, dataset, console)
     elif wanted == "train":
         chosen = np.flatnonzero(trained)
     elif run_split is not None:
-        kept = set(run_split["validation"])
+        kept: dict[str, str] = run_split["validation"]
         chosen = np.array([n for n, path in enumerate(dataset.paths) if path in kept and not trained[n]], np.int64)
+        _warn_of_changes(kept, dataset, console)
     else:
         chosen = np.flatnonzero(~trained)
     left_out = int(trained.sum()) if wanted not in ("all", "train") and run_split is None else 0
@@ -135,6 +147,21 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
     if left_out:
         console.info(f"{left_out} photos left out: the model was trained on them (--split all judges by all)")
     return dataset, chosen, left_out
+
+
+def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Console) -> None:
+    """Say where held-out photos, SHA-256 by PERSON/FILE, aren't those of the training any more."""
+    now = dict(zip(dataset.paths, dataset.sha256, strict=True))
+    gone = [shown(path) for path in before if path not in now]
+    changed = [shown(path) for path, digest in before.items() if path in now and now[path] != digest]
+    if gone or changed:
+        parts = [
+            f"{len(paths)} {what} ({some(paths)})" for paths, what in ((changed, "changed"), (gone, "gone")) if paths
+        ]
+        console.warning(
+            f"of {len(before)} held-out photos, {' and '.join(parts)} since the training: these figures are not those "
+            "that it ended with"
+        )
 
 
 def _own_photos(model: Path) -> tuple[RunFolder, Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,18 @@ import numpy.typing as npt
 
 from facecnn.learning import scores
 from facecnn.recognition import Answers, Recogniser
+from facecnn.runs.plots import draw_confusion
 
 
 def judge(
     recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.int64], threshold: float | None
 ) -> dict[str, Any]:
-    """Figures of ``answers`` to n photos, as ``eval`` and reports have them.
+    """Figures of ``answers`` to n photos, as ``train``, ``eval``, reports and model cards have them.
 
-    Accuracy is the best of the people, whatever the threshold says.
+    One rule holds for all of them but ``closed_set_accuracy`` and ``log_loss``: an answer is what ``predict`` gives, a
+    name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused.
+    ``closed_set_accuracy`` takes the likeliest person, and ``log_loss`` the probabilities over the people, whatever
+    the threshold says. ``precision`` is that among known people's photos.
 
     Args:
         recogniser: whose answers they are.
@@ -27,35 +33,54 @@ def judge(
     """
     people = len(recogniser.people)
     known = labels < people
-    probabilities, truth = answers.probabilities[known], labels[known]
-    predicted = probabilities.argmax(axis=1)
-    confusion = scores.confusion_matrix(truth, predicted, people)
-    strange, refused = answers.unknown_scores, answers.refused
+    truth, likeliest, refused = labels[known], answers.likeliest[known], answers.refused[known]
+    named = np.where(refused, people, likeliest)  # the number after the people's stands for a refusal
+    confusion = scores.confusion_matrix(truth, named, people + 1)[:people]
+    right, closed_set, photos = int(np.trace(confusion)), int((likeliest == truth).sum()), len(truth)
+    strange = answers.unknown_scores
     return {
-        "accuracy": float((predicted == truth).mean()) if len(truth) else None,
+        "accuracy": right / photos if photos else None,
+        "interval": list(wilson_interval(right, photos)) if photos else None,
+        "closed_set_accuracy": closed_set / photos if photos else None,
+        "closed_set_interval": list(wilson_interval(closed_set, photos)) if photos else None,
         "balanced_accuracy": scores.balanced_accuracy(confusion),
-        "log_loss": scores.log_loss(probabilities, truth),
-        "expected_calibration_error": scores.expected_calibration_error(probabilities, truth),
+        "log_loss": scores.log_loss(answers.probabilities[known], truth),
+        "expected_calibration_error": scores.expected_calibration_error(answers.confidences[known], likeliest == truth),
         "classes": list(recogniser.people),
         "confusion": confusion.tolist(),
         "per_class": [
             {"name": name, **row} for name, row in zip(recogniser.people, scores.per_class(confusion), strict=True)
         ],
         "known": {
-            "photos": int(known.sum()),
-            "named": int((~refused[known]).sum()),
-            "refused": int(refused[known].sum()),
+            "photos": photos,
+            "named_right": right,
+            "named_wrong": int((~refused).sum()) - right,
+            "refused": int(refused.sum()),
         },
         "unknown": None
         if known.all()
         else {
             "photos": int((~known).sum()),
             "auroc": scores.area_under_roc(strange[~known], strange[known]),
-            "named": int((~refused[~known]).sum()),
-            "refused": int(refused[~known].sum()),
+            "named": int((~answers.refused[~known]).sum()),
+            "refused": int(answers.refused[~known].sum()),
+            "named_as": np.bincount(answers.likeliest[~known & ~answers.refused], minlength=people).tolist(),
             "threshold": threshold,
         },
     }
+
+
+def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
+    """Draw as whom each person's photos were named, or that they were refused, with strangers in a row of their own.
+
+    ``judged``: what ``judge`` gave; ``what``: which photos these are, as "held-out". Raises OutputError.
+    """
+    matrix, rows = list(judged["confusion"]), list(judged["classes"])
+    if judged["unknown"] is not None:
+        matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
+        rows.append("strangers")
+    counts = np.array(matrix)
+    draw_confusion(path, counts, rows, [*judged["classes"], "refused"], f"{counts.sum()} {what} photos")
 
 
 def wilson_interval(right: int, number: int, deviations: float = 1.959964) -> tuple[float, float]:

@@ -37,15 +37,21 @@ NO_STRANGERS = (
 )
 
 
-def about_threshold(recogniser: Recogniser) -> str:
-    """What the threshold for strangers of a calibrated model rests on, in words."""
+def about_calibration(recogniser: Recogniser) -> str:
+    """What the threshold for strangers and the confidence of a calibrated model rest on, in words."""
     calibration = recogniser.calibration
+    photos = f"{calibration.photos} held-out photo{'' if calibration.photos == 1 else 's'}"
     if not recogniser.knows_strangers:
-        return NO_STRANGERS
+        text = NO_STRANGERS
+        if calibration.highest_confidence is not None:
+            text += f" No confidence is above {100 * calibration.highest_confidence:.1f} %: {photos} can't carry more."
+        if calibration.threshold is None:
+            text += f" With fewer than {LEAST_PHOTOS} held out, no threshold is set."
+        return text
     if calibration.false_accept_rate is None:
         return (
-            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with {calibration.strangers} "
-            f"held-out photos of them, fewer than {LEAST_PHOTOS}, it can't be measured."
+            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with {photos} of known people and "
+            f"{calibration.strangers} of strangers, fewer than {LEAST_PHOTOS} of either, it can't be measured."
         )
     return (
         f"Threshold for strangers: {calibration.threshold:.3f}, by {calibration.strangers} held-out photos of them, so "

@@ -19,7 +19,7 @@ from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.judgement import judge, wilson_interval
+from facecnn.jobs.judgement import draw_judged, judge
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
@@ -28,25 +28,41 @@ from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.preparation import PhotoSettings, without_margin
-from facecnn.recognition import Recogniser
+from facecnn.recognition import Answers, Recogniser
 from facecnn.runs import findings
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
 from facecnn.runs.folder import RunFolder, newest_run
 from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import draw_curves, draw_kernels, draw_watching
 from facecnn.runs.report import choose_answers, write_report
 
 Array = npt.NDArray[Any]
 
 
 def report_training(
-    run: RunFolder, settings: Settings, data: TrainingPhotos, recogniser: Recogniser, result: Mapping[str, Any]
+    run: RunFolder,
+    settings: Settings,
+    data: TrainingPhotos,
+    recogniser: Recogniser,
+    answers: Answers,
+    judged: Mapping[str, Any] | None,
+    result: Mapping[str, Any],
 ) -> None:
     """Note what came out of a training that has ended, and tell it in report.html and MODEL_CARD.md.
 
-    ``recogniser``: the calibrated model; ``result``: the ``train`` JSON. Raises OutputError.
+    Args:
+        run: the training's folder.
+        settings: the training's.
+        data: its photos.
+        recogniser: the calibrated model.
+        answers: to the held-out photos.
+        judged: these answers' figures; None without held-out photos.
+        result: the ``train`` JSON.
+
+    Raises:
+        OutputError: a file couldn't be written.
     """
     validation, dataset = data.validation, data.dataset
     paths, digests = list(data.validation_digests), list(data.validation_digests.values())
@@ -58,7 +74,7 @@ def report_training(
         "facecnn": __version__,
         "ended": time.strftime("%Y-%m-%d"),
         "training": {key: value for key, value in result.items() if key != "run"},
-        **_judged(recogniser, validation.pixels, validation.rows, validation.labels, paths, digests),
+        **_answered(recogniser, answers, judged, validation.labels, paths, digests),
         "skipped": skipped,
     }
     run.write_figures(figures)
@@ -138,8 +154,12 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         held_out = _read_held_out(run, model, console)
     except FacecnnError as error:
         missing.append(f"The photos couldn't be read, so the report shows none of them ({error}).")
-    if figures is None and held_out is not None:
-        figures = held_out.judged(model)
+    outdated = figures is not None and "closed_set_accuracy" not in (figures["held_out"] or {"closed_set_accuracy": 0})
+    if outdated and held_out is None:
+        figures = {**(figures or {}), "held_out": None, "answers": []}
+        missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
+    elif held_out is not None and (figures is None or outdated):
+        figures = {**(figures or {}), **held_out.judged(model)}
         if held_out.gone:
             missing.append(
                 f"{held_out.gone} held-out photos are gone or have other contents than when the run was started: what "
@@ -157,7 +177,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     )
     for sentence in missing:
         console.warning(sentence)
-    _draw_missing(run, model, facts)
+    _draw_missing(run, model, facts, outdated=outdated)
     digests = choose_answers(facts.answers).digests
     pictures = {} if held_out is None else held_out.windows(digests)
     write_report(run, facts, pictures)
@@ -185,13 +205,17 @@ class _HeldOut:
     def judged(self, model: Model) -> dict[str, Any]:
         """The figures that the end of a training notes, as far as they can be had."""
         dataset, recogniser = self.dataset, model.recogniser
-        labels = dataset.labels[self.chosen]
+        labels = np.array(
+            [recogniser.classes.index(dataset.classes[label]) for label in dataset.labels[self.chosen]], np.int64
+        )
+        threshold = recogniser.threshold("auto")
+        answers = recogniser.answers(dataset.pixels, dataset.rows[self.chosen], threshold)
         return {
-            **_judged(
+            **_answered(
                 recogniser,
-                dataset.pixels,
-                dataset.rows[self.chosen],
-                np.array([recogniser.classes.index(dataset.classes[label]) for label in labels], np.int64),
+                answers,
+                judge(recogniser, answers, labels, threshold) if len(labels) else None,
+                labels,
                 [dataset.paths[index] for index in self.chosen],
                 [dataset.sha256[index] for index in self.chosen],
             ),
@@ -224,22 +248,18 @@ def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
     return _HeldOut(dataset, chosen, len(wanted) - len(chosen))
 
 
-def _judged(
-    recogniser: Recogniser, pixels: Array, rows: Array, labels: Array, paths: Sequence[str], digests: Sequence[str]
+def _answered(
+    recogniser: Recogniser,
+    answers: Answers,
+    judged: Mapping[str, Any] | None,
+    labels: Array,
+    paths: Sequence[str],
+    digests: Sequence[str],
 ) -> dict[str, Any]:
     """What figures.json keeps of the held-out photos: figures, the calibration that they rest on, every answer."""
-    calibration = recogniser.calibration
-    answers = recogniser.answers(pixels, rows, calibration.threshold)
-    described = recogniser.describe(answers)
-    held_out = None
-    if len(labels):
-        held_out = judge(recogniser, answers, labels, calibration.threshold)
-        confusion = np.array(held_out["confusion"])
-        interval = list(wilson_interval(int(confusion.trace()), int(confusion.sum()))) if confusion.any() else None
-        held_out["interval"] = interval
     return {
-        "calibration": asdict(calibration),
-        "held_out": held_out,
+        "calibration": asdict(recogniser.calibration),
+        "held_out": judged,
         "answers": [
             asdict(
                 Answer(
@@ -251,7 +271,9 @@ def _judged(
                     unknown_score=answer.unknown_score,
                 )
             )
-            for path, digest, label, answer in zip(paths, digests, labels.tolist(), described, strict=True)
+            for path, digest, label, answer in zip(
+                paths, digests, labels.tolist(), recogniser.describe(answers), strict=True
+            )
         ],
     }
 
@@ -302,6 +324,7 @@ def _facts(
             missing=missing,
             strangers_calibrated_on=calibration.get("strangers", 0),
             false_accept_rate=calibration.get("false_accept_rate"),
+            highest_confidence=calibration.get("highest_confidence"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
@@ -331,8 +354,9 @@ def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(sum(values)) if values else None
 
 
-def _draw_missing(run: RunFolder, model: Model, facts: RunFacts) -> None:
-    """Draw what the end of a training draws, where it isn't there, or may be of an earlier moment."""
+def _draw_missing(run: RunFolder, model: Model, facts: RunFacts, *, outdated: bool) -> None:
+    """Draw what the end of a training draws, where it isn't there, may be of an earlier moment, or shows ``outdated``
+    figures."""
 
     def wanted(picture: Path) -> bool:
         return not (facts.finished and picture.exists())
@@ -340,9 +364,8 @@ def _draw_missing(run: RunFolder, model: Model, facts: RunFacts) -> None:
     metrics = read_metrics(run.metrics_path)
     if metrics and wanted(run.curves_path):
         draw_curves(run.curves_path, metrics, model.best_epoch)
-    if facts.judged is not None and facts.judged["accuracy"] is not None and wanted(run.confusion_path):
-        matrix, names = np.array(facts.judged["confusion"]), facts.judged["classes"]
-        draw_confusion(run.confusion_path, matrix, names, f"{matrix.sum()} held-out photos")
+    if facts.judged is not None and facts.judged["accuracy"] is not None and (outdated or wanted(run.confusion_path)):
+        draw_judged(run.confusion_path, facts.judged, "held-out")
     if wanted(run.kernels_path):
         arrays = model.recogniser.network.weights.to_host()
         stages = model.recogniser.network.stages

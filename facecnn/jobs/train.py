@@ -20,7 +20,8 @@ from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
-from facecnn.jobs.models import TRAINED_ON, about_threshold, make_checkpoint, make_recogniser
+from facecnn.jobs.judgement import draw_judged, judge
+from facecnn.jobs.models import TRAINED_ON, about_calibration, make_checkpoint, make_recogniser
 from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
@@ -34,8 +35,7 @@ from facecnn.jobs.training_setup import (
     trial_figures,
 )
 from facecnn.kernels import Device
-from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
-from facecnn.learning.scores import confusion_matrix
+from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
 from facecnn.network.layers import Conv
@@ -45,7 +45,7 @@ from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder, check_new_run
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import draw_curves, draw_kernels, draw_watching
 
 Array = npt.NDArray[Any]
 
@@ -206,24 +206,16 @@ class _Training:
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
         recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
-        train_photos = photo_set(data.dataset, data.chosen)
+        train_photos, validation = photo_set(data.dataset, data.chosen), data.validation
         train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
-        logs = recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
-        labels = data.validation.labels
+        logs = recogniser.log_probabilities(validation.pixels, validation.rows)
         if best.state["calibration"] is None:
-            calibration = calibrate(logs, labels, people, self.settings.calibration)
+            calibration = calibrate(logs, validation.labels, people, self.settings.calibration)
             run.save_best(self.checkpoint(best.arrays, best.state["progress"], calibration))
         else:  # the run had ended before: its photos may have changed since, its model must not
             calibration = Calibration(**best.state["calibration"])
         recogniser.calibration = calibration
-        if calibration.photos == 0:
-            few = f"Held-out photos of known people: {int((labels < people).sum())}, fewer than {LEAST_PHOTOS}"
-            strangers = "strangers are named as someone"
-            if calibration.threshold is not None:
-                strangers = "a face is refused where a stranger's is likelier"
-            console.info(f"{few}: confidence is not calibrated, and {strangers}")
-        else:
-            console.info(about_threshold(recogniser))
+        console.info(about_calibration(recogniser))
         background = judge_background(recogniser, self.settings.photos, data, logs)
         if background is not None:
             try:
@@ -238,9 +230,13 @@ class _Training:
         metrics = read_metrics(run.metrics_path)
         best_epoch = int(best.state["progress"]["best_epoch"])
         draw_curves(run.curves_path, metrics, best_epoch)
-        judged, what = (logs, labels) if len(labels) else (train_logs, train_photos.labels)
-        title = f"{len(what)} {'held-out' if len(labels) else 'training'} photos"
-        draw_confusion(run.confusion_path, confusion_matrix(what, judged.argmax(axis=1), len(classes)), classes, title)
+        threshold = recogniser.threshold("auto")
+        trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
+        answers = recogniser.answers_from(logs, threshold)
+        held_out = judge(recogniser, answers, validation.labels, threshold)
+        any_held_out = len(validation) > 0
+        drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
+        draw_judged(run.confusion_path, drawn, what)
         convs = [stage.name for stage in recogniser.network.stages if isinstance(stage.layer, Conv)]
         if convs:
             draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
@@ -251,11 +247,11 @@ class _Training:
             "device_description": device.description,
             "device_reason": device.reason,
             "classes": classes,
-            "photos": {"train": len(data.chosen), "validation": len(labels), "skipped": data.skipped},
+            "photos": {"train": len(data.chosen), "validation": len(validation), "skipped": data.skipped},
             "epochs": metrics[-1]["epoch"],
             "best_epoch": best_epoch,
-            "train": _figures(train_logs, train_photos.labels, people),
-            "validation": _figures(logs, labels, people),
+            "train": _summary(train_logs, train_photos.labels, trained_on),
+            "validation": _summary(logs, validation.labels, held_out),
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
@@ -265,7 +261,7 @@ class _Training:
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else asdict(background),
         }
-        report_training(run, self.settings, data, recogniser, result)
+        report_training(run, self.settings, data, recogniser, answers, held_out if any_held_out else None, result)
         return result
 
     def _draw_what_was_watched(self, metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -333,11 +329,9 @@ def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"milliseconds": {place: float(np.median([row.get(place, 0.0) for row in timed])) for place in timed[-1]}}
 
 
-def _figures(logs: Array, labels: Array, people: int) -> dict[str, float | None]:
-    """Mean loss over all outputs, and the share of known people's photos that get the right person's name."""
-    known = labels < people
-    right = logs[:, :people].argmax(axis=1) == labels
+def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some photos: mean loss over all outputs, and the figures that ``judge`` gave which a summary needs."""
     return {
         "loss": float(-logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
-        "accuracy": float(right[known].mean()) if known.any() else None,
+        **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},
     }

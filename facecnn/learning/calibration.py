@@ -16,12 +16,14 @@ from facecnn.settings import SETTINGS
 Array = npt.NDArray[Any]
 
 LEAST_PHOTOS = 20
-"""With fewer held-out photos of known people neither temperature nor threshold would mean anything; with fewer of
-strangers the threshold isn't set by them."""
+"""With fewer held-out photos of known people, or of strangers, no threshold is set by them."""
 
 EVEN = 0.5
 """The unknown-score at which a stranger is as likely as the likeliest person. No threshold that strangers are there to
 set is above it, and it is the threshold where they are too few for another."""
+
+PRIOR_DEVIATION = 0.5
+"""Of the logarithm of the temperature, before any photo has been seen; its mean is 0."""
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 """Temperatures."""
@@ -54,65 +56,69 @@ class Calibration:
     threshold: float | None = None
     """An unknown-score above it is a stranger's. None: never refuse."""
     photos: int = 0
-    """Held-out photos of known people; 0 if nothing was set."""
+    """Held-out photos of known people."""
     strangers: int = 0
     """Held-out photos of strangers."""
     false_accept_rate: float | None = None
-    """Share of strangers that the threshold was set to let through; None if it wasn't set by strangers."""
+    """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
+    highest_confidence: float | None = None
+    """No answer claims more; None: no limit."""
 
 
 def calibrate(
     log_probabilities: Array, labels: Array, people: int, settings: CalibrationSettings | None = None
 ) -> Calibration:
-    """Set temperature and threshold on held-out photos: log_probabilities (N, outputs), labels (N,).
+    """Set temperature, threshold and the highest confidence on held-out photos: log_probabilities (N, outputs), labels
+    (N,).
 
     Labels from ``people`` on are strangers'. They count where the network has an output for them.
     """
     settings = settings or CalibrationSettings()
     outputs = log_probabilities.shape[1]
     known, strange = labels < people, (labels >= people) & (labels < outputs)
-    if known.sum() < LEAST_PHOTOS:
-        # Nothing to set a threshold by. Where strangers have an output, the likelier of two is the answer.
-        return Calibration(threshold=EVEN if outputs > people else None)
     judged = known | strange
     temperature = fit_temperature(log_probabilities[judged], labels[judged])
     scores = unknown_score(log_probabilities / temperature, people)
+    photos, strangers = int(known.sum()), int(strange.sum())
+    threshold: float | None = None
     rate: float | None = None
-    if outputs == people:
-        # The least score that keeps so many; one in between two photos' scores would keep fewer.
-        threshold = float(np.quantile(scores[known], 1 - settings.false_reject_rate, method="inverted_cdf"))
-    elif strange.sum() < LEAST_PHOTOS:
+    if outputs > people:
+        # With too few photos to set a threshold by, the likelier of person and stranger is the answer.
         threshold = EVEN
-    else:
-        rate = settings.false_accept_rate
-        threshold = min(EVEN, threshold_for(scores[strange], rate))
-    return Calibration(temperature, threshold, int(known.sum()), int(strange.sum()), rate)
+        if photos >= LEAST_PHOTOS and strangers >= LEAST_PHOTOS:
+            rate = settings.false_accept_rate
+            threshold = min(EVEN, threshold_for(scores[strange], rate))
+    elif photos >= LEAST_PHOTOS:
+        # The least score that keeps so many; one in between two photos' scores would keep fewer. And a little above it:
+        # the last bits of a photo's score depend on the photos that it is answered with.
+        least = float(np.quantile(scores[known], 1 - settings.false_reject_rate, method="inverted_cdf"))
+        threshold = min(1.0, 1.001 * least)
+    highest = None if outputs > people else highest_confidence(photos)
+    return Calibration(temperature, threshold, photos, strangers, rate, highest)
+
+
+def highest_confidence(photos: int) -> float:
+    """What n held-out photos of the people can carry where no stranger was among them: (n + 1) / (n + 2), Laplace's
+    rule of succession for the next photo after n that were all right. No temperature keeps a network that was never
+    shown a stranger from being sure of one."""
+    return (photos + 1) / (photos + 2)
 
 
 def fit_temperature(log_probabilities: Array, labels: Array) -> float:
-    """The temperature, from 0.05 to 20, at which the probabilities of all outputs (N, outputs) fit the labels (N,).
+    """The temperature T, from 0.05 to 20, at which the probabilities of all outputs (N, outputs) fit the labels (N,).
 
-    The probabilities are softmax(b z), z the log-probabilities and b the inverse temperature (Guo et al. 2017). The
-    likeliest b is no good: where few photos are held out all are often answered right, and then it is infinite, and the
-    model would claim to be certain. So b gets Jeffreys' prior, the square root of its Fisher information, which is the
-    sum over the photos of the variance of z under softmax(b z); that makes finite what the labels alone leave infinite
-    (Firth 1993; Heinze and Schemper 2002). The median of the posterior distribution is taken: as likely too sure as too
-    unsure, and the same whether b, its inverse or its logarithm is looked at.
+    The probabilities are softmax(z / T), z the log-probabilities (Guo et al. 2017). The likeliest T is no good: where
+    few photos are held out all are often answered right, and then it is 0, and the model would claim to be certain.
+    So ln T has a prior, the normal distribution around 0 with ``PRIOR_DEVIATION``, and the T of the highest posterior
+    density in ln T is taken: 1 without photos, and moved from there by as much as the photos can carry.
     """
-    logs = np.linspace(-np.log(_HIGHEST), -np.log(_LOWEST), 1201)
+    grid = np.linspace(np.log(_LOWEST), np.log(_HIGHEST), 1201)
     centred = log_probabilities - log_probabilities.max(axis=1, keepdims=True)
     right = centred[np.arange(len(labels)), labels]
-    posterior = np.empty(len(logs))
-    for number, b in enumerate(np.exp(logs)):
-        exponentials = np.exp(b * centred)
-        sums = exponentials.sum(axis=1)
-        means = (exponentials * centred).sum(axis=1) / sums
-        information = ((exponentials * (centred - means[:, None]) ** 2).sum(axis=1) / sums).sum()
-        likelihood = (b * right - np.log(sums)).sum()
-        # Of log b, along which the grid is even; its density has a factor b more than that of b.
-        posterior[number] = likelihood + 0.5 * np.log(max(information, np.finfo(np.float64).tiny)) + np.log(b)
-    below = np.cumsum(np.exp(posterior - posterior.max()))
-    return float(np.exp(-np.interp(0.5 * below[-1], below, logs)))
+    posterior = -0.5 * (grid / PRIOR_DEVIATION) ** 2
+    for number, b in enumerate(np.exp(-grid)):
+        posterior[number] += (b * right - np.log(np.exp(b * centred).sum(axis=1))).sum()
+    return float(np.exp(grid[posterior.argmax()]))
 
 
 def unknown_score(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:

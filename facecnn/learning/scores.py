@@ -25,7 +25,10 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> npt.NDArr
 
 
 def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
-    """Precision, recall, f1 and support of each class; None where there is nothing to divide by."""
+    """Precision, recall, f1 and support of each class; None where there is nothing to divide by.
+
+    confusion (classes, classes or more): columns beyond the classes are answers that name none of them.
+    """
     rows: list[dict[str, float | int | None]] = []
     for k in range(len(confusion)):
         right, said, true = int(confusion[k, k]), int(confusion[:, k].sum()), int(confusion[k].sum())
@@ -41,7 +44,7 @@ def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
 
 
 def balanced_accuracy(confusion: Array) -> float | None:
-    """Mean recall of the classes that have photos; None if none has."""
+    """Mean recall of the classes that have photos; None if none has. confusion: as for ``per_class``."""
     support = confusion.sum(axis=1)
     if not support.any():
         return None
@@ -56,19 +59,17 @@ def log_loss(probabilities: Array, labels: Array) -> float | None:
     return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
-def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float | None:
-    """Mean distance between confidence and accuracy over equal bins of confidence, weighted by their photos
-    (Guo et al. 2017); None without photos."""
-    if not len(labels):
+def expected_calibration_error(confidences: Array, right: Array, bins: int = 15) -> float | None:
+    """Mean distance between confidence (n,) and the share that is right (n,) over equal bins of confidence, weighted by
+    their photos (Guo et al. 2017); None without photos."""
+    if not len(confidences):
         return None
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    which = np.minimum((confidences * bins).astype(int), bins - 1)
     error = 0.0
     for b in range(bins):
         inside = which == b
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * abs(right[inside].mean() - confidences[inside].mean())
     return float(error)
 
 

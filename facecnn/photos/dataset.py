@@ -56,13 +56,17 @@ class Dataset:
         """The classes without ``unknown``."""
         return tuple(name for name in self.classes if name != UNKNOWN)
 
-    def split(self, seed: int) -> "IndexSplit":
-        """Choose the photos to judge by; see ``facecnn.photos.split.split``.
+    def split(self, seed: int, among: npt.NDArray[np.int64] | None = None) -> "IndexSplit":
+        """Choose the photos to judge by, of all or of those numbered ``among``; see ``facecnn.photos.split.split``.
 
         Raises:
             PhotoError: a person has too few photos for ``settings.validation``.
         """
-        chosen = split(self._by_class(), self.settings.validation, seed)
+        people = self._by_class()
+        if among is not None:
+            allowed = {self.paths[number] for number in among.tolist()}
+            people = {name: [photo for photo in photos if photo.path in allowed] for name, photos in people.items()}
+        chosen = split(people, self.settings.validation, seed)
         return IndexSplit(self._indices(chosen.training), self._indices(chosen.validation), chosen.warnings)
 
     def folds(self, count: int = 5) -> tuple[npt.NDArray[np.int64], ...]:

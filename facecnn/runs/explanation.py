@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.runs.findings import confidence
 from facecnn.runs.plots import NAME_LENGTH, printable, saved_figure, short
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 def _draw_maps(part: SubFigure, readable: _Readable, number: int | None, face: NamedFace, maps: FaceMaps) -> None:
     name = readable(maps.person)
-    shown = f"{readable(face.name)} ({100 * face.confidence:.1f} %)" if face.is_person else "unknown"
+    shown = f"{readable(face.name)} ({confidence(face.confidence)})" if face.is_person else "unknown"
     heading = f"{number}  {shown}" if number is not None else shown
     if not face.is_person:
         heading += f": too strange to be named; the maps are about {name}, the likeliest"

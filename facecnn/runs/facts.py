@@ -99,9 +99,10 @@ class RunFacts:
     training: Mapping[str, Any]
     """The ``train`` JSON; empty where it wasn't noted."""
     judged: Mapping[str, Any] | None
-    """Figures of the held-out photos, as ``eval`` has them, with ``interval``; None where there are none."""
+    """Figures of the held-out photos, as ``eval`` has them; None where there are none."""
     logged_accuracy: float | None
-    """Of the held-out photos, as the log of the best epoch has it: strangers count as one more name."""
+    """Of the held-out photos, as the log of the best epoch has it: the likeliest output's, strangers being one more
+    name, without a threshold."""
     answers: Sequence[Answer]
     """To the held-out photos."""
     temperature: float
@@ -117,6 +118,8 @@ class RunFacts:
     """So many held-out photos of strangers set temperature and threshold, too."""
     false_accept_rate: float | None = None
     """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
+    highest_confidence: float | None = None
+    """No answer claims more; None: no limit."""
 
     @property
     def people(self) -> list[PhotoCount]:

@@ -28,6 +28,11 @@ def percent(share: float) -> str:
     return f"{text.removesuffix('.0')}\N{NO-BREAK SPACE}%"
 
 
+def confidence(share: float) -> str:
+    """``99.5 %``; never 100 %, since no number of photos can show that a model is never wrong."""
+    return f"{100 * min(share, 0.999):.1f} %"
+
+
 def area_under_roc(area: float) -> str:
     """``0.973``; a score that isn't perfect is never rounded to 1."""
     return "1" if area == 1 else f"{min(area, 0.999):.3f}"
@@ -82,19 +87,30 @@ def accuracy(facts: RunFacts) -> str:
         if sum(count.held_out for count in facts.people):
             return "How good it is on new photos wasn't measured: its held-out photos couldn't be read."
         return "No photos of the people were held out, so how good it is on new photos isn't known."
-    known = judged["known"]["photos"]
-    right = round(judged["accuracy"] * known)
+    known = judged["known"]
     low, high = judged["interval"]
     text = (
-        f"Of {counted(known, 'photo')} of these people that it had not been trained on, it named {right} right: "
-        f"{percent(judged['accuracy'])}. "
+        f"Of {counted(known['photos'], 'photo')} of these people that it had not been trained on, it names "
+        f"{known['named_right']} right ({percent(judged['accuracy'])}), refuses {known['refused']} as a stranger's, "
+        f"and names {known['named_wrong']} wrong. "
     )
-    if known < FEW_PHOTOS:
-        text += f"So few photos say little: the true share may be anything from {percent(low)} to {percent(high)}."
-    else:
-        text += f"On other photos like these, expect {percent(low)} to {percent(high)}."
-    refused = judged["known"]["refused"]
-    return f"{text} It refuses {counted(refused, 'photo')} of them as a stranger's." if refused else text
+    if known["photos"] < FEW_PHOTOS:
+        return text + (
+            f"So few photos say little: the true share that is named right may be anything from {percent(low)} to "
+            f"{percent(high)}."
+        )
+    return text + f"On other photos like these, expect {percent(low)} to {percent(high)} to be named right."
+
+
+def closed_set(facts: RunFacts) -> str | None:
+    """How often the likeliest person is the right one, whatever the threshold says; None where it wasn't measured."""
+    judged = facts.judged
+    if judged is None or judged["closed_set_accuracy"] is None:
+        return None
+    return (
+        f"If nobody were refused, {percent(judged['closed_set_accuracy'])} would be named right: the likeliest person, "
+        "whatever the threshold for strangers says (closed_set_accuracy)."
+    )
 
 
 def against_largest(facts: RunFacts) -> str | None:
@@ -104,11 +120,11 @@ def against_largest(facts: RunFacts) -> str | None:
     rows = facts.judged["per_class"]
     largest = max(rows, key=lambda row: row["support"])
     share = largest["support"] / facts.judged["known"]["photos"]
-    if facts.judged["interval"][0] > share:
+    if facts.judged["closed_set_interval"][0] > share:
         return None
     return (
-        f"That isn't clearly better than always naming {largest['name']}, which would be right in {percent(share)} of "
-        "these photos."
+        f"Even if it refused nobody, it wouldn't be clearly better than always naming {largest['name']}, which would "
+        f"be right in {percent(share)} of these photos."
     )
 
 
@@ -118,11 +134,15 @@ def strangers(facts: RunFacts) -> str:
     if facts.strangers is None:
         text = "It was never shown strangers, and how it takes them was never measured: "
         if facts.threshold is None:
-            return text + "it has no threshold, so it names every stranger as one of its people."
-        return text + (
-            "its threshold only makes sure that its own people are kept, so expect it to name most strangers as one "
-            "of its people."
-        )
+            text += "it has no threshold, so it names every stranger as one of its people."
+        else:
+            text += (
+                "its threshold only makes sure that its own people are kept, so expect it to name most strangers as "
+                "one of its people."
+            )
+        if facts.highest_confidence is not None:
+            text += f" {highest_confidence(facts)}"
+        return text
     if unknown is None:
         text = "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
         text += "never measured"
@@ -166,6 +186,15 @@ def threshold(facts: RunFacts) -> str:
     strangers = counted(facts.strangers_calibrated_on, "held-out photo")
     return (
         f"{value}, by {strangers} of strangers, so that about {percent(facts.false_accept_rate)} of strangers are named"
+    )
+
+
+def highest_confidence(facts: RunFacts) -> str:
+    """The limit of what an answer claims, and why."""
+    assert facts.highest_confidence is not None
+    return (
+        f"No answer claims more than {confidence(facts.highest_confidence)} confidence, of strangers neither: "
+        f"{counted(facts.calibrated_on, 'held-out photo')} of its people can't carry more."
     )
 
 
@@ -230,10 +259,9 @@ def limits(facts: RunFacts) -> list[str]:
             f"The held-out photos {own}also {tuned}, so these figures flatter. Photos of other days and places are the "
             "real test."
         )
-    if facts.finished and facts.calibrated_on == 0:
-        found.append(
-            "Its confidence isn't calibrated, for lack of held-out photos: 90 % need not mean right in nine of ten."
-        )
+    if facts.finished and facts.calibrated_on < FEW_PHOTOS:
+        by = f"rests on {counted(facts.calibrated_on, 'held-out photo')}" if facts.calibrated_on else "isn't calibrated"
+        found.append(f"Its confidence {by}: 90 % need not mean right in nine of ten.")
     if facts.background is None:
         found.append("How much it goes by the surroundings instead of the faces wasn't measured.")
     return found
@@ -257,14 +285,14 @@ def _few_photos(facts: RunFacts) -> list[str]:
 
 
 def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
-    """Who was taken for whom, and how often; most often first."""
+    """Who was named as whom, and how often; most often first. Refused photos are nobody's."""
     if facts.judged is None:
         return []
     names, matrix = facts.judged["classes"], facts.judged["confusion"]
     pairs = [
         (names[row], names[column], count)
         for row, counts in enumerate(matrix)
-        for column, count in enumerate(counts)
+        for column, count in enumerate(counts[: len(names)])
         if row != column and count
     ]
     return sorted(pairs, key=lambda pair: -pair[2])

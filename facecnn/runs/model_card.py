@@ -46,8 +46,8 @@ def model_card(facts: RunFacts) -> str:
 
 def _summary(facts: RunFacts) -> str:
     unfinished = [] if facts.finished else ["**Its training isn't finished; the figures below are those so far.**"]
-    sentences = (findings.trained_for(facts), findings.accuracy(facts))
-    return "\n\n".join([*unfinished, *(_sentences(facts, text) for text in sentences)])
+    sentences = (findings.trained_for(facts), findings.accuracy(facts), findings.closed_set(facts))
+    return "\n\n".join([*unfinished, *(_sentences(facts, text) for text in sentences if text is not None)])
 
 
 def _details(facts: RunFacts) -> str:
@@ -100,16 +100,19 @@ def _factors(facts: RunFacts) -> str:
 
 def _metrics(facts: RunFacts) -> str:
     photos = facts.temperature_set_on
-    calibrated = f"set on {counted(photos, 'held-out photo')}" if photos else "not set: too few photos"
+    calibrated = f"set on {counted(photos, 'held-out photo')}" if photos else "not set: no held-out photos"
     return _items(
         [
-            "Accuracy: share of the people's held-out photos whose likeliest person is the right one; in brackets "
-            "Wilson's 95 % interval, which takes photos as independent of each other",
-            "Log loss: mean of -ln p(right person); calibration error: mean distance of confidence and accuracy in 15 "
-            "equal bins",
+            "Accuracy: share of the people's held-out photos that get the right name from predict, so that a refused "
+            "one isn't right; in brackets Wilson's 95 % interval, which takes photos as independent of each other",
+            "closed\\_set\\_accuracy: share whose likeliest person is the right one, whatever the threshold says",
+            "Log loss: mean of -ln p(right person), of the probabilities over the people",
+            "Calibration error: mean distance between the confidence in the likeliest person and the share that is "
+            "right, in 15 equal bins, refused photos included",
             "Strangers: area under the ROC curve of the unknown-score, held-out people against held-out strangers",
             f"Threshold of the unknown-score beyond which a face is refused: {_text(findings.threshold(facts))}",
             f"Temperature: {facts.temperature:.4f} ({calibrated})",
+            *([_text(findings.highest_confidence(facts))] if facts.highest_confidence is not None else []),
         ]
     )
 
@@ -162,24 +165,55 @@ def _analyses(facts: RunFacts) -> str:
         known = judged["known"]
         unknown = judged["unknown"]
         rows = [
-            ["accuracy", f"{percent(judged['accuracy'])} ({percent(low)} to {percent(high)})", f"{known['photos']}"],
+            [
+                "named right (accuracy)",
+                f"{percent(judged['accuracy'])} ({percent(low)} to {percent(high)})",
+                f"{known['named_right']} of {known['photos']}",
+            ],
+            [
+                "refused as strangers",
+                _part(known["refused"], known["photos"]),
+                f"{known['refused']} of {known['photos']}",
+            ],
+            [
+                "named wrong",
+                _part(known["named_wrong"], known["photos"]),
+                f"{known['named_wrong']} of {known['photos']}",
+            ],
+            ["closed\\_set\\_accuracy", percent(judged["closed_set_accuracy"]), f"{known['photos']}"],
             ["balanced accuracy", percent(judged["balanced_accuracy"]), f"{known['photos']}"],
             ["log loss", f"{judged['log_loss']:.4f}", f"{known['photos']}"],
             ["calibration error", percent(judged["expected_calibration_error"]), f"{known['photos']}"],
-            ["people refused as strangers", f"{known['refused']}", f"{known['photos']}"],
         ]
         if unknown is not None:
             area = "-" if unknown["auroc"] is None else findings.area_under_roc(unknown["auroc"])
             rows += [
-                ["strangers refused", f"{unknown['refused']}", f"{unknown['photos']}"],
+                [
+                    "strangers refused",
+                    _part(unknown["refused"], unknown["photos"]),
+                    f"{unknown['refused']} of {unknown['photos']}",
+                ],
+                [
+                    "strangers named",
+                    _part(unknown["named"], unknown["photos"]),
+                    f"{unknown['named']} of {unknown['photos']}",
+                ],
                 ["strangers: area under the ROC curve", area, f"{unknown['photos']}"],
             ]
         parts.append("Held-out photos:\n\n" + _table(["figure", "value", "photos"], rows))
         people = [
-            [_text(row["name"]), f"{row['support']}", *(_share(row[key]) for key in ("recall", "precision"))]
-            for row in judged["per_class"]
+            [
+                _text(row["name"]),
+                f"{row['support']}",
+                f"{counts[number]}",
+                f"{counts[-1]}",
+                f"{row['support'] - counts[number] - counts[-1]}",
+                *(_share(row[key]) for key in ("recall", "precision")),
+            ]
+            for number, (row, counts) in enumerate(zip(judged["per_class"], judged["confusion"], strict=True))
         ]
-        table = _table(["person", "held out", "recall", "precision"], people)
+        titles = ["person", "held out", "named right", "refused", "named wrong", "recall", "precision"]
+        table = _table(titles, people)
         parts.append("Unitary results, by person:\n\n" + table)
     parts.append("Intersectional results: not measured.")
     parts.append(f"Strangers: {_text(findings.strangers(facts))}")
@@ -264,6 +298,10 @@ def _items(items: Iterable[str]) -> str:
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _part(number: int, whole: int) -> str:
+    return percent(number / whole)
 
 
 def _share(value: float | None) -> str:

@@ -148,15 +148,15 @@ def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:
         panel.set_ylim(bottom=0)
 
 
-def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> None:
     """Draws a confusion matrix: colour is the share of the row, numbers are counts and, with few classes, shares.
 
     With more than 40 classes only colours are drawn, in a picture of fixed size, with the classes' numbers at its edge.
 
     Args:
         path: the PNG file to write.
-        matrix: counts, (N, N); row = who it is, column = who was named.
-        classes: the N names, in the matrix's order.
+        matrix: counts, (rows, columns); row = who it is, column = the answer.
+        rows, columns: their names, in the matrix's order.
         title: the text above.
 
     Raises:
@@ -164,11 +164,11 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
     """
     from matplotlib.ticker import PercentFormatter
 
-    count = len(classes)
+    count = max(len(rows), len(columns))
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = 1.15 if count <= 4 else 0.8 if count <= 10 else 0.48 if count <= 20 else 0.32
-    names = [short(name) for name in classes]
+    names, answers = [short(name) for name in rows], [short(name) for name in columns]
     margin = 0.4 + 0.085 * max(len(name) for name in names)
     side = cell * min(count, _NAMED_CLASSES)
     with saved_figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
@@ -191,18 +191,20 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str], title
             colour = "white" if shares[row, column] > 0.55 else "#222222"
             panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
         label_size = 10 if count <= 20 else 8
-        upright = count > 4 or max(len(name) for name in names) > 10
-        panel.set_xticks(range(count), names, parse_math=False, fontsize=label_size, rotation=90 if upright else 0)
+        upright = count > 4 or max(len(name) for name in answers) > 10
+        panel.set_xticks(
+            range(len(answers)), answers, parse_math=False, fontsize=label_size, rotation=90 if upright else 0
+        )
         panel.set_yticks(
-            range(count),
+            range(len(names)),
             [f"{name} ({total})" for name, total in zip(names, totals, strict=True)],
             parse_math=False,
             fontsize=label_size,
         )
-        panel.set_xlabel("named")
+        panel.set_xlabel("answer")
         panel.set_ylabel("is (photos)")
-        panel.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-        panel.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+        panel.set_xticks(np.arange(len(answers) + 1) - 0.5, minor=True)
+        panel.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
         panel.grid(which="minor", color="#dddddd", linewidth=0.7)
         panel.tick_params(which="both", length=0)
 

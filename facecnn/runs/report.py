@@ -34,7 +34,7 @@ class ShownAnswers:
     """The answers that a report shows with their photos."""
 
     wrong: list[Answer]
-    """The most confident mistakes first."""
+    """Photos that were given a wrong name first, then those refused, the most confident mistakes first."""
     unsure: list[Answer]
     """Right, the least certain first."""
     all_wrong: int
@@ -47,7 +47,8 @@ class ShownAnswers:
 
 def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
     """The answers worth looking at."""
-    wrong = sorted((answer for answer in answers if not answer.right), key=lambda answer: -answer.confidence)
+    mistakes = (answer for answer in answers if not answer.right)
+    wrong = sorted(mistakes, key=lambda answer: (findings.is_stranger(answer.label), -answer.confidence))
     right = (answer for answer in answers if answer.right and not findings.is_stranger(answer.truth))
     unsure = sorted(right, key=lambda answer: answer.confidence)
     return ShownAnswers(wrong[:_MOST_WRONG], unsure[:_MOST_UNSURE], len(wrong))
@@ -135,6 +136,8 @@ def _summary(facts: RunFacts) -> str:
     parts += [
         f'<p class="lead">{sentences(text)}</p>' for text in (findings.trained_for(facts), findings.accuracy(facts))
     ]
+    if (closed_set := findings.closed_set(facts)) is not None:
+        parts.append(_paragraph(closed_set))
     parts += [_warning(text) for text in facts.missing]
     limits = _items(map(sentences, findings.limits(facts)))
     return "\n".join([*parts, "<h2>What it isn't good for, and what nobody knows</h2>", limits])
@@ -173,24 +176,28 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     )
     if judged is None:
         return counts
-    held_out = {count.name: count for count in facts.photos}
-    rows = [
-        [
-            _name(row["name"]),
-            f"{held_out[row['name']].trained_on:,}" if row["name"] in held_out else "",
-            f"{row['support']:,}",
-            *(_share(row[key]) for key in ("recall", "precision", "f1")),
-        ]
-        for row in judged["per_class"]
-    ]
+    trained_on = {count.name: f"{count.trained_on:,}" for count in facts.photos}
+    rows = []
+    for number, row in enumerate(judged["per_class"]):
+        counts = judged["confusion"][number]
+        right, refused = counts[number], counts[-1]
+        rows.append(
+            [
+                _name(row["name"]),
+                trained_on.get(row["name"], ""),
+                *(f"{value:,}" for value in (row["support"], right, refused, row["support"] - right - refused)),
+                *(_share(row[key]) for key in ("recall", "precision", "f1")),
+            ]
+        )
     parts = [
         _paragraph(
-            "Found: share of the person's held-out photos that got the name (recall). Right: share of the photos with "
-            "that name that are the person's (precision). F1: both in one, their harmonic mean."
+            "Named right, refused as a stranger's, or named wrong: what predict answers. Recall: share of the person's "
+            "held-out photos that got the name. Precision: share of the people's photos with that name that are the "
+            "person's. F1: their harmonic mean."
         ),
         _table(
             "Each person",
-            ["name", "trained on", "held out", "found", "right", "F1"],
+            ["name", "trained on", "held out", "named right", "refused", "named wrong", "recall", "precision", "F1"],
             rows,
         ),
     ]
@@ -199,42 +206,53 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
         cut = f" (the {_MOST_CONFUSIONS} most frequent of {len(pairs)} pairs)" if len(pairs) > _MOST_CONFUSIONS else ""
         parts.append(
             _table(
-                f"Confusions of the held-out photos{cut}",
+                f"People named as another, of the held-out photos{cut}",
                 ["is", "was named", "photos"],
                 [[_name(who), _name(named), f"{count}"] for who, named, count in pairs[:_MOST_CONFUSIONS]],
             )
         )
         most = f"most often {pairs[0][0]} named {pairs[0][1]}: {counted(pairs[0][2], 'photo')}"
     else:
-        most = "no person is taken for another"
-    alt = f"Confusion matrix: a row for who it is, a column for who was named; {most}"
-    caption = "Rows: who it is. Columns: who the network named."
-    if facts.strangers is not None and facts.finished:
-        caption += " Here a stranger is one more name, without a threshold; the tables go by the likeliest person."
+        most = "no person is named as another"
+    alt = f"Confusion matrix of the held-out photos: a row for who it is, a column for who was named; {most}"
+    caption = "Held-out photos. Rows: who it is. Columns: whom predict names, or that it refuses."
     parts.append(_figure(files.get("confusion.png"), "png", alt, caption))
     parts.append(
         _table(
             "How far its confidence can be trusted",
             ["figure", "value", "what it means"],
             [
-                ["log loss", _number(judged["log_loss"]), "0 is best; a confident mistake costs most"],
+                [
+                    "log loss",
+                    _number(judged["log_loss"]),
+                    "of the probabilities over the people; 0 is best, a confident mistake costs most",
+                ],
                 [
                     "calibration error",
                     _share(judged["expected_calibration_error"]),
-                    "mean distance between confidence and the share that is right, over 15 bins",
+                    "mean distance between the confidence in the likeliest person and the share that is right, over "
+                    "15 bins; refused photos count, too",
                 ],
-                ["balanced accuracy", _share(judged["balanced_accuracy"]), "every person counts alike"],
+                ["balanced accuracy", _share(judged["balanced_accuracy"]), "mean recall: every person counts alike"],
                 [
                     "temperature",
                     _number(facts.temperature),
                     f"set on {counted(facts.temperature_set_on, 'held-out photo')}; above 1 makes answers less sure"
                     if facts.temperature_set_on
-                    else "not set: too few held-out photos",
+                    else "not set: no held-out photos",
                 ],
+                *_highest_confidence(facts),
             ],
         )
     )
     return _joined(parts)
+
+
+def _highest_confidence(facts: RunFacts) -> list[list[str]]:
+    if facts.highest_confidence is None:
+        return []
+    by = f"{counted(facts.calibrated_on, 'held-out photo')} of its people, and no stranger, can't carry more"
+    return [["highest confidence", findings.confidence(facts.highest_confidence), by]]
 
 
 def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes]) -> str:
@@ -250,10 +268,11 @@ def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes]) -> str:
     ]
     if chosen.wrong:
         cut = f" (the {len(chosen.wrong)} most confident)" if chosen.all_wrong > len(chosen.wrong) else ""
-        parts.append(f"<h3>Wrong: {chosen.all_wrong} of {counted(len(facts.answers), 'held-out photo')}{cut}</h3>")
+        all_photos = counted(len(facts.answers), "held-out photo")
+        parts.append(f"<h3>Not answered right: {chosen.all_wrong} of {all_photos}{cut}</h3>")
         parts += [_paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails)]
     else:
-        parts.append(_paragraph(f"None of {counted(len(facts.answers), 'held-out photo')} was answered wrong."))
+        parts.append(_paragraph(f"Each of {counted(len(facts.answers), 'held-out photo')} was answered right."))
     if chosen.unsure:
         parts.append("<h3>Right, but least certain</h3>")
         parts.append(_cards(chosen.unsure, thumbnails))
@@ -265,8 +284,8 @@ def _kinds_of_mistakes(answers: Sequence[Answer]) -> str:
     refused = sum(findings.is_stranger(answer.label) for answer in wrong)
     named = sum(findings.is_stranger(answer.truth) for answer in wrong)
     return (
-        f"People taken for each other: {len(wrong) - refused - named}; people refused as strangers: {refused}; "
-        f"strangers named as one of the people: {named}."
+        f"People named wrong: {len(wrong) - refused - named}; people refused as strangers: {refused}; strangers named "
+        f"as one of the people: {named}."
     )
 
 
@@ -282,7 +301,7 @@ def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes]) -> str:
         named = "" if answer.right else f"<span><b>named</b> {_answer_name(answer.label)}</span>"
         cards.append(
             f"<li>{image}<span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
-            f"<span>{sure} {percent(answer.confidence)}</span>"
+            f"<span>{sure} {findings.confidence(answer.confidence)}</span>"
             f'<span class="soft">{_name(answer.path)}</span></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
@@ -300,13 +319,14 @@ def _strangers(facts: RunFacts) -> str:
     if facts.judged is None:
         return _joined(parts)
     known = facts.judged["known"]
-    rows = [["its people", f"{known['photos']}", f"{known['named']}", f"{known['refused']}"]]
+    named = known["named_right"] + known["named_wrong"]
+    rows = [["its people", f"{known['photos']}", f"{named}", f"{known['refused']}"]]
     if unknown is not None:
         rows.append(["strangers", f"{unknown['photos']}", f"{unknown['named']}", f"{unknown['refused']}"])
     limit = "no threshold" if facts.threshold is None else f"threshold {facts.threshold:.3f}"
     parts.append(
         _table(
-            f"Held-out photos that were named, and refused as a stranger's ({limit})",
+            f"Held-out photos that are named, right or wrong, and refused as a stranger's ({limit})",
             ["of", "photos", "named", "refused"],
             rows,
         )

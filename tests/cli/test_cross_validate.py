@@ -13,7 +13,9 @@ from .running import Facecnn
 FIGURES = {
     "device": str,
     "classes": [str],
-    "folds": [{"accuracy": float, "log_loss": float, "photos": int, "seconds": NUMBER}],
+    "accuracy": float,
+    "closed_set_accuracy": float,
+    "folds": [{"accuracy": float, "closed_set_accuracy": float, "log_loss": float, "photos": int, "seconds": NUMBER}],
     "mean": float,
     "std": float,
     "predictions": [{"path": str, "fold": int, "truth": str, "probabilities": dict}],
@@ -37,13 +39,14 @@ def test_every_photo_is_judged_once(
         rows = [row for row in predictions if row["fold"] == number]
         assert len(rows) == fold["photos"]
         right = [max(row["probabilities"], key=row["probabilities"].get) == row["truth"] for row in rows]
-        assert fold["accuracy"] == pytest.approx(np.mean(right))
+        assert fold["accuracy"] == fold["closed_set_accuracy"] == pytest.approx(np.mean(right))
         loss = np.mean([-np.log(row["probabilities"][row["truth"]]) for row in rows])
         assert fold["log_loss"] == pytest.approx(loss)
         assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
     accuracies = [fold["accuracy"] for fold in figures["folds"]]
     assert figures["mean"] == pytest.approx(np.mean(accuracies))
     assert figures["std"] == pytest.approx(np.std(accuracies))
+    assert figures["closed_set_accuracy"] == figures["accuracy"] == figures["mean"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,6 +57,35 @@ def test_strangers_are_trained_on_but_not_judged(people_and_strangers: Path, fac
     assert figures["classes"] == ["ann", "bob"]
     assert len(figures["predictions"]) == 20
     assert {frozenset(row["probabilities"]) for row in figures["predictions"]} == {frozenset({"ann", "bob"})}
+
+
+def test_calibrated_folds_hold_photos_out_and_are_judged_as_predict_answers(
+    people_and_strangers: Path, facecnn: Facecnn
+) -> None:
+    options = ["-c", "smoke", "--epochs", "6", "--folds", "2", "--calibrate"]
+    figures = facecnn("cross-validate", people_and_strangers, *options, "--format", "json").json()
+    check(figures, FIGURES)
+    for fold in figures["folds"]:
+        known, unknown = fold["known"], fold["unknown"]
+        assert known["photos"] == known["named_right"] + known["named_wrong"] + known["refused"] == 10
+        assert unknown["photos"] == unknown["named"] + unknown["refused"] == 5
+        assert fold["held_out"] == 3, "a fifth of 15"
+        assert fold["threshold"] == 0.5, "too few photos for another"
+        assert fold["temperature"] != 1
+        assert fold["accuracy"] == pytest.approx(known["named_right"] / 10)
+        assert fold["accuracy"] <= fold["closed_set_accuracy"]
+    assert figures["accuracy"] == pytest.approx(figures["known"]["named_right"] / 20)
+    assert figures["unknown"]["photos"] == 10
+    assert len(figures["predictions"]) == 20
+    text = facecnn("cross-validate", people_and_strangers, *options).stdout
+    assert "named right: mean" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_nothing_held_out_calibrates_nothing(people: Path, facecnn: Facecnn) -> None:
+    done = facecnn("cross-validate", people, "-c", "smoke", "--calibrate", "--set", "photos.validation=0")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "photos.validation" in done.stderr
 
 
 def test_it_is_the_same_twice(people: Path, facecnn: Facecnn) -> None:

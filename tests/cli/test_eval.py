@@ -17,6 +17,8 @@ FIGURES = {
     "photos": int,
     "trained_on": int,
     "accuracy": (float, None),
+    "interval": ([float], None),
+    "closed_set_accuracy": (float, None),
     "balanced_accuracy": (float, None),
     "log_loss": (float, None),
     "expected_calibration_error": (float, None),
@@ -25,7 +27,7 @@ FIGURES = {
     "per_class": [
         {"name": str, "precision": (float, None), "recall": (float, None), "f1": (float, None), "support": int}
     ],
-    "known": {"photos": int, "named": int, "refused": int},
+    "known": {"photos": int, "named_right": int, "named_wrong": int, "refused": int},
     "unknown": (
         {"photos": int, "auroc": (float, None), "named": int, "refused": int, "threshold": (float, None)},
         None,
@@ -63,13 +65,16 @@ def test_strangers_are_counted_apart(trained_with_strangers: Trained, facecnn: F
     figures = judge(facecnn, "-m", trained_with_strangers.path, "--split", "all")
     assert figures["photos"] == 30
     assert figures["classes"] == ["ann", "bob"]
-    assert figures["known"]["photos"] == figures["known"]["named"] + figures["known"]["refused"] == 20
+    known = figures["known"]
+    assert known["photos"] == known["named_right"] + known["named_wrong"] + known["refused"] == 20
     assert figures["unknown"]["photos"] == figures["unknown"]["named"] + figures["unknown"]["refused"] == 10
     assert sum(map(sum, figures["confusion"])) == 20
     assert [row["support"] for row in figures["per_class"]] == [10, 10]
-    # Accuracy is that of the best of the people, whatever the threshold says.
     right = sum(figures["confusion"][i][i] for i in range(2))
-    assert figures["accuracy"] == pytest.approx(right / 20)
+    assert figures["accuracy"] == pytest.approx(right / 20) == pytest.approx(known["named_right"] / 20)
+    assert sum(row[2] for row in figures["confusion"]) == known["refused"]
+    low, high = figures["interval"]
+    assert low < figures["accuracy"] <= high
     assert figures["unknown"]["auroc"] > 0.9
 
 
@@ -120,6 +125,39 @@ def test_a_name_that_the_model_does_not_know(
     assert done.exit_code == 3
     assert "carl" in done.stderr
     assert "ann, bob" in done.stderr
+    assert "--others-as-unknown" in done.stderr
+
+
+def test_others_are_strangers_where_that_is_asked_for(
+    trained: Trained, write_people: Callable[..., Path], facecnn: Facecnn, tmp_path: Path
+) -> None:
+    photos = write_people({"ann": 3, "bob": 0, "carl": 5}, start=50)
+    write_people({"unknown": 2}, start=50, folder=photos)
+    file = tmp_path / "answers.json"
+    figures = judge(facecnn, photos, "-m", trained.path, "--others-as-unknown", "--predictions", file)
+    assert figures["known"]["photos"] == 3
+    assert figures["unknown"]["photos"] == 7
+    assert figures["classes"] == ["ann", "bob"]
+    truths = [row["truth"] for row in json.loads(file.read_text())]
+    assert truths == ["ann"] * 3 + ["carl"] * 5 + ["unknown"] * 2
+
+
+def test_held_out_photos_that_have_changed_are_told(
+    people: Path, tmp_path: Path, write_people: Callable[..., Path], facecnn: Facecnn
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(people, photos)
+    options = ["-c", "smoke", "--epochs", "1", "--out", tmp_path, "--name", "run"]
+    assert facecnn("train", photos, *options).exit_code == 0
+    run = tmp_path / "run"
+    assert "since the training" not in facecnn("eval", "-m", run).stderr
+    first, second, *_ = sorted(json.loads((run / "split.json").read_text())["validation"])
+    other = write_people({"carl": 1}, start=90) / "carl" / "90.png"
+    shutil.copy(other, photos / first)
+    (photos / second).unlink()
+    done = facecnn("eval", "-m", run, "--quiet")
+    assert done.exit_code == 0
+    assert f"of 4 held-out photos, 1 changed ({first}) and 1 gone ({second}) since the training" in done.stderr
 
 
 def test_nothing_to_judge_by(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
@@ -182,8 +220,10 @@ def test_predictions(suffix: str, trained_with_strangers: Trained, tmp_path: Pat
         best = [max(share, key=share.__getitem__) for share in shares]
     assert len(rows) == figures["photos"] == 30
     assert {row["path"] for row in rows} >= {"ann/00.png", "unknown/09.png"}
-    known = [(row["truth"], name) for row, name in zip(rows, best, strict=True) if row["truth"] != "unknown"]
-    assert figures["accuracy"] == pytest.approx(sum(truth == name for truth, name in known) / len(known))
+    known = [(row["truth"], row["label"], name) for row, name in zip(rows, best, strict=True)]
+    known = [row for row in known if row[0] != "unknown"]
+    assert figures["accuracy"] == pytest.approx(sum(truth == label for truth, label, _ in known) / len(known))
+    assert figures["closed_set_accuracy"] == pytest.approx(sum(truth == name for truth, _, name in known) / len(known))
     assert sum(row["label"] == "unknown" for row in rows) == figures["known"]["refused"] + figures["unknown"]["refused"]
 
 

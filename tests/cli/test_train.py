@@ -24,8 +24,8 @@ FIGURES = {
     "photos": {"train": int, "validation": int, "skipped": int},
     "epochs": int,
     "best_epoch": int,
-    "train": {"loss": float, "accuracy": float},
-    "validation": {"loss": (float, None), "accuracy": (float, None)},
+    "train": {"loss": float, "accuracy": float, "closed_set_accuracy": float, "known": dict},
+    "validation": {"loss": (float, None), "accuracy": (float, None), "closed_set_accuracy": (float, None)},
     "seconds": NUMBER,
     "photos_per_second": NUMBER,
     "dead_kernels": [str],
@@ -315,7 +315,9 @@ def test_no_validation_photos(people: Path, tmp_path: Path, facecnn: Facecnn) ->
     figures = facecnn("train", people, "-c", "smoke", "--out", tmp_path, *options).json()
     check(figures, FIGURES)
     assert figures["photos"]["validation"] == 0
-    assert figures["validation"] == {"loss": None, "accuracy": None}
+    nothing = dict.fromkeys(("photos", "named_right", "named_wrong", "refused"), 0)
+    assert figures["validation"]["known"] == nothing
+    assert {figures["validation"][key] for key in ("loss", "accuracy", "interval", "closed_set_accuracy")} == {None}
     assert figures["best_epoch"] == 2
 
 
