@@ -1,17 +1,21 @@
 """How well are strangers told from the people, and does a confidence mean what it says?
 
 Strangers' photos, sorted by name, are dealt in two halves: the first, third ... are the folder unknown/ beside the
-people's; the others are only judged by. For each fold of the people ``facecnn train`` trains on the other folds (and
-holds out a part of that, by which it sets temperature and threshold), once with that unknown/ and once without. The
-fold and the other half of the strangers, of which no model has seen a photo, judge it.
+people's (--other-half takes the second, fourth ...); the others are only judged by. For each fold of the people
+``facecnn train`` trains on the other folds (and holds out a part of that, by which it sets temperature and threshold),
+once with that unknown/ and once without. The fold and the other half of the strangers, of which no model has seen a
+photo, judge it.
 
 Scores that are compared, each growing with strangeness: what the likeliest person leaves of the probability, which is
 the one that facecnn uses; the largest of the people's logits, negated; the energy, minus the logarithm of the sum of
 their exponentials (Liu et al. 2020); and in the layer before the last one minus the cosine with the nearest mean of a
 person's training photos, and with the three nearest training photos. "named at N %" is the share of the people's photos
 that are named where a threshold, chosen afterwards for each fold, lets N % of the strangers in, N being the config's
-false_accept_rate; the second table has what is named and let in at the models' own thresholds. Deviations are those of
-the folds.
+false_accept_rate. Deviations are those of the folds.
+
+The second table has what the models answer, at their own thresholds. "sure strangers": those who are named with a
+confidence above 0.99, of all and of the worst fold. ECE: of the confidence in the likeliest person, over the people's
+photos. "highest": the largest confidence that a stranger was named with.
 
 ``--keep FOLDER`` keeps the trained runs, and takes those that are there instead of training again.
 """
@@ -44,6 +48,7 @@ from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_softmax, passes, views
 from facecnn.photos.dataset import Dataset, load_files
 from facecnn.photos.folder import UNKNOWN, list_photos
+from facecnn.recognition import Answers
 from facecnn.runs.checkpoint import BEST
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
@@ -72,10 +77,12 @@ class Fold:
 
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]]
     """By the score's name, of the people's photos and of the strangers'."""
-    probabilities: np.ndarray
-    """(photos of people, people), calibrated."""
+    known: Answers
+    """To the people's photos."""
     labels: np.ndarray
     """(photos of people,)"""
+    strange: Answers
+    """To the strangers'."""
     temperature: float
     threshold: float | None
 
@@ -90,12 +97,10 @@ class Fold:
         known, strange = self.scores[name]
         return float((known < np.sort(strange)[int(let_in * len(strange))]).mean())
 
-    def beyond(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the people's photos and of the strangers' the model refuses."""
-        known, strange = self.scores[CHOSEN]
-        if self.threshold is None:
-            return np.zeros(len(known), bool), np.zeros(len(strange), bool)
-        return known > self.threshold, strange > self.threshold
+    @property
+    def strangers_confidences(self) -> np.ndarray:
+        """(strangers named,)"""
+        return np.asarray(self.strange.confidences[~self.strange.refused])
 
 
 def main() -> None:
@@ -105,6 +110,7 @@ def main() -> None:
     arguments.add_argument("-c", "--config", default="default", help="(default: default)")
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments.add_argument("--seed", type=at_least(0), help="of split, weights and order (default: the config's)")
+    arguments.add_argument("--other-half", action="store_true", help="exchange the halves of the strangers")
     arguments.add_argument("--folds", type=at_least(2), default=5, help="(default: 5)")
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="where the runs are kept")
@@ -127,14 +133,15 @@ def run(options: Any, loaded: Loaded, work: Path, runs: Path) -> None:
     strangers = list_photos(options.strangers)
     if len(strangers) < 2:
         raise PhotoError(f"{shown(options.strangers)}: two photos of strangers at least are needed")
-    first, second = strangers[::2], strangers[1::2]
+    first, second = (strangers[1::2], strangers[::2]) if options.other_half else (strangers[::2], strangers[1::2])
     others = load_files(second, settings, finder=finder)
     rows = others.row[others.row >= 0]
     if not len(rows):
         raise PhotoError(f"{shown(options.strangers)}: no photo of the second half can be used: {others.reasons[0]}")
     parts = people.folds(options.folds)
     found: dict[str, list[Fold]] = {}
-    for title, name, beside in (("with unknown/", "with", first), ("without", "without", [])):
+    half = "with-other" if options.other_half else "with"
+    for title, name, beside in (("with unknown/", half, first), ("without", "without", [])):
         folds = []
         for number, fold in enumerate(parts, 1):
             path = runs / f"{name}-{number}"
@@ -211,12 +218,14 @@ def judge(model: Model, people: Dataset, fold: np.ndarray, pixels: np.ndarray, r
         "class mean (cosine)": lambda looks: 1 - (looks.features @ means.T).max(axis=1),
         f"{NEAREST} nearest training photos": far_from_photos,
     }
+    threshold = recogniser.threshold("auto")
     return Fold(
         scores={name: (score(known), score(strange)) for name, score in by_name.items()},
-        probabilities=scores.over_people(known.log_probabilities / temperature, count),
+        known=recogniser.answers_from(known.log_probabilities, threshold),
         labels=people.labels[fold],
+        strange=recogniser.answers_from(strange.log_probabilities, threshold),
         temperature=temperature,
-        threshold=recogniser.threshold("auto"),
+        threshold=threshold,
     )
 
 
@@ -257,23 +266,30 @@ def report(
     print()
     rows = []
     for title, folds in found.items():
-        known, strange = (np.concatenate(part) for part in zip(*(fold.beyond() for fold in folds), strict=True))
-        probabilities = np.concatenate([fold.probabilities for fold in folds])
-        labels = np.concatenate([fold.labels for fold in folds])
-        errors = [scores.expected_calibration_error(probabilities, labels, bins) for bins in (10, 15)]
+        known = np.concatenate([fold.known.refused for fold in folds])
+        strange = np.concatenate([fold.strange.refused for fold in folds])
+        right = np.concatenate([fold.known.likeliest == fold.labels for fold in folds])
+        confidences = np.concatenate([fold.known.confidences for fold in folds])
+        errors = [scores.expected_calibration_error(confidences, right, bins) for bins in (10, 15)]
+        sure = np.array([(fold.strangers_confidences > 0.99).sum() / len(fold.strange.refused) for fold in folds])
+        highest = max((float(fold.strangers_confidences.max(initial=0.0)) for fold in folds), default=0.0)
         thresholds = [fold.threshold for fold in folds]
         rows.append(
             [
                 title,
-                f"{100 * (probabilities.argmax(axis=1) == labels).mean():.1f} %",
+                f"{100 * right.mean():.1f} %",
+                f"{100 * (~known & right).mean():.1f} % ({(~known & right).sum()} of {len(known)})",
                 f"{100 * (~known).mean():.1f} % ({(~known).sum()} of {len(known)})",
                 f"{100 * (~strange).mean():.1f} % ({(~strange).sum()} of {len(strange)})",
+                f"{100 * sure.mean():.1f} % / {100 * sure.max():.1f} %",
+                f"{highest:.4f}",
                 " / ".join(f"{100 * (error or 0.0):.2f} %" for error in errors),
                 spans([fold.temperature for fold in folds]),
                 "none" if None in thresholds else spans([limit for limit in thresholds if limit is not None]),
             ]
         )
-    titles = ["training", "accuracy", "people named", "strangers let in", "ECE, 10 / 15 bins", "temperature"]
+    titles = ["training", "closed-set accuracy", "named right", "people named", "strangers let in"]
+    titles += ["sure strangers, all / worst", "highest", "ECE, 10 / 15 bins", "temperature"]
     print(table(rows, [*titles, "threshold"]))
 
 

@@ -42,7 +42,8 @@ def test_scores_are_compared_with_and_without_strangers(done: tuple[Outcome, Pat
     assert areas["with unknown/", "what the likeliest person leaves"] > 95
     with_strangers, without = own
     for row in own:
-        for column, total in (("people named", 120), ("strangers let in", 40)):
+        assert float(row["highest"]) <= 1
+        for column, total in (("named right", 120), ("people named", 120), ("strangers let in", 40)):
             share, count, of = re.fullmatch(r"([\d.]+) % \((\d+) of (\d+)\)", row[column]).groups()  # type: ignore[union-attr]
             assert int(of) == total
             assert float(share) == pytest.approx(100 * int(count) / total, abs=0.06)
