@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, number
+from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, number, percent
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
 
@@ -33,6 +33,10 @@ def inspect(
         common.print_text(_describe(result))
 
 
+def _highest(confidence: float | None) -> list[str]:
+    return [] if confidence is None else [f"No answer claims more than {percent(confidence)} confidence"]
+
+
 def _describe(result: dict[str, Any]) -> str:
     from facecnn.photos.folder import some
 
@@ -45,6 +49,7 @@ def _describe(result: dict[str, Any]) -> str:
         f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])}",
         f"Both set on {result['calibrated_on']} held-out photos of people and {result['strangers_calibrated_on']} of "
         "strangers",
+        *_highest(result["highest_confidence"]),
         "",
         *common.layer_table(result["layers"]),
         "",
