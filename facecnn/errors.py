@@ -4,6 +4,7 @@ A message says what is wrong, where (file, line, column, key) and what to do abo
 """
 
 import os
+import re
 import unicodedata
 
 # Marks that turn the direction of what follows: "photo<RLO>gpj.exe" would read as "photoexe.jpg".
@@ -17,6 +18,14 @@ def shown(path: str | os.PathLike[str]) -> str:
     written as ``\x1b``, ``\u202e`` or ``\xff``; anything else stays.
     """
     return "".join(map(_shown_character, os.fspath(path)))
+
+
+def natural_order(name: str) -> tuple[object, ...]:
+    """A key to sort names by as people read them: s2 before s10, whatever the case."""
+    # Not by int(): it refuses thousands of digits.
+    parts = re.split(r"0*([0-9]+)", name.casefold())
+    key = tuple((len(part), part) if place % 2 else part for place, part in enumerate(parts))
+    return (key, name)
 
 
 def _shown_character(character: str) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from facecnn.errors import PhotoError, shown
+from facecnn.errors import PhotoError, natural_order, shown
 
 UNKNOWN = "unknown"
-"""Name of the folder of strangers, who are nobody's photos."""
+"""Name of the folder of strangers, who are nobody's photos, in lower or upper case; their class is always named so."""
 
 _LAYOUT = "expected {folder}/PERSON/photo.jpg"
 
@@ -69,12 +69,13 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     """Find the people and their files.
 
     A person is a folder directly in ``folder``; all regular and special files in it and in folders below it belong to
-    the person. Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished downloads and
-    folders written by a training are left out in silence. A folder that links lead to more than once is read once.
+    the person. ``unknown``, in lower or upper case, has the strangers. Names are NFC-normalised and sorted. Hidden
+    files, those of operating systems, unfinished downloads and folders written by a training are left out in silence.
+    A folder that links lead to more than once is read once.
 
     Raises:
-        PhotoError: the folder is missing, no folder, can't be opened, has no person folders with files in it, or has
-            two whose names read the same.
+        PhotoError: the folder is missing, no folder, can't be opened, has no person folders with files in it, has two
+            whose names read the same, or two of strangers.
     """
     root = Path(folder)
     _refuse_no_folder(root)
@@ -97,13 +98,17 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
             owned[name] = person
         else:
             result.warnings.append(f"{shown(name)}: a link to a folder that is read already, left out")
+    strangers = ""
     for name in sorted(owned):
         walk = _Walk(seen, result.warnings, root)
         files = list(walk.files(owned[name]))
         if not files and not walk.met_run:
             result.warnings.append(f"{shown(name)}: no photos, left out")
-        elif files and name == UNKNOWN:
-            result.unknown = files
+        elif files and name.casefold() == UNKNOWN:
+            if strangers:
+                both = f"{shown(strangers)} and {shown(name)}"
+                raise PhotoError(f"{shown(root)}: two folders of strangers, {both}: move all their photos into one")
+            strangers, result.unknown = name, files
         elif files:
             result.people[name] = files
     if not result.classes:
@@ -132,6 +137,11 @@ def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
     if not files:
         raise PhotoError(f"{shown(root)}: no photos in it")
     return files
+
+
+def class_order(name: str) -> tuple[object, ...]:
+    """A key to list classes by: people as their names are read, s2 before s10, and strangers last."""
+    return (name == UNKNOWN, natural_order(name))
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:
@@ -221,12 +231,20 @@ def _codes(name: str) -> str:
 
 
 def _look_alikes(names: list[str]) -> list[str]:
-    """Warnings about names that differ in case or outer white space only."""
+    """Warnings about names that differ in case, spaces or punctuation only."""
     alike: dict[str, list[str]] = {UNKNOWN: [UNKNOWN]}
     for name in names:
-        alike.setdefault(name.strip().casefold(), []).append(name)
+        alike.setdefault(_letters(name) or name, []).append(name)
     return [
-        f"names equal but for case or spaces are taken for different people: {some([repr(name) for name in same])}"
+        "names equal but for case, spaces or punctuation are taken for different people: "
+        f"{some(list(map(repr, same)))}: if they are one person, move all the photos into one folder"
         for same in alike.values()
         if len(same) > 1
     ]
+
+
+def _letters(name: str) -> str:
+    """A name's letters and digits, in one case; numbers that something parts stay apart (``1-11`` isn't ``11-1``)."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    kept = "".join(" " if unicodedata.category(letter)[0] in "PZC" else letter for letter in plain)
+    return re.sub(r" +(?!\d)|(?<!\d) +", "", re.sub(r" +", " ", kept))
