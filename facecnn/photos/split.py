@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facecnn.errors import PhotoError, UsageError, shown
+from facecnn.errors import PhotoError, UsageError, natural_order, shown
 from facecnn.photos.fingerprint import near_duplicate_groups
 from facecnn.photos.folder import UNKNOWN, some
 
@@ -34,8 +34,9 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
     """Choose the photos to judge by: about ``share`` of each person's.
 
     A person's photos that look alike (see ``fingerprint``) and photos of equal content, whoever's they are, come on one
-    side. A person has at least one photo on either side, strangers where they have at least two. The choice depends on
-    names, contents and the seed only.
+    side. A person has at least one photo on either side; an only photo, or copies of one, is trained on. So it is with
+    strangers, of whom none is kept where none of the people's is. The choice depends on names, contents and the seed
+    only.
 
     Args:
         people: each class's photos, in any order; ``unknown`` are strangers.
@@ -43,11 +44,15 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         seed: another seed gives another choice.
 
     Raises:
-        PhotoError: a person has only one photo, or ``share`` leaves none of a person's to train on.
+        PhotoError: ``share`` leaves none of a person's photos to train on.
     """
     warnings: list[str] = []
+    single = _with_one_photo(people)
     if share:
-        _refuse_too_few(people, share)
+        _refuse_too_few({name: photos for name, photos in people.items() if name not in single}, share)
+        warnings += _warn_of_one_photo(people, single)
+    if len(single) == len(people.keys() - {UNKNOWN}):
+        share = 0  # of strangers, too: an epoch chosen by their photos alone would be one that refuses everybody
     alike: list[str] = []
     kept: dict[str, bool] = {}  # sha256 → whether the photo is kept for validation
     for name in sorted(people, key=lambda person: (person == UNKNOWN, person)):
@@ -62,7 +67,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         sides = {kept[photo.sha256] for photo in people[name]}
         if name != UNKNOWN and sides == {True}:
             raise PhotoError(f"{shown(name)}: copies of other people's photos only: nothing is left for training")
-        if share and name != UNKNOWN and sides == {False}:
+        if share and name != UNKNOWN and name not in single and sides == {False}:
             warnings.append(f"{shown(name)}: no photo for validation, all are copies of other people's")
     if share and alike:
         warnings.append(f"all photos look nearly the same of {some(alike)}: add different ones")
@@ -159,18 +164,32 @@ def _note(group: list[Photo], is_kept: bool, kept: dict[str, bool]) -> None:
         kept.setdefault(photo.sha256, is_kept)
 
 
+def _with_one_photo(people: Mapping[str, Sequence[Photo]]) -> list[str]:
+    """The people with only one photo, or copies of one, in the natural order of their names."""
+    one = [name for name, photos in people.items() if name != UNKNOWN and len({photo.sha256 for photo in photos}) == 1]
+    return sorted(one, key=natural_order)
+
+
+def _warn_of_one_photo(people: Mapping[str, Sequence[Photo]], single: Sequence[str]) -> list[str]:
+    if not single:
+        return []
+    who = some([shown(name) for name in single], 10)
+    copies = ", or copies of one" if any(len(people[name]) > 1 for name in single) else ""
+    if len(single) == len(people.keys() - {UNKNOWN}):
+        return [
+            f"each person has one photo{copies}: nothing is held out, so nobody knows how good this is: "
+            f"add photos of {who}"
+        ]
+    return [
+        f"only one photo{copies}{',' if copies else ''} of {who}: none of theirs is held out, so nobody knows how well "
+        "they are told: add photos"
+    ]
+
+
 def _refuse_too_few(people: Mapping[str, Sequence[Photo]], share: float) -> None:
-    counts = {name: len(people[name]) for name in sorted(people) if name != UNKNOWN}
-    single = [name for name, count in counts.items() if len({photo.sha256 for photo in people[name]}) == 1]
-    if single:
-        if len(single) == len(counts):
-            who = "each person has one photo"
-        else:
-            who = f"only one photo, or copies of one, of {some([shown(name) for name in single])}"
-        raise PhotoError(f"{who}: nothing is left for validation; give at least 2 different photos of each person")
-    for name, count in counts.items():
-        if share * count > count - 0.5:
+    for name, photos in sorted(people.items()):
+        if name != UNKNOWN and share * len(photos) > len(photos) - 0.5:
             raise PhotoError(
-                f"validation {share:g} of {count} photos leaves 0 for training ({shown(name)}): "
+                f"validation {share:g} of {len(photos)} photos leaves 0 for training ({shown(name)}): "
                 "lower photos.validation or add photos"
             )

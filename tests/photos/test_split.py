@@ -83,15 +83,29 @@ def test_equal_files_of_two_people_come_on_one_side() -> None:
         assert ("a/0005.jpg" in chosen.validation) == ("b/0003.jpg" in chosen.validation)
 
 
-def test_a_person_with_one_photo_is_refused_and_named() -> None:
-    with pytest.raises(PhotoError, match="only one photo, or copies of one, of b: nothing is left for validation"):
-        split({"a": person("a", 5), "b": person("b", 1)}, 0.2, 0)
-    with pytest.raises(PhotoError, match="each person has one photo: nothing is left for validation; give at least 2"):
-        split({"a": person("a", 1), "b": person("b", 1)}, 0.2, 0)
-    copies = [Photo(f"b/{i}.jpg", content("b"), 7) for i in range(3)]
-    with pytest.raises(PhotoError, match="copies of one, of b"):
-        split({"a": person("a", 5), "b": copies}, 0.2, 0)
-    assert len(split({"a": person("a", 1)}, 0, 0).training) == 1
+def test_a_person_with_one_photo_is_trained_on_and_named() -> None:
+    copies = [Photo(f"s10/{i}.jpg", content("s10"), 7) for i in range(3)]
+    chosen = split({"a": person("a", 5), "s2": person("s2", 1)}, 0.2, 0)
+    assert [path for path in chosen.validation if not path.startswith("a/")] == []
+    assert len(chosen.validation) == 1
+    (warning,) = chosen.warnings
+    assert warning.startswith(
+        "only one photo of s2: none of theirs is held out, so nobody knows how well they are told"
+    )
+    (warning,) = split({"a": person("a", 5), "s10": copies, "s2": person("s2", 1)}, 0.2, 0).warnings
+    assert warning.startswith("only one photo, or copies of one, of s2, s10: ")
+    assert split({"a": person("a", 5), "b": person("b", 1)}, 0, 0).warnings == ()  # that was asked for
+
+
+def test_where_each_person_has_one_photo_nothing_is_held_out() -> None:
+    found = {"a": person("a", 1), "b": person("b", 1), "unknown": person("unknown", 20)}
+    for share in (0.2, 0.99):
+        chosen = split(found, share, 0)
+        assert (len(chosen.training), chosen.validation) == (22, ())
+        (warning,) = chosen.warnings
+        assert warning == (
+            "each person has one photo: nothing is held out, so nobody knows how good this is: add photos of a, b"
+        )
 
 
 def test_a_single_stranger_is_trained_on() -> None:
