@@ -42,7 +42,7 @@ def schema(console: StderrConsole) -> None:
     common.print_json(json_schema())
 
 
-@app.command()
+@app.command(short_help="Check a settings file, and print the layers.")
 @common.command
 def check(
     console: StderrConsole,

@@ -15,7 +15,7 @@ from facecnn.errors import OutputError, shown
 app = typer.Typer(help="Look after folders of photos.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(short_help="Write sample people as a folder of photos per person.")
 @common.command
 def sample(
     console: StderrConsole,
@@ -44,7 +44,7 @@ def sample(
         )
 
 
-@app.command()
+@app.command(short_help="Report people, counts, unusable photos and duplicates.")
 @common.command
 def check(
     console: StderrConsole,
@@ -65,12 +65,12 @@ def check(
     if format is Format.json:
         common.print_json(report.as_dict())
     else:
-        common.print_text(report.text())
+        common.print_text(report.text(all_notes=console.verbose))
     if strict and (report.skipped or report.warnings):
         raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
 
 
-@app.command()
+@app.command(short_help="Write what the network would see of each photo.")
 @common.command
 def crop(
     console: StderrConsole,

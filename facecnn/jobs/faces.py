@@ -13,7 +13,7 @@ from facecnn.faces.finder import FaceFinder
 from facecnn.faces.nets import NETS, Nets
 from facecnn.faces.weights import installed_arrays
 from facecnn.jobs.console import Console
-from facecnn.photos.face import SEVERAL_FACES, Finder
+from facecnn.photos.face import Finder
 from facecnn.photos.preparation import PhotoSettings
 
 Array = npt.NDArray[Any]
@@ -86,13 +86,3 @@ def finder_of_checkpoint(arrays: Mapping[str, Array], threads: int | None = None
     """
     own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
     return FaceFinder(own, threads) if own else None
-
-
-def say_several(notes: tuple[str, ...]) -> list[str]:
-    """Notes about photos, those about several faces in one line."""
-    several = [note for note in notes if note.endswith(SEVERAL_FACES)]
-    if len(several) < 2:
-        return list(notes)
-    others = [note for note in notes if not note.endswith(SEVERAL_FACES)]
-    used = "the one nearest the middle of each is used (data check lists them)"
-    return [*others, f"{len(several)} photos with several faces: {used}"]

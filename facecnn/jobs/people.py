@@ -8,10 +8,10 @@ import numpy as np
 
 from facecnn.errors import OutputError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.faces import say_several
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
+from facecnn.photos.notes import grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
 
@@ -58,7 +58,7 @@ def read_people(
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
         _say_some(skipped, console)
     _say_some(list(dataset.warnings), console)
-    for note in say_several(dataset.notes)[-MESSAGES_SHOWN:]:
+    for note in grouped(dataset.notes):
         console.info(note)
     if strict and (skipped or dataset.warnings):
         raise OutputError(

@@ -14,7 +14,8 @@ from facecnn.errors import PhotoError, shown
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.doubts import same_content, same_picture
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import Skipped
+from facecnn.photos.folder import Skipped, class_order
+from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 
 _COLUMNS = 80
@@ -29,7 +30,7 @@ class Report:
     photos: int
     """Usable ones."""
     classes: dict[str, int]
-    """Usable photos of each person, and of ``unknown``."""
+    """Usable photos of each person, in the natural order of their names, and of ``unknown`` after them."""
     validation: dict[str, int] | None
     """Of these, how many would be kept out of training with seed 0; None where no choice is possible."""
     sizes: dict[str, dict[str, int]]
@@ -40,7 +41,7 @@ class Report:
     same_pictures: list[list[str]]
     """Pairs of files of different content that show one picture."""
     warnings: list[str]
-    notes: list[str]
+    notes: list[Note]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -56,11 +57,11 @@ class Report:
             "copies": self.copies,
             "same_pictures": self.same_pictures,
             "warnings": self.warnings,
-            "notes": self.notes,
+            "notes": list(map(str, self.notes)),
         }
 
-    def text(self) -> str:
-        """For people, at most 80 columns wide."""
+    def text(self, *, all_notes: bool = False) -> str:
+        """For people, at most 80 columns wide but for longer words; a line for each kind of note, or for all notes."""
         lines = _wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
         for name, extent in self.sizes.items():
             lines.append(f"{name}: {extent['min']} to {extent['max']} pixels, median {extent['median']}")
@@ -70,16 +71,17 @@ class Report:
             for name, count in self.classes.items()
         ]
         lines += _shortened(rows)
+        notes = list(map(str, self.notes)) if all_notes else grouped(self.notes)
+        hint = "" if len(notes) == len(self.notes) else "; -v lists all"
         for title, found in (
-            ("not usable", [f"{skipped.path}: {skipped.reason}" for skipped in self.skipped]),
-            ("equal files", [", ".join(group) for group in self.copies]),
-            ("one picture in several files", [", ".join(group) for group in self.same_pictures]),
-            ("notes", self.notes),
-            ("warnings", self.warnings),
+            (f"not usable ({len(self.skipped)})", [f"{skipped.path}: {skipped.reason}" for skipped in self.skipped]),
+            (f"equal files ({len(self.copies)})", [", ".join(group) for group in self.copies]),
+            (f"one picture in several files ({len(self.same_pictures)})", [", ".join(g) for g in self.same_pictures]),
+            (f"notes ({len(self.notes)}{hint})", notes),
+            (f"warnings ({len(self.warnings)})", self.warnings),
         ):
             if found:
-                lines += ["", f"{title} ({len(found)})"]
-                lines += [line for text in found for line in _wrapped(f"- {text}")]  # all: this is the place for them
+                lines += ["", title, *(line for text in found for line in _wrapped(f"- {text}"))]
         return "\n".join(lines) + "\n"
 
 
@@ -106,11 +108,11 @@ def check(
         warnings += split.warnings
     except PhotoError as error:
         warnings.append(str(error))
-    used = Counter(dataset.labels.tolist())
+    used = Counter(dataset.classes[label] for label in dataset.labels)
     return Report(
         folder=shown(dataset.folder),
         photos=len(dataset.paths),
-        classes={shown(name): used[label] for label, name in enumerate(dataset.classes)},
+        classes={shown(name): used[name] for name in sorted(used, key=class_order)},
         validation=validation,
         sizes={
             name: {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
@@ -131,7 +133,8 @@ def _names(dataset: Dataset, groups: list[list[int]]) -> list[list[str]]:
 def _wrapped(text: str) -> list[str]:
     # Half the columns where a name has letters twice as wide, as Chinese has.
     wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return textwrap.wrap(text, _COLUMNS // 2 if wide else _COLUMNS, subsequent_indent="  ")
+    width = _COLUMNS // 2 if wide else _COLUMNS
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _shortened(lines: list[str]) -> list[str]:

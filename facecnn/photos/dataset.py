@@ -14,6 +14,7 @@ from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan, some
+from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.split import Photo, folds, split
 
@@ -48,8 +49,8 @@ class Dataset:
     """Photos that aren't used, by PERSON/FILE or, where they are nobody's, FILE."""
     warnings: tuple[str, ...]
     """What is questionable about the data, a line each."""
-    notes: tuple[str, ...]
-    """What is good to know about single photos, a line each."""
+    notes: tuple[Note, ...]
+    """What is good to know about single photos."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -148,8 +149,8 @@ def load_dataset(
     rows, hashes = loaded.row[order], loaded.hashes[order]
     warnings += warn_of_copies(paths, labels, same_content(sha256), same_picture(loaded.pixels, rows, hashes))
     warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
-    notes = [f"{shown(names[index])}: {note}" for index, note in loaded.notes]
-    warnings += [note for note in notes if note.endswith(NO_CONTENT)]
+    notes = [Note(shown(names[index]), text) for index, text in loaded.notes]
+    warnings += grouped([note for note in notes if note.text == NO_CONTENT])
     answers = zip(names, loaded.reasons, strict=True)
     skipped = [Skipped(shown(path), reason) for path, reason in answers if reason is not None]
     return Dataset(

@@ -13,9 +13,6 @@ Point = tuple[float, float]
 NO_FACE = "no face found: take a photo in which the face is larger or turned to the camera, or photos.faces off"
 """The reason for not using a photo without a face."""
 
-SEVERAL_FACES = "faces, the one nearest the middle is used"
-"""End of the note about a photo with more than one."""
-
 
 @dataclass(frozen=True)
 class Face:
@@ -71,7 +68,7 @@ def nearest_the_middle(faces: Sequence[Face], width: int, height: int) -> list[F
 
 def notes_of(faces: Sequence[Face]) -> tuple[str, ...]:
     """What a user may want to know about a photo's faces, the one that is used first."""
-    several = (f"{len(faces)} {SEVERAL_FACES}",) if len(faces) > 1 else ()
+    several = (f"{len(faces)} faces, the one nearest the middle is used",) if len(faces) > 1 else ()
     turned = faces[0].turned
     return (*several, f"turned by {turned} degrees to find the face") if turned else several
 

@@ -13,7 +13,7 @@ from facecnn.errors import CheckpointError, UsageError
 from facecnn.faces.finder import FaceFinder
 from facecnn.faces.weights import installed_arrays
 from facecnn.jobs import faces
-from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, installed_finder, say_several
+from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, installed_finder
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import write_sample
 from facecnn.runs.checkpoint import load_checkpoint
@@ -52,15 +52,6 @@ def test_off_says_nothing() -> None:
 def test_what_needs_faces_is_refused_without(settings: PhotoSettings) -> None:
     with pytest.raises(UsageError, match="photos"):
         installed_finder(settings, Listener())  # type: ignore[arg-type]
-
-
-def test_many_notes_about_several_faces_become_one() -> None:
-    one = "a/1.png: 2 faces, the one nearest the middle is used"
-    assert say_several((one,)) == [one]
-    assert say_several((one, "b/2.png: 3 frames", one)) == [
-        "b/2.png: 3 frames",
-        "2 photos with several faces: the one nearest the middle of each is used (data check lists them)",
-    ]
 
 
 @pytest.mark.usefixtures("face_finding")

@@ -123,5 +123,5 @@ def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:
         ("ann/2.png", NO_FACE),
         ("bob/2.png", NO_FACE),
     ]
-    assert len([note for note in dataset.notes if "3 faces" in note]) == 2
+    assert len([note for note in dataset.notes if "3 faces" in note.text]) == 2
     assert dataset.finder is finder
