@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_work import memory, serve
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.console import LINES, StderrConsole
 from facecnn.config import apply_overrides, load
 from facecnn.jobs.console import TrainingDisplay
 from facecnn.jobs.train import train
@@ -114,8 +114,8 @@ class ClockedConsole(StderrConsole):
         self._pause = wait
 
     @contextlib.contextmanager
-    def training(self, epochs: int, steps: int, label: str = "") -> Iterator[Any]:
-        with super().training(epochs, steps, label) as shown:
+    def training(self, epochs: int, steps: int, label: str = "", lines: int = LINES) -> Iterator[Any]:
+        with super().training(epochs, steps, label, lines) as shown:
             yield Clock(shown, self._pause)
 
 

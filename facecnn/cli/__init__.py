@@ -32,8 +32,11 @@ from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 app = typer.Typer(
     name="facecnn",
     help="Train a small convolutional network to tell people's faces apart, and ask it who is in a photo.",
-    epilog="Exit codes: 0 done; 1 internal error; 2 usage or config; 3 photos; 4 checkpoint; 5 device; 6 output could "
-    "not be written, or --strict or --fail-under not met; 7 training diverged; 129, 130, 143 after a signal.",
+    # After the backspace Typer leaves lines as they are; it would part --fail-under.
+    epilog="\b\n"
+    "Exit codes: 0 done; 1 internal error; 2 usage or config; 3 photos;\n"
+    "4 checkpoint; 5 device; 6 output could not be written, or --strict or\n"
+    "--fail-under not met; 7 training diverged; 129, 130, 143 after a signal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,12 +47,14 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("sort")(sort.sort)
-app.command("cross-validate")(cross_validate.cross_validate)
-app.command("gradcheck")(gradcheck.gradcheck)
-app.command("lr-find")(lr_find.lr_find)
+app.command("cross-validate", short_help="Train several times and judge by the photos left out.")(
+    cross_validate.cross_validate
+)
+app.command("gradcheck", short_help="Check every gradient of a config's network.")(gradcheck.gradcheck)
+app.command("lr-find", short_help="Find a learning rate.")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
+app.command("doctor", short_help="Say what is there and what is missing; test kernels.")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.console import StderrConsole, fitted
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
 from facecnn.jobs.signals import Stopped
 
@@ -55,7 +55,9 @@ ThresholdOption = Annotated[
 OutOption = Annotated[Path, typer.Option(help="The folder that runs are made in.")]
 
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-_VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="A line an epoch, even on a terminal.")]
+_VERBOSE = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more: a line an epoch; in data check, every note.")
+]
 _TRACEBACK = Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")]
 
 
@@ -116,7 +118,8 @@ def _show(error: FacecnnError, traceback: bool) -> None:
         import traceback as tracebacks
 
         typer.echo(tracebacks.format_exc(), err=True)
-    typer.echo(str(error) if isinstance(error, InterruptedTraining) else f"error: {error}", err=True)
+    # What an interrupted training says holds a command, to be copied as one line.
+    typer.echo(str(error) if isinstance(error, InterruptedTraining) else fitted(f"error: {error}"), err=True)
 
 
 def print_json(result: Any) -> None:

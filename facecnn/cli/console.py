@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +21,9 @@ _COMPILING = "Compiling for this processor, once"
 
 WORTH_A_LINE = 1.0
 """Seconds of compiling from which on a log tells of it."""
+
+LINES = 10
+"""Epochs of a training that a log tells of, so that with what else there is to say it has about 20 lines."""
 
 
 class StderrConsole:
@@ -40,11 +45,11 @@ class StderrConsole:
     def info(self, text: str) -> None:
         if not self.quiet:
             self._end_compilation()
-            self._echo(text)
+            self._echo(fitted(text))
 
     def warning(self, text: str) -> None:
         self._end_compilation()
-        self._echo(f"warning: {text}")
+        self._echo(fitted(f"warning: {text}"))
 
     def show_compilation(self) -> None:
         if self.quiet or self._compilation is not None:
@@ -76,11 +81,13 @@ class StderrConsole:
             yield progress
 
     @contextmanager
-    def training(self, epochs: int, steps: int, label: str = "") -> Iterator[_Lines | _Bar]:
+    def training(self, epochs: int, steps: int, label: str = "", lines: int = LINES) -> Iterator[_Lines | _Bar]:
         if self.quiet:
-            yield _Lines(None, label)
+            yield _Lines(None, label, epochs)
         elif self.verbose or not _is_terminal():
-            yield _Lines(self.info, label)
+            shown = _Lines(self.info, label, epochs if self.verbose else lines)
+            yield shown
+            shown.end()
         else:
             from tqdm import tqdm
 
@@ -91,6 +98,21 @@ class StderrConsole:
                     yield _Bar(bar, label)
                 finally:
                     self._echo = echo
+
+
+def fitted(text: str) -> str:
+    """A message for stderr: on a terminal in lines that it doesn't have to break within a word, which it would do; in
+    a log as it is, so that it can be searched."""
+    if not _is_terminal():
+        return text
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # a terminal only by name
+        width = 0
+    if width <= 0:
+        return text
+    lines = text.splitlines()
+    return "\n".join(fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False) for line in lines)
 
 
 def _is_terminal() -> bool:
@@ -152,11 +174,13 @@ def _functions(count: int) -> str:
 
 
 class _Lines:
-    """A line an epoch, for logs."""
+    """A line for some of the epochs, evenly spaced, the first and the last among them: for logs."""
 
-    def __init__(self, say: Callable[[str], None] | None, label: str) -> None:
+    def __init__(self, say: Callable[[str], None] | None, label: str, lines: int) -> None:
         self._say = say
         self._label = f"{label}, " if label else ""
+        self._lines = lines
+        self._held_back: str | None = None
 
     def step(self, report: StepReport) -> None:
         pass
@@ -176,7 +200,20 @@ class _Lines:
             line += f"  held out: {metrics['validation_loss']:.4f}"
             line += "" if accuracy is None else f", {100 * accuracy:.1f} %"
         rate = metrics["photos_per_second"]
-        self._say(line if rate is None else f"{line}  {rate:.0f} photos/s")
+        self._held_back = line if rate is None else f"{line}  {rate:.0f} photos/s"
+        if self._is_due(metrics["epoch"], epochs):
+            self.end()
+
+    def _is_due(self, epoch: int, epochs: int) -> bool:
+        """Whether it is one of those that part the training into stretches of equal length, give or take an epoch."""
+        stretches = max(min(self._lines, epochs) - 1, 1)
+        return (epoch - 1) * stretches % (epochs - 1) < stretches if epochs > 1 else True
+
+    def end(self) -> None:
+        """Tell of the last epoch, too, if the training ended earlier than planned."""
+        if self._say is not None and self._held_back is not None:
+            self._say(self._held_back)
+        self._held_back = None
 
 
 class _Bar:

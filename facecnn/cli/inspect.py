@@ -38,10 +38,10 @@ def _highest(confidence: float | None) -> list[str]:
 
 
 def _describe(result: dict[str, Any]) -> str:
-    from facecnn.photos.folder import some
+    from facecnn.photos.folder import class_order, some
 
     given = result["input"]
-    names = some([shown(name) for name in result["classes"]], 10)
+    names = some([shown(name) for name in sorted(result["classes"], key=class_order)], 10)
     lines = [
         f"{shown(result['model'])}: {len(result['classes'])} classes ({names})",
         f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",

@@ -123,13 +123,8 @@ def _describe(result: dict[str, Any]) -> str:
         return f"{path}: no answer: {result['error']}"
     if not result["faces"]:
         return f"{path}: no face found"
-    faces = result["faces"]
-    return "\n".join(
-        [
-            f"{path}: {_name(faces[0])}",
-            *(f"  and at {_place(face['box'])}: {_name(face)}" for face in faces[1:]),
-        ]
-    )
+    first, *others = [f"{_name(face)} {_place(face['box'])}" for face in result["faces"]]
+    return "\n".join([f"{path}: {first}", *(f"  and {face}" for face in others)])
 
 
 def _name(face: dict[str, Any]) -> str:
@@ -140,5 +135,6 @@ def _name(face: dict[str, Any]) -> str:
 
 
 def _place(box: list[float]) -> str:
-    """The middle of a face, in pixels from the photo's top left corner."""
-    return f"x {(box[0] + box[2]) / 2:.0f}, y {(box[1] + box[3]) / 2:.0f}"
+    """Where a face, or what was looked at instead, lies in the upright photo, in pixels."""
+    left, top, right, bottom = map(round, box)
+    return f"at left {left}, top {top}, width {right - left}, height {bottom - top}"

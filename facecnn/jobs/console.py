@@ -35,5 +35,8 @@ class Console(Protocol):
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar for work that calls back with (done, total) of what ``unit`` says."""
 
-    def training(self, epochs: int, steps: int, label: str = "") -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training of so many epochs and steps in all."""
+    def training(
+        self, epochs: int, steps: int, label: str = "", lines: int = ...
+    ) -> AbstractContextManager[TrainingDisplay]:
+        """The display of a training of so many epochs and steps in all; a log has ``lines`` of it unless it is to have
+        a line an epoch."""

@@ -30,6 +30,9 @@ from facecnn.photos.folder import some
 
 Array = npt.NDArray[Any]
 
+_LINES = 3
+"""Epochs of each fold that a log tells of."""
+
 
 def cross_validate(
     loaded: Loaded, options: TrainOptions, folds: int, console: Console, *, calibrated: bool = False
@@ -173,7 +176,7 @@ def _train(
 ) -> tuple[dict[str, Any], _AnyRecorder]:
     """Train to the end; what is told of every fold's training, and the recorder."""
     started = time.perf_counter()
-    with console.training(trainer.epochs, trainer.steps, label) as display:
+    with console.training(trainer.epochs, trainer.steps, label, lines=_LINES) as display:
         recorder = make_recorder(trainer.epochs, display, console, label)
         trainer.run(recorder)
     return {

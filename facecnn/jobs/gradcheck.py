@@ -31,7 +31,7 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     DeviceError."""
     settings = loaded.settings
     device = open_and_show(device_name, None, console)
-    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    console.info(f"Device: {device.name} ({device.description})")
     try:
         small = shrink(settings.network, settings.photos.shape)
     except LayerError as error:

@@ -37,7 +37,7 @@ OVERFIT_STEPS = 3000
 
 def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
     """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
-    device = open_for_training(options, console)
+    device = open_for_training(options, console, say_why=True)
     settings = loaded.settings
     photos, validation, strict = options.photos, options.validation, options.strict
     data = training_photos.read(
@@ -70,7 +70,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     Without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate. Raises
     OutputError if the loss of the batch has not fallen below 0.01 after 3,000 steps.
     """
-    device = open_for_training(options, console)
+    device = open_for_training(options, console, say_why=True)
     loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
     folder = find_folder(options.photos, loaded.settings.photos, console)
     photos = loaded.settings.photos

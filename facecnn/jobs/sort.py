@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, shown
+from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, natural_order, shown
 from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
@@ -92,7 +92,9 @@ def sort(
         "destination": str(destination),
         "model": str(model_path),
         "photos": len(results),
-        "folders": dict(sorted(placing.folders.items(), key=lambda item: (order.get(item[0], -1), item[0]))),
+        "folders": dict(
+            sorted(placing.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
+        ),
         "copied": placing.copied,
         "linked": placing.linked,
         "already_there": placing.already_there,

@@ -56,7 +56,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
     Raises FacecnnError: whatever is wrong with settings, photos, device, run folder or the loss; InterruptedTraining
     after a signal, when the run has been saved.
     """
-    device = open_for_training(options, console)
+    device = open_for_training(options, console, say_why=True)
     with ExitStack() as held:
         if options.resume is None:
             training = _begin(loaded, options, device, held, console)

@@ -23,7 +23,7 @@ from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
 from facecnn.network.size import check_memory, fitting_photos, measure, part_size
 from facecnn.photos.dataset import Dataset
-from facecnn.photos.folder import some
+from facecnn.photos.folder import class_order, some
 
 Array = npt.NDArray[Any]
 
@@ -87,10 +87,12 @@ class ShowingRecorder(TrialRecorder):
         self._display.epoch(metrics, self._epochs)
 
 
-def open_for_training(options: TrainOptions, console: Console) -> Device:
-    """The device that the options ask for, and why it is that one, said. Raises DeviceError, UsageError."""
+def open_for_training(options: TrainOptions, console: Console, *, say_why: bool = False) -> Device:
+    """The device that the options ask for, said, and why it is that one if that is wanted. Raises DeviceError,
+    UsageError."""
     device = open_and_show(options.device, options.threads, console)
-    console.info(f"Device: {device.name} ({device.description}): {device.reason}")
+    why = f": {device.reason}" if say_why else ""
+    console.info(f"Device: {device.name} ({device.description}){why}")
     if device.notice is not None:
         console.info(device.notice)
     return device
@@ -169,7 +171,8 @@ def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
 def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
     """People, photos, and the network's size."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    people = some([f"{shown(name)} {count}" for name, count in zip(dataset.classes, counts.tolist(), strict=True)], 6)
+    numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
+    people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
     size = measure(trainer.network.stages, trainer.batch_size)
     console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {len(trainer.validation)} held out")
     console.info(

@@ -1,8 +1,10 @@
 """What is told on stderr: of compiling, a line in place on a terminal, lines in a log; of a training, a bar."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partialmethod
+from itertools import pairwise
 
 import pytest
 from tqdm import tqdm
@@ -12,6 +14,14 @@ from facecnn.cli.console import StderrConsole
 from facecnn.kernels import compilation
 from facecnn.kernels.compilation import Compilation
 from facecnn.learning.training import StepReport
+
+METRICS = {
+    "train_loss": 0.5,
+    "train_accuracy": 0.75,
+    "validation_loss": None,
+    "validation_accuracy": None,
+    "photos_per_second": None,
+}
 
 Tell = Callable[[Compilation], None]
 
@@ -135,3 +145,58 @@ def test_a_bar_on_a_terminal_shows_trials_and_then_the_training(
     assert "epoch 1/2 loss 0.500 acc 75%  25%" in training
     assert "epoch 1/2 loss 0.125 acc 75%" in training
     assert "/s  50%" in training
+
+
+def epochs_told(
+    planned: int, done: int, capsys: pytest.CaptureFixture[str], *, verbose: bool = False, **options: int
+) -> list[int]:
+    with StderrConsole(quiet=False, verbose=verbose) as log, log.training(planned, planned, **options) as shown:
+        for epoch in range(1, done + 1):
+            shown.epoch({**METRICS, "epoch": epoch}, planned)
+    lines = said(capsys).splitlines()
+    assert all(f"/{planned}  loss 0.5000  accuracy 75.0 %" in line for line in lines)
+    return [int(line.split()[1].partition("/")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("planned", [1, 2, 9, 10, 11, 19, 60, 124, 1600])
+def test_a_log_has_ten_epochs_evenly_spaced(planned: int, capsys: pytest.CaptureFixture[str]) -> None:
+    told = epochs_told(planned, planned, capsys)
+    assert len(told) == min(planned, 10)
+    assert (told[0], told[-1]) == (1, planned)
+    gaps = {later - earlier for earlier, later in pairwise(told)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    assert epochs_told(planned, planned, capsys, verbose=True) == list(range(1, planned + 1))
+    assert len(epochs_told(planned, planned, capsys, lines=3)) == min(planned, 3)
+
+
+def test_a_log_has_the_last_epoch_of_a_training_that_ends_early(capsys: pytest.CaptureFixture[str]) -> None:
+    assert epochs_told(100, 37, capsys) == [1, 12, 23, 34, 37]
+    assert epochs_told(100, 34, capsys) == [1, 12, 23, 34]
+    assert epochs_told(100, 0, capsys) == []
+
+
+@pytest.mark.parametrize("columns", [80, 40, 5])
+def test_a_terminal_gets_lines_that_it_need_not_break(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    termios = pytest.importorskip("termios", reason="needs a pseudo-terminal")
+    text = "the best device here: no NVIDIA driver is installed (libcuda.so.1 wasn't found), and --fail-under isn't met"
+    primary, secondary = os.openpty()
+    termios.tcsetwinsize(secondary, (24, columns))
+    with open(primary, "rb", buffering=0) as screen, open(secondary, "w") as terminal:  # noqa: PTH123
+        monkeypatch.setattr("sys.stderr", terminal)
+        with StderrConsole(quiet=False, verbose=False) as console_of_it:
+            console_of_it.info(text)
+            console_of_it.warning(f"{'x' * 200} {text}")
+            console_of_it.info("That's it.")
+        written = b""
+        while b"That's it." not in written:
+            written += screen.read(1000)
+    shown = written.decode().splitlines()[:-1]
+    assert " ".join(shown) == f"{text} warning: {'x' * 200} {text}"  # broken at spaces only
+    assert all(len(line) <= max(columns, 20) or " " not in line for line in shown)
+    assert len(shown) > 4
+
+
+def test_a_log_has_messages_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    with StderrConsole(quiet=False, verbose=False) as log:
+        log.warning("long " * 50)
+    assert said(capsys) == f"warning: {'long ' * 50}\n"

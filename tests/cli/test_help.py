@@ -87,7 +87,9 @@ GROUPS = [(), ("data",), ("config",)]
 def test_help(command: tuple[str, ...], option: str, facecnn: Facecnn) -> None:
     done = facecnn(*command, option)
     assert (done.exit_code, done.stderr) == (0, "")
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    usage, *lines = map(str.rstrip, done.stdout.splitlines())
+    assert max(map(len, [usage, *lines])) <= 80
+    assert not [line for line in lines if line.endswith(("-", "..."))]  # words parted, and sentences cut off
     assert "\x1b" not in done.stdout
     words = set(re.findall(r"-{0,2}[\w-]+", done.stdout))
     everywhere = [] if command in GROUPS else ["--quiet", "--verbose", "--traceback", "--help"]

@@ -150,7 +150,7 @@ class Stopping:
     def counting(self, what: str) -> "Stopping":
         return self
 
-    def training(self, epochs: int, steps: int, label: str = "") -> "Stopping":
+    def training(self, epochs: int, steps: int, label: str = "", lines: int = 0) -> "Stopping":
         return self
 
     def __enter__(self) -> "Stopping":

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .contract import check
 from .running import Facecnn, Trained
@@ -235,3 +237,23 @@ def test_a_single_photo_is_answered_without_numba(trained: Trained, facecnn: Fac
     assert alone["label"] == among_others["label"]
     assert alone["probabilities"] == pytest.approx(among_others["probabilities"], abs=1e-5)
     assert alone["unknown_score"] == pytest.approx(among_others["unknown_score"], abs=1e-5)
+
+
+def test_the_text_says_where_each_face_is(finding: Path, sample: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    faces = [Image.open(sample / name / "1.pgm") for name in ("s1", "s2")]
+    both = Image.new("L", (92 * 4, 112 * 2), 128)
+    both.paste(faces[0].resize((184, 224)), (0, 0))
+    both.paste(faces[1].resize((184, 224)), (184, 0))
+    both.save(tmp_path / "both.png")
+    arguments = ["predict", tmp_path / "both.png", "-m", finding]
+    found = facecnn(*arguments, "--format", "json").json()[0]["faces"]
+    assert len(found) == 2
+    lines = facecnn(*arguments).stdout.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'both.png'}: ")
+    assert lines[1].startswith("  and ")
+    for line, face in zip(lines, found, strict=True):
+        place = re.search(r"at left (-?\d+), top (-?\d+), width (\d+), height (\d+)$", line)
+        assert place is not None
+        left, top, width, height = map(int, place.groups())
+        box = [left, top, left + width, top + height]
+        assert box == pytest.approx(face["box"], abs=1)

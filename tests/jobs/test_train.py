@@ -42,7 +42,7 @@ class Stopping:
         yield lambda done, total: None
 
     @contextmanager
-    def training(self, epochs: int, steps: int, label: str = "") -> Iterator["Stopping"]:
+    def training(self, epochs: int, steps: int, label: str = "", lines: int = 0) -> Iterator["Stopping"]:
         assert (epochs, steps) == (EPOCHS, STEPS)
         yield self
 
