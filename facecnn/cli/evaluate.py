@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,12 +120,10 @@ def _describe(figures: dict[str, Any]) -> str:
             "",
             f"  {'':18}{'photos':>7}{'right':>7}{'refused':>9}{'wrong':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
         ]
-        rows = zip(figures["per_class"], figures["confusion"], strict=True)
-        for index, (row, counts) in enumerate(islice(rows, NAMES_SHOWN)):
-            right, refused = counts[index], counts[-1]
+        for row in sorted(figures["per_class"], key=lambda row: natural_order(row["name"]))[:NAMES_SHOWN]:
             lines.append(
-                f"  {shown(row['name'])[:17]:18}{row['support']:>7}{right:>7}{refused:>9}"
-                f"{row['support'] - right - refused:>7}"
+                f"  {shown(row['name'])[:17]:18}{row['support']:>7}{row['named_right']:>7}{row['refused']:>9}"
+                f"{row['named_wrong']:>7}"
                 f"{percent(row['precision']):>11}{percent(row['recall']):>9}{percent(row['f1']):>9}"
             )
         if len(figures["per_class"]) > NAMES_SHOWN:

@@ -27,6 +27,7 @@ from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
+from facecnn.runs import findings
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +85,7 @@ def cross_validate(
             }
             for photo, row in zip(judged.tolist(), probabilities.tolist(), strict=True)
         ]
+    _warn_of_alike(dataset.people, predictions, console)
     accuracies = np.array([result["accuracy"] for result in results])
     return {
         "device": device.name,
@@ -208,6 +210,14 @@ def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if strangers
         else None,
     }
+def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]], console: Console) -> None:
+    """Warn of people whom the folds' answers don't tell apart."""
+    number = {name: index for index, name in enumerate(people)}
+    truth = [number[photo["truth"]] for photo in predictions]
+    named = [number[max(photo["probabilities"], key=photo["probabilities"].get)] for photo in predictions]
+    confusion = scores.confusion_matrix(np.array(truth, np.int64), np.array(named, np.int64), len(people))
+    for one, other in scores.indistinguishable(confusion):
+        console.warning(findings.one_person_twice(shown(people[one]), shown(people[other])))
 
 
 def _refuse_poor_folds(dataset: Dataset, parts: Sequence[Array]) -> None:

@@ -23,7 +23,8 @@ def judge(
     One rule holds for all of them but ``closed_set_accuracy`` and ``log_loss``: an answer is what ``predict`` gives, a
     name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused.
     ``closed_set_accuracy`` takes the likeliest person, and ``log_loss`` the probabilities over the people, whatever
-    the threshold says. ``precision`` is that among known people's photos.
+    the threshold says; so does ``alike``, which has pairs of people whom the model doesn't tell apart. ``precision`` is
+    that among known people's photos.
 
     Args:
         recogniser: whose answers they are.
@@ -49,7 +50,20 @@ def judge(
         "classes": list(recogniser.people),
         "confusion": confusion.tolist(),
         "per_class": [
-            {"name": name, **row} for name, row in zip(recogniser.people, scores.per_class(confusion), strict=True)
+            {
+                "name": name,
+                **row,
+                "named_right": counts[index],
+                "named_wrong": sum(counts[:people]) - counts[index],
+                "refused": counts[people],
+            }
+            for index, (name, row, counts) in enumerate(
+                zip(recogniser.people, scores.per_class(confusion), confusion.tolist(), strict=True)
+            )
+        ],
+        "alike": [
+            [recogniser.people[one], recogniser.people[other]]
+            for one, other in scores.indistinguishable(scores.confusion_matrix(truth, likeliest, people))
         ],
         "known": {
             "photos": photos,

@@ -27,6 +27,7 @@ from facecnn.network.layers import Conv, with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.folder import class_order
 from facecnn.photos.preparation import PhotoSettings, without_margin
 from facecnn.recognition import Answers, Recogniser
 from facecnn.runs import findings
@@ -313,7 +314,7 @@ def _facts(
             seconds_an_epoch=_median(metrics, "seconds"),
             photos_per_second=_median(metrics, "photos_per_second"),
             training=figures.get("training", {}),
-            judged=figures.get("held_out"),
+            judged=_in_natural_order(figures.get("held_out")),
             logged_accuracy=best.get("validation_accuracy"),
             answers=[Answer(**answer) for answer in figures.get("answers", [])],
             temperature=calibration["temperature"],
@@ -325,6 +326,7 @@ def _facts(
             strangers_calibrated_on=calibration.get("strangers", 0),
             false_accept_rate=calibration.get("false_accept_rate"),
             highest_confidence=calibration.get("highest_confidence"),
+            alike=[(one, other) for one, other in (figures.get("held_out") or {}).get("alike", [])],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
@@ -333,9 +335,16 @@ def _facts(
         ) from error
 
 
+def _in_natural_order(held_out: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Figures with the rows of the people as their names are read, s2 before s10."""
+    if held_out is None:
+        return None
+    return {**held_out, "per_class": sorted(held_out["per_class"], key=lambda row: class_order(row["name"]))}
+
+
 def _counts(classes: Sequence[str], split: Mapping[str, Any]) -> list[PhotoCount]:
     of = {side: Counter(path.partition("/")[0] for path in split[side]) for side in ("train", "validation")}
-    return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in classes]
+    return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in sorted(classes, key=class_order)]
 
 
 def _preparation(photos: PhotoSettings, aligned: bool) -> str:

@@ -234,6 +234,8 @@ class _Training:
         trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
         answers = recogniser.answers_from(logs, threshold)
         held_out = judge(recogniser, answers, validation.labels, threshold)
+        for one, other in held_out["alike"]:
+            console.warning(findings.one_person_twice(shown(one), shown(other)))
         any_held_out = len(validation) > 0
         drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
         draw_judged(run.confusion_path, drawn, what)

@@ -79,7 +79,7 @@ class RunFacts:
     """Date, YYYY-MM-DD; None of a training that hasn't ended, or whose end wasn't noted."""
     finished: bool
     photos: Sequence[PhotoCount]
-    """The people in the order of the network's outputs, and strangers last where there are."""
+    """The people in the natural order of their names, and strangers last where there are."""
     own_validation: bool
     """Whether the held-out photos are a part of the folder that was trained on."""
     settings: str
@@ -116,6 +116,8 @@ class RunFacts:
     """What isn't in the report and why, a sentence each."""
     strangers_calibrated_on: int = 0
     """So many held-out photos of strangers set temperature and threshold, too."""
+    alike: Sequence[tuple[str, str]] = ()
+    """People whom the answers to their held-out photos don't tell apart."""
     false_accept_rate: float | None = None
     """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
     highest_confidence: float | None = None

@@ -18,6 +18,12 @@ WEAK_SEPARATION, STRONG_SEPARATION = 0.7, 0.95
 """Areas under the ROC curve below which a score hardly tells strangers, and from which on it does well."""
 
 
+_CAMERA = (
+    "Hiding the faces can't show whether it goes by the camera or the compression, whose traces lie on the faces, too: "
+    "where a person's photos come from a camera of their own, try it on photos from another one."
+)
+
+
 def percent(share: float) -> str:
     """``97.6 %``; what isn't all or nothing is never rounded to it."""
     text = f"{100 * share:.1f}"
@@ -213,9 +219,10 @@ def surroundings(background: Background) -> str:
     if background.nearly_as_well:
         return text + (
             "The surroundings do nearly as well as the faces: walls, clothes and light differ from person to person in "
-            "these photos. On photos of other occasions expect it to do worse, and train on photos from many places."
+            "these photos. On photos of other occasions expect it to do worse, and train on photos from many places. "
+            f"{_CAMERA}"
         )
-    return text + "So most of what it goes by is the face."
+    return f"{text}So most of what it goes by lies where the face is. {_CAMERA}"
 
 
 def only_surroundings(background: Background) -> str:
@@ -224,8 +231,29 @@ def only_surroundings(background: Background) -> str:
         f"with the faces blanked {100 * background.best_hidden:.0f} % of {background.photos} held-out photos are still "
         f"named right ({100 * background.plain:.0f} % as they are, {100 * background.largest_class:.0f} % by always "
         "naming the most frequent person): this model goes by hair, clothes and walls, too; take photos of everybody "
-        "in many places"
+        "in many places, and with the same cameras: by camera and compression, which this can't see, it may go as well"
     )
+
+
+def one_person_twice(one: str, other: str) -> str:
+    """What it means that a network can't tell two people apart."""
+    return (
+        f"It can't tell {one} from {other}: their held-out photos get either name, whoever it is. If they are one "
+        "person, move all the photos into one folder and train anew; if not, add photos of both in which they differ."
+    )
+
+
+def alike_people(facts: RunFacts) -> list[str]:
+    """Pairs of people who may be one person under two names, a sentence each."""
+    return [one_person_twice(one, other) for one, other in facts.alike]
+
+
+def never_judged(facts: RunFacts) -> list[str]:
+    """Who of the people has no held-out photo, where others have."""
+    none = [count.name for count in facts.people if not count.held_out]
+    if not none or len(none) == len(facts.people):
+        return []
+    return [f"No photo of {listed(none)} was held out, so nobody knows how well it knows them."]
 
 
 def limits(facts: RunFacts) -> list[str]:
@@ -240,7 +268,9 @@ def limits(facts: RunFacts) -> list[str]:
         found.append(weak)
     if facts.background is not None and facts.background.nearly_as_well:
         found.append("What is around the faces tells these people apart nearly as well as the faces do.")
+    found += alike_people(facts)
     found.append(strangers(facts))
+    found += never_judged(facts)
     found += _few_photos(facts)
     if facts.judged is not None and facts.judged["accuracy"] is not None:
         weakest = min(

@@ -204,13 +204,10 @@ def _analyses(facts: RunFacts) -> str:
         people = [
             [
                 _text(row["name"]),
-                f"{row['support']}",
-                f"{counts[number]}",
-                f"{counts[-1]}",
-                f"{row['support'] - counts[number] - counts[-1]}",
+                *(f"{row[key]}" for key in ("support", "named_right", "refused", "named_wrong")),
                 *(_share(row[key]) for key in ("recall", "precision")),
             ]
-            for number, (row, counts) in enumerate(zip(judged["per_class"], judged["confusion"], strict=True))
+            for row in judged["per_class"]
         ]
         titles = ["person", "held out", "named right", "refused", "named wrong", "recall", "precision"]
         table = _table(titles, people)

@@ -177,18 +177,15 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     if judged is None:
         return counts
     trained_on = {count.name: f"{count.trained_on:,}" for count in facts.photos}
-    rows = []
-    for number, row in enumerate(judged["per_class"]):
-        counts = judged["confusion"][number]
-        right, refused = counts[number], counts[-1]
-        rows.append(
-            [
-                _name(row["name"]),
-                trained_on.get(row["name"], ""),
-                *(f"{value:,}" for value in (row["support"], right, refused, row["support"] - right - refused)),
-                *(_share(row[key]) for key in ("recall", "precision", "f1")),
-            ]
-        )
+    rows = [
+        [
+            _name(row["name"]),
+            trained_on.get(row["name"], ""),
+            *(f"{row[key]:,}" for key in ("support", "named_right", "refused", "named_wrong")),
+            *(_share(row[key]) for key in ("recall", "precision", "f1")),
+        ]
+        for row in judged["per_class"]
+    ]
     parts = [
         _paragraph(
             "Named right, refused as a stranger's, or named wrong: what predict answers. Recall: share of the person's "

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from facecnn.learning import scores
 from facecnn.learning.scores import (
     area_under_roc,
     balanced_accuracy,
     confusion_matrix,
     expected_calibration_error,
+    indistinguishable,
     log_loss,
     over_people,
     per_class,
@@ -116,3 +118,58 @@ def test_log_loss_of_an_impossible_answer_is_large_and_finite() -> None:
 def test_expected_calibration_error_by_hand(confidences: list[float], labels: list[int], expected: float) -> None:
     right = np.array(labels) == 0
     assert expected_calibration_error(np.array(confidences), right) == pytest.approx(expected)
+
+
+def pair(*table: int, others: int = 0, refused: int = 0) -> Any:
+    """Confusion of two people and a third, of whose 20 photos none is confused; ``others``, ``refused``: photos of each
+    of the two that were taken for the third's, or refused."""
+    aa, ab, ba, bb = table
+    return np.array([[aa, ab, others, refused], [ba, bb, others, refused], [0, 0, 20, 0]])
+
+
+@pytest.mark.parametrize(
+    ("confusion", "one_person"),
+    [
+        (pair(14, 14, 14, 14), True),
+        (pair(9, 5, 5, 9), True),
+        (pair(3, 2, 3, 2), True),
+        (pair(20, 8, 5, 3), True),  # the network prefers one name, whoever it is
+        (pair(2, 2, 2, 2), False),  # too few photos to say so
+        (pair(0, 4, 4, 0), False),
+        (pair(1, 1, 1, 1), False),
+        (pair(14, 0, 14, 0), False),  # nobody is taken for the second: not confused, swallowed
+        (pair(12, 2, 3, 11), False),  # alike, and told apart all the same
+        (pair(60, 40, 40, 60), False),  # so many photos show that they are told apart
+        (pair(28, 0, 0, 28), False),
+        (pair(9, 5, 5, 9, others=7), False),  # it knows nobody
+        (pair(9, 5, 5, 9, refused=7), False),
+        (pair(9, 5, 5, 9, refused=2), True),
+    ],
+)
+def test_people_whom_the_answers_do_not_tell_apart(confusion: Any, one_person: bool) -> None:
+    assert indistinguishable(confusion) == ([(0, 1)] if one_person else [])
+    turned = confusion[[2, 1, 0]][:, [2, 1, 0, 3]]
+    assert indistinguishable(turned) == ([(1, 2)] if one_person else [])
+
+
+def test_the_tests_behind_it_are_those_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(5)
+    for _ in range(50):
+        table = random.integers(0, 30, (2, 2))
+        assert scores._fisher_tail(table) == pytest.approx(stats.fisher_exact(table, "greater").pvalue)
+        least, trials = sorted(random.integers(0, 2000, 2).tolist())
+        assert scores._binomial_tail(least, trials, 0.15) == pytest.approx(stats.binom.sf(least - 1, trials, 0.15))
+
+
+def test_one_person_is_nearly_always_found_and_two_hard_ones_hardly_ever() -> None:
+    random = np.random.default_rng(6)
+
+    def found(share: float, photos: int) -> float:
+        confused = random.binomial(photos, share, (2000, 2))
+        return float(np.mean([bool(indistinguishable(pair(photos - a, a, b, photos - b))) for a, b in confused]))
+
+    assert found(0.5, 14) > 0.9
+    assert found(0.5, 6) > 0.7
+    assert found(0.1, 14) < 0.01
+    assert found(0.1, 6) < 0.01

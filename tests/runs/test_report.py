@@ -45,8 +45,10 @@ def judged(ann: str = ANN, bob: str = BOB) -> dict[str, Any]:
         "classes": [ann, bob],
         "confusion": [[29, 1, 0], [1, 18, 1]],
         "per_class": [
-            {"name": ann, "precision": 29 / 30, "recall": 29 / 30, "f1": 29 / 30, "support": 30},
-            {"name": bob, "precision": 18 / 19, "recall": 18 / 20, "f1": 36 / 39, "support": 20},
+            {"name": ann, "precision": 29 / 30, "recall": 29 / 30, "f1": 29 / 30, "support": 30}
+            | {"named_right": 29, "named_wrong": 1, "refused": 0},
+            {"name": bob, "precision": 18 / 19, "recall": 18 / 20, "f1": 36 / 39, "support": 20}
+            | {"named_right": 18, "named_wrong": 1, "refused": 1},
         ],
         "known": {"photos": 50, "named_right": 47, "named_wrong": 2, "refused": 1},
         "unknown": {"photos": 20, "auroc": 0.9, "named": 4, "refused": 16, "named_as": [4, 0], "threshold": 0.4},
@@ -114,7 +116,11 @@ FEW = {
     "closed_set_accuracy": 1.0,
     "closed_set_interval": [0.51, 1.0],
     "known": {"photos": 4, "named_right": 4, "named_wrong": 0, "refused": 0},
-    "per_class": [{"name": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2} for name in (ANN, BOB)],
+    "per_class": [
+        {"name": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
+        | {"named_right": 2, "named_wrong": 0, "refused": 0}
+        for name in (ANN, BOB)
+    ],
     "confusion": [[2, 0, 0], [0, 2, 0]],
     "unknown": None,
 }
@@ -372,7 +378,9 @@ def test_surroundings_that_do_as_well_are_warned_of() -> None:
     page = report_html(warned, {}, {})
     assert re.search(r'class="warning"><strong>Note:</strong> Of 50 held-out photos it names 96\s%', page)
     assert "The surroundings do nearly as well" not in report_html(facts(), {}, {})
-    assert "most of what it goes by is the face" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50))
+    assert "most of what it goes by lies where the face is" in findings.surroundings(
+        Background(0.96, 0.65, 0.7, 0.6, 50)
+    )
     assert "learned nothing" in findings.surroundings(Background(0.5, 0.5, None, 0.6, 50))
     assert "never saw a face is right in 70" in findings.surroundings(Background(0.96, 0.65, 0.7, 0.6, 50))
     assert "never saw a face" not in findings.surroundings(Background(0.96, 0.65, None, 0.6, 50))
@@ -389,6 +397,27 @@ def test_the_limit_of_what_answers_claim_is_told() -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.5, "50.0 %"), (0.9949, "99.5 %"), (0.9999, "99.9 %"), (1.0, "99.9 %")])
 def test_no_confidence_is_written_as_certain(share: float, text: str) -> None:
     assert findings.confidence(share) == text
+@pytest.mark.parametrize("hidden", [0.62, 0.9])
+def test_it_is_said_that_the_surroundings_check_is_blind_to_the_camera(hidden: float) -> None:
+    checked = facts(background=Background(0.96, hidden, None, 0.6, 50))
+    blind = "can't show whether it goes by the camera or the compression"
+    assert blind in words(Page(report_html(checked, {}, {})).text)
+    assert blind in words(rendered(model_card(checked)).text)
+    assert "camera and compression, which this can't see" in findings.only_surroundings(
+        Background(0.9, 0.9, 0.9, 0.5, 9)
+    )
+
+
+def test_people_who_may_be_one_and_people_who_were_not_judged_are_told() -> None:
+    twice = facts(alike=[(ANN, HOSTILE)], photos=[PhotoCount(ANN, 30, 5), PhotoCount(HOSTILE, 30, 5)])
+    told = f"It can't tell {ANN} from {HOSTILE}: "
+    assert any(limit.startswith(told) for limit in findings.limits(twice))
+    assert words(told) in words(Page(report_html(twice, {}, {})).text)
+    assert words(told) in words(rendered(model_card(twice)).text)
+    assert not any("It can't tell" in limit for limit in findings.limits(facts()))
+    single = facts(photos=[PhotoCount(ANN, 30, 5), PhotoCount(BOB, 1, 0)])
+    assert "No photo of Bob was held out, so nobody knows how well it knows them." in findings.limits(single)
+    assert not any("No photo of" in limit for limit in findings.limits(facts()))
 
 
 def test_what_a_model_is_not_good_for() -> None:
