@@ -20,7 +20,7 @@ from facecnn.cli.common import (
     percent,
 )
 from facecnn.cli.console import StderrConsole
-from facecnn.errors import OutputError, shown
+from facecnn.errors import OutputError, natural_order, shown
 
 NAMES_SHOWN = 20
 

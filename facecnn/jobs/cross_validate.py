@@ -210,6 +210,8 @@ def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if strangers
         else None,
     }
+
+
 def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]], console: Console) -> None:
     """Warn of people whom the folds' answers don't tell apart."""
     number = {name: index for index, name in enumerate(people)}

@@ -397,6 +397,8 @@ def test_the_limit_of_what_answers_claim_is_told() -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.5, "50.0 %"), (0.9949, "99.5 %"), (0.9999, "99.9 %"), (1.0, "99.9 %")])
 def test_no_confidence_is_written_as_certain(share: float, text: str) -> None:
     assert findings.confidence(share) == text
+
+
 @pytest.mark.parametrize("hidden", [0.62, 0.9])
 def test_it_is_said_that_the_surroundings_check_is_blind_to_the_camera(hidden: float) -> None:
     checked = facts(background=Background(0.96, hidden, None, 0.6, 50))
