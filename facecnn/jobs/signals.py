@@ -26,11 +26,16 @@ class StopAtOnce:
     Elsewhere than in the main thread, where Python can't catch signals, it does nothing. A SIGHUP that is ignored, as
     under nohup, stays ignored. A SIGINT doesn't: shells ignore it for what a script starts with ``&``, and
     ``kill -INT`` should end that as well.
+
+    Python drops what is raised in a callback from C, as LLVM's are when a kernel is compiled or loaded. Then the signal
+    is sent again; and an error that comes first is taken for what came of the callback, which didn't do its work.
     """
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
+        self._dropped: int | None = None
+        self._again: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -48,18 +53,22 @@ class StopAtOnce:
             signal.signal(number, handler)
         if self._before:
             sys.unraisablehook = self._hook
+        if self._dropped is not None and isinstance(error, Exception):
+            assert self._again is not None
+            self._again.cancel()
+            raise Stopped(self._dropped) from error
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
     def _lost(self, what: sys.UnraisableHookArgs) -> None:
-        """Python drops what is raised in a callback from C (LLVM's, when kernels are loaded): send the signal again."""
         if not isinstance(what.exc_value, Stopped):
             self._hook(what)
             return
-        again = threading.Timer(0.01, _send_to_main_thread, (what.exc_value.number,))
-        again.daemon = True
-        again.start()
+        self._dropped = what.exc_value.number
+        self._again = threading.Timer(0.01, _send_to_main_thread, (self._dropped,))
+        self._again.daemon = True
+        self._again.start()
 
 
 def _send_to_main_thread(number: int) -> None:

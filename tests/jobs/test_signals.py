@@ -58,6 +58,19 @@ def test_a_signal_in_a_callback_from_c_is_not_lost() -> None:
     assert stopped.value.number == signal.SIGTERM
 
 
+def test_an_error_after_a_signal_that_was_dropped_is_its_consequence() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            self.checked = True
+
+    with pytest.raises(Stopped) as stopped, StopAtOnce():  # noqa: PT012
+        dying = Dying()
+        del dying
+        raise RuntimeError("no compiled object yet")
+    assert stopped.value.number == signal.SIGTERM
+
+
 def test_other_threads_leave_signals_alone() -> None:
     seen = []
 
