@@ -54,11 +54,13 @@ class StderrConsole:
     def show_compilation(self) -> None:
         if self.quiet or self._compilation is not None:
             return
+        from facecnn.kernels.code_cache import notes_told
         from facecnn.kernels.compilation import told
 
         self._compilation = _CompilationLine() if _is_terminal() else _CompilationLog(self._echo)
         self._shown.callback(self._end_compilation)
         self._shown.enter_context(told(self._compilation.show))
+        self._shown.enter_context(notes_told(self.info))
 
     def _end_compilation(self) -> None:
         """Whatever is said next comes after what was compiled."""

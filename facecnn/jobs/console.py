@@ -30,7 +30,8 @@ class Console(Protocol):
         """Something that may be wrong; jobs under ``--strict`` fail where the data caused one."""
 
     def show_compilation(self) -> None:
-        """Show from now on, until the command ends, what Numba compiles, if anything. Loads Numba."""
+        """Show from now on, until the command ends, what Numba compiles, if anything, and what is wrong with the place
+        where it is kept. Loads Numba."""
 
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar for work that calls back with (done, total) of what ``unit`` says."""

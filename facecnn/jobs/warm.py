@@ -59,12 +59,12 @@ def plan_ahead(config: str) -> Planned:
 
 def compiled_code(device: str) -> set[Path]:
     """The compiled functions that are kept for a device and for the face finder, which works on the CPU."""
-    folders = {code_folder(device), code_folder("cpu")} - {None}
-    return {file for folder in folders if folder is not None for file in code_files(folder)}
+    return {file for folder in {code_folder(device), code_folder("cpu")} for file in code_files(folder)}
 
 
 def code_folder(device: str) -> str | None:
-    """Where the kernels for a device, by its name, are kept; None for the reference, which isn't compiled."""
+    """Where the kernels for a device, by its name, are kept; None where they can't be, and for the reference, which
+    isn't compiled."""
     if device == "cpu":
         from facecnn.kernels.cpu.jit import cache_folder
 

@@ -1,35 +1,52 @@
-"""Where compiled kernels are kept, so that every edit of their sources is noticed.
+"""Where compiled kernels are kept, so that every edit of their sources is noticed, and every damaged file.
 
 Numba keys its cache by the file that a function stands in, and so misses edits of the helpers that the function calls
 in other files. Here the folder itself is named by a hash of all of a backend's sources, and of what compiles them.
+
+Numba unpickles what it finds, and has LLVM link the machine code in it, whatever it is: a file that was cut or has a
+flipped bit ends the process, or worse. Here each file begins with a hash of the rest, which is compared before anything
+else is done with it. A damaged file is deleted, and the function compiled again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 import platformdirs
+from numba.core import caching
 from numba.core import config as _numba_config
+
+from facecnn.errors import shown
 
 config: Any = _numba_config  # its attributes are made at run time
 
+_FORMAT = b"1"
+"""Of the files; counts in their folder's name."""
+
+_HASH = hashlib.sha256
+_HASH_BYTES = 32
+
+
+# Where
+
 
 @cache
-def code_folder(sources: Path, *compiler: str) -> str:
+def code_folder(sources: Path, *compiler: str) -> str | None:
     """The folder for the compiled code of the modules in ``sources``: in the user's NUMBA_CACHE_DIR, else in facecnn's
-    cache (FACECNN_CACHE_DIR, or the system's place for caches), else, where that can't be written to, a temporary one.
+    cache (FACECNN_CACHE_DIR, or the system's place for caches). None, with a note, where that can't be written to.
 
     ``compiler``: what the code depends on besides the sources and Numba's version.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_FORMAT)
     for part in (numba.__version__, *compiler):
         digest.update(part.encode() + b"\0")
     for source in [sources.parent / "protocol.py", *sorted(sources.glob("*.py"))]:
@@ -38,25 +55,180 @@ def code_folder(sources: Path, *compiler: str) -> str:
     base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else Path(own).expanduser() / "kernels"
     folder = base / digest.hexdigest()[:32]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_private(folder)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return tempfile.mkdtemp(prefix="facecnn-kernels-")
+    except OSError as error:
+        _note_not_kept(base, error)
+        return None
     return str(folder)
 
 
-def code_files(folder: str) -> set[Path]:
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for this user alone: what is in it is run."""
+    for missing in [*reversed(folder.parents), folder]:
+        if not missing.exists():
+            missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def code_files(folder: str | None) -> set[Path]:
     """The compiled functions that are kept there, a file for each; of other networks' kernels, maybe."""
-    return set(Path(folder).rglob("*.nbc"))
+    return set() if folder is None else set(Path(folder).rglob("*.nbc"))
+
+
+# Notes
+
+
+_notes: list[str] = []
+_tell: Callable[[str], None] | None = None
 
 
 @contextmanager
-def kept_in(folder: str) -> Iterator[None]:
-    """What Numba's decorators are applied to meanwhile is kept there. Numba reads the folder when it decorates; it is
-    put back, since it is meant for all users of Numba."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = folder
+def notes_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile ``tell`` is called, once, with each thing that there is to know about the cache; first with what was
+    found before."""
+    global _tell
+    before, _tell = _tell, tell
+    try:
+        for text in _notes:
+            tell(text)
+        yield
+    finally:
+        _tell = before
+
+
+def notes() -> tuple[str, ...]:
+    """What there was to know so far."""
+    return tuple(_notes)
+
+
+def _note(text: str) -> None:
+    if text not in _notes:
+        _notes.append(text)
+        if _tell is not None:
+            _tell(text)
+
+
+def _note_not_kept(folder: str | Path, error: OSError) -> None:
+    _note(
+        f"{shown(folder)}: compiled kernels can't be kept there ({error.strerror or error}), so every command compiles "
+        "them anew: make room there, or set FACECNN_CACHE_DIR to a folder that can be written to"
+    )
+
+
+# Keeping
+
+
+def keep(dispatcher: Any, kind: Any, folder: str | None) -> None:
+    """Have what ``dispatcher`` compiles kept in ``folder``, as its decorator's ``cache=True`` would; not at all with
+    None. ``kind``: the cache that Numba has for such functions."""
+    if folder is None:
+        return
+    with _kept_in(folder):
+        try:
+            dispatcher._cache = _checked(kind)(dispatcher.py_func)
+        except RuntimeError:  # Numba's word for a folder that it can't make or write to
+            _note_not_kept(Path(folder).parent, OSError("no room, or no permission to write"))
+
+
+@contextmanager
+def _kept_in(folder: str) -> Iterator[None]:
+    """Numba reads where to keep things when a cache is made; it is put back, since it is meant for all users of
+    Numba."""
+    before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = folder, "UserProvidedCacheLocator"
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
+
+
+@cache
+def _checked(kind: Any) -> Any:
+    """One of Numba's caches, with files that are checked, and that is done without where it can't be written to."""
+
+    base: Any = kind
+
+    class Checked(base):  # type: ignore[misc]
+        _cache_file: Any
+
+        def __init__(self, function: Callable[..., Any]) -> None:
+            super().__init__(function)
+            self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
+
+        def save_overload(self, signature: Any, compiled: Any) -> None:
+            try:
+                super().save_overload(signature, compiled)
+            except OSError as error:
+                _note_not_kept(Path(self._cache_path).parent.parent, error)
+
+    return Checked
+
+
+_Files: Any = caching.IndexDataCacheFile
+
+
+class _CheckedFiles(_Files):  # type: ignore[misc]
+    """A function's index, and its machine code for each signature, in files that begin with their hash.
+
+    The code lies beside the signature that it is for: of two processes that compile the same function for different
+    signatures at once, one may overwrite the other's file.
+    """
+
+    def __init__(self, files: Any, name: str) -> None:
+        """Instead of ``files``, Numba's own."""
+        super().__init__(files._cache_path, name, files._source_stamp)
+        self._dump = files._dump  # CUDA has one of its own
+
+    def save(self, key: Any, data: Any) -> None:
+        super().save(key, (key, data))
+
+    def load(self, key: Any) -> Any:
+        entry = super().load(key)
+        return entry[1] if entry is not None and entry[0] == key else None
+
+    def _load_index(self) -> dict[Any, str]:
+        content = self._read(self._index_path)
+        if content is None:
+            return {}
+        stamp, overloads = pickle.loads(content)
+        return overloads if stamp == self._source_stamp else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, overloads))
+
+    def _load_data(self, name: str) -> Any:
+        content = self._read(self._data_path(name))
+        return None if content is None else pickle.loads(content)
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _read(self, path: str) -> memoryview | None:
+        """What a file holds behind its hash; None where there is no such file, or none that is whole."""
+        try:
+            whole = memoryview(Path(path).read_bytes())
+        except OSError:
+            return None
+        content = whole[_HASH_BYTES:]
+        if whole[:_HASH_BYTES] == _digest(path, content):
+            return content
+        _note(
+            f"{shown(Path(path).parent.parent)}: files of compiled kernels in it are damaged; they are deleted, and "
+            "the kernels compiled again"
+        )
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 (Numba has it as text)
+        return None
+
+    def _write(self, path: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(path) as file:
+            file.write(_digest(path, content))
+            file.write(content)
+
+
+def _digest(path: str, content: bytes | memoryview) -> bytes:
+    """The file's name counts: a whole file in another one's place is wrong, too."""
+    digest = _HASH(os.path.basename(path).encode() + b"\0")  # noqa: PTH119
+    digest.update(content)
+    return digest.digest()

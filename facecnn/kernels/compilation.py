@@ -21,7 +21,7 @@ class Compilation:
     """What has been compiled since it is told."""
 
     functions: int
-    """Those that are kept on the disk; helpers, which become a part of these, are not counted."""
+    """Those that Python calls; helpers, which become a part of these, are not counted."""
     seconds: float
     """Spent on it."""
     at_work: bool
@@ -54,8 +54,8 @@ class _Listener(event.Listener):
 
     def on_end(self, event: Any) -> None:
         function = event.data["dispatcher"]
-        # One that can't be compiled for these arguments ends as well; Numba may try others then.
-        if function.stats.cache_path is not None and tuple(event.data["args"]) in function.overloads:
+        # Only what Python calls runs without its lock. And what can't be compiled for these arguments ends as well.
+        if "nogil" in function.targetoptions and tuple(event.data["args"]) in function.overloads:
             self._functions += 1
         self._depth -= 1
         self._say()

@@ -83,14 +83,6 @@ def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_an_unwritable_cache_is_done_without(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    folder, count = run(DENSE, FACECNN_CACHE_DIR=str(tmp_path / "file"), TMPDIR=str(tmp_path))
-    assert folder.parent == tmp_path
-    assert folder.name.startswith("facecnn-kernels-")
-    assert count > 0
-
-
 @pytest.fixture
 def told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Compilation]]:
     """All that is told of compiling; what is kept is kept in a folder of the test's own."""

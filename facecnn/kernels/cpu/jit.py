@@ -10,9 +10,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+from numba.core.caching import FunctionCache
 from numba.np.ufunc.parallel import get_thread_id
 
-from facecnn.kernels.code_cache import code_folder, config, kept_in
+from facecnn.kernels.code_cache import code_folder, config, keep
 
 __all__ = ["cache_folder", "compiled", "config", "set_threads", "thread_number"]
 
@@ -25,8 +26,8 @@ _FASTMATH = frozenset({"contract", "nsz", "arcp"})
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def cache_folder() -> str:
-    """The folder of the compiled code."""
+def cache_folder() -> str | None:
+    """The folder of the compiled code; None where it can't be kept."""
     return code_folder(Path(__file__).parent, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
 
 
@@ -46,15 +47,16 @@ def compiled(
     if inline:
         options["forceinline"] = True
     else:
-        options["cache"] = True
         options["nogil"] = True
         options["no_cfunc_wrapper"] = True
         if parallel:
             options["parallel"] = True
 
     def decorate(function: Callable[..., Any]) -> Any:
-        with kept_in(cache_folder()):
-            return numba.njit(**options)(function)
+        dispatcher = numba.njit(**options)(function)
+        if not inline:
+            keep(dispatcher, FunctionCache, cache_folder())
+        return dispatcher
 
     return decorate
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda as _cuda
 
-from facecnn.kernels.code_cache import code_files, code_folder, config, kept_in
+from facecnn.kernels.code_cache import code_files, code_folder, config, keep
 from facecnn.kernels.cuda import planning
 
 cuda: Any = _cuda
@@ -24,8 +24,8 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 """Whether kernels run in Numba's simulator (NUMBA_ENABLE_CUDASIM=1): thread by thread in Python, to be tested."""
 
 
-def cache_folder() -> str:
-    """The folder of the compiled code."""
+def cache_folder() -> str | None:
+    """The folder of the compiled code; None where it can't be kept."""
     compiler = version("numba-cuda") if cuda.implementation == "NVIDIA" else "built-in"
     return code_folder(Path(__file__).parent, compiler)
 
@@ -37,8 +37,12 @@ def are_compiled() -> bool:
 
 def kernel(function: Callable[..., None]) -> Any:
     """Decorator: a kernel, compiled when it is first launched, and kept on the disk."""
-    with kept_in(cache_folder()):
-        return cuda.jit(cache=True)(function)
+    dispatcher = cuda.jit(function)
+    if not SIMULATED:
+        from numba.cuda.dispatcher import CUDACache
+
+        keep(dispatcher, CUDACache, cache_folder())
+    return dispatcher
 
 
 def device_function(function: Callable[..., Any]) -> Any:
