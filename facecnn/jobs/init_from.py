@@ -14,7 +14,7 @@ from facecnn.config import Loaded, from_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
-from facecnn.jobs.models import TRAINED_ON
+from facecnn.jobs.models import TRAINED_ON, check_arrays
 from facecnn.jobs.training_photos import TrainingPhotos, warn
 from facecnn.network.network import Stage
 from facecnn.photos.preparation import PhotoSettings
@@ -56,12 +56,14 @@ def read_initial_weights(
     """
     checkpoint = load_checkpoint(path)
     try:
-        before = from_dict(checkpoint.settings).photos
+        settings = from_dict(checkpoint.settings)
         trained_on = checkpoint.arrays[TRAINED_ON].reshape(-1, 32)
     except (UsageError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
         ) from error
+    before = settings.photos
+    check_arrays(path, checkpoint, settings)
     stages = loaded.plan(len(data.classes))
     model = {name.removeprefix("model."): a for name, a in checkpoint.arrays.items() if name.startswith("model.")}
     refused = _refused(stages, model, same_people=checkpoint.classes == data.classes)

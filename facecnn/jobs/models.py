@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from facecnn.config import Settings, from_dict, to_dict
 from facecnn.errors import CheckpointError, UsageError, shown
+from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, finds_faces
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
+from facecnn.learning.training import TAKEN
 from facecnn.network.inference import views
 from facecnn.network.layers import with_outputs
-from facecnn.network.network import plan
+from facecnn.network.network import misfits, plan
 from facecnn.network.size import measure
 from facecnn.photos.face import Finder
 from facecnn.recognition import SHIFT, Recogniser
@@ -87,14 +89,10 @@ class ModelFile:
     trained_on: frozenset[str]
 
     def multiply_adds(self) -> int | None:
-        """For the answer about one face; None where faces are looked for, which takes many more. Raises
-        CheckpointError."""
+        """For the answer about one face; None where faces are looked for, which takes many more."""
         if finds_faces(self.checkpoint.arrays):
             return None
-        try:
-            stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        except UsageError as error:
-            raise CheckpointError(f"{shown(self.path)}: its network can't be built ({error}): train it anew") from error
+        stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
         return len(views(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
 
     def model(self, kernels: Kernels, threads: int | None = None) -> Model:
@@ -126,7 +124,33 @@ def read_model(path: Path) -> ModelFile:
         raise CheckpointError(
             f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
         ) from error
+    check_arrays(path, checkpoint, settings)
     return ModelFile(path, checkpoint, settings, calibration, best_epoch, trained_on)
+
+
+def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None:
+    """Whether a checkpoint's arrays are those of the network that its settings describe, before anything is made of
+    either: settings that were edited may describe one that no memory is large enough for.
+
+    Raises CheckpointError, with each array that is missing, or isn't expected, or is of another dtype or shape.
+    """
+    try:
+        stages = plan(with_outputs(settings.network, len(checkpoint.classes)), settings.photos.shape)
+    except UsageError as error:
+        raise CheckpointError(f"{shown(path)}: its network can't be built ({error}): train it anew") from error
+    arrays = dict(checkpoint.arrays)
+    trained_on = arrays.pop(TRAINED_ON, None)
+    found = []
+    if trained_on is not None and (trained_on.dtype != np.uint8 or trained_on.shape[1:] != (32,)):
+        found.append(f"{TRAINED_ON} isn't U8 of shape (photos, 32)")
+    for prefix in ("model.", "training.", *(f"{state}." for state in settings.optimizer.state_names)):
+        own = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+        found += [f"{prefix}{text}" for text in misfits(stages, own, whole=prefix == "model.")]
+    found += [f"{shown(name)} is not expected" for name in arrays if not name.startswith((TAKEN, FACE_FINDER))]
+    if found:
+        raise CheckpointError(
+            f"{shown(path)}: its arrays aren't those of its network:\n  " + "\n  ".join(found) + "\nTrain it anew."
+        )
 
 
 def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Model:

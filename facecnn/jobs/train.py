@@ -21,7 +21,7 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.judgement import draw_judged, judge
-from facecnn.jobs.models import TRAINED_ON, about_calibration, make_checkpoint, make_recogniser
+from facecnn.jobs.models import TRAINED_ON, about_calibration, check_arrays, make_checkpoint, make_recogniser
 from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
@@ -108,6 +108,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         raise CheckpointError(
             f"{shown(run.config_path)}: other settings than the run was started with: put them back, or start a new run"
         )
+    check_arrays(run.last_path, checkpoint, settings)
     data = training_photos.read_again(
         run,
         options.photos,

@@ -52,7 +52,7 @@ STEPS_BETWEEN_READINGS = 10
 STALLED = 8
 """A training ends when a minimiser has found nothing better so many times in a row."""
 
-_TAKEN = "taken."
+TAKEN = "taken."
 """Before the names, in a saved training, of the arrays of another model that it began with."""
 
 _START_PURPOSE = 2**33
@@ -384,12 +384,12 @@ class Trainer:
             arrays |= {f"training.{name}": array for name, array in self.network.weights.to_host().items()}
         for state, values in self._state.items():
             arrays |= {f"{state}.{name}": self.kernels.to_host(array) for name, array in values.named.items()}
-        return arrays | {f"{_TAKEN}{name}": array for name, array in self._taken.items()}
+        return arrays | {f"{TAKEN}{name}": array for name, array in self._taken.items()}
 
     def restore(self, arrays: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
         """Go back to a saved state; raises KeyError or ValueError where arrays are missing or of another shape."""
         self.progress = Progress(**progress)
-        self._taken = {name.removeprefix(_TAKEN): array for name, array in arrays.items() if name.startswith(_TAKEN)}
+        self._taken = {name.removeprefix(TAKEN): array for name, array in arrays.items() if name.startswith(TAKEN)}
         if self._taken or self.start != 0:
             self._begin(self.progress)
         model = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}

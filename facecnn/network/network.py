@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.errors import UsageError
+from facecnn.errors import UsageError, shown
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
 from facecnn.network.initialisation import NOTHING, Initialisation, initialise
@@ -103,6 +103,28 @@ def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
     if array.shape != view.shape:
         raise ValueError(f"{name} is of shape {array.shape} instead of {tuple(view.shape)}")
     return np.ascontiguousarray(array, dtype=view.dtype)
+
+
+def misfits(stages: Sequence[Stage], arrays: Mapping[str, Array], *, whole: bool = True) -> list[str]:
+    """What keeps ``arrays`` from being these layers' parameters and statistics in float32, a phrase for each array;
+    nothing is allocated. Unless ``whole``, some may be missing."""
+    expected = {
+        f"{stage.name}.{name}": tuple(entry.shape)
+        for stage in stages
+        for name, entry in {**stage.parameters, **stage.statistics}.items()
+    }
+    found = []
+    for name, shape in expected.items():
+        array = arrays.get(name)
+        if array is None:
+            if whole:
+                found.append(f"{name} is missing, F32 of shape {shape} expected")
+            continue
+        if array.dtype != np.float32:
+            found.append(f"{name} is {array.dtype.kind.upper()}{8 * array.dtype.itemsize}, F32 expected")
+        if array.shape != shape:
+            found.append(f"{name} is of shape {array.shape}, {shape} expected")
+    return found + [f"{shown(name)} is in no layer" for name in sorted(arrays.keys() - expected.keys())]
 
 
 class Weights:

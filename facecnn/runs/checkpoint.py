@@ -329,7 +329,8 @@ def _check_arrays(header: dict[str, Any]) -> int:
             raise _Refused(f"damaged: {title} has no dtype, shape and offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise _Refused(f"{title} is {_quoted(str(dtype))}, one of {', '.join(_DTYPES)} expected")
+            expected = "F32" if "." in name else f"one of {', '.join(_DTYPES)}"  # a layer's, as conv1.weight, or not
+            raise _Refused(f"{title} is {_quoted(str(dtype))}, {expected} expected")
         if not _are_counts(shape) or len(shape) > 8:
             raise _Refused(f"damaged: {title} has a shape that isn't up to 8 whole numbers")
         if math.prod(max(1, side) for side in shape) * _DTYPES[dtype].itemsize >= 2**62:
