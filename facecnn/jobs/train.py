@@ -335,6 +335,6 @@ def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
     """Of some photos: mean loss over all outputs, and the figures that ``judge`` gave which a summary needs."""
     return {
-        "loss": float(-logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
+        "loss": 0.0 - float(logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
         **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},
     }

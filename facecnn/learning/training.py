@@ -49,6 +49,10 @@ STEPS_BETWEEN_SAVES = 25
 STEPS_BETWEEN_READINGS = 10
 """Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
 
+LARGEST_LOSS = 1e6
+"""A mean loss beyond which a training has diverged, though it still is a number: the right person's probability is
+exp(-1e6) then, and weights have grown so far that no step finds back. It shows where gradients are clipped."""
+
 STALLED = 8
 """A training ends when a minimiser has found nothing better so many times in a row."""
 
@@ -681,6 +685,8 @@ class Trainer:
         count = len(self.chosen)
         loss_sum, right, worst = progress.totals
         self._demand_finite_weights()
+        if loss_sum / count > LARGEST_LOSS:
+            raise self._diverged(f"the loss is {loss_sum / count:.0e}")
         # Taken before the validation, which runs forward, too.
         watched = self._watch()
         profile = None if self._profiler is None else self._profiler.take(self.batches - first_batch)
@@ -748,7 +754,7 @@ class Trainer:
         answers = self._answers(self._validation_feed)
         labels = self.validation.labels
         return (
-            float(-answers[np.arange(len(labels)), labels].mean()),
+            0.0 - float(answers[np.arange(len(labels)), labels].mean()),  # not -0.0
             float((answers.argmax(axis=1) == labels).mean()),
         )
 

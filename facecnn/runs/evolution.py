@@ -69,7 +69,7 @@ class _Film:
         """weights (frame, kernel, row, column, input map)."""
         _, kernels, height, width, maps = weights.shape
         weights = np.nan_to_num(weights.astype(np.float32))
-        self.shares = 0.5 + weights / (2 * (float(np.abs(weights).max(initial=0.0)) or 1.0))
+        self.shares = 0.5 + weights / (float(np.abs(weights).max(initial=0.0)) or 1.0) / 2
         """0 to 1, a weight of 0 in the middle: (frame, kernel, row, column, channel).
 
         In a table: (frame, map, kernel, row, column, 1)."""
