@@ -21,7 +21,7 @@ from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
-from facecnn.network.size import check_memory, fitting_photos, measure, part_size
+from facecnn.network.size import check_memory, fitting_photos, measure, part_size, too_large
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 
@@ -121,24 +121,29 @@ def make_trainer(
     free = device.free_memory()
     if free is None:
         check_memory(stages, batch_size)
-    return Trainer(
-        layers=with_outputs(settings.network, outputs),
-        input_shape=photos.shape,
-        loss=settings.loss,
-        optimizer=settings.optimizer,
-        schedule=settings.schedule,
-        train=settings.train,
-        augment=photos.augment,
-        normalise=photos.normalise,
-        photos=photo_set(dataset),
-        chosen=chosen,
-        validation=validation,
-        outputs=outputs,
-        kernels=device.kernels,
-        part_size=None if free is None else _fitting_part(stages, batch_size, settings.train.freeze, free),
-        profile=profile,
-        taken=taken,
-    )
+    try:
+        return Trainer(
+            layers=with_outputs(settings.network, outputs),
+            input_shape=photos.shape,
+            loss=settings.loss,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            train=settings.train,
+            augment=photos.augment,
+            normalise=photos.normalise,
+            photos=photo_set(dataset),
+            chosen=chosen,
+            validation=validation,
+            outputs=outputs,
+            kernels=device.kernels,
+            part_size=None if free is None else _fitting_part(stages, batch_size, settings.train.freeze, free),
+            profile=profile,
+            taken=taken,
+        )
+    except MemoryError:
+        if free is not None:
+            raise
+        raise too_large(stages, batch_size) from None
 
 
 def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: int) -> int:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,13 +75,20 @@ def measure(stages: Sequence[Stage], batch_size: int) -> Size:
 
 def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
     """Raise UsageError where training would need more memory than is free, before anything is allocated."""
-    needed = measure(stages, batch_size).training_bytes
     free = _free_memory()
-    if free is not None and needed > free:
-        raise UsageError(
-            f"network: training it takes about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
-            "take fewer kernels or units, or a smaller train.batch_size"
-        )
+    if free is not None and measure(stages, batch_size).training_bytes > free:
+        raise too_large(stages, batch_size)
+
+
+def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
+    """What to say of a network that memory is too small for."""
+    size, free = measure(stages, batch_size), _free_memory()
+    are_free = "less is" if free is None else f"{free / 1e9:.1f} GB are"
+    return UsageError(
+        f"network: training it takes about {size.training_bytes / 1e9:.1f} GB of memory, as its weights alone are "
+        f"{4 * size.parameters / 1e9:.1f} GB, and {are_free} free: take fewer kernels or units, or a smaller "
+        "train.batch_size"
+    )
 
 
 def part_size(stages: Sequence[Stage], batch_size: int, free: int) -> int:
@@ -97,7 +105,13 @@ def fitting_photos(stages: Sequence[Stage], free: int) -> int:
 
 
 def _free_memory() -> int | None:
-    """Bytes that could be had without swapping, where the system says so."""
+    """Bytes that this process could have without swapping, where the system says so."""
+    amounts = [amount for amount in (_available(), _left_of_limit()) if amount is not None]
+    return min(amounts) if amounts else None
+
+
+def _available() -> int | None:
+    """Bytes that the machine has free."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
             for line in lines:
@@ -108,4 +122,18 @@ def _free_memory() -> int | None:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _left_of_limit() -> int | None:
+    """Bytes that are left of what this process may take (``ulimit -v``); None where there is no limit."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return None
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return max(0, limit - pages * resource.getpagesize())
+    except (ImportError, OSError, ValueError):
         return None
