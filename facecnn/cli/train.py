@@ -165,11 +165,15 @@ def _describe_run(result: dict[str, Any]) -> str:
             lines.append(f"  kernels that {what}: {', '.join(result[key])}")
     if "milliseconds" in result:
         lines += ["", *_profile_table(result["milliseconds"])]
-    lines += [
-        "",
-        f"Run: {shown(result['run'])} (model: best.safetensors; pictures: curves, confusion, kernels,",
-        "  watching, and how the kernels came about: kernels.gif)",
-    ]
+    run = f"Run: {shown(result['run'])} (model: best.safetensors"
+    if (Path(result["run"]) / "curves.png").exists():
+        lines += [
+            "",
+            f"{run}; pictures: curves, confusion, kernels,",
+            "  watching, and how the kernels came about: kernels.gif)",
+        ]
+    else:
+        lines += ["", f"{run})"]
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
 from facecnn.runs.folder import RunFolder, newest_run
 from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
-from facecnn.runs.plots import draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
 from facecnn.runs.report import choose_answers, write_report
 
 Array = npt.NDArray[Any]
@@ -178,7 +178,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     )
     for sentence in missing:
         console.warning(sentence)
-    _draw_missing(run, model, facts, outdated=outdated)
+    _draw_missing(run, model, facts, console, outdated=outdated)
     digests = choose_answers(facts.answers).digests
     pictures = {} if held_out is None else held_out.windows(digests)
     write_report(run, facts, pictures)
@@ -363,13 +363,16 @@ def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(sum(values)) if values else None
 
 
-def _draw_missing(run: RunFolder, model: Model, facts: RunFacts, *, outdated: bool) -> None:
+def _draw_missing(run: RunFolder, model: Model, facts: RunFacts, console: Console, *, outdated: bool) -> None:
     """Draw what the end of a training draws, where it isn't there, may be of an earlier moment, or shows ``outdated``
     figures."""
 
     def wanted(picture: Path) -> bool:
         return not (facts.finished and picture.exists())
 
+    if not can_draw():
+        console.warning(WITHOUT_PICTURES)
+        return
     metrics = read_metrics(run.metrics_path)
     if metrics and wanted(run.curves_path):
         draw_curves(run.curves_path, metrics, model.best_epoch)

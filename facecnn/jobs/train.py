@@ -45,7 +45,7 @@ from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder, check_new_run
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-from facecnn.runs.plots import draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
 
 Array = npt.NDArray[Any]
 
@@ -230,7 +230,6 @@ class _Training:
                 console.warning(findings.only_surroundings(background))
         metrics = read_metrics(run.metrics_path)
         best_epoch = int(best.state["progress"]["best_epoch"])
-        draw_curves(run.curves_path, metrics, best_epoch)
         threshold = recogniser.threshold("auto")
         trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
         answers = recogniser.answers_from(logs, threshold)
@@ -238,12 +237,16 @@ class _Training:
         for one, other in held_out["alike"]:
             console.warning(findings.one_person_twice(shown(one), shown(other)))
         any_held_out = len(validation) > 0
-        drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
-        draw_judged(run.confusion_path, drawn, what)
         convs = [stage.name for stage in recogniser.network.stages if isinstance(stage.layer, Conv)]
-        if convs:
-            draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
-            self._draw_what_was_watched(metrics)
+        if can_draw():
+            draw_curves(run.curves_path, metrics, best_epoch)
+            drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
+            draw_judged(run.confusion_path, drawn, what)
+            if convs:
+                draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
+                self._draw_what_was_watched(metrics)
+        else:
+            console.warning(WITHOUT_PICTURES)
         result = {
             "run": str(run.path),
             "device": device.name,

@@ -29,6 +29,9 @@ _MOSAIC_WIDTH = 7.2  # inches
 _DPI = 110
 
 
+WITHOUT_PICTURES = "matplotlib can't be loaded, so the pictures are left out: pip install matplotlib"
+
+
 def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | None) -> None:
     """Draws loss, accuracy and learning rate over the epochs, and marks the best epoch.
 
@@ -520,6 +523,15 @@ def _draw_kernel_lines(panel: "Axes", epochs: np.ndarray, values: np.ndarray, na
     for kernel in np.flatnonzero(red | few):
         colour = _LATE_KERNEL if red[kernel] else _KERNEL_COLOURS[kernel]
         panel.plot(epochs, values[:, kernel], color=colour, linewidth=1.4, zorder=3, marker=marker, label=str(kernel))
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there. A training does without its pictures where it isn't."""
+    try:
+        import matplotlib  # noqa: F401 (whether it is there doesn't say whether it can be loaded)
+    except ImportError:
+        return False
+    return True
 
 
 @contextmanager
