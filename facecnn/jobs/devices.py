@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from facecnn.jobs.console import Console
 from facecnn.kernels import Device, open_device
+from facecnn.kernels.cards import card_number, is_simulated
 
 
 def open_and_show(name: str, threads: int | None, console: Console) -> Device:
     """What ``facecnn.kernels.open_device`` gives; what has to be compiled for it shows on the console."""
+    if card_number(name) is not None and is_simulated():  # before anything is tried on it
+        console.warning(
+            "NUMBA_ENABLE_CUDASIM is set: this is Numba's slow simulator of a card, for tests, where everything takes "
+            "very long"
+        )
     device = open_device(name, threads)
     if device.name != "reference":
         console.show_compilation()

@@ -82,8 +82,6 @@ def _open_card(found: Cuda, number: int, reason: str) -> Device:
 
     description = next(card.description for card in found.cards if card.number == number)
     notice = None if are_compiled() else "The kernels are compiled for the card first; that takes some seconds, once."
-    if found.simulated:
-        notice = "This is Numba's simulator of a card, for tests: everything takes very long."
     return Device(cuda, f"cuda:{number}", description, reason, notice, lambda: free_memory(number))
 
 

@@ -125,7 +125,7 @@ def find_cuda(number: int = 0, *, thorough: bool = False) -> Cuda:
     """
     found = Cuda(available=False)
     try:
-        if _is_set("NUMBA_ENABLE_CUDASIM"):
+        if is_simulated():
             found = replace(found, simulated=True)
         else:
             found = replace(found, driver=_version_text(_driver()))
@@ -144,6 +144,11 @@ def find_cuda(number: int = 0, *, thorough: bool = False) -> Cuda:
         return replace(found, **why.texts)
     measured = [_with_memory(devices, card) if thorough or card.number == number else card for card in found.cards]
     return replace(found, available=True, cards=tuple(measured))
+
+
+def is_simulated() -> bool:
+    """Whether Numba's simulator, which is no card, takes the place of all cards."""
+    return _is_set("NUMBA_ENABLE_CUDASIM")
 
 
 def free_memory(number: int) -> int | None:
