@@ -36,7 +36,7 @@ def doctor(
     format: FormatOption = Format.text,
 ) -> None:
     """Say what there is to work with and what is missing, and test every kernel. Exit code 5 if the device that is
-    asked for can't be had or computes wrongly."""
+    asked for can't be had or computes wrongly, or if the cache can't be written to."""
     from facecnn.config import shipped
     from facecnn.jobs.doctor import examine
     from facecnn.jobs.warm import plan_ahead
@@ -54,6 +54,8 @@ def doctor(
     failed = [test["kernel"] for test in result["self_test"] if not test["passed"]]
     if failed:
         raise DeviceError(f"{len(failed)} of {len(result['self_test'])} kernels fail on {result['device']}")
+    if not result["cache"]["writable"]:
+        raise DeviceError(f"{shown(result['cache']['folder'])}: nothing can be kept there")
 
 
 def _describe(result: dict[str, Any]) -> str:
@@ -71,6 +73,7 @@ def _describe(result: dict[str, Any]) -> str:
         *((f"card cuda:{card['number']}", _card(card)) for card in cuda["devices"]),
         ("sample photos", "installed" if result["sample"] else "not installed"),
         ("face finding", "installed" if result["faces"] else "not installed"),
+        ("cache", shown(result["cache"]["folder"])),
         ("packages", ", ".join(installed)),
         ("not installed", ", ".join(missing) or "-"),
     ]

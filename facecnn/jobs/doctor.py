@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -17,11 +18,15 @@ from facecnn.jobs import faces as job_faces
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.warm import Planned, code_folder, compile_ahead, compiled_code
-from facecnn.kernels import Device, available_threads, processor_name
+from facecnn.kernels import Device, available_threads, code_cache, processor_name
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
 from facecnn.kernels.self_test import Result, check_kernels
+from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
 
 _FOR_DEVELOPERS = "dev"
+
+_ROOM = 1 << 20
+"""Bytes that there must be room for in the cache."""
 
 
 def examine(device_name: str, console: Console, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
@@ -52,11 +57,13 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
         notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
     if not faces:
         notes.append("To find and align faces: pip install 'facecnn[faces]'")
+    cache, unwritable = _examine_cache(device)
+    problems += unwritable
     before = set() if device is None or planned is None else compiled_code(device.name)
     results = [] if device is None else _self_test(device, console)
     problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
     warm = None
-    if device is not None and planned is not None and all(result.passed for result in results):
+    if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
         warm = compile_ahead(planned, device, before, console)
     return {
         "facecnn": __version__,
@@ -69,11 +76,37 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
         "device_reason": refused if device is None else device.reason,
         "sample": sample,
         "faces": faces,
+        "cache": cache,
         "self_test": [asdict(result) for result in results],
         "warm": warm,
         "problems": problems,
         "notes": notes,
     }
+
+
+def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """``cache`` of the JSON, and what is wrong with where photos, and the device's kernels, are kept."""
+    folder = cache_folder()
+    reason = None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        reason = error.strerror
+    problems = []
+    if reason is not None:
+        problems.append(
+            {
+                "what": f"{shown(folder)}: nothing can be kept there ({reason}), neither photos nor compiled kernels.",
+                "mend": f"Make room there or make it writable, or set {CACHE_VARIABLE} to another folder.",
+            }
+        )
+    elif device is not None and device.name != "reference" and code_folder(device.name) is None:
+        note = next(note for note in code_cache.notes() if "kept" in note)
+        what, _, mend = note.rpartition(": ")
+        problems.append({"what": f"{what}.", "mend": _sentence(mend)})
+    return {"folder": str(folder), "writable": not problems}, problems
 
 
 def _finds_faces(problems: list[dict[str, str]]) -> bool:

@@ -40,6 +40,7 @@ FIGURES = {
     "self_test": [
         {"kernel": str, "passed": bool, "worst": (float, None), "tolerance": float, "error": (str, None)},
     ],
+    "cache": {"folder": str, "writable": bool},
     "warm": ({"configs": [str], "faces": bool, "functions": int, "seconds": float, "folder": str}, None),
     "problems": [{"what": str, "mend": str}],
     "notes": [str],
