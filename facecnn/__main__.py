@@ -11,6 +11,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:  # of the command line itself; commands answer for what they need
+        sys.exit(f"error: facecnn needs {error.name}: pip install {error.name}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facecnn.cli.console import StderrConsole, fitted
+from facecnn.cli.environment import check_environment, package_error
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
-from facecnn.jobs.signals import Stopped
+from facecnn.jobs.signals import StopAtOnce, Stopped
 
 if TYPE_CHECKING:
     from facecnn.config import Loaded
@@ -72,7 +73,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 # Any name can be printed, whatever the locale's encoding.
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with StderrConsole(quiet=quiet, verbose=verbose) as console:
+            check_environment()
+            with StopAtOnce(), StderrConsole(quiet=quiet, verbose=verbose) as console:
                 function(console, **arguments)
         except FacecnnError as error:
             _show(error, traceback)
@@ -92,9 +94,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             drop_output()
             raise typer.Exit(BROKEN_PIPE) from None
         except Exception as error:
+            package = package_error(error) if isinstance(error, ImportError) else None
             reason = f"{type(error).__name__}: {error}"
             _show(
-                FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where."),
+                package
+                or FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where."),
                 traceback,
             )
             raise typer.Exit(1) from None

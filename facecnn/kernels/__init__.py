@@ -72,7 +72,13 @@ def open_device(device: str, threads: int | None = None) -> Device:
     from facecnn.kernels import cpu
 
     count = available if threads is None else threads
-    cpu.set_threads(count)
+    try:
+        cpu.set_threads(count)
+    except ValueError as error:
+        layer = os.environ.get("NUMBA_THREADING_LAYER")
+        if layer is None:
+            raise
+        raise UsageError(f"NUMBA_THREADING_LAYER is {layer!r}, which isn't installed here: unset it") from error
     return Device(cpu, "cpu", f"{processor_name()}, {count} thread{'s' if count > 1 else ''}", reason)
 
 
