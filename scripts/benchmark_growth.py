@@ -25,7 +25,8 @@ import typer
 
 from benchmark_processes import Implementation, Process, ask_facecnn, started
 from facecnn.config import apply_overrides, load
-from facecnn.photos.cache import CACHE_VARIABLE, PhotoStore, _Prepared, _store_folder
+from facecnn.photos.cache import PhotoStore, _Prepared, _store_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS, QUICK_ROUNDS = 15, 7

@@ -25,7 +25,7 @@ from facecnn.jobs.train import train
 from facecnn.jobs.training_setup import TrainOptions
 from facecnn.kernels import open_device
 from facecnn.learning.training import StepReport
-from facecnn.photos.cache import CACHE_VARIABLE
+from facecnn.photos.cache_folder import CACHE_VARIABLE
 
 LONG = 100_000
 """Epochs: more than are ever made."""

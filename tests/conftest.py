@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 
 SIDE = 40
 

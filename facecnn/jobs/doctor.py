@@ -21,7 +21,7 @@ from facecnn.jobs.warm import Planned, code_folder, compile_ahead, compiled_code
 from facecnn.kernels import Device, available_threads, code_cache, processor_name
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
 from facecnn.kernels.self_test import Result, check_kernels
-from facecnn.photos.cache import CACHE_VARIABLE, cache_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 
 _FOR_DEVELOPERS = "dev"
 
@@ -89,7 +89,7 @@ def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str
     folder = cache_folder()
     reason = None
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_ROOM))
     except OSError as error:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import platformdirs
 from numba.core import caching
 from numba.core import config as _numba_config
 
 from facecnn.errors import shown
+from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 
 config: Any = _numba_config  # its attributes are made at run time
 
@@ -42,7 +42,7 @@ _HASH_BYTES = 32
 @cache
 def code_folder(sources: Path, *compiler: str) -> str | None:
     """The folder for the compiled code of the modules in ``sources``: in the user's NUMBA_CACHE_DIR, else in facecnn's
-    cache (FACECNN_CACHE_DIR, or the system's place for caches). None, with a note, where that can't be written to.
+    cache folder. None, with a note, where that can't be written to.
 
     ``compiler``: what the code depends on besides the sources and Numba's version.
     """
@@ -51,23 +51,15 @@ def code_folder(sources: Path, *compiler: str) -> str | None:
         digest.update(part.encode() + b"\0")
     for source in [sources.parent / "protocol.py", *sorted(sources.glob("*.py"))]:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    own = os.environ.get("FACECNN_CACHE_DIR") or platformdirs.user_cache_dir("facecnn", appauthor=False)
-    base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else Path(own).expanduser() / "kernels"
+    base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else cache_folder() / "kernels"
     folder = base / digest.hexdigest()[:32]
     try:
-        _make_private(folder)
+        make_private(folder)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         _note_not_kept(base, error)
         return None
     return str(folder)
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder and those above it that are missing, for this user alone: what is in it is run."""
-    for missing in [*reversed(folder.parents), folder]:
-        if not missing.exists():
-            missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def code_files(folder: str | None) -> set[Path]:
@@ -111,7 +103,7 @@ def _note(text: str) -> None:
 def _note_not_kept(folder: str | Path, error: OSError) -> None:
     _note(
         f"{shown(folder)}: compiled kernels can't be kept there ({error.strerror or error}), so every command compiles "
-        "them anew: make room there, or set FACECNN_CACHE_DIR to a folder that can be written to"
+        f"them anew: make room there, or set {CACHE_VARIABLE} to a folder that can be written to"
     )
 
 

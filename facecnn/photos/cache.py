@@ -23,17 +23,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import PIL
-import platformdirs
 
 from facecnn.errors import shown
+from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode, heic_supported, read
 from facecnn.photos.face import NO_FACE, Face, Finder, as_json, from_json, nearest_the_middle, notes_of
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.found_faces import FoundFaces
 from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, aligned_crop, crop_with_margin
-
-CACHE_VARIABLE = "FACECNN_CACHE_DIR"
-"""Environment variable that names another cache folder."""
 
 LARGEST_CACHE = 4 << 30
 """Bytes that the preparations which aren't in use may take up together with the one that is."""
@@ -101,12 +98,6 @@ class _Prepared:
         return 1 if self.faces is None else len(self.faces)
 
 
-def cache_folder() -> Path:
-    """Where everything that can be made again is kept: the user's cache folder, or ``FACECNN_CACHE_DIR``."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("facecnn"))
-
-
 class PhotoStore:
     """Prepared photos in the cache folder, for one preparation: an SQLite index and a file of rows of equal size.
 
@@ -122,7 +113,7 @@ class PhotoStore:
         self._shape = settings.margin_shape
         self._row_bytes = int(np.prod(self._shape))
         self._lock = threading.Lock()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.folder)
         _make_room(self.folder)
         self.folder.touch()  # its time says when it was used
         self._index = sqlite3.connect(

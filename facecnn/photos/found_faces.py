@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.photos.cache_folder import make_private
 from facecnn.photos.face import Face, Finder, as_json, from_json
 
 
@@ -31,7 +32,7 @@ class FoundFaces:
     def __enter__(self) -> Self:
         # What can't be kept is found again.
         with contextlib.suppress(OSError, sqlite3.Error):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path.parent)
             try:
                 self._open()
             except sqlite3.OperationalError:  # full, locked, not allowed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facecnn.errors import OutputError, PhotoError, UsageError, shown
-from facecnn.photos.cache import cache_folder
+from facecnn.photos.cache_folder import cache_folder
 from facecnn.photos.folder import UNKNOWN
 
 PEOPLE = 40

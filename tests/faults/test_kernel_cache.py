@@ -169,14 +169,20 @@ def notes_of_program(folder: Path, **environment: str) -> list[str]:
 
 @pytest.mark.fault("R23")
 @pytest.mark.skipif(sys.platform == "win32", reason="no modes there")
-def test_folders_are_for_the_user_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["kernels", "photos"])
+def test_folders_are_for_the_user_alone(what: str, made_people: Path, model: Path, tmp_path: Path, run: Run) -> None:
+    new = tmp_path / "new"
     before = os.umask(0)
     try:
-        assert notes_of_program(tmp_path / "new" / "cache") == [""]
+        if what == "kernels":
+            assert notes_of_program(new / "cache") == [""]
+        else:
+            environment = {"FACECNN_CACHE_DIR": str(new / "cache")}
+            assert run("predict", made_people, "-m", model, environment=environment).exit_code == 0
     finally:
         os.umask(before)
-    for folder in (tmp_path / "new", tmp_path / "new" / "cache", *(tmp_path / "new" / "cache").rglob("kernels/*")):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    folders = [new, new / "cache", new / "cache" / what, *(new / "cache" / what).iterdir()]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700] * 4
 
 
 @pytest.mark.fault("R22")
