@@ -85,8 +85,8 @@ def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
     size, free = measure(stages, batch_size), _free_memory()
     are_free = "less is" if free is None else f"{free / 1e9:.1f} GB are"
     return UsageError(
-        f"network: training it takes about {size.training_bytes / 1e9:.1f} GB of memory, as its weights alone are "
-        f"{4 * size.parameters / 1e9:.1f} GB, and {are_free} free: take fewer kernels or units, or a smaller "
+        f"network: its weights are {4 * size.parameters / 1e9:.1f} GB, so training it takes about "
+        f"{size.training_bytes / 1e9:.1f} GB of memory and {are_free} free: take fewer kernels or units, or a smaller "
         "train.batch_size"
     )
 

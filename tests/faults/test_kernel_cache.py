@@ -177,8 +177,8 @@ def test_folders_are_for_the_user_alone(what: str, made_people: Path, model: Pat
         if what == "kernels":
             assert notes_of_program(new / "cache") == [""]
         else:
-            environment = {"FACECNN_CACHE_DIR": str(new / "cache")}
-            assert run("predict", made_people, "-m", model, environment=environment).exit_code == 0
+            predict = ("predict", made_people / "person_0000", "-m", model, "--device", "reference")
+            assert run(*predict, environment={"FACECNN_CACHE_DIR": str(new / "cache")}).exit_code == 0
     finally:
         os.umask(before)
     folders = [new, new / "cache", new / "cache" / what, *(new / "cache" / what).iterdir()]
@@ -211,7 +211,8 @@ def test_a_training_with_a_cache_of_100_kb(
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("can't be kept") == 1
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == (model / "best.safetensors").read_bytes()
-    done = run("predict", made_people / "person_0000", "-m", model, environment=environment)
+    predict = ("predict", made_people / "person_0000", "-m", model, "--device", "reference")
+    done = run(*predict, environment=environment)
     assert done.exit_code == 0, done.stderr
 
 
