@@ -43,6 +43,7 @@ from benchmark_processes import (
 )
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
+from facecnn.runs.atomic import check_output
 from roofline import Roof
 
 
@@ -164,6 +165,9 @@ def benchmark(
         parts = set(only or ([Part.steps] if network else Part))
         subjects = benchmark_steps.chosen_subjects(network or []) if parts & {Part.steps, Part.start} else []
         trained = benchmark_share.chosen(network or []) if Part.share in parts else []
+        for file in (output, picture):
+            if file is not None:
+                check_output(file)
         if picture is not None and Part.steps not in parts:
             raise UsageError("--picture: shows the steps, which are left out: add --only steps")
         there = importlib.util.find_spec("torch") is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facecnn.errors import FacecnnError, shown
-from facecnn.runs.atomic import write_atomically
+from facecnn.runs.atomic import check_output, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +34,18 @@ _STYLE: Any = {
 def parser(description: str | None, picture: str) -> argparse.ArgumentParser:
     """A parser with ``--output``, the PNG file to write: ``picture`` in the working directory unless said."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--output", type=Path, default=Path(picture), help=f"the picture, PNG (default: {picture})")
+    made.add_argument("--output", type=new_file, default=picture, help=f"the picture, PNG (default: {picture})")
     return made
+
+
+def new_file(text: str) -> Path:
+    """For ``type=`` of an argument: a file to write, which is refused before the work begins if that can't be."""
+    try:
+        check_output(Path(text))
+    except FacecnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    return Path(text)
 
 
 def at_least(least: int) -> Callable[[str], int]:

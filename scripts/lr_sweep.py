@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from experiment import new_file
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import DivergedError, FacecnnError, OutputError
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hopeless", type=float, default=0.5, metavar="SHARE", help="(default: 0.5)")
     parser.add_argument("--keep", type=Path, help="a file for the results so far, to go on from")
-    parser.add_argument("--output", type=Path, default=Path("lr_sweep.png"), help="the picture")
+    parser.add_argument("--output", type=new_file, default="lr_sweep.png", help="the picture")
     arguments = parser.parse_args()
     loaded = apply_overrides(load(arguments.config), arguments.set)
     suggested = suggestion(arguments, loaded)

@@ -37,6 +37,14 @@ class Format(StrEnum):
     json = "json"
 
 
+def path(text: str | Path) -> Path:
+    """For ``parser=`` of an option or argument: a path. An empty text, as an unset variable of a shell gives, would be
+    the current folder. Raises BadParameter."""
+    if not str(text):
+        raise typer.BadParameter("empty: give a name, or . for the current folder")
+    return Path(text)
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, many, seed, deep, smoke.")
@@ -48,12 +56,18 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or refe
 ThreadsOption = Annotated[int | None, typer.Option(help="Processor threads; all there are unless said.")]
 ModelOption = Annotated[
     Path | None,
-    typer.Option("--model", "-m", help="A run's folder or a .safetensors file; the newest run unless said."),
+    typer.Option(
+        "--model",
+        "-m",
+        parser=path,
+        metavar="MODEL",
+        help="A run's folder or a .safetensors file; the newest run unless said.",
+    ),
 ]
 ThresholdOption = Annotated[
     str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
 ]
-OutOption = Annotated[Path, typer.Option(help="The folder that runs are made in.")]
+OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
 
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
 _VERBOSE = Annotated[

@@ -38,7 +38,11 @@ def predict(
     threshold: ThresholdOption = "auto",
     explain: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also draw, for each photo, what the answers rest on, into this folder."),
+        typer.Option(
+            parser=common.path,
+            metavar="DIR",
+            help="Also draw, for each photo, what the answers rest on, into this folder.",
+        ),
     ] = None,
     out: OutOption = common.DEFAULT_OUT,
     device: DeviceOption = "auto",

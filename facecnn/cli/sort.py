@@ -24,8 +24,16 @@ from facecnn.errors import PhotoError, shown
 @common.command
 def sort(
     console: StderrConsole,
-    source: Annotated[Path, typer.Argument(help="A folder of photos, or one photo. It is only read.")],
-    destination: Annotated[Path, typer.Argument(help="The folder that gets a folder per person. Made if missing.")],
+    source: Annotated[
+        Path,
+        typer.Argument(parser=common.path, metavar="SOURCE", help="A folder of photos, or one photo. It is only read."),
+    ],
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            parser=common.path, metavar="DESTINATION", help="The folder that gets a folder per person. Made if missing."
+        ),
+    ],
     model: ModelOption = None,
     link: Annotated[
         bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")

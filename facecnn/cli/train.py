@@ -26,8 +26,10 @@ from facecnn.errors import shown
 PhotosArgument = Annotated[
     Path | None,
     typer.Argument(
+        parser=common.path,
+        metavar="PHOTOS",
         help="A folder with one folder of photos per person. Without it: data/photos where it exists, else two sample "
-        "people."
+        "people.",
     ),
 ]
 EpochsOption = Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")]

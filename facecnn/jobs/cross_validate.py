@@ -57,7 +57,7 @@ def cross_validate(
         train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
         loaded = replace(loaded, settings=replace(loaded.settings, train=train))
     device = open_for_training(options, console)
-    folder = find_folder(options.photos, loaded.settings.photos, console)
+    folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(loaded.settings.photos, console, options.threads)
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
     parts = dataset.folds(folds)

@@ -69,9 +69,7 @@ def lr_find(
         )
     if write is not None:
         refuse_to_write(write, config)
-    data = training_photos.read(
-        options.photos, None, settings.photos, settings.train.seed, options.strict, console, options.threads
-    )
+    data = training_photos.read(options.photos, None, loaded, options.strict, console, options.threads)
     if model is not None and list(trained.recogniser.classes) != data.classes:
         raise UsageError(
             f"{shown(model)} knows other people than {shown(data.dataset.folder)}: give the photos it was trained on"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from facecnn.errors import OutputError, shown
+from facecnn.config import Loaded
+from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.notes import grouped
+from facecnn.photos.folder import refuse_no_folder
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
 
@@ -21,21 +23,36 @@ MESSAGES_SHOWN = 10
 """So many warnings of one kind are printed; the rest is counted."""
 
 
-def find_folder(argument: Path | None, settings: PhotoSettings, console: Console) -> Path:
+def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path:
     """The folder of photos: the argument, else the config's, else data/photos, else the two sample people.
 
-    Raises PhotoError where there is none of these (the sample needs its extra).
+    Raises PhotoError where there is none of these (the sample needs its extra), or the config's isn't there.
     """
     if argument is not None:
-        return argument.expanduser()
-    if settings.folder is not None:
-        return Path(settings.folder).expanduser()
+        return _expanded(argument)
+    written = loaded.settings.photos.folder
+    if written is not None:
+        try:
+            folder = _expanded(Path(written))
+            refuse_no_folder(folder)
+        except PhotoError as error:  # nobody has typed it: say where it is written
+            raise PhotoError(f"{loaded.where(('photos', 'folder'))}: photos.folder: {error}") from error
+        return folder
     if DEFAULT_FOLDER.is_dir() and any(not entry.name.startswith(".") for entry in DEFAULT_FOLDER.iterdir()):
         console.info(f"Photos: {DEFAULT_FOLDER} (no PHOTOS given)")
         return DEFAULT_FOLDER
     folder = sample_folder()
     console.info("Photos: two sample people of the ORL faces (no PHOTOS given, and no data/photos here)")
     return folder
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise PhotoError(
+            f"{shown(path)}: the home folder that ~ stands for isn't known: write the whole path"
+        ) from error
 
 
 def read_people(

@@ -19,6 +19,7 @@ from facecnn.jobs.people import find_folder, photo_set, read_people
 from facecnn.jobs.training_setup import (
     ShowingRecorder,
     TrainOptions,
+    check_place,
     make_trainer,
     open_for_training,
     say_what_is_trained,
@@ -37,12 +38,11 @@ OVERFIT_STEPS = 3000
 
 def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
     """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
+    check_place(options)
     device = open_for_training(options, console, say_why=True)
     settings = loaded.settings
     photos, validation, strict = options.photos, options.validation, options.strict
-    data = training_photos.read(
-        photos, validation, settings.photos, settings.train.seed, strict, console, options.threads
-    )
+    data = training_photos.read(photos, validation, loaded, strict, console, options.threads)
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
@@ -70,9 +70,10 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     Without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate. Raises
     OutputError if the loss of the batch has not fallen below 0.01 after 3,000 steps.
     """
+    check_place(options)
     device = open_for_training(options, console, say_why=True)
     loaded = replace(loaded, settings=_overfit_settings(loaded.settings))
-    folder = find_folder(options.photos, loaded.settings.photos, console)
+    folder = find_folder(options.photos, loaded, console)
     photos = loaded.settings.photos
     finder = installed_finder(photos, console, options.threads)
     dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)

@@ -135,7 +135,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
             "found: train with photos.faces required"
         )
     loaded = load(str(run.config_path))
-    data = training_photos.read_again(run, None, loaded.settings.photos, model.finder, False, console)
+    data = training_photos.read_again(run, None, loaded, model.finder, False, console)
     logs = model.recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
     measured = judge_background(model.recogniser, loaded.settings.photos, data, logs)
     if measured is None:

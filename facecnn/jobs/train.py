@@ -29,6 +29,7 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import (
     TrainOptions,
     TrialRecorder,
+    check_place,
     make_trainer,
     open_for_training,
     say_what_is_trained,
@@ -42,7 +43,7 @@ from facecnn.network.layers import Conv
 from facecnn.runs import findings
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.evolution import draw_evolution
-from facecnn.runs.folder import RunFolder, check_new_run
+from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
 from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
@@ -67,18 +68,9 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
 
 def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> _Training:
     """A new run: its folder is made when all else is ready."""
-    if options.name is not None:
-        check_new_run(options.out, options.name, options.overwrite)
+    check_place(options)
     settings = loaded.settings
-    data = training_photos.read(
-        options.photos,
-        options.validation,
-        settings.photos,
-        settings.train.seed,
-        options.strict,
-        console,
-        options.threads,
-    )
+    data = training_photos.read(options.photos, options.validation, loaded, options.strict, console, options.threads)
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
     initial = NO_MODEL
     if options.init_from is not None:
@@ -112,7 +104,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     data = training_photos.read_again(
         run,
         options.photos,
-        settings.photos,
+        loaded,
         finder_of_checkpoint(checkpoint.arrays, options.threads),
         options.strict,
         console,

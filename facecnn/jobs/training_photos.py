@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.config import Loaded
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
@@ -18,7 +19,6 @@ from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, some
-from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.folder import RunFolder
 
 Array = npt.NDArray[Any]
@@ -65,8 +65,7 @@ class TrainingPhotos:
 def read(
     folder: Path | None,
     validation: Path | None,
-    settings: PhotoSettings,
-    seed: int,
+    loaded: Loaded,
     strict: bool,
     console: Console,
     threads: int | None = None,
@@ -76,12 +75,13 @@ def read(
 
     Raises PhotoError for what can't be trained on; with ``strict`` OutputError for what is doubtful.
     """
-    folder = find_folder(folder, settings, console)
+    settings = loaded.settings.photos
+    folder = find_folder(folder, loaded, console)
     finder = installed_finder(settings, console, threads)
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
-    split = dataset.split(seed)
+    split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
     return _with_own_validation(dataset, split.training, split.validation)
 
@@ -89,7 +89,7 @@ def read(
 def read_again(
     run: RunFolder,
     folder: Path | None,
-    settings: PhotoSettings,
+    loaded: Loaded,
     finder: Finder | None,
     strict: bool,
     console: Console,
@@ -100,8 +100,8 @@ def read_again(
     PhotoError where the people are others, or one of them has no photo left to train on.
     """
     record = run.read_split()
-    folder = find_folder(folder, settings, console)
-    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
+    folder = find_folder(folder, loaded, console)
+    dataset = read_people(folder, loaded.settings.photos, finder, console, strict=strict, for_training=True)
     before, now = set(record["classes"]), set(dataset.classes)
     if before != now:
         gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))

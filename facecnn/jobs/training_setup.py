@@ -24,6 +24,7 @@ from facecnn.network.network import Stage
 from facecnn.network.size import check_memory, fitting_photos, measure, part_size, too_large
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
+from facecnn.runs.folder import check_new_run, check_out
 
 Array = npt.NDArray[Any]
 
@@ -85,6 +86,13 @@ class ShowingRecorder(TrialRecorder):
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.last = metrics
         self._display.epoch(metrics, self._epochs)
+
+
+def check_place(options: TrainOptions) -> None:
+    """Whether the run could be made where the options say, before any photo is read. Raises UsageError, OutputError."""
+    check_out(options.out)
+    if options.name is not None:
+        check_new_run(options.out, options.name, options.overwrite)
 
 
 def open_for_training(options: TrainOptions, console: Console, *, say_why: bool = False) -> Device:

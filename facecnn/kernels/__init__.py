@@ -46,7 +46,8 @@ def open_device(device: str, threads: int | None = None) -> Device:
     """
     card = card_number(device)
     if device not in DEVICES and card is None:
-        near = get_close_matches(device.lower(), DEVICES, n=1)
+        meant = device.lower().replace("gpu", "cuda")
+        near = get_close_matches(meant, DEVICES, n=1) if card_number(meant) is None else [meant]
         hint = f"did you mean {near[0]}?" if near else "choose auto, cpu, cuda, cuda:N or reference"
         raise UsageError(f"--device {device!r}: there is no such device; {hint}")
     available = available_threads()

@@ -78,7 +78,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
             whose names read the same, or two of strangers.
     """
     root = Path(folder)
-    _refuse_no_folder(root)
+    refuse_no_folder(root)
     result = Scan(root)
     folders: dict[str, Path] = {}
     beside = []
@@ -132,7 +132,7 @@ def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
         PhotoError: the folder is missing, no folder, can't be opened, or there is nothing in it.
     """
     root = Path(folder)
-    _refuse_no_folder(root)
+    refuse_no_folder(root)
     files = list(_Walk({_identity(root): root}, [], root).files(root))
     if not files:
         raise PhotoError(f"{shown(root)}: no photos in it")
@@ -179,7 +179,8 @@ class _Walk:
             waiting += reversed(entries)
 
 
-def _refuse_no_folder(root: Path) -> None:
+def refuse_no_folder(root: Path) -> None:
+    """Raise PhotoError where there is no folder, with what is there instead or may have been meant."""
     where = shown(root)
     try:
         if root.is_dir():

@@ -21,6 +21,7 @@ _REASONS = {
     errno.ENOTDIR: ("a part of the path is a file, not a folder", _ANOTHER_PLACE),
     errno.EISDIR: ("a folder has this name", "move it away or choose another place"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("a symbolic link, which is not followed here", "delete it or choose another place"),
 }
 
 
@@ -44,6 +45,23 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: choose another place") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise output_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+
+
+def check_output(path: Path) -> None:
+    """Whether a file could be made at `path`, so that a long piece of work can fail before it begins.
+
+    Raises:
+        OutputError: a folder has the name, or the folder for it is missing or can't be written to.
+    """
+    try:
+        if path.name in ("", "..") or path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        if not path.parent.is_dir():
+            raise OSError(errno.ENOTDIR if path.parent.exists() else errno.ENOENT, "")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
@@ -79,6 +97,8 @@ def write_atomically(
     Raises:
         OutputError: it couldn't be written. The old file is intact and no temporary file is left.
     """
+    if not path.name:  # "." or "/", beside which there is no name
+        raise output_error(path, IsADirectoryError(errno.EISDIR, ""))
     temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as stream:

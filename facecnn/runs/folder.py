@@ -1,5 +1,6 @@
 """The folder of one training, and how runs are found again."""
 
+import errno
 import json
 import os
 import re
@@ -77,9 +78,7 @@ class RunFolder:
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise OutputError(
-                f"{shown(out_dir)}: a file, or a link to nothing, and no folder: choose another --out"
-            ) from None
+            raise _no_folder(out_dir) from None
         except OSError as error:
             raise output_error(out_dir, error) from error
         if name is None:
@@ -137,15 +136,15 @@ class RunFolder:
                 f"{shown(self.path)}: in use by process {self._holder()}: wait for it or choose another --name"
             ) from None
         except OSError as error:
-            raise output_error(self.path, error) from error
-        self._lock = lock
+            raise output_error(self.path / _LOCK if error.errno == errno.ELOOP else self.path, error) from error
         try:
-            (self.path / _PROCESS).write_text(f"{os.getpid()}\n", encoding="ascii")
+            self._write_process_number()
             for leftover in self.path.glob(f".*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
         except OSError as error:
-            self.unlock()
-            raise output_error(self.path, error) from error
+            lock.release()
+            raise output_error(self.path / _PROCESS if error.errno == errno.ELOOP else self.path, error) from error
+        self._lock = lock
 
     def unlock(self) -> None:
         """Gives the folder back."""
@@ -265,6 +264,14 @@ class RunFolder:
         """
         return _read_json(self.figures_path)
 
+    def _write_process_number(self) -> None:
+        path = self.path / _PROCESS
+        if path.is_symlink():  # refused, as the lock is: what it leads to isn't ours to overwrite
+            raise OSError(errno.ELOOP, "")
+        path.unlink(missing_ok=True)
+        with path.open("x", encoding="ascii") as stream:
+            stream.write(f"{os.getpid()}\n")
+
     def _holder(self) -> str:
         try:
             return str(int((self.path / _PROCESS).read_text(encoding="ascii")))
@@ -281,6 +288,26 @@ class RunFolder:
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error
+
+
+def check_out(out_dir: Path) -> None:
+    """Whether runs could be made in this folder, which need not be there yet. Nothing is made.
+
+    Raises:
+        OutputError: it isn't a folder, or can't be made or written to.
+    """
+    for folder in (out_dir, *out_dir.parents):
+        try:
+            folder.lstat()
+            if not folder.is_dir():
+                raise _no_folder(folder)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise output_error(out_dir, error) from error
+        return
 
 
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
@@ -370,6 +397,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise CheckpointError(f"{shown(path)}: damaged: delete it, and what it holds is left out or made anew")
     return value
+
+
+def _no_folder(path: Path) -> OutputError:
+    return OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: choose another --out")
 
 
 def _taken(path: Path) -> UsageError:
