@@ -19,6 +19,7 @@ from facecnn.cli import (
     doctor,
     evaluate,
     gradcheck,
+    help,
     inspect,
     lr_find,
     predict,
@@ -26,7 +27,7 @@ from facecnn.cli import (
     sort,
     train,
 )
-from facecnn.errors import OutputError
+from facecnn.errors import OutputError, shown
 from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 
 app = typer.Typer(
@@ -38,7 +39,6 @@ app = typer.Typer(
     "4 checkpoint; 5 device; 6 output could not be written, or --strict or\n"
     "--fail-under not met; 7 training diverged; 129, 130, 143 after a signal.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,6 +57,7 @@ app.command("report")(report.report)
 app.command("doctor", short_help="Say what is there and what is missing; test kernels.")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.command("help")(help.help)
 
 
 def _print_version(asked: bool) -> None:
@@ -76,14 +77,20 @@ def _root(
 
 def main() -> None:
     """The console script."""
+    stdout = sys.stdout
     try:
         with StopAtOnce():
             app()
     except Stopped as stopped:
         sys.exit(128 + stopped.number)
-    except OSError as error:  # from --help and --version; commands answer for theirs
+    except SystemExit as end:
+        if end.code == 1 and sys.stdout is not stdout:  # so Click ends where the reader of --help has gone
+            sys.exit(common.BROKEN_PIPE)
+        raise
+    except OSError as error:  # from --help, --version and --install-completion; commands answer for theirs
         common.drop_output()
-        sys.stderr.write(f"error: standard output: {error.strerror}\n")
+        where = "standard output" if error.filename is None else shown(error.filename)
+        sys.stderr.write(f"error: {where}: {error.strerror}\n")
         sys.exit(OutputError.exit_code)
     finally:
         ignore_signals()  # the exit code is decided; another Ctrl-C mustn't change it

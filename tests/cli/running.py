@@ -42,9 +42,11 @@ def call(*arguments: str | Path, stdin: bytes | None = None) -> Outcome:
 
 
 def call_process(*arguments: str | Path, **options: Any) -> Outcome:
-    """Run a command in a process of its own."""
+    """Run a command in a process of its own; ``prog``: the name by which it was called."""
+    prog = options.pop("prog", None)
+    command = COMMAND if prog is None else [*COMMAND[:2], f"import sys; sys.argv[0] = {prog!r}; {COMMAND[2]}"]
     options = {"capture_output": True, "timeout": 300, "env": os.environ | options.pop("environment", {})} | options
-    done = subprocess.run([*COMMAND, *map(str, arguments)], **options)
+    done = subprocess.run([*command, *map(str, arguments)], **options)
     stdout, stderr = ((stream or b"").decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
     return Outcome(done.returncode, stdout, stderr)
 

@@ -1,6 +1,10 @@
 """What the command line says of itself."""
 
+import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +19,22 @@ from facecnn.errors import (
     UsageError,
 )
 
-from .running import Facecnn
+from .running import COMMAND, Facecnn
 
 COMMANDS = {
-    (): ["train", "eval", "predict", "sort", "cross-validate", "inspect", "doctor", "data", "config", "lr-find"],
+    (): [
+        "train",
+        "eval",
+        "predict",
+        "sort",
+        "cross-validate",
+        "inspect",
+        "doctor",
+        "data",
+        "config",
+        "lr-find",
+        "help",
+    ],
     ("train",): [
         "--config",
         "-c",
@@ -78,6 +94,7 @@ COMMANDS = {
     ("config", "show"): ["--config", "--set", "--plot"],
     ("config", "schema"): [],
     ("config", "check"): [],
+    ("help",): [],
 }
 GROUPS = [(), ("data",), ("config",)]
 
@@ -94,6 +111,51 @@ def test_help(command: tuple[str, ...], option: str, facecnn: Facecnn) -> None:
     words = set(re.findall(r"-{0,2}[\w-]+", done.stdout))
     everywhere = [] if command in GROUPS else ["--quiet", "--verbose", "--traceback", "--help"]
     assert {*COMMANDS[command], *everywhere} <= words
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_as_a_command_says_the_same(command: tuple[str, ...], facecnn: Facecnn) -> None:
+    done = facecnn("help", *command)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == facecnn(*command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "error: facecnn trian: no such command: did you mean train?"),
+        (["data", "chek"], "error: facecnn data chek: no such command: did you mean check?"),
+        (["train", "x"], "error: facecnn train x: no such command: facecnn train -h lists what there is"),
+    ],
+)
+def test_help_about_what_there_isnt(words: list[str], message: str, facecnn_process: Facecnn) -> None:
+    done = facecnn_process("help", *words, prog="facecnn")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("tr", {"train"}), ("data ", {"check", "crop", "sample"}), ("train --over", {"--overwrite", "--overfit-batch"})],
+)
+def test_a_shell_completes(typed: str, offered: set[str], facecnn_process: Facecnn) -> None:
+    words = f"facecnn {typed}"
+    environment = {"_FACECNN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = facecnn_process(environment=environment, prog="facecnn")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == offered
+
+
+def test_completion_is_installed_for_the_shell(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("needs bash")
+    program = f"import sys; sys.argv[0] = 'facecnn'; {COMMAND[-1]}"
+    script = '"$@" --install-completion; echo "exit code $?"'  # not the last command, so that bash stays the parent
+    words = [bash, "-c", script, "bash", *COMMAND[:-1], program]
+    done = subprocess.run(words, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert "exit code 0" in done.stdout, done.stderr
+    assert "_FACECNN_COMPLETE" in (tmp_path / ".bash_completions" / "facecnn.sh").read_text()
+    assert "facecnn.sh" in (tmp_path / ".bashrc").read_text()
 
 
 def test_version(facecnn_process: Facecnn) -> None:
