@@ -24,6 +24,7 @@ from facecnn.cli import (
     lr_find,
     predict,
     report,
+    runs,
     sort,
     train,
 )
@@ -55,6 +56,7 @@ app.command("lr-find", short_help="Find a learning rate.")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
 app.command("doctor", short_help="Say what is there and what is missing; test kernels.")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.command("help")(help.help)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,7 +62,7 @@ ModelOption = Annotated[
         "-m",
         parser=path,
         metavar="MODEL",
-        help="A run's folder or a .safetensors file; the newest run unless said.",
+        help="A run's folder or a .safetensors file; the pinned or newest finished run unless said.",
     ),
 ]
 ThresholdOption = Annotated[
@@ -169,11 +170,28 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def find_model(model: Path | None, out: Path) -> Path:
-    """The checkpoint that ``--model`` stands for."""
-    from facecnn.runs.folder import resolve_model
+def find_model(model: Path | None, out: Path, console: StderrConsole) -> Path:
+    """The checkpoint that ``--model`` stands for; without it, which run answers is said where that may surprise."""
+    from facecnn.runs.checkpoint import find_checkpoint
+    from facecnn.runs.choice import resolve_model
 
-    return resolve_model(model, out)
+    return find_checkpoint(find_run(out, console)) if model is None else resolve_model(model, out)
+
+
+def find_run(out: Path, console: StderrConsole) -> Path:
+    """The folder of the run that answers where none is named."""
+    from facecnn.runs.choice import choose_run
+
+    choice = choose_run(out)
+    for remark in choice.remarks:
+        console.warning(remark)
+    return choice.run
+
+
+def one_of(option: Path | None, argument: Path | None, what: str) -> Path | None:
+    """What is given by ``-m`` or as an argument. Raises UsageError where both are."""
+    require(option is None or argument is None, f"{shown(argument or '')}: {what} is given by -m already")
+    return argument if option is None else option
 
 
 def threshold(text: str) -> float | str:
@@ -200,9 +218,14 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def megabytes(size: int) -> str:
-    """``0.004 MB``, ``41 MB``: two figures at least."""
-    millions = size / 1e6
+    """``0.004 MB``, ``41 MB``: two figures at least, above a kilobyte."""
+    millions = size / 1e6 if size >= 1000 else 0
     return f"{millions:,.0f} MB" if millions >= 10 else f"{millions:.2g} MB"
+
+
+def paragraph(text: str) -> str:
+    """Text in lines of 80 columns, broken between words only."""
+    return fill(text, 80, break_long_words=False, break_on_hyphens=False)
 
 
 def layer_table(layers: list[dict[str, Any]]) -> list[str]:

@@ -68,7 +68,7 @@ def evaluate(
     if predictions is not None:
         check_predictions_name(predictions)
     options = EvaluateOptions(
-        model=common.find_model(model, out),
+        model=common.find_model(model, out, console),
         photos=photos,
         split=None if split is None else split.value,
         hide_face=hide_face,

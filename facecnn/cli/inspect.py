@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, number, percent
+from facecnn.cli.common import Format, FormatOption, ModelOption, OutOption, megabytes, number, percent
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
 
@@ -16,9 +16,10 @@ from facecnn.errors import shown
 @common.command
 def inspect(
     console: StderrConsole,
-    model: Annotated[
-        Path | None, typer.Argument(help="A run's folder or a .safetensors file; the newest run unless said.")
+    argument: Annotated[
+        Path | None, typer.Argument(parser=common.path, metavar="MODEL", help="The same as -m.")
     ] = None,
+    model: ModelOption = None,
     kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
     out: OutOption = common.DEFAULT_OUT,
     format: FormatOption = Format.text,
@@ -26,7 +27,8 @@ def inspect(
     """Show what a model consists of."""
     from facecnn.jobs.inspect import inspect as job
 
-    result = job(common.find_model(model, out), kernels)
+    given = common.one_of(model, argument, "the model")
+    result = job(common.find_model(given, out, console), kernels)
     if format is Format.json:
         common.print_json(result)
     else:

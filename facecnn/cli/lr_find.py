@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption
+from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption, paragraph
 from facecnn.cli.console import StderrConsole
 from facecnn.cli.train import PhotosArgument, SeedOption, StrictOption, setting_options
 from facecnn.errors import shown
@@ -34,14 +33,25 @@ def lr_find(
     write: Annotated[
         Path | None, typer.Option(help="Write the config with the suggested rate to this file (.yaml).")
     ] = None,
-    plot: Annotated[Path, typer.Option(help="Draw the loss against the rate to this PNG file.")] = DEFAULT_PLOT,
+    plot: Annotated[
+        Path | None, typer.Option(help=f"Draw the loss against the rate to this PNG file, not to {DEFAULT_PLOT}.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=common.path, metavar="DIR", help="The folder of the picture; this one unless said."),
+    ] = None,
     strict: StrictOption = False,
     format: FormatOption = Format.text,
 ) -> None:
     """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
     from facecnn.jobs.lr_find import lr_find as job
     from facecnn.jobs.training_setup import TrainOptions
+    from facecnn.runs.atomic import check_output, make_folder
 
+    if out is not None:
+        make_folder(out)
+    picture = plot or (out or Path()) / DEFAULT_PLOT
+    check_output(picture)  # before the work, in case it can't be written
     if model is not None:
         given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None}
         wrong = [option for option, is_given in given.items() if is_given]
@@ -50,8 +60,8 @@ def lr_find(
         common.read_settings(config, overrides, setting_options(None, seed)),
         TrainOptions(photos=photos, device=device, threads=threads, strict=strict),
         steps=steps,
-        model=None if model is None else common.find_model(model, common.DEFAULT_OUT),
-        plot=plot,
+        model=None if model is None else common.find_model(model, out or common.DEFAULT_OUT, console),
+        plot=picture,
         config=config,
         write=write,
         console=console,
@@ -66,15 +76,11 @@ def _describe(result: dict[str, Any]) -> str:
     return "\n".join([*_suggestion(result), "", *_limit(result), "", *_end(result)])
 
 
-def _paragraph(text: str) -> str:
-    return fill(text, 80, break_long_words=False, break_on_hyphens=False)
-
-
 def _suggestion(result: dict[str, Any]) -> list[str]:
     rate, test = result["suggestion"], result["range_test"]
     if rate is None:
         return [
-            _paragraph(
+            paragraph(
                 "No rate made the loss fall. Give more --steps; if it stays so, the network can't learn these photos: "
                 "facecnn train --overfit-batch says more."
             )
@@ -88,7 +94,7 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
         )
     return [
         f"Suggested learning rate: {rate:g}   (the config has {result['learning_rate']:g})",
-        _paragraph(
+        paragraph(
             f"With a rate that rises from step to step, the loss is low from {low}{diverges}; {why}. Use it as it is, "
             f"as the schedule's largest rate: --set optimizer.learning_rate={rate:g}"
         ),
@@ -100,7 +106,7 @@ def _limit(result: dict[str, Any]) -> list[str]:
     where = "the fresh weights" if curvature["weights"] is None else "the model's weights"
     settled = "" if curvature["converged"] else ", not settled"
     lines = [
-        _paragraph(
+        paragraph(
             f"Largest curvature of the loss at {where}: {curvature['largest']:.4g} (by {curvature['products']} "
             f"products, {curvature['photos']} photos{settled})."
         )
@@ -111,7 +117,7 @@ def _limit(result: dict[str, Any]) -> list[str]:
     lines.append(f"Largest stable rate, plain gradient descent (2 / curvature): {plain:.3g}")
     if own is None:
         lines.append(
-            _paragraph(
+            paragraph(
                 f"{result['optimizer']} scales the step of each weight by itself, so this limit is not its own: go by "
                 "the suggestion."
             )
@@ -120,7 +126,7 @@ def _limit(result: dict[str, Any]) -> list[str]:
     if own != plain:
         lines.append(f"Largest stable rate, {result['optimizer']} as in the config: {own:.3g}")
     lines.append(
-        _paragraph(
+        paragraph(
             "Above it, training moves away from these weights instead of settling; it may find flatter ones, or "
             "diverge. A warm-up (schedule.warmup) carries it past a steep start."
         )

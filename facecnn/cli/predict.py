@@ -56,7 +56,7 @@ def predict(
     limit = common.threshold(threshold)
     paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
     common.require(bool(paths), "no photos given: the list on stdin is empty")
-    model_path = common.find_model(model, out)
+    model_path = common.find_model(model, out, console)
     if explain is not None:
         make_folder(explain)  # before the work, in case it can't be made
     results = job(model_path, paths, limit, console, device, threads)

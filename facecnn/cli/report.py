@@ -16,7 +16,17 @@ from facecnn.errors import shown
 @common.command
 def report(
     console: StderrConsole,
-    run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run unless said.")] = None,
+    argument: Annotated[Path | None, typer.Argument(parser=common.path, metavar="RUN", help="The same as -m.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            parser=common.path,
+            metavar="RUN",
+            help="A run's folder; the pinned or newest finished run unless said.",
+        ),
+    ] = None,
     check_background: Annotated[
         bool,
         typer.Option(
@@ -36,11 +46,14 @@ def report(
     the model is for and how good it is, for whoever gets it.
     """
     from facecnn.jobs.report import report as job
+    from facecnn.runs.choice import named_run
 
     common.require(
         check_background or (device == "auto" and threads is None), "--device and --threads are for --check-background"
     )
-    result = job(run, out, console, check_background=check_background, device=device, threads=threads)
+    given = common.one_of(run, argument, "the run")
+    found = common.find_run(out, console) if given is None else named_run(given, out)
+    result = job(found, console, check_background=check_background, device=device, threads=threads)
     if format is Format.json:
         common.print_json(result)
     else:

@@ -52,7 +52,9 @@ def sort(
     from facecnn.jobs.sort import sort as job
 
     limit = common.threshold(threshold)
-    result = job(source, destination, common.find_model(model, out), limit, console, device, threads, link=link)
+    result = job(
+        source, destination, common.find_model(model, out, console), limit, console, device, threads, link=link
+    )
     if format is Format.json:
         common.print_json(result)
     else:

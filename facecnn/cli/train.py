@@ -98,7 +98,7 @@ def train(
         name=name,
         overwrite=overwrite,
         resume=resume,
-        init_from=None if init_from is None else common.find_model(init_from, out),
+        init_from=None if init_from is None else common.find_model(init_from, out, console),
         validation=validation,
         device=device,
         threads=threads,

@@ -33,7 +33,7 @@ from facecnn.recognition import Answers, Recogniser
 from facecnn.runs import findings
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
-from facecnn.runs.folder import RunFolder, newest_run
+from facecnn.runs.folder import RunFolder
 from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
 from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
@@ -91,15 +91,14 @@ def report_training(
 
 
 def report(
-    path: Path | None,
-    out: Path,
+    path: Path,
     console: Console,
     *,
     check_background: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Make report.html and MODEL_CARD.md of a run anew, of the newest in ``out`` unless ``path`` is one.
+    """Make report.html and MODEL_CARD.md of a run anew.
 
     A run that hasn't ended is judged as it stands, with the pictures that only its end would draw. Where its photos
     can't be read, the report is made without them, and says so. With ``check_background`` the run's photos are first
@@ -109,10 +108,6 @@ def report(
     or a training is writing to the folder. ``check_background`` raises besides what a training raises, UsageError
     where the run's faces weren't found or are hidden anyway, CheckpointError where the run hasn't ended.
     """
-    if path is None:
-        path = newest_run(out)
-    elif not path.exists() and (out / path).exists():
-        raise CheckpointError(f"{shown(path)}: no such run: did you mean {shown(out / path)}?")
     run = RunFolder.open(path)
     with run:
         console.info(f"Run: {shown(run.path)}")

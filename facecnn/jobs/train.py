@@ -81,6 +81,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     say_what_is_trained(trainer, data.dataset, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
     training = _Training(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
+    run.write_start(options.label)
     run.write_config(to_yaml(settings))
     if initial.record is not None:
         run.write_init_from(initial.record)

@@ -16,6 +16,8 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -70,6 +72,18 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class CheckpointGlance:
+    """What a checkpoint file says of itself, without its arrays.
+
+    Attributes:
+        classes, state: as of `Checkpoint`.
+    """
+
+    classes: list[str]
+    state: dict[str, Any]
+
+
 class _Refused(Exception):
     """Why a file is refused and, where it isn't simply damaged, what to do about it."""
 
@@ -111,6 +125,30 @@ def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
         raise CheckpointError(
             f"{shown(file)}: not enough memory to read it: free some or use a smaller model"
         ) from None
+
+
+def glance_at_checkpoint(file: Path) -> CheckpointGlance:
+    """Reads only what a checkpoint file says of itself, to choose between many: damage to its arrays isn't noticed.
+
+    Raises:
+        CheckpointError: it can't be read, isn't a facecnn model, or its header or state is damaged.
+    """
+    try:
+        with _opened(file) as (stream, size):
+            head = _read_head(stream, size)
+            header = _parse_json(head[8:], "its header")
+            metadata = _check_metadata(header.pop("__metadata__", None))
+            expected = len(head) + _check_arrays(header)
+            if size != expected:
+                raise _Refused(f"cut short or too long: {size} bytes, {expected} expected")
+            begin, end = header[_STATE]["data_offsets"]
+            stream.seek(len(head) + begin)
+            state = _parse_json(stream.read(end - begin), "its training state")
+        return CheckpointGlance(_parse_classes(metadata), state)
+    except _Refused as refused:
+        raise CheckpointError(f"{shown(file)}: {refused}: {refused.remedy or _remedy(file)}") from None
+    except OSError as error:
+        raise CheckpointError(f"{shown(file)}: can't be read ({error.strerror}): {_CHECK}") from error
 
 
 def find_checkpoint(path: Path, which: Which = "best") -> Path:
@@ -213,10 +251,7 @@ def _digest(head: bytes, data: bytes | memoryview) -> str:
 
 def _read(file: Path) -> tuple[dict[str, str], bytes]:
     """The metadata and all the bytes of a file whose structure and hash are right."""
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise _Refused("not a regular file", _TRAIN_WRITES)
+    with _opened(file) as (stream, size):
         head = _read_head(stream, size)
         header = _parse_json(head[8:], "its header")
         metadata = _check_metadata(header.pop("__metadata__", None))
@@ -232,6 +267,16 @@ def _read(file: Path) -> tuple[dict[str, str], bytes]:
     if head.count(signature) != 1 or metadata["sha256"] != _digest(head.replace(signature, _signature(_NO_HASH)), data):
         raise _Refused("checksum differs: the file is damaged")
     return metadata, head + data
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file and its size in bytes."""
+    with file.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _Refused("not a regular file", _TRAIN_WRITES)
+        yield stream, status.st_size
 
 
 def _read_head(stream: BinaryIO, size: int) -> bytes:
@@ -365,12 +410,16 @@ def _decode(metadata: dict[str, str], file_bytes: bytes) -> Checkpoint:
     for name, array in arrays.items():
         if (fault := _not_finite(array)) is not None:
             raise _Refused(f"{_quoted(name)} {fault}")
+    return Checkpoint(_parse_json(metadata["settings"], "its settings text"), _parse_classes(metadata), arrays, state)
+
+
+def _parse_classes(metadata: dict[str, str]) -> list[str]:
     classes = _parse_json(f'{{"classes":{metadata["classes"]}}}', "its class list")["classes"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) and name for name in classes):
         raise _Refused("damaged: its class list isn't a list of names")
     if len(set(classes)) != len(classes):
         raise _Refused("damaged: its class list repeats a name")
-    return Checkpoint(_parse_json(metadata["settings"], "its settings text"), classes, arrays, state)
+    return classes
 
 
 def _not_finite(array: np.ndarray) -> str | None:

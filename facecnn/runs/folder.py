@@ -1,4 +1,4 @@
-"""The folder of one training, and how runs are found again."""
+"""The folder of one training."""
 
 import errno
 import json
@@ -6,15 +6,18 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from facecnn import __version__
 from facecnn.errors import CheckpointError, OutputError, UsageError, shown
 from facecnn.runs.atomic import TEMPORARY_SUFFIX, output_error, write_atomically
-from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, find_checkpoint, near_names, save_checkpoint
+from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names, save_checkpoint
 
 _LOCK = ".facecnn.lock"
 _PROCESS = ".facecnn.pid"
@@ -29,6 +32,7 @@ _FRAMES = "kernels.frames"
 _WATCHING = "watching.png"
 _BACKGROUND = "background.json"
 _INIT_FROM = "init_from.json"
+_START = "run.json"
 _FIGURES = "figures.json"
 _REPORT = "report.html"
 _CARD = "MODEL_CARD.md"
@@ -59,6 +63,7 @@ class RunFolder:
         self.watching_path = path / _WATCHING
         self.background_path = path / _BACKGROUND
         self.init_from_path = path / _INIT_FROM
+        self.start_path = path / _START
         self.figures_path = path / _FIGURES
         self.report_path = path / _REPORT
         self.card_path = path / _CARD
@@ -108,13 +113,13 @@ class RunFolder:
         Raises:
             CheckpointError: it isn't there, or isn't the folder of a run.
         """
-        if path.is_dir():
-            if _looks_like_run(path):
+        if os.path.isdir(path):  # noqa: PTH112 (no error for what can't be a name)
+            if looks_like_run(path):
                 return cls(path)
             raise CheckpointError(
                 f"{shown(path)}: not a run (no {LAST} in it): give a folder that `facecnn train` made"
             )
-        if path.exists():
+        if os.path.exists(path):  # noqa: PTH110
             raise CheckpointError(f"{shown(path)}: a file: give the folder of the run")
         raise CheckpointError(
             f"{shown(path)}: no such run: {near_names(path) or 'give a folder that `facecnn train` made'}"
@@ -163,6 +168,47 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.unlock()
+
+    def in_use(self) -> bool:
+        """Whether a process that is alive holds it."""
+        if self._lock is not None:
+            return True
+        if not os.path.lexists(self.path / _PROCESS):
+            return False  # asking for the lock might be in the way of somebody who takes it
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        except OSError:
+            return False  # where nothing can be written, nobody trains
+        lock.release()
+        return False
+
+    def size(self) -> int:
+        """Bytes of all files in it."""
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):
+                    total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 (many files)
+        return total
+
+    def delete(self) -> bool:
+        """Deletes the run's own files, and its folder where nothing else is in it; whether the folder is gone.
+
+        Raises:
+            OutputError: another process holds it, or it can't be deleted.
+        """
+        with self:
+            self._clear()
+        try:
+            (self.path / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # files of somebody else's
+                self.path.rmdir()
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        return not self.path.exists()
 
     def save_last(self, checkpoint: Checkpoint, *, rotate: bool = True) -> None:
         """Writes last.safetensors; with `rotate` the one that was there becomes previous.safetensors.
@@ -248,6 +294,23 @@ class RunFolder:
         """
         return _read_json(self.init_from_path)
 
+    def write_start(self, config_label: str) -> None:
+        """Writes run.json: when the run was made, by which version, and the name of its config.
+
+        Raises:
+            OutputError: it couldn't be written.
+        """
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        _write_json(self.start_path, {"facecnn": __version__, "created": now, "config": config_label})
+
+    def read_start(self) -> dict[str, Any] | None:
+        """What `write_start` wrote; None where it isn't there, as in runs of older versions.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return _read_json(self.start_path)
+
     def write_figures(self, figures: dict[str, Any]) -> None:
         """Writes figures.json: what came out of the training, and the answers to its held-out photos.
 
@@ -281,7 +344,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
         own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
-        told = (self.figures_path, self.report_path, self.card_path, self.init_from_path)
+        told = (self.figures_path, self.report_path, self.card_path, self.init_from_path, self.start_path)
         kernels = (self.kernels_path, self.evolution_path, self.frames_path, self.watching_path, self.background_path)
         try:
             for file in (*own, *told, *kernels, self.previous_path, self.last_path, self.best_path):
@@ -331,52 +394,14 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
         raise OutputError(f"{shown(path)}: a file has this name: choose another --name")
     if not overwrite:
         raise _taken(path)
-    if path.is_symlink() or not (_looks_like_run(path) or not any(path.iterdir())):
+    if path.is_symlink() or not (looks_like_run(path) or not any(path.iterdir())):
         raise UsageError(f"{shown(path)}: not the folder of a run, so it is not overwritten: choose another --name")
 
 
-def newest_run(out_dir: Path) -> Path:
-    """The folder of the run whose best checkpoint was written last; of runs without one only where there is no other.
-
-    Raises:
-        CheckpointError: there is no run with a checkpoint.
-    """
-    newest: tuple[bool, int, str] | None = None
-    try:
-        folders = [entry for entry in out_dir.iterdir() if entry.is_dir()]
-    except OSError:
-        folders = []
-    for folder in folders:
-        for name in _CHECKPOINTS:
-            try:
-                candidate = (name == BEST, (folder / name).stat().st_mtime_ns, folder.name)
-            except OSError:
-                continue
-            newest = candidate if newest is None else max(newest, candidate)
-            break
-    if newest is None:
-        raise CheckpointError(
-            f"no run in {shown(out_dir)}{os.sep}: train first (`facecnn train PHOTOS`), or name a model"
-        )
-    return out_dir / newest[2]
-
-
-def resolve_model(argument: Path | None, out_dir: Path) -> Path:
-    """The checkpoint file of a MODEL argument: a run folder's best one, a file, or with none the newest run's.
-
-    Raises:
-        CheckpointError: nothing is there, with what may have been meant.
-    """
-    if argument is None:
-        return find_checkpoint(newest_run(out_dir))
-    if not argument.exists() and (out_dir / argument).exists():
-        raise CheckpointError(f"{shown(argument)}: no such file or folder: did you mean {shown(out_dir / argument)}?")
-    return find_checkpoint(argument)
-
-
-def _looks_like_run(path: Path) -> bool:
+def looks_like_run(path: Path) -> bool:
+    """Whether it is the folder of a run, by the files in it."""
     # config.yaml is too common a name to say anything; the lock file is made with the run.
-    return any((path / name).exists() for name in (_LOCK, *_CHECKPOINTS))
+    return any(os.path.exists(path / name) for name in (_LOCK, *_CHECKPOINTS))  # noqa: PTH110 (no error where it can't be)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

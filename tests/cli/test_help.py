@@ -34,6 +34,7 @@ COMMANDS = {
         "config",
         "lr-find",
         "help",
+        "runs",
     ],
     ("train",): [
         "--config",
@@ -81,12 +82,13 @@ COMMANDS = {
         "--steps",
         "--write",
         "--plot",
+        "--out",
         "--strict",
         "--format",
     ],
-    ("inspect",): ["--format"],
+    ("inspect",): ["--model", "-m", "--format"],
     ("doctor",): ["--device", "--format"],
-    ("report",): ["--check-background", "--out", "--device", "--threads", "--format"],
+    ("report",): ["--model", "-m", "--check-background", "--out", "--device", "--threads", "--format"],
     ("data",): ["sample", "check"],
     ("data", "sample"): ["--people", "--strangers", "--format"],
     ("data", "check"): ["--strict", "--format"],
@@ -95,8 +97,14 @@ COMMANDS = {
     ("config", "schema"): [],
     ("config", "check"): [],
     ("help",): [],
+    ("runs",): ["list", "show", "compare", "pin", "prune"],
+    ("runs", "list"): ["--out", "--format"],
+    ("runs", "show"): ["--out", "--format"],
+    ("runs", "compare"): ["--out", "--format"],
+    ("runs", "pin"): ["--none", "--out", "--format"],
+    ("runs", "prune"): ["--keep", "--unfinished", "--yes", "--out", "--format"],
 }
-GROUPS = [(), ("data",), ("config",)]
+GROUPS = [(), ("runs",), ("data",), ("config",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

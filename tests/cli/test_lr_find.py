@@ -66,6 +66,14 @@ def test_figures_and_picture(find: Facecnn, here: Path) -> None:
         assert picture.format == "PNG"
 
 
+def test_the_pictures_folder_is_made(find: Facecnn, here: Path) -> None:
+    assert find("-c", "smoke", "--out", "new/folder", "--steps", "20").exit_code == 0
+    assert [str(path) for path in Path().rglob("*.png")] == ["new/folder/lr-find.png"]
+    done = find("-c", "smoke", "--plot", "nosuch/picture.png")
+    assert done.exit_code == 6
+    assert "Device:" not in done.stderr  # before any work
+
+
 def test_the_same_seed_gives_the_same_and_another_other_figures(find: Facecnn, here: Path) -> None:
     first, second = (find("-c", "smoke", "--seed", "3", "--format", "json").json() for _ in range(2))
     assert first == second

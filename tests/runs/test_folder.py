@@ -13,7 +13,7 @@ import pytest
 from facecnn.errors import CheckpointError, FacecnnError, OutputError, UsageError
 from facecnn.runs.atomic import TEMPORARY_SUFFIX
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
-from facecnn.runs.folder import RunFolder, check_new_run, newest_run, resolve_model
+from facecnn.runs.folder import RunFolder, check_new_run
 
 
 def at_epoch(epoch: int) -> Checkpoint:
@@ -233,36 +233,27 @@ def test_open_wants_a_run(tmp_path: Path) -> None:
             RunFolder.open(path)
 
 
-def test_the_newest_checkpoint_makes_the_newest_run(tmp_path: Path) -> None:
-    for out_dir in (tmp_path, tmp_path / "none"):
-        with pytest.raises(CheckpointError, match=r"no run in .*: train first"):
-            newest_run(out_dir)
-    for age, name in enumerate(("c", "a", "b")):
-        run = make_run(tmp_path, name)
-        for path in (run.best_path, run.last_path):
-            os.utime(path, (1_000_000 - age, 1_000_000 - age))
-    RunFolder.create(tmp_path, "zzz-without-checkpoint", "default")
-    (tmp_path / "file").write_text("")
-    assert newest_run(tmp_path) == tmp_path / "c"
-    run = RunFolder.open(tmp_path / "b")
-    run.best_path.unlink()
-    os.utime(run.last_path, (2_000_000, 2_000_000))
-    assert newest_run(tmp_path) == tmp_path / "c"  # b has only just begun
-    for name in ("a", "c"):
-        (tmp_path / name / "best.safetensors").unlink()
-    assert newest_run(tmp_path) == tmp_path / "b"
-    assert resolve_model(None, tmp_path) == run.last_path
-
-
-def test_model_arguments(tmp_path: Path) -> None:
+def test_a_run_that_is_held_is_in_use(tmp_path: Path) -> None:
     run = make_run(tmp_path, "mine")
-    assert resolve_model(None, tmp_path) == run.best_path
-    assert resolve_model(run.path, tmp_path / "elsewhere") == run.best_path
-    assert resolve_model(run.last_path, tmp_path / "elsewhere") == run.last_path
-    with pytest.raises(CheckpointError, match=r"mine: no such file or folder: did you mean .*mine\?"):
-        resolve_model(Path("mine"), tmp_path)
-    with pytest.raises(CheckpointError, match=r"did you mean .*best.safetensors"):
-        resolve_model(run.path / "bset.safetensors", tmp_path)
+    assert not run.in_use()
+    with run:
+        assert run.in_use()
+        assert RunFolder.open(run.path).in_use()
+    (run.path / ".facecnn.pid").write_text("1\n")  # of a process that was killed; its number may be another's by now
+    assert not run.in_use()
+
+
+def test_deleting_a_run_leaves_what_is_not_of_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "mine")
+    run.write_start("default")
+    with RunFolder.open(run.path), pytest.raises(OutputError, match="in use"):
+        run.delete()
+    assert load_checkpoint(run.path).state == {"epoch": 1}
+    (run.path / "notes.txt").write_text("of the user")
+    assert not run.delete()
+    assert [entry.name for entry in run.path.iterdir()] == ["notes.txt"]
+    assert make_run(tmp_path, "other").delete()
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -1,0 +1,171 @@
+"""What a run tells of itself, for lists and comparisons: from the files in its folder, whatever is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from facecnn.errors import CheckpointError
+from facecnn.runs.checkpoint import load_checkpoint
+from facecnn.runs.choice import Candidate, candidate, candidates, read_pin
+from facecnn.runs.facts import UNKNOWN
+from facecnn.runs.folder import RunFolder
+
+State = Literal["finished", "unfinished", "in use", "damaged"]
+
+_MADE_UP_NAME = re.compile(r"(\d{8}-\d{6})-(.+?)(-\d+)?\Z")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run, in a line of a list."""
+
+    name: str
+    path: str
+    state: State
+    problem: str | None
+    """What is wrong with a damaged one."""
+    created: str | None
+    """ISO 8601, as ``ended``."""
+    ended: str | None
+    """When its model was written last; None of a run that has none."""
+    finished: bool
+    pinned: bool
+    config: str | None
+    """The name of its settings file; None where that wasn't noted."""
+    people: list[str]
+    strangers: bool
+    """Whether it was trained with an ``unknown/`` folder, too."""
+    photos: int | None
+    """Trained on and held out."""
+    accuracy: float | None
+    """Share of the known people's held-out photos that ``predict`` names right; None where that wasn't noted."""
+    closed_set_accuracy: float | None
+    """The same for the likeliest person, whatever the threshold says."""
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def summarise(run: Candidate, pinned: Path | None) -> Summary:
+    """A run in a line; damage is told, not raised."""
+    folder = RunFolder(run.path)
+    problem = run.damage
+    start: Mapping[str, Any] = {}
+    split: Mapping[str, Any] = {}
+    held_out: Mapping[str, Any] = {}
+    try:
+        start = folder.read_start() or {}
+        split = folder.read_split() if folder.split_path.exists() else {}
+        held_out = held_out_figures(folder.read_figures() or {})
+    except CheckpointError as error:
+        problem = problem or str(error)
+    made_up = _MADE_UP_NAME.match(run.path.name)
+    label = start.get("config")
+    state: State = "finished" if run.finished else "unfinished"
+    if folder.in_use():
+        state = "in use"
+    elif problem is not None:
+        state = "damaged"
+    return Summary(
+        name=run.path.name,
+        path=str(run.path),
+        state=state,
+        problem=problem,
+        created=_created(folder, start, made_up),
+        ended=_iso(run.written / 1e9) if run.people else None,
+        finished=run.finished,
+        pinned=pinned is not None and pinned.resolve() == run.path.resolve(),
+        config=label if isinstance(label, str) else made_up[2] if made_up else None,
+        people=list(run.people),
+        strangers=run.strangers,
+        photos=sum(sum(count) for count in photo_counts(split).values()) or None,
+        accuracy=_share(held_out, "accuracy"),
+        closed_set_accuracy=_share(held_out, "closed_set_accuracy"),
+        bytes=folder.size(),
+    )
+
+
+def summaries(out_dir: Path) -> list[Summary]:
+    """The runs in ``out_dir``, the newest last. A pin on a run that is gone counts as none."""
+    pinned = _pinned(out_dir)
+    return [summarise(run, pinned) for run in candidates(out_dir)]
+
+
+def checked_summary(run: Path, out_dir: Path) -> Summary:
+    """A run in a line, its model read to the end: all damage is noticed."""
+    found = candidate(run)
+    if found.people and found.damage is None:
+        try:
+            load_checkpoint(run)
+        except CheckpointError as error:
+            found = Candidate(run, found.written, found.people, found.strangers, damage=str(error))
+    return summarise(found, _pinned(out_dir))
+
+
+def _pinned(out_dir: Path) -> Path | None:
+    try:
+        return read_pin(out_dir)
+    except CheckpointError:
+        return None
+
+
+def held_out_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What figures.json has of the held-out photos, as it is written now.
+
+    In files of older versions ``accuracy`` was that of the likeliest person, whatever the threshold says.
+    """
+    held_out = figures.get("held_out")
+    if not isinstance(held_out, Mapping):
+        return {}
+    if "closed_set_accuracy" in held_out:
+        return dict(held_out)
+    return {**held_out, "accuracy": None, "closed_set_accuracy": held_out.get("accuracy"), "known": None}
+
+
+def photo_counts(split: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Photos of each class that were trained on and held out, by split.json; what isn't as it was written is left
+    out."""
+    sides = [_classes(split.get(side)) for side in ("train", "validation")]
+    names = sorted({*sides[0], *sides[1]}, key=lambda name: (name == UNKNOWN, name))
+    return {name: (sides[0][name], sides[1][name]) for name in names}
+
+
+def _classes(side: Any) -> Counter[str]:
+    paths: Sequence[Any] = list(side) if isinstance(side, Mapping | list) else []
+    return Counter(path.partition("/")[0] for path in paths if isinstance(path, str))
+
+
+def _created(folder: RunFolder, start: Mapping[str, Any], made_up: re.Match[str] | None) -> str | None:
+    try:
+        return datetime.fromisoformat(start["created"]).astimezone().isoformat(timespec="seconds")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    if made_up:
+        try:
+            return datetime.strptime(made_up[1], "%Y%m%d-%H%M%S").astimezone().isoformat(timespec="seconds")
+        except (ValueError, OverflowError):
+            pass
+    try:
+        return _iso(folder.config_path.stat().st_mtime)  # written once, when the run begins
+    except OSError:
+        return None
+
+
+def _iso(seconds: float) -> str | None:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _share(figures: Mapping[str, Any], key: str) -> float | None:
+    value = figures.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
