@@ -12,8 +12,8 @@ from facecnn.jobs.console import Console
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
-from facecnn.photos.notes import grouped
 from facecnn.photos.folder import refuse_no_folder
+from facecnn.photos.notes import grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
 

@@ -40,7 +40,6 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
     check_place(options)
     device = open_for_training(options, console, say_why=True)
-    settings = loaded.settings
     photos, validation, strict = options.photos, options.validation, options.strict
     data = training_photos.read(photos, validation, loaded, strict, console, options.threads)
     initial = NO_MODEL
