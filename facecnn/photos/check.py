@@ -3,7 +3,7 @@
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ import numpy as np
 
 from facecnn.errors import PhotoError, shown
 from facecnn.photos.dataset import Dataset, load_dataset
-from facecnn.photos.doubts import same_content, same_picture
+from facecnn.photos.doubts import same_content
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import Skipped, class_order
+from facecnn.photos.folder import Skipped, class_order, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 
 _COLUMNS = 80
 _LINES = 20  # of the table of people, in the text
+_NAMES = 20  # of a group of like files, in the text
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Report:
     copies: list[list[str]]
     """Files of equal content."""
     same_pictures: list[list[str]]
-    """Pairs of files of different content that show one picture."""
+    """Groups of files of different content that show one picture."""
     warnings: list[str]
     notes: list[Note]
 
@@ -75,8 +76,8 @@ class Report:
         hint = "" if len(notes) == len(self.notes) else "; -v lists all"
         for title, found in (
             (f"not usable ({len(self.skipped)})", [f"{skipped.path}: {skipped.reason}" for skipped in self.skipped]),
-            (f"equal files ({len(self.copies)})", [", ".join(group) for group in self.copies]),
-            (f"one picture in several files ({len(self.same_pictures)})", [", ".join(g) for g in self.same_pictures]),
+            (f"equal files ({len(self.copies)})", [some(group, _NAMES) for group in self.copies]),
+            (f"one picture in several files ({len(self.same_pictures)})", [some(group, _NAMES) for group in self.same_pictures]),
             (f"notes ({len(self.notes)}{hint})", notes),
             (f"warnings ({len(self.warnings)})", self.warnings),
         ):
@@ -120,13 +121,13 @@ def check(
         },
         skipped=list(dataset.skipped),
         copies=_names(dataset, same_content(dataset.sha256)),
-        same_pictures=_names(dataset, same_picture(dataset.pixels, dataset.rows, dataset.hashes)),
+        same_pictures=_names(dataset, dataset.same_pictures),
         warnings=warnings,
         notes=list(dataset.notes),
     )
 
 
-def _names(dataset: Dataset, groups: list[list[int]]) -> list[list[str]]:
+def _names(dataset: Dataset, groups: Sequence[list[int]]) -> list[list[str]]:
     return [[shown(dataset.paths[index]) for index in group] for group in groups]
 
 

@@ -51,6 +51,8 @@ class Dataset:
     """What is questionable about the data, a line each."""
     notes: tuple[Note, ...]
     """What is good to know about single photos."""
+    same_pictures: tuple[list[int], ...] = ()
+    """Groups of indices of photos of different bytes that show one picture; see ``doubts.same_picture``."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -147,7 +149,8 @@ def load_dataset(
     paths = tuple(path for _, path, _ in kept)
     sha256 = tuple(loaded.sha256[index] for index in order)
     rows, hashes = loaded.row[order], loaded.hashes[order]
-    warnings += warn_of_copies(paths, labels, same_content(sha256), same_picture(loaded.pixels, rows, hashes))
+    same_pictures = same_picture(loaded.pixels, rows, hashes)
+    warnings += warn_of_copies(paths, labels, same_content(sha256), same_pictures)
     warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
     notes = [Note(shown(names[index]), text) for index, text in loaded.notes]
     warnings += grouped([note for note in notes if note.text == NO_CONTENT])
@@ -169,6 +172,7 @@ def load_dataset(
         skipped=(*skipped, *found.left_out),
         warnings=tuple(warnings),
         notes=tuple(notes),
+        same_pictures=tuple(same_pictures),
     )
 
 

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from facecnn.errors import shown
-from facecnn.photos.fingerprint import near_pairs
+from facecnn.photos.fingerprint import are_near, near_duplicate_groups
 from facecnn.photos.folder import some
+from facecnn.photos.grouping import Groups, Indices
 
 UNBALANCED = 10
 """How many times as many photos as another a person may have before it is said."""
 
 _COARSE = 12
-_CHUNK = 10_000  # pairs compared at once
+_BYTES = 1 << 22  # of crops averaged at once
 _DIFFERENCE = 7.0
 _CORRELATION = 0.95
 
@@ -30,12 +30,13 @@ def same_content(sha256: Sequence[str]) -> list[list[int]]:
 def same_picture(
     pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]
 ) -> list[list[int]]:
-    """Pairs of photos that are one picture, saved again or in another size, of different bytes.
+    """Groups of photos that are one picture, saved again or in another size, of different bytes.
 
     Their hashes are near, which alone proves nothing, as centred portraits of different people are so, too. And their
     stored crops, averaged down to 12x12 grey values, differ by at most 7 of 256 (root mean square) with a correlation
     of at least 0.95. Measured: at most 3.7 for a photo saved again at half the size in low quality, 5.5 for the one
     pair that is known in 643 photos of LFW, 26 and 51 for photos of one person at one event whose hashes are near.
+    Two photos that are both like a third are in its group, as the frames of a video are.
 
     Args:
         pixels: uint8 of (rows, height, width, channels).
@@ -43,35 +44,79 @@ def same_picture(
         hashes: uint64 of (photos,).
 
     Returns:
-        Pairs of indices of photos, the smaller first, sorted; of equal files only the first counts.
+        Groups of two and more indices of photos, each sorted, and sorted by their first; of equal files only the first
+        counts.
     """
     _, first = np.unique(rows, return_index=True)
     first = np.sort(first)
-    pairs = near_pairs(hashes[first])
-    needed, place = np.unique(pairs, return_inverse=True)
-    if not len(pairs):
-        return []
-    coarse = np.stack([_coarse(pixels[row]) for row in rows[first[needed]]])
-    place = place.reshape(-1, 2)
-    same = [
-        _alike(coarse[part[:, 0]], coarse[part[:, 1]]) for part in np.split(place, range(_CHUNK, len(place), _CHUNK))
-    ]
-    return [[int(one), int(other)] for one, other in first[pairs[np.concatenate(same)]]]
+    near = _split_by(near_duplicate_groups(hashes[first]))
+    pictures = _Pictures(pixels, rows[first], hashes[first], np.concatenate([*near, np.empty(0, np.int64)]))
+    groups = Groups(len(first))
+    for members in near:
+        groups.join_related(members, pictures.are_one)
+    found = _split_by(groups.roots(np.arange(len(first))))
+    return sorted(first[members].tolist() for members in found)
 
 
-def _coarse(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(144,) grey values of a picture (height, width, channels)."""
-    grey = Image.fromarray(picture.mean(axis=2, dtype=np.float32))
-    return np.asarray(grey.resize((_COARSE, _COARSE), Image.Resampling.BOX), dtype=np.float32).ravel()
+def _split_by(numbers: npt.NDArray[np.int64]) -> list[Indices]:
+    """For each number that is there at least twice the indices where it is, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    return [part for part in parts if len(part) > 1]
 
 
-def _alike(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which rows of (pairs, 144) grey values are those of one picture; a flat one is like none."""
-    difference = np.mean((one - other) ** 2, axis=1)
-    a, b = one - one.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
-    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    same: npt.NDArray[np.bool_] = (difference <= _DIFFERENCE**2) & ((a * b).sum(axis=1) > _CORRELATION * scale)
-    return same
+class _Pictures:
+    """Distinct photos' hashes and their crops in short.
+
+    The grey values are whole numbers, of half a grey level each, so that sums of their products are exact in float32
+    and an answer depends on the two photos alone, not on which others are compared with them in one go.
+    """
+
+    def __init__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        rows: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint64],
+        needed: Indices,
+    ) -> None:
+        """``needed``: indices of the photos that will be compared."""
+        self._hashes = hashes
+        self._grey = np.zeros((len(rows), _COARSE**2), dtype=np.float32)
+        step = max(1, _BYTES // pixels[:1].nbytes) if len(needed) else 1
+        for start in range(0, len(needed), step):
+            some_of_them = needed[start : start + step]
+            self._grey[some_of_them] = _in_short(pixels[rows[some_of_them]])
+        self._squares = np.einsum("ij,ij->i", self._grey, self._grey)
+        self._sum = self._grey.sum(axis=1, dtype=np.float64)
+        self._spread = np.sqrt(_COARSE**2 * self._squares.astype(np.float64) - self._sum**2)
+
+    def are_one(self, one: Indices, other: Indices) -> npt.NDArray[np.bool_]:
+        """Whether each of (n,) and each of (m,) photos show one picture, (n, m); a flat one is like none."""
+        products = self._grey[one] @ self._grey[other].T
+        difference = self._squares[one, None] + self._squares[other] - 2 * products
+        same: npt.NDArray[np.bool_] = are_near(self._hashes[one], self._hashes[other]) & (
+            difference <= (2 * _DIFFERENCE * _COARSE) ** 2
+        )
+        n, m = np.nonzero(same)
+        covariance = _COARSE**2 * products[n, m].astype(np.float64) - self._sum[one[n]] * self._sum[other[m]]
+        same[n, m] = covariance > _CORRELATION * self._spread[one[n]] * self._spread[other[m]]
+        return same
+
+
+def _in_short(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """(n, 144): the mean grey of 12x12 fields of pictures (n, height, width, channels), less 128, in half levels."""
+    grey: npt.NDArray[np.float32] = pictures.mean(axis=3, dtype=np.float32)
+    means = _shares(grey.shape[1]) @ grey @ _shares(grey.shape[2]).T
+    return np.rint(2 * (means - 128)).reshape(len(pictures), -1)
+
+
+def _shares(length: int) -> npt.NDArray[np.float32]:
+    """(12, length): how much of each pixel lies in each of 12 fields of equal width; each field's sum is 1."""
+    field, pixel = np.ogrid[:_COARSE, :length]
+    width = length / _COARSE
+    overlap = np.minimum((field + 1) * width, pixel + 1) - np.maximum(field * width, pixel)
+    shares: npt.NDArray[np.float32] = (np.maximum(overlap, 0) / width).astype(np.float32)
+    return shares
 
 
 def warn_of_copies(
@@ -87,13 +132,21 @@ def warn_of_copies(
     """
 
     def names(groups: Sequence[list[int]], *, across: bool) -> list[str]:
-        chosen = [group for group in groups if (len(set(labels[group].tolist())) > 1) is across]
+        chosen = [_one_each(group, labels) for group in groups if (len(set(labels[group].tolist())) > 1) is across]
         return _first([some([shown(paths[index]) for index in group]) for group in chosen])
 
     return [
         *(f"the same photo under two names: {one}: remove one" for one in names(equal, across=True)),
         *(f"nearly the same photo under two names: {one}: remove one" for one in names(near, across=True)),
         *(f"the same photo more than once: {one}; counted as often" for one in names(equal, across=False)),
+    ]
+
+
+def _one_each(group: list[int], labels: npt.NDArray[np.int64]) -> list[int]:
+    """The group with one photo of each person first, so that a few names tell who is in it."""
+    first = np.unique(labels[group], return_index=True)[1].tolist()
+    return [group[place] for place in sorted(first)] + [
+        one for place, one in enumerate(group) if place not in set(first)
     ]
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from facecnn.photos.grouping import Groups, Indices
+
 NEAR = 6
 """Bits in which the hashes of two photos may differ that count as near-duplicates."""
 
@@ -40,7 +42,8 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
     """Group hashes that differ in at most ``bits`` bits, transitively.
 
     Two hashes that differ in at most ``bits`` places agree in at least one of any ``bits + 1`` pieces of them, so only
-    hashes that share a piece are compared (with 6 bits: one pair in about 70).
+    hashes that share a piece are compared (with 6 bits: one pair in about 70), and these only until they are in one
+    group.
 
     Args:
         hashes: uint64 of (photos,).
@@ -50,42 +53,25 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
         int64 of (photos,): a group's number, counted from 0 in the order of the groups' first photos.
     """
     distinct, member = np.unique(hashes, return_inverse=True)
-    parent = np.arange(len(distinct))
-    for first, second in near_pairs(distinct, bits).tolist():
-        parent[_root(parent, first)] = _root(parent, second)
-    roots = np.array([_root(parent, index) for index in range(len(distinct))], dtype=np.int64)
+
+    def near(one: Indices, other: Indices) -> npt.NDArray[np.bool_]:
+        return are_near(distinct[one], distinct[other], bits)
+
+    groups = Groups(len(distinct))
+    pieces = bits + 1
+    for piece in range(pieces):
+        # Every so-manyth bit: neighbouring frequencies say much the same, so this spreads the photos more evenly.
+        value = distinct & np.uint64(sum(1 << bit for bit in range(piece, 64, pieces)))
+        order = np.argsort(value, kind="stable")
+        for same in np.split(order, np.flatnonzero(np.diff(value[order])) + 1):
+            if len(same) > 1:
+                groups.join_related(same, near)
+    roots = groups.roots(np.arange(len(distinct)))
     _, first_photo, group = np.unique(roots[member], return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_photo))[group].astype(np.int64)
 
 
-def near_pairs(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.int64]:
-    """Index pairs (pairs, 2), the smaller first, sorted, of all hashes that differ in at most ``bits`` (0 to 63) bits.
-
-    See ``near_duplicate_groups`` for how.
-    """
-    pieces = bits + 1
-    # Every so-manyth bit: neighbouring frequencies say much the same, so this spreads the photos more evenly.
-    masks = [np.uint64(sum(1 << bit for bit in range(piece, 64, pieces))) for piece in range(pieces)]
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for piece, mask in enumerate(masks):
-        value = hashes & mask
-        order = np.argsort(value, kind="stable")
-        for same in np.split(order, np.flatnonzero(np.diff(value[order])) + 1):
-            for place in range(len(same) - 1):
-                rest = same[place + 1 :]
-                difference = hashes[same[place]] ^ hashes[rest]
-                near = np.bitwise_count(difference) <= bits
-                rest, difference = rest[near], difference[near]
-                for earlier in masks[:piece]:  # a pair is taken with the first piece it shares
-                    rest, difference = rest[(difference & earlier) != 0], difference[(difference & earlier) != 0]
-                found.append(np.stack([np.full(len(rest), same[place]), rest], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-
-
-def _root(parent: npt.NDArray[np.int64], index: int) -> int:
-    """The representative of a union-find set; the path to it is halved on the way."""
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = int(parent[index])
-    return int(index)
+def are_near(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.bool_]:
+    """Whether each hash of (n,) and each of (m,) differ in at most ``bits`` bits, (n, m)."""
+    near: npt.NDArray[np.bool_] = np.bitwise_count(one[:, None] ^ other) <= bits
+    return near

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facecnn.photos.fingerprint import dct_hash, near_duplicate_groups, near_pairs
+from facecnn.photos.fingerprint import are_near, dct_hash, near_duplicate_groups
 
 from .pictures import picture
 
@@ -30,11 +30,11 @@ def hashes(draw: st.DrawFn) -> np.ndarray:
 
 @settings(max_examples=120, deadline=None)
 @given(hashes(), st.sampled_from([0, 1, 6, 7, 12]))
-def test_pairs_and_groups_are_those_of_comparing_all(found: np.ndarray, bits: int) -> None:
+def test_groups_are_those_of_comparing_all(found: np.ndarray, bits: int) -> None:
     count = len(found)
     values = found.tolist()
     near = [[distance(a, b) <= bits for b in values] for a in values]
-    assert near_pairs(found, bits).tolist() == [[i, j] for i in range(count) for j in range(i + 1, count) if near[i][j]]
+    assert are_near(found, found, bits).tolist() == near
     group = list(range(count))
     for _ in range(count):  # spread the smallest index until nothing changes
         group = [min(group[j] for j in range(count) if near[i][j]) for i in range(count)]
@@ -70,8 +70,12 @@ def test_saving_again_hardly_changes_it_and_another_picture_does() -> None:
 def test_known_pairs_of_real_faces(faces: Path) -> None:
     def near(folder: Path) -> list[tuple[str, str]]:
         files = sorted(folder.rglob("*.jpg"))
-        found = near_pairs(np.array([dct_hash(Image.open(file)) for file in files], dtype=np.uint64))
-        return [(files[one].stem, files[other].stem) for one, other in found]
+        found = np.array([dct_hash(Image.open(file)) for file in files], dtype=np.uint64)
+        pairs = np.argwhere(np.triu(are_near(found, found), 1)).tolist()
+        groups = near_duplicate_groups(found)
+        assert all(groups[one] == groups[other] for one, other in pairs)
+        assert groups.max() + 1 == len(files) - len(pairs)  # no photo is in two of these
+        return [(files[one].stem, files[other].stem) for one, other in pairs]
 
     assert near(faces / "blair_schroeder") == [
         ("Gerhard_Schroeder_0012", "Gerhard_Schroeder_0018"),
