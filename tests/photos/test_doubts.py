@@ -72,6 +72,13 @@ def test_flat_crops_are_like_none() -> None:
     assert same_picture(pixels, np.arange(3), np.zeros(3, dtype=np.uint64)) == []
 
 
+def test_pale_crops_of_different_pictures_are_told_apart() -> None:
+    coarse = np.random.default_rng(0).integers(95, 106, (3, 12, 12, 1), dtype=np.uint8)
+    pixels = coarse.repeat(2, axis=1).repeat(2, axis=2)  # they differ by less than 7 levels, but aren't correlated
+    pixels[2] = pixels[0] + 2
+    assert same_picture(pixels, np.arange(3), np.zeros(3, dtype=np.uint64)) == [[0, 2]]
+
+
 def test_one_photo_of_each_person_is_named() -> None:
     paths = [f"a/{number}.jpg" for number in range(5)] + ["b/0.jpg", "c/0.jpg"]
     labels = np.array([0] * 5 + [1, 2])
