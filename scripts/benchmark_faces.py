@@ -318,7 +318,7 @@ def parser() -> argparse.ArgumentParser:
 
 def picked(folder: Path, limit: int | None) -> list[Path]:
     """The photos of a folder and those below it. Raises PhotoError where there is none."""
-    photos = list_photos(folder)
+    photos = list_photos(folder).files
     return photos if limit is None else photos[:: -(-len(photos) // limit)]
 
 

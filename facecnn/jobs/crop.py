@@ -14,7 +14,7 @@ from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.photos.dataset import load_files
-from facecnn.photos.folder import list_photos, readable_name
+from facecnn.photos.folder import list_photos, readable_name, remarks
 from facecnn.photos.preparation import PhotoSettings, without_margin
 from facecnn.runs.atomic import output_error, write_atomically
 
@@ -32,10 +32,15 @@ def crop(source: Path, destination: Path, settings: PhotoSettings, console: Cons
     Raises PhotoError where there is no photo, OutputError where the destination holds anything or can't be written.
     """
     finder = installed_finder(settings, console)
-    files = list_photos(source)
+    listing = list_photos(source)
+    for line in remarks(listing.passed_over, listing.warnings):
+        console.info(line)
+    files = listing.files
     _make_empty(destination, source)
     with console.counting("Reading photos") as progress:
         loaded = load_files(files, settings, progress, finder=finder)
+    for line in loaded.warnings:
+        console.info(line)
     skipped = [
         {"path": shown(path), "reason": reason}
         for path, reason in zip(loaded.paths, loaded.reasons, strict=True)

@@ -18,7 +18,7 @@ from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
 from facecnn.network.inference import views
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
-from facecnn.photos.decode import UnusablePhoto, decode, read
+from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.folder import some
 from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
@@ -104,10 +104,11 @@ def _is_in(path: Path, folder: Path) -> bool:
 
 def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:
     path = Path(result["path"])
-    image = decode(read(path), path).image
-    reduced = image.convert("RGB")
+    largest = model.settings.photos.largest_pixels
+    decoded = decode(read(path, largest), path, largest)
+    reduced = decoded.image.convert("RGB")
     reduced.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    scale = reduced.width / image.width
+    scale = reduced.width / decoded.size[0]
     people = model.recogniser.people
     faces = [
         NamedFace(
@@ -118,7 +119,7 @@ def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:
         )
         for face in result["faces"]
     ]
-    maps = [_maps(model, image, face) for face in result["faces"][:MOST_FACES]]
+    maps = [_maps(model, decoded, face) for face in result["faces"][:MOST_FACES]]
     draw_explanation(picture, path.name, np.asarray(reduced), faces, maps, people)
 
 
@@ -127,15 +128,15 @@ def _scaled(box: Sequence[float], scale: float) -> tuple[float, float, float, fl
     return left, top, right, bottom
 
 
-def _maps(model: Model, image: Image.Image, face: dict[str, Any]) -> FaceMaps:
+def _maps(model: Model, photo: Decoded, face: dict[str, Any]) -> FaceMaps:
     """What the answer for one face of the predict JSON rests on."""
     recogniser, settings = model.recogniser, model.settings.photos
     if face["landmarks"] is None:
-        stored = crop_with_margin(image, settings)
+        stored = crop_with_margin(photo.image, settings)
     else:
         first, second, nose, *mouth = ((x, y) for x, y in face["landmarks"])
         found = Face(_scaled(face["box"], 1.0), (first, second, nose, mouth[0], mouth[1]), score=1.0)
-        stored = aligned_crop(image, found, settings)
+        stored = aligned_crop(photo.image, found.scaled(1 / photo.reduction), settings)
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     looks = views(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]

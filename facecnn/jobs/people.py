@@ -12,7 +12,7 @@ from facecnn.jobs.console import Console
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import refuse_no_folder
+from facecnn.photos.folder import refuse_no_folder, remarks
 from facecnn.photos.notes import grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
@@ -75,7 +75,7 @@ def read_people(
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
         _say_some(skipped, console)
     _say_some(list(dataset.warnings), console)
-    for note in grouped(dataset.notes):
+    for note in [*grouped(dataset.notes), *remarks(dataset.passed_over)]:
         console.info(note)
     if strict and (skipped or dataset.warnings):
         raise OutputError(

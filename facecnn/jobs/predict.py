@@ -60,6 +60,8 @@ def predict(
         console.info(NO_STRANGERS)
     with console.counting("Reading photos") as progress:
         loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
+    for line in loaded.warnings:
+        console.info(line)
     usable = np.flatnonzero(loaded.row >= 0)
     # A photo's faces lie one after the other; where faces aren't looked for, there is one crop.
     crops = np.array([max(1, len(loaded.faces[number])) for number in usable], np.int64)

@@ -19,7 +19,7 @@ from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
 from facecnn.photos.decode import UnusablePhoto, read
-from facecnn.photos.folder import UNKNOWN, is_folder, list_photos
+from facecnn.photos.folder import UNKNOWN, is_folder, list_photos, remarks
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
 from facecnn.runs.checkpoint import load_checkpoint
 
@@ -111,7 +111,10 @@ def _files(source: Path, destination: Path, console: Console) -> list[Path]:
     outer, inner = (Path(os.path.realpath(path)) for path in (source, destination))
     if outer == inner:
         raise UsageError(f"{shown(destination)}: the same folder as the photos': choose another one to sort them into")
-    found = list_photos(source)
+    listing = list_photos(source)
+    for line in remarks(listing.passed_over, listing.warnings):
+        console.info(line)
+    found = listing.files
     if outer.is_relative_to(inner):
         return found
     folders: dict[Path, bool] = {}
@@ -180,7 +183,7 @@ class _Placing:
         elif self._link and self._linked(photo, target):
             self.linked += 1
         else:
-            data, status = read(photo), photo.stat()
+            data, status = read(photo, largest=None), photo.stat()
             write_atomically(target, data, times=(status.st_atime_ns, status.st_mtime_ns))
             self.copied += 1
         return target

@@ -1,7 +1,7 @@
 """Decoded and cropped photos, kept on the disk so that each is decoded once, and loaded by several threads.
 
 Everything here can be made again from the photos, so whatever is wrong with the cache leads to decoding anew, or to
-working from memory, never to an error.
+working from memory, never to an error or to another answer.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ import PIL
 
 from facecnn.errors import shown
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
+from facecnn.photos.database import checksum, is_damage, open_checked
 from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode, heic_supported, read
 from facecnn.photos.face import NO_FACE, Face, Finder, as_json, from_json, nearest_the_middle, notes_of
 from facecnn.photos.fingerprint import dct_hash
@@ -35,17 +36,19 @@ from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, align
 LARGEST_CACHE = 4 << 30
 """Bytes that the preparations which aren't in use may take up together with the one that is."""
 
-_STORE_VERSION = 2
+_STORE_VERSION = 3
+_INDEX, _PIXELS = "index.sqlite", "pixels.bin"
 _BATCH = 64  # photos written at once
 _IN_USE_SECONDS = 3600.0  # a preparation used more lately than this may be another process's
 
 _TABLES = """
 create table if not exists files (
-    path blob primary key, size integer not null, modified integer not null, sha256 text not null
+    path blob primary key, size integer not null, modified integer not null, sha256 text not null,
+    checksum integer not null
 ) without rowid;
 create table if not exists photos (
     sha256 text primary key, row integer, crc integer, width integer, height integer, hash blob, notes text not null,
-    faces text, reason text
+    faces text, reason text, checksum integer not null
 ) without rowid;
 """
 
@@ -101,8 +104,9 @@ class _Prepared:
 class PhotoStore:
     """Prepared photos in the cache folder, for one preparation: an SQLite index and a file of rows of equal size.
 
-    Rows are only ever appended, in a transaction: written, flushed, then committed, and each has a checksum. So two
-    processes may use a store at once, and after a crash the index at worst knows less than is there.
+    Rows are only ever appended, in a transaction: written, flushed, then committed. Each has a checksum, as has each
+    entry of the index. So two processes may use a store at once, and after a crash or damage the index at worst knows
+    less than is there.
 
     Any method may raise OSError or sqlite3.Error, after which the store is of no more use.
     """
@@ -116,16 +120,9 @@ class PhotoStore:
         make_private(self.folder)
         _make_room(self.folder)
         self.folder.touch()  # its time says when it was used
-        self._index = sqlite3.connect(
-            self.folder / "index.sqlite", timeout=10, isolation_level=None, check_same_thread=False
-        )
-        try:
-            # Losing the last entries in a power cut costs decoding them again; a row is checked before it is used.
-            self._index.execute("pragma synchronous = off")
-            self._index.executescript(_TABLES)
-        except sqlite3.Error:
-            self._index.close()
-            raise
+        self._index, self.was_damaged = open_checked(self.folder / _INDEX, _TABLES)
+        if self.was_damaged:
+            (self.folder / _PIXELS).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +132,7 @@ class PhotoStore:
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """All rows that are there, (rows, height, width, channels), mapped into memory, not to be written."""
-        path = self.folder / "pixels.bin"
+        path = self.folder / _PIXELS
         rows = path.stat().st_size // self._row_bytes if path.exists() else 0
         if rows == 0:
             return np.zeros((0, *self._shape), dtype=np.uint8)
@@ -144,30 +141,29 @@ class PhotoStore:
     def known_file(self, path: Path, status: os.stat_result) -> str | None:
         """The SHA-256 of a file that hasn't changed, by size and time, since it was read."""
         with self._lock:
-            found = self._index.execute(
-                "select sha256 from files where path = ? and size = ? and modified = ?",
-                (_key(path), status.st_size, status.st_mtime_ns),
-            ).fetchone()
-        return None if found is None else str(found[0])
+            found = self._index.execute("select * from files where path = ?", (_key(path),)).fetchone()
+        if found is None or checksum(found[:-1]) != found[-1]:
+            return None
+        key, size, modified, sha256 = found[:-1]
+        unchanged = (key, size, modified) == (_key(path), status.st_size, status.st_mtime_ns)
+        return sha256.decode() if unchanged else None
 
     def prepared(self, sha256: str, pixels: npt.NDArray[np.uint8]) -> _Prepared | None:
         """What is known about a content; None where that is nothing or its row of ``pixels`` is damaged."""
         with self._lock:
-            found = self._index.execute(
-                "select row, crc, width, height, hash, notes, faces, reason from photos where sha256 = ?", (sha256,)
-            ).fetchone()
-        if found is None:
+            found = self._index.execute("select * from photos where sha256 = ?", (sha256,)).fetchone()
+        if found is None or checksum(found[:-1]) != found[-1] or found[0] != sha256.encode():
             return None
-        row, crc, width, height, fingerprint, notes, faces, reason = found
+        row, crc, width, height, fingerprint, notes, faces, reason = found[1:-1]
         if reason is not None:
-            return _Prepared(sha256, reason=reason)
+            return _Prepared(sha256, reason=reason.decode())
         photo = _Prepared(
             sha256,
             width,
             height,
             int.from_bytes(fingerprint, "big"),
             tuple(json.loads(notes)),
-            None if faces is None else from_json(faces),
+            None if faces is None else from_json(faces.decode()),
             row=row,
         )
         end = row + photo.crops
@@ -183,14 +179,11 @@ class PhotoStore:
             The row of each content that has pixels.
         """
         rows: dict[str, int] = {}
-        with self._transaction(), (self.folder / "pixels.bin").open("ab") as file:
+        with self._transaction(), (self.folder / _PIXELS).open("ab") as file:
             file.truncate(file.tell() // self._row_bytes * self._row_bytes)  # half a row of somebody who was killed
             file.seek(0, os.SEEK_END)
             for path, status, photo in files:
-                self._index.execute(
-                    "insert or replace into files values (?, ?, ?, ?)",
-                    (_key(path), status.st_size, status.st_mtime_ns, photo.sha256),
-                )
+                self._put("files", (_key(path), status.st_size, status.st_mtime_ns, photo.sha256))
                 if photo.row is not None or photo.sha256 in rows:
                     continue
                 crc = None
@@ -198,8 +191,8 @@ class PhotoStore:
                     rows[photo.sha256] = file.tell() // self._row_bytes  # of its first crop
                     crc = zlib.crc32(photo.pixels.data)
                     file.write(photo.pixels.data)
-                self._index.execute(
-                    "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self._put(
+                    "photos",
                     (
                         photo.sha256,
                         rows.get(photo.sha256),
@@ -215,6 +208,10 @@ class PhotoStore:
             file.flush()
         self.folder.touch()
         return rows
+
+    def _put(self, table: str, values: tuple[object, ...]) -> None:
+        places = ", ".join("?" * (len(values) + 1))
+        self._index.execute(f"insert or replace into {table} values ({places})", (*values, checksum(values)))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -281,6 +278,8 @@ class _Loader:
             with self._cache():
                 self._store = stack.enter_context(PhotoStore(self._folder, self._settings))
                 self._pixels = self._store.pixels()
+                if self._store.was_damaged:
+                    self._warnings.append(f"{shown(self._folder)}: the cache of prepared photos was damaged: made anew")
             self._read_all(workers)
             self._flush()
         return self._answer()
@@ -292,11 +291,16 @@ class _Loader:
             yield
         except (OSError, sqlite3.Error) as error:
             self._store = None
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                shutil.rmtree(self._folder, ignore_errors=True)  # the index is damaged: begin anew
-            text = getattr(error, "strerror", None) or str(error)
+            text = shown(getattr(error, "strerror", None) or str(error))
+            if is_damage(error, self._folder / _INDEX):
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._warnings.append(
+                    f"{shown(self._folder)}: the cache of prepared photos is damaged ({text}), and removed: "
+                    "working from memory this time"
+                )
+                return
             self._warnings.append(
-                f"{shown(cache_folder())}: the cache can't be used ({shown(text)}): working from memory; "
+                f"{shown(cache_folder())}: the cache can't be used ({text}): working from memory; "
                 f"free space there or set {CACHE_VARIABLE} to another folder"
             )
 
@@ -337,25 +341,28 @@ class _Loader:
         """Runs in a worker: everything but the cache."""
         sha256 = ""
         try:
-            data = read(path)
+            data = read(path, self._settings.largest_pixels)
             sha256 = hashlib.sha256(data).hexdigest()
             with contextlib.suppress(sqlite3.Error):  # the main thread comes upon it, too
                 known = self._known(sha256)
                 if known is not None:
                     return known
-            decoded = decode(data, path)
+            decoded = decode(data, path, self._settings.largest_pixels)
             image = decoded.image
             faces, crops, notes = None, [], decoded.notes
             if self._finder is None:
                 crops = [crop_with_margin(image, self._settings)]
             else:
-                found = self._finder.find(sha256, lambda: np.asarray(image.convert("RGB")))
-                faces = tuple(nearest_the_middle(found, image.width, image.height))
-                if not faces:
+                # The same picture read at another fraction is another one to the finder.
+                key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
+                found = self._finder.find(key, lambda: np.asarray(image.convert("RGB")))
+                found = nearest_the_middle(found, image.width, image.height)
+                if not found:
                     return _Prepared(sha256, reason=NO_FACE)
-                crops = [aligned_crop(image, face, self._settings) for face in faces]
+                crops = [aligned_crop(image, face, self._settings) for face in found]
+                faces = tuple(face.scaled(decoded.reduction) for face in found)
                 notes += notes_of(faces)
-            return _Prepared(sha256, image.width, image.height, dct_hash(image), notes, faces, pixels=np.stack(crops))
+            return _Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=np.stack(crops))
         except UnusablePhoto as error:
             return _Prepared(sha256 if error.in_content else "", reason=error.reason)
 
@@ -436,10 +443,7 @@ def _make_room(own: Path) -> None:
     stays; it would lose nothing, as an open file outlives its name, but would no longer find its photos next time.
     """
     used = sorted((_stat(folder, "st_mtime"), folder) for folder in own.parent.iterdir())
-    sizes = {
-        folder: sum(int(_stat(folder / name, "st_size")) for name in ("index.sqlite", "pixels.bin"))
-        for _, folder in used
-    }
+    sizes = {folder: sum(int(_stat(folder / name, "st_size")) for name in (_INDEX, _PIXELS)) for _, folder in used}
     total = sum(sizes.values())
     for moment, folder in used:
         too_large = sizes[folder] > LARGEST_CACHE if folder == own else total > LARGEST_CACHE

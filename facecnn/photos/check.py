@@ -14,7 +14,7 @@ from facecnn.errors import PhotoError, shown
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.doubts import same_content
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import Skipped, class_order, some
+from facecnn.photos.folder import Skipped, class_order, remarks, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 
@@ -37,6 +37,8 @@ class Report:
     sizes: dict[str, dict[str, int]]
     """Of ``width`` and ``height`` of the upright originals in pixels, ``min``, ``median`` and ``max``."""
     skipped: list[Skipped]
+    passed_over: dict[str, int]
+    """How many files of each suffix are no photos by their names; see ``companions``."""
     copies: list[list[str]]
     """Files of equal content."""
     same_pictures: list[list[str]]
@@ -55,6 +57,7 @@ class Report:
             ],
             "sizes": self.sizes,
             "skipped": [skipped._asdict() for skipped in self.skipped],
+            "passed_over": self.passed_over,
             "copies": self.copies,
             "same_pictures": self.same_pictures,
             "warnings": self.warnings,
@@ -64,6 +67,7 @@ class Report:
     def text(self, *, all_notes: bool = False) -> str:
         """For people, at most 80 columns wide but for longer words; a line for each kind of note, or for all notes."""
         lines = _wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
+        lines += [line for text in remarks(self.passed_over) for line in _wrapped(text)]
         for name, extent in self.sizes.items():
             lines.append(f"{name}: {extent['min']} to {extent['max']} pixels, median {extent['median']}")
         lines += ["", f"{_cell('person', 48)}{'photos':>10}{'validation':>14}"]
@@ -120,6 +124,7 @@ def check(
             for name, values in zip(("width", "height"), dataset.sizes.T, strict=True)
         },
         skipped=list(dataset.skipped),
+        passed_over=dict(dataset.passed_over),
         copies=_names(dataset, same_content(dataset.sha256)),
         same_pictures=_names(dataset, dataset.same_pictures),
         warnings=warnings,

@@ -1,8 +1,8 @@
 """A folder of photos → arrays to train on, with everything that is wrong with it said."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, scan, some
+from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.split import Photo, folds, split
@@ -53,6 +53,8 @@ class Dataset:
     """What is good to know about single photos."""
     same_pictures: tuple[list[int], ...] = ()
     """Groups of indices of photos of different bytes that show one picture; see ``doubts.same_picture``."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """How many files of each suffix were passed over, as they are no photos by their names; see ``companions``."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def load_dataset(
     files = [(name, file) for name, of_class in found.classes.items() for file in of_class]
     loaded = load_photos([file for _, file in files], settings, finder=finder, progress=progress)
     names = [_photo_name(name, file, found.folder) for name, file in files]
-    warnings = [*loaded.warnings, *found.warnings]
+    warnings = list(found.warnings)
     usable = Counter(name for (name, _), row in zip(files, loaded.row.tolist(), strict=True) if row >= 0)
     for name, of_class in found.classes.items():
         if not usable[name]:
@@ -154,6 +156,8 @@ def load_dataset(
     warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
     notes = [Note(shown(names[index]), text) for index, text in loaded.notes]
     warnings += grouped([note for note in notes if note.text == NO_CONTENT])
+    # The cache's troubles are none of the photos.
+    notes += [Note(*warning.partition(": ")[::2]) for warning in loaded.warnings]
     answers = zip(names, loaded.reasons, strict=True)
     skipped = [Skipped(shown(path), reason) for path, reason in answers if reason is not None]
     return Dataset(
@@ -173,6 +177,7 @@ def load_dataset(
         warnings=tuple(warnings),
         notes=tuple(notes),
         same_pictures=tuple(same_pictures),
+        passed_over=dict(sorted(found.passed_over.items())),
     )
 
 
@@ -185,21 +190,29 @@ def load_files(
 ) -> LoadedPhotos:
     """Read photos that are nobody's yet, in the order given; a folder stands for the photos in it, sorted.
 
-    Every photo has either a row of pixels or a reason, and so has a folder that there is nothing to read in.
+    Every photo has either a row of pixels or a reason, and so has a folder that there is nothing to read in. What is
+    passed over in folders is said in the warnings.
     """
     files: list[Path] = []
     empty: dict[int, str] = {}
+    passed_over: Counter[str] = Counter()
+    warnings: list[str] = []
     for path in map(Path, paths):
         if is_folder(path):
             try:
-                files += list_photos(path)
-                continue
+                listing = list_photos(path)
             except PhotoError as error:
                 empty[len(files)] = str(error).removeprefix(f"{shown(path)}: ")
+            else:
+                files += listing.files
+                passed_over += listing.passed_over
+                warnings += listing.warnings
+                continue
         files.append(path)
     loaded = load_photos(files, settings, finder=finder, progress=progress)
     reasons = (empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
-    return replace(loaded, reasons=tuple(reasons))
+    said = (*loaded.warnings, *remarks(passed_over, warnings))
+    return replace(loaded, reasons=tuple(reasons), warnings=said)
 
 
 def _photo_name(person: str, file: Path, root: Path) -> str:

@@ -22,14 +22,17 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from facecnn.errors import PhotoError, shown
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of the cache's key: raise it whenever ``decode`` gives another answer for some file than before."""
 
 LARGEST_PICTURE = 50_000_000
-"""Pixels that a picture may have, by its header: a file of a few bytes can declare billions."""
+"""Pixels that a picture may have unless said, by its header: a file of a few bytes can declare billions."""
 
-LARGEST_FILE = 400_000_000
-"""Bytes that are read of a file: 50 million pixels of 16 bits in three colours, and a bit."""
+JPEG_FACTOR = 5
+"""How many times as many pixels a JPEG may have, since its decoder can make a smaller picture of it at once."""
+
+_BYTES_A_PIXEL = 8
+"""Of a file that is read: 16 bits in three colours, and a bit."""
 
 SMALLEST_SIDE = 8
 """Pixels that the shorter side must have."""
@@ -53,6 +56,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _DAMAGED = "copy it again or delete it"
 _CONVERT = "convert it to JPEG or PNG"
@@ -62,6 +66,10 @@ _OTHER_FILES = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the picture: run `git lfs pull`"),
     (rb"\s*(<!doctype html|<html)", "not a picture but a web page: download the picture itself"),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg", f"SVG is not supported: {_CONVERT}"),
+    (
+        rb"(\xef\xbb\xbf)?\s*<(\?xpacket|\?xml|x:xmpmeta)",
+        "not a picture but a sidecar or other XML: name the photo itself",
+    ),
     (rb"%PDF-", f"not a picture but a PDF: {_CONVERT}"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", f"PostScript is not supported: {_CONVERT}"),
     (rb"PK[\x01-\x08]|Rar!|7z\xbc\xaf|\x1f\x8b", "not a picture but an archive: unpack it first"),
@@ -72,14 +80,14 @@ _OTHER_FILES = (
     (rb"\x00\x00\x00\x0cJXL |\xff\x0a", f"JPEG XL is not supported: {_CONVERT}"),
     (rb"8BPS", f"Photoshop's format is not supported: {_CONVERT}"),
     (rb"\x00\x00\x01\x00[^\x00]\x00", f"an icon is not supported: {_CONVERT}"),
-    (rb"\x00\x05\x16\x07|\x00\x00\x00\x01Bud1|\xd0\xcf\x11\xe0", "not a picture but a system's file: delete it"),
+    (rb"\x00\x05\x16\x07|\x00\x00\x00\x01Bud1|\xd0\xcf\x11\xe0", "not a picture but a system's file: leave it out"),
     (
         rb"\x89PNG\r\r\n|\x89PNG\n\x1a|\xc2\x89PNG|\xc3\xbf\xc3\x98|[\r\n]+\xff\xd8\xff|\xef\xbf\xbd",
         f"not a picture any more, damaged by a copy in text mode: {_DAMAGED}",
     ),
     (rb"(\xff\xd8|\x89PNG|GIF8|II\*\x00|MM\x00\*|RIFF....WEBP)", f"the start of a picture, but damaged: {_DAMAGED}"),
     (rb"\x00{64}", f"nothing but zeros, not a picture: {_DAMAGED}"),
-    (rb"[\t\n\r\x20-\x7e]+\Z", "not a picture but text: delete it or move it elsewhere"),
+    (rb"[\t\n\r\x20-\x7e]+\Z", "not a picture but text: leave it out"),
 )
 
 # Without a handler of its own or of the program, Pillow's logged errors would go to stderr.
@@ -106,27 +114,32 @@ class Decoded:
     """A picture as it is meant to be seen."""
 
     image: Image.Image
-    """Mode L or RGB, upright, without transparency."""
+    """Mode L or RGB, upright, without transparency; of a huge JPEG 1/2, 1/4 or 1/8."""
+    size: tuple[int, int]
+    """Width and height in pixels of the upright picture in full."""
+    reduction: int
+    """1, or 2, 4 or 8: pixels of the full picture a side of each of ``image``'s."""
     notes: tuple[str, ...]
     """What a user may want to know: frames that were not used, a picture without content."""
 
 
-def read(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a picture file.
+def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) -> bytes:
+    """The bytes of a picture file, as many at most as a picture of ``largest`` pixels may take; None: all.
 
     Raises:
         UnusablePhoto: the file is missing, empty, too large, unreadable, or no regular file.
     """
     path = Path(path)
+    most_bytes = None if largest is None else largest * _BYTES_A_PIXEL
     try:
         status = path.stat()
         # Before it is opened: opening a pipe would wait for somebody to write into it.
         if not stat.S_ISREG(status.st_mode):
             raise UnusablePhoto(path, f"not a regular file ({_kind(status.st_mode)})", in_content=False)
-        if status.st_size > LARGEST_FILE:
-            raise _file_too_large(path, status.st_size)
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise _file_too_large(path, status.st_size, most_bytes)
         with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)  # it may have grown since
+            data = file.read(-1 if most_bytes is None else most_bytes + 1)  # it may have grown since
     except OSError as error:
         raise UnusablePhoto(path, _access_reason(path, error), in_content=False) from error
     except ValueError as error:  # a NUL in the name
@@ -135,21 +148,22 @@ def read(path: str | os.PathLike[str]) -> bytes:
         raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
     if not data:
         raise UnusablePhoto(path, f"empty file (0 bytes): {_DAMAGED}", in_content=False)
-    if len(data) > LARGEST_FILE:
-        raise _file_too_large(path, len(data))
+    if most_bytes is not None and len(data) > most_bytes:
+        raise _file_too_large(path, len(data), most_bytes)
     return data
 
 
-def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
+def decode(data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PICTURE) -> Decoded:
     """Decode the bytes of one picture file, by their content; ``path`` is for messages only.
 
     JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
     installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
     grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
-    by its decoder, so the picture is accepted.
+    by its decoder, so the picture is accepted. A JPEG of more than ``largest`` pixels, up to ``JPEG_FACTOR`` times as
+    many, is decoded at 1/2, 1/4 or 1/8 of its sides, the first that brings it down to ``largest``.
 
     Raises:
-        UnusablePhoto: (a PhotoError) no picture, damaged, more than ``LARGEST_PICTURE`` pixels, a side shorter than
+        UnusablePhoto: (a PhotoError) no picture, damaged, more than ``largest`` pixels, a side shorter than
             ``SMALLEST_SIDE``, or a format or mode that isn't supported.
     """
     refuse = _Refusal(path)
@@ -157,13 +171,17 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
         try:
             # Pillow's verify() finds wrong checksums that load() passes, and makes its image unusable: a handle each.
             opened = Image.open(io.BytesIO(data), formats=_formats())
-            _check_size(opened, refuse)
+            _check_size(opened, largest, refuse)
             opened.verify()
             opened = Image.open(io.BytesIO(data), formats=_formats())
             notes = _frames(data, opened)
+            full = opened.size
+            reduction = _reduce(opened, largest)
             with _silent_libtiff(opened):
                 opened.load()
-            image = _eight_bits(_upright(opened), refuse)
+            turn = _turn(opened)
+            size = full[::-1] if turn in _ON_ITS_SIDE else full
+            image = _eight_bits(opened if turn is None else opened.transpose(turn), refuse)
         except UnusablePhoto:
             raise
         except UnidentifiedImageError as error:
@@ -177,7 +195,9 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
     low_high = image.getextrema()
     if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
         notes += (NO_CONTENT,)
-    return Decoded(image, notes)
+    if reduction > 1:
+        notes = (f"{full[0] * full[1] / 1e6:.0f} megapixels, read at 1/{reduction} of its sides", *notes)
+    return Decoded(image, size, reduction, notes)
 
 
 @cache
@@ -208,8 +228,8 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF") if heic_supported() else _FORMATS
 
 
-def _file_too_large(path: Path, size: int) -> UnusablePhoto:
-    reason = f"{size / 1e9:.1f} GB, larger than the {LARGEST_FILE / 1e9:.1f} GB that are read: make it smaller"
+def _file_too_large(path: Path, size: int, most_bytes: int) -> UnusablePhoto:
+    reason = f"{size / 1e9:.1f} GB, larger than the {most_bytes / 1e9:.1f} GB that are read: make it smaller"
     return UnusablePhoto(path, reason, in_content=False)
 
 
@@ -237,11 +257,13 @@ def _access_reason(path: Path, error: OSError) -> str:
     return f"cannot be read ({text}): check its name and the disk"
 
 
-def _check_size(image: Image.Image, refuse: _Refusal) -> None:
+def _check_size(image: Image.Image, largest: int, refuse: _Refusal) -> None:
     width, height = image.size
-    if width * height > LARGEST_PICTURE:
-        limit = f"{LARGEST_PICTURE // 1_000_000} million"
-        raise refuse(f"{width}x{height} pixels, more than {limit}: make it smaller")
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if width * height > largest * (JPEG_FACTOR if is_jpeg else 1):
+        limit = f"{largest / 1e6:g} million"
+        limit += f" ({JPEG_FACTOR * largest / 1e6:g} million for a JPEG)" if is_jpeg else ""
+        raise refuse(f"{width}x{height} pixels, more than {limit}: make it smaller, or raise photos.largest_picture")
     if min(width, height) < SMALLEST_SIDE:
         raise refuse(f"{width}x{height} pixels, too small for a face (at least {SMALLEST_SIDE})")
 
@@ -255,7 +277,7 @@ def _not_a_picture(data: bytes) -> str:
             if heic_supported():
                 return f"the start of a HEIC picture, but damaged: {_DAMAGED}"
             return f"HEIC is not supported here: pip install 'facecnn[heic]' or {_CONVERT}"
-    return "not a picture (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM): delete it or move it elsewhere"
+    return f"not a picture that can be read (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM): {_CONVERT}, or leave it out"
 
 
 def _damage(error: Exception) -> str:
@@ -285,14 +307,24 @@ def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
     return ()
 
 
-def _upright(image: ImageFile.ImageFile) -> Image.Image:
+def _reduce(image: ImageFile.ImageFile, largest: int) -> int:
+    """Let a JPEG of too many pixels be decoded at a fraction of its sides; the number of these that become one."""
+    width, height = image.size
+    if width * height <= largest:
+        return 1
+    reduction = next(number for number in (2, 4, 8) if width * height <= largest * number**2)
+    image.draft(None, (width // reduction, height // reduction))
+    return reduction
+
+
+def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """How a picture is to be turned or mirrored to be upright."""
     if image.format not in _TURNED_BY_EXIF:
-        return image
+        return None
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF: Pillow's parser lets many types escape, and the picture itself is fine
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _eight_bits(image: Image.Image, refuse: _Refusal) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,14 @@ class Face:
     turned: int = 0
     """Degrees, anticlockwise, by which the photo had to be turned for the face to stand upright; 0 unless nothing was
     found otherwise."""
+
+    def scaled(self, factor: float) -> "Face":
+        """The same face where the photo's sides are ``factor`` times as long."""
+        if factor == 1:
+            return self
+        left, top, right, bottom = (factor * edge for edge in self.box)
+        first, second, nose, *mouth = ((factor * x, factor * y) for x, y in self.landmarks)
+        return replace(self, box=(left, top, right, bottom), landmarks=(first, second, nose, mouth[0], mouth[1]))
 
 
 class Finder(Protocol):

@@ -5,12 +5,14 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from facecnn.errors import PhotoError, natural_order, shown
+from facecnn.photos.companions import PLACEHOLDER, companion, describe
 
 UNKNOWN = "unknown"
 """Name of the folder of strangers, who are nobody's photos, in lower or upper case; their class is always named so."""
@@ -18,7 +20,10 @@ UNKNOWN = "unknown"
 _LAYOUT = "expected {folder}/PERSON/photo.jpg"
 
 # By name, all in lower case; what starts with a dot is left out anyway.
-_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
+_SYSTEM_NAMES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r", "$recycle.bin"}
+    | {"system volume information", "__macosx", "lost+found", "@eadir", "@recycle", "#recycle", "#snapshot"}
+)
 _UNFINISHED = ("~", ".part", ".crdownload", ".tmp")
 
 # A photo is known by its content; names count only where a message guesses what somebody meant.
@@ -36,6 +41,16 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Listing(NamedTuple):
+    """The files in a folder of anybody's photos."""
+
+    files: list[Path]
+    """Sorted."""
+    passed_over: Counter[str]
+    """How many files of each suffix were passed over; see ``companions``."""
+    warnings: list[str]
+
+
 @dataclass
 class Scan:
     """The files in a folder of photos."""
@@ -48,6 +63,8 @@ class Scan:
     left_out: list[Skipped] = field(default_factory=list)
     """Photos that are nobody's."""
     warnings: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """How many files of each suffix were passed over; see ``companions``."""
 
     @property
     def classes(self) -> dict[str, list[Path]]:
@@ -69,9 +86,10 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     """Find the people and their files.
 
     A person is a folder directly in ``folder``; all regular and special files in it and in folders below it belong to
-    the person. ``unknown``, in lower or upper case, has the strangers. Names are NFC-normalised and sorted. Hidden
-    files, those of operating systems, unfinished downloads and folders written by a training are left out in silence.
-    A folder that links lead to more than once is read once.
+    the person, but for those that are passed over by their suffix (see ``companions``). ``unknown``, in lower or upper
+    case, has the strangers. Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished
+    downloads and folders written by a training are left out in silence. A folder that links lead to more than once is
+    read once.
 
     Raises:
         PhotoError: the folder is missing, no folder, can't be opened, has no person folders with files in it, has two
@@ -80,9 +98,10 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     root = Path(folder)
     refuse_no_folder(root)
     result = Scan(root)
+    walk = _Walk(root)
     folders: dict[str, Path] = {}
     beside = []
-    for entry in _entries(root):
+    for entry in walk.entries(root, _names(root)):
         if is_folder(entry):
             name = unicodedata.normalize("NFC", readable_name(entry.name))
             if name in folders:
@@ -91,19 +110,17 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
             folders[name] = entry
         elif _PICTURE_NAME.search(entry.name):
             beside.append(entry)
-    seen = {_identity(root): root}
     owned: dict[str, Path] = {}
     for name, person in folders.items():  # before any is read, so that no link takes a person's folder away
-        if seen.setdefault(_identity(person), person) is person:
+        if walk.is_first(person):
             owned[name] = person
         else:
-            result.warnings.append(f"{shown(name)}: a link to a folder that is read already, left out")
+            walk.warnings.append(f"{shown(name)}: a link to a folder that is read already, left out")
     strangers = ""
     for name in sorted(owned):
-        walk = _Walk(seen, result.warnings, root)
         files = list(walk.files(owned[name]))
         if not files and not walk.met_run:
-            result.warnings.append(f"{shown(name)}: no photos, left out")
+            walk.warnings.append(f"{shown(name)}: no photos, left out")
         elif files and name.casefold() == UNKNOWN:
             if strangers:
                 both = f"{shown(strangers)} and {shown(name)}"
@@ -111,6 +128,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
             strangers, result.unknown = name, files
         elif files:
             result.people[name] = files
+    result.warnings, result.passed_over = walk.warnings, walk.passed_over
     if not result.classes:
         where = shown(root)
         if beside:
@@ -125,7 +143,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     return result
 
 
-def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
+def list_photos(folder: str | os.PathLike[str]) -> Listing:
     """All files in a folder and below it that may be photos, sorted; left out is what ``scan`` leaves out.
 
     Raises:
@@ -133,10 +151,18 @@ def list_photos(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder)
     refuse_no_folder(root)
-    files = list(_Walk({_identity(root): root}, [], root).files(root))
+    walk = _Walk(root)
+    files = list(walk.files(root))
     if not files:
-        raise PhotoError(f"{shown(root)}: no photos in it")
-    return files
+        instead = describe(walk.passed_over)
+        raise PhotoError(f"{shown(root)}: no photos in it" + (f", but {instead}" if instead else ""))
+    return Listing(files, walk.passed_over, walk.warnings)
+
+
+def remarks(passed_over: Mapping[str, int], warnings: Sequence[str] = ()) -> list[str]:
+    """What to say of what isn't read in a folder, a line each."""
+    files = describe(passed_over)
+    return [*warnings, f"Passed over, as no photos by their names: {files}"] if files else list(warnings)
 
 
 def class_order(name: str) -> tuple[object, ...]:
@@ -151,32 +177,57 @@ def some(names: Sequence[str], limit: int = 3) -> str:
 
 
 class _Walk:
-    """Goes through the folders of one person."""
+    """Goes through folders, each of which is read once, and notes what is left out."""
 
-    def __init__(self, seen: dict[tuple[int, int], Path], warnings: list[str], root: Path) -> None:
-        self._seen = seen
-        self._warnings = warnings
+    def __init__(self, root: Path) -> None:
         self._root = root
+        self._seen: dict[tuple[int, int], Path] = {_identity(root): root}
+        self.warnings: list[str] = []
+        self.passed_over: Counter[str] = Counter()
         self.met_run = False
+        """Whether the last ``files`` came upon a folder that a training wrote."""
+
+    def is_first(self, folder: Path) -> bool:
+        """Whether no other path led to this folder before."""
+        return self._seen.setdefault(_identity(folder), folder) is folder
 
     def files(self, folder: Path) -> Iterator[Path]:
         """The files in and below a folder, sorted. Not recursive: folders may be nested as deep as a path is long."""
+        self.met_run = False
         waiting = [folder]
         while waiting:
             path = waiting.pop()
             if not is_folder(path):
                 yield path
                 continue
-            if path is not folder and self._seen.setdefault(_identity(path), path) is not path:
+            if path is not folder and not self.is_first(path):
                 continue
-            entries = _entries(path)
-            if any(entry.name in _RUN_FILES for entry in entries):
+            names = _names(path)
+            if not _RUN_FILES.isdisjoint(names):
                 self.met_run = True
                 continue
             if path is not folder and _PICTURE_NAME.search(path.name):
                 name = shown(path.relative_to(self._root))
-                self._warnings.append(f"{name}: a folder, not a photo; what is in it is read")
-            waiting += reversed(entries)
+                self.warnings.append(f"{name}: a folder, not a photo; what is in it is read")
+            waiting += reversed(self.entries(path, names))
+
+    def entries(self, folder: Path, names: Sequence[str]) -> list[Path]:
+        """A folder's entries, sorted by name, without hidden, system's and unfinished ones and photos' companions."""
+        kept = []
+        for name in sorted(names, key=readable_name):
+            path = folder / name
+            suffix = companion(name)
+            if name.lower() in _SYSTEM_NAMES or name.lower().endswith(_UNFINISHED):
+                continue
+            if name.startswith(".") and suffix != PLACEHOLDER:
+                if name.startswith("..") and is_folder(path):  # more likely somebody's name than meant to be hidden
+                    where = shown(path.relative_to(self._root))
+                    self.warnings.append(f"{where}: hidden, as its name begins with dots, and left out: rename it")
+            elif suffix is not None and not is_folder(path):
+                self.passed_over[suffix] += 1
+            else:
+                kept.append(path)
+        return kept
 
 
 def refuse_no_folder(root: Path) -> None:
@@ -200,21 +251,14 @@ def refuse_no_folder(root: Path) -> None:
     raise PhotoError(f"{where}: no such folder{hint}")
 
 
-def _entries(folder: Path) -> list[Path]:
-    """A folder's entries, sorted by name, without hidden, system's and unfinished ones."""
+def _names(folder: Path) -> list[str]:
     try:
-        names = os.listdir(folder)  # noqa: PTH208 (names, not paths, are filtered and sorted)
+        return os.listdir(folder)  # noqa: PTH208 (names, not paths, are filtered and sorted)
     except PermissionError as error:
         raise PhotoError(f"{shown(folder)}: no permission to open the folder: chmod u+rx, or move it away") from error
     except OSError as error:
         text = error.strerror or str(error)
         raise PhotoError(f"{shown(folder)}: the folder can't be read ({text}): check the path and the disk") from error
-    kept = [
-        name
-        for name in names
-        if not name.startswith(".") and name.lower() not in _SYSTEM_NAMES and not name.lower().endswith(_UNFINISHED)
-    ]
-    return [folder / name for name in sorted(kept, key=readable_name)]
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.photos.cache_folder import make_private
+from facecnn.photos.database import checksum, open_checked
 from facecnn.photos.face import Face, Finder, as_json, from_json
+
+_TABLES = "create table if not exists faces (sha256 text primary key, faces text not null, checksum integer not null);"
 
 
 class FoundFaces:
@@ -33,24 +36,8 @@ class FoundFaces:
         # What can't be kept is found again.
         with contextlib.suppress(OSError, sqlite3.Error):
             make_private(self._path.parent)
-            try:
-                self._open()
-            except sqlite3.OperationalError:  # full, locked, not allowed
-                raise
-            except sqlite3.DatabaseError:  # damaged: begin anew
-                self._path.unlink()
-                self._open()
+            self._index, _ = open_checked(self._path, _TABLES)
         return self
-
-    def _open(self) -> None:
-        index = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
-        try:
-            index.execute("pragma synchronous = off")
-            index.execute("create table if not exists faces (sha256 text primary key, faces text not null)")
-        except sqlite3.Error:
-            index.close()
-            raise
-        self._index = index
 
     def __exit__(self, *_: object) -> None:
         self._finder.rest()
@@ -58,7 +45,10 @@ class FoundFaces:
             self._index.close()
 
     def find(self, sha256: str, picture: Callable[[], npt.NDArray[np.uint8]]) -> list[Face]:
-        """The faces of the file with this content; ``picture`` decodes it, (height, width, 3) RGB, where need be."""
+        """The faces of a picture; ``picture`` decodes it, (height, width, 3) RGB, where need be.
+
+        ``sha256``: of its file, and something beside it where the picture isn't read in full.
+        """
         with self._lock:
             asked = self._asked.get(sha256)
             if asked is None:
@@ -74,16 +64,17 @@ class FoundFaces:
         return list(answer.result())
 
     def _remembered(self, sha256: str) -> list[Face] | None:
-        with contextlib.suppress(sqlite3.Error, ValueError, TypeError), self._lock:
+        with contextlib.suppress(sqlite3.Error), self._lock:
             if self._index is not None:
-                row = self._index.execute("select faces from faces where sha256 = ?", (sha256,)).fetchone()
-                if row is not None:
-                    return list(from_json(row[0]))
+                row = self._index.execute("select faces, checksum from faces where sha256 = ?", (sha256,)).fetchone()
+                if row is not None and row[1] == checksum((sha256, row[0])):
+                    return list(from_json(row[0].decode()))
         return None
 
     def _search(self, sha256: str, picture: npt.NDArray[np.uint8]) -> list[Face]:
         faces = self._finder.find(picture)
         with contextlib.suppress(sqlite3.Error), self._lock:
             if self._index is not None:
-                self._index.execute("insert or replace into faces values (?, ?)", (sha256, as_json(faces)))
+                row = sha256, as_json(faces)
+                self._index.execute("insert or replace into faces values (?, ?, ?)", (*row, checksum(row)))
         return faces

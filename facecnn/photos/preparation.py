@@ -107,6 +107,12 @@ class PhotoSettings:
         default=48, description="pixels the network sees: the side of a square, or [height, width]"
     )
     colour: Literal["grey", "rgb"] = Field(default="grey", description="grey | rgb")
+    largest_picture: int = Field(
+        default=50,
+        ge=1,
+        le=1000,
+        description="most megapixels of a picture (default 50); a JPEG of 5 times as many is read at a fraction",
+    )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
         default="local_contrast",
         description="none | standardise (mean 0, deviation 1 for each photo) | local_contrast (the same in each place)",
@@ -130,6 +136,11 @@ class PhotoSettings:
     def width(self) -> int:
         """Columns that the network sees."""
         return self.size if isinstance(self.size, int) else self.size[1]
+
+    @property
+    def largest_pixels(self) -> int:
+        """``largest_picture`` in pixels."""
+        return self.largest_picture * 1_000_000
 
     @property
     def channels(self) -> int:
@@ -163,7 +174,9 @@ class PhotoSettings:
         """The settings that decide about the stored pixels; with any other setting changed they stay as they are.
         ``aligned``: whether faces are found."""
         names = ("eye_distance", "hide_face") if aligned else ("crop",)
-        return {name: getattr(self, name) for name in (*names, "height", "width", "colour", "margin")}
+        return {
+            name: getattr(self, name) for name in (*names, "largest_picture", "height", "width", "colour", "margin")
+        }
 
 
 def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: PhotoSettings) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,7 @@ REPORT = {
     "classes": [{"name": str, "photos": int, "validation": (int, None)}],
     "sizes": {"width": {"min": int, "median": int, "max": int}, "height": {"min": int, "median": int, "max": int}},
     "skipped": [{"path": str, "reason": str}],
+    "passed_over": dict,
     "copies": [[str]],
     "same_pictures": [[str]],
     "warnings": [str],

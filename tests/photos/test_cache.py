@@ -34,9 +34,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded."""
     names: list[str] = []
 
-    def counted(data: bytes, path: Path) -> decode.Decoded:
+    def counted(data: bytes, path: Path, largest: int) -> decode.Decoded:
         names.append(path.name)
-        return decode.decode(data, path)
+        return decode.decode(data, path, largest)
 
     monkeypatch.setattr(cache, "decode", counted)
     return names

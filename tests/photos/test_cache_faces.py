@@ -109,6 +109,28 @@ def test_found_faces_that_make_no_sense_are_found_again(photos: list[Path], cach
     assert_right(photos, KnownFaces(FACES), replace(SETTINGS, size=20))
 
 
+def test_faces_of_a_photo_read_at_a_fraction_are_told_in_pixels_of_the_whole(tmp_path: Path) -> None:
+    """With another limit the photo is read, and searched, anew; what was found at a fraction is remembered, too."""
+    path = tmp_path / "huge.jpg"
+    faces = [face_at(1500, 640, 300), face_at(500, 640, 200)]
+    draw_faces(2000, 1300, faces).save(path, quality=95)
+    finder = KnownFaces(
+        {(2000, 1300): faces, (1000, 650): [face.scaled(1 / 2) for face in faces]},
+    )
+    reduced, whole = replace(SETTINGS, largest_picture=1), replace(SETTINGS, largest_picture=3)
+    for _ in range(2):
+        for chosen in (reduced, whole, replace(reduced, size=20)):
+            loaded = load_photos([path], chosen, finder=finder)
+            assert loaded.sizes.tolist() == [[2000, 1300]]
+            for found, face in zip(loaded.faces[0], faces, strict=True):
+                np.testing.assert_allclose(found.box, face.box)
+                np.testing.assert_allclose(found.landmarks, face.landmarks)
+            crop = aligned_crop(draw_faces(2000, 1300, faces), faces[0], chosen)
+            assert np.abs(loaded.pixels[loaded.row[0]].astype(int) - crop).mean() < 2
+            assert any("3 megapixels, read at 1/2" in note for _, note in loaded.notes) is (chosen is not whole)
+    assert finder.searched == [(1000, 650), (2000, 1300)]
+
+
 def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:
     finder = KnownFaces(FACES)
     for person, shade in (("ann", 0), ("bob", 3)):

@@ -17,7 +17,7 @@ SETTINGS = PhotoSettings(size=16)
 def test_the_report_says_what_is_there(tmp_path: Path) -> None:
     write_people(tmp_path, {"a": 10, "b": 5, "unknown": 2})
     (tmp_path / "a/wide.png").write_bytes(encoded(picture(77, 300, 90)))
-    (tmp_path / "a/no.txt").write_text("text")
+    (tmp_path / "a/no.jpg").write_text("text")
     shutil.copy(tmp_path / "a/000.jpg", tmp_path / "a/copy.jpg")
     picture(1).resize((45, 60)).save(tmp_path / "a/again.png")
     report = check(tmp_path, SETTINGS).as_dict()
@@ -27,7 +27,7 @@ def test_the_report_says_what_is_there(tmp_path: Path) -> None:
     assert report["classes"][1]["validation"] == 1
     assert report["sizes"]["width"] == {"min": 45, "median": 60, "max": 300}
     assert report["sizes"]["height"] == {"min": 60, "median": 80, "max": 90}
-    assert [one["path"] for one in report["skipped"]] == ["a/no.txt"]
+    assert [one["path"] for one in report["skipped"]] == ["a/no.jpg"]
     assert report["copies"] == [["a/000.jpg", "a/copy.jpg"]]
     assert report["same_pictures"] == [["a/001.jpg", "a/again.png"]]
     assert len(report["warnings"]) == 1
@@ -74,12 +74,13 @@ def test_the_text_fits_eighty_columns_and_names_every_photo(tmp_path: Path) -> N
     people = {f"person {number}": 2 for number in range(40)} | {"写真" * 30: 2, "long-" * 30: 2, "a\x1b[31m": 2}
     write_people(tmp_path, people)
     for number in range(40):
-        (tmp_path / f"person 0/{'x' * 150}{number}.txt").write_text("text")
+        (tmp_path / f"person 0/{'x' * 150}{number}.png").write_text("text")
     text = check(tmp_path, SETTINGS).text()
     for line in text.splitlines():
         assert line.isprintable()
         short = sum(2 if ord(letter) > 0x2E80 else 1 for letter in line) <= 80
         assert short or " " not in line.strip()  # a word is longer than a line
     assert "… 23 more" in text  # people
-    assert all(f" 0/{'x' * 150}{number}.txt" in text for number in range(40))
+    joined = "".join(line.strip() for line in text.splitlines())
+    assert all(f"{'x' * 150}{number}.png" in joined for number in range(40))
     assert r"a\x1b[31m" in text

@@ -58,15 +58,15 @@ def test_names_decide_and_not_the_order_of_the_file_system(tmp_path: Path) -> No
 
 def test_unusable_photos_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     write_people(tmp_path, {"a": 3, "b": 3})
-    (tmp_path / "a/notes.txt").write_text("text")
+    (tmp_path / "a/notes.jpg").write_text("text")
     (tmp_path / "a/000.jpg").write_bytes((tmp_path / "a/000.jpg").read_bytes()[:500])
     (tmp_path / "beside.jpg").write_bytes(encoded(picture(1)))
     dataset = load_dataset(tmp_path, SETTINGS)
     assert np.bincount(dataset.labels).tolist() == [2, 3]
     reasons = dict(dataset.skipped)
-    assert list(reasons) == ["a/000.jpg", "a/notes.txt", "beside.jpg"]
+    assert list(reasons) == ["a/000.jpg", "a/notes.jpg", "beside.jpg"]
     assert "cut short" in reasons["a/000.jpg"]
-    assert "text" in reasons["a/notes.txt"]
+    assert "text" in reasons["a/notes.jpg"]
 
 
 def test_people_without_a_usable_photo_are_left_out(tmp_path: Path) -> None:
@@ -138,11 +138,11 @@ def test_odd_names_become_text_that_can_be_written(tmp_path: Path) -> None:
     write_people(tmp_path, {"a\n[b]": 2, "=1+1": 2})
     odd = Path(os.fsdecode(os.fsencode(tmp_path / "=1+1") + b"/\xff\x1b.jpg"))
     odd.write_bytes(encoded(picture(99)))
-    odd.with_suffix(".txt").write_text("no picture")
+    odd.with_suffix(".png").write_text("no picture")
     dataset = load_dataset(tmp_path, SETTINGS)
     assert dataset.classes == ("=1+1", "a\n[b]")
     assert dataset.paths[2].encode() == b"=1+1/\\xff\x1b.jpg"
-    assert dataset.skipped[0].path == r"=1+1/\xff\x1b.txt"
+    assert dataset.skipped[0].path == r"=1+1/\xff\x1b.png"
 
 
 def test_files_and_folders_to_predict_keep_their_order(tmp_path: Path) -> None:

@@ -152,10 +152,50 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def test_a_giant_declared_size_is_refused_before_decoding() -> None:
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    assert refusal(png) == "60000x60000 pixels, more than 50 million: make it smaller"
+    assert refusal(png) == (
+        "60000x60000 pixels, more than 50 million: make it smaller, or raise photos.largest_picture"
+    )
     gif = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b","
     gif += struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\0;"
     assert "65535x65535 pixels" in refusal(gif)
+
+
+@pytest.mark.parametrize(("largest", "reduction"), [(20_000, 1), (19_999, 2), (4_999, 4)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_of_too_many_pixels_is_read_at_a_fraction(
+    largest: int, reduction: int, options: dict[str, bool]
+) -> None:
+    whole = picture(11, 200, 100)
+    decoded = decode(encoded(whole, "JPEG", quality=95, **options), "x", largest)
+    assert decoded.reduction == reduction
+    assert decoded.size == (200, 100)
+    assert decoded.image.size == (200 // reduction, 100 // reduction)
+    expected = np.asarray(whole.reduce(reduction), dtype=float)
+    assert np.abs(np.asarray(decoded.image) - expected).mean() < 4
+    note = f"0 megapixels, read at 1/{reduction} of its sides"
+    assert decoded.notes == (() if reduction == 1 else (note,))
+
+
+def test_a_fraction_is_put_upright_and_its_full_size_told() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = picture(12, 90, 150).transpose(Image.Transpose.ROTATE_90)
+    decoded = decode(encoded(stored, "MPO", exif=exif, quality=95), "x", 90 * 150 - 1)
+    assert decoded.size == (90, 150)
+    assert decoded.image.size == (45, 75)
+    assert np.abs(np.asarray(decoded.image) - np.asarray(picture(12, 90, 150).reduce(2), dtype=float)).mean() < 4
+
+
+def test_a_jpeg_may_have_five_times_the_pixels_of_other_pictures() -> None:
+    jpeg = encoded(picture(1, 100, 100), "JPEG")
+    assert decode(jpeg, "x", 2_000).image.size == (25, 25)
+    with pytest.raises(UnusablePhoto, match=r"100x100 pixels, more than .* for a JPEG.*raise photos.largest_picture"):
+        decode(jpeg, "x", 1_999)
+    for form in ("PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"):
+        data = encoded(picture(1, 100, 100), form)
+        assert decode(data, "x", 10_000).image.size == (100, 100)
+        with pytest.raises(UnusablePhoto, match="100x100 pixels, more than"):
+            decode(data, "x", 9_999)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (7, 100), (100, 7)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from facecnn.errors import PhotoError
-from facecnn.photos.folder import list_photos, scan
+from facecnn.photos.folder import list_photos, remarks, scan
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -174,7 +174,39 @@ def test_a_folder_that_may_not_be_opened_is_refused(tmp_path: Path, monkeypatch:
 
 def test_all_photos_of_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a/2.jpg", "a/1.jpg", ".x.jpg")
-    assert names(tmp_path, list_photos(tmp_path)) == ["a/1.jpg", "a/2.jpg", "b.jpg"]
+    assert names(tmp_path, list_photos(tmp_path).files) == ["a/1.jpg", "a/2.jpg", "b.jpg"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(PhotoError, match="empty: no photos in it"):
         list_photos(tmp_path / "empty")
+
+
+def test_what_lies_beside_photos_is_passed_over_and_counted(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a/1.jpg", "a/1.JPG.xmp", "a/2.AAE", "a/deep/3.MOV", "a/4.jpg.supplemental-metadata.json", "b/1.jpg"
+    )
+    touch(tmp_path, "b/.x.jpg.icloud", "video.mp4", "only videos/1.mov", "only videos/2.mov")
+    touch(tmp_path, "b/5", "b/6.jpg_large", "b/7.raw", "b/folder.mov/8.jpg")  # may be photos
+    found = scan(tmp_path)
+    assert names(tmp_path, found.people["a"]) == ["a/1.jpg"]
+    assert names(tmp_path, found.people["b"]) == ["b/1.jpg", "b/5", "b/6.jpg_large", "b/7.raw", "b/folder.mov/8.jpg"]
+    assert found.passed_over == {".xmp": 1, ".aae": 1, ".mov": 3, ".json": 1, ".icloud": 1, ".mp4": 1}
+    assert found.warnings == ["only videos: no photos, left out"]
+    listing = list_photos(tmp_path / "a")
+    assert names(tmp_path, listing.files) == ["a/1.jpg"]
+    assert remarks(listing.passed_over) == [
+        "Passed over, as no photos by their names: 3 sidecars (.aae, .json, .xmp), 1 video (.mov)"
+    ]
+    with pytest.raises(PhotoError, match=r"only videos: no photos in it, but 2 videos \(\.mov\)"):
+        list_photos(tmp_path / "only videos")
+
+
+def test_what_a_training_wrote_is_not_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/run/split.json", "a/run/metrics.jsonl", "a/run/curves.json", "a/run/MODEL_CARD.md")
+    assert list_photos(tmp_path / "a").passed_over == {}
+
+
+def test_hidden_folders_with_two_dots_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/..deep/2.jpg", "b/1.jpg", "..x/1.jpg", ".y/1.jpg", "a/..z.jpg")
+    hidden = "hidden, as its name begins with dots, and left out: rename it"
+    assert scan(tmp_path).warnings == [f"..x: {hidden}", f"a/..deep: {hidden}"]
+    assert list_photos(tmp_path / "a").warnings == [f"..deep: {hidden}"]
