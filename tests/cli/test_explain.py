@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.explanation import FaceMaps, NamedFace
 
 from .running import COMMAND, Facecnn, Trained, call_process
@@ -144,6 +145,31 @@ def test_the_odds_are_those_of_the_answer(
     for answer, (_, _, (maps,)) in zip(answers, drawn, strict=True):
         assert maps.person == answer["label"]
         assert maps.before == pytest.approx(-math.log(1 / (1 - answer["unknown_score"]) - 1), abs=1e-3)
+
+
+def test_a_photo_read_at_a_fraction_is_explained_as_the_whole_one(
+    finding: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    """Boxes are told in pixels of the whole photo, and drawn where they belong; the crop shows the same face."""
+    drawn = drawings(monkeypatch)
+    photo = Image.open(sample / "s1" / "1.pgm").resize((552, 672), Image.Resampling.LANCZOS)
+    photo.save(tmp_path / "photo.jpg", quality=95)
+    boxes = []
+    for largest in (552 * 672, 552 * 672 - 1):
+        monkeypatch.setattr(PhotoSettings, "largest_pixels", largest)
+        monkeypatch.setenv("FACECNN_CACHE_DIR", str(tmp_path / f"cache-{largest}"))
+        done = facecnn(
+            "predict", tmp_path / "photo.jpg", "-m", finding, "--format", "json", "--explain", tmp_path / "why",
+            "--device", "reference",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        boxes.append(done.json()[0]["box"])
+    (_, (whole, *_), (whole_maps, *_)), (_, (reduced, *_), (reduced_maps, *_)) = drawn
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=20)
+    np.testing.assert_allclose(whole.box, boxes[0])  # not made smaller to be drawn
+    np.testing.assert_allclose(reduced.box, np.array(boxes[1]) / 2)  # drawn on what was read
+    difference = whole_maps.crop.astype(float) - reduced_maps.crop
+    assert np.abs(difference).mean() < 12, "another part of the photo"
 
 
 def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:
