@@ -105,6 +105,16 @@ def test_entries_that_sqlite_finds_in_order_are_checked_too(
     assert answer(photos) == (expected, ())
 
 
+def test_tables_of_another_version_are_made_anew(photos: list[Path], cache_dir: Path) -> None:
+    (cache_dir / "faces").mkdir()
+    with sqlite3.connect(cache_dir / "faces" / "known.sqlite") as index:
+        index.execute("create table faces (sha256 text primary key, faces text not null)")
+    finder = KnownFaces(FACES)
+    for size in (8, 12):
+        load_photos(photos, PhotoSettings(size=size), finder=finder)
+    assert len(finder.searched) == COUNT  # found faces were kept
+
+
 def test_a_file_that_another_process_is_writing_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = "create table if not exists things (name text primary key);"
     connect = sqlite3.connect
