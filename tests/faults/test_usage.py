@@ -16,6 +16,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 WITH_OUTPUT = sorted(script.stem for script in SCRIPTS.glob("*.py") if "parser(__doc__" in script.read_text("utf-8"))
 
 
+assert "linear_neuron" in WITH_OUTPUT
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -162,8 +165,13 @@ def test_a_link_in_a_run_is_not_written_through(name: str, model: Path, tmp_path
 
 
 @pytest.mark.fault("script-output")
-@pytest.mark.parametrize("script", [*WITH_OUTPUT, "lr_sweep", "benchmark"])
-@pytest.mark.parametrize("output", [".", "..", "", "nosuch/picture.png"])
+@pytest.mark.parametrize(
+    ("script", "output"),
+    [
+        *((script, ".") for script in (*WITH_OUTPUT, "lr_sweep", "benchmark")),
+        *(("linear_neuron", output) for output in ("..", "", "nosuch/picture.png")),
+    ],
+)
 def test_a_script_says_in_one_line_that_its_output_cant_be_written(script: str, output: str, tmp_path: Path) -> None:
     photos = [str(tmp_path)] if script == "lr_sweep" else []
     done = subprocess.run(
