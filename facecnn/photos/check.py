@@ -81,7 +81,10 @@ class Report:
         for title, found in (
             (f"not usable ({len(self.skipped)})", [f"{skipped.path}: {skipped.reason}" for skipped in self.skipped]),
             (f"equal files ({len(self.copies)})", [some(group, _NAMES) for group in self.copies]),
-            (f"one picture in several files ({len(self.same_pictures)})", [some(group, _NAMES) for group in self.same_pictures]),
+            (
+                f"one picture in several files ({len(self.same_pictures)})",
+                [some(group, _NAMES) for group in self.same_pictures],
+            ),
             (f"notes ({len(self.notes)}{hint})", notes),
             (f"warnings ({len(self.warnings)})", self.warnings),
         ):
