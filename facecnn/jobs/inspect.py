@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from facecnn.jobs.kernel_pictures import kernels_of
 from facecnn.jobs.models import open_model
 from facecnn.kernels import open_device
-from facecnn.network.layers import Conv
 from facecnn.network.size import layer_rows, measure
-from facecnn.runs.plots import draw_kernels
+from facecnn.runs.kernel_pictures import draw_kernels
 
 
 def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
@@ -21,10 +21,9 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
     recogniser, photos = model.recogniser, model.settings.photos
     stages = recogniser.network.stages
     size = measure(stages, model.settings.train.batch_size)
-    convolutions = [stage for stage in stages if isinstance(stage.layer, Conv)]
+    convolutions = kernels_of(recogniser)
     if picture is not None and convolutions:
-        arrays = recogniser.network.weights.to_host()
-        draw_kernels(picture, [(stage.name, arrays[f"{stage.name}.weight"]) for stage in convolutions])
+        draw_kernels(picture, convolutions)
     return {
         "model": str(path),
         "classes": list(recogniser.classes),

@@ -20,10 +20,12 @@ from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import draw_judged, judge
+from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
 from facecnn.jobs.models import UNFINISHED, Model, open_model
+from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
-from facecnn.network.layers import Conv, with_outputs
+from facecnn.network.layers import with_outputs
 from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
@@ -36,8 +38,8 @@ from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
-from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
-from facecnn.runs.report import choose_answers, write_report
+from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
+from facecnn.runs.report import ShownPhoto, choose_answers, write_report
 
 Array = npt.NDArray[Any]
 
@@ -81,12 +83,12 @@ def report_training(
     run.write_figures(figures)
     facts = _facts(run, settings, list(recogniser.classes), figures, result["best_epoch"], dataset.finder is not None)
     shown_digests = choose_answers(facts.answers).digests
-    pixels = {
-        digest: without_margin(validation.pixels[row], settings.photos)
-        for digest, row in zip(digests, validation.rows.tolist(), strict=True)
+    windows = {
+        digest: (without_margin(validation.pixels[row], settings.photos), file)
+        for digest, row, file in zip(digests, validation.rows.tolist(), data.validation_files, strict=True)
         if digest in shown_digests
     }
-    write_report(run, facts, pixels)
+    write_report(run, facts, show_photos(windows, settings.photos, dataset.finder))
     write_model_card(run, facts)
 
 
@@ -173,9 +175,9 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     )
     for sentence in missing:
         console.warning(sentence)
-    _draw_missing(run, model, facts, console, outdated=outdated)
+    _draw_missing(run, model, facts, None if held_out is None else held_out.dataset, console, outdated=outdated)
     digests = choose_answers(facts.answers).digests
-    pictures = {} if held_out is None else held_out.windows(digests)
+    pictures = {} if held_out is None else held_out.shown(digests)
     write_report(run, facts, pictures)
     write_model_card(run, facts)
     return {
@@ -218,14 +220,18 @@ class _HeldOut:
             "skipped": [[photo.path, photo.reason] for photo in dataset.skipped],
         }
 
-    def windows(self, digests: set[str]) -> dict[str, Array]:
-        """What the network was shown of the photos with these digests."""
+    def shown(self, digests: set[str]) -> dict[str, ShownPhoto]:
+        """The photos with these digests."""
         dataset = self.dataset
-        return {
-            dataset.sha256[index]: without_margin(dataset.pixels[dataset.rows[index]], dataset.settings)
+        windows = {
+            dataset.sha256[index]: (
+                without_margin(dataset.pixels[dataset.rows[index]], dataset.settings),
+                Path(dataset.files[index]),
+            )
             for index in self.chosen
             if dataset.sha256[index] in digests
         }
+        return show_photos(windows, dataset.settings, dataset.finder)
 
 
 def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
@@ -358,7 +364,9 @@ def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(sum(values)) if values else None
 
 
-def _draw_missing(run: RunFolder, model: Model, facts: RunFacts, console: Console, *, outdated: bool) -> None:
+def _draw_missing(
+    run: RunFolder, model: Model, facts: RunFacts, dataset: Dataset | None, console: Console, *, outdated: bool
+) -> None:
     """Draw what the end of a training draws, where it isn't there, may be of an earlier moment, or shows ``outdated``
     figures."""
 
@@ -374,10 +382,8 @@ def _draw_missing(run: RunFolder, model: Model, facts: RunFacts, console: Consol
     if facts.judged is not None and facts.judged["accuracy"] is not None and (outdated or wanted(run.confusion_path)):
         draw_judged(run.confusion_path, facts.judged, "held-out")
     if wanted(run.kernels_path):
-        arrays = model.recogniser.network.weights.to_host()
-        stages = model.recogniser.network.stages
-        layers = [(stage.name, arrays[f"{stage.name}.weight"]) for stage in stages if isinstance(stage.layer, Conv)]
-        if layers:
-            draw_kernels(run.kernels_path, layers)
+        draw_kernels_of(run, model.recogniser)
+    if dataset is not None and wanted(run.patches_path):
+        draw_patches_of(run, model.recogniser, dataset)
     if any(row.get("kernels") for row in metrics) and wanted(run.watching_path):
         draw_watching(run.watching_path, metrics)

@@ -21,6 +21,7 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.judgement import draw_judged, judge
+from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
 from facecnn.jobs.models import TRAINED_ON, about_calibration, check_arrays, make_checkpoint, make_recogniser
 from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
@@ -39,14 +40,13 @@ from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
-from facecnn.network.layers import Conv
 from facecnn.runs import findings
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 
 Array = npt.NDArray[Any]
 
@@ -196,7 +196,7 @@ class _Training:
 
     def _finish(self, console: Console) -> dict[str, Any]:
         """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures."""
-        run, data, device = self.run, self.data, self.device
+        run, data, device, trainer = self.run, self.data, self.device, self.trainer
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
         recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
@@ -230,13 +230,13 @@ class _Training:
         for one, other in held_out["alike"]:
             console.warning(findings.one_person_twice(shown(one), shown(other)))
         any_held_out = len(validation) > 0
-        convs = [stage.name for stage in recogniser.network.stages if isinstance(stage.layer, Conv)]
         if can_draw():
             draw_curves(run.curves_path, metrics, best_epoch)
             drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
             draw_judged(run.confusion_path, drawn, what)
-            if convs:
-                draw_kernels(run.kernels_path, [(name, best.arrays[f"model.{name}.weight"]) for name in convs])
+            draw_kernels_of(run, recogniser)
+            draw_patches_of(run, recogniser, data.dataset)
+            if trainer.watch.start:
                 self._draw_what_was_watched(metrics)
         else:
             console.warning(WITHOUT_PICTURES)
@@ -254,7 +254,7 @@ class _Training:
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
-            "restarts": trial_figures(self.trainer),
+            "restarts": trial_figures(trainer),
             "init_from": run.read_init_from(),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],

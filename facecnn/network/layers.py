@@ -67,6 +67,17 @@ class Buffer:
 
 
 @plain_dataclass(frozen=True)
+class Reach:
+    """Which part of a layer's input an output sees, each as (rows, columns)."""
+
+    size: tuple[int, int] = (1, 1)
+    step: tuple[int, int] = (1, 1)
+    """From one output's part to the next one's."""
+    first: tuple[int, int] = (0, 0)
+    """Where the part of the first output begins: below zero where the input is padded."""
+
+
+@plain_dataclass(frozen=True)
 class Call:
     """What a layer is called with: its arrays, for one batch of N photos, and all else that its kernels need."""
 
@@ -123,6 +134,10 @@ class Layer:
     def multiply_adds(self, shape: Shape) -> int:
         """Multiplications with a weight, for one photo forward."""
         return 0
+
+    def reach(self, shape: Shape) -> Reach:
+        """What an output at one place of the maps sees of an input of ``shape``."""
+        return Reach()
 
     def gain(self) -> float | None:
         """Factor by which the weights before this activation must be larger to keep the variance; None: not one."""
@@ -265,6 +280,9 @@ class Pool(Layer):
             return (side - size) // stride + 1
         return min(-(-(side - size) // stride), (side - 1) // stride) + 1
 
+    def reach(self, shape: Shape) -> Reach:
+        return Reach(*self.window(shape))
+
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {"argmax": Buffer(self.output_shape(shape), np.int32)}
 
@@ -362,6 +380,10 @@ class Conv(Layer):
 
     def multiply_adds(self, shape: Shape) -> int:
         return prod(self._full_shape(shape)) * prod(_pair(self.size)) * shape[2]
+
+    def reach(self, shape: Shape) -> Reach:
+        pool, (rows, columns), (above, left) = self._pooled(), _pair(self.size), self._padding()
+        return Reach((rows + pool - 1, columns + pool - 1), (pool, pool), (-above, -left))
 
     def gain(self) -> float | None:
         return None if self.activation == "identity" else _gain(self.activation, self.slope)

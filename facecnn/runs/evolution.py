@@ -14,7 +14,13 @@ _LEAST_WIDTH = 320
 _HEAD = 34  # pixels above the first layer
 _TITLE, _BELOW = 20, 12  # above and below each layer's kernels
 _GREYS, _SIGNED = 16, 65
-"""Of the 256 colours: from white to dark for text, then from blue to red; the others are for kernels in colour."""
+"""Of the 256 colours: the page's ground, then from light to dark for text, then from blue to red; the others are for
+kernels in colour."""
+_PAGE, _LABEL = 0, 1
+"""Numbers of the colours that shows the page, and of the ground that text has, so that it can be read on any page."""
+_EPOCH_WIDTH = 170
+"""Pixels of the ground that the epoch stands on, the same in all frames: where a frame shows the page, the one before
+would shine through."""
 _MILLISECONDS, _FIRST, _LAST = 100, 600, 2500
 
 
@@ -47,7 +53,7 @@ def draw_evolution(path: Path, frames: Sequence[Frame], shapes: Mapping[str, tup
     pictures = []
     for number, frame in enumerate(frames):
         canvas = background.copy()
-        _write(canvas, f"epoch {frame.epoch} of {epochs}" if frame.epoch else "before the first step", 5)
+        _write(canvas, f"epoch {frame.epoch} of {epochs}" if frame.epoch else "before the first step", 5, _EPOCH_WIDTH)
         done = round((width - 2 * _EDGE) * frame.epoch / max(epochs, 1))
         canvas[25:28, _EDGE : width - _EDGE] = 2
         canvas[25:28, _EDGE : _EDGE + done] = _GREYS - 6
@@ -58,7 +64,15 @@ def draw_evolution(path: Path, frames: Sequence[Frame], shapes: Mapping[str, tup
         pictures.append(picture)
     durations = [_FIRST, *[_MILLISECONDS] * (len(pictures) - 2), _LAST][-len(pictures) :]
     stream = io.BytesIO()
-    pictures[0].save(stream, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    pictures[0].save(
+        stream,
+        "GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=0,
+        transparency=_PAGE,
+    )
     write_atomically(path, stream.getvalue())
 
 
@@ -109,7 +123,7 @@ def _palette(films: Sequence[_Film]) -> np.ndarray:
     from PIL import Image
 
     palette: np.ndarray = np.zeros((256, 3), np.uint8)
-    palette[:_GREYS] = np.linspace(255, 40, _GREYS).round().astype(np.uint8)[:, None]
+    palette[_LABEL:_GREYS] = np.linspace(232, 32, _GREYS - _LABEL).round().astype(np.uint8)[:, None]
     signed = colormaps["RdBu_r"](np.linspace(0, 1, _SIGNED))[:, :3]
     palette[_GREYS : _GREYS + _SIGNED] = (255 * np.asarray(signed)).round().astype(np.uint8)
     first = _GREYS + _SIGNED
@@ -129,11 +143,14 @@ def _palette(films: Sequence[_Film]) -> np.ndarray:
     return palette
 
 
-def _write(canvas: np.ndarray, text: str, top: int) -> None:
-    """Writes a line on a canvas of numbers of greys."""
+def _write(canvas: np.ndarray, text: str, top: int, least: int = 0) -> None:
+    """Writes a line on a canvas of numbers of greys, on a ground of its own, at least so wide."""
     from PIL import Image, ImageDraw, ImageFont
 
-    line = Image.new("L", (canvas.shape[1], 18))
-    ImageDraw.Draw(line).text((_EDGE, 1), text, fill=255, font=ImageFont.load_default(13))
-    greys = np.asarray(line).astype(np.uint16) * (_GREYS - 1) // 255
-    canvas[top : top + 18] = np.maximum(canvas[top : top + 18], greys.astype(np.uint8))
+    font = ImageFont.load_default(13)
+    wide = min(max(least, round(font.getlength(text)) + 12), canvas.shape[1])
+    line = Image.new("L", (wide, 18))
+    ImageDraw.Draw(line).text((6, 1), text, fill=255, font=font)
+    greys = _LABEL + np.asarray(line).astype(np.uint16) * (_GREYS - 1 - _LABEL) // 255
+    left = min(_EDGE - 6, canvas.shape[1] - wide)
+    canvas[top : top + 18, left : left + wide] = greys.astype(np.uint8)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.runs.findings import confidence
-from facecnn.runs.plots import NAME_LENGTH, printable, saved_figure, short
+from facecnn.runs.lettering import Lettering
+from facecnn.runs.plots import saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_FONT = "DejaVu Sans"
 _PERSON_COLOUR = "#1f6fb4"
 _STRANGER_COLOUR = "#c05a12"
 _FAINT = "#555555"
@@ -78,7 +77,7 @@ def draw_explanation(
 ) -> None:
     """Draws the photo with a box and a name for every face, and beside it a row of maps for each of the first ones.
 
-    A name in a script that no font here has is written as ``person 2``, by its place among the people.
+    A name in a script that no font here has is written in Latin letters.
 
     Args:
         path: the PNG file to write.
@@ -91,13 +90,9 @@ def draw_explanation(
     Raises:
         OutputError: the picture couldn't be written.
     """
-    import matplotlib
-
-    readable = _Readable(people, title)
+    readable = Lettering(people, title)
     rows = len(maps)
-    with saved_figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, _ROW_HEIGHT * rows) as figure:
-        # saved_figure restores matplotlib's settings at its end.
-        matplotlib.rcParams["font.family"] = readable.families
+    with saved_figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, _ROW_HEIGHT * rows, readable.families) as figure:
         left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[_PHOTO_WIDTH, _MAPS_WIDTH], wspace=0.02))
         left.suptitle(readable(title, _TITLE_LENGTH), x=0.01, ha="left", fontsize=10.5, parse_math=False)
         _draw_photo(left.subplots(), readable, photo, faces, rows)
@@ -106,7 +101,7 @@ def draw_explanation(
             _draw_maps(part, readable, number if len(faces) > 1 else None, face, of_face)
 
 
-def _draw_photo(panel: Axes, readable: _Readable, photo: Array, faces: Sequence[NamedFace], explained: int) -> None:
+def _draw_photo(panel: Axes, readable: Lettering, photo: Array, faces: Sequence[NamedFace], explained: int) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = photo.shape[:2]
@@ -162,7 +157,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _draw_maps(part: SubFigure, readable: _Readable, number: int | None, face: NamedFace, maps: FaceMaps) -> None:
+def _draw_maps(part: SubFigure, readable: Lettering, number: int | None, face: NamedFace, maps: FaceMaps) -> None:
     name = readable(maps.person)
     shown = f"{readable(face.name)} ({confidence(face.confidence)})" if face.is_person else "unknown"
     heading = f"{number}  {shown}" if number is not None else shown
@@ -237,47 +232,3 @@ def _draw_bar(part: SubFigure, panel: Axes, image: AxesImage, label: str) -> Non
     bar.ax.tick_params(labelsize=8)
     bar.ax.locator_params(nbins=5)
     bar.outline.set_visible(False)
-
-
-class _Readable:
-    """Names as they can be drawn with the fonts that are here."""
-
-    def __init__(self, people: Sequence[str], title: str) -> None:
-        self._numbers = {name: number for number, name in enumerate(people, 1)}
-        fallbacks, self._missing = _fallback_fonts(frozenset(printable("".join((*people, title)))))
-        self.families = [_FONT, *fallbacks]
-
-    def __call__(self, name: str, length: int = NAME_LENGTH) -> str:
-        text = short(name, length)
-        if not self._missing & set(text):
-            return text
-        if name in self._numbers:
-            return f"person {self._numbers[name]}"
-        return "".join("\N{REPLACEMENT CHARACTER}" if char in self._missing else char for char in text)
-
-
-@cache
-def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Names of installed fonts that have what matplotlib's own lacks, and the characters that none has."""
-    from matplotlib import font_manager
-
-    own = font_manager.get_font(font_manager.findfont(_FONT))
-    missing = _lacking(text, own.get_charmap())
-    families: list[str] = []
-    for entry in font_manager.fontManager.ttflist:
-        if not missing:
-            break
-        if entry.style != "normal" or entry.name in (_FONT, *families) or "Last" in entry.name:
-            continue  # the font of last resort has a box for everything
-        try:
-            left = _lacking(missing, font_manager.get_font(entry.fname).get_charmap())
-        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or no font after all
-            continue
-        if left != missing:
-            families.append(entry.name)
-            missing = left
-    return tuple(families), missing
-
-
-def _lacking(text: Iterable[str], charmap: dict[int, Any]) -> frozenset[str]:
-    return frozenset(char for char in text if not char.isspace() and ord(char) not in charmap)

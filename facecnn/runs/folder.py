@@ -29,6 +29,7 @@ _CONFUSION = "confusion.png"
 _KERNELS = "kernels.png"
 _EVOLUTION = "kernels.gif"
 _FRAMES = "kernels.frames"
+_PATCHES = "patches.png"
 _WATCHING = "watching.png"
 _BACKGROUND = "background.json"
 _INIT_FROM = "init_from.json"
@@ -60,6 +61,7 @@ class RunFolder:
         self.kernels_path = path / _KERNELS
         self.evolution_path = path / _EVOLUTION
         self.frames_path = path / _FRAMES
+        self.patches_path = path / _PATCHES
         self.watching_path = path / _WATCHING
         self.background_path = path / _BACKGROUND
         self.init_from_path = path / _INIT_FROM
@@ -345,9 +347,10 @@ class RunFolder:
         """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
         own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
         told = (self.figures_path, self.report_path, self.card_path, self.init_from_path, self.start_path)
-        kernels = (self.kernels_path, self.evolution_path, self.frames_path, self.watching_path, self.background_path)
+        measured = (self.background_path, self.frames_path)
+        kernels = (self.kernels_path, self.evolution_path, self.patches_path, self.watching_path)
         try:
-            for file in (*own, *told, *kernels, self.previous_path, self.last_path, self.best_path):
+            for file in (*own, *told, *measured, *kernels, self.previous_path, self.last_path, self.best_path):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error

@@ -1,7 +1,6 @@
 """The pictures of a run. Figures are drawn without pyplot, so no display and no global state is touched."""
 
 import io
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,29 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facecnn.runs.atomic import write_atomically
+from facecnn.runs.lettering import FONT, Lettering, printable
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _TRAIN_COLOUR = "#1f6fb4"
 _VALIDATION_COLOUR = "#d9641e"
 _FAINT = "#8a8a8a"
-NAME_LENGTH = 18
-"""Characters of a name as a label."""
+_LATE_COLOUR = "#c62828"
+_FAINT_EPOCHS = 300
+"""Beyond so many epochs only a mean can be read; the values themselves stay behind it as a band."""
 _NAMED_CLASSES = 40
-_MOST_KERNELS = 64
-_MOST_COLUMNS = 32
-_MOST_ROWS = 16
-_MOSAIC_WIDTH = 7.2  # inches
-_DPI = 110
+DPI = 110
+"""Pixels an inch of every picture."""
 
 
 WITHOUT_PICTURES = "matplotlib can't be loaded, so the pictures are left out: pip install matplotlib"
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | None) -> None:
-    """Draws loss, accuracy and learning rate over the epochs, and marks the best epoch.
+    """Draws loss, accuracy and learning rate over the epochs, and marks the best epoch. All is explained above.
 
     Args:
         path: the PNG file to write.
@@ -57,7 +57,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
         accuracy.set_ylim(max(0.0, min(0.8, np.floor(lowest * 10) / 10)) - 0.02, 1.02)
         accuracy.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
         accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        accuracy.set_ylabel("accuracy")
+        accuracy.set_ylabel("likeliest answer is right")
         rates = _column(metrics, "learning_rate")
         rate.plot(epochs, rates, color="#444444", linewidth=1.3, marker="o" if len(epochs) == 1 else None)
         rate.set_ylim(bottom=0)
@@ -78,17 +78,48 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
                 panel.axvline(best_epoch, color=_FAINT, linestyle=(0, (4, 3)), linewidth=1, zorder=1.5)
             _mark_best(loss, accuracy, metrics, best_epoch)
         figure.align_ylabels()
+        _explain(figure, _curve_handles(loss, len(epochs), _told_of_best(metrics, best_epoch)), columns=3)
 
 
 def _mark_best(loss: "Axes", accuracy: "Axes", metrics: list[dict[str, Any]], best_epoch: int) -> None:
-    told = [f"best: epoch {best_epoch}"]
     record = next((record for record in metrics if record["epoch"] == best_epoch), {})
-    for panel, key, form in ((loss, "validation_loss", "loss {:.3g}"), (accuracy, "validation_accuracy", "{:.1%}")):
+    for panel, key in ((loss, "validation_loss"), (accuracy, "validation_accuracy")):
         if (value := record.get(key)) is not None:
             panel.plot([best_epoch], [value], "o", color=_VALIDATION_COLOUR, markeredgecolor="white", markersize=8)
+
+
+def _told_of_best(metrics: list[dict[str, Any]], best_epoch: int | None) -> str:
+    if best_epoch is None:
+        return ""
+    record = next((record for record in metrics if record["epoch"] == best_epoch), {})
+    told = [f"best: epoch {best_epoch}"]
+    for key, form in (("validation_loss", "loss {:.3g}"), ("validation_accuracy", "{:.1%} right")):
+        if (value := record.get(key)) is not None:
             told.append(form.format(value))
-    # Above the frame, where no curve and no legend is.
-    loss.set_title(", ".join(told), fontsize=10, color="#555555", loc="right")
+    return ", ".join(told)
+
+
+def _curve_handles(loss: "Axes", epochs: int, best: str) -> list["Line2D"]:
+    """What the legend of the curves shows: the two kinds of photos, then what thin, thick and broken lines are."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Line2D] = [line for line in loss.get_lines() if not str(line.get_label()).startswith("_")]
+    if epochs > _FAINT_EPOCHS:
+        handles += [
+            Line2D([], [], color=_FAINT, linewidth=0.8, label="thin: each epoch"),
+            Line2D([], [], color=_FAINT, linewidth=2.4, label=f"thick: mean of the {_window(epochs)} epochs around"),
+        ]
+    if best:
+        handles.append(Line2D([], [], color=_FAINT, linestyle=(0, (4, 3)), linewidth=1, label=best))
+    return handles
+
+
+def _explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: str | None = None) -> None:
+    """A legend above all panels, where it hides no data."""
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9, title=title
+        )
 
 
 def _column(metrics: list[dict[str, Any]], key: str) -> np.ndarray:
@@ -99,15 +130,14 @@ def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]],
     """Draws the training and validation curve of a quantity; returns all their values."""
     drawn = []
     for key, label, colour in (
-        (f"train_{quantity}", "train", _TRAIN_COLOUR),
-        (f"validation_{quantity}", "validation", _VALIDATION_COLOUR),
+        (f"train_{quantity}", "photos trained on", _TRAIN_COLOUR),
+        (f"validation_{quantity}", "held-out photos", _VALIDATION_COLOUR),
     ):
         values = _column(metrics, key)
         drawn.append(values)
         if not np.isfinite(values).any():
             continue
-        # Beyond a few hundred epochs only a mean can be read; the values themselves stay behind it as a band.
-        crowded = len(epochs) > 300
+        crowded = len(epochs) > _FAINT_EPOCHS
         marker = "o" if len(epochs) <= 40 else None
         panel.plot(
             epochs,
@@ -120,10 +150,13 @@ def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]],
             label=None if crowded else label,
         )
         if crowded:
-            panel.plot(epochs, _smooth(values, len(epochs) // 100 * 2 + 1), color=colour, linewidth=1.8, label=label)
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend(loc="upper right" if quantity == "loss" else "lower right", frameon=True, framealpha=0.9)
+            panel.plot(epochs, _smooth(values, _window(len(epochs))), color=colour, linewidth=1.8, label=label)
     return np.concatenate(drawn)
+
+
+def _window(epochs: int) -> int:
+    """Over so many epochs crowded curves are smoothed."""
+    return epochs // 100 * 2 + 1
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -158,8 +191,9 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
 
     Args:
         path: the PNG file to write.
-        matrix: counts, (rows, columns); row = who it is, column = the answer.
-        rows, columns: their names, in the matrix's order.
+        matrix: counts, (rows, columns); row = who it is, column = what was answered.
+        rows: the names of those who are in the photos, in the matrix's order.
+        columns: the answers: the same names in the same order, and others after them.
         title: the text above.
 
     Raises:
@@ -171,10 +205,12 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = 1.15 if count <= 4 else 0.8 if count <= 10 else 0.48 if count <= 20 else 0.32
-    names, answers = [short(name) for name in rows], [short(name) for name in columns]
-    margin = 0.4 + 0.085 * max(len(name) for name in names)
-    side = cell * min(count, _NAMED_CLASSES)
-    with saved_figure(path, max(side + margin + 1.9, 4.8), max(side + margin + 1.0, 3.6)) as figure:
+    lettering = Lettering(list(dict.fromkeys((*rows, *columns))), title)
+    row_names, column_names = lettering.labels(rows), lettering.labels(columns)
+    longest = max(len(name) for name in (*row_names, *column_names))
+    margin = 0.4 + 0.085 * longest
+    height, width = (cell * min(len(names), _NAMED_CLASSES) + margin for names in (rows, columns))
+    with saved_figure(path, max(width + 1.9, 4.8), max(height + 1.0, 3.6), lettering.families) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel.set_title(printable(title), parse_math=False, fontsize=12, pad=10)
@@ -182,8 +218,8 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
         bar.set_label("share of the row")
         bar.outline.set_visible(False)
         if count > _NAMED_CLASSES:
-            panel.set_xlabel(f"named (number of the {count} people)")
-            panel.set_ylabel("is (number of the person)")
+            panel.set_xlabel(f"named (number of the {len(columns)} answers)")
+            panel.set_ylabel(f"is (number of the {len(rows)} people)")
             return
         size = 13 if count <= 4 else 10 if count <= 10 else 9 if count <= 20 else 7
         for row, column in np.ndindex(*matrix.shape):
@@ -194,130 +230,23 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
             colour = "white" if shares[row, column] > 0.55 else "#222222"
             panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
         label_size = 10 if count <= 20 else 8
-        upright = count > 4 or max(len(name) for name in answers) > 10
+        upright = count > 4 or longest > 10
         panel.set_xticks(
-            range(len(answers)), answers, parse_math=False, fontsize=label_size, rotation=90 if upright else 0
+            range(len(columns)), column_names, parse_math=False, fontsize=label_size, rotation=90 if upright else 0
         )
         panel.set_yticks(
-            range(len(names)),
-            [f"{name} ({total})" for name, total in zip(names, totals, strict=True)],
+            range(len(rows)),
+            [f"{name} ({total})" for name, total in zip(row_names, totals, strict=True)],
             parse_math=False,
             fontsize=label_size,
         )
-        panel.set_xlabel("answer")
+        spelled = any(lettering.changes(name) for name in (*rows, *columns))
+        panel.set_xlabel("named (names in Latin letters: no font here has theirs)" if spelled else "named")
         panel.set_ylabel("is (photos)")
-        panel.set_xticks(np.arange(len(answers) + 1) - 0.5, minor=True)
-        panel.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+        panel.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+        panel.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         panel.grid(which="minor", color="#dddddd", linewidth=0.7)
         panel.tick_params(which="both", length=0)
-
-
-def printable(text: str) -> str:
-    """`text` with what no font can show replaced: control characters, halves of surrogate pairs."""
-    text = unicodedata.normalize("NFC", text)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def short(name: str, length: int = NAME_LENGTH) -> str:
-    """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
-    name = printable(name)
-    if len(name) <= length:
-        return name
-    return f"{name[: length - 7]}…{name[-6:]}"
-
-
-def draw_kernels(path: Path, layers: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Draws the convolution kernels of each layer, all of a layer on one scale that is symmetric about zero.
-
-    Kernels of three maps are shown in colour (grey is zero), of one map from blue (negative) to red (positive), of
-    other numbers of maps as a table, a column for each kernel and a row for each input map. No more than 64 kernels of
-    a layer, in a table 32 and 16 of their maps, are shown; the title says so.
-
-    Args:
-        path: the PNG file to write.
-        layers: name and weights (kernel, row, column, input map) of each layer, at least one.
-
-    Raises:
-        OutputError: the picture couldn't be written.
-    """
-    mosaics = [_Mosaic(name, weight) for name, weight in layers]
-    heights = [mosaic.inches + 0.75 for mosaic in mosaics]
-    with saved_figure(path, _MOSAIC_WIDTH + 1.6, sum(heights)) as figure:
-        panels = figure.subplots(len(mosaics), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for panel, mosaic in zip(panels, mosaics, strict=True):
-            mosaic.draw(figure, panel)
-
-
-class _Mosaic:
-    """One layer's kernels side by side, as one image: an axes for each would take minutes."""
-
-    def __init__(self, name: str, weight: np.ndarray) -> None:
-        kernels, height, width, maps = weight.shape
-        finite = np.abs(weight[np.isfinite(weight)])
-        self.limit = float(finite.max(initial=0.0)) or 1.0
-        self.coloured = maps == 3
-        self.table = maps not in (1, 3)
-        size = f"{height}×{width}"
-        what = f"{kernels} kernel{'s' * (kernels != 1)} of {size}" + (f"×{maps}" if maps != 1 else "")
-        if self.table:
-            shown = weight[:_MOST_COLUMNS, :, :, :_MOST_ROWS]
-            self.columns, rows = shown.shape[0], shown.shape[3]
-            tiles = shown.transpose(3, 0, 1, 2).reshape(-1, height, width)
-            cuts = [f"{self.columns} of the kernels"] * (kernels > self.columns) + [f"{rows} of the maps"] * (
-                maps > rows
-            )
-        else:
-            shown = weight[:_MOST_KERNELS]
-            count = shown.shape[0]
-            self.columns = count if count <= 8 else 8 if count <= 32 else 16
-            rows = -(-count // self.columns)
-            tiles = shown if self.coloured else shown[..., 0]
-            cuts = [f"the first {count}"] * (kernels > count)
-        self.title = f"{printable(name)}: {what}" + (f" ({' and '.join(cuts)} shown)" if cuts else "")
-        # Each weight becomes a block, so that the gaps can be thinner than a weight.
-        block = max(1, 24 // max(height, width))
-        tiles = tiles.repeat(block, axis=1).repeat(block, axis=2)
-        gap = max(2, max(tiles.shape[1:3]) // 10)
-        self.pitch = (tiles.shape[1] + gap, tiles.shape[2] + gap)
-        self.image = np.full((rows * self.pitch[0] - gap, self.columns * self.pitch[1] - gap, *tiles.shape[3:]), np.nan)
-        for index, tile in enumerate(tiles):
-            top, left = index // self.columns * self.pitch[0], index % self.columns * self.pitch[1]
-            self.image[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-        across = min(_MOSAIC_WIDTH, self.columns * (0.45 if self.table else 0.9))
-        self.inches = across * self.image.shape[0] / self.image.shape[1]
-
-    def draw(self, figure: "Figure", panel: "Axes") -> None:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LinearSegmentedColormap, Normalize
-
-        scale = Normalize(-self.limit, self.limit)
-        if self.coloured:
-            # A gap (NaN) becomes white; the colour of a weight is its own channel's, zero in the middle.
-            panel.imshow(np.nan_to_num(0.5 + self.image / (2 * self.limit), nan=1.0), interpolation="nearest")
-            bar_map = ScalarMappable(scale, LinearSegmentedColormap.from_list("channel", ["black", "white"]))
-            bar_label = "weight (each of R, G, B)"
-        else:
-            bar_map = panel.imshow(self.image, cmap="RdBu_r", norm=scale, interpolation="nearest")
-            bar_label = "weight"
-        panel.set_anchor("W")
-        panel.set_title(self.title, parse_math=False, fontsize=10.5, loc="left")
-        rows = -(-self.image.shape[0] // self.pitch[0])
-        middles = [(np.arange(n) + 0.5) * pitch for n, pitch in zip((rows, self.columns), self.pitch, strict=True)]
-        panel.set_xticks(middles[1], map(str, range(self.columns)), fontsize=7, color=_FAINT)
-        panel.set_yticks(
-            middles[0], map(str, np.arange(rows) * (1 if self.table else self.columns)), fontsize=7, color=_FAINT
-        )
-        if self.table:
-            panel.set_xlabel("kernel", fontsize=8, color=_FAINT, labelpad=1)
-            panel.set_ylabel("input map", fontsize=8, color=_FAINT, labelpad=1)
-        panel.tick_params(length=0, pad=2)
-        panel.spines[:].set_visible(False)
-        bar = figure.colorbar(
-            bar_map, ax=panel, shrink=0.9, aspect=18, ticks=[-self.limit, 0, self.limit], format="%.2g"
-        )
-        bar.set_label(bar_label, fontsize=8)
-        bar.ax.tick_params(labelsize=8)
-        bar.outline.set_visible(False)
 
 
 def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_steps: str, remark: str) -> None:
@@ -328,7 +257,7 @@ def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_step
         rates: the learning rate of each step, (N,), N >= 1.
         steps_an_epoch: so many steps make an epoch.
         about_steps: what the number of steps rests on, to stand beside the axis.
-        remark: what else is to be known, to stand below the curve; may be empty.
+        remark: what else is to be known, to stand below; may be empty.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -361,9 +290,7 @@ def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_step
         epochs.set_xlabel("epoch")
         epochs.spines["top"].set_color(_FAINT)
         if remark:
-            panel.text(
-                0.99, 0.05, remark, transform=panel.transAxes, ha="right", va="bottom", fontsize=9, color="#555555"
-            )
+            figure.supxlabel(remark, fontsize=9, color="#555555")
 
 
 def draw_range_test(
@@ -412,7 +339,7 @@ def draw_range_test(
         for (rate, label), style in zip(marks, ((0, ()), (0, (5, 3)), (0, (1.5, 2))), strict=False):
             colour = _VALIDATION_COLOUR if style == (0, ()) else "#444444"
             panel.axvline(rate, color=colour, linestyle=style, linewidth=1.6, label=label)
-        panel.legend(loc="upper left", frameon=True, framealpha=0.9, fontsize=9)
+        _explain(figure, panel.get_legend_handles_labels()[0], columns=3)
 
 
 _WATCHED = (
@@ -423,16 +350,17 @@ _WATCHED = (
 )
 _LOGARITHMIC = ("gradient_norm", "update_ratio")
 _KERNEL_COLOURS = ("#1f6fb4", "#d9811e", "#3a923a", "#7d5ba6", "#7a5230", "#d27ab8", "#666666", "#27a9b8")
-_LATE_KERNEL = "#c62828"
 _MOST_LAYERS = 6
 _NAMED_KERNELS = len(_KERNEL_COLOURS)
+_MOST_LATE = 3
 
 
 def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Draws each kernel's gradient norm, update ratio, share of active outputs and distance from the start.
 
     A column for each of the first six conv layers. Up to eight kernels have colours of their own; more are thin lines
-    around their median. Kernels that are dead or asleep in the last of the records with such figures are red.
+    around their median. Kernels that are dead or asleep in the last of the records with such figures are red. What the
+    colours are is told above the panels.
 
     Args:
         path: the PNG file to write.
@@ -471,18 +399,39 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
             panels[0, column].set_title(
                 f"{printable(name)}: {count} kernel{'s' * (count != 1)}", parse_math=False, fontsize=10.5, loc="left"
             )
-            if count <= _NAMED_KERNELS:
-                panels[0, column].legend(fontsize=7, ncols=4, title="kernel", title_fontsize=7, framealpha=0.9)
             panels[-1, column].set_xlabel("epoch")
-            panels[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+            panels[-1, column].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         for row, (key, _), (lowest, highest) in zip(panels, _WATCHED, limits, strict=True):
             if key in _LOGARITHMIC:
                 row[0].set_yscale("log")
                 row[0].yaxis.set_minor_locator(NullLocator())  # placing these takes longer than all else
             row[0].set_ylim(lowest, highest)
-        if len(names) > len(shown):
-            figure.suptitle(f"the first {len(shown)} of {len(names)} conv layers", fontsize=10, color="#555555")
+        cut = f"The first {len(shown)} of {len(names)} conv layers" if len(names) > len(shown) else None
+        handles = _kernel_handles([len(looks[-1]["kernels"][name]["distance"]) for name in shown], shown, late)
+        _explain(figure, handles, columns=min(len(handles), 3 if len(shown) < 3 else 5), title=cut)
         figure.align_ylabels()
+
+
+def _kernel_handles(counts: Sequence[int], names: Sequence[str], late: set[str]) -> list["Line2D"]:
+    """What the legend of the watched kernels shows, of layers with so many kernels."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    if max(counts) > _NAMED_KERNELS:
+        handles += [
+            Line2D([], [], color=_TRAIN_COLOUR, linewidth=0.8, alpha=0.6, label="a kernel"),
+            Line2D([], [], color="#222222", linewidth=1.6, label="median of the layer's kernels"),
+        ]
+    few = max((count for count in counts if count <= _NAMED_KERNELS), default=0)
+    handles += [
+        Line2D([], [], color=colour, linewidth=1.4, label=f"kernel {kernel}")
+        for kernel, colour in enumerate(_KERNEL_COLOURS[:few])
+    ]
+    red = [name for name in sorted(late) if name.partition("[")[0] in names]
+    if red:
+        which = ", ".join(red[:_MOST_LATE]) + (f" and {len(red) - _MOST_LATE} more" if len(red) > _MOST_LATE else "")
+        handles.append(Line2D([], [], color=_LATE_COLOUR, linewidth=1.4, label=f"dead or asleep: {printable(which)}"))
+    return handles
 
 
 def _of_kernels(looks: Sequence[Mapping[str, Any]], name: str) -> dict[str, np.ndarray]:
@@ -521,7 +470,7 @@ def _draw_kernel_lines(panel: "Axes", epochs: np.ndarray, values: np.ndarray, na
         panel.add_collection(LineCollection(thin, colors=_TRAIN_COLOUR, linewidths=0.6, alpha=0.35, zorder=2))
         panel.plot(epochs, np.median(values, axis=1), color="#222222", linewidth=1.6, zorder=4, marker=marker)
     for kernel in np.flatnonzero(red | few):
-        colour = _LATE_KERNEL if red[kernel] else _KERNEL_COLOURS[kernel]
+        colour = _LATE_COLOUR if red[kernel] else _KERNEL_COLOURS[kernel]
         panel.plot(epochs, values[:, kernel], color=colour, linewidth=1.4, zorder=3, marker=marker, label=str(kernel))
 
 
@@ -535,18 +484,29 @@ def can_draw() -> bool:
 
 
 @contextmanager
-def saved_figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is."""
+def saved_figure(
+    path: Path, width: float, height: float, families: Sequence[str] = (FONT,), *, exact: bool = False
+) -> Iterator["Figure"]:
+    """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is.
+
+    `families`: the fonts, see `Lettering`. An `exact` one is of just that size, with a transparent ground, and nothing
+    in it is laid out; all others have a white ground, and the report turns them over on a dark page.
+    """
+    import matplotlib
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default"), warnings.catch_warnings():
-        # A name in a script that the font doesn't have is drawn as boxes.
+        # A letter that no font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(width, height), layout="constrained")
+        matplotlib.rcParams["font.family"] = list(families)  # the context restores it
+        figure = Figure(figsize=(width, height), dpi=DPI, layout=None if exact else "constrained")
         canvas = FigureCanvasAgg(figure)
         yield figure
         picture = io.BytesIO()
-        canvas.print_figure(picture, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.12)
+        if exact:
+            canvas.print_figure(picture, format="png", dpi=DPI, facecolor="none")
+        else:
+            canvas.print_figure(picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     write_atomically(path, picture.getvalue())

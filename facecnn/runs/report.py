@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from urllib.parse import quote
 
 import numpy as np
 
@@ -22,11 +25,15 @@ from facecnn.runs.folder import RunFolder
 _MOST_WRONG, _MOST_UNSURE = 24, 12
 _MOST_CONFUSIONS = 15
 _MOST_SKIPPED = 500
-_THUMBNAIL = 112  # pixels; larger ones are made smaller
+THUMBNAIL = 192
+"""Pixels of a photo's longer side in the report; larger ones are made smaller."""
 _BINS = 20
 
 _WAYS = {"": "once", "forward": "forward", "backward_weight": "to weights", "backward": "to input"}
 """Of ``train --profile``: how a layer is passed, by the second word of its time's name."""
+
+
+_NO_LINKS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,16 @@ class ShownAnswers:
         return {answer.sha256 for answer in (*self.wrong, *self.unsure)}
 
 
+@dataclass(frozen=True)
+class ShownPhoto:
+    """A photo as the report shows it."""
+
+    pixels: np.ndarray
+    """What the network was shown of it, (rows, columns, 1 or 3) uint8; as sharp as can be had."""
+    file: Path | None = None
+    """The photo itself."""
+
+
 def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
     """The answers worth looking at."""
     mistakes = (answer for answer in answers if not answer.right)
@@ -54,33 +71,60 @@ def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
     return ShownAnswers(wrong[:_MOST_WRONG], unsure[:_MOST_UNSURE], len(wrong))
 
 
-def write_report(run: RunFolder, facts: RunFacts, pictures: Mapping[str, np.ndarray]) -> None:
-    """Writes report.html from the facts, the run's pictures (those that are there), and ``pictures``.
+def write_report(run: RunFolder, facts: RunFacts, photos: Mapping[str, ShownPhoto]) -> None:
+    """Writes report.html from the facts, the run's pictures (those that are there), and ``photos``.
 
     Args:
         run: the run's folder.
         facts: what is told.
-        pictures: by SHA-256 of the photo, what the network was shown of it, (rows, columns, 1 or 3) uint8; of
-            photos that aren't in it the answer is told without.
+        photos: by SHA-256; of photos that aren't in it the answer is told without.
 
     Raises:
         OutputError: it couldn't be written; an old report is intact.
     """
     files = {path.name: path.read_bytes() for path in _picture_paths(run) if path.is_file()}
-    thumbnails = {digest: _thumbnail(picture) for digest, picture in pictures.items()}
-    write_atomically(run.report_path, report_html(facts, files, thumbnails).encode("utf-8"))
+    thumbnails = {digest: _thumbnail(photo.pixels) for digest, photo in photos.items()}
+    links = {digest: _link(photo.file, run.path) for digest, photo in photos.items() if photo.file is not None}
+    page = report_html(facts, files, thumbnails, {digest: link for digest, link in links.items() if link is not None})
+    write_atomically(run.report_path, page.encode("utf-8"))
+
+
+def _link(file: Path, folder: Path) -> str | None:
+    """The way from a folder to a file, as a link; None where it would tell the whole path of the file.
+
+    Where the photos lie is nobody's business who gets the report: a link goes only through folders below one that holds
+    both, the photos and the run.
+    """
+    file, folder = (Path(os.path.normpath(path.absolute())) for path in (file, folder))
+    try:
+        shared = Path(os.path.commonpath([file, folder]))
+    except ValueError:  # on another drive
+        return None
+    if shared == Path(shared.anchor):
+        return None
+    return quote(os.fsencode(Path(os.path.relpath(file, folder)).as_posix()))
 
 
 def _picture_paths(run: RunFolder) -> tuple[Path, ...]:
-    return run.curves_path, run.confusion_path, run.kernels_path, run.evolution_path, run.watching_path
+    return (
+        run.curves_path,
+        run.confusion_path,
+        run.kernels_path,
+        run.patches_path,
+        run.evolution_path,
+        run.watching_path,
+    )
 
 
-def report_html(facts: RunFacts, files: Mapping[str, bytes], thumbnails: Mapping[str, bytes]) -> str:
-    """The page. ``files``: the run's pictures by name; ``thumbnails``: JPEG files by their photo's SHA-256."""
+def report_html(
+    facts: RunFacts, files: Mapping[str, bytes], thumbnails: Mapping[str, bytes], links: Mapping[str, str] = _NO_LINKS
+) -> str:
+    """The page. ``files``: the run's pictures by name; ``thumbnails``: JPEG files by their photo's SHA-256; ``links``:
+    where the photo itself is, by the same."""
     sections = [
         ("curves", "How training went", _curves(facts, files)),
         ("people", "Who is taken for whom", _people(facts, files)),
-        ("photos", "Photos it got wrong, or nearly", _photos(facts, thumbnails)),
+        ("photos", "Photos it got wrong, or nearly", _photos(facts, thumbnails, links)),
         ("strangers", "Strangers", _strangers(facts)),
         ("surroundings", "How much is the face?", _surroundings(facts)),
         ("kernels", "What the kernels became", _kernels(files)),
@@ -89,7 +133,7 @@ def report_html(facts: RunFacts, files: Mapping[str, bytes], thumbnails: Mapping
         ("settings", "Network and settings", _settings(facts)),
     ]
     there = [(name, title, body) for name, title, body in sections if body]
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in there)
+    contents = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in there)
     parts = [
         "<header>",
         f"<h1>Report of the training {_name(facts.name)}</h1>",
@@ -97,7 +141,7 @@ def report_html(facts: RunFacts, files: Mapping[str, bytes], thumbnails: Mapping
         "</header>",
         "<main>",
         _summary(facts),
-        f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav>',
+        f'<nav aria-label="Parts of this report"><ul>{contents}</ul></nav>',
         *(
             f'<section aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{body}\n</section>'
             for name, title, body in there
@@ -161,9 +205,10 @@ def _curves(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     caption = (
         "Loss falls as answers get better and surer. Where the held-out photos' loss rises while that of the photos "
         "trained on still falls, the network learns photos by heart. Photos trained on are changed at random each "
-        "time, so they can be harder than held-out ones."
+        "time, so they can be harder than held-out ones. Right is here whose likeliest answer is right, strangers "
+        "being one more name: no threshold refuses anybody, and photos are looked at in fewer ways than later."
     )
-    parts.append(_figure(files.get("curves.png"), "png", alt, caption))
+    parts.append(_figure(files.get("curves.png"), "png", alt, caption, drawn=True))
     return _joined(parts)
 
 
@@ -213,7 +258,7 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
         most = "no person is named as another"
     alt = f"Confusion matrix of the held-out photos: a row for who it is, a column for who was named; {most}"
     caption = "Held-out photos. Rows: who it is. Columns: whom predict names, or that it refuses."
-    parts.append(_figure(files.get("confusion.png"), "png", alt, caption))
+    parts.append(_figure(files.get("confusion.png"), "png", alt, caption, drawn=True))
     parts.append(
         _table(
             "How far its confidence can be trusted",
@@ -252,13 +297,14 @@ def _highest_confidence(facts: RunFacts) -> list[list[str]]:
     return [["highest confidence", findings.confidence(facts.highest_confidence), by]]
 
 
-def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes]) -> str:
+def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes], links: Mapping[str, str]) -> str:
     if not facts.answers:
         return ""
     chosen = choose_answers(facts.answers)
     parts = [
         _paragraph(
-            "The pictures are what the network was shown of each photo, before light and contrast are evened out."
+            f"The pictures are what was cut out of each photo. The network sees less: {facts.preparation}."
+            + (" A picture opens its photo, as long as photos and report stay where they are." if links else "")
         )
         if thumbnails
         else ""
@@ -267,12 +313,12 @@ def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes]) -> str:
         cut = f" (the {len(chosen.wrong)} most confident)" if chosen.all_wrong > len(chosen.wrong) else ""
         all_photos = counted(len(facts.answers), "held-out photo")
         parts.append(f"<h3>Not answered right: {chosen.all_wrong} of {all_photos}{cut}</h3>")
-        parts += [_paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails)]
+        parts += [_paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails, links)]
     else:
         parts.append(_paragraph(f"Each of {counted(len(facts.answers), 'held-out photo')} was answered right."))
     if chosen.unsure:
         parts.append("<h3>Right, but least certain</h3>")
-        parts.append(_cards(chosen.unsure, thumbnails))
+        parts.append(_cards(chosen.unsure, thumbnails, links))
     return _joined(parts)
 
 
@@ -286,7 +332,7 @@ def _kinds_of_mistakes(answers: Sequence[Answer]) -> str:
     )
 
 
-def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes]) -> str:
+def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes], links: Mapping[str, str]) -> str:
     cards = []
     for answer in answers:
         picture = thumbnails.get(answer.sha256)
@@ -294,12 +340,14 @@ def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes]) -> str:
             image = '<span class="none">photo not there</span>'
         else:
             image = _image(picture, "jpeg", f"What the network was shown of {answer.path}")
+            if answer.sha256 in links:
+                image = f'<a href="{html.escape(links[answer.sha256])}">{image}</a>'
         sure = "unknown-score" if findings.is_stranger(answer.label) else "confidence"
         named = "" if answer.right else f"<span><b>named</b> {_answer_name(answer.label)}</span>"
         cards.append(
-            f"<li>{image}<span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
+            f"<li>{image}<div><span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
             f"<span>{sure} {findings.confidence(answer.confidence)}</span>"
-            f'<span class="soft">{_name(answer.path)}</span></li>'
+            f'<span class="soft">{_name(answer.path)}</span></div></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
 
@@ -416,20 +464,38 @@ def _surroundings(facts: RunFacts) -> str:
 
 
 def _kernels(files: Mapping[str, bytes]) -> str:
-    parts = [
+    weights_and_patches = [
         _figure(
             files.get("kernels.png"),
             "png",
-            "The kernels of each convolution at the end of the training",
-            "The kernels of the model that is kept. A kernel gives large numbers where the photo looks like it.",
+            "The kernels of each convolution, and what training changed of them",
+            "The kernels of the model that is kept, and by how much they differ from those it began with; each picture "
+            "has a scale of its own. Red weights are above zero, blue ones below; kernels that see a colour photo have "
+            "its colours, and grey is zero. A kernel gives large numbers where the photo looks like it.",
             wide=True,
         ),
+        _figure(
+            files.get("patches.png"),
+            "png",
+            "For each kernel the parts of photos that excite it most",
+            "What each kernel answers to: the parts of the run's photos where its output is largest, the strongest "
+            "first, one of each photo. A part is all that the output depends on, so it grows from layer to layer; what "
+            "lies beyond the photo's edge is left empty. Light and contrast of grey parts are evened out.",
+            wide=True,
+        ),
+    ]
+    parts = [
+        f'<div class="pair">{_joined(weights_and_patches)}</div>' if any(weights_and_patches) else "",
         _figure(
             files.get("watching.png"),
             "png",
             "Each kernel's gradient norm, update ratio, share of active outputs and distance from the start, by epoch",
-            "What reached each kernel as it learned. A kernel in red got no error to learn from, or hardly moved.",
+            "What reached each kernel as it learned. Gradient norm: how large the loss's derivative by its weights is. "
+            "Update / weight: by what share of its size a step changes it. Active outputs: the share of its outputs "
+            "that aren't on the flat side of the activation. Distance from start: how far it has moved, as a share of "
+            "its size at the start. A kernel in red got no error to learn from (dead), or hardly moved (asleep).",
             wide=True,
+            drawn=True,
         ),
     ]
     film = files.get("kernels.gif")
@@ -577,14 +643,17 @@ def _table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]], *
     )
 
 
-def _figure(data: bytes | None, kind: str, alt: str, caption: str, *, wide: bool = False) -> str:
+def _figure(data: bytes | None, kind: str, alt: str, caption: str, *, wide: bool = False, drawn: bool = False) -> str:
     """A picture with its caption; nothing where there is no picture. It scrolls by itself on a narrow screen, a wide
-    one on one that isn't so narrow, too."""
+    one on one that isn't so narrow, too. One that is ``drawn`` on white is turned over on a dark page."""
     if data is None:
         return ""
-    scrolling = f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(caption.split(".")[0])}">'
-    image = _image(data, kind, alt, "wide" if wide else "plain")
-    return f"<figure>{scrolling}{image}</div><figcaption>{_text(caption)}</figcaption></figure>"
+    label = re.split("[.;:]", caption)[0]
+    scrolling = f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(label)}">'
+    size = "wide" if wide else "plain"
+    image = _image(data, kind, alt, f"{size} drawn" if drawn else size)
+    hint = f'<p class="hint {size}" aria-hidden="true">The picture goes on to the right →</p>'
+    return f"<figure>{scrolling}{image}</div>{hint}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def _image(data: bytes, kind: str, alt: str, style: str = "") -> str:
@@ -597,7 +666,7 @@ def _thumbnail(picture: np.ndarray) -> bytes:
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2] == 1 else picture))
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=90)
     return stream.getvalue()

@@ -1,11 +1,17 @@
 """``facecnn report``: a run's report and model card, made anew from what the run's folder and its photos hold."""
 
+import base64
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from facecnn.photos.sample import write_sample
 from facecnn.runs.folder import RunFolder
@@ -45,7 +51,7 @@ def test_a_training_writes_both(trained: Trained) -> None:
     for text in (page, card):
         assert "ann" in text
         assert "bob" in text
-    assert page.count("data:image/png") == 4  # curves, confusion, kernels, what was watched
+    assert page.count("data:image/png") == 5  # curves, confusion, kernels, what excites them, what was watched
     assert page.count("data:image/gif") == 1
     assert page.count("data:image/jpeg") == 4  # all of the held-out photos: wrong or among the least certain
     assert str(trained.photos) not in page + card  # where the photos lie is nobody's business
@@ -103,7 +109,8 @@ def test_without_its_photos_it_is_made_of_what_was_noted(
 def test_a_run_that_has_not_ended_is_told_as_it_stands(run: Path, facecnn: Facecnn) -> None:
     # What an interrupted training leaves: no model that was calibrated, and nothing that only the end makes.
     (run / "best.safetensors").unlink()
-    for name in (*BOTH, "figures.json", "curves.png", "confusion.png", "kernels.png", "watching.png", "kernels.gif"):
+    for name in (*BOTH, "figures.json", "curves.png", "confusion.png", "kernels.png", "patches.png", "watching.png",
+                 "kernels.gif"):  # fmt: skip
         (run / name).unlink()
     done = facecnn("report", run, "--format", "json")
     assert done.exit_code == 0, done.stderr
@@ -111,7 +118,7 @@ def test_a_run_that_has_not_ended_is_told_as_it_stands(run: Path, facecnn: Facec
     page, card = (content.decode("utf-8") for content in read(run).values())
     assert "This training isn&#x27;t finished" in page
     assert "isn't finished" in card
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") == 5
     text = facecnn("report", run)
     assert "isn't finished" in text.stdout
 
@@ -210,3 +217,33 @@ def test_a_device_is_only_for_the_check(run: Path, facecnn: Facecnn) -> None:
     done = facecnn("report", run, "--threads", "1")
     assert done.exit_code == 2
     assert "--check-background" in done.stderr
+
+
+# The photos that are shown
+
+
+def test_photos_are_shown_in_colour_and_sharper_than_the_network_sees_them(
+    write_people: Callable[..., Path], tmp_path: Path, facecnn: Facecnn
+) -> None:
+    photos = write_people({"Ann": 5, "李 小龙": 5}, folder=tmp_path / "people")
+    for file in photos.glob("*/*.png"):
+        with Image.open(file) as picture:
+            grey = np.asarray(picture.resize((400, 400)))
+        Image.fromarray(np.stack([grey, grey // 2, grey // 4], axis=2)).save(file)
+    options = ["-c", "smoke", "--epochs", "2", "--out", tmp_path / "runs", "--name", "run"]
+    assert facecnn("train", photos, *options).exit_code == 0
+    source = (tmp_path / "runs" / "run" / "report.html").read_text(encoding="utf-8")
+    cards = re.findall(r'<a href="([^"#]+)"><img [^>]*src="data:image/jpeg;base64,([^"]+)"', source)
+    assert len(cards) == 2  # the held-out ones
+    for link, data in cards:
+        assert (tmp_path / "runs" / "run" / unquote(link)).is_file()
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.size == (192, 192)
+            red, green, blue = np.asarray(picture, float).mean(axis=(0, 1))
+        assert red > 1.5 * green > 2 * blue
+    # A photo with other contents than when it was judged isn't the one that was judged.
+    for changed in photos.glob("*/*.png"):
+        Image.new("RGB", (50, 50), "green").save(changed)
+    again = facecnn("report", tmp_path / "runs" / "run", "--format", "json")
+    assert again.exit_code == 0
+    assert again.json()["photos"] == {"shown": 0, "missing": 2}

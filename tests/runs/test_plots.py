@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_kernels, draw_watching
+from facecnn.runs.plots import draw_confusion, draw_curves, draw_watching
 
 
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))
+
+
+def explained(figure: Figure) -> list[str]:
+    """What the legend above the panels tells; there is none elsewhere."""
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
 def history(epochs: int) -> list[dict[str, Any]]:
@@ -40,10 +47,14 @@ def test_curves_of_any_length(tmp_path: Path, drawn: list[Figure], epochs: int) 
     draw_curves(tmp_path / "c.png", history(epochs), 1 if epochs else None)
     assert pixels(tmp_path / "c.png").std() > 0
     loss, accuracy, rate = drawn[0].axes
-    assert [axes.get_ylabel() for axes in (loss, accuracy, rate)] == ["loss", "accuracy", "learning rate"]
-    assert loss.get_title("right") == ("best: epoch 1, loss 0.3, 80.0%" if epochs else "")
+    labels = ["loss", "likeliest answer is right", "learning rate"]
+    assert [axes.get_ylabel() for axes in (loss, accuracy, rate)] == labels
+    told = explained(drawn[0])
+    assert ("best: epoch 1, loss 0.3, 80.0% right" in told) == (epochs > 0)
+    assert ("thin: each epoch" in told) == (epochs > 300)
+    assert ("thick: mean of the 101 epochs around" in told) == (epochs > 300)
     if epochs:
-        assert loss.get_legend_handles_labels()[1] == ["train", "validation"]
+        assert told[:2] == ["photos trained on", "held-out photos"]
         assert accuracy.get_ylim()[1] == pytest.approx(1.0, abs=0.05)
 
 
@@ -56,8 +67,7 @@ def test_loss_scale_follows_the_decades(tmp_path: Path, drawn: list[Figure], low
 
 def test_curves_without_validation_show_none(tmp_path: Path, drawn: list[Figure]) -> None:
     draw_curves(tmp_path / "c.png", [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.0}], None)
-    assert drawn[0].axes[0].get_legend_handles_labels()[1] == ["train"]
-    assert drawn[0].axes[1].get_legend() is None
+    assert explained(drawn[0]) == ["photos trained on"]
 
 
 def test_smoothed_curves_keep_level_and_gaps(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -72,7 +82,8 @@ def test_confusion_of_any_size_shows_its_counts(tmp_path: Path, drawn: list[Figu
     matrix = np.zeros((count, count), np.int64)
     matrix[np.arange(count), np.arange(count)] = np.arange(count)
     matrix[0, 1] = 123
-    draw_confusion(tmp_path / "m.png", matrix, [f"person {number}" for number in range(count)], "photos")
+    names = [f"person {number}" for number in range(count)]
+    draw_confusion(tmp_path / "m.png", matrix, names, names, "photos")
     panel = drawn[0].axes[0]
     shown = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in panel.texts}
     assert shown[0, 1].split("\n")[0] == "123"
@@ -84,7 +95,7 @@ def test_confusion_of_any_size_shows_its_counts(tmp_path: Path, drawn: list[Figu
 
 def test_odd_names_and_titles_are_drawn_as_text(tmp_path: Path, drawn: list[Figure]) -> None:
     names = ["$x^{", "a\nb\x1b\udcff", "李😀", "x" * 200 + "1", "x" * 200 + "2", ""]
-    draw_confusion(tmp_path / "m.png", np.eye(6, dtype=int), names, "$\\frac{ 100 %")
+    draw_confusion(tmp_path / "m.png", np.eye(6, dtype=int), names, names, "$\\frac{ 100 %")
     labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
     assert labels[0] == "$x^{"
     assert all(label.isprintable() or "\N{REPLACEMENT CHARACTER}" in label for label in labels)
@@ -93,49 +104,13 @@ def test_odd_names_and_titles_are_drawn_as_text(tmp_path: Path, drawn: list[Figu
     assert len(set(labels)) == 6
 
 
-@pytest.mark.parametrize(
-    ("shape", "title"),
-    [
-        ((16, 3, 3, 1), "conv1: 16 kernels of 3×3"),
-        ((1, 1, 1, 1), "conv1: 1 kernel of 1×1"),
-        ((8, 5, 5, 3), "conv1: 8 kernels of 5×5×3"),
-        ((100, 5, 5, 3), "conv1: 100 kernels of 5×5×3 (the first 64 shown)"),
-        ((32, 3, 3, 16), "conv1: 32 kernels of 3×3×16"),
-        ((64, 3, 3, 32), "conv1: 64 kernels of 3×3×32 (32 of the kernels and 16 of the maps shown)"),
-        ((2, 30, 60, 1), "conv1: 2 kernels of 30×60"),
-    ],
-)
-def test_kernels_of_any_shape(tmp_path: Path, drawn: list[Figure], shape: tuple[int, ...], title: str) -> None:
-    weight = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    draw_kernels(tmp_path / "k.png", [("conv1", weight), ("$zero$", np.zeros((2, 3, 3, 1), np.float32))])
-    assert pixels(tmp_path / "k.png").std() > 0
-    assert drawn[0].axes[0].get_title("left") == title
-
-
-def test_colour_of_a_kernel_is_the_sign_and_size_of_its_weights(tmp_path: Path, drawn: list[Figure]) -> None:
-    weight = np.zeros((1, 2, 2, 1), np.float32)
-    weight[0, :, :, 0] = [[0.5, -0.5], [0.0, 0.25]]
-    draw_kernels(tmp_path / "k.png", [("grey", weight), ("colour", np.repeat(weight, 3, axis=3))])
-    grey, colour = (axes.get_images()[0] for axes in drawn[0].axes[:2])
-    assert grey.get_clim() == (-0.5, 0.5)
-    blocks = np.asarray(grey.get_array())
-    half = blocks.shape[0] // 2
-    np.testing.assert_array_equal(blocks[[0, 0, -1, -1], [0, -1, 0, -1]], [0.5, -0.5, 0.0, 0.25])
-    assert blocks[half - 1, half - 1] == 0.5
-    np.testing.assert_allclose(
-        np.asarray(colour.get_array())[[0, 0, -1], [0, -1, 0]], [[1.0] * 3, [0.0] * 3, [0.5] * 3]
-    )
-
-
-def test_kernels_stand_in_order(tmp_path: Path, drawn: list[Figure]) -> None:
-    weight = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
-    table = np.arange(6, dtype=np.float32).reshape(3, 1, 1, 2)
-    draw_kernels(tmp_path / "k.png", [("grid", weight), ("table", table)])
-    grid, rows = (np.asarray(axes.get_images()[0].get_array()) for axes in drawn[0].axes[:2])
-    pitch = 26  # 24 for the kernel, 2 for the gap
-    np.testing.assert_array_equal(grid[0, ::pitch], np.arange(8))
-    np.testing.assert_array_equal(grid[pitch, : 2 * pitch : pitch], [8, 9])
-    np.testing.assert_array_equal(rows[::pitch, ::pitch], table[:, 0, 0, :].T)
+def test_a_confusion_has_answers_that_are_no_people(tmp_path: Path, drawn: list[Figure]) -> None:
+    matrix = np.array([[8, 0, 2], [1, 9, 0]])
+    draw_confusion(tmp_path / "m.png", matrix, ["Ann", "Bob"], ["Ann", "Bob", "refused"], "photos")
+    panel = drawn[0].axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["Ann", "Bob", "refused"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["Ann (10)", "Bob (10)"]
+    assert "2\n20%" in [text.get_text() for text in panel.texts]
 
 
 def test_a_failed_drawing_keeps_the_old_picture(tmp_path: Path) -> None:
@@ -157,7 +132,7 @@ import facecnn.runs.folder, facecnn.runs.metrics
 from facecnn.runs import plots
 assert "matplotlib" not in sys.modules
 with tempfile.TemporaryDirectory() as folder:
-    plots.draw_confusion(Path(folder) / "m.png", np.eye(2), ["a", "b"], "title")
+    plots.draw_confusion(Path(folder) / "m.png", np.eye(2), ["a", "b"], ["a", "b"], "title")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -166,7 +141,7 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_a_confusion_of_very_many_stays_small(tmp_path: Path) -> None:
     for count in (41, 300):
         names = [f"person {number:03}" for number in range(count)]
-        draw_confusion(tmp_path / "many.png", np.eye(count, dtype=np.int64), names, "very many")
+        draw_confusion(tmp_path / "many.png", np.eye(count, dtype=np.int64), names, names, "very many")
         with Image.open(tmp_path / "many.png") as picture:
             assert max(picture.size) < 2000
 
@@ -219,6 +194,24 @@ def test_dead_and_sleeping_kernels_are_red(tmp_path: Path, drawn: list[Figure], 
         assert red == ["2", "5"]
     lowest = next(line.get_ydata() for line in drawn[0].axes[0].get_lines() if line.get_label() == "2")
     assert np.all(np.asarray(lowest) == drawn[0].axes[0].get_ylim()[0]), "a gradient of 0 is drawn along the bottom"
+
+
+def test_every_line_that_is_watched_is_explained(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_watching(tmp_path / "w.png", looks(5, {"conv1": 3}))
+    assert explained(drawn[0]) == ["kernel 0", "kernel 1", "kernel 2"]
+    draw_watching(tmp_path / "w.png", looks(5, {"conv1": 3, "conv2": 64}, asleep=["conv2[5]"], dead=["conv1[2]"]))
+    kernels = ["a kernel", "median of the layer's kernels", "kernel 0", "kernel 1", "kernel 2"]
+    assert explained(drawn[1]) == [*kernels, "dead or asleep: conv1[2], conv2[5]"]
+
+
+@pytest.mark.parametrize("draw", [lambda path: draw_curves(path, history(400), 200), lambda path: draw_watching(
+    path, looks(5, {"conv1": 8, "conv2": 64}, asleep=["conv1[5]"]))], ids=["curves", "watching"])  # fmt: skip
+def test_what_explains_hides_no_data(draw: Callable[[Path], None], tmp_path: Path, drawn: list[Figure]) -> None:
+    draw(tmp_path / "p.png")
+    figure = drawn[0]
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert all(not legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
 def test_records_without_figures_of_kernels_are_left_out(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -24,7 +24,7 @@ def test_a_course_of_any_length(steps: int, tmp_path: Path, drawn: list[Figure])
     (panel,) = drawn[0].axes
     assert panel.get_xlabel() == "step (2 epochs of 3)"
     assert panel.lines[0].get_ydata() == pytest.approx(rates)
-    assert [text.get_text() for text in panel.texts] == ["falls when it likes"]
+    assert drawn[0].get_supxlabel() == "falls when it likes"
 
 
 @pytest.mark.parametrize("count", [1, 40, 100])
@@ -40,6 +40,8 @@ def test_a_range_test_of_any_length(count: int, tmp_path: Path, drawn: list[Figu
     labels = panel.get_legend_handles_labels()[1]
     assert [label for label in labels if label in [text for _, text in marks]] == [text for _, text in marks]
     assert ("diverges" in labels) == (count < 100)
+    assert panel.get_legend() is None, "it would hide the losses"
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == labels
     lowest, highest = panel.get_xlim()
     assert lowest < 1e-5
     assert highest > 30

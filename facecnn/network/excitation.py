@@ -1,0 +1,67 @@
+"""What excites each kernel: the places in photos where its output is largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels.protocol import Normalise
+from facecnn.network.feeding import PhotoFeed
+from facecnn.network.inference import passes
+from facecnn.network.layers import Reach
+from facecnn.network.network import Network, Stage
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """Of each kernel of a layer the photos that excite it most, the strongest first, and where in them."""
+
+    photos: npt.NDArray[np.int64]
+    """(kernels, n): numbers among the photos that were looked at, each at most once for a kernel."""
+    places: npt.NDArray[np.int64]
+    """(kernels, n, 2): first row and column of what the output sees, in pixels of the network's input; below zero, or
+    ending beyond it, where the layer's padding is seen, too."""
+    size: tuple[int, int]
+    """Rows and columns of what an output sees."""
+
+
+def excitation(
+    network: Network, photos: PhotoFeed, normalise: Normalise, layers: Sequence[int], most: int
+) -> dict[str, Excitation]:
+    """Look at photos, not augmented, and find for each kernel of the stages numbered ``layers`` those ``most`` (or as
+    many as there are) that excite it most."""
+    highest: dict[int, list[npt.NDArray[Any]]] = {number: [] for number in layers}
+    places: dict[int, list[npt.NDArray[np.int64]]] = {number: [] for number in layers}
+    for start, stop in passes(network, photos, normalise, mirror=False):
+        for number in layers:
+            out = network.kernels.to_host(network.call(number, stop - start).out)
+            flat = out.reshape(len(out), -1, out.shape[-1])
+            where = flat.argmax(axis=1)
+            highest[number].append(np.take_along_axis(flat, where[:, None], axis=1)[:, 0])
+            places[number].append(where)
+    found = {}
+    for number in layers:
+        strongest = np.argsort(-np.concatenate(highest[number]), axis=0, kind="stable")[:most]
+        where = np.take_along_axis(np.concatenate(places[number]), strongest, axis=0).T
+        seen = reach(network.stages[: number + 1])
+        columns = network.stages[number].out_shape[1]
+        cells = np.stack([where // columns, where % columns], axis=-1)
+        found[network.stages[number].name] = Excitation(
+            strongest.T.astype(np.int64), cells * np.array(seen.step) + np.array(seen.first), seen.size
+        )
+    return found
+
+
+def reach(stages: Sequence[Stage]) -> Reach:
+    """What an output of the last of these stages sees of the input of the first (its receptive field)."""
+    size, step, first = (np.array(value) for value in ((1, 1), (1, 1), (0, 0)))
+    for stage in stages:
+        own = stage.layer.reach(stage.shape)
+        size = size + (np.array(own.size) - 1) * step
+        first = first + np.array(own.first) * step
+        step = step * np.array(own.step)
+    return Reach(*((int(value[0]), int(value[1])) for value in (size, step, first)))

@@ -1,0 +1,292 @@
+"""Pictures of the kernels of a network: their weights, what training changed of them, and what excites each.
+
+Each is put together of pixels, and only its texts are drawn: with an axes for each part it would take seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.runs.lettering import printable
+from facecnn.runs.plots import DPI, saved_figure
+
+MOST_KERNELS = 64
+"""Of a layer in the pictures; of one that is drawn as a table fewer."""
+MOST_COLUMNS = 32
+_MOST_ROWS = 8
+
+# In pixels:
+_WIDTH = 900
+_HALF = 320  # at most, of two blocks side by side
+_TILE = 44  # a patch
+_GAP = 3
+_LEFT = 64  # beside a block, for its numbers
+_HEAD = 40  # above it, for its title
+_BELOW = 34
+_BAR = 12  # a scale's width
+_BESIDE_BAR = 42
+
+# The pictures stand on a light page as on a dark one: their ground is transparent, titles have a ground of their own,
+# and numbers at an edge are of a grey that either shows.
+_INK, _LABEL = "#20242a", "#e6e9ed"
+_NUMBER = "#7c7c7c"
+
+
+@dataclass(frozen=True)
+class DrawnKernels:
+    """A convolution layer's kernels."""
+
+    name: str
+    now: np.ndarray
+    """(kernel, row, column, input map)"""
+    start: np.ndarray | None = None
+    """The same before training, of the first kernels and input maps or of all; None where it isn't known."""
+
+
+@dataclass(frozen=True)
+class ExcitingPatches:
+    """What excites a convolution layer's kernels."""
+
+    kernels: DrawnKernels
+    patches: Sequence[Sequence[np.ndarray]]
+    """Of each kernel, the strongest first: parts of photos, (rows, columns, 1 or 3), 0 to 255, NaN beyond the photo."""
+
+
+Pixels = npt.NDArray[np.uint8]
+"""(rows, columns, 4): red, green, blue, and how much of them covers the page."""
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A small text at a place of a block, in pixels from its top left corner."""
+
+    x: float
+    y: float
+    text: str
+    side: Literal["left", "right", "center"]
+    upright: bool = False
+
+
+@dataclass(frozen=True)
+class _Block:
+    title: str
+    image: Pixels
+    marks: list[_Mark]
+    beside: bool = False
+    """Whether it stands beside the one before it."""
+
+
+def draw_kernels(path: Path, layers: Sequence[DrawnKernels]) -> None:
+    """Draws the convolution kernels of each layer and, where the start is known, what training changed of them.
+
+    Each part has a scale of its own, symmetric about zero. Kernels of three maps are shown in colour (grey is zero), of
+    one map from blue (negative) to red (positive), of other numbers of maps as a table, a column for each kernel and a
+    row for each input map. No more than 64 kernels of a layer, in a table 32 and 8 of their maps, are shown; the title
+    says so.
+
+    Args:
+        path: the PNG file to write.
+        layers: at least one.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    _draw(path, [block for layer in layers for block in _kernel_blocks(layer)])
+
+
+def _kernel_blocks(layer: DrawnKernels) -> list[_Block]:
+    kernels, height, width, maps = layer.now.shape
+    what = f"{printable(layer.name)}: {kernels} kernel{'s' * (kernels != 1)} of {height}×{width}"
+    table = maps not in (1, 3)
+    now = layer.now[:MOST_COLUMNS, :, :, :_MOST_ROWS] if table else layer.now[:MOST_KERNELS]
+    if maps != 1:
+        what += f"×{maps}"
+    cuts = []
+    if len(now) < kernels:
+        cuts.append(f"{len(now)} of the kernels" if table else f"the first {len(now)}")
+    if now.shape[3] < maps:
+        cuts.append(f"{now.shape[3]} of the maps")
+    draw = _table_block if table else _grid_block
+    blocks = [draw(what + (f" ({' and '.join(cuts)} shown)" if cuts else ""), now, False)]
+    if layer.start is not None:
+        start = layer.start[: len(now), :, :, : now.shape[3]]
+        change = now[: len(start), :, :, : start.shape[3]] - start.astype(now.dtype)
+        blocks.append(draw(f"{printable(layer.name)}: what training changed", change, not table))
+    return blocks
+
+
+def _grid_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
+    """Kernels of one map or three, row by row."""
+    count = len(weight)
+    columns = count if count <= 4 else 4 if count <= 16 else 8
+    rows = -(-count // columns)
+    image, pitch = _tiled(_coloured(weight), columns, _HALF)
+    marks = []
+    for row in range(rows):
+        first, last = row * columns, min(row * columns + columns, count) - 1
+        text = f"{first} to {last}" if first < last else f"{first}"
+        marks.append(_Mark(-5, (row + 0.5) * pitch[0], text, "right"))
+    marks.append(_Mark(-_LEFT + 7, image.shape[0] / 2, "kernels", "center", upright=True))
+    return _with_scale(title, image, marks, weight, beside)
+
+
+def _table_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
+    """A column for each kernel, a row for each input map."""
+    kernels, height, width, maps = weight.shape
+    cells = _coloured(weight.transpose(3, 0, 1, 2).reshape(-1, height, width, 1))
+    image, pitch = _tiled(cells, kernels, _WIDTH - _LEFT - _BESIDE_BAR - 2 * _BAR)
+    marks = [_Mark((n + 0.5) * pitch[1], image.shape[0] + 9, str(n), "center") for n in range(kernels)]
+    marks += [_Mark(-5, (n + 0.5) * pitch[0], str(n), "right") for n in range(maps)]
+    marks.append(_Mark(image.shape[1] / 2, image.shape[0] + 23, "kernel", "center"))
+    marks.append(_Mark(-_LEFT + 7, image.shape[0] / 2, "input map", "center", upright=True))
+    return _with_scale(title, image, marks, weight, beside)
+
+
+def _coloured(weight: np.ndarray) -> np.ndarray:
+    """(kernel, row, column, 4) floats: three maps are red, green, blue, one goes from blue to red; 0 in the middle."""
+    from matplotlib import colormaps
+
+    shares = 0.5 + np.nan_to_num(weight) / (2 * _limit(weight))
+    colours = shares if weight.shape[3] == 3 else np.asarray(colormaps["RdBu_r"](shares[..., 0]))[..., :3]
+    return np.concatenate([colours, np.ones((*weight.shape[:3], 1))], axis=3)
+
+
+def _tiled(cells: np.ndarray, columns: int, width: int) -> tuple[Pixels, tuple[int, int]]:
+    """(cell, row, column, 4) floats side by side, each of their pixels a square, in about that width at most; and the
+    height and width from one cell to the next. Where they are wider, neighbouring pixels become one, their mean."""
+    merged = max(1, -(-columns * cells.shape[2] // (width - columns * _GAP)))
+    if merged > 1:
+        rows, across = (max(1, side // merged) for side in cells.shape[1:3])
+        down = max(1, cells.shape[1] // rows)
+        parts = cells[:, : rows * down, : across * merged].reshape(len(cells), rows, down, across, -1, 4)
+        cells = parts.mean(axis=(2, 4))
+    count, height, broad, _ = cells.shape
+    rows = -(-count // columns)
+    block = min(max(1, (width - columns * _GAP) // (columns * broad)), max(1, 78 // max(height, broad)))
+    pitch = (height * block + _GAP, broad * block + _GAP)
+    image = np.zeros((rows * pitch[0] - _GAP, columns * pitch[1] - _GAP, 4), np.uint8)
+    for index, cell in enumerate(_bytes(cells)):
+        top, left = index // columns * pitch[0], index % columns * pitch[1]
+        tile = cell.repeat(block, axis=0).repeat(block, axis=1)
+        image[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return image, pitch
+
+
+def _with_scale(title: str, image: Pixels, marks: list[_Mark], weight: np.ndarray, beside: bool) -> _Block:
+    """The block with the scale of its colours at the right."""
+    limit, tall = _limit(weight), max(image.shape[0], 40)
+    levels = np.linspace(limit, -limit, tall).reshape(1, tall, 1, 1)
+    bar = _bytes(_coloured(levels.repeat(3, axis=3) if weight.shape[3] == 3 else levels))[0].repeat(_BAR, axis=1)
+    whole = np.zeros((tall, image.shape[1] + 2 * _BAR, 4), np.uint8)
+    whole[: image.shape[0], : image.shape[1]] = image
+    whole[:, -_BAR:] = bar
+    right = whole.shape[1] + 4
+    for y, text in ((5, f"{limit:.2g}"), (tall / 2, "0"), (tall - 6, f"{-limit:.2g}")):
+        marks.append(_Mark(right, y, text, "left"))
+    label = "weight of R, G, B" if weight.shape[3] == 3 else "weight"
+    marks.append(_Mark(right - 4 - _BAR / 2, tall + 23, label, "center"))
+    return _Block(title, whole, marks, beside)
+
+
+def draw_patches(path: Path, layers: Sequence[ExcitingPatches]) -> None:
+    """Draws for each kernel the parts of photos that excite it most, the strongest first.
+
+    Kernels of one input map or three stand before their patches in the colours of `draw_kernels`. Light and contrast of
+    each grey patch are evened out; coloured ones, whose colours that would change, are made brighter at most.
+
+    Args:
+        path: the PNG file to write.
+        layers: at least one; of each no more kernels than `draw_kernels` shows.
+
+    Raises:
+        OutputError: the picture couldn't be written.
+    """
+    _draw(path, [_patch_block(layer) for layer in layers])
+
+
+def _patch_block(layer: ExcitingPatches) -> _Block:
+    name, weight = printable(layer.kernels.name), layer.kernels.now
+    shown, most = len(layer.patches), max(map(len, layer.patches))
+    with_kernel = weight.shape[3] in (1, 3)
+    tiles = [[_patch_tile(patch) for patch in patches] for patches in layer.patches]
+    if with_kernel:
+        tiles = [[_tile(kernel), *row] for kernel, row in zip(_coloured(weight), tiles, strict=False)]
+    between = 34  # pixels, where the kernel's number stands
+    pitch = (most + with_kernel) * (_TILE + _GAP) - _GAP + between
+    columns = max(1, min(shown, (_WIDTH - _LEFT + between) // pitch))
+    image = np.zeros((-(-shown // columns) * (_TILE + _GAP) - _GAP, columns * pitch - between, 4), np.uint8)
+    marks = []
+    for number, row in enumerate(tiles):
+        top, left = number // columns * (_TILE + _GAP), number % columns * pitch
+        marks.append(_Mark(left - 5, top + _TILE / 2, str(number), "right"))
+        for place, tile in enumerate(row):
+            x = left + place * (_TILE + _GAP)
+            image[top : top + _TILE, x : x + _TILE] = tile
+    size = "×".join(map(str, layer.patches[0][0].shape[:2]))
+    what = f"the {most} patches of {size} pixels that excite"
+    title = f"{name}: each kernel, and {what} it most" if with_kernel else f"{name}: {what} each kernel most"
+    return _Block(title + (f" (the first {shown} kernels)" if shown < len(weight) else ""), image, marks)
+
+
+def _patch_tile(patch: np.ndarray) -> Pixels:
+    inside = ~np.isnan(patch).any(axis=2, keepdims=True)
+    low, high = (float(np.nanmin(patch)), float(np.nanmax(patch))) if inside.any() else (0.0, 0.0)
+    if patch.shape[2] == 3:
+        low, high = 0.0, max(high, 64.0)
+    shares = np.nan_to_num((patch - low) / ((high - low) or 1.0))
+    return _tile(np.concatenate([np.broadcast_to(shares, (*patch.shape[:2], 3)), inside], axis=2))
+
+
+def _tile(pixels: np.ndarray) -> Pixels:
+    """(rows, columns, 4) floats as large as a tile, in its middle; where they are few, each a square."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    scale = _TILE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = Image.Resampling.NEAREST if scale >= 4 else Image.Resampling.BICUBIC
+    tile = Image.new("RGBA", (_TILE, _TILE))
+    tile.paste(Image.fromarray(_bytes(pixels)).resize(size, how), ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
+    whole: Pixels = np.array(tile, np.uint8)
+    return whole
+
+
+def _bytes(shares: np.ndarray) -> Pixels:
+    return np.asarray(255 * np.clip(shares, 0, 1)).round().astype(np.uint8)
+
+
+def _limit(weight: np.ndarray) -> float:
+    """The largest size of a weight: where the scale ends on both sides."""
+    return float(np.abs(weight[np.isfinite(weight)]).max(initial=0.0)) or 1.0
+
+
+def _draw(path: Path, blocks: Sequence[_Block]) -> None:
+    """Writes the blocks one below the other, or beside the one before."""
+    places: list[tuple[int, int]] = []
+    top = below = 0
+    for block in blocks:
+        left = _LEFT
+        if block.beside:
+            left += _WIDTH // 2
+        else:
+            top = below
+        places.append((top + _HEAD, left))
+        below = max(below, top + _HEAD + block.image.shape[0] + _BELOW)
+    canvas = np.zeros((below, _WIDTH, 4), np.uint8)
+    for block, (top, left) in zip(blocks, places, strict=True):
+        height, width = block.image.shape[:2]
+        canvas[top : top + height, left : left + width] = block.image
+    with saved_figure(path, _WIDTH / DPI, below / DPI, exact=True) as figure:
+        figure.figimage(canvas, origin="upper")
+        for block, (top, left) in zip(blocks, places, strict=True):
+            title = figure.text(left - 5 if block.image.shape[1] < _WIDTH else 0, below - top + 16, block.title)
+            title.set(transform=None, parse_math=False, fontsize=10, color=_INK, va="center")
+            title.set_bbox({"facecolor": _LABEL, "edgecolor": "none", "boxstyle": "round,pad=0.3"})
+            for mark in block.marks:
+                text = figure.text(left + mark.x, below - top - mark.y, mark.text)
+                text.set(transform=None, fontsize=7, color=_NUMBER, va="center", ha=mark.side)
+                text.set_rotation(90 if mark.upright else 0)

@@ -1,0 +1,93 @@
+"""Names as a picture can show them: by fonts that have their letters, else in Latin ones."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+FONT = "DejaVu Sans"
+"""What pictures are drawn with; it comes with matplotlib."""
+
+NAME_LENGTH = 18
+"""Characters of a name as a label."""
+
+
+def printable(text: str) -> str:
+    """`text` with what no font can show replaced: control characters, halves of surrogate pairs."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def short(name: str, length: int = NAME_LENGTH) -> str:
+    """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
+    name = printable(name)
+    if len(name) <= length:
+        return name
+    return f"{name[: length - 7]}…{name[-6:]}"
+
+
+class Lettering:
+    """Spells the texts of one picture.
+
+    A letter that matplotlib's own font lacks is drawn by another font of this machine that has it. Where none has, the
+    text is transliterated; where that leaves nothing, as of the rarest Chinese letters, a person is called by the
+    number among the people.
+    """
+
+    def __init__(self, people: Sequence[str], *others: str) -> None:
+        """All texts that are to be drawn: the people's names in their order, and others."""
+        self._numbers = {name: number for number, name in enumerate(people, 1)}
+        fallbacks, self._missing = _fallback_fonts(frozenset(printable("".join((*people, *others)))))
+        self.families = [FONT, *fallbacks]
+
+    def __call__(self, text: str, length: int = NAME_LENGTH) -> str:
+        """The text as a label of at most that many characters."""
+        if not self.changes(text):
+            return short(text, length)
+        from anyascii import anyascii
+
+        known = "".join(char for char in printable(text) if char not in self._missing or anyascii(char))
+        latin = short(anyascii(known).strip(), length)
+        if latin:
+            return latin
+        return f"person {self._numbers[text]}" if text in self._numbers else "\N{REPLACEMENT CHARACTER}" * len(text)
+
+    def changes(self, text: str) -> bool:
+        """Whether the text is drawn in other letters than its own."""
+        return bool(self._missing & set(printable(text)))
+
+    def labels(self, names: Sequence[str]) -> list[str]:
+        """All names as labels, no two alike: where they would be, each has its number."""
+        labels = [self(name) for name in names]
+        counts = Counter(labels)
+        return [f"{label} ({number})" if counts[label] > 1 else label for number, label in enumerate(labels, 1)]
+
+
+@cache
+def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of installed fonts that have what matplotlib's own lacks, and the characters that none has."""
+    from matplotlib import font_manager
+
+    own = font_manager.get_font(font_manager.findfont(FONT))
+    missing = _lacking(text, own.get_charmap())
+    families: list[str] = []
+    for entry in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        if entry.style != "normal" or entry.name in (FONT, *families) or "Last" in entry.name:
+            continue  # the font of last resort has a box for everything
+        try:
+            left = _lacking(missing, font_manager.get_font(entry.fname).get_charmap())
+        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or no font after all
+            continue
+        if left != missing:
+            families.append(entry.name)
+            missing = left
+    return tuple(families), missing
+
+
+def _lacking(text: Iterable[str], charmap: dict[int, Any]) -> frozenset[str]:
+    return frozenset(char for char in text if not char.isspace() and ord(char) not in charmap)
