@@ -1,0 +1,51 @@
+"""A training in the background, stopped in its middle while something happens to its photos."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conftest import COMMAND, QUICK, Outcome
+
+EPOCHS = 400
+"""Enough that the training isn't over before it is stopped."""
+
+
+@contextmanager
+def training_halted(photos: Path, run: Path) -> Iterator[Callable[[], Outcome]]:
+    """Train on photos, and halt the process after its first epoch while the block begins; what is yielded lets it go
+    on and waits for its end."""
+    words = [*COMMAND, "train", photos, *QUICK, "--epochs", str(EPOCHS), "--out", run.parent, "--name", run.name]
+    process = subprocess.Popen(
+        list(map(os.fspath, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+    def end() -> Outcome:
+        process.send_signal(signal.SIGCONT)
+        stdout, stderr = process.communicate(timeout=120)
+        return Outcome(process.returncode, stdout.decode(), stderr.decode())
+
+    try:
+        deadline = time.monotonic() + 120
+        while epochs_done(run) == 0:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        assert epochs_done(run) < EPOCHS
+        yield end
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def epochs_done(run: Path) -> int:
+    """Lines in a run's metrics."""
+    metrics = run / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
