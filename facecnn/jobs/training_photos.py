@@ -81,6 +81,8 @@ def read(
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
+    if not settings.validation:
+        console.warning("photos.validation is 0: nothing is held out, so nobody knows how good this is")
     split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
     return _with_own_validation(dataset, split.training, split.validation)
@@ -169,9 +171,11 @@ def _with_validation_folder(
 def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:
     extra = [shown(name) for name in other.classes if name not in dataset.classes]
     if extra:
+        missing = _missing(dataset, other)
         raise PhotoError(
             f"{shown(folder)}: {some(extra)} can't be judged: not among the people to train on "
             f"({some([shown(name) for name in dataset.classes])})"
+            + (f"; and there are no photos of {some(missing)}" if missing else "")
         )
     number = np.array([dataset.classes.index(name) for name in other.classes], np.int64)
     return number[other.labels]
@@ -183,11 +187,17 @@ def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
     own = set(dataset.sha256)
     shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]
     if shared:
-        doubts.append(f"{len(shared)} photos are in both folders, so the validation flatters: {some(shared)}")
-    missing = [shown(name) for name in dataset.classes if name not in other.classes and name != UNKNOWN]
+        photos = "1 photo is" if len(shared) == 1 else f"{len(shared)} photos are"
+        doubts.append(f"{photos} in both folders, so the validation flatters: {some(shared)}")
+    missing = _missing(dataset, other)
     if missing:
         doubts.append(f"no validation photos of {some(missing)}")
     return doubts
+
+
+def _missing(dataset: Dataset, other: Dataset) -> list[str]:
+    """The people who are only in the first."""
+    return [shown(name) for name in dataset.classes if name not in other.classes and name != UNKNOWN]
 
 
 def warn(doubts: list[str], strict: bool, console: Console) -> None:

@@ -159,7 +159,7 @@ def warn_of_unbalanced(counts: Mapping[str, int]) -> list[str]:
         return []
     return [
         f"unbalanced: {shown(most)} has {counts[most]} photos, {shown(least)} {counts[least]}: "
-        "look at the balanced accuracy, or add photos"
+        "each photo counts alike, so look at the balanced accuracy, or add photos"
     ]
 
 
