@@ -81,10 +81,10 @@ def read(
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
         return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
-    if not settings.validation:
-        console.warning("photos.validation is 0: nothing is held out, so nobody knows how good this is")
     split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
+    if not settings.validation:
+        console.warning("photos.validation is 0: nothing is held out, so nobody knows how good this is")
     return _with_own_validation(dataset, split.training, split.validation)
 
 
