@@ -56,7 +56,7 @@ LEAST_OF_EACH = 5
 """Photos of either of two people below which nothing is said about whether they are one."""
 HARD = 0.15
 """Share of confusions of two people who are hard to tell apart. Measured: cross-validated on two sets of ten people of
-LFW, no pair had more than 0.05, after a training cut short 0.11; halves of one person's photos had 0.36 to 0.5."""
+LFW, no pair had more than 0.05, after a training cut short 0.11; halves of one person's photos had 0.36 to 0.61."""
 _ONE_IN_TWENTY = 0.05
 _MOSTLY = 0.75
 
