@@ -85,7 +85,7 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory, facecnn: Facec
 
 
 def training(people: Path, out: Path, *options: str) -> list[str | Path]:
-    return ["train", people, "-c", "smoke", "--epochs", EPOCHS, "--out", out, "--name", "run", *options]
+    return ["train", people, "-v", "-c", "smoke", "--epochs", EPOCHS, "--out", out, "--name", "run", *options]
 
 
 def assert_resumes_to(whole: Path, run: Path, facecnn: Facecnn) -> None:
@@ -133,7 +133,7 @@ def test_stopped_again_and_again(whole: Path, people: Path, tmp_path: Path, face
         with running(*arguments) as command:
             command.read_until(f"epoch {epoch}/")
             assert command.end(signal.SIGINT)[0] == 130
-        arguments = ["train", "--resume", tmp_path / "run"]
+        arguments = ["train", "-v", "--resume", tmp_path / "run"]
     assert_resumes_to(whole, tmp_path / "run", facecnn)
 
 

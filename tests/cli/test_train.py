@@ -274,8 +274,6 @@ def test_the_same_picture_of_everybody(tmp_path: Path, facecnn: Facecnn) -> None
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"ann": 1, "bob": 1}, "one photo"),
-        ({"ann": 1, "bob": 5}, "ann"),
         ({"ann": 5}, "only one person (ann)"),
         ({"unknown": 5}, "strangers only"),
     ],
