@@ -229,6 +229,23 @@ def from_dict(data: Mapping[str, Any]) -> Settings:
     return _check(tree, faults)
 
 
+def differences(before: Settings, now: Settings) -> list[str]:
+    """What differs: ``optimizer.learning_rate is 0.02, was 0.01``; a network of more or fewer layers as a whole."""
+
+    def compare(one: Any, other: Any, path: str) -> list[str]:
+        found: list[str] = []
+        if isinstance(one, dict) and isinstance(other, dict):  # another choice has options of its own, and a name
+            found = [text for key in one if key in other for text in compare(one[key], other[key], f"{path}.{key}")]
+        elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            for number, parts in enumerate(zip(one, other, strict=True)):
+                found += compare(*parts, f"{path}[{number}]")
+        if found or one == other:
+            return found
+        return [f"{path.lstrip('.')} is {clipped(json.dumps(other))}, was {clipped(json.dumps(one))}"]
+
+    return compare(to_dict(before), to_dict(now), "")
+
+
 def to_yaml(settings: Settings, comments: bool = True) -> str:
     """A settings file with every option; reading it gives equal settings. With ``comments`` each option's description
     stands beside it, those of a layer where its kind comes first."""

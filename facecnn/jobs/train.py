@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.config import Loaded, Settings, from_dict, load, to_yaml
+from facecnn.config import Loaded, Settings, differences, from_dict, load, to_yaml
 from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
 from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background
@@ -97,9 +97,13 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     checkpoint = load_checkpoint(run.path, which="last")
     loaded = load(str(run.config_path))
     settings = loaded.settings
-    if replace(settings, photos=replace(settings.photos, folder=None)) != from_dict(checkpoint.settings):
+    changed = differences(
+        from_dict(checkpoint.settings), replace(settings, photos=replace(settings.photos, folder=None))
+    )
+    if changed:
         raise CheckpointError(
-            f"{shown(run.config_path)}: other settings than the run was started with: put them back, or start a new run"
+            f"{shown(run.config_path)}: other settings than the run was started with ({'; '.join(changed)}): put them "
+            "back, or start a new run"
         )
     check_arrays(run.last_path, checkpoint, settings)
     data = training_photos.read_again(
@@ -130,7 +134,10 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
             "start a new run"
         )
     if progress.finished:
-        console.info("The run had ended: only its results are made anew.")
+        console.info(
+            f"The run had ended, at epoch {progress.epoch}: only its results are made anew. To train its model "
+            f"further, start a new run: --init-from {shlex.quote(shown(run.path))}"
+        )
     elif not trainer.trials_left:
         console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
     return _Training(run, settings, data, trainer, device, _together(before, data.trained_on))

@@ -97,7 +97,7 @@ class RunFolder:
         try:
             run.path.mkdir(exist_ok=overwrite)
         except FileExistsError:
-            raise _taken(run.path) from None  # made since the check, by another training
+            raise run._held() from None  # made since the check, by another training
         except OSError as error:
             raise output_error(run.path, error) from error
         run.lock()
@@ -139,9 +139,7 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout:
-            raise OutputError(
-                f"{shown(self.path)}: in use by process {self._holder()}: wait for it or choose another --name"
-            ) from None
+            raise self._held() from None
         except OSError as error:
             raise output_error(self.path / _LOCK if error.errno == errno.ELOOP else self.path, error) from error
         try:
@@ -336,6 +334,10 @@ class RunFolder:
         path.unlink(missing_ok=True)
         with path.open("x", encoding="ascii") as stream:
             stream.write(f"{os.getpid()}\n")
+    def _held(self) -> OutputError:
+        return OutputError(
+            f"{shown(self.path)}: in use by process {self._holder()}: wait for it or choose another --name"
+        )
 
     def _holder(self) -> str:
         try:
@@ -381,7 +383,7 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: no name for a folder; taken, and `overwrite` isn't asked for; or what is there isn't a run.
-        OutputError: a file has the name.
+        OutputError: a file has the name, or another process is writing to the run.
     """
     given = f"--name {name[:40]!a}"
     if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", os.sep)):
@@ -395,6 +397,9 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
         return
     if not path.is_dir():
         raise OutputError(f"{shown(path)}: a file has this name: choose another --name")
+    run = RunFolder(path)
+    if run.in_use():
+        raise run._held()
     if not overwrite:
         raise _taken(path)
     if path.is_symlink() or not (looks_like_run(path) or not any(path.iterdir())):

@@ -89,7 +89,7 @@ def test_edited_settings_are_refused(begin: Begin, facecnn: Facecnn) -> None:
     config.write_text(text.replace("learning_rate: 0.01 ", "learning_rate: 0.02 "), encoding="utf-8")
     done = facecnn("train", "--resume", run)
     assert done.exit_code == 4
-    assert "other settings than the run was started with" in done.stderr
+    assert "other settings than the run was started with (optimizer.learning_rate is 0.02, was 0.01): " in done.stderr
 
 
 def test_lost_figures_are_said(begin: Begin, facecnn: Facecnn) -> None:
