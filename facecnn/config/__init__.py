@@ -144,10 +144,12 @@ class Loaded:
 
 
 def shipped() -> dict[str, Path]:
-    """The configs that come with facecnn, by name."""
+    """The configs that come with facecnn, by name. Raises UsageError where they don't."""
     package = Path(__file__).parent.parent
-    folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
-    return {path.stem: path for path in sorted(folders[0].glob("*.yaml"))} if folders else {}
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    raise UsageError(f"{shown(package)}: facecnn can't be used from here without its configs/: unpack or install it")
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Loaded:

@@ -117,9 +117,7 @@ class KernelWatch:
             if active is not None:
                 figures["active"] = active
             layers[name] = {figure: [float(f"{value:.3g}") for value in values] for figure, values in figures.items()}
-        change = {
-            name: float(np.linalg.norm(now[name] - start) / np.linalg.norm(start)) for name, start in self.start.items()
-        }
+        change = {name: _change(start, now[name]) for name, start in self.start.items()}
         figures_of_all: dict[str, Any] = {"kernel_change": change, "dead_kernels": dead}
         return {**figures_of_all, "asleep_kernels": asleep, "kernels": layers} if closely else figures_of_all
 
@@ -160,6 +158,12 @@ def _norms(kernels: Array) -> Array:
 
 def _shares(parts: Array, wholes: Array) -> Array:
     return parts / np.maximum(wholes, np.finfo(np.float64).tiny)
+
+
+def _change(start: Array, now: Array) -> float:
+    """How far a layer's kernels have moved, as a share of their norm; from zeros, of the norm that they have now."""
+    whole = np.linalg.norm(start) or np.linalg.norm(now) or 1.0
+    return float(np.linalg.norm(now - start) / whole)
 
 
 def _names(layer: str, which: Array) -> list[str]:

@@ -331,7 +331,10 @@ class _Loader:
                 known = None if sha256 is None else self._known(sha256)
                 if known is not None:
                     return None, known
-        return status, executor.submit(self._prepare, path)
+        try:
+            return status, executor.submit(self._prepare, path)
+        except RuntimeError:  # no thread can be started: a limit (ulimit -u), so it is done here
+            return status, self._prepare(path)
 
     def _known(self, sha256: str) -> _Prepared | None:
         known, store = self._contents.get(sha256), self._store

@@ -34,7 +34,17 @@ def output_error(path: Path, error: OSError, size: int | None = None) -> OutputE
             f"{shown(path)}: no space left on the device{quota}{needed}: free some or choose another place"
         )
     reason, remedy = _REASONS.get(error.errno or 0, (error.strerror or str(error), _ANOTHER_PLACE))
+    if error.errno == errno.ENOENT and not path.is_absolute() and _working_folder_is_gone():
+        reason, remedy = "the current folder no longer exists", "go to another one, or give a whole path"
     return OutputError(f"{shown(path)}: {reason}: {remedy}")
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def make_folder(path: Path) -> None:
