@@ -334,6 +334,7 @@ class RunFolder:
         path.unlink(missing_ok=True)
         with path.open("x", encoding="ascii") as stream:
             stream.write(f"{os.getpid()}\n")
+
     def _held(self) -> OutputError:
         return OutputError(
             f"{shown(self.path)}: in use by process {self._holder()}: wait for it or choose another --name"
