@@ -303,7 +303,7 @@ def test_a_palette_with_transparency_is_composited(answers: Answers, pixels: Pix
 def test_a_wholly_transparent_picture_is_background(answers: Answers, pixels: Pixels, training: Training) -> None:
     answers.accepted("made/all_transparent.png")
     assert (pixels("made/all_transparent.png") == background()).all()
-    assert "made/all_transparent.png: no content: every pixel is the same" in training.check["warnings"]
+    assert "made/all_transparent.png: no content: every pixel is the same" in training.check["notes"]
 
 
 def background() -> int:
@@ -354,8 +354,8 @@ def only_the_end(outcome: Outcome) -> None:
 def test_a_giant_header_is_refused_before_decoding(answers: Answers) -> None:
     names = [f"made/bomb_header{rest}" for rest in (".png", "_max.png", ".bmp", ".gif")] + ["real/reallybig.bmp"]
     for name in names:
-        assert re.fullmatch(r"\d+x\d+ pixels, more than 50 million: make it smaller", answers.reason(name)), name
-    assert re.match(r"65500x65500 pixels, more than \d+ million", answers.reason("made/bomb_header.jpg"))
+        assert re.match(r"\d+x\d+ pixels, more than 50 million: make it smaller", answers.reason(name)), name
+    assert answers.reason("made/bomb_header.jpg").startswith("65500x65500 pixels, more than 50 million")
     only_the_end(answers.outcome)
 
 
@@ -368,7 +368,7 @@ def test_a_giant_picture_is_refused_from_50_million_pixels_on(
     environment = {"FACECNN_CACHE_DIR": str(fresh_cache)}
     given = as_answers(run(*words, before="ulimit -v 2000000", environment=environment, timeout=60), images)
     assert given.outcome.exit_code == 3
-    assert given.reason(names[0]) == "8000x8000 pixels, more than 50 million: make it smaller"
+    assert given.reason(names[0]).startswith("8000x8000 pixels, more than 50 million: make it smaller")
     given.accepted(*names[1:])
     assert given.size(names[1]) == 0.6 * 7000
 
@@ -384,7 +384,7 @@ def test_a_giant_jpeg_is_read_at_a_fraction(tmp_path: Path, model: Path, run: Ru
     Image.new("L", (16000, 15800)).save(tmp_path / "too-giant.jpg", quality=50)
     done = run("predict", "-q", tmp_path / "too-giant.jpg", "-m", model, environment=environment, timeout=60)
     assert done.exit_code == 3
-    assert "16000x15800 pixels, more than 250 million" in done.stdout
+    assert re.search(r"16000x15800 pixels, more than 50 million \(250 million for a JPEG\)", done.stdout)
 
 
 @pytest.fixture
@@ -425,8 +425,9 @@ def test_a_constant_picture_makes_no_nan(answers: Answers, training: Training) -
     names = [f"made/all_{colour}.png" for colour in ("black", "white", "grey")]
     answers.accepted(*names)
     for name in names:
-        assert f"{name}: no content: every pixel is the same" in training.check["warnings"]
+        assert f"{name}: no content: every pixel is the same" in training.check["notes"]
         assert training.side(name) in ("train", "validation")
+    assert "no content" in " ".join(training.check["warnings"])
     assert "standardise" in (training.run / "config.yaml").read_text(encoding="utf-8")
     losses = [training.figures[side]["loss"] for side in ("train", "validation")]
     assert all(0 < loss < 100 for loss in losses)
