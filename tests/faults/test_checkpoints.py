@@ -451,7 +451,7 @@ def test_a_model_alone_in_another_folder(
 def test_a_model_goes_from_one_device_to_another(made_people: Path, model: Path, tmp_path: Path, run: Run) -> None:
     """On a card where there is one, else in Numba's simulator of one."""
     environment: dict[str, str] = {}
-    if not json.loads(run("doctor", "--format", "json").stdout)["cuda"]["available"]:
+    if not json.loads(call("doctor", "--device", "reference", "--format", "json").stdout)["cuda"]["available"]:
         environment["NUMBA_ENABLE_CUDASIM"] = "1"
     options = [*QUICK[:-1], "cuda", "--epochs", "1", "--set", "train.batch_size=28", "--quiet"]
     done = run("train", made_people, *options, "--out", tmp_path, "--name", "run", environment=environment, timeout=600)

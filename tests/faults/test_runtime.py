@@ -70,9 +70,12 @@ class Running:
     """A command in a process of its own."""
 
     def __init__(self, *arguments: str | Path, **options: Any) -> None:
-        options = {"stdin": subprocess.DEVNULL} | options
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            [*COMMAND, *map(str, arguments)],
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            **options,
         )
 
     def wait_for_line(self, start: str) -> None:
@@ -234,7 +237,8 @@ def kill_at_random(count: int, seed: int, people: Path, out: Path) -> None:
         assert predict(people, run).exit_code == 0
         saved = load_checkpoint(run, which="last").state["progress"]
         written = (run / "metrics.jsonl").read_bytes().count(b"\n") if (run / "metrics.jsonl").exists() else 0
-        assert written - saved["epoch"] <= 7  # 25 steps, which is one epoch where there are 200 photos or more
+        # A save each 25 steps, which is one epoch where there are 200 photos or more, and the one before that.
+        assert written - saved["epoch"] <= 2 * 7
         resumed = call("train", "--resume", run, "--device", "cpu", "--quiet", "--format", "json")
         assert resumed.exit_code == 0, resumed.stderr
         assert resumed.json()["epochs"] == 1000
@@ -853,12 +857,6 @@ def test_answers_and_errors_together(images: Path, made_people: Path, model: Pat
 
 
 # Devices
-
-
-@pytest.fixture
-def no_card() -> None:
-    if json.loads(call("doctor", "--device", "reference", "--format", "json").stdout)["cuda"]["available"]:
-        pytest.skip("there is a card here")
 
 
 @pytest.mark.fault("R24")
