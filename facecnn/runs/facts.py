@@ -41,8 +41,8 @@ NEARLY_AS_WELL = 0.5
 
 @dataclass(frozen=True)
 class Background:
-    """How much the surroundings of the faces tell: shares, 0 to 1, of ``photos`` held-out photos of known people that
-    are named right."""
+    """How much the surroundings of the faces tell: shares, 0 to 1, of ``photos`` held-out photos of known people whose
+    likeliest person is the right one, nobody being refused."""
 
     plain: float
     """With the photos as they are."""

@@ -210,8 +210,8 @@ def surroundings(background: Background) -> str:
     if background.trained_hidden is not None:
         parts.append(f"a training that never saw a face is right in {percent(background.trained_hidden)}")
     text = (
-        f"Of {counted(background.photos, 'held-out photo')} it names {percent(background.plain)} right; "
-        f"{', and '.join(parts)}; always naming the person with the most photos is right in "
+        f"If nobody is refused, it names {percent(background.plain)} of {counted(background.photos, 'held-out photo')} "
+        f"right; {', and '.join(parts)}; always naming the person with the most photos is right in "
         f"{percent(background.largest_class)}. "
     )
     if background.plain <= background.largest_class:
@@ -227,11 +227,14 @@ def surroundings(background: Background) -> str:
 
 def only_surroundings(background: Background) -> str:
     """What it means that the surroundings do nearly as well, in plain words."""
+    hidden, plain, largest = (
+        f"{100 * share:.0f} %" for share in (background.best_hidden, background.plain, background.largest_class)
+    )
     return (
-        f"with the faces blanked {100 * background.best_hidden:.0f} % of {background.photos} held-out photos are still "
-        f"named right ({100 * background.plain:.0f} % as they are, {100 * background.largest_class:.0f} % by always "
-        "naming the most frequent person): this model goes by hair, clothes and walls, too; take photos of everybody "
-        "in many places, and with the same cameras: by camera and compression, which this can't see, it may go as well"
+        f"with the faces blanked the likeliest person is still the right one in {hidden} of {background.photos} held-out "
+        f"photos ({plain} as they are, {largest} by always naming the most frequent person): this model goes by hair, "
+        "clothes and walls, too; take photos of everybody in many places, and with the same cameras: by camera and "
+        "compression, which this can't see, it may go as well"
     )
 
 

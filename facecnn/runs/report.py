@@ -201,7 +201,7 @@ def _curves(facts: RunFacts, files: Mapping[str, bytes]) -> str:
         if (figures := facts.training.get(key)) and figures["accuracy"] is not None
     ]
     if accuracies:
-        alt += f"; accuracy at the end: {', '.join(accuracies)}"
+        alt += f"; named right at the end: {', '.join(accuracies)}"
     caption = (
         "Loss falls as answers get better and surer. Where the held-out photos' loss rises while that of the photos "
         "trained on still falls, the network learns photos by heart. Photos trained on are changed at random each "
@@ -453,7 +453,11 @@ def _surroundings(facts: RunFacts) -> str:
     return _joined(
         [
             _warning(text) if background.nearly_as_well else _paragraph(text),
-            _table(f"Right of {counted(background.photos, 'held-out photo')}", ["who answers", "right"], rows),
+            _table(
+                f"Right of {counted(background.photos, 'held-out photo')}, nobody being refused",
+                ["who answers", "right"],
+                rows,
+            ),
             ""
             if background.trained_hidden is not None
             else _paragraph(

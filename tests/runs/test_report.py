@@ -403,7 +403,9 @@ def test_surroundings_that_do_as_well_are_warned_of() -> None:
     assert any("nearly as well as the faces" in limit for limit in findings.limits(warned))
     assert "The surroundings do nearly as well" in model_card(warned)
     page = report_html(warned, {}, {})
-    assert re.search(r'class="warning"><strong>Note:</strong> Of 50 held-out photos it names 96\s%', page)
+    assert re.search(
+        r'class="warning"><strong>Note:</strong> If nobody is refused, it names 96\s% of 50 held-out photos right', page
+    )
     assert "The surroundings do nearly as well" not in report_html(facts(), {}, {})
     assert "most of what it goes by lies where the face is" in findings.surroundings(
         Background(0.96, 0.65, 0.7, 0.6, 50)
