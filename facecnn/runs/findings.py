@@ -231,10 +231,10 @@ def only_surroundings(background: Background) -> str:
         f"{100 * share:.0f} %" for share in (background.best_hidden, background.plain, background.largest_class)
     )
     return (
-        f"with the faces blanked the likeliest person is still the right one in {hidden} of {background.photos} held-out "
-        f"photos ({plain} as they are, {largest} by always naming the most frequent person): this model goes by hair, "
-        "clothes and walls, too; take photos of everybody in many places, and with the same cameras: by camera and "
-        "compression, which this can't see, it may go as well"
+        f"with the faces blanked the likeliest person is still the right one in {hidden} of {background.photos} "
+        f"held-out photos ({plain} as they are, {largest} by always naming the most frequent person): this model goes "
+        "by hair, clothes and walls, too; take photos of everybody in many places, and with the same cameras: by "
+        "camera and compression, which this can't see, it may go as well"
     )
 
 
