@@ -110,7 +110,7 @@ class PhotoSettings:
     largest_picture: int = Field(
         default=50,
         ge=1,
-        le=1000,
+        le=89,  # of more, Pillow warns wherever a part is cut out
         description="most megapixels of a picture (default 50); a JPEG of 5 times as many is read at a fraction",
     )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
