@@ -106,6 +106,47 @@ def test_without_its_photos_it_is_made_of_what_was_noted(
     assert "Held-out photos:" in card  # the figures are those that the training noted
 
 
+def count_as_before(run: Path) -> None:
+    """As figures.json was when accuracy was that of the likeliest person."""
+    figures = json.loads((run / "figures.json").read_text())
+    held_out = figures["held_out"]
+    held_out["known"] = {"photos": 4, "named": 4, "refused": 0}
+    held_out["confusion"] = [row[:2] for row in held_out["confusion"]]
+    for key in ("closed_set_accuracy", "closed_set_interval", "alike"):
+        del held_out[key]
+    for row in held_out["per_class"]:
+        for key in ("named_right", "named_wrong", "refused"):
+            del row[key]
+    del figures["calibration"]["highest_confidence"]
+    (run / "figures.json").write_text(json.dumps(figures))
+
+
+def test_a_run_of_a_version_that_counted_otherwise_is_judged_anew(run: Path, facecnn: Facecnn) -> None:
+    before = read(run)
+    count_as_before(run)
+    done = facecnn("report", run)
+    assert done.exit_code == 0, done.stderr
+    says = re.compile(r"Of 4 photos of these people.*?named right", re.DOTALL)
+    for name, content in read(run).items():
+        assert says.findall(content.decode()) == says.findall(before[name].decode()) != []
+
+
+def test_where_its_photos_are_gone_too_its_figures_are_left_out(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    shutil.copytree(people, tmp_path / "photos")
+    assert (
+        facecnn(
+            "train", tmp_path / "photos", "-c", "smoke", "--epochs", "1", "--out", tmp_path, "--name", "run"
+        ).exit_code
+        == 0
+    )
+    shutil.rmtree(tmp_path / "photos")
+    count_as_before(tmp_path / "run")
+    done = facecnn("report", tmp_path / "run", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert any("earlier version, which counted otherwise" in sentence for sentence in done.json()["missing"])
+    assert "named right" not in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+
+
 def test_a_run_that_has_not_ended_is_told_as_it_stands(run: Path, facecnn: Facecnn) -> None:
     # What an interrupted training leaves: no model that was calibrated, and nothing that only the end makes.
     (run / "best.safetensors").unlink()
