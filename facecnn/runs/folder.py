@@ -371,12 +371,17 @@ def check_out(out_dir: Path) -> None:
             if not folder.is_dir():
                 raise _no_folder(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "")
+                raise OSError(errno.EROFS if _is_read_only(folder) else errno.EACCES, "")
         except FileNotFoundError:
             continue
         except OSError as error:
             raise output_error(out_dir, error) from error
         return
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether the file system is, as far as the system tells."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
