@@ -75,10 +75,21 @@ def test_all_formats_say_the_same(trained: Trained, tmp_path: Path, facecnn: Fac
         assert row["error"] == (answer["error"] or "")
         if answer["error"] is None:
             assert float(row["p(ann)"]) == answer["probabilities"]["ann"]
-            assert json.loads(row["box"]) == answer["box"]
+            assert [float(row[corner]) for corner in ("x0", "y0", "x1", "y1")] == answer["box"]
+            assert float(row["confidence"]) == answer["confidence"], "somebody is named"
+        else:
+            assert {row[name] for name in ("x0", "y0", "x1", "y1", "confidence", "p(ann)")} == {""}
     text = facecnn(*arguments).stdout.splitlines()
     assert len(text) == 21
     assert all(line.startswith(answer["path"]) for line, answer in zip(text, answers, strict=True))
+
+
+def test_a_row_of_a_stranger_has_no_confidence(trained_with_strangers: Trained, facecnn: Facecnn) -> None:
+    arguments = ["predict", trained_with_strangers.photos, "-m", trained_with_strangers.path, "--threshold", "0"]
+    rows = list(csv.DictReader(facecnn(*arguments, "--format", "csv").stdout.splitlines()))
+    assert {row["label"] for row in rows} == {"unknown"}
+    assert {row["confidence"] for row in rows} == {""}
+    assert all(0 < float(row["unknown_score"]) <= 1 for row in rows)
 
 
 def test_it_knows_the_people_it_learned(trained_with_strangers: Trained, facecnn: Facecnn) -> None:

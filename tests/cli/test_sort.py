@@ -179,11 +179,11 @@ def test_nobody_and_several(sample: Path, finding: Path, tmp_path: Path, facecnn
 
 def test_what_cannot_be_read_stays(source: Path, arguments: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
     whole = (source / "roll 0" / "ann_00.png").read_bytes()
-    (source / "notes.txt").write_text("holidays\n")
+    (source / "notes").write_text("holidays\n")
     (source / "empty.jpg").touch()
     (source / "cut.png").write_bytes(whole[: len(whole) // 2])
     (source / "dangling.jpg").symlink_to(tmp_path / "nosuch")
-    odd = {"notes.txt", "empty.jpg", "cut.png", "dangling.jpg"}
+    odd = {"notes", "empty.jpg", "cut.png", "dangling.jpg"}
     if hasattr(os, "mkfifo"):
         os.mkfifo(source / "pipe.jpg")
         odd.add("pipe.jpg")
