@@ -218,7 +218,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
         bar.set_label("share of the row")
         bar.outline.set_visible(False)
         if count > _NAMED_CLASSES:
-            panel.set_xlabel(f"named (number of the {len(columns)} answers)")
+            panel.set_xlabel(f"number of the answer, of {len(columns)}")
             panel.set_ylabel(f"is (number of the {len(rows)} people)")
             return
         size = 13 if count <= 4 else 10 if count <= 10 else 9 if count <= 20 else 7
@@ -241,7 +241,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
             fontsize=label_size,
         )
         spelled = any(lettering.changes(name) for name in (*rows, *columns))
-        panel.set_xlabel("named (names in Latin letters: no font here has theirs)" if spelled else "named")
+        panel.set_xlabel("answer (names in Latin letters: no font here has theirs)" if spelled else "answer")
         panel.set_ylabel("is (photos)")
         panel.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         panel.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
