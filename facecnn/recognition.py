@@ -125,7 +125,7 @@ class Recogniser:
 
     def answers_from(self, log_probabilities: npt.NDArray[np.float64], threshold: float | None) -> Answers:
         """Answers from what ``log_probabilities`` gave, (n, outputs)."""
-        scaled = log_probabilities / self.calibration.temperature
+        scaled = self.calibration.apply(log_probabilities, len(self.people))
         scores = unknown_score(scaled, len(self.people))
         refused = np.zeros(len(scaled), bool) if threshold is None else scores > threshold
         confidences = 1 - scores

@@ -14,8 +14,8 @@ that are named where a threshold, chosen afterwards for each fold, lets N % of t
 false_accept_rate. Deviations are those of the folds.
 
 The second table has what the models answer, at their own thresholds. "sure strangers": those who are named with a
-confidence above 0.99, of all and of the worst fold. ECE: of the confidence in the likeliest person, over the people's
-photos. "highest": the largest confidence that a stranger was named with.
+confidence above 0.99, of all and of the worst fold. "highest": the largest confidence that a stranger was named with.
+ECE: of the confidence of the people's photos that are named.
 
 ``--keep FOLDER`` keeps the trained runs, and takes those that are there instead of training again.
 """
@@ -84,6 +84,7 @@ class Fold:
     strange: Answers
     """To the strangers'."""
     temperature: float
+    stranger_bias: float
     threshold: float | None
 
     def auroc(self, name: str) -> float:
@@ -196,7 +197,7 @@ def check(model: Model, loaded: Loaded, people: Dataset, fold: np.ndarray, path:
 def judge(model: Model, people: Dataset, fold: np.ndarray, pixels: np.ndarray, rows: np.ndarray) -> Fold:
     """Score the photos of a fold, and those of strangers: ``rows`` of ``pixels``."""
     recogniser = model.recogniser
-    temperature, count = recogniser.calibration.temperature, len(people.people)
+    calibration, count = recogniser.calibration, len(people.people)
     trained = np.array([digest in model.trained_on for digest in people.sha256])
     own = look(model, people.pixels, people.rows[trained])
     labels = people.labels[trained]
@@ -212,7 +213,7 @@ def judge(model: Model, people: Dataset, fold: np.ndarray, pixels: np.ndarray, r
         return np.asarray(1 - nearest.mean(axis=1))
 
     by_name = {
-        CHOSEN: lambda looks: unknown_score(looks.log_probabilities / temperature, count),
+        CHOSEN: lambda looks: unknown_score(calibration.apply(looks.log_probabilities, count), count),
         "largest logit": lambda looks: -looks.logits[:, :count].max(axis=1),
         "energy": energy,
         "class mean (cosine)": lambda looks: 1 - (looks.features @ means.T).max(axis=1),
@@ -224,7 +225,8 @@ def judge(model: Model, people: Dataset, fold: np.ndarray, pixels: np.ndarray, r
         known=recogniser.answers_from(known.log_probabilities, threshold),
         labels=people.labels[fold],
         strange=recogniser.answers_from(strange.log_probabilities, threshold),
-        temperature=temperature,
+        temperature=calibration.temperature,
+        stranger_bias=calibration.stranger_bias,
         threshold=threshold,
     )
 
@@ -270,7 +272,7 @@ def report(
         strange = np.concatenate([fold.strange.refused for fold in folds])
         right = np.concatenate([fold.known.likeliest == fold.labels for fold in folds])
         confidences = np.concatenate([fold.known.confidences for fold in folds])
-        errors = [scores.expected_calibration_error(confidences, right, bins) for bins in (10, 15)]
+        errors = [scores.expected_calibration_error(confidences[~known], right[~known], bins) for bins in (10, 15)]
         sure = np.array([(fold.strangers_confidences > 0.99).sum() / len(fold.strange.refused) for fold in folds])
         highest = max((float(fold.strangers_confidences.max(initial=0.0)) for fold in folds), default=0.0)
         thresholds = [fold.threshold for fold in folds]
@@ -285,11 +287,12 @@ def report(
                 f"{highest:.4f}",
                 " / ".join(f"{100 * (error or 0.0):.2f} %" for error in errors),
                 spans([fold.temperature for fold in folds]),
+                spans([fold.stranger_bias for fold in folds]),
                 "none" if None in thresholds else spans([limit for limit in thresholds if limit is not None]),
             ]
         )
     titles = ["training", "closed-set accuracy", "named right", "people named", "strangers let in"]
-    titles += ["sure strangers, all / worst", "highest", "ECE, 10 / 15 bins", "temperature"]
+    titles += ["sure strangers, all / worst", "highest", "ECE, 10 / 15 bins", "temperature", "bias"]
     print(table(rows, [*titles, "threshold"]))
 
 

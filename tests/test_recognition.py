@@ -150,6 +150,19 @@ def test_one_person_and_strangers() -> None:
     assert stranger.unknown_score == pytest.approx(probabilities(0.2, 0.8)[1])
 
 
+def test_the_bias_makes_strangers_rarer_and_leaves_the_people_as_they_are() -> None:
+    pixels, rows = photos([0.6, 0.3, 0.7], [0.1, 0.2, 1.0])
+    plain = recogniser(["Ann", "Bob", "unknown"], Calibration(1.0, 0.5, 40))
+    biased = recogniser(["Ann", "Bob", "unknown"], Calibration(1.0, 0.5, 40, stranger_bias=2.0))
+    before, after = plain.answers(pixels, rows, 0.5), biased.answers(pixels, rows, 0.5)
+    assert after.probabilities == pytest.approx(before.probabilities)
+    assert (after.unknown_scores < before.unknown_scores).all()
+    assert before.refused.tolist() == [True, True]
+    assert after.refused.tolist() == [False, True]
+    weights = probabilities(0.6, 0.3, 0.7) * np.exp([0, 0, -2.0])
+    assert after.confidences[0] == pytest.approx(weights[0] / weights.sum())
+
+
 def test_no_answer_claims_more_than_the_calibration_allows() -> None:
     model = recogniser(["Ann", "Bob"], Calibration(1.0, None, 8, highest_confidence=0.9))
     sure, unsure = model.describe(model.answers(*photos([1, 0], [0.6, 0.5]), None))

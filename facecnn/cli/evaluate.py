@@ -116,7 +116,7 @@ def _describe(figures: dict[str, Any]) -> str:
             _figure("closed_set_accuracy", percent(figures["closed_set_accuracy"]), "likeliest person, nobody refused"),
             _figure("balanced accuracy", percent(figures["balanced_accuracy"]), "mean recall"),
             _figure("log loss", number(figures["log_loss"]), "probabilities over the people"),
-            _figure("calibration error", error, "confidence in the likeliest"),
+            _figure("calibration error", error, "confidence of the photos named"),
             "",
             f"  {'':18}{'photos':>7}{'right':>7}{'refused':>9}{'wrong':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
         ]

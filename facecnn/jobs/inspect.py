@@ -36,6 +36,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
         "best_epoch": model.best_epoch,
         "trained_on": len(model.trained_on),
         "temperature": recogniser.calibration.temperature,
+        "stranger_bias": recogniser.calibration.stranger_bias,
         "threshold": recogniser.calibration.threshold,
         "calibrated_on": recogniser.calibration.photos,
         "strangers_calibrated_on": recogniser.calibration.strangers,

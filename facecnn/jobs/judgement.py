@@ -25,7 +25,7 @@ def judge(
     name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused.
     ``closed_set_accuracy`` takes the likeliest person, and ``log_loss`` the probabilities over the people, whatever
     the threshold says; so does ``alike``, which has pairs of people whom the model doesn't tell apart. ``precision`` is
-    that among known people's photos.
+    that among known people's photos, and ``expected_calibration_error`` is of those that are named.
 
     Args:
         recogniser: whose answers they are.
@@ -47,7 +47,9 @@ def judge(
         "closed_set_interval": list(wilson_interval(closed_set, photos)) if photos else None,
         "balanced_accuracy": scores.balanced_accuracy(confusion),
         "log_loss": scores.log_loss(answers.probabilities[known], truth),
-        "expected_calibration_error": scores.expected_calibration_error(answers.confidences[known], likeliest == truth),
+        "expected_calibration_error": scores.expected_calibration_error(
+            answers.confidences[known][~refused], (likeliest == truth)[~refused]
+        ),
         "classes": list(recogniser.people),
         "confusion": confusion.tolist(),
         "per_class": [

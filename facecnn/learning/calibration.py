@@ -25,8 +25,18 @@ set is above it, and it is the threshold where they are too few for another."""
 PRIOR_DEVIATION = 0.5
 """Of the logarithm of the temperature, before any photo has been seen; its mean is 0."""
 
+BIAS_DEVIATION = 3.0
+"""Of the bias of the output of strangers, before any photo has been seen; its mean is 0."""
+
+STRANGERS_EXPECTED = 0.05
+"""For each photo of known people, so many of strangers are assumed when a confidence is calibrated. How many there are
+in ``unknown/`` says nothing about how many will be asked about."""
+
 _LOWEST, _HIGHEST = 0.05, 20.0
 """Temperatures."""
+
+_GRID, _ROUNDS, _FINER = 17, 8, 0.3
+"""Points each way that are tried, how often, and how much nearer to each other each time."""
 
 
 @settings_dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -63,13 +73,21 @@ class Calibration:
     """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
     highest_confidence: float | None = None
     """No answer claims more; None: no limit."""
+    stranger_bias: float = 0.0
+    """Taken from the log-probability of strangers, after the division."""
+
+    def apply(self, log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
+        """(n, outputs) log-probabilities, not scaled to sum to 1, from those of a network, (n, outputs)."""
+        scaled = np.asarray(log_probabilities / self.temperature)
+        scaled[:, people:] -= self.stranger_bias
+        return scaled
 
 
 def calibrate(
     log_probabilities: Array, labels: Array, people: int, settings: CalibrationSettings | None = None
 ) -> Calibration:
-    """Set temperature, threshold and the highest confidence on held-out photos: log_probabilities (N, outputs), labels
-    (N,).
+    """Set temperature, bias, threshold and the highest confidence on held-out photos: log_probabilities (N, outputs),
+    labels (N,).
 
     Labels from ``people`` on are strangers'. They count where the network has an output for them.
     """
@@ -77,9 +95,9 @@ def calibrate(
     outputs = log_probabilities.shape[1]
     known, strange = labels < people, (labels >= people) & (labels < outputs)
     judged = known | strange
-    temperature = fit_temperature(log_probabilities[judged], labels[judged])
-    scores = unknown_score(log_probabilities / temperature, people)
     photos, strangers = int(known.sum()), int(strange.sum())
+    temperature, bias = fit(log_probabilities[judged], labels[judged], people)
+    scores = unknown_score(Calibration(temperature, stranger_bias=bias).apply(log_probabilities, people), people)
     threshold: float | None = None
     rate: float | None = None
     if outputs > people:
@@ -94,7 +112,7 @@ def calibrate(
         least = float(np.quantile(scores[known], 1 - settings.false_reject_rate, method="inverted_cdf"))
         threshold = min(1.0, 1.001 * least)
     highest = None if outputs > people else highest_confidence(photos)
-    return Calibration(temperature, threshold, photos, strangers, rate, highest)
+    return Calibration(temperature, threshold, photos, strangers, rate, highest, bias)
 
 
 def highest_confidence(photos: int) -> float:
@@ -104,21 +122,44 @@ def highest_confidence(photos: int) -> float:
     return (photos + 1) / (photos + 2)
 
 
-def fit_temperature(log_probabilities: Array, labels: Array) -> float:
-    """The temperature T, from 0.05 to 20, at which the probabilities of all outputs (N, outputs) fit the labels (N,).
+def fit(log_probabilities: Array, labels: Array, people: int) -> tuple[float, float]:
+    """The temperature T, from 0.05 to 20, and the bias b of the output of strangers, from -10 to 10, at which the
+    probabilities of all outputs (N, outputs) fit the labels (N,), of which those of strangers are ``people``.
 
-    The probabilities are softmax(z / T), z the log-probabilities (Guo et al. 2017). The likeliest T is no good: where
-    few photos are held out all are often answered right, and then it is 0, and the model would claim to be certain.
-    So ln T has a prior, the normal distribution around 0 with ``PRIOR_DEVIATION``, and the T of the highest posterior
-    density in ln T is taken: 1 without photos, and moved from there by as much as the photos can carry.
+    The probabilities are softmax(z / T - b), z the log-probabilities and b that of strangers only (Guo et al. 2017).
+    The likeliest T is no good: where few photos are held out all are often answered right, and then it is 0, and the
+    model would claim to be certain. So ln T has a prior, the normal distribution around 0 with ``PRIOR_DEVIATION``, and
+    the T of the highest posterior density in ln T is taken: 1 without photos, and moved from there by as much as the
+    photos can carry. b has one with ``BIAS_DEVIATION``, and stays 0 where the photos of strangers or of people are
+    fewer than ``LEAST_PHOTOS``.
+
+    Strangers weigh as if there were ``STRANGERS_EXPECTED`` of them for each photo of the people. A network that learned
+    from many strangers and few photos of each person takes everybody for a stranger too easily, and its confidence in
+    a person whom it names is too low (prior shift: Saerens, Latinne and Decaestecker 2002).
     """
-    grid = np.linspace(np.log(_LOWEST), np.log(_HIGHEST), 1201)
-    centred = log_probabilities - log_probabilities.max(axis=1, keepdims=True)
-    right = centred[np.arange(len(labels)), labels]
-    posterior = -0.5 * (grid / PRIOR_DEVIATION) ** 2
-    for number, b in enumerate(np.exp(-grid)):
-        posterior[number] += (b * right - np.log(np.exp(b * centred).sum(axis=1))).sum()
-    return float(np.exp(grid[posterior.argmax()]))
+    strange = labels >= people
+    enough = min(int(strange.sum()), int((~strange).sum())) >= LEAST_PHOTOS
+    weights = np.ones(len(labels))
+    if enough:
+        weights[strange] = STRANGERS_EXPECTED * (~strange).sum() / strange.sum()
+    right = np.arange(len(labels)), labels
+
+    def density(log_temperature: float, bias: float) -> float:
+        scaled = Calibration(float(np.exp(log_temperature)), stranger_bias=bias).apply(log_probabilities, people)
+        highest = scaled.max(axis=1, keepdims=True)
+        norms = highest[:, 0] + np.log(np.exp(scaled - highest).sum(axis=1))
+        priors = (log_temperature / PRIOR_DEVIATION) ** 2 + (bias / BIAS_DEVIATION) ** 2
+        return float((weights * (scaled[right] - norms)).sum() - 0.5 * priors)
+
+    # A grid around the best so far, ever finer: the density may have more than one maximum.
+    best, reach = (0.0, 0.0), (float(np.log(_HIGHEST)), 10.0 if enough else 0.0)
+    steps = np.linspace(-1, 1, _GRID)
+    for _ in range(_ROUNDS):
+        temperatures = np.clip(best[0] + reach[0] * steps, np.log(_LOWEST), np.log(_HIGHEST))
+        biases = best[1] + reach[1] * steps if enough else np.zeros(1)
+        best = max(((t, b) for t in temperatures.tolist() for b in biases.tolist()), key=lambda at: density(*at))
+        reach = (reach[0] * _FINER, reach[1] * _FINER)
+    return float(np.exp(best[0])), float(best[1])
 
 
 def unknown_score(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:

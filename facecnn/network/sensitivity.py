@@ -11,6 +11,7 @@ covered in all views, and their derivatives are brought back to where the pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,12 +85,15 @@ class LogOdds:
     """The log-odds of one output against all others, log(p / (1 - p)), as a function of prepared inputs.
 
     Unlike p itself or log(p), they go on telling differences where the network is sure (p near 1). They are those of
-    the answer that is given: of the mean of all views' logits, divided by the calibration's ``temperature``.
+    the answer that is given: of the mean of all views' logits, divided by the calibration's ``temperature``, from which
+    its ``biases`` are taken.
     """
 
     network: Network
     output: int
     temperature: float = 1.0
+    biases: Sequence[float] | None = None
+    """(units,); none unless said."""
 
     def __call__(self, inputs: Array) -> Figures:
         """(n,), for inputs (n, views, H, W, C) on the host; n and views may be any numbers."""
@@ -125,6 +129,8 @@ class LogOdds:
         flat = inputs.reshape(-1, *inputs.shape[2:])
         each = np.concatenate([self._forward(flat[part]) for part in self._batches(len(flat))])
         logits = each.reshape(*inputs.shape[:2], -1).mean(axis=1) / self.temperature
+        if self.biases is not None:
+            logits -= np.asarray(self.biases)
         others = np.array(logits)
         others[:, self.output] = -np.inf
         highest = others.max(axis=1, keepdims=True)

@@ -107,8 +107,8 @@ def _metrics(facts: RunFacts) -> str:
             "one isn't right; in brackets Wilson's 95 % interval, which takes photos as independent of each other",
             "closed\\_set\\_accuracy: share whose likeliest person is the right one, whatever the threshold says",
             "Log loss: mean of -ln p(right person), of the probabilities over the people",
-            "Calibration error: mean distance between the confidence in the likeliest person and the share that is "
-            "right, in 15 equal bins, refused photos included",
+            "Calibration error: of the people's photos that are named, mean distance between confidence and the share "
+            "that is right, in 15 equal bins",
             "Strangers: area under the ROC curve of the unknown-score, held-out people against held-out strangers",
             f"Threshold of the unknown-score beyond which a face is refused: {_text(findings.threshold(facts))}",
             f"Temperature: {facts.temperature:.4f} ({calibrated})",

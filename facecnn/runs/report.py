@@ -272,8 +272,8 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
                 [
                     "calibration error",
                     _share(judged["expected_calibration_error"]),
-                    "mean distance between the confidence in the likeliest person and the share that is right, over "
-                    "15 bins; refused photos count, too",
+                    "of the photos that are named: mean distance between confidence and the share that is right, "
+                    "over 15 bins",
                 ],
                 ["balanced accuracy", _share(judged["balanced_accuracy"]), "mean recall: every person counts alike"],
                 [

@@ -14,7 +14,7 @@ from facecnn.learning.calibration import (
     LEAST_PHOTOS,
     CalibrationSettings,
     calibrate,
-    fit_temperature,
+    fit,
     threshold_for,
     unknown_score,
 )
@@ -46,12 +46,19 @@ def calibration_error(probabilities: Any, labels: Any) -> float | None:
     return expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
+def temperature_of(answers: Any, labels: Any) -> float:
+    """Of photos among which there are no strangers."""
+    temperature, bias = fit(answers, labels, answers.shape[1])
+    assert bias == 0
+    return temperature
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_temperature_is_recovered(temperature: float) -> None:
     honest, labels = drawn_answers(4000, 3, 0)
     too_sure = log_softmax(honest * temperature)
     # 4,000 drawn labels tell the temperature to some 3 %.
-    assert fit_temperature(too_sure, labels) == pytest.approx(temperature, rel=0.08)
+    assert temperature_of(too_sure, labels) == pytest.approx(temperature, rel=0.08)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 2.5])
@@ -59,7 +66,7 @@ def test_temperature_is_recovered(temperature: float) -> None:
 def test_confidence_is_right_on_photos_that_the_temperature_was_not_fitted_on(classes: int, temperature: float) -> None:
     honest, labels = drawn_answers(8000, classes, 1)
     answers = log_softmax(honest * temperature)
-    found = fit_temperature(answers[:2000], labels[:2000])
+    found = temperature_of(answers[:2000], labels[:2000])
     after = calibration_error(over_people(answers[2000:] / found, classes), labels[2000:])
     before = calibration_error(over_people(answers[2000:], classes), labels[2000:])
     assert after is not None
@@ -73,20 +80,20 @@ def test_confidence_is_right_on_photos_that_the_temperature_was_not_fitted_on(cl
 def test_answers_that_are_all_right_move_it_from_1_as_far_as_their_number_allows(photos: int, margin: float) -> None:
     labels = np.arange(photos) % 2
     logits = np.where(labels[:, None] == np.arange(2), margin / 2, -margin / 2)
-    temperature = fit_temperature(log_softmax(logits), labels)
+    temperature = temperature_of(log_softmax(logits), labels)
     # Where the density exp(-(ln T / 0.5)^2 / 2) / (1 + exp(-margin / T))^photos is highest, its derivative is 0.
     pull = photos * margin / temperature / (1 + np.exp(margin / temperature))
     assert np.log(temperature) / 0.5**2 == pytest.approx(-pull, abs=0.03 * (1 + pull))
 
 
 def test_without_photos_it_is_1() -> None:
-    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == pytest.approx(1)
+    assert temperature_of(np.zeros((0, 3)), np.zeros(0, int)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("scale", [0.25, 4.0])
 def test_few_photos_leave_it_near_1_and_many_take_it_where_they_say(scale: float) -> None:
     honest, labels = drawn_answers(4000, 3, 2)
-    found = [fit_temperature(log_softmax(honest * scale)[:count], labels[:count]) for count in (5, 50, 4000)]
+    found = [temperature_of(log_softmax(honest * scale)[:count], labels[:count]) for count in (5, 50, 4000)]
     distances = np.abs(np.log(found))
     assert (np.diff(distances) > 0).all()
     assert found[-1] == pytest.approx(scale, rel=0.1)
@@ -94,7 +101,7 @@ def test_few_photos_leave_it_near_1_and_many_take_it_where_they_say(scale: float
 
 def test_where_answers_are_wrong_too_the_prior_hardly_counts() -> None:
     honest, labels = drawn_answers(300, 2, 5)
-    found = fit_temperature(honest, labels)
+    found = temperature_of(honest, labels)
 
     def misfit(temperature: float) -> float:
         return float(-np.log(over_people(honest / temperature, 2)[np.arange(300), labels]).sum())
@@ -104,7 +111,7 @@ def test_where_answers_are_wrong_too_the_prior_hardly_counts() -> None:
 
 
 def test_answers_that_say_nothing_get_a_temperature_too() -> None:
-    assert 0.05 <= fit_temperature(np.full((30, 2), np.log(0.5)), np.arange(30) % 2) <= 20
+    assert 0.05 <= temperature_of(np.full((30, 2), np.log(0.5)), np.arange(30) % 2) <= 20
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
@@ -120,7 +127,7 @@ def test_without_strangers_the_share_of_the_people_that_was_asked_for_is_kept(
     answers, labels = drawn_answers(photos, people, seed)
     found = calibrate(answers, labels, people, CalibrationSettings(false_reject_rate=rejected))
     assert (found.photos, found.strangers, found.false_accept_rate) == (photos, 0, None)
-    assert found.temperature == fit_temperature(answers, labels)
+    assert found.temperature == temperature_of(answers, labels)
     scores = unknown_score(answers / found.temperature, people)
     assert found.threshold is not None
     assert (scores <= found.threshold).mean() >= 1 - rejected
@@ -142,12 +149,42 @@ def test_with_strangers_the_threshold_is_theirs_and_at_most_the_even_chance(
     answers, labels = answers_with_strangers(30, strangers, people, seed, apart)
     found = calibrate(answers, labels, people, CalibrationSettings(false_accept_rate=accepted))
     assert (found.photos, found.strangers, found.false_accept_rate) == (30, strangers, accepted)
-    assert found.temperature == fit_temperature(answers, labels), "strangers have an output, so they count"
-    scores = unknown_score(answers / found.temperature, people)
+    assert (found.temperature, found.stranger_bias) == fit(answers, labels, people), (
+        "strangers have an output: they count"
+    )
+    scores = unknown_score(found.apply(answers, people), people)
     assert found.threshold == min(EVEN, threshold_for(scores[labels == people], accepted))
     stricter = calibrate(answers, labels, people, CalibrationSettings(false_accept_rate=accepted / 2))
     assert stricter.threshold is not None
     assert stricter.threshold <= found.threshold
+
+
+def test_people_who_are_taken_for_strangers_too_easily_are_named_all_the_same() -> None:
+    """Many strangers and few photos of each person: the network's logit of strangers is too high by 3."""
+    answers, labels = answers_with_strangers(3000, 1000, 4, 0, apart=4.0)
+    shy = log_softmax(answers + np.array([0.0] * 4 + [3.0]))
+    held_out = np.arange(len(labels)) % 40 == 0
+    found = calibrate(shy[held_out], labels[held_out], 4)
+    assert found.stranger_bias > 2
+    people = labels < 4
+    scaled = found.apply(shy[people & ~held_out], 4)
+    scores, best = unknown_score(scaled, 4), scaled[:, :4].argmax(axis=1)
+    named = scores <= found.threshold
+    right = best == labels[people & ~held_out]
+    error = expected_calibration_error((1 - scores)[named], right[named])
+    assert error is not None
+    assert error < 0.05
+    # As the network has it, many are refused, and those who aren't are named with too little confidence.
+    shy_scores = unknown_score(shy[people & ~held_out], 4)
+    assert (shy_scores <= 0.5).mean() < named.mean() - 0.05
+
+
+def test_how_many_strangers_were_held_out_does_not_matter_much() -> None:
+    answers, labels = answers_with_strangers(200, 2000, 3, 1)
+    few = labels < 3
+    few[200:240] = True
+    one, other = fit(answers, labels, 3), fit(answers[few], labels[few], 3)
+    assert one == pytest.approx(other, abs=0.25)
 
 
 def test_so_many_strangers_are_let_through_as_was_asked_for() -> None:
@@ -158,7 +195,7 @@ def test_so_many_strangers_are_let_through_as_was_asked_for() -> None:
             part = labels < 2
             part[40:70] = True  # by 30 strangers; the others judge
             found = calibrate(answers[part], labels[part], 2, CalibrationSettings(false_accept_rate=rate))
-            scores = unknown_score(answers[~part] / found.temperature, 2)
+            scores = unknown_score(found.apply(answers[~part], 2), 2)
             let_in.append((scores <= found.threshold).mean())
         assert rate / 2 < np.mean(let_in) < 1.25 * rate
 
@@ -202,7 +239,7 @@ def test_too_few_photos_set_no_threshold() -> None:
     honest, labels = drawn_answers(LEAST_PHOTOS - 1, 2, 0)
     found = calibrate(honest, labels, 2)
     assert (found.threshold, found.photos) == (None, LEAST_PHOTOS - 1)
-    assert found.temperature == fit_temperature(honest, labels), "the first held-out photo counts"
+    assert found.temperature == temperature_of(honest, labels), "the first held-out photo counts"
     # Where strangers have an output, the likelier of it and the likeliest person is the answer.
     for people in (1, 2):
         answers, both = answers_with_strangers(LEAST_PHOTOS - 1, 40, people, 0)
