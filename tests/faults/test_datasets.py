@@ -297,7 +297,7 @@ def test_names_that_read_the_same(made_people: Path, tmp_path: Path, refused: Re
 @pytest.mark.fault("D15")
 def test_names_equal_but_for_case(training: Training) -> None:
     names = ("Anna", "anna", "anna ")
-    warning = warned(training, "names equal but for case")
+    warning = warned(training, "names equal but for case", "Anna")
     assert all(repr(name) in warning for name in names)
     assert set(names) < set(training.figures["classes"])
 
