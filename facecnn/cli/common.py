@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -221,11 +220,6 @@ def megabytes(size: int) -> str:
     """``0.004 MB``, ``41 MB``: two figures at least, above a kilobyte."""
     millions = size / 1e6 if size >= 1000 else 0
     return f"{millions:,.0f} MB" if millions >= 10 else f"{millions:.2g} MB"
-
-
-def paragraph(text: str) -> str:
-    """Text in lines of 80 columns, broken between words only."""
-    return fill(text, 80, break_long_words=False, break_on_hyphens=False)
 
 
 def layer_table(layers: list[dict[str, Any]]) -> list[str]:

@@ -113,8 +113,12 @@ def fitted(text: str) -> str:
         width = 0
     if width <= 0:
         return text
-    lines = text.splitlines()
-    return "\n".join(fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False) for line in lines)
+    return "\n".join(paragraph(line, max(width, 20)) for line in text.splitlines())
+
+
+def paragraph(text: str, columns: int = 80) -> str:
+    """Text in lines of so many columns, broken between words only."""
+    return fill(text, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _is_terminal() -> bool:

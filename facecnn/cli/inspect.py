@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, ModelOption, OutOption, megabytes, number, percent
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.common import Format, FormatOption, ModelOption, OutOption, megabytes, number
+from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import shown
 
 
@@ -35,12 +35,9 @@ def inspect(
         common.print_text(_describe(result))
 
 
-def _highest(confidence: float | None) -> list[str]:
-    return [] if confidence is None else [f"No answer claims more than {percent(confidence)} confidence"]
-
-
 def _describe(result: dict[str, Any]) -> str:
     from facecnn.photos.folder import class_order, some
+    from facecnn.runs.findings import highest_confidence
 
     given = result["input"]
     names = some([shown(name) for name in sorted(result["classes"], key=class_order)], 10)
@@ -51,7 +48,7 @@ def _describe(result: dict[str, Any]) -> str:
         f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])}",
         f"Both set on {result['calibrated_on']} held-out photos of people and {result['strangers_calibrated_on']} of "
         "strangers",
-        *_highest(result["highest_confidence"]),
+        *map(paragraph, highest_confidence(result["highest_confidence"], result["calibrated_on"])),
         "",
         *common.layer_table(result["layers"]),
         "",

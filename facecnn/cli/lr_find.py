@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption, paragraph
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption
+from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.train import PhotosArgument, SeedOption, StrictOption, setting_options
 from facecnn.errors import shown
 

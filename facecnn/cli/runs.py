@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, paragraph, percent
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, percent
+from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import UsageError, shown
 
 if TYPE_CHECKING:

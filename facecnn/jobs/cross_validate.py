@@ -111,7 +111,7 @@ def _train_to_the_end(
     nobody = photo_set(dataset, np.zeros(0, np.int64))
     trainer = make_trainer(loaded, dataset, chosen, nobody, device)
     figures = _train(trainer, ShowingRecorder, console, label)[0]
-    judged = _of_known_people(dataset, fold)
+    judged = fold[dataset.labels[fold] < len(dataset.people)]
     probabilities = scores.over_people(trainer.answers(photo_set(dataset, judged)), len(dataset.people))
     labels = dataset.labels[judged]
     right = float((probabilities.argmax(axis=1) == labels).mean())
@@ -189,10 +189,6 @@ def _train(
         "kernel_change": recorder.last["kernel_change"],
         "dead_kernels": recorder.last["dead_kernels"],
     }, recorder
-
-
-def _of_known_people(dataset: Dataset, fold: Array) -> Array:
-    return np.asarray(fold[dataset.labels[fold] < len(dataset.people)])
 
 
 def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

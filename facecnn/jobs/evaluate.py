@@ -17,6 +17,7 @@ from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import judge
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
+from facecnn.jobs.training_photos import changes
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.runs.folder import RunFolder
@@ -72,7 +73,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     if not model.calibrated:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
-        console.info("This model's confidence is not calibrated: its training held out no photos.")
+        console.info("This model's confidence is not calibrated, for lack of held-out photos.")
     if not recogniser.knows_strangers:
         console.info(NO_STRANGERS)
     figures = {
@@ -105,9 +106,10 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
         run, folder = _own_photos(options.model)
         run_split = run.read_split()
         wanted = wanted or "validation"
-        if wanted == "validation" and run_split.get("validation_folder") is not None:
+        if wanted == "validation":
             held_out = run_split["validation"]
-            folder, wanted, run_split = Path(run_split["validation_folder"]), "all", None
+            if run_split.get("validation_folder") is not None:
+                folder, wanted, run_split = Path(run_split["validation_folder"]), "all", None
     photos = model.settings.photos
     if options.hide_face:
         if model.finder is None:
@@ -127,17 +129,16 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
         )
     if others:
         console.info(f"Judged as strangers: {some(others, 6)}")
+    if held_out is not None:
+        _warn_of_changes(held_out, dataset, console)
     trained = np.array([digest in model.trained_on for digest in dataset.sha256], bool)
     if wanted == "all":
         chosen = np.arange(len(trained))
-        if held_out is not None:
-            _warn_of_changes(held_out, dataset, console)
     elif wanted == "train":
         chosen = np.flatnonzero(trained)
     elif run_split is not None:
-        kept: dict[str, str] = run_split["validation"]
+        kept = set(run_split["validation"])
         chosen = np.array([n for n, path in enumerate(dataset.paths) if path in kept and not trained[n]], np.int64)
-        _warn_of_changes(kept, dataset, console)
     else:
         chosen = np.flatnonzero(~trained)
     left_out = int(trained.sum()) if wanted not in ("all", "train") and run_split is None else 0
@@ -151,12 +152,12 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
 
 def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Console) -> None:
     """Say where held-out photos, SHA-256 by PERSON/FILE, aren't those of the training any more."""
-    now = dict(zip(dataset.paths, dataset.sha256, strict=True))
-    gone = [shown(path) for path in before if path not in now]
-    changed = [shown(path) for path, digest in before.items() if path in now and now[path] != digest]
+    gone, changed, _ = changes(before, dict(zip(dataset.paths, dataset.sha256, strict=True)))
     if gone or changed:
         parts = [
-            f"{len(paths)} {what} ({some(paths)})" for paths, what in ((changed, "changed"), (gone, "gone")) if paths
+            f"{len(paths)} {what} ({some(list(map(shown, paths)))})"
+            for paths, what in ((changed, "changed"), (gone, "gone"))
+            if paths
         ]
         console.warning(
             f"of {len(before)} held-out photos, {' and '.join(parts)} since the training: these figures are not those "

@@ -140,10 +140,9 @@ def _maps(model: Model, photo: Decoded, face: dict[str, Any]) -> FaceMaps:
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     looks = views(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]
-    calibration = recogniser.calibration
-    biases = [0.0 if name in recogniser.people else calibration.stranger_bias for name in recogniser.classes]
-    output = recogniser.classes.index(likeliest)
-    log_odds = LogOdds(recogniser.network, output, calibration.temperature, biases)
+    calibration, classes = recogniser.calibration, recogniser.classes
+    biases = calibration.biases(len(classes), len(recogniser.people))
+    log_odds = LogOdds(recogniser.network, classes.index(likeliest), calibration.temperature, biases)
     covered = occlusion(log_odds, x, GREY[recogniser.normalise], looks)
     return FaceMaps(
         person=likeliest,

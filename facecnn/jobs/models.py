@@ -24,6 +24,7 @@ from facecnn.network.size import measure
 from facecnn.photos.face import Finder
 from facecnn.recognition import SHIFT, Recogniser
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
+from facecnn.runs.findings import counted, highest_confidence
 
 TRAINED_ON = "trained_on"
 """Array of a checkpoint: (n, 32) uint8, the SHA-256 of each photo that the model was trained on."""
@@ -42,18 +43,16 @@ NO_STRANGERS = (
 def about_calibration(recogniser: Recogniser) -> str:
     """What the threshold for strangers and the confidence of a calibrated model rest on, in words."""
     calibration = recogniser.calibration
-    photos = f"{calibration.photos} held-out photo{'' if calibration.photos == 1 else 's'}"
     if not recogniser.knows_strangers:
-        text = NO_STRANGERS
-        if calibration.highest_confidence is not None:
-            text += f" No confidence is above {100 * calibration.highest_confidence:.1f} %: {photos} can't carry more."
+        said = [NO_STRANGERS, *highest_confidence(calibration.highest_confidence, calibration.photos)]
         if calibration.threshold is None:
-            text += f" With fewer than {LEAST_PHOTOS} held out, no threshold is set."
-        return text
+            said.append(f"With fewer than {LEAST_PHOTOS} held out, no threshold is set.")
+        return " ".join(said)
     if calibration.false_accept_rate is None:
         return (
-            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with {photos} of known people and "
-            f"{calibration.strangers} of strangers, fewer than {LEAST_PHOTOS} of either, it can't be measured."
+            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with "
+            f"{counted(calibration.photos, 'held-out photo')} of known people and {calibration.strangers} of "
+            f"strangers, fewer than {LEAST_PHOTOS} of either, it can't be measured."
         )
     return (
         f"Threshold for strangers: {calibration.threshold:.3f}, by {calibration.strangers} held-out photos of them, so "

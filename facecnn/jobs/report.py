@@ -40,6 +40,7 @@ from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
 from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 from facecnn.runs.report import ShownPhoto, choose_answers, write_report
+from facecnn.runs.summary import counted_otherwise
 
 Array = npt.NDArray[Any]
 
@@ -152,7 +153,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         held_out = _read_held_out(run, model, console)
     except FacecnnError as error:
         missing.append(f"The photos couldn't be read, so the report shows none of them ({error}).")
-    outdated = figures is not None and _counted_otherwise(figures)
+    outdated = figures is not None and counted_otherwise(figures)
     if outdated and held_out is None:
         figures = {**(figures or {}), "held_out": None, "answers": []}
         missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
@@ -189,12 +190,6 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "background": run.read_background(),
         "missing": missing,
     }
-
-
-def _counted_otherwise(figures: Mapping[str, Any]) -> bool:
-    """Whether figures.json is of a version whose accuracy was that of the likeliest person."""
-    held_out = figures.get("held_out")
-    return isinstance(held_out, dict) and "closed_set_accuracy" not in held_out
 
 
 class _HeldOut:

@@ -126,23 +126,23 @@ def read_again(
         )
     if record["validation_folder"] is not None:
         photos = _with_validation_folder(dataset, chosen, Path(record["validation_folder"]), strict, console)
-        changes = _changes({**record["train"]}, own) + _changes(record["validation"], photos.validation_digests)
+        found = [changes(record["train"], own), changes(record["validation"], photos.validation_digests)]
     else:
         photos = _with_own_validation(dataset, chosen, still_there(record["validation"]))
-        changes = _changes({**record["train"], **record["validation"]}, own)
-    if changes.any():
-        gone, changed, added = changes.tolist()
-        what = f"{gone} gone, {changed} with other contents, {added} new (left out)"
+        found = [changes({**record["train"], **record["validation"]}, own)]
+    counts = [sum(map(len, paths)) for paths in zip(*found, strict=True)]
+    if any(counts):
+        what = "{} gone, {} with other contents, {} new (left out)".format(*counts)
         message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
         warn([message], strict, console)
     return photos
 
 
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> npt.NDArray[np.int64]:
-    """How many photos are gone, have other contents, are new."""
-    common = before.keys() & now.keys()
-    changed = sum(before[path] != now[path] for path in common)
-    return np.array([len(before) - len(common), changed, len(now) - len(common)])
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:
+    """Which photos, SHA-256 by PERSON/FILE, are gone, have other contents, are new."""
+    gone = [path for path in before if path not in now]
+    changed = [path for path, digest in before.items() if path in now and now[path] != digest]
+    return gone, changed, [path for path in now if path not in before]
 
 
 def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:

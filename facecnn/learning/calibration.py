@@ -78,9 +78,11 @@ class Calibration:
 
     def apply(self, log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
         """(n, outputs) log-probabilities, not scaled to sum to 1, from those of a network, (n, outputs)."""
-        scaled = np.asarray(log_probabilities / self.temperature)
-        scaled[:, people:] -= self.stranger_bias
-        return scaled
+        return np.asarray(log_probabilities / self.temperature - self.biases(log_probabilities.shape[1], people))
+
+    def biases(self, outputs: int, people: int) -> npt.NDArray[np.float64]:
+        """(outputs,), what is taken from each output's log-probability: nothing from those of the people."""
+        return np.where(np.arange(outputs) < people, 0.0, self.stranger_bias)
 
 
 def calibrate(

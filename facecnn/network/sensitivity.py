@@ -11,7 +11,6 @@ covered in all views, and their derivatives are brought back to where the pixels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,7 +91,7 @@ class LogOdds:
     network: Network
     output: int
     temperature: float = 1.0
-    biases: Sequence[float] | None = None
+    biases: Figures | None = None
     """(units,); none unless said."""
 
     def __call__(self, inputs: Array) -> Figures:
@@ -130,7 +129,7 @@ class LogOdds:
         each = np.concatenate([self._forward(flat[part]) for part in self._batches(len(flat))])
         logits = each.reshape(*inputs.shape[:2], -1).mean(axis=1) / self.temperature
         if self.biases is not None:
-            logits -= np.asarray(self.biases)
+            logits -= self.biases
         others = np.array(logits)
         others[:, self.output] = -np.inf
         highest = others.max(axis=1, keepdims=True)

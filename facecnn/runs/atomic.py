@@ -68,10 +68,16 @@ def check_output(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, "")
         if not path.parent.is_dir():
             raise OSError(errno.ENOTDIR if path.parent.exists() else errno.ENOENT, "")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "")
+        refuse_unwritable(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise OSError where no file can be made in a folder, for its permissions or as its file system is read-only."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise OSError(errno.EROFS if read_only else errno.EACCES, "")
 
 
 def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:

@@ -135,12 +135,7 @@ def glance_at_checkpoint(file: Path) -> CheckpointGlance:
     """
     try:
         with _opened(file) as (stream, size):
-            head = _read_head(stream, size)
-            header = _parse_json(head[8:], "its header")
-            metadata = _check_metadata(header.pop("__metadata__", None))
-            expected = len(head) + _check_arrays(header)
-            if size != expected:
-                raise _Refused(f"cut short or too long: {size} bytes, {expected} expected")
+            head, header, metadata, _ = _read_structure(stream, size)
             begin, end = header[_STATE]["data_offsets"]
             stream.seek(len(head) + begin)
             state = _parse_json(stream.read(end - begin), "its training state")
@@ -252,14 +247,7 @@ def _digest(head: bytes, data: bytes | memoryview) -> str:
 def _read(file: Path) -> tuple[dict[str, str], bytes]:
     """The metadata and all the bytes of a file whose structure and hash are right."""
     with _opened(file) as (stream, size):
-        head = _read_head(stream, size)
-        header = _parse_json(head[8:], "its header")
-        metadata = _check_metadata(header.pop("__metadata__", None))
-        expected = len(head) + _check_arrays(header)
-        if size < expected:
-            raise _Refused(f"cut short: {size} bytes, {expected} expected")
-        if size > expected:
-            raise _Refused(f"{size - expected} extra bytes at the end")
+        head, _, metadata, expected = _read_structure(stream, size)
         data = stream.read(expected - len(head))
     if len(head) + len(data) != expected:
         raise _Refused(f"cut short: {len(head) + len(data)} bytes, {expected} expected")
@@ -277,6 +265,20 @@ def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
         if not stat.S_ISREG(status.st_mode):
             raise _Refused("not a regular file", _TRAIN_WRITES)
         yield stream, status.st_size
+
+
+def _read_structure(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any], dict[str, str], int]:
+    """The head of a file of so many bytes, what its header says of the arrays and of the file, and the bytes that there
+    must be, which there are."""
+    head = _read_head(stream, size)
+    header = _parse_json(head[8:], "its header")
+    metadata = _check_metadata(header.pop("__metadata__", None))
+    expected = len(head) + _check_arrays(header)
+    if size < expected:
+        raise _Refused(f"cut short: {size} bytes, {expected} expected")
+    if size > expected:
+        raise _Refused(f"{size - expected} extra bytes at the end")
+    return head, header, metadata, expected
 
 
 def _read_head(stream: BinaryIO, size: int) -> bytes:

@@ -146,9 +146,7 @@ def strangers(facts: RunFacts) -> str:
                 "its threshold only makes sure that its own people are kept, so expect it to name most strangers as "
                 "one of its people."
             )
-        if facts.highest_confidence is not None:
-            text += f" {highest_confidence(facts)}"
-        return text
+        return " ".join([text, *highest_confidence(facts.highest_confidence, facts.calibrated_on)])
     if unknown is None:
         text = "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
         text += "never measured"
@@ -195,13 +193,14 @@ def threshold(facts: RunFacts) -> str:
     )
 
 
-def highest_confidence(facts: RunFacts) -> str:
-    """The limit of what an answer claims, and why."""
-    assert facts.highest_confidence is not None
-    return (
-        f"No answer claims more than {confidence(facts.highest_confidence)} confidence, of strangers neither: "
-        f"{counted(facts.calibrated_on, 'held-out photo')} of its people can't carry more."
-    )
+def highest_confidence(highest: float | None, photos: int) -> list[str]:
+    """The limit of what an answer claims, by so many held-out photos of known people; nothing where there is none."""
+    if highest is None:
+        return []
+    return [
+        f"No answer claims more than {confidence(highest)} confidence, even about a stranger: "
+        f"{counted(photos, 'held-out photo')} of its people can't carry more."
+    ]
 
 
 def surroundings(background: Background) -> str:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from facecnn import __version__
 from facecnn.errors import CheckpointError, OutputError, UsageError, shown
-from facecnn.runs.atomic import TEMPORARY_SUFFIX, output_error, write_atomically
+from facecnn.runs.atomic import TEMPORARY_SUFFIX, output_error, refuse_unwritable, write_atomically
 from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names, save_checkpoint
 
 _LOCK = ".facecnn.lock"
@@ -370,18 +370,12 @@ def check_out(out_dir: Path) -> None:
             folder.lstat()
             if not folder.is_dir():
                 raise _no_folder(folder)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise OSError(errno.EROFS if _is_read_only(folder) else errno.EACCES, "")
+            refuse_unwritable(folder)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise output_error(out_dir, error) from error
         return
-
-
-def _is_read_only(folder: Path) -> bool:
-    """Whether the file system is, as far as the system tells."""
-    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:

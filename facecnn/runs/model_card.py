@@ -112,7 +112,7 @@ def _metrics(facts: RunFacts) -> str:
             "Strangers: area under the ROC curve of the unknown-score, held-out people against held-out strangers",
             f"Threshold of the unknown-score beyond which a face is refused: {_text(findings.threshold(facts))}",
             f"Temperature: {facts.temperature:.4f} ({calibrated})",
-            *([_text(findings.highest_confidence(facts))] if facts.highest_confidence is not None else []),
+            *map(_text, findings.highest_confidence(facts.highest_confidence, facts.calibrated_on)),
         ]
     )
 
@@ -161,25 +161,12 @@ def _analyses(facts: RunFacts) -> str:
     if judged is None or judged["accuracy"] is None:
         parts.append(_text(findings.accuracy(facts)))
     else:
-        low, high = judged["interval"]
         known = judged["known"]
         unknown = judged["unknown"]
         rows = [
-            [
-                "named right (accuracy)",
-                f"{percent(judged['accuracy'])} ({percent(low)} to {percent(high)})",
-                f"{known['named_right']} of {known['photos']}",
-            ],
-            [
-                "refused as strangers",
-                _part(known["refused"], known["photos"]),
-                f"{known['refused']} of {known['photos']}",
-            ],
-            [
-                "named wrong",
-                _part(known["named_wrong"], known["photos"]),
-                f"{known['named_wrong']} of {known['photos']}",
-            ],
+            _part("named right (accuracy)", known["named_right"], known["photos"], judged["interval"]),
+            _part("refused as strangers", known["refused"], known["photos"]),
+            _part("named wrong", known["named_wrong"], known["photos"]),
             ["closed\\_set\\_accuracy", percent(judged["closed_set_accuracy"]), f"{known['photos']}"],
             ["balanced accuracy", percent(judged["balanced_accuracy"]), f"{known['photos']}"],
             ["log loss", f"{judged['log_loss']:.4f}", f"{known['photos']}"],
@@ -188,16 +175,8 @@ def _analyses(facts: RunFacts) -> str:
         if unknown is not None:
             area = "-" if unknown["auroc"] is None else findings.area_under_roc(unknown["auroc"])
             rows += [
-                [
-                    "strangers refused",
-                    _part(unknown["refused"], unknown["photos"]),
-                    f"{unknown['refused']} of {unknown['photos']}",
-                ],
-                [
-                    "strangers named",
-                    _part(unknown["named"], unknown["photos"]),
-                    f"{unknown['named']} of {unknown['photos']}",
-                ],
+                _part("strangers refused", unknown["refused"], unknown["photos"]),
+                _part("strangers named", unknown["named"], unknown["photos"]),
                 ["strangers: area under the ROC curve", area, f"{unknown['photos']}"],
             ]
         parts.append("Held-out photos:\n\n" + _table(["figure", "value", "photos"], rows))
@@ -297,8 +276,13 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _part(number: int, whole: int) -> str:
-    return percent(number / whole)
+def _part(title: str, number: int, whole: int, interval: Sequence[float] | None = None) -> list[str]:
+    """A row: so many of all, and as a share."""
+    share = percent(number / whole)
+    if interval is not None:
+        low, high = interval
+        share += f" ({percent(low)} to {percent(high)})"
+    return [title, share, f"{number} of {whole}"]
 
 
 def _share(value: float | None) -> str:

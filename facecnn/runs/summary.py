@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from facecnn.errors import CheckpointError
+from facecnn.errors import CheckpointError, natural_order
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.choice import Candidate, candidate, candidates, read_pin
 from facecnn.runs.facts import UNKNOWN
@@ -125,16 +125,22 @@ def held_out_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
     held_out = figures.get("held_out")
     if not isinstance(held_out, Mapping):
         return {}
-    if "closed_set_accuracy" in held_out:
+    if not counted_otherwise(figures):
         return dict(held_out)
     return {**held_out, "accuracy": None, "closed_set_accuracy": held_out.get("accuracy"), "known": None}
+
+
+def counted_otherwise(figures: Mapping[str, Any]) -> bool:
+    """Whether figures.json is of a version whose accuracy was that of the likeliest person."""
+    held_out = figures.get("held_out")
+    return isinstance(held_out, Mapping) and "closed_set_accuracy" not in held_out
 
 
 def photo_counts(split: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Photos of each class that were trained on and held out, by split.json; what isn't as it was written is left
     out."""
     sides = [_classes(split.get(side)) for side in ("train", "validation")]
-    names = sorted({*sides[0], *sides[1]}, key=lambda name: (name == UNKNOWN, name))
+    names = sorted({*sides[0], *sides[1]}, key=lambda name: (name == UNKNOWN, natural_order(name)))
     return {name: (sides[0][name], sides[1][name]) for name in names}
 
 

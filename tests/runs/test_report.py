@@ -451,6 +451,13 @@ def test_people_who_may_be_one_and_people_who_were_not_judged_are_told() -> None
     assert not any("No photo of" in limit for limit in findings.limits(facts()))
 
 
+def test_the_limit_is_not_written_as_certain_either() -> None:
+    (text,) = findings.highest_confidence(2501 / 2502, 2500)
+    assert text.startswith("No answer claims more than 99.9 % confidence")
+    assert "2,500 held-out photos" in text
+    assert findings.highest_confidence(None, 2500) == []
+
+
 def test_what_a_model_is_not_good_for() -> None:
     few = " ".join(findings.limits(CASES["no strangers"]))
     assert "clearly better than always naming Ann" not in few, "all of 4 right, the largest are half: 0.51 > 0.5"
