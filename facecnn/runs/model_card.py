@@ -170,7 +170,7 @@ def _analyses(facts: RunFacts) -> str:
             ["closed\\_set\\_accuracy", percent(judged["closed_set_accuracy"]), f"{known['photos']}"],
             ["balanced accuracy", percent(judged["balanced_accuracy"]), f"{known['photos']}"],
             ["log loss", f"{judged['log_loss']:.4f}", f"{known['photos']}"],
-            ["calibration error", percent(judged["expected_calibration_error"]), f"{known['photos']}"],
+            ["calibration error", _share(judged["expected_calibration_error"]), f"{known['photos']}"],
         ]
         if unknown is not None:
             area = "-" if unknown["auroc"] is None else findings.area_under_roc(unknown["auroc"])

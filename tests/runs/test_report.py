@@ -131,6 +131,22 @@ CASES = {
         threshold=None,
         background=None,
     ),
+    "refuses everybody": facts(
+        judged={
+            **judged(),
+            "accuracy": 0.0,
+            "interval": [0.0, 0.07],
+            "balanced_accuracy": 0.0,
+            "expected_calibration_error": None,  # nobody is named with any confidence
+            "confusion": [[0, 0, 30], [0, 0, 20]],
+            "per_class": [
+                {"name": name, "precision": None, "recall": 0.0, "f1": 0.0, "support": support}
+                | {"named_right": 0, "named_wrong": 0, "refused": support}
+                for name, support in ((ANN, 30), (BOB, 20))
+            ],
+            "known": {"photos": 50, "named_right": 0, "named_wrong": 0, "refused": 50},
+        }
+    ),
     "nothing held out": facts(**NOTHING, photos=[PhotoCount(ANN, 10, 0), PhotoCount(BOB, 10, 0)]),
     "hostile": facts(HOSTILE, "b_b/‮c\x1b", name=HOSTILE, skipped=[(HOSTILE, HOSTILE)]),
 }
