@@ -1,4 +1,4 @@
-"""What all tests share: caches of their own, and made-up photos of people."""
+"""What all tests share: caches of their own, made-up photos of people, and test material where it is there."""
 
 import contextlib
 import importlib.util
@@ -15,6 +15,9 @@ from PIL import Image
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 
 SIDE = 40
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Material that isn't part of the project: real faces, and odd pictures."""
 
 # The same examples each time, on every machine.
 hypothesis.settings.register_profile("the same examples", derandomize=True)
@@ -101,3 +104,21 @@ def people(write_people: WritePeople) -> Path:
 def people_and_strangers(write_people: WritePeople) -> Path:
     """Two people with ten photos each, and as many of strangers. Not to be written to."""
     return write_people({"ann": 10, "bob": 10, "unknown": 10})
+
+
+@pytest.fixture(scope="session")
+def faces() -> Path:
+    """Folders of real faces: blair_schroeder, many, strangers."""
+    folder = SHARED / "faces"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/faces")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Odd and broken picture files."""
+    folder = SHARED / "faults" / "images"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/faults/images")
+    return folder

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,17 @@ class Outcome:
     """What a command did."""
 
     exit_code: int
+    """After a signal, of a process, as a shell shows it where it says so: 128 + the signal's number."""
     stdout: str
     stderr: str
+
+    def one_block(self) -> None:
+        """A refusal as it should be: on stderr only, without a traceback and without an escape byte."""
+        assert self.stdout == ""
+        assert "Traceback" not in self.stderr
+        assert "internal error" not in self.stderr
+        assert "\x1b" not in self.stderr
+        assert self.stderr.strip()
 
     def json(self) -> Any:
         """The one document that stdout holds; anything that isn't strict JSON is an error."""
@@ -49,6 +59,17 @@ def call_process(*arguments: str | Path, **options: Any) -> Outcome:
     done = subprocess.run([*command, *map(str, arguments)], **options)
     stdout, stderr = ((stream or b"").decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
     return Outcome(done.returncode, stdout, stderr)
+
+
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """A process that is still there when the block ends, as where a test fails, is killed."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @dataclass(frozen=True)

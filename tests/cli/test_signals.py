@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .running import COMMAND, Facecnn
+from .running import COMMAND, Facecnn, killed_at_the_end
 
 EPOCHS = "200"
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous.safetensors")
@@ -67,12 +67,8 @@ class Running:
 @contextmanager
 def running(*arguments: str | Path, ignored: Sequence[int] = ()) -> Iterator[Running]:
     command = Running(arguments, ignored)
-    try:
+    with killed_at_the_end(command.process):
         yield command
-    finally:
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.communicate()
 
 
 @pytest.fixture(scope="module")

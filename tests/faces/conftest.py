@@ -12,8 +12,6 @@ from facecnn.faces.finder import FaceFinder
 from facecnn.faces.weights import installed_arrays
 from facecnn.photos.sample import write_sample
 
-SHARED = Path(__file__).parents[3] / "shared"
-
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -45,9 +43,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def press_photos() -> list[Path]:
+def press_photos(faces: Path) -> list[Path]:
     """Colour photos of 150x150 pixels, the face in the middle 45 %."""
-    folder = SHARED / "faces" / "blair_schroeder"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared/faces")
-    return sorted(folder.rglob("*.jpg"))
+    return sorted((faces / "blair_schroeder").rglob("*.jpg"))

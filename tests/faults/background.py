@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import COMMAND, QUICK, Outcome
+from cli.running import Outcome, killed_at_the_end
+
+from .conftest import COMMAND, QUICK
 
 EPOCHS = 400
 """Enough that the training isn't over before it is stopped."""
@@ -30,7 +32,7 @@ def training_halted(photos: Path, run: Path) -> Iterator[Callable[[], Outcome]]:
         stdout, stderr = process.communicate(timeout=120)
         return Outcome(process.returncode, stdout.decode(), stderr.decode())
 
-    try:
+    with killed_at_the_end(process):
         deadline = time.monotonic() + 120
         while epochs_done(run) == 0:
             assert process.poll() is None, process.communicate()
@@ -39,10 +41,6 @@ def training_halted(photos: Path, run: Path) -> Iterator[Callable[[], Outcome]]:
         process.send_signal(signal.SIGSTOP)
         assert epochs_done(run) < EPOCHS
         yield end
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
 
 
 def epochs_done(run: Path) -> int:

@@ -14,14 +14,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SHARED = Path(__file__).parents[3] / "shared"
-TABLE = SHARED / "faults" / "FAULTS.tsv"
+from cli.running import Outcome
+
+TABLE = Path(__file__).parents[3] / "shared" / "faults" / "FAULTS.tsv"
 
 COMMAND = [sys.executable, "-m", "facecnn"]
 
@@ -101,22 +101,13 @@ def _table_rows() -> dict[str, str]:
 # Ways to call the command line
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did."""
-
-    exit_code: int
-    """As the shell shows it: 128 + its number after a signal."""
-    stdout: str
-    stderr: str
-
-    def one_block(self) -> None:
-        """A refusal as it should be: on stderr only, without a traceback and without an escape byte."""
-        assert self.stdout == ""
-        assert "Traceback" not in self.stderr
-        assert "internal error" not in self.stderr
-        assert "\x1b" not in self.stderr
-        assert self.stderr.strip()
+def assert_refusal(done: Outcome, *said: str, exit_code: int, longest: int) -> None:
+    """A refusal with these texts in it, in one block of fewer characters than ``longest``."""
+    assert done.exit_code == exit_code, done.stderr
+    done.one_block()
+    assert len(done.stderr) < longest
+    for text in said:
+        assert text in done.stderr
 
 
 Run = Callable[..., Outcome]
@@ -152,12 +143,9 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def images() -> Path:
+def images(corpus: Path) -> Path:
     """The odd and broken pictures: ``made/`` and ``real/``."""
-    folder = SHARED / "faults" / "images"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared/faults/images")
-    return folder
+    return corpus
 
 
 def _make(images: Path, *arguments: str | Path) -> None:

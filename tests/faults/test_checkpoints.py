@@ -17,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from facecnn.learning.step_rules import OPTIMIZERS
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facecnn.runs.metrics import MetricsLog
 
-from .conftest import COMMAND, QUICK, Run
+from .conftest import COMMAND, QUICK, Run, assert_refusal
 
 Change = Callable[[dict[str, Any], bytearray], Any]
 
@@ -118,15 +119,7 @@ def predict(people: Path, model: Path, *options: str) -> Outcome:
     return call("predict", photo, "-m", model, "--device", "reference", "--format", "json", *options)
 
 
-def assert_refused(done: Any, *said: str) -> None:
-    assert done.exit_code == 4, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert "internal error" not in done.stderr
-    assert "\x1b" not in done.stderr
-    assert len(done.stderr) < 1000
-    for text in said:
-        assert text in done.stderr
+assert_refused = partial(assert_refusal, exit_code=4, longest=1000)
 
 
 @pytest.fixture

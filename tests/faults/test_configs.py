@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from cli.running import Outcome, call
 
-from .conftest import WITHOUT_ROOT, Run
+from .conftest import WITHOUT_ROOT, Run, assert_refusal
 
 FILE = Path("config.yaml")
 
@@ -183,15 +184,7 @@ def write(text: str | bytes) -> None:
     FILE.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def assert_refused(done: Any, *said: str) -> None:
-    assert done.exit_code == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert "internal error" not in done.stderr
-    assert "\x1b" not in done.stderr
-    assert len(done.stderr) < 1500
-    for text in said:
-        assert text in done.stderr
+assert_refused = partial(assert_refusal, exit_code=2, longest=1500)
 
 
 def rows(identities: Iterable[str]) -> list[Any]:

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from PIL import Image
 
 from .background import training_halted
 from .conftest import COMMAND, QUICK, WITHOUT_ROOT, Outcome, Run, make_people
+from .training import Training, train_and_check
 
 ODD_NAMES = ["[red]x", "-rf", "имя", "a,b", 'a"b', "=1+1", "line\nbreak", "Anna", "anna", "anna "]
 
@@ -58,36 +58,12 @@ def mess(images: Path, made_people: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training, and ``data check`` on the same photos."""
-
-    outcome: Outcome
-    figures: dict[str, Any]
-    run: Path
-    check: dict[str, Any]
-
-    def side(self, path: str) -> str:
-        """Whether a photo is trained on or held out."""
-        (side,) = (name for name in ("train", "validation") if path in self.split()[name])
-        return side
-
-    def split(self) -> dict[str, dict[str, str]]:
-        split: dict[str, dict[str, str]] = json.loads((self.run / "split.json").read_text(encoding="utf-8"))
-        return split
-
-
 @pytest.fixture(scope="module")
 def training(mess: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """Trained on the mess for an epoch."""
-    out = tmp_path_factory.mktemp("mess-runs")
-    checked = run("data", "check", mess, "-c", "smoke", "--format", "json")
-    assert checked.exit_code == 0, checked.stderr
-    words = ("train", mess, *QUICK, "--epochs", "1", "--out", out, "--name", "mess", "--format", "json")
-    done = run(*words)
-    assert done.exit_code == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return Training(done, json.loads(done.stdout), out / "mess", json.loads(checked.stdout))
+    training = train_and_check(mess, tmp_path_factory.mktemp("mess-runs"), run)
+    assert "Traceback" not in training.outcome.stderr
+    return training
 
 
 def warned(training: Training, *parts: str) -> str:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from .background import EPOCHS, epochs_done, training_halted
 from .conftest import QUICK, WITHOUT_ROOT, Outcome, Run
+from .training import Training, train_and_check
 
 WARNINGS_ARE_ERRORS = {"PYTHONWARNINGS": "error"}
 LITTLE_MEMORY = "ulimit -v 4000000"
@@ -71,14 +72,14 @@ def as_answers(outcome: Outcome, root: Path) -> Answers:
 
 
 @pytest.fixture(scope="module")
-def corpus(images: Path) -> list[Path]:
+def all_pictures(images: Path) -> list[Path]:
     return sorted((images / "made").iterdir()) + sorted((images / "real").iterdir())
 
 
 @pytest.fixture(scope="module")
-def answers(images: Path, corpus: list[Path], model: Path, run: Run) -> Answers:
+def answers(images: Path, all_pictures: list[Path], model: Path, run: Run) -> Answers:
     """What ``predict`` says of every picture, with little memory and every Python warning an error."""
-    words = ("predict", "-q", *corpus, "-m", model, "--format", "json")
+    words = ("predict", "-q", *all_pictures, "-m", model, "--format", "json")
     done = run(*words, before=LITTLE_MEMORY, environment=WARNINGS_ARE_ERRORS, timeout=120)
     assert done.exit_code == 3
     return as_answers(done, images)
@@ -117,38 +118,12 @@ def mess(images: Path, made_people: Path, special: Path, tmp_path_factory: pytes
     return folder
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training, and ``data check`` on the same photos."""
-
-    outcome: Outcome
-    figures: dict[str, Any]
-    run: Path
-    check: dict[str, Any]
-
-    def reason(self, path: str) -> str:
-        """Why a photo was left out."""
-        return next(one["reason"] for one in self.check["skipped"] if one["path"] == path)
-
-    def side(self, path: str) -> str:
-        """Whether a photo is trained on or held out."""
-        split = json.loads((self.run / "split.json").read_text(encoding="utf-8"))
-        (side,) = (name for name in ("train", "validation") if path in split[name])
-        return side
-
-
 @pytest.fixture(scope="module")
 def training(mess: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """Trained on the mess for an epoch, as somebody whom file modes bind, with every Python warning an error."""
-    out = tmp_path_factory.mktemp("mess-runs")
     environment = WARNINGS_ARE_ERRORS | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     options: dict[str, Any] = {"prefix": WITHOUT_ROOT, "before": LITTLE_MEMORY, "environment": environment}
-    checked = run("data", "check", mess, "-c", "smoke", "--format", "json", timeout=120, **options)
-    assert checked.exit_code == 0, checked.stderr
-    words = ("train", mess, *QUICK, "--epochs", "1", "--out", out, "--name", "mess", "--format", "json")
-    done = run(*words, timeout=120, **options)
-    assert done.exit_code == 0, done.stderr
-    return Training(done, json.loads(done.stdout), out / "mess", json.loads(checked.stdout))
+    return train_and_check(mess, tmp_path_factory.mktemp("mess-runs"), run, **options)
 
 
 # Pixels
@@ -860,8 +835,10 @@ def test_a_sparse_giant_is_not_read(odd_answers: Answers) -> None:
 
 
 @pytest.mark.fault("I57")
-def test_the_whole_corpus_at_once(images: Path, corpus: list[Path], answers: Answers, model: Path, run: Run) -> None:
-    shuffled = corpus[::2] + corpus[1::2]
+def test_the_whole_corpus_at_once(
+    images: Path, all_pictures: list[Path], answers: Answers, model: Path, run: Run
+) -> None:
+    shuffled = all_pictures[::2] + all_pictures[1::2]
     done = run("predict", "-q", *shuffled, "-m", model)
     assert done.exit_code == 3
     lines = done.stdout.splitlines()
@@ -869,7 +846,7 @@ def test_the_whole_corpus_at_once(images: Path, corpus: list[Path], answers: Ans
     for path, line in zip(shuffled, lines, strict=True):
         answer = answers.answers[str(path.relative_to(images))]
         assert line.partition(": ")[2].startswith(f"no answer: {answer['error']}" if answer["error"] else "person_")
-    as_expected(images, answers, [str(path.relative_to(images)) for path in corpus if heic_apart(path, images)])
+    as_expected(images, answers, [str(path.relative_to(images)) for path in all_pictures if heic_apart(path, images)])
 
 
 def heic_apart(path: Path, images: Path) -> bool:

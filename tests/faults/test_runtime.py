@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from cli.running import Outcome, call
+from cli.running import Outcome, call, killed_at_the_end
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 from .conftest import COMMAND, QUICK, WITHOUT_ROOT, Run
@@ -101,12 +101,8 @@ class Running:
 @contextlib.contextmanager
 def running(*arguments: str | Path, **options: Any) -> Iterator[Running]:
     command = Running(*arguments, **options)
-    try:
+    with killed_at_the_end(command.process):
         yield command
-    finally:
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.communicate()
 
 
 def assert_stopped(done: Outcome, exit_code: int, run: Path, people: Path) -> None:
