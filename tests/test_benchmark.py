@@ -162,14 +162,16 @@ def test_the_same_answer_as_pytorchs() -> None:
 
 @pytest.mark.parity
 def test_beside_pytorch() -> None:
-    """Both sides are found to do the same work, and the ratio is that of the medians."""
+    """Both sides are found to do the same work, and the ratio is that of the best median in float32 and ours."""
     assert importlib.util.find_spec("torch"), "pip install torch==2.13.0, or leave parity tests out"
     done = run(*SMALL, "--against", "eager", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     for work in ("train", "predict"):
         rows = [row for row in report["rows"] if row["work"] == work]
-        ours, *theirs = (row["median_ms"] for row in rows)
-        assert rows[0]["implementation"] == "facecnn"
+        ours, *theirs = rows
+        assert ours["implementation"] == "facecnn"
         assert len(theirs) == 8  # each of two layouts, in float32 and bf16, with and without the allocator's settings
-        assert report["ratios"][f"smoke-{work}"] == pytest.approx(min(theirs) / ours)
+        counted = [row["median_ms"] for row in theirs if row["float32"]]
+        assert len(counted) == 4
+        assert report["ratios"][f"smoke-{work}"] == pytest.approx(min(counted) / ours["median_ms"])
