@@ -126,6 +126,7 @@ def _made_up(settings: PhotoSettings, people: int, count: int) -> Dataset:
         labels=np.arange(count) % people,
         pixels=pixels,
         rows=np.arange(count),
+        faces=((),) * count,
         sha256=(),
         hashes=np.zeros(0, np.uint64),
         sizes=np.zeros((0, 2), np.int64),
