@@ -57,7 +57,7 @@ COMMANDS = {
     ],
     ("eval",): ["--model", "-m", "--split", "--predictions", "--fail-under", "--device", "--format"],
     ("predict",): ["--model", "-m", "-0", "--threshold", "--explain", "--device", "--format"],
-    ("sort",): ["--model", "-m", "--link", "--threshold", "--device", "--format"],
+    ("sort",): ["--model", "-m", "--several", "--link", "--threshold", "--device", "--format"],
     ("cross-validate",): [
         "--folds",
         "--config",
