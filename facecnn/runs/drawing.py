@@ -17,7 +17,7 @@ STRANGER_COLOUR = "#c05a12"
 _SIZES = (1.0, 0.85, 0.7, 0.55)
 """Letters' sizes that are tried one after the other until no label hides anything, as shares of the wanted one."""
 _SMALLEST_LETTERS = 6.0  # pixels
-_LINE = 0.14  # of the letters' size
+_LINE = 0.18  # of the letters' size
 _PAD = 0.3
 
 

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 
 _FAINT = "#555555"
 _PHOTO_WIDTH = 5.5  # inches
+_LEAST_PHOTO_COLUMN = 3.0
 _MOST_PHOTO_HEIGHT = 8.0
 _MAPS_WIDTH = 8.6
 _ROW_HEIGHT = 3.9
@@ -35,7 +36,7 @@ _NOTE_HEIGHT = 0.25
 _LINE_HEIGHT = 0.19
 _LINE = 108  # characters beside the photo
 _LETTERS = 14.0  # pixels of names in the photo
-_TITLE_LENGTH = 48
+_TITLE_CHARACTER = 0.09  # inches, on average, generously
 _MOST_ODDS = 1e6
 
 _LEGEND = (
@@ -72,7 +73,7 @@ def draw_explanation(
     maps: Mapping[int, FaceMaps],
     people: Sequence[str],
 ) -> None:
-    """Draws the photo, as wide as its column, with a frame and a name for every face, and beside it a row of maps for
+    """Draws the photo, which fills its column, with a frame and a name for every face, and beside it a row of maps for
     each of some of them.
 
     A name in a script that no font here has is written in Latin letters.
@@ -95,34 +96,30 @@ def draw_explanation(
     legend = textwrap.wrap(_LEGEND, _LINE)
     legend_height = _LINE_HEIGHT * (len(legend) + 1)
     drawn = _draw_photo(photo, faces, people)
-    left_out = len(maps) < len(faces)
-    photo_height = drawn.height / DPI
-    height = max(
-        legend_height + _ROW_HEIGHT * len(maps), _TITLE_HEIGHT + photo_height + (_NOTE_HEIGHT if left_out else 0)
-    )
-    with saved_figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, height, readable.families) as figure:
-        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[_PHOTO_WIDTH, _MAPS_WIDTH], wspace=0.02))
-        left.text(0, 1, readable(title, _TITLE_LENGTH), ha="left", va="top", fontsize=10.5, parse_math=False)
+    photo_width, photo_height = drawn.width / DPI, drawn.height / DPI
+    column = max(photo_width, _LEAST_PHOTO_COLUMN)
+    note_height = _NOTE_HEIGHT if len(maps) < len(faces) else 0
+    rows_height = legend_height + _ROW_HEIGHT * len(maps)
+    height = max(rows_height, _TITLE_HEIGHT + photo_height + note_height)
+    with saved_figure(path, column + _MAPS_WIDTH, height, readable.families) as figure:
+        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[column, _MAPS_WIDTH], wspace=0.02))
+        heading = readable(title, int(column / _TITLE_CHARACTER))
+        left.text(0, 1, heading, ha="left", va="top", fontsize=10.5, parse_math=False)
         bottom = 1 - (_TITLE_HEIGHT + photo_height) / height
-        panel = left.add_axes((0, bottom, drawn.width / DPI / _PHOTO_WIDTH, photo_height / height))
+        panel = left.add_axes((0, bottom, photo_width / column, photo_height / height))
         panel.imshow(np.asarray(drawn), aspect="auto", interpolation="nearest")  # a pixel for a pixel
         panel.set_axis_off()
-        if left_out:
+        if note_height:
             which = "the largest one, number 1" if len(maps) == 1 else f"the largest, numbers 1 to {len(maps)}"
             text = f"{len(maps)} of the {len(faces)} faces explained: {which}"
             left.text(0, bottom - 0.05 / height, text, va="top", fontsize=9, color=_FAINT)
-        top, *parts = np.asarray(
-            right.subfigures(
-                1 + len(maps),
-                1,
-                squeeze=False,
-                hspace=0.03,
-                height_ratios=[legend_height, *[(height - legend_height) / len(maps)] * len(maps)],
-            )
-        )[:, 0]
-        top.text(0.01, 1, "\n".join(legend), ha="left", va="top", fontsize=10, color=_FAINT)
-        for part, (index, of_face) in zip(parts, maps.items(), strict=True):
-            _draw_maps(part, readable, faces[index], of_face)
+        heights = [legend_height, *[_ROW_HEIGHT] * len(maps)]
+        if height > rows_height:  # beside a tall photo
+            heights.append(height - rows_height)
+        parts = right.subfigures(len(heights), 1, squeeze=False, hspace=0.03, height_ratios=heights)[:, 0]
+        parts[0].text(0.01, 1, "\n".join(legend), ha="left", va="top", fontsize=10, color=_FAINT)
+        for row, (index, of_face) in enumerate(maps.items()):
+            _draw_maps(parts[1 + row], readable, faces[index], of_face, titles=row == 0)
 
 
 def _draw_photo(photo: Image.Image, faces: Sequence[NamedFace], people: Sequence[str]) -> Image.Image:
@@ -139,7 +136,7 @@ def _draw_photo(photo: Image.Image, faces: Sequence[NamedFace], people: Sequence
     return draw_faces(shown, scaled, letters_for(people), _LETTERS)
 
 
-def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: FaceMaps) -> None:
+def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: FaceMaps, *, titles: bool) -> None:
     name = readable(maps.person)
     shown = f"{readable(face.name)} ({confidence(face.confidence)})" if face.is_person else "unknown"
     heading = f"{face.number}  {shown}" if face.number is not None else shown
@@ -155,19 +152,20 @@ def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: Face
     beside.set_axis_off()
     height, width = maps.drop.shape
     _draw_grey(seen, _stretched(maps.seen))
-    seen.set_title(f"what the network saw ({width}×{height})", fontsize=9.5)
 
     limit = float(np.abs(maps.drop).max()) or 1.0
     image = _overlay(covered, maps.crop, maps.drop, "RdBu_r", (-limit, limit))
     _draw_bar(part, bars[0], image, "log-odds lost when covered")
-    covered.set_title("covered by a grey patch", fontsize=9.5)
 
     strength = np.linalg.norm(maps.gradient, axis=2)
     # One bright pixel shouldn't darken all others (Smilkov et al. 2017 cut at this percentile, too).
     top = float(np.percentile(strength, 99)) or 1.0
     image = _overlay(sensitive, maps.crop, np.minimum(strength / top, 1), "inferno", (0, 1))
     _draw_bar(part, bars[1], image, "gradient, as a share of the strongest")
-    sensitive.set_title("sensitive to a pixel (SmoothGrad)", fontsize=9.5)
+    if titles:
+        seen.set_title(f"what the network saw ({width}×{height})", fontsize=9.5)
+        covered.set_title("covered by a grey patch", fontsize=9.5)
+        sensitive.set_title("sensitive to a pixel (SmoothGrad)", fontsize=9.5)
 
 
 def _sentence(name: str, maps: FaceMaps) -> str:
