@@ -88,11 +88,15 @@ def predict(
 
 
 def _matching(given: str) -> list[Path]:
-    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits."""
+    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits, but those that
+    predict has drawn."""
     if os.path.lexists(given) or not glob.has_magic(given):
         return [Path(given)]
+    from facecnn.photos.companions import DRAWN, EXPLAINED
+
     found = glob.glob(given, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    return [Path(path) for path in sorted(found)] or [Path(given)]
+    photos = [Path(path) for path in sorted(found) if not path.lower().endswith((DRAWN, EXPLAINED))]
+    return photos or [Path(given)]
 
 
 def _listed(null: bool) -> list[Path]:

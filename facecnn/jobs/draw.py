@@ -12,10 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import read_model
-from facecnn.jobs.pictures import PictureNames, named_face, tell
+from facecnn.jobs.pictures import Album, PictureNames, named_face
 from facecnn.photos.colours import to_srgb
 from facecnn.photos.companions import DRAWN
 from facecnn.photos.decode import UnusablePhoto, decode, read
@@ -46,7 +45,7 @@ def draw(
     PHOTO's is PHOTO.drawn.jpg, or PHOTO-2.drawn.jpg and so on where that is taken: nothing is replaced, and photos that
     are looked for in folders are never these (see ``photos.companions``). It is upright, a JPEG in sRGB with a longer
     side of ``SHORTEST_SIDE`` to ``LONGEST_SIDE`` pixels, and holds none of the photo's metadata. Photos without a face
-    or an answer get none, and are told.
+    or an answer, and pictures of this kind that were named one by one, get none, and are told.
 
     Raises CheckpointError, OutputError.
     """
@@ -54,8 +53,7 @@ def draw(
     largest = model.settings.photos.largest_pixels
     people = [name for name in model.checkpoint.classes if name != UNKNOWN]
     names = PictureNames(folder, DRAWN)
-    written: list[tuple[str, Path]] = []
-    without: list[str] = []
+    album = Album("drawn", folder)
     workers = threads or min(8, os.cpu_count() or 1)
     under_way: deque[tuple[str, Path, Future[None]]] = deque()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="draw")
@@ -64,19 +62,17 @@ def draw(
         photo, picture, done = under_way.popleft()
         try:
             done.result()
-            written.append((photo, picture))
-        except UnusablePhoto as error:  # readable when it was answered, but not any more
-            without.append(str(error))
+            album.made(photo, picture)
+        except UnusablePhoto as error:
+            album.failed(error)
 
     try:
         with console.counting("Drawing photos") as progress:
             for number, result in enumerate(results, 1):
-                if result["faces"]:
+                if album.takes(result):
                     picture = names.next(Path(result["path"]))
                     done = executor.submit(_draw_photo, result, picture, people, largest)
                     under_way.append((result["path"], picture, done))
-                else:
-                    without.append(shown(result["path"]))
                 if len(under_way) > 2 * workers:  # few at a time, as each holds a picture
                     finish_first()
                 progress(number - len(under_way), len(results))
@@ -85,8 +81,7 @@ def draw(
                 progress(len(results) - len(under_way), len(results))
     finally:
         executor.shutdown(cancel_futures=True)
-    tell(console, "drawn", written, without, folder)
-    return [picture for _, picture in written]
+    return album.tell(console)
 
 
 def _draw_photo(result: dict[str, Any], picture: Path, people: Sequence[str], largest: int) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy.typing as npt
 from PIL import Image
 
-from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
-from facecnn.jobs.pictures import PictureNames, named_face, tell
+from facecnn.jobs.pictures import Album, PictureNames, named_face
 from facecnn.network.inference import views
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.companions import EXPLAINED
@@ -42,29 +41,26 @@ def explain(
     """A picture for each answered photo of ``results`` (the ``predict`` JSON), in ``folder``, which is made if missing.
 
     PHOTO's picture is PHOTO.explained.png, or PHOTO-2.explained.png and so on where that is taken, in the order of
-    ``results``: nothing is replaced. Photos without an answer, or without a face, get none, and are told.
+    ``results``: nothing is replaced. Photos without an answer or a face, and pictures of this kind, get none, and are
+    told.
 
     Raises CheckpointError, DeviceError, OutputError.
     """
     names = PictureNames(folder, EXPLAINED)
     kernels = open_and_show(device_name, threads, console).kernels
     model = open_model(model_path, kernels, threads)
-    without: list[str] = []
-    written: list[tuple[str, Path]] = []
+    album = Album("explained", folder)
     with console.counting("Explaining photos") as progress:
         for number, result in enumerate(results, 1):
-            try:
-                if result["faces"]:
-                    picture = names.next(Path(result["path"]))
+            if album.takes(result):
+                picture = names.next(Path(result["path"]))
+                try:
                     _explain_photo(model, result, picture)
-                    written.append((result["path"], picture))
-                else:
-                    without.append(shown(result["path"]))
-            except UnusablePhoto as error:  # readable when it was answered, but not any more
-                without.append(str(error))
+                    album.made(result["path"], picture)
+                except UnusablePhoto as error:
+                    album.failed(error)
             progress(number, len(results))
-    tell(console, "explained", written, without, folder)
-    return [picture for _, picture in written]
+    return album.tell(console)
 
 
 def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:

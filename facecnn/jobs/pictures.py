@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
+from facecnn.photos.companions import DRAWN, EXPLAINED, companion
+from facecnn.photos.decode import UnusablePhoto
 from facecnn.photos.folder import some
 from facecnn.runs.atomic import make_folder, output_error
 from facecnn.runs.drawing import NamedFace
 
+_NO_FACE = "there is no face with an answer"
+_DRAWN_ALREADY = "predict has drawn them"
 _LONGEST_NAME = 200  # bytes: most file systems take 255
 
 
@@ -64,24 +67,37 @@ def named_face(face: dict[str, Any], scale: tuple[float, float], number: int | N
     )
 
 
-def tell(
-    console: Console,
-    done: str,
-    pictures: Sequence[tuple[str, Path]],
-    without: Sequence[str],
-    folder: Path,
-) -> None:
-    """Which picture is whose, and which photos have none.
+class Album:
+    """What becomes of the photos of which pictures are made, for those who want to know."""
 
-    Args:
-        console: where it is told.
-        done: what was done with a photo, as a participle.
-        pictures: of each picture the photo's path, and its own.
-        without: the photos that have none, or why not, as they can be printed.
-        folder: where the pictures are.
-    """
-    for photo, picture in pictures:
-        console.info(f"{shown(photo)}: {done} in {shown(picture)}")
-    console.info(f"{done.capitalize()}: {len(pictures)} of {len(pictures) + len(without)} photos, in {shown(folder)}")
-    if without:
-        console.info(f"Not {done}, as there is no face with an answer: {some(without)}")
+    def __init__(self, done: str, folder: Path) -> None:
+        """``done``: what is done with a photo, as a participle; ``folder``: where the pictures are."""
+        self._done, self._folder = done, folder
+        self._made: list[tuple[str, Path]] = []
+        self._left_out: dict[str, list[str]] = {_NO_FACE: [], _DRAWN_ALREADY: []}
+
+    def takes(self, result: dict[str, Any]) -> bool:
+        """Whether a picture is to be made of a photo of the predict JSON. If not, it is noted why."""
+        is_picture = companion(Path(result["path"]).name) in (DRAWN, EXPLAINED)
+        if is_picture or not result["faces"]:
+            self._left_out[_DRAWN_ALREADY if is_picture else _NO_FACE].append(shown(result["path"]))
+        return not is_picture and bool(result["faces"])
+
+    def made(self, photo: str, picture: Path) -> None:
+        """Note a picture."""
+        self._made.append((photo, picture))
+
+    def failed(self, error: UnusablePhoto) -> None:
+        """Note a photo that was readable when it was answered, but isn't any more."""
+        self._left_out[_NO_FACE].append(str(error))
+
+    def tell(self, console: Console) -> list[Path]:
+        """Say which picture is whose, and which photos have none and why; the pictures."""
+        for photo, picture in self._made:
+            console.info(f"{shown(photo)}: {self._done} in {shown(picture)}")
+        total = len(self._made) + sum(map(len, self._left_out.values()))
+        console.info(f"{self._done.capitalize()}: {len(self._made)} of {total} photos, in {shown(self._folder)}")
+        for reason, photos in self._left_out.items():
+            if photos:
+                console.info(f"Not {self._done}, as {reason}: {some(photos)}")
+        return [picture for _, picture in self._made]

@@ -30,6 +30,7 @@ _PHOTO_WIDTH = 5.5  # inches
 _LEAST_PHOTO_COLUMN = 3.0
 _MOST_PHOTO_HEIGHT = 8.0
 _MAPS_WIDTH = 8.6
+_GAP = 0.15  # between the photo and the maps
 _ROW_HEIGHT = 3.9
 _TITLE_HEIGHT = 0.3
 _NOTE_HEIGHT = 0.25
@@ -97,12 +98,12 @@ def draw_explanation(
     legend_height = _LINE_HEIGHT * (len(legend) + 1)
     drawn = _draw_photo(photo, faces, people)
     photo_width, photo_height = drawn.width / DPI, drawn.height / DPI
-    column = max(photo_width, _LEAST_PHOTO_COLUMN)
+    column = max(photo_width, _LEAST_PHOTO_COLUMN) + _GAP
     note_height = _NOTE_HEIGHT if len(maps) < len(faces) else 0
     rows_height = legend_height + _ROW_HEIGHT * len(maps)
     height = max(rows_height, _TITLE_HEIGHT + photo_height + note_height)
     with saved_figure(path, column + _MAPS_WIDTH, height, readable.families) as figure:
-        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[column, _MAPS_WIDTH], wspace=0.02))
+        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[column, _MAPS_WIDTH], wspace=0))
         heading = readable(title, int(column / _TITLE_CHARACTER))
         left.text(0, 1, heading, ha="left", va="top", fontsize=10.5, parse_math=False)
         bottom = 1 - (_TITLE_HEIGHT + photo_height) / height

@@ -17,6 +17,8 @@ _ROUNDS = 3
 """Times that each label looks for a better place once all have one."""
 _ON_LABEL, _ON_FACE, _ON_OWN_FACE = 4.0, 3.0, 2.5
 """What it costs where a whole label lies on another, on another's face, or on its own."""
+_TOUCHING = 1e-6
+"""Pixels of an overlap that are roundings only."""
 _OFF = 0.05
 """What each line's height between a label and its box costs."""
 
@@ -96,6 +98,8 @@ def _covered(rectangles: Array, others: Array) -> Array:
         return np.zeros(len(rectangles))
     low = np.maximum(rectangles[:, None, :2], others[None, :, :2])
     high = np.minimum(rectangles[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=2).sum(axis=1)
+    sides = high - low
+    sides[sides < _TOUCHING] = 0
+    common = np.prod(sides, axis=2).sum(axis=1)
     areas = np.prod(rectangles[:, 2:] - rectangles[:, :2], axis=1)
     return np.asarray(common / np.maximum(areas, 1e-9))
