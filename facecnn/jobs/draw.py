@@ -92,8 +92,7 @@ def _draw_photo(result: dict[str, Any], picture: Path, people: Sequence[str], la
     side = min(max(longer, SHORTEST_SIDE), LONGEST_SIDE)
     if side != longer:
         size = (max(1, round(photo.width * side / longer)), max(1, round(photo.height * side / longer)))
-        info, photo = photo.info, photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        photo.info = info
+        photo = photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     photo = to_srgb(photo)
     scale = photo.width / decoded.size[0], photo.height / decoded.size[1]
     faces = [named_face(face, scale) for face in result["faces"]]

@@ -142,6 +142,20 @@ def test_nothing_but_the_picture_is_copied(trained: Trained, tmp_path: Path, fac
         assert picture.info.get("dpi") != (301, 301)
 
 
+@pytest.mark.parametrize("side", [900, 100, 4500])
+def test_colours_are_those_that_were_meant(side: int, trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    """Without the profile that says so, in a copy of any size: here of a device whose red is blue."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    profile = profile.replace("sRGB".encode("utf-16-be"), "odd!".encode("utf-16-be"))
+    photo = Image.new("RGB", (side, side), (200, 40, 20))
+    photo.paste((190, 50, 20), (0, 0, side // 4, side // 4))  # not all the same
+    photo.save(tmp_path / "me.jpg", icc_profile=profile)
+    assert facecnn("predict", tmp_path / "me.jpg", "-m", trained.path, "--draw", tmp_path / "drawn").exit_code == 0
+    with Image.open(tmp_path / "drawn" / "me.drawn.jpg") as picture:
+        assert picture.getpixel((picture.width // 2, picture.height // 2)) == pytest.approx((20, 40, 200), abs=12)
+
+
 def test_texts_in_a_png_stay_there(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "SECRET")
