@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
@@ -48,13 +49,16 @@ def draw_faces(photo: Image.Image, faces: Sequence[NamedFace], readable: Letteri
 
     Args:
         photo: mode L or RGB. Nothing of its ``info`` is in the copy.
-        faces: the first are drawn above the others.
+        faces: at least one; the first are drawn above the others.
         readable: from ``letters_for``, told of all names.
-        size: pixels of the letters' height, about.
+        size: pixels of the letters' height, about; less where a label wouldn't fit into the photo.
     """
     picture = Image.new("RGB", photo.size)
     picture.paste(photo)
-    labels = [_Label(_texts(face, readable), readable) for face in faces]
+    fonts: dict[tuple[Path, float], ImageFont.FreeTypeFont] = {}
+    labels = [_Label(_texts(face, readable), readable, fonts) for face in faces]
+    widest, line = (max(sides) for sides in zip(*(label.extent(size) for label in labels), strict=True))
+    size *= min(1.0, photo.width / widest, photo.height / line)
     chosen: tuple[float, Placing] | None = None
     for share in _SIZES:
         height = max(share * size, _SMALLEST_LETTERS)
@@ -93,23 +97,26 @@ def _draw_frame(pen: ImageDraw.ImageDraw, face: NamedFace, label: Box, width: in
     left, top, right, bottom = face.box
     x, y, wide, high = label
     if x > right + width or x + wide < left - width or y > bottom + width or y + high < top - width:
-        nearest = [
-            (min(max(low, start), end), min(max(edge, first), last))
-            for low, edge, start, end, first, last in (
-                (x + wide / 2, y + high / 2, left, right, top, bottom),
-                ((left + right) / 2, (top + bottom) / 2, x, x + wide, y, y + high),
-            )
-        ]
-        pen.line(nearest, fill=_colour(face), width=width)
+        other = (x, y, x + wide, y + high)
+        pen.line([_nearest(face.box, other), _nearest(other, face.box)], fill=_colour(face), width=width)
     pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=_colour(face), width=width)
+
+
+def _nearest(box: Box, other: Box) -> tuple[float, float]:
+    """Of a box the point that is nearest to the other's middle."""
+    x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
+    return min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
 
 
 class _Label:
     """A text on a ground of one colour."""
 
-    def __init__(self, texts: Sequence[str], readable: Lettering) -> None:
+    def __init__(
+        self, texts: Sequence[str], readable: Lettering, fonts: dict[tuple[Path, float], ImageFont.FreeTypeFont]
+    ) -> None:
+        """``fonts``: those loaded so far, by file and size, for one thread: FreeType's faces aren't for several."""
         self._pieces = [piece for text in texts for piece in readable.pieces(text)]
-        self._fonts: dict[float, list[ImageFont.FreeTypeFont]] = {}
+        self._fonts = fonts
 
     def extent(self, size: float) -> tuple[float, float]:
         """Width and height in pixels with letters of that size."""
@@ -126,7 +133,7 @@ class _Label:
             x += font.getlength(text)
 
     def _sized(self, size: float) -> list[ImageFont.FreeTypeFont]:
-        # Fonts of its own: a label is drawn by one thread, and FreeType's faces aren't for several.
-        if size not in self._fonts:
-            self._fonts[size] = [ImageFont.truetype(file, size) for _, file in self._pieces]
-        return self._fonts[size]
+        for _, file in self._pieces:
+            if (file, size) not in self._fonts:
+                self._fonts[file, size] = ImageFont.truetype(file, size)
+        return [self._fonts[file, size] for _, file in self._pieces]

@@ -62,6 +62,18 @@ def test_letters_get_smaller_where_that_keeps_faces_free() -> None:
         assert (picture[top + 5 : bottom - 5, left + 5 : right - 5] == GREY).all(), "a label lies on a face"
 
 
+@pytest.mark.parametrize("size", [(150, 1500), (1500, 60)])
+def test_a_label_fits_into_a_narrow_photo(size: tuple[int, int]) -> None:
+    """Whole, with its ground around it: letters are as small as that takes."""
+    picture = pixels(size, NamedFace((20, 20, 50, 45), "A long name, this", True, 0.9), letters=0.016 * 1500)
+    label = coloured(picture, PERSON_COLOUR) | (picture > 180).all(axis=2)
+    rows, columns = np.flatnonzero(label.any(axis=1)), np.flatnonzero(label.any(axis=0))
+    white = np.argwhere((picture > 180).all(axis=2))
+    assert len(white) > 50
+    assert columns[0] < white[:, 1].min() < white[:, 1].max() < columns[-1]
+    assert rows[0] < white[:, 0].min() < white[:, 0].max() < rows[-1]
+
+
 @pytest.mark.parametrize("size", [(8, 8), (2000, 12), (12, 2000), (300, 300)])
 @pytest.mark.parametrize(
     "box", [(-50.0, -40.0, 40.0, 5.0), (2.0, 3.0, 6.0, 7.0), (700.0, 600.0, 1200.0, 1100.0), (5, 5, 5, 5)]
