@@ -69,7 +69,7 @@ def test_strangers_have_a_colour_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("size", "drawn"), [((3000, 2400), (2000, 1600)), ((1500, 1200), (1500, 1200)), ((100, 80), (800, 640))]
+    ("size", "drawn"), [((4400, 3520), (2000, 1600)), ((1500, 1200), (1500, 1200)), ((100, 80), (800, 640))]
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_frames_lie_where_the_faces_are(

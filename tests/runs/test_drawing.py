@@ -55,8 +55,9 @@ def test_colours_tell_people_from_strangers() -> None:
 
 
 def test_letters_get_smaller_where_that_keeps_faces_free() -> None:
-    faces = [NamedFace((x, 40, x + 60, 100), "Ann", True, 0.9) for x in (5, 70, 135)]
-    picture = pixels((200, 140), *faces, letters=20)
+    """Between rows of faces as near as these there is room for small letters only."""
+    faces = [NamedFace((x, y, x + 60, y + 60), "Ann", True, 0.9) for y in (18, 96, 174) for x in (4, 72, 140)]
+    picture = pixels((206, 252), *faces, letters=14)
     for face in faces:
         left, top, right, bottom = map(int, face.box)
         assert (picture[top + 5 : bottom - 5, left + 5 : right - 5] == GREY).all(), "a label lies on a face"

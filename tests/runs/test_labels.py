@@ -60,6 +60,24 @@ def test_each_name_is_near_its_face() -> None:
             assert gap <= 24 + 1e-6
 
 
+def test_a_crowd_in_which_the_first_name_must_make_room() -> None:
+    """Sixteen heads, placed one after the other as each likes best, would hide some; there is a place for all."""
+    corners = [
+        (175, 0), (65, 215), (35, 50), (220, 230), (150, 175), (45, 255), (85, 5), (155, 215),
+        (240, 115), (250, 25), (160, 120), (90, 55), (70, 145), (225, 185), (200, 95), (5, 160),
+    ]  # fmt: skip
+    boxes: list[Box] = [(x, y, x + 40, y + 40) for x, y in corners]
+    labels = rectangles(boxes, (80, 14), 300, 300)
+    assert not any(overlap(one, other) for one, other in itertools.combinations(labels, 2))
+    assert not any(overlap(label, box) for label, box in itertools.product(labels, boxes))
+
+
+def test_roundings_hide_nothing() -> None:
+    for shift in np.linspace(0.01, 0.99, 50):
+        box = (50 + shift / 3, 60 + shift, 90 + shift / 7, 110 + shift / 9)
+        assert place_labels([box], [(30 + shift, 10 + shift / 11)], 200, 200).hidden == 0
+
+
 def test_where_there_is_no_room_it_stays_in_the_picture_and_says_so() -> None:
     boxes: list[Box] = [(0, 0, 100, 100), (0, 0, 100, 100)]
     placing = place_labels(boxes, [(40, 10), (40, 10)], 100, 100)
