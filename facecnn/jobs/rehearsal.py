@@ -52,7 +52,7 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
         "device": device.name,
         "device_reason": device.reason,
         "classes": data.classes,
-        "photos": {"train": len(data.chosen), "validation": len(data.validation), "skipped": data.skipped},
+        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
         "epochs": trainer.epochs,
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,

@@ -47,9 +47,9 @@ class ShownAnswers:
     all_wrong: int
 
     @property
-    def digests(self) -> set[str]:
-        """SHA-256 of the photos."""
-        return {answer.sha256 for answer in (*self.wrong, *self.unsure)}
+    def all(self) -> list[Answer]:
+        """Both."""
+        return [*self.wrong, *self.unsure]
 
 
 @dataclass(frozen=True)
