@@ -48,9 +48,9 @@ class Evaluation:
     figures: dict[str, Any]
     """The ``eval`` JSON."""
     predictions: list[dict[str, Any]]
-    """One for each photo: path, truth, names, and the main face's label, confidence, probabilities, unknown_score and
-    also_like. ``names`` has those given in the photo, in the order of its faces. Where there are several, ``faces`` has
-    the answer for each, with its box in pixels of the upright photo."""
+    """One for each photo: path, truth, the main face's label, confidence, probabilities, unknown_score and also_like,
+    and ``names``, those given in the photo, in the order of its faces. Where there are several faces, ``faces`` has the
+    answer for each, with its box in pixels of the upright photo."""
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
@@ -101,8 +101,8 @@ def _prediction(dataset: Dataset, number: int, answers: Sequence[Answer]) -> dic
     row = {
         "path": dataset.paths[number],
         "truth": dataset.classes[dataset.labels[number]],  # of others, too, the name that their folder has
-        "names": [answer.label for answer in answers if answer.label != UNKNOWN],
         **asdict(answers[0]),
+        "names": [answer.label for answer in answers if answer.label != UNKNOWN],
     }
     if len(answers) > 1:
         faces = zip(dataset.faces[number], answers, strict=True)
