@@ -129,7 +129,8 @@ def _evaluation_data(facts: RunFacts) -> str:
         )
     else:
         text = f"{counted(held_out, 'photo')} of a folder of their own, which was not trained on."
-    return f"{text} They also chose the epoch that was kept."
+    several = facts.judged is not None and findings.several_faces(facts.judged) is not None
+    return f"{text} {'Those with one face' if several else 'They'} also chose the epoch that was kept."
 
 
 def _training_data(facts: RunFacts) -> str:
