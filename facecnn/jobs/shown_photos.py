@@ -12,7 +12,8 @@ import numpy.typing as npt
 from facecnn.photos.cache import load_photos
 from facecnn.photos.face import Finder
 from facecnn.photos.preparation import PhotoSettings, without_margin
-from facecnn.runs.report import THUMBNAIL, ShownPhoto
+from facecnn.runs.page import THUMBNAIL
+from facecnn.runs.report import ShownPhoto
 
 Array = npt.NDArray[Any]
 
