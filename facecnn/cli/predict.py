@@ -134,6 +134,8 @@ def _describe(result: dict[str, Any]) -> str:
 def _name(face: dict[str, Any]) -> str:
     if face["label"] in face["probabilities"]:
         return f"{shown(face['label'])} ({confidence(face['confidence'])})"
+    if face["also_like"] is not None:
+        return f"{face['label']} (like {shown(face['also_like'])}, who is another face here)"
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     return f"{face['label']} (unknown-score {face['unknown_score']:.3f}; most like {shown(likeliest)})"
 

@@ -46,13 +46,13 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
     trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, taken=initial.arrays)
-    say_what_is_trained(trainer, data.dataset, console)
+    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {
         "device": device.name,
         "device_reason": device.reason,
         "classes": data.classes,
-        "photos": {"train": len(data.chosen), "validation": len(data.validation), "skipped": data.skipped},
+        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
         "epochs": trainer.epochs,
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,

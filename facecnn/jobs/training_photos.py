@@ -31,9 +31,14 @@ class TrainingPhotos:
     dataset: Dataset
     chosen: Array
     """Numbers of the photos to train on."""
+    held_out: Dataset
+    """That the photos to judge by are in."""
+    held_out_numbers: Array
+    """(n,): numbers of the photos to judge by, in ``held_out``."""
+    held_out_labels: Array
+    """(n,): who they show, index into ``classes``."""
     validation: PhotoSet
-    validation_files: tuple[Path, ...]
-    """Where those are."""
+    """Those of them with one face: they choose the epoch, and set temperature and threshold."""
     validation_digests: dict[str, str]
     """SHA-256 of each photo to judge by, by PERSON/FILE."""
     validation_folder: Path | None
@@ -147,8 +152,9 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str
 
 def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
-    files = tuple(Path(dataset.files[number]) for number in kept.tolist())
-    return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), files, digests, None, len(dataset.skipped))
+    alone = photo_set(dataset, kept[dataset.show_one_face(kept)])
+    labels = dataset.labels[kept]
+    return TrainingPhotos(dataset, chosen, dataset, kept, labels, alone, digests, None, len(dataset.skipped))
 
 
 def _with_validation_folder(
@@ -157,11 +163,14 @@ def _with_validation_folder(
     other = read_people(folder, dataset.settings, dataset.finder, console, strict=strict, for_training=False)
     labels = _labels_in(dataset, other, folder)
     warn(_doubts(dataset, other), strict, console)
+    numbers = np.arange(len(other.labels))
     return TrainingPhotos(
         dataset,
         chosen,
-        photo_set(other, labels=labels),
-        tuple(map(Path, other.files)),
+        other,
+        numbers,
+        labels,
+        photo_set(other, numbers[other.show_one_face(numbers)], labels),
         dict(zip(other.paths, other.sha256, strict=True)),
         folder.absolute(),
         len(dataset.skipped) + len(other.skipped),

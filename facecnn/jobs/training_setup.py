@@ -181,13 +181,13 @@ def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 
 
-def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
-    """People, photos, and the network's size."""
+def say_what_is_trained(trainer: Trainer, dataset: Dataset, held_out: int, console: Console) -> None:
+    """People, photos, of which so many are ``held_out``, and the network's size."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
     size = measure(trainer.network.stages, trainer.batch_size)
-    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {len(trainer.validation)} held out")
+    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {held_out} held out")
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"

@@ -92,6 +92,10 @@ class Dataset:
         within = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
         return Crops(self.rows[among][photo] + within, photo)
 
+    def show_one_face(self, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the photos numbered ``among`` have one face, or were cropped to the middle."""
+        return np.array([len(self.faces[number]) <= 1 for number in among.tolist()], bool)
+
     def _by_class(self) -> dict[str, list[Photo]]:
         people: dict[str, list[Photo]] = {name: [] for name in self.classes}
         for path, label, sha256, fingerprint in zip(

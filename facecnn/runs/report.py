@@ -50,9 +50,9 @@ class ShownAnswers:
     all_wrong: int
 
     @property
-    def digests(self) -> set[str]:
-        """SHA-256 of the photos."""
-        return {answer.sha256 for answer in (*self.wrong, *self.unsure)}
+    def all(self) -> list[Answer]:
+        """Both."""
+        return [*self.wrong, *self.unsure]
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,19 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
         ]
         for row in judged["per_class"]
     ]
+    several = findings.several_faces(judged)
     parts = [
         paragraph(
             "Named right, refused as a stranger's, or named wrong: what predict answers. Recall: share of the person's "
             "held-out photos that got the name. Precision: share of the people's photos with that name that are the "
             "person's. F1: their harmonic mean."
+        ),
+        ""
+        if several is None
+        else paragraph(
+            f"{several}. Right is where the person's name is among those given in the photo, wrong where it isn't and "
+            "another one is, of which the best match counts. Log loss and calibration error are of photos with one "
+            "face."
         ),
         _table(
             "Each person",
@@ -331,6 +339,8 @@ def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes], links: Ma
                 image = f'<a href="{html.escape(links[answer.sha256])}">{image}</a>'
         sure = "unknown-score" if findings.is_stranger(answer.label) else "confidence"
         named = "" if answer.right else f"<span><b>named</b> {_answer_name(answer.label)}</span>"
+        if answer.faces > 1:
+            named += f"<span>this one of {answer.faces} faces</span>"
         cards.append(
             f"<li>{image}<div><span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
             f"<span>{sure} {findings.confidence(answer.confidence)}</span>"
@@ -364,8 +374,9 @@ def _strangers(facts: RunFacts) -> str:
         )
     )
     if unknown is not None:
+        alone = [answer for answer in facts.answers if answer.faces == 1]
         scores = [
-            [answer.unknown_score for answer in facts.answers if findings.is_stranger(answer.truth) is strange]
+            [answer.unknown_score for answer in alone if findings.is_stranger(answer.truth) is strange]
             for strange in (False, True)
         ]
         if all(scores):
