@@ -27,6 +27,7 @@ from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import PhotoSet, Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
+from facecnn.photos.folder_faces import folder_faces
 from facecnn.runs import findings
 
 Array = npt.NDArray[Any]
@@ -123,7 +124,7 @@ def _train_to_the_end(
     """Train on all photos outside the fold, and judge the last weights by those of known people in it."""
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
     nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, chosen, nobody, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), nobody, device)
     figures = _train(trainer, ShowingRecorder, console, label)[0]
     judged = fold[dataset.labels[fold] < len(dataset.people)]
     crops = dataset.crops(judged)
@@ -152,7 +153,7 @@ def _train_calibrated(
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
-    trainer = make_trainer(loaded, dataset, split.training, held_out, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
