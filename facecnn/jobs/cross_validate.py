@@ -27,6 +27,7 @@ from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import PhotoSet, Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
+from facecnn.photos.folder_faces import folder_faces
 from facecnn.runs import findings
 
 Array = npt.NDArray[Any]
@@ -154,7 +155,7 @@ def train_outside(
     """Train on all photos outside the fold, to the end; the trainer, and what is told of its training."""
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
     nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, chosen, nobody, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), nobody, device)
     return trainer, _train(trainer, ShowingRecorder, console, label)[0]
 
 
@@ -165,7 +166,7 @@ def _train_calibrated(
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
-    trainer = make_trainer(loaded, dataset, split.training, held_out, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)

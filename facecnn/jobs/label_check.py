@@ -29,6 +29,7 @@ from facecnn.learning.training import PhotoSet
 from facecnn.photos.consensus import folder_scores
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
+from facecnn.photos.folder_faces import folder_faces
 from facecnn.photos.hog import describe
 from facecnn.runs import findings
 from facecnn.runs.contact_sheet import check_folder, write_contact_sheet
@@ -91,11 +92,12 @@ def check_labels(
 
 def ask(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
     """Ask of each photo the ridge, and with a device to train on the network that was trained outside its fold."""
-    faces, ridge = ridge_answers(dataset)
-    if device is None:
-        return Answers(faces, ridge, None)
-    parts = choose_folds(dataset, console)
-    return Answers(faces, ridge, network_answers(loaded, dataset, parts, faces, device, console))
+    chosen = folder_faces(dataset, np.arange(len(dataset.paths)))
+    rows = chosen.rows(dataset)
+    ridge, network = ridge_answers(dataset, rows), None
+    if device is not None:
+        network = network_answers(loaded, dataset, choose_folds(dataset, console), rows, device, console)
+    return Answers(rows - dataset.rows, frozenset(chosen.left_out), ridge, network)
 
 
 def _explanation(quick: bool) -> str:
@@ -139,24 +141,23 @@ def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
     raise PhotoError(f"{shown(dataset.folder)}: {poor or why}")
 
 
-def ridge_answers(dataset: Dataset) -> tuple[Array, Array]:
-    """(photos,) the face of each photo that is looked at, and (photos, classes) the ridge's scores of it, each from all
-    photos but that one."""
+def ridge_answers(dataset: Dataset, rows: Array) -> Array:
+    """(photos, classes): scores of each photo, by the ridge that learned from all other photos.
+
+    ``rows``: (photos,) of the face that is looked at in each; the others are nobody's.
+    """
     crops = dataset.crops(np.arange(len(dataset.paths)))
-    features = describe(dataset.pixels[crops.rows])
-    first = np.searchsorted(crops.photo, np.arange(len(dataset.paths)))
-    faces = np.zeros(len(dataset.paths), np.int64)
-    chosen = np.zeros(len(crops.rows), np.bool_)
-    chosen[first + faces] = True
-    return faces, folder_scores(features, crops.photo, dataset.labels, chosen)[first + faces]
+    features = describe(np.asarray(dataset.pixels[crops.rows]))
+    looked_at = crops.rows == rows[crops.photo]
+    return folder_scores(features, crops.photo, dataset.labels, looked_at)[looked_at]
 
 
 def network_answers(
-    loaded: Loaded, dataset: Dataset, parts: Sequence[Array], faces: Array, device: Device, console: Console
+    loaded: Loaded, dataset: Dataset, parts: Sequence[Array], rows: Array, device: Device, console: Console
 ) -> Array:
     """(photos, classes): log-probabilities of each photo by the network that was trained outside its fold.
 
-    ``faces``: (photos,) which of each photo's faces to ask of.
+    ``rows``: (photos,) of the face to ask of in each.
     """
     loaded = to_the_end(loaded)
     answers = np.zeros((len(dataset.paths), len(dataset.classes)))
@@ -164,6 +165,6 @@ def network_answers(
         gc.collect()  # see cross_validate
         label = f"Training {number} of {len(parts)}"
         trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
-        answers[fold] = trainer.answers(PhotoSet(dataset.pixels, (dataset.rows + faces)[fold], dataset.labels[fold]))
+        answers[fold] = trainer.answers(PhotoSet(dataset.pixels, rows[fold], dataset.labels[fold]))
         console.info(f"{label}: {figures['seconds']:.0f} s")
     return answers

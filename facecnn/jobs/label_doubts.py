@@ -33,7 +33,10 @@ class Answers:
     """What is made of each photo by those that haven't seen it; the larger, the likelier the folder."""
 
     faces: Array
-    """(photos,): which of each photo's faces was looked at, from 0."""
+    """(photos,): which of each photo's faces was looked at, the main one being 0: the one that is most like its folder,
+    as training chooses it."""
+    fitting_nobody: frozenset[int]
+    """Numbers of the photos in which no face is like the folder; the main one was looked at."""
     ridge: Array
     """(photos, classes)"""
     network: Array | None
@@ -158,6 +161,8 @@ class _Seen:
             found += self._small(faces[number], self._dataset.sizes[photo])
         if number:
             found.append("not its main face")
+        if photo in self._answers.fitting_nobody:
+            found.append(f"none of its faces is like {self._name(int(self._dataset.labels[photo]))}")
         return found
 
     def _small(self, face: Face, size: Sequence[int]) -> list[str]:

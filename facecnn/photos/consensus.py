@@ -9,6 +9,7 @@ learns from in the next round, until no choice changes. On 502 pasted groups wit
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +99,7 @@ class LeavePhotoOut:
             weights += self._rows(part).T @ targets[part]
         weights = self._inverse @ weights
         answers = np.concatenate([self._rows(part) @ weights for part in self._parts()])
-        return (targets - answers) / RIDGE
+        return np.asarray((targets - answers) / RIDGE)
 
     def _inverses_of_blocks(self) -> list[tuple[Numbers, Floats]]:
         """P_BB^-1 of each photo, those with equally many faces together: (photos, k) and (photos, k, k)."""
@@ -132,3 +133,62 @@ def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: n
     targets = np.full((len(features), int(labels.max()) + 1), -1.0)
     targets[chosen, labels[photo[chosen]]] = 1.0
     return LeavePhotoOut(features, photo).scores(targets)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A face of each photo."""
+
+    face: Numbers
+    """(photos,): index into the faces."""
+    score: Floats
+    """(photos,): how much it looks like its folder's person by the other photos: about 1, or about -1."""
+    companion: Floats
+    """(photos,): the same of the face that is best among the others, and chosen as if they were a folder of their own;
+    -1 where there is none, or where the folder has a photo with one face only."""
+
+
+def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
+    """The face of each photo that is the person's whose folder it lies in.
+
+    Args:
+        features: (faces, features), see ``hog.describe``.
+        photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
+        labels: (photos,): the folder of each, from 0 on.
+        prior: (faces,): what a face's size and place add to its score.
+    """
+    regression = LeavePhotoOut(features, photo)
+    faces = np.arange(len(photo))
+    face, scores = _rounds(regression, photo, labels, prior, faces)
+    alone = np.bincount(photo)[np.arange(len(labels))] == 1
+    together = ~np.isin(labels, labels[alone])
+    companion = np.full(len(labels), -1.0)
+    others = faces[together[photo] & (faces != face[photo])]
+    if len(others):
+        found, of_others = _rounds(regression, photo, labels, prior, others)
+        companion[photo[others]] = of_others[found[photo[others]]]
+    return Choice(face, scores[face], companion)
+
+
+def _rounds(
+    regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers
+) -> tuple[Numbers, Floats]:
+    """For each photo the best of the faces ``among`` (-1 where it has none), and (faces,) scores of all faces."""
+    own = labels[photo]
+    first = np.full(len(labels), -1)
+    first[photo[among][::-1]] = among[::-1]
+    share = np.zeros(len(photo))
+    share[among] = 1 / np.bincount(photo[among], minlength=len(labels))[photo[among]]
+    for _ in range(ROUNDS):
+        targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+        targets[np.arange(len(photo)), own] = 2 * share - 1
+        scores = regression.scores(targets)[np.arange(len(photo)), own]
+        # By photo, then by score, the main face first among equals.
+        order = among[np.lexsort((among, -np.round(scores[among] + prior[among], DECIMALS), photo[among]))]
+        best = first.copy()
+        best[photo[order][::-1]] = order[::-1]
+        before, share = share, np.zeros(len(photo))
+        share[best[best >= 0]] = 1
+        if np.array_equal(before, share):
+            break
+    return best, np.round(scores, DECIMALS)
