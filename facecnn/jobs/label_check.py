@@ -149,7 +149,7 @@ def ridge_answers(dataset: Dataset, rows: Array) -> Array:
     crops = dataset.crops(np.arange(len(dataset.paths)))
     features = describe(np.asarray(dataset.pixels[crops.rows]))
     looked_at = crops.rows == rows[crops.photo]
-    return folder_scores(features, crops.photo, dataset.labels, looked_at)[looked_at]
+    return np.asarray(folder_scores(features, crops.photo, dataset.labels, looked_at)[looked_at])
 
 
 def network_answers(
