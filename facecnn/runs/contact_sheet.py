@@ -152,9 +152,8 @@ def _card(card: Card, person: str, folder: Path) -> str:
     if link is None:  # the sheet is for who has the album: where it lies is no secret
         link = card.file.absolute().as_uri()
     lines = [f'<span class="soft">{escaped_name(card.name)}</span>']
-    if card.likeliest != person:
-        sure = "" if card.confidence is None else f", {confidence(card.confidence)}"
-        lines.append(f"<span><b>likeliest</b> {escaped_name(card.likeliest)}{sure}</span>")
-    lines += [f'<span class="reason">{escaped(reason)}</span>' for reason in card.reasons]
+    if card.likeliest != person and card.confidence is not None:
+        lines.append(f"<span><b>likeliest</b> {escaped_name(card.likeliest)}, {confidence(card.confidence)}</span>")
+    lines += [f"<span>{escaped_name(reason)}</span>" for reason in card.reasons]
     kinds = ["doubtful"] * card.is_doubtful + ["several"] * (card.photo is not None)
     return f'<li class="{" ".join(kinds)}"><a href="{html.escape(link)}">{pictures}</a><div>{"".join(lines)}</div></li>'
