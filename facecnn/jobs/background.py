@@ -17,6 +17,7 @@ from facecnn.jobs.training_setup import ShowingRecorder, make_trainer
 from facecnn.kernels import Device
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.cache import load_photos
+from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Recogniser
 from facecnn.runs.facts import Background
@@ -72,9 +73,7 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
         train=replace(loaded.settings.train, stop_after_epochs_without_gain=None),
     )
     dataset = read_people(data.dataset.folder, photos, data.dataset.finder, console, strict=False, for_training=True)
-    number = {path: index for index, path in enumerate(dataset.paths)}
-    paths = (data.dataset.paths[index] for index in data.chosen.tolist())
-    chosen = np.array([number[path] for path in paths if path in number], np.int64)
+    training = from_record(data.record(), dataset)
     known = data.validation.labels < len(dataset.people)
     hidden = load_photos(_files(data, known), photos, finder=data.dataset.finder)
     # A file may have gone or changed since it was read.
@@ -83,7 +82,7 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
         raise PhotoError("none of the held-out photos can be read any more: put them back")
     labels = data.validation.labels[known][there]
     nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, chosen, nobody, device)
+    trainer = make_trainer(replace(loaded, settings=settings), dataset, training, nobody, device)
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))

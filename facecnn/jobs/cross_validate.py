@@ -27,6 +27,7 @@ from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import PhotoSet, Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
+from facecnn.photos.folder_faces import folder_faces
 from facecnn.runs import findings
 
 Array = npt.NDArray[Any]
@@ -55,15 +56,15 @@ def cross_validate(
     if calibrated and not loaded.settings.photos.validation:
         raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
     if not calibrated:
-        # Without photos of its own to judge by, a training can't be ended by them either.
-        train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
-        loaded = replace(loaded, settings=replace(loaded.settings, train=train))
+        loaded = to_the_end(loaded)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(loaded.settings.photos, console, options.threads)
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
     parts = dataset.folds(folds)
-    _refuse_poor_folds(dataset, parts)
+    poor = poor_folds(dataset, parts)
+    if poor is not None:
+        raise UsageError(f"--folds {folds}: {poor}")
     train_fold = _train_calibrated if calibrated else _train_to_the_end
     results: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
@@ -121,10 +122,7 @@ def _train_to_the_end(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
     """Train on all photos outside the fold, and judge the last weights by those of known people in it."""
-    chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
-    nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, chosen, nobody, device)
-    figures = _train(trainer, ShowingRecorder, console, label)[0]
+    trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
     judged = fold[dataset.labels[fold] < len(dataset.people)]
     crops = dataset.crops(judged)
     labels = dataset.labels[judged][crops.photo]
@@ -145,6 +143,22 @@ def _train_to_the_end(
     )
 
 
+def to_the_end(loaded: Loaded) -> Loaded:
+    """The settings for trainings without photos of their own to judge by, which can't be ended by them either."""
+    train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
+    return replace(loaded, settings=replace(loaded.settings, train=train))
+
+
+def train_outside(
+    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
+) -> tuple[Trainer, dict[str, Any]]:
+    """Train on all photos outside the fold, to the end; the trainer, and what is told of its training."""
+    chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
+    nobody = photo_set(dataset, np.zeros(0, np.int64))
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), nobody, device)
+    return trainer, _train(trainer, ShowingRecorder, console, label)[0]
+
+
 def _train_calibrated(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
@@ -152,7 +166,7 @@ def _train_calibrated(
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
-    trainer = make_trainer(loaded, dataset, split.training, held_out, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
@@ -241,15 +255,15 @@ def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]],
         console.warning(findings.one_person_twice(shown(people[one]), shown(people[other])))
 
 
-def _refuse_poor_folds(dataset: Dataset, parts: Sequence[Array]) -> None:
-    """Near-duplicates stay in one fold, and so a fold may be left with nothing to judge, or nothing to train on."""
+def poor_folds(dataset: Dataset, parts: Sequence[Array]) -> str | None:
+    """Why folds are of no use, if they aren't: near-duplicates stay in one fold, and so a fold may be left with nothing
+    to judge, or nothing to train on."""
     for fold in parts:
         trained = np.setdiff1d(np.arange(len(dataset.labels)), fold)
         lost = [name for label, name in enumerate(dataset.classes) if label not in dataset.labels[trained]]
         if lost:
-            reason = f"all photos of {some([shown(name) for name in lost])} look alike, so they come into one fold"
-            raise UsageError(f"--folds {len(parts)}: {reason}: add different ones")
+            names = some([shown(name) for name in lost])
+            return f"all photos of {names} look alike, so they come into one fold: add different ones"
         if not (dataset.labels[fold] < len(dataset.people)).any():
-            raise UsageError(
-                f"--folds {len(parts)}: so many photos look alike that a fold is left empty: lower --folds"
-            )
+            return "so many photos look alike that a fold is left empty: lower --folds"
+    return None

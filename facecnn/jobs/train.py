@@ -23,7 +23,6 @@ from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.judgement import draw_judged, judge
 from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
 from facecnn.jobs.models import TRAINED_ON, about_calibration, check_arrays, make_checkpoint, make_recogniser
-from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training_photos import TrainingPhotos
@@ -76,7 +75,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
     trainer = make_trainer(
-        loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile, taken=initial.arrays
+        loaded, data.dataset, data.training, data.validation, device, profile=options.profile, taken=initial.arrays
     )
     say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
@@ -116,7 +115,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
+    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, profile=options.profile)
     say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     try:
         trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
@@ -207,7 +206,7 @@ class _Training:
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
         recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
-        train_photos = photo_set(data.dataset, data.chosen)
+        train_photos = data.train_photos
         train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
         crops = data.held_out.crops(data.held_out_numbers)
         all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)

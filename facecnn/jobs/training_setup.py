@@ -14,7 +14,6 @@ from facecnn.config import Loaded
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
@@ -24,6 +23,7 @@ from facecnn.network.network import Stage
 from facecnn.network.size import check_memory, fitting_photos, measure, part_size, too_large
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
+from facecnn.photos.folder_faces import FolderFaces
 from facecnn.runs.folder import check_new_run, check_out
 
 Array = npt.NDArray[Any]
@@ -109,20 +109,21 @@ def open_for_training(options: TrainOptions, console: Console, *, say_why: bool 
 def make_trainer(
     loaded: Loaded,
     dataset: Dataset,
-    chosen: Array,
+    training: FolderFaces,
     validation: PhotoSet,
     device: Device,
     *,
     profile: bool = False,
     taken: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos; ``taken``: arrays by name that take the place of initial weights.
+    """The trainer for some of a data set's photos, of each the face chosen; ``taken``: arrays by name that take the
+    place of initial weights.
 
     Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
     small for; DeviceError for one that a card is too small for.
     """
     settings, photos = loaded.settings, loaded.settings.photos
-    outputs = len(dataset.classes)
+    outputs, chosen = len(dataset.classes), training.photos
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
     if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
         batch_size = len(chosen)
@@ -139,7 +140,7 @@ def make_trainer(
             train=settings.train,
             augment=photos.augment,
             normalise=photos.normalise,
-            photos=photo_set(dataset),
+            photos=PhotoSet(dataset.pixels, training.rows(dataset), dataset.labels),
             chosen=chosen,
             validation=validation,
             outputs=outputs,
