@@ -141,11 +141,12 @@ class Choice:
 
     face: Numbers
     """(photos,): index into the faces."""
-    score: Floats
-    """(photos,): how much it looks like its folder's person by the other photos: about 1, or about -1."""
+    fit: Floats
+    """(photos,): how well it fits into its folder, by the other photos: 1 like the middle one of the folder's chosen
+    faces, 0 like the middle one of the faces that are nobody's."""
     companion: Floats
     """(photos,): the same of the face that is best among the others, and chosen as if they were a folder of their own;
-    -1 where there is none, or where the folder has a photo with one face only."""
+    0 where there is none, or where the folder has a photo with one face only."""
 
 
 def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
@@ -154,7 +155,7 @@ def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
-        labels: (photos,): the folder of each, from 0 on.
+        labels: (photos,): the folder of each, from 0 on, without gaps.
         prior: (faces,): what a face's size and place add to its score.
     """
     regression = LeavePhotoOut(features, photo)
@@ -162,12 +163,23 @@ def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -
     face, scores = _rounds(regression, photo, labels, prior, faces)
     alone = np.bincount(photo)[np.arange(len(labels))] == 1
     together = ~np.isin(labels, labels[alone])
-    companion = np.full(len(labels), -1.0)
-    others = faces[together[photo] & (faces != face[photo])]
+    # As many as the folders: what a nobody's face scores there, and a chosen one.
+    chosen = np.isin(faces, face)
+    targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+    targets[face, labels] = 1.0
+    nobody = np.median(regression.scores(targets)[~chosen], axis=0) if not chosen.all() else -np.ones(targets.shape[1])
+    somebody = np.array([np.median(scores[face[labels == label]]) for label in range(targets.shape[1])])
+
+    def fit(scores: Floats, labels: Numbers) -> Floats:
+        return np.round((scores - nobody[labels]) / np.maximum(somebody - nobody, 1e-6)[labels], DECIMALS)
+
+    companion = np.zeros(len(labels))
+    others = faces[together[photo] & ~chosen]
     if len(others):
         found, of_others = _rounds(regression, photo, labels, prior, others)
-        companion[photo[others]] = of_others[found[photo[others]]]
-    return Choice(face, scores[face], companion)
+        there = found >= 0
+        companion[there] = fit(of_others[found[there]], labels[there])
+    return Choice(face, fit(scores[face], labels), companion)
 
 
 def _rounds(
