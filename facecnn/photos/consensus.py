@@ -25,6 +25,9 @@ CONSTANT = 98.0
 ROUNDS = 8
 """At most."""
 
+LEAST_APART = 0.2
+"""That the middle scores of a folder's faces and of nobody's are, where there is something that the folder's share."""
+
 DECIMALS = 6
 """Of the scores that are compared: the last bits differ between machines."""
 
@@ -160,32 +163,47 @@ def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -
     """
     regression = LeavePhotoOut(features, photo)
     faces = np.arange(len(photo))
-    face, scores = _rounds(regression, photo, labels, prior, faces)
-    alone = np.bincount(photo)[np.arange(len(labels))] == 1
-    together = ~np.isin(labels, labels[alone])
-    # As many as the folders: what a nobody's face scores there, and a chosen one.
+    face = _rounds(regression, photo, labels, prior, faces)
     chosen = np.isin(faces, face)
-    targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
-    targets[face, labels] = 1.0
-    nobody = np.median(regression.scores(targets)[~chosen], axis=0) if not chosen.all() else -np.ones(targets.shape[1])
-    somebody = np.array([np.median(scores[face[labels == label]]) for label in range(targets.shape[1])])
-
-    def fit(scores: Floats, labels: Numbers) -> Floats:
-        return np.round((scores - nobody[labels]) / np.maximum(somebody - nobody, 1e-6)[labels], DECIMALS)
-
+    fit, apart = _fits(regression, photo, labels, face, ~chosen)
+    alone = np.bincount(photo)[np.arange(len(labels))] == 1
+    others = faces[~np.isin(labels, labels[alone])[photo] & ~chosen]
     companion = np.zeros(len(labels))
-    others = faces[together[photo] & ~chosen]
     if len(others):
-        found, of_others = _rounds(regression, photo, labels, prior, others)
-        there = found >= 0
-        companion[there] = fit(of_others[found[there]], labels[there])
-    return Choice(face, fit(scores[face], labels), companion)
+        beside = _rounds(regression, photo, labels, prior, others)
+        companion, _ = _fits(regression, photo, labels, beside, ~chosen & ~np.isin(faces, beside), apart)
+    return Choice(face, fit, companion)
 
 
-def _rounds(
-    regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers
-) -> tuple[Numbers, Floats]:
-    """For each photo the best of the faces ``among`` (-1 where it has none), and (faces,) scores of all faces."""
+def _fits(
+    regression: LeavePhotoOut,
+    photo: Numbers,
+    labels: Numbers,
+    face: Numbers,
+    nobody: npt.NDArray[np.bool_],
+    apart: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """(photos,): how well the face chosen in each fits (-1: none, which gives 0): its score beyond the middle one of
+    the faces that are ``nobody``'s, in units of ``apart`` (folders,), which is how far the middle one of a folder's
+    chosen faces lies beyond that unless given; and that."""
+    there = face >= 0
+    targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+    targets[face[there], labels[there]] = 1.0
+    scores = regression.scores(targets)
+    fits, found = np.zeros(len(labels)), np.full(targets.shape[1], LEAST_APART)
+    for label in np.unique(labels[there]).tolist():
+        own = there & (labels == label)
+        elsewhere = nobody if nobody.any() else labels[photo] != label
+        low = np.median(scores[elsewhere, label]) if elsewhere.any() else -1.0
+        if apart is None:
+            found[label] = max(np.median(scores[face[own], label]) - low, LEAST_APART)
+        unit = found[label] if apart is None else apart[label]
+        fits[own] = np.round((scores[face[own], label] - low) / unit, DECIMALS)
+    return fits, found
+
+
+def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers) -> Numbers:
+    """For each photo the best of the faces ``among``, -1 where it has none."""
     own = labels[photo]
     first = np.full(len(labels), -1)
     first[photo[among][::-1]] = among[::-1]
@@ -203,4 +221,4 @@ def _rounds(
         share[best[best >= 0]] = 1
         if np.array_equal(before, share):
             break
-    return best, np.round(scores, DECIMALS)
+    return best

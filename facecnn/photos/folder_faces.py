@@ -27,8 +27,8 @@ most 1.3 % are below, of those that don't about three quarters (docs/FACES.md)."
 ENOUGH = 10
 """Photos of a folder's person in which a face must fit before those in which none does are left out."""
 
-SAME_COMPANION = 0.4
-"""Share of a person's photos beside whom the same other face appears from which on there is a warning."""
+SAME_COMPANION, SURE_COMPANION = 0.7, 30
+"""Median of ``Choice.companion``, and photos, from which on the same other face is said to appear beside a person."""
 
 _PRIOR = 0.1
 
@@ -169,10 +169,10 @@ def _companions(dataset: Dataset, known: Numbers, choice: Choice) -> tuple[str, 
     warnings = []
     for label in np.unique(labels).tolist():
         own = choice.companion[labels == label]
-        if len(own) >= ENOUGH and (own >= FITS).mean() >= SAME_COMPANION:
+        if len(own) >= SURE_COMPANION and np.median(own) >= SAME_COMPANION:
             name = shown(dataset.classes[label])
             warnings.append(
-                f"no photo of {name} alone, and the same other face in {int((own >= FITS).sum())} of {len(own)}: whose "
-                "folder it is can't be known: add a photo with one face"
+                f"no photo of {name} alone: add one: beside whom the same other face keeps appearing, it can't be known "
+                "which of the two is meant"
             )
     return tuple(warnings)
