@@ -172,7 +172,7 @@ def _companions(dataset: Dataset, known: Numbers, choice: Choice) -> tuple[str, 
         if len(own) >= SURE_COMPANION and np.median(own) >= SAME_COMPANION:
             name = shown(dataset.classes[label])
             warnings.append(
-                f"no photo of {name} alone: add one: the same other face keeps appearing, and which of the two is meant "
-                "can't be known"
+                f"no photo of {name} alone: add one: the same other face keeps appearing, and which of the two "
+                "is meant can't be known"
             )
     return tuple(warnings)
