@@ -1,14 +1,14 @@
 """Is the right face trained on where photos show several people? Group pictures are pasted whose truth is known.
 
-PEOPLE is a folder with one folder of photos per person. A fifth of each person's photos is kept apart to judge by. Of
-the others, a share (``--shares``) of each folder becomes group pictures: the person's face and one to five strangers'
-faces, each with its surroundings, of various sizes at various places. In half of them the person's face isn't the one
-nearest the middle (in sides of its own box). The strangers' photos, sorted by name, are dealt in two halves: the first,
-third ... stand in the groups, the others are the folder unknown/.
+PEOPLE is a folder with one folder of photos per person. A share (``--shares``) of each folder becomes group pictures:
+the person's face and one to five strangers' faces, each with its surroundings, of various sizes at various places. In
+half of them the person's face isn't the one nearest the middle (in sides of its own box). The strangers' photos, sorted
+by name, are dealt in two halves: the first, third ... stand in the groups, the others are the folder unknown/.
 
 "chosen right": of the group pictures that are trained on, or left out as no face in them fits, in how many the face
-trained on is the pasted one; "main right": in how many the main face is. With ``--train``, "named right": how many of
-the photos kept apart ``predict`` names right, trained on the groups and trained on the same photos as they were.
+trained on is the pasted one; "main right": in how many the main face is. With ``--train`` a fifth of each person's
+photos is kept apart, and "named right" is how many of these ``predict`` names right, trained on the groups and trained
+on the same photos as they were.
 
 ``--keep FOLDER`` keeps the pictures of each share, with truth.json: the box of the true face of each.
 """
@@ -100,7 +100,7 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
     strangers = [
         Portrait(path, faces[0]) for path, faces in zip(spectators.paths, spectators.faces, strict=True) if faces
     ]
-    kept = np.flatnonzero(number_in_class(people) % KEPT == KEPT - 1)
+    kept = np.flatnonzero(number_in_class(people) % KEPT == KEPT - 1)[: None if options.train else 0]
     link([(people.files[number], work / "kept" / people.paths[number]) for number in kept.tolist()])
 
     def trained_right(folder: Path) -> float:

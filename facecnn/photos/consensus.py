@@ -25,6 +25,9 @@ CONSTANT = 98.0
 ROUNDS = 8
 """At most."""
 
+LEAST_APART = 0.2
+"""That the middle scores of a folder's faces and of nobody's are, where there is something that the folder's share."""
+
 DECIMALS = 6
 """Of the scores that are compared: the last bits differ between machines."""
 
@@ -141,11 +144,12 @@ class Choice:
 
     face: Numbers
     """(photos,): index into the faces."""
-    score: Floats
-    """(photos,): how much it looks like its folder's person by the other photos: about 1, or about -1."""
+    fit: Floats
+    """(photos,): how well it fits into its folder, by the other photos: 1 like the middle one of the folder's chosen
+    faces, 0 like the middle one of the faces that are nobody's."""
     companion: Floats
     """(photos,): the same of the face that is best among the others, and chosen as if they were a folder of their own;
-    -1 where there is none, or where the folder has a photo with one face only."""
+    0 where there is none, or where the folder has a photo with one face only."""
 
 
 def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
@@ -154,26 +158,52 @@ def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
-        labels: (photos,): the folder of each, from 0 on.
+        labels: (photos,): the folder of each, from 0 on, without gaps.
         prior: (faces,): what a face's size and place add to its score.
     """
     regression = LeavePhotoOut(features, photo)
     faces = np.arange(len(photo))
-    face, scores = _rounds(regression, photo, labels, prior, faces)
+    face = _rounds(regression, photo, labels, prior, faces)
+    chosen = np.isin(faces, face)
+    fit, apart = _fits(regression, photo, labels, face, ~chosen)
     alone = np.bincount(photo)[np.arange(len(labels))] == 1
-    together = ~np.isin(labels, labels[alone])
-    companion = np.full(len(labels), -1.0)
-    others = faces[together[photo] & (faces != face[photo])]
+    others = faces[~np.isin(labels, labels[alone])[photo] & ~chosen]
+    companion = np.zeros(len(labels))
     if len(others):
-        found, of_others = _rounds(regression, photo, labels, prior, others)
-        companion[photo[others]] = of_others[found[photo[others]]]
-    return Choice(face, scores[face], companion)
+        beside = _rounds(regression, photo, labels, prior, others)
+        companion, _ = _fits(regression, photo, labels, beside, ~chosen & ~np.isin(faces, beside), apart)
+    return Choice(face, fit, companion)
 
 
-def _rounds(
-    regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers
-) -> tuple[Numbers, Floats]:
-    """For each photo the best of the faces ``among`` (-1 where it has none), and (faces,) scores of all faces."""
+def _fits(
+    regression: LeavePhotoOut,
+    photo: Numbers,
+    labels: Numbers,
+    face: Numbers,
+    nobody: npt.NDArray[np.bool_],
+    apart: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """(photos,): how well the face chosen in each fits (-1: none, which gives 0): its score beyond the middle one of
+    the faces that are ``nobody``'s, in units of ``apart`` (folders,), which is how far the middle one of a folder's
+    chosen faces lies beyond that unless given; and that."""
+    there = face >= 0
+    targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+    targets[face[there], labels[there]] = 1.0
+    scores = regression.scores(targets)
+    fits, found = np.zeros(len(labels)), np.full(targets.shape[1], LEAST_APART)
+    for label in np.unique(labels[there]).tolist():
+        own = there & (labels == label)
+        elsewhere = nobody if nobody.any() else labels[photo] != label
+        low = np.median(scores[elsewhere, label]) if elsewhere.any() else -1.0
+        if apart is None:
+            found[label] = max(np.median(scores[face[own], label]) - low, LEAST_APART)
+        unit = found[label] if apart is None else apart[label]
+        fits[own] = np.round((scores[face[own], label] - low) / unit, DECIMALS)
+    return fits, found
+
+
+def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers) -> Numbers:
+    """For each photo the best of the faces ``among``, -1 where it has none."""
     own = labels[photo]
     first = np.full(len(labels), -1)
     first[photo[among][::-1]] = among[::-1]
@@ -191,4 +221,4 @@ def _rounds(
         share[best[best >= 0]] = 1
         if np.array_equal(before, share):
             break
-    return best, np.round(scores, DECIMALS)
+    return best

@@ -98,10 +98,10 @@ class Dataset:
 
     def _by_class(self) -> dict[str, list[Photo]]:
         people: dict[str, list[Photo]] = {name: [] for name in self.classes}
-        for path, label, sha256, fingerprint in zip(
-            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), strict=True
+        for path, label, sha256, fingerprint, faces in zip(
+            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), self.faces, strict=True
         ):
-            people[self.classes[label]].append(Photo(path, sha256, fingerprint))
+            people[self.classes[label]].append(Photo(path, sha256, fingerprint, max(1, len(faces))))
         return people
 
     def _indices(self, paths: Iterable[str]) -> npt.NDArray[np.int64]:

@@ -76,7 +76,7 @@ def nearest_the_middle(faces: Sequence[Face], width: int, height: int) -> list[F
 
 def notes_of(faces: Sequence[Face]) -> tuple[str, ...]:
     """What a user may want to know about a photo's faces, the one that is used first."""
-    several = (f"{len(faces)} faces, the one nearest the middle is used",) if len(faces) > 1 else ()
+    several = (f"{len(faces)} faces, the one nearest the middle is the main one",) if len(faces) > 1 else ()
     turned = faces[0].turned
     return (*several, f"turned by {turned} degrees to find the face") if turned else several
 

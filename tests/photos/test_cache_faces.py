@@ -43,7 +43,7 @@ def assert_right(photos: list[Path], finder: KnownFaces, chosen: PhotoSettings =
     assert loaded.row[1] == loaded.row[3]
     middle_first = [FACES[120, 80][index] for index in (1, 0, 2)]
     assert loaded.faces == ((FACES[90, 80][0],), tuple(middle_first), (), tuple(middle_first))
-    assert loaded.notes == tuple((index, "3 faces, the one nearest the middle is used") for index in (1, 3))
+    assert loaded.notes == tuple((index, "3 faces, the one nearest the middle is the main one") for index in (1, 3))
     for index, size in ((0, (90, 80)), (1, (120, 80))):
         image = draw_faces(*size, FACES[size])
         for number, face in enumerate(loaded.faces[index]):

@@ -38,5 +38,5 @@ def test_notes_tell_of_several_faces_and_of_turned_photos() -> None:
     one = face_at(50, 50, 10)
     turned = Face(one.box, one.landmarks, 0.9, turned=90)
     assert notes_of([one]) == ()
-    assert notes_of([one, one]) == ("2 faces, the one nearest the middle is used",)
+    assert notes_of([one, one]) == ("2 faces, the one nearest the middle is the main one",)
     assert notes_of([turned]) == ("turned by 90 degrees to find the face",)
