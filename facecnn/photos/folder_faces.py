@@ -21,8 +21,8 @@ from facecnn.photos.hog import describe
 Numbers = npt.NDArray[np.int64]
 
 FITS = 0.3
-"""See ``Choice.fit``: below it a face doesn't look like the folder's person. Of pasted groups that hold the person at
-most 1.3 % are below, of those that don't about three quarters (docs/FACES.md)."""
+"""See ``Choice.fit``: below it a face doesn't look like the folder's person. Chosen on pasted groups
+(docs/FACES.md says how many it loses and catches)."""
 
 ENOUGH = 10
 """Photos of a folder's person in which a face must fit before those in which none does are left out."""
