@@ -14,7 +14,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_for_answers
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
 from facecnn.photos.dataset import load_files
-from facecnn.photos.face import NO_FACE
+from facecnn.photos.face import NO_FACE, TOO_SMALL
 from facecnn.photos.folder import is_folder
 
 NO_FACE_LABEL = "no_face"
@@ -74,7 +74,7 @@ def predict(
     for number, path in enumerate(loaded.paths):
         reason = loaded.reasons[number]
         if reason is not None:
-            nobody = NO_FACE_LABEL if reason == NO_FACE else None
+            nobody = NO_FACE_LABEL if reason in (NO_FACE, TOO_SMALL) else None
             results.append({"path": str(path), **_NOTHING, "label": nobody, "error": None if nobody else reason})
             continue
         width, height = loaded.sizes[number].tolist()

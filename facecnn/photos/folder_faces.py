@@ -15,7 +15,7 @@ from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import load_photos
 from facecnn.photos.consensus import Choice, choose
 from facecnn.photos.dataset import Crops, Dataset
-from facecnn.photos.face import Face
+from facecnn.photos.face import size_and_place
 from facecnn.photos.hog import describe
 
 Numbers = npt.NDArray[np.int64]
@@ -24,13 +24,15 @@ FITS = 0.3
 """See ``Choice.fit``: below it a face doesn't look like the folder's person. Chosen on pasted groups
 (docs/FACES.md says how many it loses and catches)."""
 
-ENOUGH = 10
-"""Photos of a folder's person in which a face must fit before those in which none does are left out."""
+ENOUGH = 20
+"""Photos of a folder in which a face must fit before those in which none does are left out: with fewer, most of those
+left out would hold the person."""
 
 SAME_COMPANION, SURE_COMPANION = 0.7, 30
 """Median of ``Choice.companion``, and photos, from which on the same other face is said to appear beside a person."""
 
 _PRIOR = 0.1
+"""What size and place count for beside what a face looks like."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _choose(dataset: Dataset, known: Numbers) -> tuple[Choice, Crops]:
     if dataset.settings.hide_face:
         pixels, rows = _visible(dataset, known, crops)
     faces = [face for number in known.tolist() for face in dataset.faces[number]]
-    prior = np.array([_prior(face, size) for face, size in zip(faces, dataset.sizes[known][crops.photo], strict=True)])
+    sizes = dataset.sizes[known][crops.photo].tolist()
+    prior = _PRIOR * np.array([size_and_place(face, *size) for face, size in zip(faces, sizes, strict=True)])
     features = describe(np.asarray(pixels[rows]))
     labels = np.unique(dataset.labels[known], return_inverse=True)[1]
     return choose(features, crops.photo, labels, prior), crops
@@ -134,15 +137,6 @@ def _visible(dataset: Dataset, known: Numbers, crops: Crops) -> tuple[npt.NDArra
         gone = dataset.paths[known[there.index(False)]]
         raise PhotoError(f"{shown(gone)}: it has changed, or can't be read any more: start again")
     return loaded.pixels, loaded.row[crops.photo] + within
-
-
-def _prior(face: Face, size: npt.NDArray[np.int64]) -> float:
-    """What size and place say of a face in a photo of that width and height, beside what it looks like."""
-    left, top, right, bottom = face.box
-    width, height = size.tolist()
-    distance = np.hypot(left + right - width, top + bottom - height) / np.hypot(width, height)
-    side = max(right - left, bottom - top, 1.0)
-    return _PRIOR * float(np.log(side / min(width, height)) - distance)
 
 
 def _fitting_nobody(dataset: Dataset, known: Numbers, choice: Choice) -> dict[int, str]:
