@@ -7,8 +7,8 @@ by name, are dealt in two halves: the first, third ... stand in the groups, the 
 
 "chosen right": of the group pictures that are trained on, or left out as no face in them fits, in how many the face
 trained on is the pasted one; "main right": in how many the main face is. With ``--train`` a fifth of each person's
-photos is kept apart, and "named right" is how many of these ``predict`` names right, trained on the groups and trained
-on the same photos as they were.
+photos, the one that ``--fold`` says, is kept apart, and "named right" is how many of these ``predict`` names right,
+trained on the groups and trained on the same photos as they were.
 
 ``--keep FOLDER`` keeps the pictures of each share, with truth.json: the box of the true face of each.
 """
@@ -31,7 +31,7 @@ from PIL import Image, ImageFilter
 from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
-from facecnn.errors import FacecnnError
+from facecnn.errors import FacecnnError, UsageError
 from facecnn.jobs import training_photos
 from facecnn.jobs.evaluate import EvaluateOptions, evaluate
 from facecnn.jobs.faces import installed_finder
@@ -81,6 +81,7 @@ def main() -> None:
     arguments.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.5, 0.8], help="(default: 0.2 0.5 0.8)")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the pictures (default: 0)")
     arguments.add_argument("--train", action="store_true", help="train, and judge what is named right")
+    arguments.add_argument("--fold", type=int, choices=range(KEPT), default=0, help="that is kept apart (default: 0)")
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="where the pictures are kept")
     options = arguments.parse_args()
@@ -94,18 +95,21 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
     console = StderrConsole(quiet=True, verbose=False)
     settings = loaded.settings.photos
     finder = installed_finder(settings, console, options.threads)
+    if finder is None:
+        raise UsageError("faces aren't found: install the extra faces, and leave photos.faces at auto")
     people = read_people(options.people, settings, finder, console, strict=False, for_training=True)
     photos = list_photos(options.strangers).files
     spectators = load_files(photos[::2], settings, finder=finder)
     strangers = [
         Portrait(path, faces[0]) for path, faces in zip(spectators.paths, spectators.faces, strict=True) if faces
     ]
-    kept = np.flatnonzero(number_in_class(people) % KEPT == KEPT - 1)[: None if options.train else 0]
+    kept = np.flatnonzero(number_in_class(people) % KEPT == options.fold)[: None if options.train else 0]
     link([(people.files[number], work / "kept" / people.paths[number]) for number in kept.tolist()])
 
-    def trained_right(folder: Path) -> float:
+    def trained_right(folder: Path) -> str:
         result = train(loaded, TrainOptions(photos=folder, out=work / "runs", threads=options.threads), console)
-        return float(evaluate(EvaluateOptions(Path(result["run"]), work / "kept"), console).figures["accuracy"])
+        known = evaluate(EvaluateOptions(Path(result["run"]), work / "kept"), console).figures["known"]
+        return f"{known['named_right']} of {known['photos']}"
 
     rows = []
     for share in (0.0, *options.shares) if options.train else options.shares:
@@ -115,7 +119,7 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
         (work / f"{share:g}.json").write_text(json.dumps(truth, indent=1))
         data = training_photos.read(folder, None, loaded, False, console, options.threads)
         groups, main, chosen, left_out = judge(data, truth)
-        named = f"{100 * trained_right(folder):.1f} %" if options.train else "-"
+        named = trained_right(folder) if options.train else "-"
         rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, named])
     print(table(rows, ["groups", "trained on", "main right", "chosen right", "left out", "named right"]))
 
