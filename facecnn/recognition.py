@@ -42,11 +42,13 @@ class Answer:
     """Over the people; they sum to 1, so a person's may be higher than the confidence."""
     unknown_score: float
     """0 to 1, grows with strangeness."""
+    also_like: str | None = None
+    """Of an ``unknown`` that was refused only because another face of the photo fits the name better: the name."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model says of n photos, in figures."""
+    """What the model says of n faces, in figures."""
 
     probabilities: npt.NDArray[np.float64]
     """(n, people), calibrated; each row sums to 1."""
@@ -56,12 +58,44 @@ class Answers:
     unknown_scores: npt.NDArray[np.float64]
     """(n,)"""
     refused: npt.NDArray[np.bool_]
-    """(n,): whether the unknown-score is beyond the threshold."""
+    """(n,): whether no name is given: the unknown-score is beyond the threshold, or the name is ``given_elsewhere``."""
+    given_elsewhere: npt.NDArray[np.bool_]
+    """(n,): whether the name was kept by another face of the photo, which fits it better."""
+    photo: npt.NDArray[np.int64]
+    """(n,): number of the photo that each face is in; ascending from 0, without gaps."""
 
     @property
     def likeliest(self) -> npt.NDArray[np.int64]:
         """(n,): number of the likeliest person, whether refused or not."""
         return np.asarray(self.probabilities.argmax(axis=1))
+
+
+def better_matched_elsewhere(
+    names: npt.NDArray[np.int64],
+    unknown_scores: npt.NDArray[np.float64],
+    refused: npt.NDArray[np.bool_],
+    photo: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Which of n faces lose their name to another face of their photo, so that it is given at most once there.
+
+    Of a photo's faces that aren't refused and would get one name, that with the lowest unknown-score keeps it; of equal
+    ones the first does.
+
+    Args:
+        names: (n,) number of the name that each face would get.
+        unknown_scores: (n,)
+        refused: (n,) whether a face gets no name anyway.
+        photo: (n,) number of the photo that it is in.
+
+    Returns:
+        (n,), False for refused ones.
+    """
+    named = np.flatnonzero(~refused)
+    order = named[np.lexsort((unknown_scores[named], names[named], photo[named]))]  # stable: the first of equal ones
+    repeated = (photo[order[1:]] == photo[order[:-1]]) & (names[order[1:]] == names[order[:-1]])
+    lose = np.zeros(len(names), bool)
+    lose[order[1:][repeated]] = True
+    return lose
 
 
 class Recogniser:
@@ -119,29 +153,39 @@ class Recogniser:
         photos = PhotoFeed(self.network.kernels, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 
-    def answers(self, pixels: Array, rows: Array, threshold: float | None) -> Answers:
-        """Answers for photos, given as for ``log_probabilities``."""
-        return self.answers_from(self.log_probabilities(pixels, rows), threshold)
+    def answers(self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None) -> Answers:
+        """Answers for crops, given as for ``log_probabilities``; for ``photo`` see ``answers_from``."""
+        return self.answers_from(self.log_probabilities(pixels, rows), threshold, photo)
 
-    def answers_from(self, log_probabilities: npt.NDArray[np.float64], threshold: float | None) -> Answers:
-        """Answers from what ``log_probabilities`` gave, (n, outputs)."""
+    def answers_from(
+        self, log_probabilities: npt.NDArray[np.float64], threshold: float | None, photo: Array | None = None
+    ) -> Answers:
+        """Answers from what ``log_probabilities`` gave, (n, outputs).
+
+        ``photo`` (n,): number of the photo that each crop is of, ascending from 0 without gaps; in a photo a name is
+        given at most once. None: each is of a photo of its own.
+        """
         scaled = self.calibration.apply(log_probabilities, len(self.people))
         scores = unknown_score(scaled, len(self.people))
+        probabilities = over_people(scaled, len(self.people))
         refused = np.zeros(len(scaled), bool) if threshold is None else scores > threshold
+        photo = np.arange(len(scaled)) if photo is None else photo
+        elsewhere = better_matched_elsewhere(probabilities.argmax(axis=1), scores, refused, photo)
         confidences = 1 - scores
         if self.calibration.highest_confidence is not None:
             confidences = np.minimum(confidences, self.calibration.highest_confidence)
-        return Answers(over_people(scaled, len(self.people)), confidences, scores, refused)
+        return Answers(probabilities, confidences, scores, refused | elsewhere, elsewhere, photo)
 
     def describe(self, answers: Answers) -> list[Answer]:
-        """The same in words, photo by photo."""
+        """The same in words, face by face."""
         described = []
-        for probabilities, best, confidence, score, refused in zip(
+        for probabilities, best, confidence, score, refused, elsewhere in zip(
             answers.probabilities,
             answers.likeliest.tolist(),
             answers.confidences.tolist(),
             answers.unknown_scores.tolist(),
             answers.refused.tolist(),
+            answers.given_elsewhere.tolist(),
             strict=True,
         ):
             described.append(
@@ -150,6 +194,7 @@ class Recogniser:
                     confidence=score if refused else confidence,
                     probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
                     unknown_score=score,
+                    also_like=self.people[best] if elsewhere else None,
                 )
             )
         return described

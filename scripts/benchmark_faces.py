@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,6 @@ from experiment import at_least, table
 from face_finders import FINDERS
 from facecnn.errors import DeviceError, FacecnnError, OutputError, PhotoError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
-from facecnn.photos.face import Face, nearest_the_middle
 from facecnn.photos.folder import list_photos
 
 HERE = Path(__file__).parent
@@ -135,14 +135,15 @@ class Tally:
 
 
 def middle_landmarks(answer: Answer, photo: Path) -> Points | None:
-    """The landmarks of the face nearest the middle, as facecnn picks it; None without a face or landmarks."""
+    """The landmarks of the face nearest the middle, in sides of its box; None without a face or landmarks."""
     with Image.open(photo) as image:
         width, height = image.size
-    points = ((0.0, 0.0),) * 5
-    faces = [Face((left, top, right, bottom), points, 0) for left, top, right, bottom in answer.boxes]  # type: ignore[arg-type]
-    if not faces:
-        return None
-    return answer.landmarks[faces.index(nearest_the_middle(faces, width, height)[0])]
+
+    def distance(number: int) -> float:
+        left, top, right, bottom = answer.boxes[number]
+        return math.hypot(left + right - width, top + bottom - height) / max(right - left, bottom - top, 1.0)
+
+    return answer.landmarks[min(range(len(answer.boxes)), key=distance)] if answer.boxes else None
 
 
 def compare(finders: Sequence[Finder], photos: Sequence[Path], label: str) -> list[Tally]:

@@ -34,6 +34,7 @@ from facecnn.kernels import Device, open_device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import Recorder
 from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder_faces import folder_faces
 
 FOLDS = 5
 STEPS = 150
@@ -58,7 +59,7 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
     recorder = Losses()
     gc.collect()  # the trainer before, which refers to itself
     try:
-        make_trainer(loaded, dataset, chosen, photo_set(dataset, fold), device).run(recorder)
+        make_trainer(loaded, dataset, folder_faces(dataset, chosen), photo_set(dataset, fold), device).run(recorder)
     except DivergedError:
         return min(recorder.held_out, default=math.inf), math.inf
     return min(recorder.held_out), recorder.held_out[-1]

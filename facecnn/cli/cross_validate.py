@@ -20,6 +20,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.cli.train import EpochsOption, SeedOption, StrictOption, setting_options
+from facecnn.runs.findings import several_faces
 
 
 @common.command
@@ -77,6 +78,8 @@ def _describe(result: dict[str, Any]) -> str:
     mean, std = result["mean"], result["std"]
     if calibrated:
         lines += ["", f"  named right: mean {percent(mean)}, standard deviation {percent(std)}"]
+        if (several := several_faces(result)) is not None:
+            lines.append(f"  {several}")
         if result["unknown"] is not None:
             unknown = result["unknown"]
             lines.append(f"  strangers: {unknown['refused']} of {unknown['photos']} refused, {unknown['named']} named")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, Format, FormatOption, SetOption
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption, percent
+from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.train import EpochsOption, SeedOption, setting_options
 from facecnn.errors import OutputError, shown
+
+if TYPE_CHECKING:
+    from facecnn.config import Loaded
+    from facecnn.jobs.label_check import LabelCheck
 
 app = typer.Typer(help="Look after folders of photos.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -44,21 +49,65 @@ def sample(
         )
 
 
-@app.command(short_help="Report people, counts, unusable photos and duplicates.")
+@app.command(short_help="Report people, counts, unusable photos, duplicates; doubtful photos.")
 @common.command
 def check(
     console: StderrConsole,
     photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
     config: ConfigOption = common.DEFAULT_CONFIG,
     overrides: SetOption = None,
+    faces: Annotated[
+        bool,
+        typer.Option(
+            "--faces",
+            help="Look at who is who: list photos that are unlike their folder, or show little. Trains five times.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=common.path,
+            metavar="FOLDER",
+            help="With --faces: write a contact sheet, FOLDER/index.html.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --faces: without trainings, in about a second, but less surely.")
+    ] = False,
+    device: DeviceOption = "auto",
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 if anything is wrong or doubtful.")] = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Report people, counts, sizes, unusable photos and duplicates of a folder."""
+    """Report people, counts, sizes, unusable photos and duplicates of a folder.
+
+    With --faces, list instead the photos that may lie in the wrong folder, or show too little. Nothing is changed.
+    """
+    trains = {"--device": device != "auto", "--epochs": epochs is not None, "--seed": seed is not None}
+    if not faces:
+        needless = {"--out": out is not None, "--quick": quick, **trains, "--threads": threads is not None}
+        _refuse(needless, "without --faces nobody is looked at: add --faces, or leave it out")
+    elif quick:
+        _refuse(trains, "--quick trains nothing: leave one of them out")
+    loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
+    if faces:
+        _check_faces(loaded, photos, out, quick, device, threads, strict, format, console)
+    else:
+        _check_files(loaded, photos, strict, format, console)
+
+
+def _refuse(options: dict[str, bool], why: str) -> None:
+    given = [option for option, is_given in options.items() if is_given]
+    common.require(not given, f"{given[0] if given else ''}: {why}")
+
+
+def _check_files(loaded: Loaded, photos: Path, strict: bool, format: Format, console: StderrConsole) -> None:
     from facecnn.jobs.faces import installed_finder
     from facecnn.photos.check import check as job
 
-    loaded = common.read_settings(config, overrides, {})
     finder = installed_finder(loaded.settings.photos, console)
     with console.counting("Reading photos") as progress:
         report = job(photos, loaded.settings.photos, finder, progress)
@@ -68,6 +117,63 @@ def check(
         common.print_text(report.text(all_notes=console.verbose))
     if strict and (report.skipped or report.warnings):
         raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
+
+
+def _check_faces(
+    loaded: Loaded,
+    photos: Path,
+    out: Path | None,
+    quick: bool,
+    device: str,
+    threads: int | None,
+    strict: bool,
+    format: Format,
+    console: StderrConsole,
+) -> None:
+    from facecnn.jobs.label_check import check_labels
+    from facecnn.jobs.training_setup import TrainOptions
+
+    found = check_labels(
+        loaded, TrainOptions(photos=photos, device=device, threads=threads), console, quick=quick, out=out
+    )
+    for text in found.alike:
+        console.warning(text)
+    if format is Format.json:
+        common.print_json([photo.as_dict() for photo in found.photos])
+    else:
+        common.print_text(_describe_doubts(found))
+    if strict and (found.dataset.skipped or found.dataset.warnings or found.alike):
+        raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
+
+
+_LINES = 20
+"""Photos that the text lists; JSON has all."""
+_COLUMNS = 44, 24
+"""Of a photo's path and of a name, in the text."""
+
+
+def _describe_doubts(found: LabelCheck) -> str:
+    from facecnn.photos.check import cell, wrapped
+
+    doubtful = [photo for photo in found.photos if photo.is_doubtful]
+    lines = wrapped(
+        f"{shown(found.dataset.folder)}: {len(found.photos)} photos, {len(doubtful) or 'none'} worth a look"
+    )
+    if doubtful:
+        lines += ["", f"{'folder/photo':{_COLUMNS[0]}}{'likeliest':{_COLUMNS[1]}}  confidence"]
+    for photo in doubtful[:_LINES]:
+        path, confidence = shown(photo.path), "-" if photo.confidence is None else percent(photo.confidence)
+        if len(path) > _COLUMNS[0] - 2:
+            lines.append(path)
+            path = ""
+        lines.append(f"{cell(path, _COLUMNS[0])}{cell(shown(photo.likeliest), _COLUMNS[1])}{confidence:>12}")
+        lines += [line for reason in photo.reasons for line in wrapped(reason, "  ")]
+    if len(doubtful) > _LINES:
+        lines.append(f"… {len(doubtful) - _LINES} more; --format json has all, --out FOLDER shows them")
+    lines += ["", paragraph(f"{found.explanation} Nothing was changed.")]
+    if found.page is not None:
+        lines += ["", *wrapped(f"Contact sheet: {shown(found.page)}")]
+    return "\n".join(lines)
 
 
 @app.command(short_help="Write what the network would see of each photo.")

@@ -21,6 +21,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import OutputError, natural_order, shown
+from facecnn.runs.findings import several_faces
 
 NAMES_SHOWN = 20
 
@@ -100,6 +101,9 @@ def _describe(figures: dict[str, Any]) -> str:
             _part("refused", known["refused"], known["photos"]),
             _part("named wrong", known["named_wrong"], known["photos"]),
         ]
+        several = several_faces(figures)
+        if several is not None:
+            lines += [f"  {several}", "  (log loss, calibration error and ROC curve below: of photos with one face)"]
     if unknown is not None:
         limit = "no threshold" if unknown["threshold"] is None else f"threshold {number(unknown['threshold'])}"
         lines += [

@@ -41,7 +41,16 @@ def predict(
         typer.Option(
             parser=common.path,
             metavar="DIR",
-            help="Also draw, for each photo, what the answers rest on, into this folder.",
+            help="Also draw, for each photo, what the answers rest on, into this folder: PHOTO.explained.png.",
+        ),
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            parser=common.path,
+            metavar="DIR",
+            help="Also draw a copy of each photo, with its faces framed and named, into this folder: PHOTO.drawn.jpg, "
+            "upright, 800 to 2,000 pixels long, without the photo's metadata.",
         ),
     ] = None,
     out: OutOption = common.DEFAULT_OUT,
@@ -49,7 +58,10 @@ def predict(
     threads: ThreadsOption = None,
     format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
 ) -> None:
-    """Say who is in a photo. Exit code 3 if any photo has no answer."""
+    """Say who is in a photo. Exit code 3 if any photo has no answer.
+
+    Pictures that are drawn never replace a file: they get numbers. In a folder they aren't taken for photos.
+    """
     from facecnn.jobs.predict import predict as job
     from facecnn.runs.atomic import make_folder
 
@@ -57,25 +69,34 @@ def predict(
     paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
     common.require(bool(paths), "no photos given: the list on stdin is empty")
     model_path = common.find_model(model, out, console)
-    if explain is not None:
-        make_folder(explain)  # before the work, in case it can't be made
+    for folder in (explain, draw):
+        if folder is not None:
+            make_folder(folder)  # before the work, in case it can't be made
     results = job(model_path, paths, limit, console, device, threads)
     _print(results, format)
-    if explain is not None:
-        from facecnn.jobs.explain import explain as draw
+    if draw is not None:
+        from facecnn.jobs.draw import draw as draw_job
 
-        draw(model_path, results, explain, console, device, threads)
+        draw_job(model_path, results, draw, console, threads)
+    if explain is not None:
+        from facecnn.jobs.explain import explain as explain_job
+
+        explain_job(model_path, results, explain, console, device, threads)
     failed = [result for result in results if result["error"] is not None]
     if failed:
         raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
 
 
 def _matching(given: str) -> list[Path]:
-    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits."""
+    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits, but those that
+    predict has drawn."""
     if os.path.lexists(given) or not glob.has_magic(given):
         return [Path(given)]
+    from facecnn.photos.companions import DRAWN, EXPLAINED
+
     found = glob.glob(given, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    return [Path(path) for path in sorted(found)] or [Path(given)]
+    photos = [Path(path) for path in sorted(found) if not path.lower().endswith((DRAWN, EXPLAINED))]
+    return photos or [Path(given)]
 
 
 def _listed(null: bool) -> list[Path]:
@@ -134,6 +155,8 @@ def _describe(result: dict[str, Any]) -> str:
 def _name(face: dict[str, Any]) -> str:
     if face["label"] in face["probabilities"]:
         return f"{shown(face['label'])} ({confidence(face['confidence'])})"
+    if face["also_like"] is not None:
+        return f"{face['label']} (like {shown(face['also_like'])}, who is another face here)"
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     return f"{face['label']} (unknown-score {face['unknown_score']:.3f}; most like {shown(likeliest)})"
 

@@ -290,10 +290,16 @@ def _quality(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         counts = of(run, "known") or {}
         return str(counts.get(key, "-"))
 
+    def several(run: dict[str, Any]) -> str:
+        counts = of(run, "several")
+        return f"{counts['named_right']} of {counts['photos']}" if counts and counts["photos"] else "-"
+
     def strangers(run: dict[str, Any]) -> str:
         counts = of(run, "unknown")
         return f"{counts['named']} of {counts['photos']}" if counts else "-"
 
+    with_several = [several(run) for run in runs]
+    row_of_several = {"  with several faces, named right": with_several} if set(with_several) != {"-"} else {}
     return {
         "named right": [percent(run["accuracy"]) for run in runs],
         "likeliest person (closed set)": [percent(run["closed_set_accuracy"]) for run in runs],
@@ -301,6 +307,7 @@ def _quality(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         "  named right": [known(run, "named_right") for run in runs],
         "  named wrong": [known(run, "named_wrong") for run in runs],
         "  refused": [known(run, "refused") for run in runs],
+        **row_of_several,
         "strangers named": [strangers(run) for run in runs],
         "log loss": [common.number(of(run, "log_loss")) for run in runs],
     }

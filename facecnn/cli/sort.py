@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,21 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import PhotoError, shown
+from facecnn.runs.findings import counted
+
+_GONE = {
+    "per-person": "copied for each person named in it",
+    "main": "sorted by the main one",
+    "separate": "in several/",
+}
+
+
+class SeveralChoice(StrEnum):
+    """Where photos with several faces go."""
+
+    per_person = "per-person"
+    main = "main"
+    separate = "separate"
 
 
 @common.command
@@ -35,6 +51,13 @@ def sort(
         ),
     ],
     model: ModelOption = None,
+    several: Annotated[
+        SeveralChoice,
+        typer.Option(
+            help="Photos with several faces: into the folder of each person named in them, of their main face's "
+            "answer, or into several/."
+        ),
+    ] = SeveralChoice.per_person,
     link: Annotated[
         bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
     ] = False,
@@ -46,15 +69,15 @@ def sort(
 ) -> None:
     """Copy photos into a folder per person, by who is in them.
 
-    Strangers go into unknown/, photos without a face into no_face/, those with several faces into several/; sorted.csv
-    has a row a face. Running it again adds what is new. Exit code 3 if any photo can't be read.
+    Strangers go into unknown/, photos without a face into no_face/. A photo of two people whom the model knows goes
+    into both their folders. sorted.csv has a row a face. Running it again adds what is new. Exit code 3 if any photo
+    can't be read.
     """
     from facecnn.jobs.sort import sort as job
 
     limit = common.threshold(threshold)
-    result = job(
-        source, destination, common.find_model(model, out, console), limit, console, device, threads, link=link
-    )
+    model_path = common.find_model(model, out, console)
+    result = job(source, destination, model_path, limit, console, device, threads, several=several.value, link=link)
     if format is Format.json:
         common.print_json(result)
     else:
@@ -73,6 +96,9 @@ def _describe(result: dict[str, Any]) -> list[str]:
         if result[key]
     ]
     lines += ["", f"{', '.join(done) or 'nothing copied'}; face by face in {shown(result['table'])}"]
+    if result["several"]["photos"]:
+        photos = counted(result["several"]["photos"], "photo has", "photos have")
+        lines.append(f"{photos} several faces: {_GONE[result['several']['mode']]}")
     if result["elsewhere"]:
         lines += ["", "Also in another folder, by an earlier answer or by hand; delete what is wrong:"]
         lines += [f"  {shown(photo['also'])}" for photo in result["elsewhere"]]

@@ -22,6 +22,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
+from facecnn.runs.findings import several_faces
 
 PhotosArgument = Annotated[
     Path | None,
@@ -146,7 +147,9 @@ def _describe_run(result: dict[str, Any]) -> str:
     held_out = result["validation"]
     if held_out["accuracy"] is not None:
         low, high = held_out["interval"]
+        several = several_faces(held_out, "held out")
         rows += [
+            *([] if several is None else ["", f"  {several}"]),
             "",
             f"  on other photos like those held out, expect {100 * low:.1f} to {percent(high)} to be named right",
             f"  closed_set_accuracy (likeliest person, nobody refused): {percent(held_out['closed_set_accuracy'])}",

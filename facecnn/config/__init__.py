@@ -47,7 +47,7 @@ from facecnn.learning.step_rules import OPTIMIZERS, Optimizer
 from facecnn.network.layers import LAYERS, Layer, LayerError, shape_text, with_outputs
 from facecnn.network.loss import LOSSES, Loss
 from facecnn.network.network import Stage, plan
-from facecnn.photos.preparation import AugmentSettings, PhotoSettings
+from facecnn.photos.preparation import AugmentSettings, PhotoSettings, SmallestFaceSettings
 
 VERSION = 1
 """Of the file's format."""
@@ -622,7 +622,8 @@ def _fields(settings_class: type[Any]) -> dict[str, FieldInfo]:
 def _homes() -> list[tuple[str, Sequence[str]]]:
     """Where keys belong: a phrase for the place, and its keys."""
     homes: list[tuple[str, Sequence[str]]] = [("at the top level", _SECTIONS)]
-    for name, settings_class in {**_PLAIN_SECTIONS, "photos.augment": AugmentSettings}.items():
+    within_photos = {"photos.smallest_face": SmallestFaceSettings, "photos.augment": AugmentSettings}
+    for name, settings_class in {**_PLAIN_SECTIONS, **within_photos}.items():
         homes.append((f"under {name}", list(_fields(settings_class))))
     for section, (choices, _) in _NAMED_SECTIONS.items():
         homes.append((f"under {section}", sorted({key for choice in choices.values() for key in _fields(choice)})))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from facecnn.jobs.training_setup import ShowingRecorder, make_trainer
 from facecnn.kernels import Device
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.cache import load_photos
+from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Recogniser
 from facecnn.runs.facts import Background
@@ -25,22 +27,21 @@ def judge_background(
     recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos, logs: npt.NDArray[np.float64]
 ) -> Background | None:
     """Let a model answer for its held-out photos with the faces blanked; ``logs`` (photos, outputs) are its answers to
-    them as they are.
+    ``data.validation`` as it is, which has the photos with one face.
 
-    None where there are no held-out photos of known people, or faces aren't found, or are hidden anyway.
+    None where there are no such photos of known people, or faces aren't found, or are hidden anyway.
     """
     people = len(data.dataset.people)
     known = data.validation.labels < people
     if data.dataset.finder is None or settings.hide_face or not known.any():
         return None
     labels = data.validation.labels[known]
-    hidden = load_photos(data.validation_files, replace(settings, hide_face=True), finder=data.dataset.finder)
+    hidden = load_photos(_files(data, known), replace(settings, hide_face=True), finder=data.dataset.finder)
     # A file may have gone or changed since it was read.
-    there = hidden.row[known] >= 0
-
+    there = hidden.row >= 0
     if not there.any():
         return None
-    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.row[known][there])
+    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.row[there])
     return Background(
         photos=len(labels),
         largest_class=float(np.bincount(labels).max() / len(labels)),
@@ -48,6 +49,12 @@ def judge_background(
         hidden=_accuracy(hidden_logs, labels[there], people),
         trained_hidden=None,
     )
+
+
+def _files(data: TrainingPhotos, among: npt.NDArray[np.bool_]) -> list[Path]:
+    """Where some photos of ``data.validation`` are."""
+    alone = data.held_out_numbers[data.held_out.show_one_face(data.held_out_numbers)]
+    return [Path(data.held_out.files[number]) for number in alone[among].tolist()]
 
 
 def _accuracy(logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], people: int) -> float:
@@ -66,19 +73,16 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
         train=replace(loaded.settings.train, stop_after_epochs_without_gain=None),
     )
     dataset = read_people(data.dataset.folder, photos, data.dataset.finder, console, strict=False, for_training=True)
-    number = {path: index for index, path in enumerate(dataset.paths)}
-    paths = (data.dataset.paths[index] for index in data.chosen.tolist())
-    chosen = np.array([number[path] for path in paths if path in number], np.int64)
-    known = np.flatnonzero(data.validation.labels < len(dataset.people))
-    files = [data.validation_files[index] for index in known.tolist()]
-    hidden = load_photos(files, photos, finder=data.dataset.finder)
+    training = from_record(data.record(), dataset)
+    known = data.validation.labels < len(dataset.people)
+    hidden = load_photos(_files(data, known), photos, finder=data.dataset.finder)
     # A file may have gone or changed since it was read.
     there = hidden.row >= 0
     if not there.any():
         raise PhotoError("none of the held-out photos can be read any more: put them back")
     labels = data.validation.labels[known][there]
     nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, chosen, nobody, device)
+    trainer = make_trainer(replace(loaded, settings=settings), dataset, training, nobody, device)
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))

@@ -27,7 +27,7 @@ _SHEET_PHOTOS = 1000
 def crop(source: Path, destination: Path, settings: PhotoSettings, console: Console) -> dict[str, Any]:
     """Write the crop of every photo in ``source`` to ``destination``, in the same folders, as PNG, and a contact sheet.
 
-    The crop is the window that the network sees, before it is normalised; of several faces the one nearest the middle.
+    The crop is the window that the network sees, before it is normalised; of several faces the main one.
 
     Raises PhotoError where there is no photo, OutputError where the destination holds anything or can't be written.
     """

@@ -24,9 +24,10 @@ from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trai
 from facecnn.kernels import Device
 from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration, calibrate
-from facecnn.learning.training import Trainer
+from facecnn.learning.training import PhotoSet, Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
+from facecnn.photos.folder_faces import folder_faces
 from facecnn.runs import findings
 
 Array = npt.NDArray[Any]
@@ -42,7 +43,9 @@ def cross_validate(
 
     Each fold trains on the photos of the others, all of them, to the end, and is judged by the last weights: nothing is
     chosen by the photos that judge it. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos
-    there is no threshold, so the figure is ``closed_set_accuracy``, the share whose likeliest person is the right one.
+    there is no threshold, so the figure is ``closed_set_accuracy``, the share whose likeliest person is the right one:
+    with several faces in a photo, that of any of them. Then a prediction has, beside the ``probabilities`` of the main
+    face, ``faces`` with ``box`` and ``probabilities`` of each.
 
     With ``calibrated`` each training holds out a part of its photos as ``train`` does, which chooses the epoch and sets
     temperature and threshold, and the fold is judged as ``predict`` answers, strangers included.
@@ -53,15 +56,15 @@ def cross_validate(
     if calibrated and not loaded.settings.photos.validation:
         raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
     if not calibrated:
-        # Without photos of its own to judge by, a training can't be ended by them either.
-        train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
-        loaded = replace(loaded, settings=replace(loaded.settings, train=train))
+        loaded = to_the_end(loaded)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(loaded.settings.photos, console, options.threads)
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
     parts = dataset.folds(folds)
-    _refuse_poor_folds(dataset, parts)
+    poor = poor_folds(dataset, parts)
+    if poor is not None:
+        raise UsageError(f"--folds {folds}: {poor}")
     train_fold = _train_calibrated if calibrated else _train_to_the_end
     results: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
@@ -76,15 +79,7 @@ def cross_validate(
             f"{label}: {100 * figures['accuracy']:.1f} % of {figures['photos']} photos named right, "
             f"{figures['seconds']:.0f} s"
         )
-        predictions += [
-            {
-                "path": dataset.paths[photo],
-                "fold": number,
-                "truth": dataset.classes[dataset.labels[photo]],
-                "probabilities": dict(zip(dataset.people, row, strict=True)),
-            }
-            for photo, row in zip(judged.tolist(), probabilities.tolist(), strict=True)
-        ]
+        predictions += _predictions(dataset, judged, number, probabilities)
     _warn_of_alike(dataset.people, predictions, console)
     accuracies = np.array([result["accuracy"] for result in results])
     return {
@@ -100,26 +95,46 @@ def cross_validate(
 
 
 _Judged = tuple[dict[str, Any], Array, Array]
-"""Of a fold: its figures, the numbers of its photos of known people, and (photos, people) probabilities of these."""
+"""Of a fold: its figures, the numbers of its photos of known people, and (crops, people) probabilities of these."""
+
+
+def _predictions(dataset: Dataset, judged: Array, fold: int, probabilities: Array) -> list[dict[str, Any]]:
+    """What is told of the photos ``judged`` in a fold; ``probabilities`` (crops, people)."""
+    of_faces: list[list[dict[str, float]]] = [[] for _ in judged]
+    for photo, row in zip(dataset.crops(judged).photo.tolist(), probabilities.tolist(), strict=True):
+        of_faces[photo].append(dict(zip(dataset.people, row, strict=True)))
+    predictions = []
+    for number, rows in zip(judged.tolist(), of_faces, strict=True):
+        prediction = {
+            "path": dataset.paths[number],
+            "fold": fold,
+            "truth": dataset.classes[dataset.labels[number]],
+            "probabilities": rows[0],
+        }
+        if len(rows) > 1:
+            faces = zip(dataset.faces[number], rows, strict=True)
+            prediction["faces"] = [{"box": list(face.box), "probabilities": row} for face, row in faces]
+        predictions.append(prediction)
+    return predictions
 
 
 def _train_to_the_end(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
     """Train on all photos outside the fold, and judge the last weights by those of known people in it."""
-    chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
-    nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, chosen, nobody, device)
-    figures = _train(trainer, ShowingRecorder, console, label)[0]
+    trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
     judged = fold[dataset.labels[fold] < len(dataset.people)]
-    probabilities = scores.over_people(trainer.answers(photo_set(dataset, judged)), len(dataset.people))
-    labels = dataset.labels[judged]
-    right = float((probabilities.argmax(axis=1) == labels).mean())
+    crops = dataset.crops(judged)
+    labels = dataset.labels[judged][crops.photo]
+    logs = trainer.answers(PhotoSet(dataset.pixels, crops.rows, labels))
+    probabilities = scores.over_people(logs, len(dataset.people))
+    right = np.bincount(crops.photo[probabilities.argmax(axis=1) == labels], minlength=len(judged)) > 0
+    alone = dataset.show_one_face(judged)[crops.photo]
     return (
         {
-            "closed_set_accuracy": right,
-            "accuracy": right,  # there is no threshold
-            "log_loss": scores.log_loss(probabilities, labels),
+            "closed_set_accuracy": float(right.mean()),
+            "accuracy": float(right.mean()),  # there is no threshold
+            "log_loss": scores.log_loss(probabilities[alone], labels[alone]),
             "photos": len(judged),
             **figures,
         },
@@ -128,34 +143,51 @@ def _train_to_the_end(
     )
 
 
+def to_the_end(loaded: Loaded) -> Loaded:
+    """The settings for trainings without photos of their own to judge by, which can't be ended by them either."""
+    train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
+    return replace(loaded, settings=replace(loaded.settings, train=train))
+
+
+def train_outside(
+    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
+) -> tuple[Trainer, dict[str, Any]]:
+    """Train on all photos outside the fold, to the end; the trainer, and what is told of its training."""
+    chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
+    nobody = photo_set(dataset, np.zeros(0, np.int64))
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), nobody, device)
+    return trainer, _train(trainer, ShowingRecorder, console, label)[0]
+
+
 def _train_calibrated(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
     """Train as ``train`` does on the photos outside the fold, and judge the fold's photos as ``predict`` answers."""
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
-    held_out = photo_set(dataset, split.validation)
-    trainer = make_trainer(loaded, dataset, split.training, held_out, device)
+    held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
     recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)
     threshold = recogniser.threshold("auto")
-    answers = recogniser.answers(dataset.pixels, dataset.rows[fold], threshold)
+    crops = dataset.crops(fold)
+    answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
     judged = judge(recogniser, answers, dataset.labels[fold], threshold)
     known = dataset.labels[fold] < people
-    kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "unknown")
+    kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "several", "unknown")
     return (
         {
             **{key: judged[key] for key in kept},
             "photos": int(known.sum()),
-            "held_out": len(held_out),
+            "held_out": len(split.validation),
             "temperature": recogniser.calibration.temperature,
             "threshold": threshold,
             **figures,
         },
         fold[known],
-        answers.probabilities[known],
+        answers.probabilities[known[crops.photo]],
     )
 
 
@@ -198,10 +230,14 @@ def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if "known" not in results[0]:
         return {"accuracy": figures["closed_set_accuracy"], **figures}
     strangers = [result["unknown"] for result in results if result["unknown"] is not None]
+    counted = {
+        what: {key: sum(result[what][key] for result in results) for key in results[0][what]}
+        for what in ("known", "several")
+    }
     return {
         "accuracy": float(np.mean([result["accuracy"] for result in results])),
         **figures,
-        "known": {key: sum(result["known"][key] for result in results) for key in results[0]["known"]},
+        **counted,
         "unknown": {key: sum(one[key] for one in strangers) for key in ("photos", "named", "refused")}
         if strangers
         else None,
@@ -209,24 +245,25 @@ def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]], console: Console) -> None:
-    """Warn of people whom the folds' answers don't tell apart."""
+    """Warn of people whom the folds' answers to photos with one face don't tell apart."""
     number = {name: index for index, name in enumerate(people)}
-    truth = [number[photo["truth"]] for photo in predictions]
-    named = [number[max(photo["probabilities"], key=photo["probabilities"].get)] for photo in predictions]
+    alone = [photo for photo in predictions if "faces" not in photo]
+    truth = [number[photo["truth"]] for photo in alone]
+    named = [number[max(photo["probabilities"], key=photo["probabilities"].get)] for photo in alone]
     confusion = scores.confusion_matrix(np.array(truth, np.int64), np.array(named, np.int64), len(people))
     for one, other in scores.indistinguishable(confusion):
         console.warning(findings.one_person_twice(shown(people[one]), shown(people[other])))
 
 
-def _refuse_poor_folds(dataset: Dataset, parts: Sequence[Array]) -> None:
-    """Near-duplicates stay in one fold, and so a fold may be left with nothing to judge, or nothing to train on."""
+def poor_folds(dataset: Dataset, parts: Sequence[Array]) -> str | None:
+    """Why folds are of no use, if they aren't: near-duplicates stay in one fold, and so a fold may be left with nothing
+    to judge, or nothing to train on."""
     for fold in parts:
         trained = np.setdiff1d(np.arange(len(dataset.labels)), fold)
         lost = [name for label, name in enumerate(dataset.classes) if label not in dataset.labels[trained]]
         if lost:
-            reason = f"all photos of {some([shown(name) for name in lost])} look alike, so they come into one fold"
-            raise UsageError(f"--folds {len(parts)}: {reason}: add different ones")
+            names = some([shown(name) for name in lost])
+            return f"all photos of {names} look alike, so they come into one fold: add different ones"
         if not (dataset.labels[fold] < len(dataset.people)).any():
-            raise UsageError(
-                f"--folds {len(parts)}: so many photos look alike that a fold is left empty: lower --folds"
-            )
+            return "so many photos look alike that a fold is left empty: lower --folds"
+    return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from facecnn.jobs.people import read_people
 from facecnn.jobs.training_photos import changes
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
+from facecnn.recognition import Answer
 from facecnn.runs.folder import RunFolder
 
 Split = Literal["validation", "train", "all"]
@@ -47,7 +48,9 @@ class Evaluation:
     figures: dict[str, Any]
     """The ``eval`` JSON."""
     predictions: list[dict[str, Any]]
-    """One for each photo: path, truth, label, confidence, probabilities, unknown_score."""
+    """One for each photo: path, truth, the main face's label, confidence, probabilities, unknown_score and also_like,
+    and ``names``, those given in the photo, in the order of its faces. Where there are several faces, ``faces`` has the
+    answer for each, with its box in pixels of the upright photo."""
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
@@ -69,7 +72,8 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         np.int64,
     )[dataset.labels[chosen]]
     threshold = recogniser.threshold("auto")
-    answers = recogniser.answers(dataset.pixels, dataset.rows[chosen], threshold)
+    crops = dataset.crops(chosen)
+    answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
     if not model.calibrated:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
@@ -83,18 +87,27 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         **judge(recogniser, answers, labels, threshold),
         "skipped": [{"path": photo.path, "reason": photo.reason} for photo in dataset.skipped],
     }
+    described: list[list[Answer]] = [[] for _ in chosen]
+    for photo, answer in zip(crops.photo.tolist(), recogniser.describe(answers), strict=True):
+        described[photo].append(answer)
     predictions = [
-        {
-            "path": dataset.paths[number],
-            "truth": dataset.classes[dataset.labels[number]],  # of others, too, the name that their folder has
-            "label": answer.label,
-            "confidence": answer.confidence,
-            "probabilities": answer.probabilities,
-            "unknown_score": answer.unknown_score,
-        }
-        for number, answer in zip(chosen.tolist(), recogniser.describe(answers), strict=True)
+        _prediction(dataset, number, of_photo) for number, of_photo in zip(chosen.tolist(), described, strict=True)
     ]
     return Evaluation(figures, predictions)
+
+
+def _prediction(dataset: Dataset, number: int, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What is told of photo ``number``; ``answers``: for each of its faces, the main one first."""
+    row = {
+        "path": dataset.paths[number],
+        "truth": dataset.classes[dataset.labels[number]],  # of others, too, the name that their folder has
+        **asdict(answers[0]),
+        "names": [answer.label for answer in answers if answer.label != UNKNOWN],
+    }
+    if len(answers) > 1:
+        faces = zip(dataset.faces[number], answers, strict=True)
+        row["faces"] = [{"box": list(face.box), **asdict(answer)} for face, answer in faces]
+    return row
 
 
 def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[Dataset, npt.NDArray[np.int64], int]:

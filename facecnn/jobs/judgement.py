@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -16,39 +17,94 @@ from facecnn.recognition import Answers, Recogniser
 from facecnn.runs.plots import draw_confusion
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What the answers to the faces in n photos, whose people are known, come to, photo by photo."""
+
+    named: npt.NDArray[np.int64]
+    """(n,): number of the name that counts: the person's own where a face was given it, else that of the best match
+    among those given; the number after the people's where none was."""
+    face: npt.NDArray[np.int64]
+    """(n,): number, among all the faces, of the one that decided that: the one with the name, or the main one."""
+    first: npt.NDArray[np.int64]
+    """(n,): number, among all the faces, of the main one."""
+    faces: npt.NDArray[np.int64]
+    """(n,): how many faces a photo has."""
+    likeliest_right: npt.NDArray[np.bool_]
+    """(n,): whether the person's name would be given if no face were refused as a stranger's."""
+
+    @property
+    def alone(self) -> npt.NDArray[np.bool_]:
+        """(n,): whether a photo has one face only, so that it is known whose it is."""
+        return np.asarray(self.faces == 1)
+
+
+def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.int64]) -> Verdicts:
+    """Who each photo's person was taken for. ``labels`` (n,): index into the people, or their number for strangers.
+
+    A person's photo with several faces is named right where the person's name is among those given in it, named wrong
+    where it isn't and others are, and refused otherwise. So no face needs to be picked as the person's, which the label
+    would have to help with.
+    """
+    people, likeliest, photo = len(recogniser.people), answers.likeliest, answers.photo
+    faces = np.bincount(photo, minlength=len(labels))
+    first = np.cumsum(faces) - faces
+    # A photo's faces by what they count: the right name, then another one, then none; the best match first. Of none the
+    # main face is first.
+    wanted = likeliest == labels[photo]
+    rank = np.where(answers.refused, 2, np.where(wanted, 0, 1))
+    match = np.where(answers.refused, 0.0, answers.unknown_scores)
+    face = np.lexsort((match, rank, photo))[first]
+    return Verdicts(
+        named=np.where(answers.refused[face], people, likeliest[face]),
+        face=face,
+        first=first,
+        faces=faces,
+        likeliest_right=np.bincount(photo[wanted], minlength=len(labels)) > 0,
+    )
+
+
 def judge(
     recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.int64], threshold: float | None
 ) -> dict[str, Any]:
-    """Figures of ``answers`` to n photos, as ``train``, ``eval``, reports and model cards have them.
+    """Figures of ``answers`` to the faces in n photos, as ``train``, ``eval``, reports and model cards have them.
 
     One rule holds for all of them but ``closed_set_accuracy`` and ``log_loss``: an answer is what ``predict`` gives, a
-    name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused.
+    name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused,
+    named where any face in it is. Of a photo with several faces ``verdicts`` tells which; ``several`` counts those of
+    known people apart (zeros where there are none).
+
     ``closed_set_accuracy`` takes the likeliest person, and ``log_loss`` the probabilities over the people, whatever
     the threshold says; so does ``alike``, which has pairs of people whom the model doesn't tell apart. ``precision`` is
-    that among known people's photos, and ``expected_calibration_error`` is of those that are named.
+    that among known people's photos, and ``expected_calibration_error`` is of those that are named. ``log_loss``,
+    ``expected_calibration_error``, ``auroc`` and ``alike`` are of photos with one face, as of several nobody has said
+    which is the person's.
 
     Args:
         recogniser: whose answers they are.
-        answers: to the photos.
-        labels: (n,) who they show: index into the people, or their number for strangers.
+        answers: to the photos' faces.
+        labels: (n,) who the photos show: index into the people, or their number for strangers.
         threshold: that the answers were refused by.
     """
     people = len(recogniser.people)
-    known = labels < people
-    truth, likeliest, refused = labels[known], answers.likeliest[known], answers.refused[known]
-    named = np.where(refused, people, likeliest)  # the number after the people's stands for a refusal
+    found = verdicts(recogniser, answers, labels)
+    known, several = labels < people, ~found.alone
+    truth, named = labels[known], found.named[known]
     confusion = scores.confusion_matrix(truth, named, people + 1)[:people]
-    right, closed_set, photos = int(np.trace(confusion)), int((likeliest == truth).sum()), len(truth)
-    strange = answers.unknown_scores
+    right, closed_set, photos = int(np.trace(confusion)), int(found.likeliest_right[known].sum()), len(truth)
+    # The one face of each of a known person's photos with one, and who that person is.
+    face, whose = found.first[known & found.alone], labels[known & found.alone]
+    likeliest, kept = answers.likeliest[face], ~answers.refused[face]
+    strange = found.named[~known]
     return {
         "accuracy": right / photos if photos else None,
         "interval": list(wilson_interval(right, photos)) if photos else None,
         "closed_set_accuracy": closed_set / photos if photos else None,
         "closed_set_interval": list(wilson_interval(closed_set, photos)) if photos else None,
         "balanced_accuracy": scores.balanced_accuracy(confusion),
-        "log_loss": scores.log_loss(answers.probabilities[known], truth),
+        "log_loss": scores.log_loss(answers.probabilities[face], whose),
         "expected_calibration_error": scores.expected_calibration_error(
-            answers.confidences[known][~refused], (likeliest == truth)[~refused]
+            answers.confidences[face][kept], (likeliest == whose)[kept]
         ),
         "classes": list(recogniser.people),
         "confusion": confusion.tolist(),
@@ -66,25 +122,30 @@ def judge(
         ],
         "alike": [
             [recogniser.people[one], recogniser.people[other]]
-            for one, other in scores.indistinguishable(scores.confusion_matrix(truth, likeliest, people))
+            for one, other in scores.indistinguishable(scores.confusion_matrix(whose, likeliest, people))
         ],
-        "known": {
-            "photos": photos,
-            "named_right": right,
-            "named_wrong": int((~refused).sum()) - right,
-            "refused": int(refused.sum()),
-        },
+        "known": _counts(truth, named, people),
+        "several": _counts(labels[known & several], found.named[known & several], people),
         "unknown": None
         if known.all()
         else {
-            "photos": int((~known).sum()),
-            "auroc": scores.area_under_roc(strange[~known], strange[known]),
-            "named": int((~answers.refused[~known]).sum()),
-            "refused": int(answers.refused[~known].sum()),
-            "named_as": np.bincount(answers.likeliest[~known & ~answers.refused], minlength=people).tolist(),
+            "photos": len(strange),
+            "several": int((~known & several).sum()),
+            "auroc": scores.area_under_roc(
+                answers.unknown_scores[found.first[~known & found.alone]], answers.unknown_scores[face]
+            ),
+            "named": int((strange < people).sum()),
+            "refused": int((strange == people).sum()),
+            "named_as": np.bincount(strange[strange < people], minlength=people).tolist(),
             "threshold": threshold,
         },
     }
+
+
+def _counts(truth: npt.NDArray[np.int64], named: npt.NDArray[np.int64], people: int) -> dict[str, int]:
+    """Of known people's photos (n,), by what they were named (n,): ``people`` stands for a refusal."""
+    right, refused = int((named == truth).sum()), int((named == people).sum())
+    return {"photos": len(truth), "named_right": right, "named_wrong": len(truth) - right - refused, "refused": refused}
 
 
 def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:

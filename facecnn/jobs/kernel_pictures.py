@@ -11,6 +11,7 @@ from facecnn.network.excitation import Excitation, excitation
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Conv
 from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
 from facecnn.runs.folder import RunFolder
@@ -52,12 +53,14 @@ def draw_kernels_of(run: RunFolder, recogniser: Recogniser) -> None:
 
 
 def draw_patches_of(run: RunFolder, recogniser: Recogniser, dataset: Dataset) -> None:
-    """patches.png: what excites the kernels in the data set's photos, where there are any. Raises OutputError."""
+    """patches.png: what excites the kernels in the data set's photos, where there are any; in those that the run
+    trained on, the face that it trained on. Raises OutputError."""
     network = recogniser.network
     convs = [number for number, stage in enumerate(network.stages) if isinstance(stage.layer, Conv)][:MOST_LAYERS]
     if not convs or not len(dataset.rows):
         return
-    rows = dataset.rows[np.unique(np.linspace(0, len(dataset.rows) - 1, MOST_PHOTOS).round().astype(int))]
+    rows = from_record(run.read_split(), dataset).rows(dataset)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_PHOTOS).round().astype(int))]
     photos = PhotoFeed(network.kernels, dataset.pixels, rows, network.batch_size)
     found = excitation(network, photos, recogniser.normalise, convs, PATCHES)
     layers = []

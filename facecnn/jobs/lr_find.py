@@ -143,7 +143,7 @@ def _range_test(
                 schedule=Ramp(length=steps),
                 train=train,
             )
-            trainer = make_trainer(replace(loaded, settings=rising), data.dataset, data.chosen, empty, device)
+            trainer = make_trainer(replace(loaded, settings=rising), data.dataset, data.training, empty, device)
             size, before = trainer.batch_size, number * steps
             results.append(
                 range_test(trainer, steps, lambda done: progress((before + done) * size, TESTS * steps * size))  # noqa: B023
@@ -154,31 +154,32 @@ def _range_test(
 def _curvature(
     loaded: Loaded, data: TrainingPhotos, device: Device, weights: dict[str, Array] | None, console: Console
 ) -> tuple[Curvature, int]:
-    settings, chosen = loaded.settings, data.chosen
-    if len(chosen) > CURVATURE_PHOTOS:
+    settings, training = loaded.settings, data.training
+    if len(training.photos) > CURVATURE_PHOTOS:
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
-        chosen = np.sort(generator.choice(chosen, CURVATURE_PHOTOS, replace=False))
+        training = training.part(np.sort(generator.choice(len(training.photos), CURVATURE_PHOTOS, replace=False)))
     # A minimiser's training has the loss without chance in it, as a function of the weights.
     still = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
     empty = photo_set(data.dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(replace(loaded, settings=still), data.dataset, chosen, empty, device)
+    trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, empty, device)
     if weights is not None:
         trainer.network.weights.from_host(weights)
     w = trainer.whole.here().w
-    console.info(f"Curvature: of the loss of {len(chosen)} photos, not augmented, without dropout")
+    count = len(training.photos)
+    console.info(f"Curvature: of the loss of {count} photos, not augmented, without dropout")
     with console.counting("Curvature") as progress:
         curvature = largest_curvature(
             curvature_product(trainer.whole, w),
             len(w),
             settings.train.seed,
-            progress=lambda done, most: progress(done * len(chosen), most * len(chosen)),
+            progress=lambda done, most: progress(done * count, most * count),
         )
     if not curvature.converged:
         console.warning(
             f"the curvature hasn't settled after {curvature.products} products: take it, and the "
             "largest stable rate, for an order of magnitude"
         )
-    return curvature, len(chosen)
+    return curvature, count
 
 
 def refuse_to_write(path: Path, config: str) -> None:

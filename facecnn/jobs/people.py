@@ -73,8 +73,8 @@ def read_people(
     skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
     if skipped:
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
-        _say_some(skipped, console)
-    _say_some(list(dataset.warnings), console)
+        say_some(skipped, console)
+    say_some(list(dataset.warnings), console)
     for note in [*grouped(dataset.notes), *remarks(dataset.passed_over)]:
         console.info(note)
     if strict and (skipped or dataset.warnings):
@@ -85,7 +85,8 @@ def read_people(
     return dataset
 
 
-def _say_some(lines: list[str], console: Console) -> None:
+def say_some(lines: list[str], console: Console) -> None:
+    """Warn of the first ones, and count the others."""
     for line in lines[:MESSAGES_SHOWN]:
         console.warning(line)
     if len(lines) > MESSAGES_SHOWN:

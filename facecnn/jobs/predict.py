@@ -14,7 +14,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_for_answers
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
 from facecnn.photos.dataset import load_files
-from facecnn.photos.face import NO_FACE
+from facecnn.photos.face import NO_FACE, TOO_SMALL
 from facecnn.photos.folder import is_folder
 
 NO_FACE_LABEL = "no_face"
@@ -25,6 +25,7 @@ _NOTHING: dict[str, Any] = {
     "confidence": None,
     "probabilities": None,
     "unknown_score": None,
+    "also_like": None,
     "box": None,
     "faces": [],
     "error": None,
@@ -41,7 +42,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """An answer for each photo, in the order given, a folder standing for the photos in it (the ``predict`` JSON).
 
-    A photo's ``faces`` begin with the one nearest the middle, whose answer is the photo's. A photo without an answer
+    A photo's ``faces`` begin with the main one, whose answer is the photo's. A name is given at most once in a photo: a
+    face whose name another one fits better is ``unknown`` and has the name in ``also_like``. A photo without an answer
     has ``label`` None and an ``error``. ``threshold``: "auto", "off", or the unknown-score beyond which a face is a
     stranger's. Raises CheckpointError, DeviceError.
     """
@@ -66,12 +68,13 @@ def predict(
     # A photo's faces lie one after the other; where faces aren't looked for, there is one crop.
     crops = np.array([max(1, len(loaded.faces[number])) for number in usable], np.int64)
     rows = np.repeat(loaded.row[usable] - np.cumsum(crops) + crops, crops) + np.arange(crops.sum())
-    described = iter(model.recogniser.describe(model.recogniser.answers(loaded.pixels, rows, limit)))
+    answers = model.recogniser.answers(loaded.pixels, rows, limit, np.repeat(np.arange(len(usable)), crops))
+    described = iter(model.recogniser.describe(answers))
     results: list[dict[str, Any]] = []
     for number, path in enumerate(loaded.paths):
         reason = loaded.reasons[number]
         if reason is not None:
-            nobody = NO_FACE_LABEL if reason == NO_FACE else None
+            nobody = NO_FACE_LABEL if reason in (NO_FACE, TOO_SMALL) else None
             results.append({"path": str(path), **_NOTHING, "label": nobody, "error": None if nobody else reason})
             continue
         width, height = loaded.sizes[number].tolist()

@@ -29,6 +29,7 @@ from facecnn.learning.training import StepReport, Trainer
 from facecnn.network.layers import Dropout, Layer
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
+from facecnn.photos.folder_faces import folder_faces
 
 Array = npt.NDArray[Any]
 
@@ -45,14 +46,14 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, taken=initial.arrays)
-    say_what_is_trained(trainer, data.dataset, console)
+    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, taken=initial.arrays)
+    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {
         "device": device.name,
         "device_reason": device.reason,
         "classes": data.classes,
-        "photos": {"train": len(data.chosen), "validation": len(data.validation), "skipped": data.skipped},
+        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
         "epochs": trainer.epochs,
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
@@ -76,24 +77,25 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     photos = loaded.settings.photos
     finder = installed_finder(photos, console, options.threads)
     dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)
-    chosen = _one_batch(dataset.labels, loaded.settings.train.batch_size)
+    training = folder_faces(dataset, np.arange(len(dataset.labels)))
+    batch = training.part(_one_batch(dataset.labels[training.photos], loaded.settings.train.batch_size))
     empty = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, chosen, empty, device)
+    trainer = make_trainer(loaded, dataset, batch, empty, device)
     with console.training(trainer.epochs, trainer.steps) as display:
         recorder = _OverfitRecorder(trainer, display, console)
         trainer.run(recorder, lambda: recorder.reached)
     result = {
         "device": device.name,
         "device_reason": device.reason,
-        "photos": len(chosen),
+        "photos": len(batch.photos),
         "steps": recorder.steps,
         "loss": recorder.loss,
         "passed": recorder.reached,
     }
     if not recorder.reached:
         raise OutputError(
-            f"--overfit-batch: the loss of {len(chosen)} photos is {recorder.loss:.4f} after {recorder.steps} steps, "
-            f"not below {OVERFIT_LOSS}: the network is too small, or the learning rate is wrong"
+            f"--overfit-batch: the loss of {len(batch.photos)} photos is {recorder.loss:.4f} after {recorder.steps} "
+            f"steps, not below {OVERFIT_LOSS}: the network is too small, or the learning rate is wrong"
         )
     return result
 

@@ -19,7 +19,7 @@ from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.judgement import draw_judged, judge
+from facecnn.jobs.judgement import draw_judged, judge, verdicts
 from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.shown_photos import show_photos
@@ -30,7 +30,7 @@ from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
-from facecnn.photos.preparation import PhotoSettings, without_margin
+from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answers, Recogniser
 from facecnn.runs import findings
 from facecnn.runs.checkpoint import find_checkpoint
@@ -39,7 +39,7 @@ from facecnn.runs.folder import RunFolder
 from facecnn.runs.metrics import read_metrics
 from facecnn.runs.model_card import write_model_card
 from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
-from facecnn.runs.report import ShownPhoto, choose_answers, write_report
+from facecnn.runs.report import choose_answers, write_report
 from facecnn.runs.summary import counted_otherwise
 
 Array = npt.NDArray[Any]
@@ -68,8 +68,7 @@ def report_training(
     Raises:
         OutputError: a file couldn't be written.
     """
-    validation, dataset = data.validation, data.dataset
-    paths, digests = list(data.validation_digests), list(data.validation_digests.values())
+    dataset = data.dataset
     skipped = [[photo.path, photo.reason] for photo in dataset.skipped]
     if data.skipped > len(skipped):
         of_validation = f"{data.skipped - len(skipped)} photos, named when the training began"
@@ -78,18 +77,12 @@ def report_training(
         "facecnn": __version__,
         "ended": time.strftime("%Y-%m-%d"),
         "training": {key: value for key, value in result.items() if key != "run"},
-        **_answered(recogniser, answers, judged, validation.labels, paths, digests),
+        **_answered(recogniser, answers, judged, data.held_out, data.held_out_numbers, data.held_out_labels),
         "skipped": skipped,
     }
     run.write_figures(figures)
     facts = _facts(run, settings, list(recogniser.classes), figures, result["best_epoch"], dataset.finder is not None)
-    shown_digests = choose_answers(facts.answers).digests
-    windows = {
-        digest: (without_margin(validation.pixels[row], settings.photos), file)
-        for digest, row, file in zip(digests, validation.rows.tolist(), data.validation_files, strict=True)
-        if digest in shown_digests
-    }
-    write_report(run, facts, show_photos(windows, settings.photos, dataset.finder))
+    write_report(run, facts, show_photos(data.held_out, choose_answers(facts.answers).all))
     write_model_card(run, facts)
 
 
@@ -177,8 +170,8 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     for sentence in missing:
         console.warning(sentence)
     _draw_missing(run, model, facts, None if held_out is None else held_out.dataset, console, outdated=outdated)
-    digests = choose_answers(facts.answers).digests
-    pictures = {} if held_out is None else held_out.shown(digests)
+    chosen = choose_answers(facts.answers).all
+    pictures = {} if held_out is None else show_photos(held_out.dataset, chosen)
     write_report(run, facts, pictures)
     write_model_card(run, facts)
     return {
@@ -186,7 +179,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "finished": facts.finished,
         "report": str(run.report_path),
         "model_card": str(run.card_path),
-        "photos": {"shown": len(pictures), "missing": len(digests) - len(pictures)},
+        "photos": {"shown": len(pictures), "missing": len({answer.sha256 for answer in chosen}) - len(pictures)},
         "background": run.read_background(),
         "missing": missing,
     }
@@ -208,31 +201,13 @@ class _HeldOut:
             [recogniser.classes.index(dataset.classes[label]) for label in dataset.labels[self.chosen]], np.int64
         )
         threshold = recogniser.threshold("auto")
-        answers = recogniser.answers(dataset.pixels, dataset.rows[self.chosen], threshold)
+        crops = dataset.crops(self.chosen)
+        answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
+        judged = judge(recogniser, answers, labels, threshold) if len(labels) else None
         return {
-            **_answered(
-                recogniser,
-                answers,
-                judge(recogniser, answers, labels, threshold) if len(labels) else None,
-                labels,
-                [dataset.paths[index] for index in self.chosen],
-                [dataset.sha256[index] for index in self.chosen],
-            ),
+            **_answered(recogniser, answers, judged, dataset, self.chosen, labels),
             "skipped": [[photo.path, photo.reason] for photo in dataset.skipped],
         }
-
-    def shown(self, digests: set[str]) -> dict[str, ShownPhoto]:
-        """The photos with these digests."""
-        dataset = self.dataset
-        windows = {
-            dataset.sha256[index]: (
-                without_margin(dataset.pixels[dataset.rows[index]], dataset.settings),
-                Path(dataset.files[index]),
-            )
-            for index in self.chosen
-            if dataset.sha256[index] in digests
-        }
-        return show_photos(windows, dataset.settings, dataset.finder)
 
 
 def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
@@ -255,27 +230,32 @@ def _answered(
     recogniser: Recogniser,
     answers: Answers,
     judged: Mapping[str, Any] | None,
+    dataset: Dataset,
+    numbers: Array,
     labels: Array,
-    paths: Sequence[str],
-    digests: Sequence[str],
 ) -> dict[str, Any]:
-    """What figures.json keeps of the held-out photos: figures, the calibration that they rest on, every answer."""
+    """What figures.json keeps of the held-out photos, those of a data set with these numbers and labels: figures, the
+    calibration that they rest on, every answer."""
+    found = verdicts(recogniser, answers, labels)
+    described = recogniser.describe(answers)
     return {
         "calibration": asdict(recogniser.calibration),
         "held_out": judged,
         "answers": [
             asdict(
                 Answer(
-                    path=shown(path),
-                    sha256=digest,
+                    path=shown(dataset.paths[number]),
+                    sha256=dataset.sha256[number],
                     truth=recogniser.classes[label],
-                    label=answer.label,
-                    confidence=answer.confidence,
-                    unknown_score=answer.unknown_score,
+                    label=described[face].label,
+                    confidence=described[face].confidence,
+                    unknown_score=described[face].unknown_score,
+                    faces=faces,
+                    face=face - first,
                 )
             )
-            for path, digest, label, answer in zip(
-                paths, digests, labels.tolist(), recogniser.describe(answers), strict=True
+            for number, label, face, first, faces in zip(
+                *(column.tolist() for column in (numbers, labels, found.face, found.first, found.faces)), strict=True
             )
         ],
     }

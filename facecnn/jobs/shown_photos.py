@@ -1,40 +1,48 @@
-"""The photos that a report shows: what the network was shown of them, in colour and sharper than it sees them."""
+"""The photos that a page shows: what the network was shown of them, in colour and sharper than it sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from facecnn.photos.cache import load_photos
-from facecnn.photos.face import Finder
-from facecnn.photos.preparation import PhotoSettings, without_margin
-from facecnn.runs.report import THUMBNAIL, ShownPhoto
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.preparation import without_margin
+from facecnn.runs.facts import Answer
+from facecnn.runs.page import THUMBNAIL
+from facecnn.runs.report import ShownPhoto
 
-Array = npt.NDArray[Any]
+
+def show_photos(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, ShownPhoto]:
+    """Photos of a data set for a report, by SHA-256: of each the face that ``answers`` are about."""
+    number = {digest: index for index, digest in enumerate(dataset.sha256)}
+    wanted = [(number[answer.sha256], answer.face) for answer in answers if answer.sha256 in number]
+    shown = show_faces(dataset, wanted)
+    return {dataset.sha256[photo]: of_photo for (photo, _), of_photo in zip(wanted, shown, strict=True)}
 
 
-def show_photos(
-    photos: Mapping[str, tuple[Array, Path]], settings: PhotoSettings, finder: Finder | None
-) -> dict[str, ShownPhoto]:
-    """Photos for a report, by SHA-256.
+def show_faces(
+    dataset: Dataset, wanted: Sequence[tuple[int, int]], progress: Callable[[int, int], None] | None = None
+) -> list[ShownPhoto]:
+    """Of photos of a data set, by their numbers, the faces ``wanted``, the main one being 0.
 
-    ``photos``: by SHA-256, what the network was shown of each, (rows, columns, 1 or 3), and its file. A photo that is
-    gone, or has other contents by now, is shown as the network saw it.
+    A photo that is gone, or has other contents by now, is shown as the network saw it.
     """
+    settings = dataset.settings
     scale = max(1.0, THUMBNAIL / max(settings.height, settings.width))
     size = (round(scale * settings.height), round(scale * settings.width))
     sharp = replace(settings, size=size, colour="rgb")
-    files = [file for _, file in photos.values()]
-    loaded = load_photos(files, sharp, finder=finder)
-    shown = {}
-    for number, (digest, (window, file)) in enumerate(photos.items()):
-        row = int(loaded.row[number])
-        if row >= 0 and loaded.sha256[number] == digest:
-            shown[digest] = ShownPhoto(without_margin(loaded.pixels[row], sharp), file)
+    files = [Path(dataset.files[photo]) for photo, _ in wanted]
+    loaded = load_photos(files, sharp, finder=dataset.finder, progress=progress)
+    shown = []
+    for index, (photo, face) in enumerate(wanted):
+        row = int(loaded.row[index])
+        if row >= 0 and loaded.sha256[index] == dataset.sha256[photo]:
+            # Prepared otherwise, the faces may be in another order.
+            boxes = [found.box for found in loaded.faces[index]]
+            place = boxes.index(dataset.faces[photo][face].box) if boxes else 0
+            shown.append(ShownPhoto(without_margin(loaded.pixels[row + place], sharp), files[index]))
         else:
-            shown[digest] = ShownPhoto(window)
+            shown.append(ShownPhoto(without_margin(dataset.pixels[dataset.rows[photo] + face], settings)))
     return shown

@@ -10,9 +10,9 @@ import itertools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, natural_order, shown
 from facecnn.jobs.answers import as_csv
@@ -22,16 +22,24 @@ from facecnn.photos.decode import UnusablePhoto, read
 from facecnn.photos.folder import UNKNOWN, is_folder, list_photos, remarks
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
 from facecnn.runs.checkpoint import load_checkpoint
+from facecnn.runs.findings import counted
 
 SEVERAL = "several"
-"""Folder of the photos with more than one face: they are nobody's alone, and ``TABLE`` says who is in them."""
+"""Folder of the photos with more than one face, where those are kept apart."""
 
 TABLE = "sorted.csv"
 
 _SPECIAL = (UNKNOWN, NO_FACE_LABEL, SEVERAL)
 _LONGEST_NAME = 255  # bytes: what most file systems take
-_COLUMNS = ("path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error")
+_FIRST_COLUMNS = ("path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error")
+"""Of ``TABLE``, in every version of this program, which knows its tables by them."""
+_COLUMNS = (*_FIRST_COLUMNS, "also_like")
 """Of ``TABLE``; a column for each person's probability follows."""
+
+
+Several = Literal["per-person", "main", "separate"]
+"""Where a photo with several faces goes: into the folder of each person who is named in it, or into ``unknown/`` where
+nobody is; where it would go if its main face, the first of ``faces``, were alone; or into ``several/``."""
 
 
 def sort(
@@ -43,12 +51,15 @@ def sort(
     device_name: str = "auto",
     threads: int | None = None,
     *,
+    several: Several = "per-person",
     link: bool = False,
 ) -> dict[str, Any]:
     """Copy the photos of ``source``, a folder or one photo, into ``destination``/PERSON/, and say which went where.
 
-    Strangers go into ``unknown/``, photos without a face into ``no_face/``, those with more than one face, whoever they
-    are, into ``several/``. Photos that can't be read stay where they are. ``sorted.csv`` has a row for each face.
+    Strangers go into ``unknown/``, photos without a face into ``no_face/``, those with more than one face where
+    ``several`` says: into the folders of all who are named in them, unless said otherwise. Photos that can't be read
+    stay where they are. ``sorted.csv`` has a row for each face; its ``copied_to`` is the copy in the folder of that
+    face's answer, or in ``several/``, and empty where the photo went for other faces only.
 
     Originals are only read. Copies keep their name and times, and are there wholly or not at all. Where a file of that
     name is there already, nothing is done if its content is the same, so that a run can be repeated or completed; else
@@ -61,8 +72,10 @@ def sort(
     ``link``: make hard links, so that no space is taken, and copies only where that can't be done, which is told.
 
     Returns:
-        ``source, destination, model, photos, folders {name: photos}, copied, linked, already_there,
-        elsewhere [{path, also}], unreadable [{path, reason}], table``.
+        ``source, destination, model, photos, several {mode, photos}, folders {name: photos}, copied, linked,
+        already_there, elsewhere [{path, also}], unreadable [{path, reason}], table``. A photo counts in each folder
+        that it went to, so ``copied``, ``linked`` and ``already_there`` add up to the sum of ``folders``, which may be
+        more than ``photos``; ``several`` counts the photos with more than one face.
 
     Raises:
         UsageError: the two are the same folder, or a person has the name of a special folder.
@@ -78,13 +91,15 @@ def sort(
     make_folder(destination)  # before the work, in case it can't be made
     results = predict(model_path, files, threshold, console, device_name, threads)
 
-    placing = _Placing(destination, [name for name in (*people, *_SPECIAL) if is_folder(destination / name)], link)
+    earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
+    placing = _Placing(destination, earlier_folders, several, link)
     with console.counting("Linking photos" if link else "Copying photos") as progress:
         for number, result in enumerate(results, 1):
             placing.place(result)
             progress(number, len(results))
     if placing.not_linked:
-        console.info(f"Copied, as a link couldn't be made ({placing.why_not_linked}): {placing.not_linked} photos")
+        copies = counted(placing.not_linked, "copy", "copies")
+        console.info(f"Links couldn't be made ({placing.why_not_linked}): {copies} instead")
     _write_table(table, earlier, placing.rows)
     order = {name: place for place, name in enumerate(_SPECIAL)}
     return {
@@ -92,6 +107,7 @@ def sort(
         "destination": str(destination),
         "model": str(model_path),
         "photos": len(results),
+        "several": {"mode": several, "photos": sum(len(result["faces"]) > 1 for result in results)},
         "folders": dict(
             sorted(placing.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
         ),
@@ -143,10 +159,11 @@ def _check_names(people: Iterable[str]) -> None:
 class _Placing:
     """Puts photos into folders, one after the other, and keeps count."""
 
-    def __init__(self, destination: Path, earlier_folders: Sequence[str], link: bool) -> None:
+    def __init__(self, destination: Path, earlier_folders: Sequence[str], several: Several, link: bool) -> None:
         """``earlier_folders``: those of ``destination`` that were there before."""
         self._destination = destination
         self._earlier_folders = earlier_folders
+        self._several = several
         self._link = link
         self.folders: Counter[str] = Counter()
         self.copied = self.linked = self.already_there = self.not_linked = 0
@@ -157,13 +174,14 @@ class _Placing:
 
     def place(self, result: dict[str, Any]) -> None:
         """Deal with one photo of the ``predict`` JSON. Raises OutputError."""
-        error, target = result["error"], None
+        photo, error = Path(result["path"]), result["error"]
+        copies: dict[str, Path] = {}
         if error is None:
-            folder = SEVERAL if len(result["faces"]) > 1 else result["label"]
             try:
-                target = self._put(Path(result["path"]), folder)
-                self.folders[folder] += 1
-                self._look_elsewhere(Path(result["path"]), folder)
+                for folder in _folders(result, self._several):
+                    copies[folder] = self._put(photo, folder)
+                    self.folders[folder] += 1
+                self._look_elsewhere(photo, copies)
             except UnusablePhoto as unusable:  # readable when it was answered, but not any more
                 error = unusable.reason
         if error is not None:
@@ -171,7 +189,8 @@ class _Placing:
         for number, face in enumerate(result["faces"] or [result], 1):
             row = dict.fromkeys(_COLUMNS) | {key: face[key] for key in _COLUMNS if key in face}
             row |= {"path": result["path"], "face": number if result["faces"] else None, "error": error}
-            row["copied_to"] = None if target is None else target.relative_to(self._destination).as_posix()
+            copy = copies.get(face["label"], copies.get(SEVERAL))
+            row["copied_to"] = None if copy is None else copy.relative_to(self._destination).as_posix()
             self.rows.append({**row, "probabilities": face["probabilities"]})
 
     def _put(self, photo: Path, folder: str) -> Path:
@@ -188,9 +207,11 @@ class _Placing:
             self.copied += 1
         return target
 
-    def _look_elsewhere(self, photo: Path, folder: str) -> None:
+    def _look_elsewhere(self, photo: Path, copies: Mapping[str, Path]) -> None:
+        """Whether the photo lies in another folder than those of its ``copies``, as well."""
+        right = {os.path.realpath(copy.parent) for copy in copies.values()}  # a folder may be a link to another
         for other in self._earlier_folders:
-            if other == folder:
+            if os.path.realpath(self._destination / other) in right:
                 continue
             there, is_there = _place_for(photo, self._destination / other)
             if is_there and os.path.realpath(there) != os.path.realpath(photo):
@@ -205,6 +226,16 @@ class _Placing:
             self.not_linked += 1
             return False
         return True
+
+
+def _folders(result: dict[str, Any], several: Several) -> list[str]:
+    """The folders that an answered photo goes into, at least one."""
+    if len(result["faces"]) < 2 or several == "main":
+        return [result["label"]]
+    if several == "separate":
+        return [SEVERAL]
+    named = dict.fromkeys(face["label"] for face in result["faces"] if face["label"] != UNKNOWN)
+    return list(named) or [UNKNOWN]
 
 
 def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
@@ -242,7 +273,7 @@ def _earlier_rows(table: Path) -> list[dict[str, str]]:
     """The rows of earlier runs. Raises OutputError where a file of this name is something else."""
     try:
         reader = csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8"), newline=""), strict=True)
-        if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
+        if tuple(reader.fieldnames or ())[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS:
             return [{key: value or "" for key, value in row.items() if key} for row in reader]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -23,7 +23,6 @@ from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.judgement import draw_judged, judge
 from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
 from facecnn.jobs.models import TRAINED_ON, about_calibration, check_arrays, make_checkpoint, make_recogniser
-from facecnn.jobs.people import photo_set
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training_photos import TrainingPhotos
@@ -76,9 +75,9 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
     trainer = make_trainer(
-        loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile, taken=initial.arrays
+        loaded, data.dataset, data.training, data.validation, device, profile=options.profile, taken=initial.arrays
     )
-    say_what_is_trained(trainer, data.dataset, console)
+    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
     training = _Training(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
     run.write_start(options.label)
@@ -116,8 +115,8 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
-    trainer = make_trainer(loaded, data.dataset, data.chosen, data.validation, device, profile=options.profile)
-    say_what_is_trained(trainer, data.dataset, console)
+    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, profile=options.profile)
+    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
     try:
         trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
         before = checkpoint.arrays[TRAINED_ON]
@@ -207,9 +206,13 @@ class _Training:
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
         recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
-        train_photos, validation = photo_set(data.dataset, data.chosen), data.validation
+        train_photos = data.train_photos
         train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
-        logs = recogniser.log_probabilities(validation.pixels, validation.rows)
+        crops = data.held_out.crops(data.held_out_numbers)
+        all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
+        # Those of the photos with one face, of which it is known whose it is.
+        logs = all_logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
+        validation = data.validation
         if best.state["calibration"] is None:
             calibration = calibrate(logs, validation.labels, people, self.settings.calibration)
             run.save_best(self.checkpoint(best.arrays, best.state["progress"], calibration))
@@ -232,11 +235,11 @@ class _Training:
         best_epoch = int(best.state["progress"]["best_epoch"])
         threshold = recogniser.threshold("auto")
         trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
-        answers = recogniser.answers_from(logs, threshold)
-        held_out = judge(recogniser, answers, validation.labels, threshold)
+        answers = recogniser.answers_from(all_logs, threshold, crops.photo)
+        held_out = judge(recogniser, answers, data.held_out_labels, threshold)
         for one, other in held_out["alike"]:
             console.warning(findings.one_person_twice(shown(one), shown(other)))
-        any_held_out = len(validation) > 0
+        any_held_out = len(data.held_out_numbers) > 0
         if can_draw():
             draw_curves(run.curves_path, metrics, best_epoch)
             drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
@@ -253,11 +256,11 @@ class _Training:
             "device_description": device.description,
             "device_reason": device.reason,
             "classes": classes,
-            "photos": {"train": len(data.chosen), "validation": len(validation), "skipped": data.skipped},
+            "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
             "epochs": metrics[-1]["epoch"],
             "best_epoch": best_epoch,
             "train": _summary(train_logs, train_photos.labels, trained_on),
-            "validation": _summary(logs, validation.labels, held_out),
+            "validation": {**_summary(logs, validation.labels, held_out), "several": held_out["several"]},
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
@@ -336,7 +339,8 @@ def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Of some photos: mean loss over all outputs, and the figures that ``judge`` gave which a summary needs."""
+    """Of some photos: mean loss over all outputs of those with one face, and the figures that ``judge`` gave which a
+    summary needs."""
     return {
         "loss": 0.0 - float(logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
         **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},

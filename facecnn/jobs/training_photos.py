@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from facecnn.config import Loaded
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.jobs.people import find_folder, photo_set, read_people, say_some
 from facecnn.learning.training import PhotoSet
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import UNKNOWN, some
+from facecnn.photos.folder import UNKNOWN, Skipped, some
+from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
 from facecnn.runs.folder import RunFolder
 
 Array = npt.NDArray[Any]
@@ -29,21 +30,41 @@ class TrainingPhotos:
     """The photos of one training."""
 
     dataset: Dataset
-    chosen: Array
-    """Numbers of the photos to train on."""
+    training: FolderFaces
+    """Which of its photos to train on, and which face of each."""
+    held_out: Dataset
+    """That the photos to judge by are in."""
+    held_out_numbers: Array
+    """(n,): numbers of the photos to judge by, in ``held_out``."""
+    held_out_labels: Array
+    """(n,): who they show, index into ``classes``."""
     validation: PhotoSet
-    validation_files: tuple[Path, ...]
-    """Where those are."""
+    """Those of them with one face: they choose the epoch, and set temperature and threshold."""
     validation_digests: dict[str, str]
     """SHA-256 of each photo to judge by, by PERSON/FILE."""
     validation_folder: Path | None
     """The folder of the photos to judge by, if not among the others."""
-    skipped: int
 
     @property
     def classes(self) -> list[str]:
         """The people, and ``unknown`` last if there are strangers."""
         return list(self.dataset.classes)
+
+    @property
+    def chosen(self) -> Array:
+        """Numbers of the photos to train on."""
+        return self.training.photos
+
+    @property
+    def train_photos(self) -> PhotoSet:
+        """The photos to train on, of each the face that is chosen."""
+        dataset = self.dataset
+        return PhotoSet(dataset.pixels, self.training.rows(dataset)[self.chosen], dataset.labels[self.chosen])
+
+    @property
+    def skipped(self) -> int:
+        """How many photos aren't used."""
+        return len(self.dataset.skipped) + (0 if self.validation_folder is None else len(self.held_out.skipped))
 
     @property
     def trained_on(self) -> npt.NDArray[np.uint8]:
@@ -57,6 +78,7 @@ class TrainingPhotos:
         return {
             "classes": self.classes,
             "train": {dataset.paths[number]: dataset.sha256[number] for number in self.chosen.tolist()},
+            **self.training.record(dataset),
             "validation": self.validation_digests,
             "validation_folder": None if self.validation_folder is None else str(self.validation_folder),
         }
@@ -80,12 +102,13 @@ def read(
     finder = installed_finder(settings, console, threads)
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
     if validation is not None:
-        return _with_validation_folder(dataset, np.arange(len(dataset.labels)), validation, strict, console)
+        training = _choose_faces(dataset, np.arange(len(dataset.labels)), strict, console)
+        return _with_validation_folder(dataset, training, validation, strict, console)
     split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
     if not settings.validation:
         console.warning("photos.validation is 0: nothing is held out, so nobody knows how good this is")
-    return _with_own_validation(dataset, split.training, split.validation)
+    return _with_own_validation(dataset, _choose_faces(dataset, split.training, strict, console), split.validation)
 
 
 def read_again(
@@ -112,24 +135,24 @@ def read_again(
             f"(gone: {gone or 'nobody'}; new: {new or 'nobody'}): start a new run"
         )
     own = dict(zip(dataset.paths, dataset.sha256, strict=True))
-    number = {path: index for index, path in enumerate(dataset.paths)}
-
-    def still_there(side: Mapping[str, str]) -> Array:
-        return np.array(sorted(number[path] for path in side if path in number), np.int64)
-
-    chosen = still_there(record["train"])
-    lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[chosen]]
+    training = from_record(record, dataset)
+    lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[training.photos]]
     if lost:
         raise PhotoError(
             f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run.path)} was started "
             "with: put them back, or start a new run"
         )
+    left_out = {path: photo["sha256"] for path, photo in record.get("left_out", {}).items()}
     if record["validation_folder"] is not None:
-        photos = _with_validation_folder(dataset, chosen, Path(record["validation_folder"]), strict, console)
-        found = [changes(record["train"], own), changes(record["validation"], photos.validation_digests)]
+        photos = _with_validation_folder(dataset, training, Path(record["validation_folder"]), strict, console)
+        found = [
+            changes({**record["train"], **left_out}, own),
+            changes(record["validation"], photos.validation_digests),
+        ]
     else:
-        photos = _with_own_validation(dataset, chosen, still_there(record["validation"]))
-        found = [changes({**record["train"], **record["validation"]}, own)]
+        kept = np.array([index for index, path in enumerate(dataset.paths) if path in record["validation"]], np.int64)
+        photos = _with_own_validation(dataset, training, kept)
+        found = [changes({**record["train"], **left_out, **record["validation"]}, own)]
     counts = [sum(map(len, paths)) for paths in zip(*found, strict=True)]
     if any(counts):
         what = "{} gone, {} with other contents, {} new (left out)".format(*counts)
@@ -145,27 +168,47 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str
     return gone, changed, [path for path in now if path not in before]
 
 
-def _with_own_validation(dataset: Dataset, chosen: Array, kept: Array) -> TrainingPhotos:
+def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console) -> FolderFaces:
+    """Choose the faces to train on, and say what was chosen."""
+    chosen = folder_faces(dataset, among)
+    several = int((~dataset.show_one_face(chosen.photos)).sum())
+    others = int((chosen.faces > 0).sum())
+    if several:
+        photos = "1 photo" if several == 1 else f"{several} photos"
+        console.info(f"In {others} of {photos} with several faces, another face than the main one is the person's")
+    lines = [f"{shown(dataset.paths[number])}: {reason}" for number, reason in chosen.left_out.items()]
+    if lines:
+        console.warning(f"{len(lines)} photo{'s' if len(lines) > 1 else ''} with several faces left out:")
+        say_some(lines, console)
+    say_some(list(chosen.warnings), console)
+    if strict and (lines or chosen.warnings):
+        raise OutputError("--strict: see the warnings above: mend what they name, or leave --strict out")
+    return chosen
+
+
+def _with_own_validation(dataset: Dataset, training: FolderFaces, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
-    files = tuple(Path(dataset.files[number]) for number in kept.tolist())
-    return TrainingPhotos(dataset, chosen, photo_set(dataset, kept), files, digests, None, len(dataset.skipped))
+    alone = photo_set(dataset, kept[dataset.show_one_face(kept)])
+    labels = dataset.labels[kept]
+    return TrainingPhotos(_less(dataset, training), training, dataset, kept, labels, alone, digests, None)
 
 
 def _with_validation_folder(
-    dataset: Dataset, chosen: Array, folder: Path, strict: bool, console: Console
+    dataset: Dataset, training: FolderFaces, folder: Path, strict: bool, console: Console
 ) -> TrainingPhotos:
     other = read_people(folder, dataset.settings, dataset.finder, console, strict=strict, for_training=False)
     labels = _labels_in(dataset, other, folder)
     warn(_doubts(dataset, other), strict, console)
-    return TrainingPhotos(
-        dataset,
-        chosen,
-        photo_set(other, labels=labels),
-        tuple(map(Path, other.files)),
-        dict(zip(other.paths, other.sha256, strict=True)),
-        folder.absolute(),
-        len(dataset.skipped) + len(other.skipped),
-    )
+    numbers = np.arange(len(other.labels))
+    alone = photo_set(other, numbers[other.show_one_face(numbers)], labels)
+    digests = dict(zip(other.paths, other.sha256, strict=True))
+    return TrainingPhotos(_less(dataset, training), training, other, numbers, labels, alone, digests, folder.absolute())
+
+
+def _less(dataset: Dataset, training: FolderFaces) -> Dataset:
+    """The data set, the photos in which no face fits among its skipped ones."""
+    left_out = [Skipped(shown(dataset.paths[number]), reason) for number, reason in training.left_out.items()]
+    return replace(dataset, skipped=(*dataset.skipped, *left_out)) if left_out else dataset
 
 
 def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:

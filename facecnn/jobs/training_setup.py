@@ -14,7 +14,6 @@ from facecnn.config import Loaded
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.people import photo_set
 from facecnn.kernels import Device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
@@ -24,6 +23,7 @@ from facecnn.network.network import Stage
 from facecnn.network.size import check_memory, fitting_photos, measure, part_size, too_large
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
+from facecnn.photos.folder_faces import FolderFaces
 from facecnn.runs.folder import check_new_run, check_out
 
 Array = npt.NDArray[Any]
@@ -109,20 +109,21 @@ def open_for_training(options: TrainOptions, console: Console, *, say_why: bool 
 def make_trainer(
     loaded: Loaded,
     dataset: Dataset,
-    chosen: Array,
+    training: FolderFaces,
     validation: PhotoSet,
     device: Device,
     *,
     profile: bool = False,
     taken: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos; ``taken``: arrays by name that take the place of initial weights.
+    """The trainer for some of a data set's photos, of each the face chosen; ``taken``: arrays by name that take the
+    place of initial weights.
 
     Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
     small for; DeviceError for one that a card is too small for.
     """
     settings, photos = loaded.settings, loaded.settings.photos
-    outputs = len(dataset.classes)
+    outputs, chosen = len(dataset.classes), training.photos
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
     if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
         batch_size = len(chosen)
@@ -139,7 +140,7 @@ def make_trainer(
             train=settings.train,
             augment=photos.augment,
             normalise=photos.normalise,
-            photos=photo_set(dataset),
+            photos=PhotoSet(dataset.pixels, training.rows(dataset), dataset.labels),
             chosen=chosen,
             validation=validation,
             outputs=outputs,
@@ -181,13 +182,13 @@ def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 
 
-def say_what_is_trained(trainer: Trainer, dataset: Dataset, console: Console) -> None:
-    """People, photos, and the network's size."""
+def say_what_is_trained(trainer: Trainer, dataset: Dataset, held_out: int, console: Console) -> None:
+    """People, photos, of which so many are ``held_out``, and the network's size."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
     size = measure(trainer.network.stages, trainer.batch_size)
-    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {len(trainer.validation)} held out")
+    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {held_out} held out")
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"

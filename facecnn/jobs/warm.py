@@ -26,6 +26,7 @@ from facecnn.learning.training import Recorder
 from facecnn.network.layers import LayerError, with_outputs
 from facecnn.network.network import plan
 from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder_faces import main_faces
 from facecnn.photos.preparation import PhotoSettings
 
 _PEOPLE = 2
@@ -106,7 +107,7 @@ def _train_and_answer(config: Planned, device: Device) -> None:
     count = min(train.batch_size, _MOST_PHOTOS)
     dataset = _made_up(settings.photos, config.outputs, count + _HELD_OUT)
     held_out = photo_set(dataset, np.arange(count, count + _HELD_OUT))
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, np.arange(count), held_out, device)
+    trainer = make_trainer(replace(loaded, settings=settings), dataset, main_faces(np.arange(count)), held_out, device)
     with suppress(DivergedError):  # such photos may be too much for a config's rate, and nobody needs the result
         trainer.run(Recorder())
     recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.kernels)
@@ -126,6 +127,7 @@ def _made_up(settings: PhotoSettings, people: int, count: int) -> Dataset:
         labels=np.arange(count) % people,
         pixels=pixels,
         rows=np.arange(count),
+        faces=((),) * count,
         sha256=(),
         hashes=np.zeros(0, np.uint64),
         sizes=np.zeros((0, 2), np.int64),

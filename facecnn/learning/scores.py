@@ -52,6 +52,20 @@ def balanced_accuracy(confusion: Array) -> float | None:
     return float((np.diag(confusion)[support > 0] / support[support > 0]).mean())
 
 
+def margins(answers: Array, labels: Array) -> npt.NDArray[np.float64]:
+    """(N,): by how much each own class is ahead of the best other, below 0 where it isn't; answers (N, classes)."""
+    own = answers[np.arange(len(labels)), labels]
+    others = np.array(answers, np.float64)
+    others[np.arange(len(labels)), labels] = -np.inf
+    return np.asarray(own - others.max(axis=1))
+
+
+def ranks(values: Array) -> npt.NDArray[np.float64]:
+    """(N,): 1 for the smallest; equal values share the mean of their ranks."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
+
+
 LEAST_OF_EACH = 5
 """Photos of either of two people below which nothing is said about whether they are one."""
 HARD = 0.15

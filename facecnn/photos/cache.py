@@ -23,20 +23,27 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import PIL
+from PIL import Image
 
 from facecnn.errors import shown
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 from facecnn.photos.database import checksum, is_damage, open_checked
 from facecnn.photos.decode import DECODER_VERSION, UnusablePhoto, decode, heic_supported, read
-from facecnn.photos.face import NO_FACE, Face, Finder, as_json, from_json, nearest_the_middle, notes_of
+from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, as_json, from_json, main_first, notes_of
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.found_faces import FoundFaces
-from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings, aligned_crop, crop_with_margin
+from facecnn.photos.preparation import (
+    PREPARATION_VERSION,
+    PhotoSettings,
+    aligned_crop,
+    crop_with_margin,
+    face_sharpness,
+)
 
 LARGEST_CACHE = 4 << 30
 """Bytes that the preparations which aren't in use may take up together with the one that is."""
 
-_STORE_VERSION = 3
+_STORE_VERSION = 4
 _INDEX, _PIXELS = "index.sqlite", "pixels.bin"
 _BATCH = 64  # photos written at once
 _IN_USE_SECONDS = 3600.0  # a preparation used more lately than this may be another process's
@@ -70,7 +77,7 @@ class LoadedPhotos:
     sizes: npt.NDArray[np.int64]
     """(paths, 2): width and height of the upright original in pixels, 0 where the photo can't be used."""
     faces: tuple[tuple[Face, ...], ...]
-    """(paths,): the faces found in each, the one nearest the middle first; empty where they weren't looked for."""
+    """(paths,): the faces found in each, the main one first; empty where they weren't looked for."""
     reasons: tuple[str | None, ...]
     """Why a photo can't be used, as "reason: what to do"; None where it can."""
     notes: tuple[tuple[int, str], ...]
@@ -359,15 +366,23 @@ class _Loader:
                 # The same picture read at another fraction is another one to the finder.
                 key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
                 found = self._finder.find(key, lambda: np.asarray(image.convert("RGB")))
-                found = nearest_the_middle(found, image.width, image.height)
                 if not found:
                     return _Prepared(sha256, reason=NO_FACE)
+                found = [face for face in found if self._is_large_enough(face, image, decoded.reduction)]
+                if not found:
+                    return _Prepared(sha256, reason=TOO_SMALL)
+                if len(found) > 1:
+                    found = main_first(found, *image.size, face_sharpness(image, found))
                 crops = [aligned_crop(image, face, self._settings) for face in found]
                 faces = tuple(face.scaled(decoded.reduction) for face in found)
                 notes += notes_of(faces)
             return _Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=np.stack(crops))
         except UnusablePhoto as error:
             return _Prepared(sha256 if error.in_content else "", reason=error.reason)
+
+    def _is_large_enough(self, face: Face, image: Image.Image, reduction: int) -> bool:
+        least = self._settings.smallest_face
+        return reduction * face.side >= least.pixels and face.side >= least.share * min(image.size)
 
     def _finish(self, path: Path, status: os.stat_result | None, task: Future[_Prepared] | _Prepared) -> None:
         photo = task if isinstance(task, _Prepared) else task.result()

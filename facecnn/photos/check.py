@@ -45,6 +45,8 @@ class Report:
     """Groups of files of different content that show one picture."""
     warnings: list[str]
     notes: list[Note]
+    several_faces: int
+    """Usable photos in which more than one face was found."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,17 +64,21 @@ class Report:
             "same_pictures": self.same_pictures,
             "warnings": self.warnings,
             "notes": list(map(str, self.notes)),
+            "several_faces": self.several_faces,
         }
 
     def text(self, *, all_notes: bool = False) -> str:
         """For people, at most 80 columns wide but for longer words; a line for each kind of note, or for all notes."""
-        lines = _wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
-        lines += [line for text in remarks(self.passed_over) for line in _wrapped(text)]
+        lines = wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
+        lines += [line for text in remarks(self.passed_over) for line in wrapped(text)]
+        if self.several_faces:
+            photos = f"{self.several_faces} photo{' has' if self.several_faces == 1 else 's have'}"
+            lines += wrapped(f"{photos} several faces: data check --faces looks at who is who")
         for name, extent in self.sizes.items():
             lines.append(f"{name}: {extent['min']} to {extent['max']} pixels, median {extent['median']}")
-        lines += ["", f"{_cell('person', 48)}{'photos':>10}{'validation':>14}"]
+        lines += ["", f"{cell('person', 48)}{'photos':>10}{'validation':>14}"]
         rows = [
-            f"{_cell(name, 48)}{count:>10}{self.validation[name] if self.validation else '-':>14}"
+            f"{cell(name, 48)}{count:>10}{self.validation[name] if self.validation else '-':>14}"
             for name, count in self.classes.items()
         ]
         lines += _shortened(rows)
@@ -89,7 +95,7 @@ class Report:
             (f"warnings ({len(self.warnings)})", self.warnings),
         ):
             if found:
-                lines += ["", title, *(line for text in found for line in _wrapped(f"- {text}"))]
+                lines += ["", title, *(line for text in found for line in wrapped(f"- {text}"))]
         return "\n".join(lines) + "\n"
 
 
@@ -132,6 +138,7 @@ def check(
         same_pictures=_names(dataset, dataset.same_pictures),
         warnings=warnings,
         notes=list(dataset.notes),
+        several_faces=sum(len(faces) > 1 for faces in dataset.faces),
     )
 
 
@@ -139,11 +146,19 @@ def _names(dataset: Dataset, groups: Sequence[list[int]]) -> list[list[str]]:
     return [[shown(dataset.paths[index]) for index in group] for group in groups]
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Text in lines of at most 80 columns, but for longer words."""
     # Half the columns where a name has letters twice as wide, as Chinese has.
     wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     width = _COLUMNS // 2 if wide else _COLUMNS
-    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -151,7 +166,7 @@ def _shortened(lines: list[str]) -> list[str]:
     return lines if more <= 0 else [*lines[:_LINES], f"… {more} more"]
 
 
-def _cell(text: str, columns: int) -> str:
+def cell(text: str, columns: int) -> str:
     """Text in so many columns, the end of a long one left out."""
     kept, width = "", 0
     for letter in text:

@@ -10,6 +10,9 @@ from pathlib import PurePath
 PLACEHOLDER = ".icloud"
 """Suffix of what iCloud leaves, hidden, in the place of a photo: .photo.jpg.icloud."""
 
+DRAWN, EXPLAINED = ".drawn.jpg", ".explained.png"
+"""Ends of the names of what is made of photos, and may lie beside them: no photos of anybody."""
+
 KINDS: dict[str, tuple[str, str]] = {
     "sidecar": (  # edits, ratings and descriptions of Lightroom, Apple, Google Takeout, Capture One, DxO, …
         "sidecars",
@@ -30,6 +33,7 @@ KINDS: dict[str, tuple[str, str]] = {
         ".db .db-wal .db-shm .db-journal .sqlite .ini .ctg .ind .bdm .cpi .mpl .lrcat .lrcat-data .lrprev .lrfprev "
         ".cot .cop .cof .ithmb",
     ),
+    "picture that predict has drawn": ("pictures that predict has drawn", f"{DRAWN} {EXPLAINED}"),
     "photo that iCloud has not downloaded": ("photos that iCloud has not downloaded", PLACEHOLDER),
 }
 """Of each kind its plural and the suffixes."""
@@ -39,8 +43,8 @@ _KIND = {suffix: kind for kind, (_, suffixes) in KINDS.items() for suffix in suf
 
 def companion(name: str) -> str | None:
     """The suffix, in lower case, of a file that is no photo by its name; None of any other."""
-    suffix = PurePath(name).suffix.lower()
-    return suffix if suffix in _KIND else None
+    suffixes = PurePath(name.lower()).suffixes
+    return next((end for end in ("".join(suffixes[-2:]), *suffixes[-1:]) if end in _KIND), None)
 
 
 def describe(passed_over: Mapping[str, int]) -> str:

@@ -12,7 +12,7 @@ from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
-from facecnn.photos.face import Finder
+from facecnn.photos.face import Face, Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
@@ -38,7 +38,10 @@ class Dataset:
     pixels: npt.NDArray[np.uint8]
     """(rows, height, width, channels) with the margin; not in the photos' order, and there may be more rows."""
     rows: npt.NDArray[np.int64]
-    """(photos,): index into ``pixels``."""
+    """(photos,): index into ``pixels``; where faces were looked for, that of the first of ``faces``, and the others'
+    rows follow."""
+    faces: tuple[tuple[Face, ...], ...]
+    """(photos,): the faces found in each, the main one first; empty where they weren't looked for."""
     sha256: tuple[str, ...]
     """(photos,): of the files' bytes, hexadecimal."""
     hashes: npt.NDArray[np.uint64]
@@ -82,17 +85,38 @@ class Dataset:
         """
         return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
 
+    def crops(self, among: npt.NDArray[np.int64]) -> "Crops":
+        """All crops of the photos numbered ``among``: one for each face, or the photo's middle."""
+        counts = np.array([max(1, len(self.faces[number])) for number in among.tolist()], np.int64)
+        photo = np.repeat(np.arange(len(among)), counts)
+        within = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Crops(self.rows[among][photo] + within, photo)
+
+    def show_one_face(self, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the photos numbered ``among`` have one face, or were cropped to the middle."""
+        return np.array([len(self.faces[number]) <= 1 for number in among.tolist()], bool)
+
     def _by_class(self) -> dict[str, list[Photo]]:
         people: dict[str, list[Photo]] = {name: [] for name in self.classes}
-        for path, label, sha256, fingerprint in zip(
-            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), strict=True
+        for path, label, sha256, fingerprint, faces in zip(
+            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), self.faces, strict=True
         ):
-            people[self.classes[label]].append(Photo(path, sha256, fingerprint))
+            people[self.classes[label]].append(Photo(path, sha256, fingerprint, max(1, len(faces))))
         return people
 
     def _indices(self, paths: Iterable[str]) -> npt.NDArray[np.int64]:
         index = {path: number for number, path in enumerate(self.paths)}
         return np.array(sorted(index[path] for path in paths), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of some photos, photo by photo, each photo's main face first."""
+
+    rows: npt.NDArray[np.int64]
+    """(crops,): index into the data set's ``pixels``."""
+    photo: npt.NDArray[np.int64]
+    """(crops,): which of the photos asked for each is of, ascending."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +194,7 @@ def load_dataset(
         labels=labels,
         pixels=loaded.pixels,
         rows=rows,
+        faces=tuple(loaded.faces[index] for index in order.tolist()),
         sha256=sha256,
         hashes=hashes,
         sizes=loaded.sizes[order],

@@ -153,14 +153,17 @@ def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) ->
     return data
 
 
-def decode(data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PICTURE) -> Decoded:
+def decode(
+    data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PICTURE, enough: int | None = None
+) -> Decoded:
     """Decode the bytes of one picture file, by their content; ``path`` is for messages only.
 
     JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
     installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
     grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
     by its decoder, so the picture is accepted. A JPEG of more than ``largest`` pixels, up to ``JPEG_FACTOR`` times as
-    many, is decoded at 1/2, 1/4 or 1/8 of its sides, the first that brings it down to ``largest``.
+    many, is decoded at 1/2, 1/4 or 1/8 of its sides, the first that brings it down to ``largest``; and, which is
+    faster, where the longer side still has ``enough`` pixels then, if that is given.
 
     Raises:
         UnusablePhoto: (a PhotoError) no picture, damaged, more than ``largest`` pixels, a side shorter than
@@ -176,7 +179,7 @@ def decode(data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PIC
             opened = Image.open(io.BytesIO(data), formats=_formats())
             notes = _frames(data, opened)
             full = opened.size
-            reduction = _reduce(opened, largest)
+            reduction = _reduce(opened, largest, enough)
             with _silent_libtiff(opened):
                 opened.load()
             turn = _turn(opened)
@@ -307,13 +310,14 @@ def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
     return ()
 
 
-def _reduce(image: ImageFile.ImageFile, largest: int) -> int:
+def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None) -> int:
     """Let a JPEG of too many pixels be decoded at a fraction of its sides; the number of these that become one."""
     width, height = image.size
-    if width * height <= largest:
-        return 1
-    reduction = next(number for number in (2, 4, 8) if width * height <= largest * number**2)
-    image.draft(None, (width // reduction, height // reduction))
+    reduction = next(number for number in (1, 2, 4, 8) if width * height <= largest * number**2)
+    if enough is not None and image.format in ("JPEG", "MPO"):
+        reduction = max([reduction, *(number for number in (2, 4, 8) if max(width, height) >= enough * number)])
+    if reduction > 1:
+        image.draft(None, (width // reduction, height // reduction))
     return reduction
 
 

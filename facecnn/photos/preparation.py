@@ -5,6 +5,8 @@ pixels beyond the window's edges. Without augmentation the network sees exactly 
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from facecnn.photos.face import Face
+from facecnn.photos.sharpness import sharpness
 from facecnn.settings import SETTINGS
 
 PREPARATION_VERSION = 2
@@ -78,6 +81,15 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class SmallestFaceSettings:
+    """Which faces count, by the longer side of their box. With 0 all count that are found, which are those from 20
+    pixels and from a twentieth of the photo's shorter side on (``facecnn.faces.finder``)."""
+
+    share: float = Field(default=0.0, ge=0, le=1, description="of the photo's shorter side (default 0: any face found)")
+    pixels: int = Field(default=0, ge=0, le=10_000, description="in the photo's own size (default 0: any face found)")
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class PhotoSettings:
     """Where the photos are and how one becomes the network's input."""
 
@@ -93,6 +105,10 @@ class PhotoSettings:
         gt=0.1,
         le=1,
         description="between the eyes of a found face, as a fraction of the shorter side: larger shows less around it",
+    )
+    smallest_face: SmallestFaceSettings = Field(
+        default=SmallestFaceSettings(),
+        description="faces below these sizes, as of people in the background, are neither trained on nor answered for",
     )
     hide_face: bool = Field(
         default=False, description="blank the face in the photo, to see what its surroundings alone give away"
@@ -174,9 +190,10 @@ class PhotoSettings:
         """The settings that decide about the stored pixels; with any other setting changed they stay as they are.
         ``aligned``: whether faces are found."""
         names = ("eye_distance", "hide_face") if aligned else ("crop",)
-        return {
+        settings = {
             name: getattr(self, name) for name in (*names, "largest_picture", "height", "width", "colour", "margin")
         }
+        return {**settings, "smallest_face": asdict(self.smallest_face)} if aligned else settings
 
 
 def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: PhotoSettings) -> npt.NDArray[np.uint8]:
@@ -252,11 +269,19 @@ def aligned_crop(
     return np.asarray(sampled.reduce(samples), dtype=np.uint8).reshape(settings.margin_shape)
 
 
+def face_sharpness(picture: Image.Image, faces: Sequence[Face]) -> list[float]:
+    """How sharp each face of a picture is, whatever the settings; see ``sharpness``."""
+    crops = [without_margin(aligned_crop(picture, face, _FOR_SHARPNESS), _FOR_SHARPNESS) for face in faces]
+    return [float(sharp) for sharp in sharpness(np.stack(crops))]
+
+
 def without_margin(stored: npt.NDArray[np.uint8], settings: PhotoSettings) -> npt.NDArray[np.uint8]:
     """What the network sees of stored photos (..., rows, columns, channels), not augmented: a view of them."""
     rows, columns = settings.margin
     return stored[..., rows : rows + settings.height, columns : columns + settings.width, :]
 
+
+_FOR_SHARPNESS = PhotoSettings()
 
 _MOST_SAMPLES = 8
 """Samples a side of each stored pixel."""

@@ -20,6 +20,8 @@ class Photo(NamedTuple):
     """Hexadecimal SHA-256 of the file's bytes."""
     hash: int
     """See ``facecnn.photos.fingerprint.dct_hash``."""
+    faces: int = 1
+    """How many were found in it."""
 
 
 class Split(NamedTuple):
@@ -35,7 +37,9 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
 
     A person's photos that look alike (see ``fingerprint``) and photos of equal content, whoever's they are, come on one
     side. A person has at least one photo on either side; an only photo, or copies of one, is trained on. So it is with
-    strangers, of whom none is kept where none of the people's is. The choice depends on names, contents and the seed
+    strangers, of whom none is kept where none of the people's is. Where a person has photos with several faces, those
+    with one are kept first, half of them at most: whose the other faces are isn't known, so they say less about how
+    good a training is, and are of less use in it. The choice depends on names, contents, numbers of faces and the seed
     only.
 
     Args:
@@ -62,7 +66,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
             # All look alike by their hashes, which raise false alarms: better judged by a sibling than not trained.
             groups = contents
             alike.append(f"{shown(name)} ({len(contents)})")
-        groups.sort(key=lambda group: _order(f"split-{seed}:{group[0].path}"))
+        groups.sort(key=lambda group: (_several(group), _order(f"split-{seed}:{group[0].path}")))
         _keep(groups, share, kept)
         sides = {kept[photo.sha256] for photo in people[name]}
         if name != UNKNOWN and sides == {True}:
@@ -132,8 +136,11 @@ def _keep(groups: list[list[Photo]], share: float, kept: dict[str, bool]) -> Non
     """Decide about one person's groups in the order given, and note it in ``kept`` under each photo's SHA-256.
 
     What holds a photo that is decided already, as another person's, follows that. Else a group is kept where this
-    brings the number kept nearer to the share. One group at least stays on either side.
+    brings the number kept nearer to the share. One group at least stays on either side. Where some photos show several
+    faces, at most half of those with one are kept.
     """
+    alone = sum(len(group) for group in groups if not _several(group))
+    most_alone = alone / 2 if any(map(_several, groups)) else alone
     free = []
     count = 0
     training = 0
@@ -144,19 +151,27 @@ def _keep(groups: list[list[Photo]], share: float, kept: dict[str, bool]) -> Non
         else:
             _note(group, decided, kept)
             count += len(group) if decided else 0
+            most_alone -= len(group) if decided and not _several(group) else 0
             training += not decided
     training += len(free)
     wanted = share * sum(map(len, groups))
     chosen = set()
     for index, group in enumerate(free):
-        if training > 1 and abs(count + len(group) - wanted) < abs(count - wanted):
+        size_alone = 0 if _several(group) else len(group)
+        if training > 1 and size_alone <= most_alone and abs(count + len(group) - wanted) < abs(count - wanted):
             chosen.add(index)
             count += len(group)
+            most_alone -= size_alone
             training -= 1
     if share and count == 0 and free and training > 1:
         chosen.add(min(range(len(free)), key=lambda index: len(free[index])))
     for index, group in enumerate(free):
         _note(group, index in chosen, kept)
+
+
+def _several(group: list[Photo]) -> bool:
+    """Whether a photo of these shows several faces."""
+    return any(photo.faces > 1 for photo in group)
 
 
 def _note(group: list[Photo], is_kept: bool, kept: dict[str, bool]) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from facecnn.runs.drawing import NamedFace, draw_faces, letters_for
 from facecnn.runs.findings import confidence
 from facecnn.runs.lettering import Lettering
-from facecnn.runs.plots import saved_figure
+from facecnn.runs.plots import DPI, saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,28 +25,25 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_PERSON_COLOUR = "#1f6fb4"
-_STRANGER_COLOUR = "#c05a12"
 _FAINT = "#555555"
-_PHOTO_WIDTH = 4.6  # inches
+_PHOTO_WIDTH = 5.5  # inches
+_LEAST_PHOTO_COLUMN = 3.0
+_MOST_PHOTO_HEIGHT = 8.0
 _MAPS_WIDTH = 8.6
-_ROW_HEIGHT = 4.1
+_GAP = 0.15  # between the photo and the maps
+_ROW_HEIGHT = 3.9
+_TITLE_HEIGHT = 0.3
+_NOTE_HEIGHT = 0.25
+_LINE_HEIGHT = 0.19
 _LINE = 108  # characters beside the photo
-_LABEL_HEIGHT = 0.22  # inches
-_CHARACTER_WIDTH = 0.085  # inches, of a label's text on average, generously
-_TITLE_LENGTH = 48
+_LETTERS = 14.0  # pixels of names in the photo
+_TITLE_CHARACTER = 0.09  # inches, on average, generously
 _MOST_ODDS = 1e6
 
-
-@dataclass(frozen=True)
-class NamedFace:
-    """A face in the photo, with its answer."""
-
-    box: tuple[float, float, float, float]
-    """left, top, right, bottom, in pixels of the photo as it is drawn."""
-    name: str
-    is_person: bool
-    confidence: float
+_LEGEND = (
+    "Red places are needed for the name: covered by a grey patch, they make it less likely; blue places speak against "
+    "it. Bright pixels are those of which a small change moves the answer most."
+)
 
 
 @dataclass(frozen=True)
@@ -70,100 +69,83 @@ class FaceMaps:
 def draw_explanation(
     path: Path,
     title: str,
-    photo: npt.NDArray[np.uint8],
+    photo: Image.Image,
     faces: Sequence[NamedFace],
-    maps: Sequence[FaceMaps],
+    maps: Mapping[int, FaceMaps],
     people: Sequence[str],
 ) -> None:
-    """Draws the photo with a box and a name for every face, and beside it a row of maps for each of the first ones.
+    """Draws the photo, which fills its column, with a frame and a name for every face, and beside it a row of maps for
+    each of some of them.
 
     A name in a script that no font here has is written in Latin letters.
 
     Args:
         path: the PNG file to write.
         title: the photo's name.
-        photo: (height, width, 3), reduced to a sensible size.
-        faces: all of the photo's, at least one.
-        maps: of the first of them, at least one.
+        photo: of any size; at least as wide as its column, 605 pixels, where that is to be had.
+        faces: all of the photo's, at least one. Where there are several, those with maps get numbers.
+        maps: of the faces to be explained, by their index in ``faces``; at least one, in order.
         people: all of the model's, in its order.
 
     Raises:
         OutputError: the picture couldn't be written.
     """
     readable = Lettering(people, title)
-    rows = len(maps)
-    with saved_figure(path, _PHOTO_WIDTH + _MAPS_WIDTH, _ROW_HEIGHT * rows, readable.families) as figure:
-        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[_PHOTO_WIDTH, _MAPS_WIDTH], wspace=0.02))
-        left.suptitle(readable(title, _TITLE_LENGTH), x=0.01, ha="left", fontsize=10.5, parse_math=False)
-        _draw_photo(left.subplots(), readable, photo, faces, rows)
-        parts = np.asarray(right.subfigures(rows, 1, squeeze=False, hspace=0.03))[:, 0]
-        for number, (part, face, of_face) in enumerate(zip(parts, faces, maps, strict=False), 1):
-            _draw_maps(part, readable, number if len(faces) > 1 else None, face, of_face)
+    if len(faces) > 1:
+        numbers = {index: number for number, index in enumerate(maps, 1)}
+        faces = [replace(face, number=numbers.get(index)) for index, face in enumerate(faces)]
+    legend = textwrap.wrap(_LEGEND, _LINE)
+    legend_height = _LINE_HEIGHT * (len(legend) + 1)
+    drawn = _draw_photo(photo, faces, people)
+    photo_width, photo_height = drawn.width / DPI, drawn.height / DPI
+    column = max(photo_width, _LEAST_PHOTO_COLUMN) + _GAP
+    note_height = _NOTE_HEIGHT if len(maps) < len(faces) else 0
+    rows_height = legend_height + _ROW_HEIGHT * len(maps)
+    height = max(rows_height, _TITLE_HEIGHT + photo_height + note_height)
+    with saved_figure(path, column + _MAPS_WIDTH, height, readable.families) as figure:
+        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[column, _MAPS_WIDTH], wspace=0))
+        heading = readable(title, int(column / _TITLE_CHARACTER))
+        left.text(0, 1, heading, ha="left", va="top", fontsize=10.5, parse_math=False)
+        bottom = 1 - (_TITLE_HEIGHT + photo_height) / height
+        panel = left.add_axes((0, bottom, photo_width / column, photo_height / height))
+        panel.imshow(np.asarray(drawn), aspect="auto", interpolation="nearest")  # a pixel for a pixel
+        panel.set_axis_off()
+        if note_height:
+            which = "the largest one, number 1" if len(maps) == 1 else f"the largest, numbers 1 to {len(maps)}"
+            text = f"{len(maps)} of the {len(faces)} faces explained: {which}"
+            left.text(0, bottom - 0.05 / height, text, va="top", fontsize=9, color=_FAINT)
+        heights = [legend_height, *[_ROW_HEIGHT] * len(maps)]
+        if height > rows_height:  # beside a tall photo
+            heights.append(height - rows_height)
+        parts = right.subfigures(len(heights), 1, squeeze=False, hspace=0.03, height_ratios=heights)[:, 0]
+        parts[0].text(0.01, 1, "\n".join(legend), ha="left", va="top", fontsize=10, color=_FAINT)
+        for row, (index, of_face) in enumerate(maps.items()):
+            _draw_maps(parts[1 + row], readable, faces[index], of_face, titles=row == 0)
 
 
-def _draw_photo(panel: Axes, readable: Lettering, photo: Array, faces: Sequence[NamedFace], explained: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    height, width = photo.shape[:2]
-    per_inch = max(width / _PHOTO_WIDTH, height / (_ROW_HEIGHT * explained))  # the photo's pixels
-    names = [readable(face.name) for face in faces]
-    labels = [f" {number}  {name} " for number, name in enumerate(names, 1)] if len(faces) > 1 else [f" {names[0]} "]
-    sizes = [(_CHARACTER_WIDTH * len(label) * per_inch, _LABEL_HEIGHT * per_inch) for label in labels]
-    places = _label_places([face.box for face in faces], sizes, width, height)
-    panel.imshow(photo)
-    panel.set_axis_off()
-    panel.set_anchor("N")
-    for face, label, (x, y) in reversed(list(zip(faces, labels, places, strict=True))):  # the first above the others
-        colour = _PERSON_COLOUR if face.is_person else _STRANGER_COLOUR
-        left, top, right, bottom = face.box
-        panel.add_patch(
-            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2.2)
-        )
-        panel.text(
-            x,
-            y,
-            label,
-            parse_math=False,
-            fontsize=9.5,
-            color="white",
-            ha="left",
-            va="top",
-            clip_on=True,
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
-        )
-    panel.set_xlim(-0.5, width - 0.5)
-    panel.set_ylim(height - 0.5, -0.5)
-    if explained < len(faces):
-        text = f"{explained} of the {len(faces)} faces are explained: those nearest the middle"
-        panel.text(0, -0.02, text, transform=panel.transAxes, va="top", fontsize=9, color=_FAINT)
+def _draw_photo(photo: Image.Image, faces: Sequence[NamedFace], people: Sequence[str]) -> Image.Image:
+    """The photo as it is shown, in the picture's pixels."""
+    scale = min(_PHOTO_WIDTH * DPI / photo.width, _MOST_PHOTO_HEIGHT * DPI / photo.height)
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    shown = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    across, down = size[0] / photo.width, size[1] / photo.height
+    scaled = [
+        replace(face, box=(across * left, down * top, across * right, down * bottom))
+        for face in faces
+        for left, top, right, bottom in [face.box]
+    ]
+    return draw_faces(shown, scaled, letters_for(people), _LETTERS)
 
 
-def _label_places(
-    boxes: Sequence[tuple[float, float, float, float]], sizes: Sequence[tuple[float, float]], width: int, height: int
-) -> list[tuple[float, float]]:
-    """Left and top of each box's label, of a size (width, height), within the photo: above the box, else below it or at
-    an edge within, where it hides no label of those before; where there is no such place, as if it were alone."""
-    taken: list[tuple[float, float, float, float]] = []
-    for (left, top, _, bottom), (wide, high) in zip(boxes, sizes, strict=True):
-        x = max(0.0, min(left, width - wide))
-        rows = [y for y in (top - high, bottom) if 0 <= y <= height - high]
-        rows += [max(0.0, min(y, height - high)) for y in (top, bottom - high)]
-        places = [(x, y, x + wide, y + high) for y in rows]
-        taken.append(next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0]))
-    return [(x, y) for x, y, _, _ in taken]
-
-
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _draw_maps(part: SubFigure, readable: Lettering, number: int | None, face: NamedFace, maps: FaceMaps) -> None:
+def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: FaceMaps, *, titles: bool) -> None:
     name = readable(maps.person)
     shown = f"{readable(face.name)} ({confidence(face.confidence)})" if face.is_person else "unknown"
-    heading = f"{number}  {shown}" if number is not None else shown
-    if not face.is_person:
+    heading = f"{face.number}  {shown}" if face.number is not None else shown
+    if face.also_like is not None:
+        heading += f": another face here is more like {readable(face.also_like)}; the maps are about {name}"
+    elif not face.is_person:
         heading += f": too strange to be named; the maps are about {name}, the likeliest"
-    lines = [textwrap.fill(sentence, _LINE) for sentence in (heading, *_sentences(name, maps))]
+    lines = [textwrap.fill(sentence, _LINE) for sentence in (heading, _sentence(name, maps))]
     part.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, parse_math=False)
     (seen, covered, sensitive), (beside, *bars) = part.subplots(
         2, 3, height_ratios=[1, 0.05], gridspec_kw={"wspace": 0.12}
@@ -171,32 +153,30 @@ def _draw_maps(part: SubFigure, readable: Lettering, number: int | None, face: N
     beside.set_axis_off()
     height, width = maps.drop.shape
     _draw_grey(seen, _stretched(maps.seen))
-    seen.set_title(f"what the network saw ({width}×{height})", fontsize=9.5)
 
     limit = float(np.abs(maps.drop).max()) or 1.0
     image = _overlay(covered, maps.crop, maps.drop, "RdBu_r", (-limit, limit))
     _draw_bar(part, bars[0], image, "log-odds lost when covered")
-    covered.set_title("covered by a grey patch", fontsize=9.5)
 
     strength = np.linalg.norm(maps.gradient, axis=2)
     # One bright pixel shouldn't darken all others (Smilkov et al. 2017 cut at this percentile, too).
     top = float(np.percentile(strength, 99)) or 1.0
     image = _overlay(sensitive, maps.crop, np.minimum(strength / top, 1), "inferno", (0, 1))
     _draw_bar(part, bars[1], image, "gradient, as a share of the strongest")
-    sensitive.set_title("sensitive to a pixel (SmoothGrad)", fontsize=9.5)
+    if titles:
+        seen.set_title(f"what the network saw ({width}×{height})", fontsize=9.5)
+        covered.set_title("covered by a grey patch", fontsize=9.5)
+        sensitive.set_title("sensitive to a pixel (SmoothGrad)", fontsize=9.5)
 
 
-def _sentences(name: str, maps: FaceMaps) -> tuple[str, str]:
-    """What the maps say, in plain words."""
-    odds = f"the odds for {name}"
+def _sentence(name: str, maps: FaceMaps) -> str:
+    """What the first map says, in plain words."""
     if maps.lowest < maps.before:
-        covered = (
-            f"Red places are needed for {name}: a patch on the most important one changes {odds} from "
-            f"{_odds(maps.before)} to {_odds(maps.lowest)}. Blue places speak against {name}."
+        return (
+            f"A patch on the most important place changes the odds for {name} from {_odds(maps.before)} to "
+            f"{_odds(maps.lowest)}."
         )
-    else:
-        covered = f"No place is needed for {name}: wherever a patch lies, {odds} stay {_odds(maps.before)} or better."
-    return covered, "Bright pixels are those of which a small change moves the answer most."
+    return f"No place is needed for {name}: wherever a patch lies, the odds stay {_odds(maps.before)} or better."
 
 
 def _odds(log_odds: float) -> str:

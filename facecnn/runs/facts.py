@@ -18,7 +18,8 @@ class PhotoCount:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one held-out photo."""
+    """What the model says of one held-out photo: of several faces that of the one which decides what it counts as (the
+    one that was given the right name, else the best match of those that were given another, else the main one)."""
 
     path: str
     """PERSON/FILE, as it can be printed."""
@@ -28,6 +29,10 @@ class Answer:
     """A person's name, or ``unknown``."""
     confidence: float
     unknown_score: float
+    faces: int = 1
+    """How many there are in the photo."""
+    face: int = 0
+    """Which of them this is about, the main one being 0."""
 
     @property
     def right(self) -> bool:

@@ -100,12 +100,34 @@ def accuracy(facts: RunFacts) -> str:
         f"{known['named_right']} right ({percent(judged['accuracy'])}), refuses {known['refused']} as a stranger's, "
         f"and names {known['named_wrong']} wrong. "
     )
+    if (several := several_faces(judged)) is not None:
+        text += f"{several}. "
     if known["photos"] < FEW_PHOTOS:
         return text + (
             f"So few photos say little: the true share that is named right may be anything from {percent(low)} to "
             f"{percent(high)}."
         )
     return text + f"On other photos like these, expect {percent(low)} to {percent(high)} to be named right."
+
+
+def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | None:
+    """What became of the people's photos with several faces, from the figures that ``eval`` has; None where there are
+    none, or an older version counted."""
+    several = judged.get("several")
+    if not several or not several["photos"]:
+        return None
+    show = "shows" if several["photos"] == 1 else "show"
+    return (
+        f"{several['photos']} {which} {show} several faces: {several['named_right']} named right, "
+        f"{several['named_wrong']} wrong, {several['refused']} refused"
+    )
+
+
+def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
+    """How many photos, of the people and of strangers, have one face: log loss, calibration error and the area under
+    the ROC curve are of these."""
+    several, unknown = judged.get("several") or {"photos": 0}, judged["unknown"] or {"photos": 0}
+    return judged["known"]["photos"] - several["photos"], unknown["photos"] - unknown.get("several", 0)
 
 
 def closed_set(facts: RunFacts) -> str | None:

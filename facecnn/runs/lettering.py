@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 FONT = "DejaVu Sans"
@@ -13,6 +17,10 @@ FONT = "DejaVu Sans"
 
 NAME_LENGTH = 18
 """Characters of a name as a label."""
+
+
+_BEYOND_LATIN = "\N{LATIN SMALL LETTER B WITH STROKE}"
+"""The first letter that isn't certain to be in ``FONT``."""
 
 
 def printable(text: str) -> str:
@@ -37,11 +45,17 @@ class Lettering:
     number among the people.
     """
 
-    def __init__(self, people: Sequence[str], *others: str) -> None:
-        """All texts that are to be drawn: the people's names in their order, and others."""
+    def __init__(self, people: Sequence[str], *others: str, left_to_right: bool = False) -> None:
+        """All texts that are to be drawn: the people's names in their order, and others.
+
+        ``left_to_right``: also transliterate what is written from right to left, for those who can't draw that.
+        """
         self._numbers = {name: number for number, name in enumerate(people, 1)}
-        fallbacks, self._missing = _fallback_fonts(frozenset(printable("".join((*people, *others)))))
-        self.families = [FONT, *fallbacks]
+        characters = frozenset(printable("".join((*people, *others))))
+        self._fallbacks, self._missing = _fallback_fonts(characters)
+        if left_to_right:
+            self._missing |= {char for char in characters if unicodedata.bidirectional(char) in ("R", "AL")}
+        self.families = [FONT, *(font.family for font in self._fallbacks)]
 
     def __call__(self, text: str, length: int = NAME_LENGTH) -> str:
         """The text as a label of at most that many characters."""
@@ -59,6 +73,14 @@ class Lettering:
         """Whether the text is drawn in other letters than its own."""
         return bool(self._missing & set(printable(text)))
 
+    def pieces(self, label: str) -> list[tuple[str, Path]]:
+        """What is to be drawn with one font file after the other."""
+        files = [
+            next((font.file for font in self._fallbacks if char in font.supplies), own_font_file()) for char in label
+        ]
+        runs = itertools.groupby(zip(label, files, strict=True), key=lambda pair: pair[1])
+        return [("".join(char for char, _ in run), file) for file, run in runs]
+
     def labels(self, names: Sequence[str]) -> list[str]:
         """All names as labels, no two alike: where they would be, each has its number."""
         labels = [self(name) for name in names]
@@ -67,26 +89,47 @@ class Lettering:
 
 
 @cache
-def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Names of installed fonts that have what matplotlib's own lacks, and the characters that none has."""
+def own_font_file() -> Path:
+    """The file of ``FONT``. Finds it without loading matplotlib, which takes most of a second."""
+    package = find_spec("matplotlib")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+    return Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{FONT.replace(' ', '')}.ttf"
+
+
+@dataclass(frozen=True)
+class _Fallback:
+    """An installed font."""
+
+    family: str
+    file: Path
+    supplies: frozenset[str]
+    """What fonts before it lack."""
+
+
+@cache
+def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[_Fallback, ...], frozenset[str]]:
+    """Installed fonts that have what matplotlib's own lacks, and the characters that none has."""
+    if all(char < _BEYOND_LATIN for char in text):
+        return (), frozenset()
     from matplotlib import font_manager
 
     own = font_manager.get_font(font_manager.findfont(FONT))
     missing = _lacking(text, own.get_charmap())
-    families: list[str] = []
+    fonts: list[_Fallback] = []
     for entry in font_manager.fontManager.ttflist:
         if not missing:
             break
-        if entry.style != "normal" or entry.name in (FONT, *families) or "Last" in entry.name:
+        if entry.style != "normal" or entry.name in (FONT, *(font.family for font in fonts)) or "Last" in entry.name:
             continue  # the font of last resort has a box for everything
         try:
             left = _lacking(missing, font_manager.get_font(entry.fname).get_charmap())
         except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or no font after all
             continue
         if left != missing:
-            families.append(entry.name)
+            fonts.append(_Fallback(entry.name, Path(entry.fname), missing - left))
             missing = left
-    return tuple(families), missing
+    return tuple(fonts), missing
 
 
 def _lacking(text: Iterable[str], charmap: dict[int, Any]) -> frozenset[str]:

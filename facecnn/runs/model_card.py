@@ -129,7 +129,8 @@ def _evaluation_data(facts: RunFacts) -> str:
         )
     else:
         text = f"{counted(held_out, 'photo')} of a folder of their own, which was not trained on."
-    return f"{text} They also chose the epoch that was kept."
+    several = facts.judged is not None and findings.several_faces(facts.judged) is not None
+    return f"{text} {'Those with one face' if several else 'They'} also chose the epoch that was kept."
 
 
 def _training_data(facts: RunFacts) -> str:
@@ -163,23 +164,31 @@ def _analyses(facts: RunFacts) -> str:
     else:
         known = judged["known"]
         unknown = judged["unknown"]
+        several = findings.several_faces(judged)
+        alone, strangers_alone = findings.with_one_face(judged)
         rows = [
             _part("named right (accuracy)", known["named_right"], known["photos"], judged["interval"]),
             _part("refused as strangers", known["refused"], known["photos"]),
             _part("named wrong", known["named_wrong"], known["photos"]),
             ["closed\\_set\\_accuracy", percent(judged["closed_set_accuracy"]), f"{known['photos']}"],
             ["balanced accuracy", percent(judged["balanced_accuracy"]), f"{known['photos']}"],
-            ["log loss", f"{judged['log_loss']:.4f}", f"{known['photos']}"],
-            ["calibration error", _share(judged["expected_calibration_error"]), f"{known['photos']}"],
+            ["log loss", "-" if judged["log_loss"] is None else f"{judged['log_loss']:.4f}", f"{alone}"],
+            ["calibration error", _share(judged["expected_calibration_error"]), f"{alone}"],
         ]
         if unknown is not None:
             area = "-" if unknown["auroc"] is None else findings.area_under_roc(unknown["auroc"])
             rows += [
                 _part("strangers refused", unknown["refused"], unknown["photos"]),
                 _part("strangers named", unknown["named"], unknown["photos"]),
-                ["strangers: area under the ROC curve", area, f"{unknown['photos']}"],
+                ["strangers: area under the ROC curve", area, f"{strangers_alone}"],
             ]
         parts.append("Held-out photos:\n\n" + _table(["figure", "value", "photos"], rows))
+        if several is not None:
+            parts.append(
+                f"{several}. Right is where the person's name is among those given in the photo, wrong where it isn't "
+                "and another one is. Log loss, calibration error and the area under the curve are of photos with one "
+                "face."
+            )
         people = [
             [
                 _text(row["name"]),

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
 import numpy as np
 
-from facecnn.errors import shown
 from facecnn.runs import findings
 from facecnn.runs.atomic import write_atomically
 from facecnn.runs.facts import Answer, RunFacts
 from facecnn.runs.findings import counted, percent
 from facecnn.runs.folder import RunFolder
+from facecnn.runs.page import (
+    PRIVATE,
+    embedded,
+    escaped,
+    escaped_name,
+    link_to,
+    paragraph,
+    thumbnail,
+    warning,
+    whole_page,
+)
 
 _MOST_WRONG, _MOST_UNSURE = 24, 12
 _MOST_CONFUSIONS = 15
 _MOST_SKIPPED = 500
-THUMBNAIL = 192
-"""Pixels of a photo's longer side in the report; larger ones are made smaller."""
 _BINS = 20
 
 _WAYS = {"": "once", "forward": "forward", "backward_weight": "to weights", "backward": "to input"}
@@ -47,9 +50,9 @@ class ShownAnswers:
     all_wrong: int
 
     @property
-    def digests(self) -> set[str]:
-        """SHA-256 of the photos."""
-        return {answer.sha256 for answer in (*self.wrong, *self.unsure)}
+    def all(self) -> list[Answer]:
+        """Both."""
+        return [*self.wrong, *self.unsure]
 
 
 @dataclass(frozen=True)
@@ -83,26 +86,10 @@ def write_report(run: RunFolder, facts: RunFacts, photos: Mapping[str, ShownPhot
         OutputError: it couldn't be written; an old report is intact.
     """
     files = {path.name: path.read_bytes() for path in _picture_paths(run) if path.is_file()}
-    thumbnails = {digest: _thumbnail(photo.pixels) for digest, photo in photos.items()}
-    links = {digest: _link(photo.file, run.path) for digest, photo in photos.items() if photo.file is not None}
+    thumbnails = {digest: thumbnail(photo.pixels) for digest, photo in photos.items()}
+    links = {digest: link_to(photo.file, run.path) for digest, photo in photos.items() if photo.file is not None}
     page = report_html(facts, files, thumbnails, {digest: link for digest, link in links.items() if link is not None})
     write_atomically(run.report_path, page.encode("utf-8"))
-
-
-def _link(file: Path, folder: Path) -> str | None:
-    """The way from a folder to a file, as a link; None where it would tell the whole path of the file.
-
-    Where the photos lie is nobody's business who gets the report: a link goes only through folders below one that holds
-    both, the photos and the run.
-    """
-    file, folder = (Path(os.path.normpath(path.absolute())) for path in (file, folder))
-    try:
-        shared = Path(os.path.commonpath([file, folder]))
-    except ValueError:  # on another drive
-        return None
-    if shared == Path(shared.anchor):
-        return None
-    return quote(os.fsencode(Path(os.path.relpath(file, folder)).as_posix()))
 
 
 def _picture_paths(run: RunFolder) -> tuple[Path, ...]:
@@ -136,7 +123,7 @@ def report_html(
     contents = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in there)
     parts = [
         "<header>",
-        f"<h1>Report of the training {_name(facts.name)}</h1>",
+        f"<h1>Report of the training {escaped_name(facts.name)}</h1>",
         f'<p class="soft">{_origin(facts)}</p>',
         "</header>",
         "<main>",
@@ -147,12 +134,9 @@ def report_html(
             for name, title, body in there
         ),
         "</main>",
-        "<footer>",
-        '<p class="soft">This file holds names and photos of people: share it only with those who may see them.</p>',
-        "</footer>",
+        PRIVATE,
     ]
-    template = Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
-    return template.substitute(title=f"{_text(facts.name)}: facecnn report", body="\n".join(parts))
+    return whole_page(f"{escaped(facts.name)}: facecnn report", parts)
 
 
 # Sections
@@ -160,29 +144,29 @@ def report_html(
 
 def _origin(facts: RunFacts) -> str:
     ended = f"Ended {facts.ended}; made" if facts.ended else "Made"
-    return f"{ended} by facecnn {_text(facts.version)}."
+    return f"{ended} by facecnn {escaped(facts.version)}."
 
 
 def _summary(facts: RunFacts) -> str:
     parts = []
     if not facts.finished:
         parts.append(
-            _warning(
+            warning(
                 f"This training isn't finished: what follows is how it stands after {counted(facts.epochs, 'epoch')}. "
                 "facecnn train --resume goes on with it."
             )
         )
-    names = [_text(count.name) for count in facts.photos]
+    names = [escaped(count.name) for count in facts.photos]
 
     def sentences(text: str) -> str:
-        return findings.isolated(_text(text), names, "<bdi>", "</bdi>")
+        return findings.isolated(escaped(text), names, "<bdi>", "</bdi>")
 
     parts += [
         f'<p class="lead">{sentences(text)}</p>' for text in (findings.trained_for(facts), findings.accuracy(facts))
     ]
     if (closed_set := findings.closed_set(facts)) is not None:
-        parts.append(_paragraph(closed_set))
-    parts += [_warning(text) for text in facts.missing]
+        parts.append(paragraph(closed_set))
+    parts += [warning(text) for text in facts.missing]
     limits = _items(map(sentences, findings.limits(facts)))
     return "\n".join([*parts, "<h2>What it isn't good for, and what nobody knows</h2>", limits])
 
@@ -190,10 +174,10 @@ def _summary(facts: RunFacts) -> str:
 def _curves(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     epochs = counted(facts.epochs, "epoch")
     if not facts.epochs:
-        return _paragraph("No epoch has ended yet.")
+        return paragraph("No epoch has ended yet.")
     text = f"It was trained for {epochs}; the model that is kept is that of epoch {facts.best_epoch}"
     text += ", where the loss on the held-out photos was lowest." if _held_out(facts) else "."
-    parts = [_paragraph(text)]
+    parts = [paragraph(text)]
     alt = f"Curves of loss, accuracy and learning rate over {epochs}"
     accuracies = [
         f"{what} {percent(figures['accuracy'])}"
@@ -217,25 +201,33 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
     counts = _table(
         "Photos of each",
         ["name", "trained on", "held out"],
-        [[_name(count.name), f"{count.trained_on:,}", f"{count.held_out:,}"] for count in facts.photos],
+        [[escaped_name(count.name), f"{count.trained_on:,}", f"{count.held_out:,}"] for count in facts.photos],
     )
     if judged is None:
         return counts
     trained_on = {count.name: f"{count.trained_on:,}" for count in facts.photos}
     rows = [
         [
-            _name(row["name"]),
+            escaped_name(row["name"]),
             trained_on.get(row["name"], ""),
             *(f"{row[key]:,}" for key in ("support", "named_right", "refused", "named_wrong")),
             *(_share(row[key]) for key in ("recall", "precision", "f1")),
         ]
         for row in judged["per_class"]
     ]
+    several = findings.several_faces(judged)
     parts = [
-        _paragraph(
+        paragraph(
             "Named right, refused as a stranger's, or named wrong: what predict answers. Recall: share of the person's "
             "held-out photos that got the name. Precision: share of the people's photos with that name that are the "
             "person's. F1: their harmonic mean."
+        ),
+        ""
+        if several is None
+        else paragraph(
+            f"{several}. Right is where the person's name is among those given in the photo, wrong where it isn't and "
+            "another one is, of which the best match counts. Log loss and calibration error are of photos with one "
+            "face."
         ),
         _table(
             "Each person",
@@ -250,7 +242,10 @@ def _people(facts: RunFacts, files: Mapping[str, bytes]) -> str:
             _table(
                 f"People named as another, of the held-out photos{cut}",
                 ["is", "was named", "photos"],
-                [[_name(who), _name(named), f"{count}"] for who, named, count in pairs[:_MOST_CONFUSIONS]],
+                [
+                    [escaped_name(who), escaped_name(named), f"{count}"]
+                    for who, named, count in pairs[:_MOST_CONFUSIONS]
+                ],
             )
         )
         most = f"most often {pairs[0][0]} named {pairs[0][1]}: {counted(pairs[0][2], 'photo')}"
@@ -302,7 +297,7 @@ def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes], links: Mapping[str
         return ""
     chosen = choose_answers(facts.answers)
     parts = [
-        _paragraph(
+        paragraph(
             f"The pictures are what was cut out of each photo. The network sees less: {facts.preparation}."
             + (" A picture opens its photo, as long as photos and report stay where they are." if links else "")
         )
@@ -313,9 +308,9 @@ def _photos(facts: RunFacts, thumbnails: Mapping[str, bytes], links: Mapping[str
         cut = f" (the {len(chosen.wrong)} most confident)" if chosen.all_wrong > len(chosen.wrong) else ""
         all_photos = counted(len(facts.answers), "held-out photo")
         parts.append(f"<h3>Not answered right: {chosen.all_wrong} of {all_photos}{cut}</h3>")
-        parts += [_paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails, links)]
+        parts += [paragraph(_kinds_of_mistakes(facts.answers)), _cards(chosen.wrong, thumbnails, links)]
     else:
-        parts.append(_paragraph(f"Each of {counted(len(facts.answers), 'held-out photo')} was answered right."))
+        parts.append(paragraph(f"Each of {counted(len(facts.answers), 'held-out photo')} was answered right."))
     if chosen.unsure:
         parts.append("<h3>Right, but least certain</h3>")
         parts.append(_cards(chosen.unsure, thumbnails, links))
@@ -339,28 +334,30 @@ def _cards(answers: Sequence[Answer], thumbnails: Mapping[str, bytes], links: Ma
         if picture is None:
             image = '<span class="none">photo not there</span>'
         else:
-            image = _image(picture, "jpeg", f"What the network was shown of {answer.path}")
+            image = embedded(picture, "jpeg", f"What the network was shown of {answer.path}")
             if answer.sha256 in links:
                 image = f'<a href="{html.escape(links[answer.sha256])}">{image}</a>'
         sure = "unknown-score" if findings.is_stranger(answer.label) else "confidence"
         named = "" if answer.right else f"<span><b>named</b> {_answer_name(answer.label)}</span>"
+        if answer.faces > 1:
+            named += f"<span>this one of {answer.faces} faces</span>"
         cards.append(
             f"<li>{image}<div><span><b>is</b> {_answer_name(answer.truth)}</span>{named}"
             f"<span>{sure} {findings.confidence(answer.confidence)}</span>"
-            f'<span class="soft">{_name(answer.path)}</span></div></li>'
+            f'<span class="soft">{escaped_name(answer.path)}</span></div></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
 
 
 def _answer_name(name: str) -> str:
-    return "a stranger" if findings.is_stranger(name) else _name(name)
+    return "a stranger" if findings.is_stranger(name) else escaped_name(name)
 
 
 def _strangers(facts: RunFacts) -> str:
     unknown = None if facts.judged is None else facts.judged["unknown"]
     weak = unknown is not None and unknown["auroc"] is not None and unknown["auroc"] < findings.WEAK_SEPARATION
     text = findings.strangers(facts)
-    parts = [_warning(text) if weak or facts.strangers is None else _paragraph(text)]
+    parts = [warning(text) if weak or facts.strangers is None else paragraph(text)]
     if facts.judged is None:
         return _joined(parts)
     known = facts.judged["known"]
@@ -377,8 +374,9 @@ def _strangers(facts: RunFacts) -> str:
         )
     )
     if unknown is not None:
+        alone = [answer for answer in facts.answers if answer.faces == 1]
         scores = [
-            [answer.unknown_score for answer in facts.answers if findings.is_stranger(answer.truth) is strange]
+            [answer.unknown_score for answer in alone if findings.is_stranger(answer.truth) is strange]
             for strange in (False, True)
         ]
         if all(scores):
@@ -435,7 +433,7 @@ def _surroundings(facts: RunFacts) -> str:
         when = "takes held-out photos, and faces that were found (photos.faces)."
         if not facts.finished:
             when = "is measured when a training ends."
-        return _paragraph(
+        return paragraph(
             "Not measured for this run: whether walls, clothes and light beside the faces tell these people apart, "
             f"too. It {when}"
         )
@@ -452,7 +450,7 @@ def _surroundings(facts: RunFacts) -> str:
     ]
     return _joined(
         [
-            _warning(text) if background.nearly_as_well else _paragraph(text),
+            warning(text) if background.nearly_as_well else paragraph(text),
             _table(
                 f"Right of {counted(background.photos, 'held-out photo')}, nobody being refused",
                 ["who answers", "right"],
@@ -460,7 +458,7 @@ def _surroundings(facts: RunFacts) -> str:
             ),
             ""
             if background.trained_hidden is not None
-            else _paragraph(
+            else paragraph(
                 "facecnn report --check-background trains with hidden faces, too, which tells more.", "soft"
             ),
         ]
@@ -517,8 +515,8 @@ def _time(facts: RunFacts) -> str:
     training = facts.training
     rows = []
     if "device" in training:
-        rows.append(["device", _text(findings.device(training))])
-        rows.append(["why that one", _text(training["device_reason"])])
+        rows.append(["device", escaped(findings.device(training))])
+        rows.append(["why that one", escaped(training["device_reason"])])
     rows.append(["epochs", f"{facts.epochs:,}"])
     for title, value, of in (
         ("seconds of training", facts.seconds, ""),
@@ -540,7 +538,7 @@ def _profile(milliseconds: Mapping[str, float]) -> str:
         layer, _, way = place.partition(" ")
         layers.setdefault(layer, {})[way] = value
     rows = [
-        [_text(layer), *(f"{ways[way]:.3f}" if way in ways else "" for way in _WAYS), f"{sum(ways.values()):.3f}"]
+        [escaped(layer), *(f"{ways[way]:.3f}" if way in ways else "" for way in _WAYS), f"{sum(ways.values()):.3f}"]
         for layer, ways in layers.items()
     ]
     sums = [sum(ways.get(way, 0.0) for ways in layers.values()) for way in _WAYS]
@@ -552,14 +550,14 @@ def _skipped(facts: RunFacts) -> str:
     if not facts.skipped:
         return ""
     cut = f" (the first {_MOST_SKIPPED})" if len(facts.skipped) > _MOST_SKIPPED else ""
-    rows = [[_name(path), _text(reason)] for path, reason in facts.skipped[:_MOST_SKIPPED]]
+    rows = [[escaped_name(path), escaped(reason)] for path, reason in facts.skipped[:_MOST_SKIPPED]]
     return _table(f"{counted(len(facts.skipped), 'photo')}{cut}", ["photo", "why"], rows, numbers=False)
 
 
 def _settings(facts: RunFacts) -> str:
     rows = [
         [
-            _text(layer["name"]),
+            escaped(layer["name"]),
             *("×".join(map(str, layer[key])) for key in ("input", "output")),
             f"{layer['parameters']:,}",
             f"{layer['multiply_adds']:,}",
@@ -570,7 +568,7 @@ def _settings(facts: RunFacts) -> str:
     rows.append(["in all", "", "", f"{facts.parameters:,}", f"{work:,}"])
     return _joined(
         [
-            _paragraph(f"The network sees {facts.preparation}; it was trained by {facts.optimizer}."),
+            paragraph(f"The network sees {facts.preparation}; it was trained by {facts.optimizer}."),
             _table(
                 "Layers: rows×columns×maps in and out",
                 ["layer", "input", "output", "weights", "multiply-adds"],
@@ -583,16 +581,6 @@ def _settings(facts: RunFacts) -> str:
 
 
 # Elements
-
-
-def _text(value: object) -> str:
-    """Text that may hold anything, as HTML."""
-    return html.escape(shown(str(value)))
-
-
-def _name(value: str) -> str:
-    """A name or path, as HTML; its writing direction stays its own, and a long one breaks where its parts end."""
-    return f"<bdi>{_text(value).replace('_', '_<wbr>').replace('/', '/<wbr>')}</bdi>"
 
 
 def _share(value: float | None) -> str:
@@ -609,14 +597,6 @@ def _held_out(facts: RunFacts) -> bool:
 
 def _joined(parts: Iterable[str]) -> str:
     return "\n".join(part for part in parts if part)
-
-
-def _paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
-
-
-def _warning(text: str) -> str:
-    return f'<p class="warning"><strong>Note:</strong> {_text(text)}</p>'
 
 
 def _items(items: Iterable[str]) -> str:
@@ -653,24 +633,8 @@ def _figure(data: bytes | None, kind: str, alt: str, caption: str, *, wide: bool
     if data is None:
         return ""
     label = re.split("[.;:]", caption)[0]
-    scrolling = f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(label)}">'
+    scrolling = f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(label)}">'
     size = "wide" if wide else "plain"
-    image = _image(data, kind, alt, f"{size} drawn" if drawn else size)
+    image = embedded(data, kind, alt, f"{size} drawn" if drawn else size)
     hint = f'<p class="hint {size}" aria-hidden="true">The picture goes on to the right →</p>'
-    return f"<figure>{scrolling}{image}</div>{hint}<figcaption>{_text(caption)}</figcaption></figure>"
-
-
-def _image(data: bytes, kind: str, alt: str, style: str = "") -> str:
-    style = f' class="{style}"' if style else ""
-    return f'<img{style} alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">'
-
-
-def _thumbnail(picture: np.ndarray) -> bytes:
-    """A JPEG of (rows, columns, 1 or 3) uint8."""
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2] == 1 else picture))
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=90)
-    return stream.getvalue()
+    return f"<figure>{scrolling}{image}</div>{hint}<figcaption>{escaped(caption)}</figcaption></figure>"

@@ -5,40 +5,39 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from facecnn.runs.facts import UNKNOWN
 
 from .running import Facecnn
-
-
-def write_album(folder: Path, people: int, photos: int, strangers: int) -> Path:
-    """People whose photos are a pattern of their own under noise so heavy that some are taken for others."""
-    generator = np.random.default_rng(7)
-    patterns = generator.uniform(60, 196, (people, 6, 6))
-    albums = [(f"person{number}", pattern, photos) for number, pattern in enumerate(patterns)]
-    for name, pattern, count in [*albums, (UNKNOWN, None, strangers)]:
-        (folder / name).mkdir(parents=True) if count else None
-        for number in range(count):
-            own = generator.uniform(60, 196, (6, 6)) if pattern is None else pattern
-            coarse = np.clip(own + generator.normal(0, 45, (6, 6)), 0, 255).astype(np.uint8)
-            Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(folder / name / f"{number:02}.png")
-    return folder
+from .squares import find_squares, verdict, write_album
 
 
 @pytest.mark.parametrize("strangers", [0, 44], ids=["without unknown", "with unknown"])
-@pytest.mark.parametrize(("people", "photos"), [(2, 44), (10, 12)], ids=["two people", "ten people"])
+@pytest.mark.parametrize(
+    ("people", "photos", "groups"),
+    [(2, 44, 0.0), (10, 12, 0.0), (3, 44, 0.4)],
+    ids=["two people", "ten people", "three people, several in a photo"],
+)
 def test_train_eval_report_card_and_matrix_say_what_predict_answers(
-    people: int, photos: int, strangers: int, facecnn: Facecnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    people: int,
+    photos: int,
+    groups: float,
+    strangers: int,
+    facecnn: Facecnn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr("facecnn.jobs.judgement.draw_confusion", lambda path, *figure: drawn.append(figure))
-    album = write_album(tmp_path / "album", people, photos, strangers)
+    if groups:
+        find_squares(monkeypatch)
+    album = write_album(tmp_path / "album", people, photos, strangers, groups)
     options = ["-c", "smoke", "--epochs", "8", "--set", "photos.validation=0.5", "--out", tmp_path, "--name", "run"]
     trained = facecnn("train", album, *options, "--format", "json")
     assert trained.exit_code == 0, trained.stderr
@@ -48,24 +47,38 @@ def test_train_eval_report_card_and_matrix_say_what_predict_answers(
     done = facecnn("predict", *(album / path for path in held_out), "-m", run, "--format", "json")
     assert done.exit_code == 0, done.stderr
     truths = [path.partition("/")[0] for path in held_out]
-    answers = list(zip(truths, (row["label"] for row in done.json()), strict=True))
-    likeliest = [max(row["probabilities"], key=row["probabilities"].get) for row in done.json()]
+    answers = [(truth, verdict(truth, photo["faces"])) for truth, photo in zip(truths, done.json(), strict=True)]
     known = [(truth, label) for truth, label in answers if truth != UNKNOWN]
     strange = Counter(label for truth, label in answers if truth == UNKNOWN)
-    right = sum(truth == label for truth, label in known)
-    refused = sum(label == UNKNOWN for _, label in known)
-    expected = {
-        "photos": len(known),
-        "named_right": right,
-        "named_wrong": len(known) - right - refused,
-        "refused": refused,
-    }
-    closed_set = sum(truth == name for truth, name in zip(truths, likeliest, strict=True)) / len(known)
+    expected = counted(known)
+    right = expected["named_right"]
+    refused = expected["refused"]
+    is_group = [len(photo["faces"]) > 1 for photo in done.json()]
+    several = counted(
+        [answer for answer, group in zip(answers, is_group, strict=True) if group and answer[0] != UNKNOWN]
+    )
+    everybody = facecnn(
+        "predict", *(album / path for path in held_out), "-m", run, "--threshold", "off", "--format", "json"
+    )
+    given = [[face["label"] for face in photo["faces"] if face["label"] != UNKNOWN] for photo in everybody.json()]
+    assert all(len(names) == len(set(names)) for names in given), "a name is given at most once in a photo"
+    closed_set = sum(truth in names for truth, names in zip(truths, given, strict=True)) / len(known)
     assert 0 < right < len(known), "with nothing, or everything, right they might agree by chance"
+    assert any(is_group) == (groups > 0)
+    if groups:
+        assert 0 < several["named_right"] < several["photos"] < len(known)
+
+    alone = [
+        photo["probabilities"][truth]
+        for truth, photo in zip(truths, done.json(), strict=True)
+        if truth != UNKNOWN and len(photo["faces"]) == 1
+    ]
 
     figures = facecnn("eval", "-m", run, "--format", "json").json()
+    assert figures["log_loss"] == pytest.approx(-np.mean(np.log(alone)), rel=1e-4)
     for told in (trained.json()["validation"], figures):
         assert told["known"] == expected
+        assert told["several"] == several
         assert told["accuracy"] == right / len(known)
         assert told["closed_set_accuracy"] == closed_set
         if strangers:
@@ -105,3 +118,20 @@ def test_train_eval_report_card_and_matrix_say_what_predict_answers(
     assert re.search(rf"named right +{right} of {len(known)} ", text)
     assert re.search(rf"refused +{refused} of {len(known)} ", text)
     assert re.search(rf"named wrong +{expected['named_wrong']} of {len(known)} ", text)
+    says = (
+        f"{several['photos']} of these show several faces: {several['named_right']} named right, "
+        f"{several['named_wrong']} wrong, {several['refused']} refused"
+    )
+    card = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert [says in told for told in (text, report, card)] == [groups > 0] * 3
+
+
+def counted(known: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Photos by what became of them: who each shows, and what it counts as."""
+    right, refused = sum(truth == label for truth, label in known), sum(label == UNKNOWN for _, label in known)
+    return {
+        "photos": len(known),
+        "named_right": right,
+        "named_wrong": len(known) - right - refused,
+        "refused": refused,
+    }

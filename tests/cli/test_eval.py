@@ -28,6 +28,7 @@ FIGURES = {
         {"name": str, "precision": (float, None), "recall": (float, None), "f1": (float, None), "support": int}
     ],
     "known": {"photos": int, "named_right": int, "named_wrong": int, "refused": int},
+    "several": {"photos": int, "named_right": int, "named_wrong": int, "refused": int},
     "unknown": (
         {"photos": int, "auroc": (float, None), "named": int, "refused": int, "threshold": (float, None)},
         None,
@@ -41,6 +42,8 @@ PREDICTION = {
     "confidence": float,
     "probabilities": dict,
     "unknown_score": float,
+    "also_like": (str, None),
+    "names": [str],
 }
 
 
@@ -209,7 +212,10 @@ def test_predictions(suffix: str, trained_with_strangers: Trained, tmp_path: Pat
     if suffix == "csv":
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
-        assert list(rows[0]) == ["path", "truth", "label", "confidence", "unknown_score", "p(ann)", "p(bob)"]
+        assert list(rows[0]) == [
+            *("path", "truth", "label", "confidence", "unknown_score", "also_like", "names"),
+            *("p(ann)", "p(bob)"),
+        ]
         best = [max("ann", "bob", key=lambda name: float(row[f"p({name})"])) for row in rows]
     else:
         text = file.read_text(encoding="utf-8")

@@ -6,15 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from facecnn.photos.preparation import PhotoSettings
-from facecnn.runs.explanation import FaceMaps, NamedFace
+from facecnn.runs.drawing import NamedFace
+from facecnn.runs.explanation import FaceMaps
 
 from .running import COMMAND, Facecnn, Trained, call_process
 
@@ -45,7 +47,9 @@ def test_the_answers_stay_as_they_are(
         assert explained.stdout == plain.stdout
         assert explained.exit_code == plain.exit_code == 3  # of the text
         assert "2 of 3 photos" in explained.stderr
-        assert str(tmp_path / "notes.txt") in explained.stderr
+        assert f"Not explained, as there is no face with an answer: {tmp_path / 'notes.txt'}" in explained.stderr
+        for photo, name in zip(photos, ("00.explained.png", "00-2.explained.png"), strict=True):
+            assert f"{photo}: explained in {folder / name}\n" in explained.stderr or form != "text"
         assert names(folder) == {"00.explained.png", "00-2.explained.png"}
         drawings(monkeypatch)  # once is enough, as it takes long
     for path in folder.iterdir():
@@ -53,21 +57,45 @@ def test_the_answers_stay_as_they_are(
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in photos} == before
 
 
-def test_equal_answers_give_equal_pictures(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
-    for person, folder in (("bob", "a"), ("ann", "a"), ("ann", "b")):  # the second over the first
-        done = facecnn(
-            "predict", trained.photos / person / "00.png", "-m", trained.path, "--explain", tmp_path / folder
-        )
+def test_pictures_are_numbered_and_equal_answers_give_equal_ones(
+    trained: Trained, tmp_path: Path, facecnn: Facecnn
+) -> None:
+    for person, name in (("bob", "00"), ("ann", "00-2"), ("bob", "00-3")):  # beside those that are there
+        photo = trained.photos / person / "00.png"
+        done = facecnn("predict", photo, "-m", trained.path, "--explain", tmp_path)
         assert done.exit_code == 0, done.stderr
-        if person == "bob":
-            other = (tmp_path / "a" / "00.explained.png").read_bytes()
-    first, second = ((tmp_path / folder / "00.explained.png").read_bytes() for folder in ("a", "b"))
-    assert first == second != other
-    assert names(tmp_path) == {"a", "b", "00.explained.png"}
+        assert f"{photo}: explained in {tmp_path / name}.explained.png" in done.stderr
+    first, second, third = ((tmp_path / f"{name}.explained.png").read_bytes() for name in ("00", "00-2", "00-3"))
+    assert first == third != second
+    assert names(tmp_path) == {"00.explained.png", "00-2.explained.png", "00-3.explained.png"}
+
+
+def test_only_the_largest_faces_are_explained(
+    finding: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    """Of six, the four largest, wherever they are; they keep their order."""
+    from facecnn.jobs import explain
+
+    sides = [30, 60, 50, 20, 70, 40]
+    result = facecnn(
+        "predict", sample / "s1" / "1.pgm", "-m", finding, "--threshold", "off", "--format", "json"
+    ).json()[0]
+    face = result["faces"][0]
+    result["faces"] = [{**face, "box": [10, 10, 10 + side, 10 + side]} for side in sides]
+    result["path"] = str(sample / "s1" / "1.pgm")
+    monkeypatch.setattr("facecnn.jobs.predict.predict", lambda *arguments: [result])
+    told: list[list[int]] = []
+
+    def note(*arguments: Any) -> None:
+        told.append(list(arguments[4]))
+
+    monkeypatch.setattr(explain, "draw_explanation", note)
+    assert facecnn("predict", "x.png", "-m", finding, "--explain", tmp_path).exit_code == 0
+    assert told == [[1, 2, 4, 5]]
 
 
 def test_no_photo_is_ever_replaced(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
-    """Photos in the folder of the pictures, named as a picture would be."""
+    """Nor a picture of an earlier run, of which there is none, either."""
     for name in ("me.png", "me.explained.png", "ME-2.Explained.PNG"):
         shutil.copy(trained.photos / "ann" / "00.png", tmp_path / name)
     photo = (tmp_path / "me.png").read_bytes()
@@ -77,7 +105,9 @@ def test_no_photo_is_ever_replaced(trained: Trained, tmp_path: Path, facecnn: Fa
     assert done.exit_code == 0, done.stderr
     assert all(path.read_bytes() == photo for path in given)
     pictures = names(tmp_path) - {"link", *(path.name for path in given)}
-    assert pictures == {"me-3.explained.png", "me.explained.explained.png", "ME-2.Explained.explained.png"}
+    assert pictures == {"me-3.explained.png"}
+    assert "Explained: 1 of 3 photos" in done.stderr
+    assert f"Not explained, as predict has drawn them: {given[1]}, {given[2]}" in done.stderr
     for name in pictures:
         assert_picture(tmp_path / name)
 
@@ -120,8 +150,15 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Drawing]:
     """From now on, what is told to those who draw."""
     drawn: list[Drawing] = []
 
-    def note(path: Path, title: str, photo: object, faces: object, maps: object, people: object) -> None:
-        drawn.append((title, faces, maps))  # type: ignore[arg-type]
+    def note(
+        path: Path,
+        title: str,
+        photo: Image.Image,
+        faces: Sequence[NamedFace],
+        maps: Mapping[int, FaceMaps],
+        people: Sequence[str],
+    ) -> None:
+        drawn.append((title, faces, list(maps.values())))
 
     monkeypatch.setattr("facecnn.jobs.explain.draw_explanation", note)
     return drawn
@@ -267,15 +304,16 @@ def test_a_photo_that_is_gone_by_then(
 ) -> None:
     """Its answer stands; the others are explained."""
     from facecnn.jobs import explain
+    from facecnn.jobs.pictures import PictureNames
 
     for name in ("a.png", "b.png"):
         shutil.copy(trained.photos / "ann" / "00.png", tmp_path / name)
 
-    def names_after_removal(*arguments: object) -> list[str]:
+    def names_after_removal(folder: Path, suffix: str) -> PictureNames:
         (tmp_path / "a.png").unlink()
-        return ["a.explained.png", "b.explained.png"]
+        return PictureNames(folder, suffix)
 
-    monkeypatch.setattr(explain, "picture_names", names_after_removal)
+    monkeypatch.setattr(explain, "PictureNames", names_after_removal)
     arguments = ["predict", tmp_path / "a.png", tmp_path / "b.png", "-m", trained.path]
     done = facecnn(*arguments, "--explain", tmp_path / "why")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)

@@ -56,8 +56,8 @@ COMMANDS = {
         "--format",
     ],
     ("eval",): ["--model", "-m", "--split", "--predictions", "--fail-under", "--device", "--format"],
-    ("predict",): ["--model", "-m", "-0", "--threshold", "--explain", "--device", "--format"],
-    ("sort",): ["--model", "-m", "--link", "--threshold", "--device", "--format"],
+    ("predict",): ["--model", "-m", "-0", "--threshold", "--explain", "--draw", "--device", "--format"],
+    ("sort",): ["--model", "-m", "--several", "--link", "--threshold", "--device", "--format"],
     ("cross-validate",): [
         "--folds",
         "--config",

@@ -23,6 +23,7 @@ ANSWER = {
     "confidence": (float, None),
     "probabilities": (dict, None),
     "unknown_score": (float, None),
+    "also_like": (str, None),
     "box": (BOX, None),
     "faces": [
         {
@@ -32,6 +33,7 @@ ANSWER = {
             "confidence": float,
             "probabilities": dict,
             "unknown_score": float,
+            "also_like": (str, None),
         }
     ],
     "error": (str, None),

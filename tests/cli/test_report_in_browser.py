@@ -1,4 +1,5 @@
-"""A real run's report as a reader sees it: in Debian's chromium, on a desk and on a phone, light, dark and printed.
+"""A real run's report, and an album's contact sheet, as a reader sees them: in Debian's chromium, on a desk and on a
+phone, light, dark and printed.
 
 ``pytest -m browser`` needs chromium (Debian: apt-get install chromium) and the extra browser, and fails without them.
 """
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from .running import Facecnn
+from .squares import find_squares, write_album
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +31,7 @@ WIDTHS = {"desk": 1280, "phone": 420}
 def reports(
     write_people: Callable[..., Path], facecnn: Facecnn, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """The reports of two runs: one that has ended, and one that stopped on the way."""
+    """The reports of two runs: one that has ended, and one that stopped on the way; and an album's contact sheet."""
     folder = tmp_path_factory.mktemp("reports")
     photos = write_people(PEOPLE, folder=folder / "people")
     (photos / LONG / f"{'9' * 120} cut short.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than this")
@@ -39,7 +41,13 @@ def reports(
     for name in ("best.safetensors", "figures.json"):
         (stopped / name).unlink()
     assert facecnn("report", stopped).exit_code == 0
-    return {name: folder / "runs" / name / "report.html" for name in ("ended", "stopped")}
+    album = write_album(folder / "album", people=2, photos=8, strangers=6, groups=0.5)
+    (album / "person1").rename(album / LONG.replace("/", "%"))
+    with pytest.MonkeyPatch.context() as patch:
+        find_squares(patch)
+        assert facecnn("data", "check", album, "--faces", "--quick", "--out", folder / "sheet").exit_code == 0
+    pages = {name: folder / "runs" / name / "report.html" for name in ("ended", "stopped")}
+    return pages | {"sheet": folder / "sheet" / "index.html"}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +117,7 @@ def violations(page: Any) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=list(WIDTHS))
-@pytest.mark.parametrize("report", ["ended", "stopped"])
+@pytest.mark.parametrize("report", ["ended", "stopped", "sheet"])
 def test_it_is_whole_and_accessible(report: str, width: int, scheme: str, open_page: Open) -> None:
     opened = open_page(report, width, scheme)
     page = opened.page
@@ -176,6 +184,16 @@ def test_a_phone_is_told_where_there_is_more(open_page: Open) -> None:
     assert not any(hint.is_visible() for hint in desk.page.query_selector_all(".hint"))
 
 
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=list(WIDTHS))
+def test_a_sheet_shows_crops_twice_as_large(width: int, open_page: Open) -> None:
+    """Twice the 48 pixels a side that the network sees, and as sharp as that."""
+    page = open_page("sheet", width).page
+    crops = page.evaluate("[...document.querySelectorAll('img.crop')].map(i => [i.width, i.height, i.naturalWidth])")
+    assert len(crops) == 2 * 8 + 6
+    assert {(wide, tall) for wide, tall, _ in crops} == {(96, 96)}
+    assert min(pixels for *_, pixels in crops) >= 96
+
+
 def test_its_policy_keeps_scripts_out(open_page: Open) -> None:
     opened = open_page("ended", 1280)
     opened.page.evaluate("""() => {
@@ -187,8 +205,9 @@ def test_its_policy_keeps_scripts_out(open_page: Open) -> None:
     assert any("Content Security Policy" in complaint for complaint in opened.complaints)
 
 
-def test_a_photo_opens(open_page: Open) -> None:
-    page = open_page("ended", 1280).page
+@pytest.mark.parametrize("report", ["ended", "sheet"])
+def test_a_photo_opens(report: str, open_page: Open) -> None:
+    page = open_page(report, 1280).page
     links = page.evaluate("[...document.querySelectorAll('.cards a')].map(link => link.href)")
     assert links
     assert all(Path(unquote(urlparse(link).path)).is_file() for link in links)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ RESULT = {
     "destination": str,
     "model": str,
     "photos": int,
+    "several": {"mode": str, "photos": int},
     "folders": dict,
     "copied": int,
     "linked": int,
@@ -33,7 +35,7 @@ RESULT = {
     "unreadable": [{"path": str, "reason": str}],
     "table": str,
 }
-COLUMNS = ["path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error"]
+COLUMNS = ["path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error", "also_like"]
 TEMPORARY = "*.facecnn-tmp"
 
 Files = dict[str, tuple[bytes, int]]
@@ -142,6 +144,7 @@ def test_one_photo_alone(source: Path, tmp_path: Path, trained: Trained, facecnn
 
 
 def test_nobody_and_several(sample: Path, finding: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    """Two faces in a photo that a real finder finds: two people, a copy for each."""
     source, destination = tmp_path / "source", tmp_path / "sorted"
     source.mkdir()
     for person in ("s1", "s2"):
@@ -151,20 +154,25 @@ def test_nobody_and_several(sample: Path, finding: Path, tmp_path: Path, facecnn
     both.paste(Image.open(sample / "s1" / "1.pgm").convert("RGB"), (100, 20))
     both.paste(Image.open(sample / "s2" / "1.pgm").convert("RGB"), (205, 10))
     both.save(source / "both.png")
+    options = ["-m", finding, "--threshold", "off", "--format", "json"]
+    (answer,) = facecnn("predict", source / "both.png", *options).json()
+    assert len(answer["faces"]) == 2
+    named = {face["label"] for face in answer["faces"]} - {"unknown"}
 
-    done = facecnn("sort", source, destination, "-m", finding, "--format", "json")
+    done = facecnn("sort", source, destination, *options)
     assert done.exit_code == 0, done.stderr
     placed = without_table(files(destination))
-    assert {"no_face/wall.png", "several/both.png"} <= placed.keys()
-    assert len(placed) == 4
-    assert done.json()["folders"]["several"] == done.json()["folders"]["no_face"] == 1
-    assert list(done.json()["folders"])[-2:] == ["no_face", "several"]
+    assert {name for name in placed if name.endswith(("both.png", "wall.png"))} == {
+        "no_face/wall.png",
+        *(f"{name}/both.png" for name in named),
+    }
+    assert done.json()["several"] == {"mode": "per-person", "photos": 1}
+    assert done.json()["folders"]["no_face"] == 1
 
     of = {name: [row for row in rows(destination) if row["path"].endswith(name)] for name in ("both.png", "wall.png")}
     assert [row["face"] for row in of["both.png"]] == ["1", "2"]  # a row for each of the two faces
-    assert {row["copied_to"] for row in of["both.png"]} == {"several/both.png"}
+    assert {row["copied_to"] for row in of["both.png"]} - {""} == {f"{name}/both.png" for name in named}
     assert len({row["box"] for row in of["both.png"]}) == 2
-    assert {row["label"] for row in of["both.png"]} <= {"s1", "s2"}
     (wall,) = of["wall.png"]
     assert (wall["label"], wall["face"], wall["confidence"], wall["copied_to"]) == (
         "no_face",
@@ -172,6 +180,230 @@ def test_nobody_and_several(sample: Path, finding: Path, tmp_path: Path, facecnn
         "",
         "no_face/wall.png",
     )
+
+
+# ------------------------------------------------------------------------------------------------------- several faces
+
+GROUPS = {
+    "1 ann.jpg": ["ann"],
+    "2 both and a stranger.jpg": ["unknown", "bob", "ann"],
+    "3 ann and a stranger.jpg": ["ann", "unknown"],
+    "4 strangers.jpg": ["unknown", "unknown"],
+    "5 nobody.jpg": [],
+}
+"""Whom the faces in each photo are of, the main one first."""
+
+
+def answers(path: Path, labels: Sequence[str]) -> dict[str, Any]:
+    """The ``predict`` JSON of a photo. The second of two strangers looks like Ann."""
+    faces = [
+        {
+            "box": [10 * number, 0, 10 * number + 8, 8],
+            "landmarks": None,
+            "label": label,
+            "also_like": "ann" if label == "unknown" and number else None,
+            "confidence": 0.9,
+            "probabilities": {"ann": 0.5, "bob": 0.5},
+            "unknown_score": 0.1,
+        }
+        for number, label in enumerate(labels)
+    ]
+    nothing = dict.fromkeys(("confidence", "probabilities", "unknown_score", "box", "also_like"))
+    main = faces[0] if faces else {"label": "no_face", **nothing}
+    return {**main, "path": str(path), "faces": faces, "error": None}
+
+
+@pytest.fixture
+def groups(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> list[str | Path]:
+    """The arguments that sort ``GROUPS``, whose files lie in ``tmp_path / "groups"``."""
+    folder = tmp_path / "groups"
+    folder.mkdir()
+    for number, name in enumerate(GROUPS):
+        (folder / name).write_bytes(f"picture {number}".encode())
+        os.utime(folder / name, ns=(10**18, 10**18 + number))
+
+    def predict(model: Path, photos: Sequence[Path], *others: Any) -> list[dict[str, Any]]:
+        return [answers(photo, GROUPS[photo.name]) for photo in photos]
+
+    monkeypatch.setattr("facecnn.jobs.sort.predict", predict)
+    return ["sort", folder, tmp_path / "sorted", "-m", trained.path, "--format", "json"]
+
+
+PLACES = {
+    "per-person": {
+        "1 ann.jpg": ["ann"],
+        "2 both and a stranger.jpg": ["", "bob", "ann"],
+        "3 ann and a stranger.jpg": ["ann", ""],
+        "4 strangers.jpg": ["unknown", "unknown"],
+        "5 nobody.jpg": ["no_face"],
+    },
+    "main": {
+        "1 ann.jpg": ["ann"],
+        "2 both and a stranger.jpg": ["unknown", "", ""],
+        "3 ann and a stranger.jpg": ["ann", ""],
+        "4 strangers.jpg": ["unknown", "unknown"],
+        "5 nobody.jpg": ["no_face"],
+    },
+    "separate": {
+        "1 ann.jpg": ["ann"],
+        "2 both and a stranger.jpg": ["several", "several", "several"],
+        "3 ann and a stranger.jpg": ["several", "several"],
+        "4 strangers.jpg": ["several", "several"],
+        "5 nobody.jpg": ["no_face"],
+    },
+}
+"""For each mode and photo the folder that ``sorted.csv`` tells of for each face."""
+
+
+@pytest.mark.parametrize("mode", PLACES)
+def test_where_photos_with_several_faces_go(
+    mode: str, groups: list[str | Path], tmp_path: Path, facecnn: Facecnn
+) -> None:
+    before = files(tmp_path / "groups")
+    done = facecnn(*groups, *([] if mode == "per-person" else ["--several", mode]))
+    assert done.exit_code == 0, done.stderr
+    figures = done.json()
+    check(figures, RESULT)
+    places = {(folder, name) for name, of in PLACES[mode].items() for folder in of if folder}
+    assert without_table(files(tmp_path / "sorted")) == {f"{folder}/{name}": before[name] for folder, name in places}
+    assert files(tmp_path / "groups") == before
+    assert figures["several"] == {"mode": mode, "photos": 3}
+    assert figures["folders"] == Counter(folder for folder, _ in places)
+    assert (figures["photos"], figures["copied"]) == (5, len(places))
+
+    table = rows(tmp_path / "sorted")
+    assert [(Path(row["path"]).name, row["copied_to"]) for row in table] == [
+        (name, f"{folder}/{name}" if folder else "") for name, of in PLACES[mode].items() for folder in of
+    ]
+    assert [row["also_like"] for row in table if row["path"].endswith("4 strangers.jpg")] == ["", "ann"]
+    again = facecnn(*groups, "--several", mode).json()
+    assert (again["copied"], again["already_there"], again["elsewhere"]) == (0, len(places), [])
+
+
+def test_the_text_tells_of_several_faces(groups: list[str | Path], facecnn: Facecnn) -> None:
+    text = facecnn(*groups[:-2]).stdout
+    assert "6 copied; face by face in" in text
+    assert "3 photos have several faces: copied for each person named in it" in text
+
+
+def test_only_a_wrong_folder_is_told(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    """After a change of mode, or of somebody's mind. Two right folders are no news."""
+    assert facecnn(*groups, "--several", "separate").exit_code == 0
+    destination = tmp_path / "sorted"
+    both = "2 both and a stranger.jpg"
+    (destination / "unknown").mkdir()
+    shutil.copy(destination / "several" / both, destination / "unknown" / both)
+    figures = facecnn(*groups).json()
+    assert {photo["also"] for photo in figures["elsewhere"]} == {
+        str(destination / "several" / name) for name in list(GROUPS)[1:4]
+    } | {str(destination / "unknown" / both)}
+    assert (figures["copied"], figures["already_there"]) == (4, 2)
+
+
+def test_a_folder_that_is_another_under_a_second_name(
+    groups: list[str | Path], tmp_path: Path, facecnn: Facecnn
+) -> None:
+    (tmp_path / "sorted" / "ann").mkdir(parents=True)
+    (tmp_path / "sorted" / "bob").symlink_to("ann", target_is_directory=True)
+    figures = facecnn(*groups).json()
+    assert (figures["copied"], figures["already_there"], figures["elsewhere"]) == (5, 1, [])
+
+
+def test_a_link_in_each_folder(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    figures = facecnn(*groups, "--link").json()
+    assert (figures["linked"], figures["copied"]) == (6, 0)
+    both = tmp_path / "groups" / "2 both and a stranger.jpg"
+    assert both.stat().st_nlink == 3
+    assert all((tmp_path / "sorted" / name / both.name).samefile(both) for name in ("ann", "bob"))
+
+
+def test_a_name_that_is_taken_in_one_of_the_folders(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    both, destination = "2 both and a stranger.jpg", tmp_path / "sorted"
+    (destination / "ann").mkdir(parents=True)
+    (destination / "ann" / both).write_text("somebody else's")
+    for _ in range(2):
+        assert facecnn(*groups).exit_code == 0
+        assert (destination / "ann" / both).read_text() == "somebody else's"
+        assert [row["copied_to"] for row in rows(destination) if row["path"].endswith(both)] == [
+            "",
+            f"bob/{both}",
+            "ann/2 both and a stranger-2.jpg",
+        ]
+        assert {path.name for path in (destination / "ann").iterdir()} == {
+            "1 ann.jpg", both, "2 both and a stranger-2.jpg", "3 ann and a stranger.jpg",
+        }  # fmt: skip
+
+
+def test_no_more_room_for_the_second_copy(
+    groups: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    before, fsync, left = files(tmp_path / "groups"), os.fsync, 4  # a call for each file and one for its folder
+
+    def filling(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", filling)
+        done = facecnn(*groups)
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "no space left" in done.stderr
+    both = "2 both and a stranger.jpg"
+    assert files(tmp_path / "sorted") == {"ann/1 ann.jpg": before["1 ann.jpg"], f"bob/{both}": before[both]}
+    completed = facecnn(*groups).json()
+    assert (completed["copied"], completed["already_there"], completed["elsewhere"]) == (4, 2, [])
+    assert files(tmp_path / "groups") == before
+
+
+def test_one_of_the_folders_can_not_be_made(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "bob").write_text("a file")
+    done = facecnn(*groups)
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert str(tmp_path / "sorted" / "bob") in done.stderr
+    assert (tmp_path / "sorted" / "bob").read_text() == "a file"
+    (tmp_path / "sorted" / "bob").unlink()
+    completed = facecnn(*groups).json()
+    assert (completed["copied"], completed["already_there"]) == (5, 1)
+
+
+def test_a_photo_that_is_gone_before_its_second_copy(
+    groups: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    """It is told, and so is the copy that was made; the others are sorted."""
+    both = tmp_path / "groups" / "2 both and a stranger.jpg"
+
+    def linked_once(photo: str, target: Path) -> None:
+        if target.parent.name == "ann" and Path(photo) == both:
+            both.unlink()
+        link(photo, target)
+
+    link = os.link
+    monkeypatch.setattr(os, "link", linked_once)
+    done = facecnn(*groups, "--link")
+    assert done.exit_code == 3
+    figures = done.json()
+    assert [photo["path"] for photo in figures["unreadable"]] == [str(both)]
+    assert (figures["linked"], figures["folders"]) == (5, {"ann": 2, "bob": 1, "unknown": 1, "no_face": 1})
+    of_both = [row for row in rows(tmp_path / "sorted") if row["path"] == str(both)]
+    assert [row["copied_to"] for row in of_both] == ["", f"bob/{both.name}", ""]
+    assert all("no such file" in row["error"] for row in of_both)
+
+
+def test_a_table_of_an_earlier_version(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    """Before photos with several faces had a choice, there was no column ``also_like``."""
+    (tmp_path / "sorted").mkdir()
+    header = "path,face,label,confidence,unknown_score,box,copied_to,error,p(ann),p(zoe)"
+    kept = 'old.jpg,2,zoe,0.9,0.1,"[0, 0, 9, 9]",several/old.jpg,,0.25,0.75'
+    (tmp_path / "sorted" / "sorted.csv").write_text(f"{header}\n{kept}\n")
+    assert facecnn(*groups).exit_code == 0
+    first, *others = rows(tmp_path / "sorted")
+    assert (first["path"], first["face"], first["also_like"], first["p(zoe)"]) == ("old.jpg", "2", "", "0.75")
+    assert first["copied_to"] == "several/old.jpg"
+    assert [row["p(zoe)"] for row in others] == [""] * 9
 
 
 # ------------------------------------------------------------------------------------------------------------ any file

@@ -58,7 +58,7 @@ def test_streams_that_are_closed(closed: str, people: Path, tmp_path: Path) -> N
         assert b"Trained 1 epoch" not in file.read_bytes()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_a_locale_without_these_letters(encoding: str, people: Path, tmp_path: Path, facecnn_process: Facecnn) -> None:
     shutil.copytree(people / "ann", tmp_path / "photos" / "ann")
     shutil.copytree(people / "bob", tmp_path / "photos" / "имя")
@@ -80,7 +80,7 @@ def test_a_locale_without_these_letters(encoding: str, people: Path, tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
-@pytest.mark.parametrize("columns", [80, 30])
+@pytest.mark.parametrize("columns", [80, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_progress_bar_fits_the_terminal(columns: int, people: Path, tmp_path: Path) -> None:
     import fcntl
     import pty

@@ -495,7 +495,9 @@ def test_a_dry_run_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("config", ["smoke", "default", "seed", "deep"])
+@pytest.mark.parametrize(
+    "config", ["smoke", *(pytest.param(name, marks=pytest.mark.slow) for name in ("default", "seed", "deep"))]
+)
 def test_the_shipped_networks_learn_a_batch_by_heart(
     config: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
 ) -> None:

@@ -542,7 +542,7 @@ def test_photos_with_no_face_or_several(images: Path, run: Run, tmp_path: Path) 
     assert done.exit_code == 0, done.stderr
     for name in ("all_grey.png", "noface.png"):
         assert f"warning: s1/{name}: no face found" in done.stderr
-    used = "faces, the one nearest the middle is used"
+    used = "faces, the most prominent is the main one"
     assert re.search(rf"s1/two\.png: 2 {used}|several {used}: .*s1/two\.png", done.stderr)
 
 

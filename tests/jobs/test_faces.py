@@ -124,6 +124,7 @@ def test_the_model_finds_faces_by_itself(model: Path, sample: Path, tmp_path: Pa
         "confidence": None,
         "probabilities": None,
         "unknown_score": None,
+        "also_like": None,
         "box": None,
         "faces": [],
         "error": None,

@@ -23,6 +23,7 @@ print(warm.compile_ahead([warm.plan_ahead("smoke")], device, warm.compiled_code(
 FACECNN = "from facecnn.cli import main; main()"
 
 
+@pytest.mark.slow
 def test_training_and_answers_find_all_that_they_need(people: Path, tmp_path: Path) -> None:
     """In processes of their own, since what one has compiled is in its memory, and with a cache of their own."""
     cache = tmp_path / "cache"

@@ -62,7 +62,7 @@ def run(program: str, **environment: str) -> tuple[Path, int]:
     return Path(folder), int(count)
 
 
-@pytest.mark.parametrize("processor", [None, "nehalem"])
+@pytest.mark.parametrize("processor", [None, pytest.param("nehalem", marks=pytest.mark.slow)])
 def test_a_second_process_compiles_nothing(processor: str | None, tmp_path: Path) -> None:
     environment = {"FACECNN_CACHE_DIR": str(tmp_path)}
     if processor is not None:  # the plain loops
@@ -153,6 +153,7 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
         source.write_text("a = 1\n")
 
 
+@pytest.mark.slow
 def test_code_from_the_cache_gives_the_bits_of_code_that_was_just_compiled(tmp_path: Path) -> None:
     """LLVM may compile a function twice, by itself and within another: nothing that it is free to do otherwise the
     second time may change a result. Where that was so, the first training on a machine was unlike all later ones."""

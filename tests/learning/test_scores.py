@@ -173,3 +173,12 @@ def test_one_person_is_nearly_always_found_and_two_hard_ones_hardly_ever() -> No
     assert found(0.5, 6) > 0.7
     assert found(0.1, 14) < 0.01
     assert found(0.1, 6) < 0.01
+
+
+def test_margins_are_what_the_own_class_is_ahead_of_the_best_other() -> None:
+    answers = np.array([[0.5, 0.25, 0.125], [0.5, 0.25, 0.125], [-3.0, -1.0, -1.5], [0.25, 0.25, 0.0]])
+    assert scores.margins(answers, np.array([0, 2, 1, 1])).tolist() == [0.25, -0.375, 0.5, 0.0]
+
+
+def test_equal_values_share_a_rank() -> None:
+    assert scores.ranks(np.array([2.0, -1.0, 2.0, 5.0])).tolist() == [2.5, 1.0, 2.5, 4.0]

@@ -280,6 +280,7 @@ heads = st.one_of(
 
 
 map_counts = st.integers(1, 3)
+sides = st.sampled_from([5, 6, 7, 4, 3, 2, 1])
 
 
 @st.composite
@@ -287,11 +288,11 @@ def cases(
     draw: st.DrawFn,
     conv_layers: st.SearchStrategy[Conv] = convs,
     maps: st.SearchStrategy[int] = map_counts,
+    widths: st.SearchStrategy[int] = sides,
     most_parameters: int = 200,
 ) -> Case:
     """Networks that fit together: some layers over maps, a neuron or dense layer, some over units, a dense layer."""
-    sides = st.sampled_from([5, 6, 7, 4, 3, 2, 1])
-    shape = (draw(sides), draw(sides), draw(maps))
+    shape = (draw(sides), draw(widths), draw(maps))
     wanted: list[Layer] = draw(
         st.lists(st.one_of(conv_layers, conv_layers, pools, elementwise), min_size=1, max_size=4)
     )

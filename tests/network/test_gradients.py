@@ -121,16 +121,19 @@ def test_a_frozen_network_gets_the_same_gradient_above_its_frozen_layers() -> No
 
 # ------------------------------------------------------------------------------------------------ cpu and reference
 
-# Few sets of settings, since each is compiled by itself; two maps everywhere.
+# Few sets of settings, since each is compiled by itself, and for some rows again; two maps everywhere.
 CPU_CONVS = st.sampled_from([
     Conv(kernels=2, size=3, padding="same", activation="leaky_relu", slope=0.1, pool=2),
     Conv(kernels=2, size=(2, 3), activation="tanh"),
     Conv(kernels=2, size=1, activation="gelu", pool=PoolSettings(size=3, stride=2)),
 ])  # fmt: skip
+CPU_WIDTHS = st.sampled_from([6, 3])
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
-@given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), most_parameters=400), training=st.booleans())
+@given(
+    case=cases(conv_layers=CPU_CONVS, maps=st.just(2), widths=CPU_WIDTHS, most_parameters=400), training=st.booleans()
+)
 def test_the_cpu_computes_random_networks_as_the_reference_does(case: Case, training: bool) -> None:
     assume(away_from_kinks(case) and keeps_its_digits(case))
     exact, fast = Run(case, reference, np.float64), Run(case, cpu, np.float32)

@@ -105,10 +105,11 @@ CPU_CONVS = st.sampled_from([
     Conv(kernels=2, size=3, padding="same", activation="leaky_relu", slope=0.1, pool=2),
     Conv(kernels=2, size=(2, 3), activation="tanh"),
 ])  # fmt: skip
+CPU_WIDTHS = st.sampled_from([6, 3])
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
-@given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), most_parameters=400))
+@given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), widths=CPU_WIDTHS, most_parameters=400))
 def test_the_cpu_gives_the_same_input_gradient(case: Case) -> None:
     assume(away_from_kinks(case))
     _, exact = in_evaluation(case, reference, np.float64)

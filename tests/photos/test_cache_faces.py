@@ -9,8 +9,8 @@ import pytest
 
 from facecnn.photos.cache import load_photos
 from facecnn.photos.dataset import load_dataset
-from facecnn.photos.face import NO_FACE
-from facecnn.photos.preparation import PhotoSettings, aligned_crop, crop_with_margin
+from facecnn.photos.face import NO_FACE, TOO_SMALL
+from facecnn.photos.preparation import PhotoSettings, SmallestFaceSettings, aligned_crop, crop_with_margin
 
 from .finders import KnownFaces, draw_faces, face_at
 from .pictures import encoded
@@ -43,11 +43,31 @@ def assert_right(photos: list[Path], finder: KnownFaces, chosen: PhotoSettings =
     assert loaded.row[1] == loaded.row[3]
     middle_first = [FACES[120, 80][index] for index in (1, 0, 2)]
     assert loaded.faces == ((FACES[90, 80][0],), tuple(middle_first), (), tuple(middle_first))
-    assert loaded.notes == tuple((index, "3 faces, the one nearest the middle is used") for index in (1, 3))
+    assert loaded.notes == tuple((index, "3 faces, the most prominent is the main one") for index in (1, 3))
     for index, size in ((0, (90, 80)), (1, (120, 80))):
         image = draw_faces(*size, FACES[size])
         for number, face in enumerate(loaded.faces[index]):
             np.testing.assert_array_equal(loaded.pixels[loaded.row[index] + number], aligned_crop(image, face, chosen))
+
+
+@pytest.mark.parametrize(
+    ("least", "there"),
+    [
+        ({"pixels": 24}, [1, 0, 2]),  # the box is as wide as that
+        ({"pixels": 25}, [1]),
+        ({"share": 0.3}, [1, 0, 2]),
+        ({"share": 0.31}, [1]),
+        ({"pixels": 49}, []),
+    ],
+)
+def test_faces_that_are_too_small_are_none(tmp_path: Path, least: dict[str, float], there: list[int]) -> None:
+    faces = [face_at(20, 40, 10), face_at(60, 40, 20), face_at(105, 40, 10)]
+    path = tmp_path / "three.png"
+    path.write_bytes(encoded(draw_faces(120, 80, faces)))
+    chosen = replace(SETTINGS, smallest_face=SmallestFaceSettings(**least))
+    loaded = load_photos([path], chosen, finder=KnownFaces({(120, 80): faces}))
+    assert sorted(map(faces.index, loaded.faces[0])) == sorted(there)
+    assert loaded.reasons == (None if there else TOO_SMALL,)
 
 
 def test_every_face_has_its_row_and_is_searched_for_once(photos: list[Path]) -> None:

@@ -176,6 +176,15 @@ def test_a_jpeg_of_too_many_pixels_is_read_at_a_fraction(
     assert decoded.notes == (() if reduction == 1 else (note,))
 
 
+@pytest.mark.parametrize(("enough", "reduction"), [(201, 1), (101, 1), (100, 2), (50, 4), (20, 8), (1, 8)])
+def test_a_jpeg_is_read_as_small_as_is_enough(enough: int, reduction: int) -> None:
+    whole = picture(11, 200, 100)
+    decoded = decode(encoded(whole, "JPEG", quality=95), "x", enough=enough)
+    assert (decoded.reduction, decoded.size) == (reduction, (200, 100))
+    assert decoded.image.size == (-(-200 // reduction), -(-100 // reduction))
+    assert decode(encoded(whole, "PNG"), "x", enough=enough).reduction == 1
+
+
 def test_a_fraction_is_put_upright_and_its_full_size_told() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecnn.photos.face import Face, as_json, from_json, nearest_the_middle, notes_of
+from facecnn.photos.face import Face, as_json, from_json, main_first, notes_of
 
 from .finders import face_at
 
@@ -24,19 +24,35 @@ def test_faces_survive_being_written(faces: list[Face]) -> None:
     assert from_json(as_json(faces)) == tuple(faces)
 
 
-def test_the_face_nearest_the_middle_comes_first_whatever_its_size() -> None:
-    beside, middle = face_at(30, 60, 30), face_at(95, 95, 20)
-    assert nearest_the_middle([beside, middle], 200, 200) == [middle, beside]
+def test_of_equally_large_faces_the_one_nearer_the_middle_is_the_main_one() -> None:
+    beside, middle = face_at(30, 60, 20), face_at(95, 95, 20)
+    assert main_first([beside, middle], 200, 200, [1, 1]) == [middle, beside]
 
 
-def test_a_tiny_face_in_the_background_does_not_win_by_a_few_pixels() -> None:
-    portrait, passer_by = face_at(110, 90, 40), face_at(100, 101, 4)
-    assert nearest_the_middle([passer_by, portrait], 200, 200)[0] == portrait
+def test_a_slightly_larger_face_at_the_edge_is_not_the_main_one() -> None:
+    beside, middle = face_at(30, 60, 25), face_at(95, 95, 20)
+    assert main_first([beside, middle], 200, 200, [1, 1])[0] == middle
+
+
+def test_a_tiny_face_in_the_background_does_not_win_by_being_in_the_middle() -> None:
+    portrait, passer_by = face_at(60, 70, 40), face_at(100, 101, 4)
+    assert main_first([passer_by, portrait], 200, 200, [1, 1])[0] == portrait
+
+
+def test_of_two_alike_the_sharper_face_is_the_main_one() -> None:
+    left, right = face_at(60, 100, 20), face_at(140, 100, 20)
+    assert main_first([left, right], 200, 200, [0.1, 0.4])[0] == right
+    assert main_first([left, right], 200, 200, [0.4, 0.1])[0] == left
+
+
+def test_a_picture_without_any_edge_has_a_main_face_too() -> None:
+    faces = [face_at(60, 100, 20), face_at(60, 100, 20)]
+    assert main_first(faces, 200, 200, [0, 0]) == faces
 
 
 def test_notes_tell_of_several_faces_and_of_turned_photos() -> None:
     one = face_at(50, 50, 10)
     turned = Face(one.box, one.landmarks, 0.9, turned=90)
     assert notes_of([one]) == ()
-    assert notes_of([one, one]) == ("2 faces, the one nearest the middle is used",)
+    assert notes_of([one, one]) == ("2 faces, the most prominent is the main one",)
     assert notes_of([turned]) == ("turned by 90 degrees to find the face",)

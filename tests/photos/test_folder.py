@@ -200,6 +200,15 @@ def test_what_lies_beside_photos_is_passed_over_and_counted(tmp_path: Path) -> N
         list_photos(tmp_path / "only videos")
 
 
+def test_what_predict_has_drawn_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/1.drawn.jpg", "a/1-2.Drawn.JPG", "a/1.explained.png", "a/drawn.jpg", "a/1.drawn.png")
+    found = scan(tmp_path)
+    assert names(tmp_path, found.people["a"]) == ["a/1.drawn.png", "a/1.jpg", "a/drawn.jpg"]
+    assert remarks(found.passed_over) == [
+        "Passed over, as no photos by their names: 3 pictures that predict has drawn (.drawn.jpg, .explained.png)"
+    ]
+
+
 def test_what_a_training_wrote_is_not_counted(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/run/split.json", "a/run/metrics.jsonl", "a/run/curves.json", "a/run/MODEL_CARD.md")
     assert list_photos(tmp_path / "a").passed_over == {}

@@ -181,3 +181,31 @@ def plainly(found: dict[str, list[Photo]]) -> list[list[str]]:
             best = sorted(range(5), key=lambda f: (own[f], len(dealt[f]), f))[0]
             dealt[best] += [photo.path for photo in group]
     return [sorted(fold) for fold in dealt]
+
+
+def with_faces(photos: list[Photo], several: int) -> list[Photo]:
+    """The first ones show two faces."""
+    return [photo._replace(faces=2 if number < several else 1) for number, photo in enumerate(photos)]
+
+
+@pytest.mark.parametrize(
+    ("several", "held_out_alone", "held_out"),
+    [(10, 4, 4), (16, 2, 4), (20, 0, 4)],
+    ids=["enough with one face", "half of those with one face", "none with one face"],
+)
+def test_photos_with_one_face_are_held_out_first(several: int, held_out_alone: int, held_out: int) -> None:
+    people = {name: with_faces(person(name, 20), several) for name in ("ann", "bob")}
+    faces = {photo.path: photo.faces for photos in people.values() for photo in photos}
+    chosen = split(people, 0.2, 0)
+    for name in people:
+        own = [faces[path] for path in chosen.validation if path.startswith(name)]
+        assert (own.count(1), len(own)) == (held_out_alone, held_out)
+
+
+def test_one_face_each_is_split_as_if_faces_were_not_known() -> None:
+    """By the rule: ordered by hash, the first ones that bring the number nearest to the share."""
+    people = {name: person(name, 11) for name in ("ann", "bob")}
+    chosen = split(people, 0.2, 3)
+    for name, photos in people.items():
+        order = sorted(photos, key=lambda photo: content(f"split-3:{photo.path}"))
+        assert {photo.path for photo in order[:2]} == {path for path in chosen.validation if path.startswith(name)}

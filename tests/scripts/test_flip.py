@@ -4,6 +4,8 @@ import pytest
 
 from scripts.running import Row, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 RIGHT = "right: nothing flipped"
 FLIPPED = ("input flipped", "delta flipped", "both flipped")
 

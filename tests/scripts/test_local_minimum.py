@@ -4,6 +4,8 @@ import pytest
 
 from scripts.running import Outcome, Row, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 SHORT, LONG, NO_POOL = "4 pixels, pool 2", "10 pixels, pool 2", "10 pixels, no pool"
 
 

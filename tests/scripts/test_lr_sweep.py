@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from scripts.running import assert_picture, run_script
+
+pytestmark = pytest.mark.slow  # a study that trains networks
 
 
 def test_the_suggestion_stands_among_the_nine(people: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from scripts.running import Row, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 OPTIMIZERS = ("gradient descent", "momentum", "adam")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from .running import Outcome, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 SETTINGS = ("-c", "smoke", "--folds", "2", "--threads", "1", "--set", "photos.faces=off", "--set", "train.epochs=12")
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from scripts.running import Outcome, assert_picture, run_script
 
+pytestmark = pytest.mark.slow  # a study that trains networks
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:

