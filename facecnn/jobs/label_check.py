@@ -93,6 +93,8 @@ def check_labels(
 def ask(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
     """Ask of each photo the ridge, and with a device to train on the network that was trained outside its fold."""
     chosen = folder_faces(dataset, np.arange(len(dataset.paths)))
+    for warning in chosen.warnings:
+        console.warning(warning)
     rows = chosen.rows(dataset)
     ridge, network = ridge_answers(dataset, rows), None
     if device is not None:

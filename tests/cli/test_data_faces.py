@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from facecnn.jobs import label_check
+from facecnn.photos.folder_faces import FolderFaces, folder_faces
 from facecnn.photos.preparation import EYE_HEIGHT, PhotoSettings
 from photos.finders import KnownFaces, face_at
 
@@ -254,6 +257,16 @@ def test_photos_with_several_faces(
         card = cards[tuple(photo["path"].split("/"))]  # type: ignore[index]
         assert (f"1 of {count} faces" in photo["reasons"]) == (count > 1)
         assert len(card["alt"]) == (2 if count > 1 else 1), "the whole photo, framed"
+
+
+def test_what_the_choice_of_faces_warns_of_is_said(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    def choose(*arguments: Any) -> FolderFaces:
+        return replace(folder_faces(*arguments), warnings=("no photo of ann alone: add one",))
+
+    monkeypatch.setattr(label_check, "folder_faces", choose)
+    assert "warning: no photo of ann alone: add one\n" in facecnn(*QUICK, mixed).stderr
 
 
 def test_plain_check_says_where_to_look(
