@@ -7,8 +7,8 @@ by name, are dealt in two halves: the first, third ... stand in the groups, the 
 
 "chosen right": of the group pictures that are trained on, or left out as no face in them fits, in how many the face
 trained on is the pasted one; "main right": in how many the main face is. With ``--train`` a fifth of each person's
-photos, the one that ``--fold`` says, is kept apart, and "named right" is how many of these ``predict`` names right,
-trained on the groups and trained on the same photos as they were.
+photos, the one that ``--fold`` says, is kept apart. "named right" is how many of these ``predict`` names right, "closed
+set" of how many the likeliest person is the right one, trained on the groups and on the same photos as they were.
 
 ``--keep FOLDER`` keeps the pictures of each share, with truth.json: the box of the true face of each.
 """
@@ -106,10 +106,11 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
     kept = np.flatnonzero(number_in_class(people) % KEPT == options.fold)[: None if options.train else 0]
     link([(people.files[number], work / "kept" / people.paths[number]) for number in kept.tolist()])
 
-    def trained_right(folder: Path) -> str:
+    def trained_right(folder: Path) -> list[str]:
         result = train(loaded, TrainOptions(photos=folder, out=work / "runs", threads=options.threads), console)
-        known = evaluate(EvaluateOptions(Path(result["run"]), work / "kept"), console).figures["known"]
-        return f"{known['named_right']} of {known['photos']}"
+        figures = evaluate(EvaluateOptions(Path(result["run"]), work / "kept"), console).figures
+        known, closed_set = figures["known"], figures["closed_set_accuracy"]
+        return [f"{known['named_right']} of {known['photos']}", f"{100 * closed_set:.1f} %"]
 
     rows = []
     for share in (0.0, *options.shares) if options.train else options.shares:
@@ -119,9 +120,9 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
         (work / f"{share:g}.json").write_text(json.dumps(truth, indent=1))
         data = training_photos.read(folder, None, loaded, False, console, options.threads)
         groups, main, chosen, left_out = judge(data, truth)
-        named = trained_right(folder) if options.train else "-"
-        rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, named])
-    print(table(rows, ["groups", "trained on", "main right", "chosen right", "left out", "named right"]))
+        named = trained_right(folder) if options.train else ["-", "-"]
+        rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, *named])
+    print(table(rows, ["groups", "trained on", "main right", "chosen right", "left out", "named right", "closed set"]))
 
 
 def number_in_class(people: Dataset) -> np.ndarray:
