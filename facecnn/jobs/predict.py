@@ -13,6 +13,7 @@ from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_for_answers
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
+from facecnn.photos.cache import crops_of
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE, TOO_SMALL
 from facecnn.photos.folder import is_folder
@@ -65,10 +66,8 @@ def predict(
     for line in loaded.warnings:
         console.info(line)
     usable = np.flatnonzero(loaded.row >= 0)
-    # A photo's faces lie one after the other; where faces aren't looked for, there is one crop.
-    crops = np.array([max(1, len(loaded.faces[number])) for number in usable], np.int64)
-    rows = np.repeat(loaded.row[usable] - np.cumsum(crops) + crops, crops) + np.arange(crops.sum())
-    answers = model.recogniser.answers(loaded.pixels, rows, limit, np.repeat(np.arange(len(usable)), crops))
+    crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
+    answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo)
     described = iter(model.recogniser.describe(answers))
     results: list[dict[str, Any]] = []
     for number, path in enumerate(loaded.paths):

@@ -86,6 +86,25 @@ class LoadedPhotos:
     """What there is to know about the cache."""
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Crops of some photos, photo by photo, each photo's main face first."""
+
+    rows: npt.NDArray[np.int64]
+    """(crops,): index into the photos' ``pixels``."""
+    photo: npt.NDArray[np.int64]
+    """(crops,): which of the photos each is of, ascending."""
+
+
+def crops_of(rows: npt.NDArray[np.int64], faces: Sequence[Sequence[Face]]) -> Crops:
+    """All crops of photos whose first ones are at ``rows`` (photos,) and in which ``faces`` (photos,) were found: one
+    for each face, the others' after the first one's, or the photo's middle."""
+    counts = np.array([max(1, len(found)) for found in faces], np.int64)
+    photo = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Crops(rows[photo] + within, photo)
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """What is known about the content of one file, whatever its name."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.cache import LoadedPhotos, load_photos
+from facecnn.photos.cache import Crops, LoadedPhotos, crops_of, load_photos
 from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
 from facecnn.photos.face import Face, Finder
@@ -85,12 +85,9 @@ class Dataset:
         """
         return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
 
-    def crops(self, among: npt.NDArray[np.int64]) -> "Crops":
+    def crops(self, among: npt.NDArray[np.int64]) -> Crops:
         """All crops of the photos numbered ``among``: one for each face, or the photo's middle."""
-        counts = np.array([max(1, len(self.faces[number])) for number in among.tolist()], np.int64)
-        photo = np.repeat(np.arange(len(among)), counts)
-        within = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Crops(self.rows[among][photo] + within, photo)
+        return crops_of(self.rows[among], [self.faces[number] for number in among.tolist()])
 
     def show_one_face(self, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the photos numbered ``among`` have one face, or were cropped to the middle."""
@@ -107,16 +104,6 @@ class Dataset:
     def _indices(self, paths: Iterable[str]) -> npt.NDArray[np.int64]:
         index = {path: number for number, path in enumerate(self.paths)}
         return np.array(sorted(index[path] for path in paths), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Crops of some photos, photo by photo, each photo's main face first."""
-
-    rows: npt.NDArray[np.int64]
-    """(crops,): index into the data set's ``pixels``."""
-    photo: npt.NDArray[np.int64]
-    """(crops,): which of the photos asked for each is of, ascending."""
 
 
 @dataclass(frozen=True)

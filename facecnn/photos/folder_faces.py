@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.cache import load_photos
+from facecnn.photos.cache import Crops, crops_of, load_photos
 from facecnn.photos.consensus import Choice, choose
-from facecnn.photos.dataset import Crops, Dataset
+from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import size_and_place
 from facecnn.photos.hog import describe
 
@@ -118,7 +118,7 @@ def _choose(dataset: Dataset, known: Numbers) -> tuple[Choice, Crops]:
     crops = dataset.crops(known)
     pixels, rows = dataset.pixels, crops.rows
     if dataset.settings.hide_face:
-        pixels, rows = _visible(dataset, known, crops)
+        pixels, rows = _visible(dataset, known)
     faces = [face for number in known.tolist() for face in dataset.faces[number]]
     sizes = dataset.sizes[known][crops.photo].tolist()
     prior = _PRIOR * np.array([size_and_place(face, *size) for face, size in zip(faces, sizes, strict=True)])
@@ -127,16 +127,15 @@ def _choose(dataset: Dataset, known: Numbers) -> tuple[Choice, Crops]:
     return choose(features, crops.photo, labels, prior), crops
 
 
-def _visible(dataset: Dataset, known: Numbers, crops: Crops) -> tuple[npt.NDArray[np.uint8], Numbers]:
+def _visible(dataset: Dataset, known: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:
     """The crops of a data set whose faces are hidden, as they are if they aren't: pixels, and the rows of them."""
     files = [Path(dataset.files[number]) for number in known.tolist()]
     loaded = load_photos(files, replace(dataset.settings, hide_face=False), finder=dataset.finder)
-    within = np.arange(len(crops.photo)) - np.searchsorted(crops.photo, crops.photo)
     there = [loaded.faces[index] == dataset.faces[number] for index, number in enumerate(known.tolist())]
     if not all(there):
         gone = dataset.paths[known[there.index(False)]]
         raise PhotoError(f"{shown(gone)}: it has changed, or can't be read any more: start again")
-    return loaded.pixels, loaded.row[crops.photo] + within
+    return loaded.pixels, crops_of(loaded.row, loaded.faces).rows
 
 
 def _fitting_nobody(dataset: Dataset, known: Numbers, choice: Choice) -> dict[int, str]:
