@@ -79,9 +79,7 @@ def flip(album: Dataset, share: float, seed: int) -> tuple[Dataset, set[int]]:
 
 def count(album: Dataset, answers: Answers, wrong: set[int]) -> np.ndarray:
     """(4, 2): by ridge, network, both, and as listed, how many of the wrong are among the first k, and the first 2k."""
-    assert answers.network is not None
-    margins = [scores.margins(each, album.labels) for each in (answers.ridge, answers.network)]
-    ranks = [scores.ranks(each) for each in margins]
+    ranks = [scores.ranks(each) for each in answers.margins(album.labels)]
     orders: list[Sequence[int]] = [np.argsort(each, kind="stable").tolist() for each in (*ranks, ranks[0] + ranks[1])]
     orders.append([looked.photo for looked in in_order_of_doubt(album, answers)])
     k = len(wrong)
@@ -90,9 +88,7 @@ def count(album: Dataset, answers: Answers, wrong: set[int]) -> np.ndarray:
 
 def unlike_folder(album: Dataset, answers: Answers) -> set[int]:
     """The photos that are more like another folder than their own, to the ridge or to the network."""
-    assert answers.network is not None
-    likeliest = np.array([answers.ridge.argmax(axis=1), answers.network.argmax(axis=1)])
-    return set(np.flatnonzero((likeliest != album.labels).any(axis=0)).tolist())
+    return set(np.flatnonzero((answers.margins(album.labels) < 0).any(axis=0)).tolist())
 
 
 if __name__ == "__main__":

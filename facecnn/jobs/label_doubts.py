@@ -47,6 +47,12 @@ class Answers:
         """(photos, classes): the network's, where there is one."""
         return self.ridge if self.network is None else self.network
 
+    def margins(self, labels: Array) -> Array:
+        """(answers, photos): by how much the folder of each photo (photos,) is ahead of the best other one, to the
+        ridge and, where there is one, to the network."""
+        answers = [self.ridge] if self.network is None else [self.ridge, self.network]
+        return np.array([scores.margins(each, labels) for each in answers])
+
 
 @dataclass(frozen=True)
 class Looked:
@@ -90,8 +96,7 @@ def in_order_of_doubt(dataset: Dataset, answers: Answers) -> tuple[Looked, ...]:
     is ahead of the best other one: their ranks among all photos, by the network and by the ridge, are added.
     """
     labels = dataset.labels
-    asked = [answers.ridge] if answers.network is None else [answers.ridge, answers.network]
-    margins: Array = np.array([scores.margins(each, labels) for each in asked])
+    margins = answers.margins(labels)
     ranks: Array = np.sum([scores.ranks(each) for each in margins], axis=0)
     unlike = np.min(margins, axis=0) < 0
     seen = _Seen(dataset, answers)

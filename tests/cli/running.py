@@ -72,6 +72,11 @@ def killed_at_the_end(process: subprocess.Popen[Any]) -> Iterator[None]:
             process.communicate()
 
 
+def all_names(folder: Path) -> set[str]:
+    """Of what is in a folder and below, hidden files too."""
+    return {path.name for path in folder.rglob("*")}
+
+
 @dataclass(frozen=True)
 class Trained:
     """A finished run."""

@@ -18,7 +18,7 @@ from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.drawing import NamedFace
 from facecnn.runs.explanation import FaceMaps
 
-from .running import COMMAND, Facecnn, Trained, call_process
+from .running import COMMAND, Facecnn, Trained, all_names, call_process
 
 
 def assert_picture(path: Path) -> None:
@@ -26,11 +26,6 @@ def assert_picture(path: Path) -> None:
         assert picture.format == "PNG"
         assert picture.width > 800
         assert np.asarray(picture.convert("L")).std() > 20
-
-
-def names(folder: Path) -> set[str]:
-    """Of all files, hidden ones too."""
-    return {path.name for path in folder.rglob("*")}
 
 
 def test_the_answers_stay_as_they_are(
@@ -50,7 +45,7 @@ def test_the_answers_stay_as_they_are(
         assert f"Not explained, as there is no face with an answer: {tmp_path / 'notes.txt'}" in explained.stderr
         for photo, name in zip(photos, ("00.explained.png", "00-2.explained.png"), strict=True):
             assert f"{photo}: explained in {folder / name}\n" in explained.stderr or form != "text"
-        assert names(folder) == {"00.explained.png", "00-2.explained.png"}
+        assert all_names(folder) == {"00.explained.png", "00-2.explained.png"}
         drawings(monkeypatch)  # once is enough, as it takes long
     for path in folder.iterdir():
         assert_picture(path)
@@ -67,7 +62,7 @@ def test_pictures_are_numbered_and_equal_answers_give_equal_ones(
         assert f"{photo}: explained in {tmp_path / name}.explained.png" in done.stderr
     first, second, third = ((tmp_path / f"{name}.explained.png").read_bytes() for name in ("00", "00-2", "00-3"))
     assert first == third != second
-    assert names(tmp_path) == {"00.explained.png", "00-2.explained.png", "00-3.explained.png"}
+    assert all_names(tmp_path) == {"00.explained.png", "00-2.explained.png", "00-3.explained.png"}
 
 
 def test_only_the_largest_faces_are_explained(
@@ -104,7 +99,7 @@ def test_no_photo_is_ever_replaced(trained: Trained, tmp_path: Path, facecnn: Fa
     done = facecnn("predict", *given, "-m", trained.path, "--explain", tmp_path)
     assert done.exit_code == 0, done.stderr
     assert all(path.read_bytes() == photo for path in given)
-    pictures = names(tmp_path) - {"link", *(path.name for path in given)}
+    pictures = all_names(tmp_path) - {"link", *(path.name for path in given)}
     assert pictures == {"me-3.explained.png"}
     assert "Explained: 1 of 3 photos" in done.stderr
     assert f"Not explained, as predict has drawn them: {given[1]}, {given[2]}" in done.stderr
@@ -264,7 +259,7 @@ def test_every_face_and_no_face(
     assert done.exit_code == 0, done.stderr
     assert "1 of 2 photos" in done.stderr
     assert f"no face with an answer: {tmp_path / 'wall.png'}" in done.stderr
-    assert names(tmp_path / "why") == {"both.explained.png"}
+    assert all_names(tmp_path / "why") == {"both.explained.png"}
     with Image.open(tmp_path / "why" / "both.explained.png") as picture:
         two_rows = picture.height
     assert_picture(tmp_path / "why" / "both.explained.png")
@@ -284,42 +279,10 @@ def test_every_face_and_no_face(
 # --------------------------------------------------------------------------------------------------- what can go wrong
 
 
-def test_a_folder_that_cannot_be_made(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
-    (tmp_path / "file").write_text("text")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        done = facecnn("predict", trained.photos, "-m", trained.path, "--explain", folder)
-        assert (done.exit_code, done.stdout) == (6, "")
-        assert str(folder) in done.stderr
-    assert (tmp_path / "file").read_text() == "text"
-
-
 def test_nothing_is_made_where_nothing_can_be_answered(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
     for options in (["-m", tmp_path / "nosuch"], ["-m", trained.path, "--threshold", "2"]):
         assert facecnn("predict", trained.photos, *options, "--explain", tmp_path / "why").exit_code in (2, 4)
         assert not (tmp_path / "why").exists()
-
-
-def test_a_photo_that_is_gone_by_then(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
-) -> None:
-    """Its answer stands; the others are explained."""
-    from facecnn.jobs import explain
-    from facecnn.jobs.pictures import PictureNames
-
-    for name in ("a.png", "b.png"):
-        shutil.copy(trained.photos / "ann" / "00.png", tmp_path / name)
-
-    def names_after_removal(folder: Path, suffix: str) -> PictureNames:
-        (tmp_path / "a.png").unlink()
-        return PictureNames(folder, suffix)
-
-    monkeypatch.setattr(explain, "PictureNames", names_after_removal)
-    arguments = ["predict", tmp_path / "a.png", tmp_path / "b.png", "-m", trained.path]
-    done = facecnn(*arguments, "--explain", tmp_path / "why")
-    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
-    assert names(tmp_path / "why") == {"b.explained.png"}
-    assert "1 of 2 photos" in done.stderr
-    assert f"{tmp_path / 'a.png'}: no such file" in done.stderr
 
 
 STOPPED = """
@@ -357,4 +320,4 @@ def test_stopped_while_drawing(name: str, trained: Trained, tmp_path: Path) -> N
     for path in left:
         assert_picture(path)
     if name != "SIGKILL":
-        assert names(tmp_path) == {path.name for path in left}
+        assert all_names(tmp_path) == {path.name for path in left}
