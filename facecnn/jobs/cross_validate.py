@@ -100,9 +100,9 @@ _Judged = tuple[dict[str, Any], Array, Array]
 
 def _predictions(dataset: Dataset, judged: Array, fold: int, probabilities: Array) -> list[dict[str, Any]]:
     """What is told of the photos ``judged`` in a fold; ``probabilities`` (crops, people)."""
-    of_faces: list[list[dict[str, float]]] = [[] for _ in judged]
-    for photo, row in zip(dataset.crops(judged).photo.tolist(), probabilities.tolist(), strict=True):
-        of_faces[photo].append(dict(zip(dataset.people, row, strict=True)))
+    of_faces = dataset.crops(judged).by_photo(
+        dict(zip(dataset.people, row, strict=True)) for row in probabilities.tolist()
+    )
     predictions = []
     for number, rows in zip(judged.tolist(), of_faces, strict=True):
         prediction = {

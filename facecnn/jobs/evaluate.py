@@ -87,9 +87,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         **judge(recogniser, answers, labels, threshold),
         "skipped": [{"path": photo.path, "reason": photo.reason} for photo in dataset.skipped],
     }
-    described: list[list[Answer]] = [[] for _ in chosen]
-    for photo, answer in zip(crops.photo.tolist(), recogniser.describe(answers), strict=True):
-        described[photo].append(answer)
+    described = crops.by_photo(recogniser.describe(answers))
     predictions = [
         _prediction(dataset, number, of_photo) for number, of_photo in zip(chosen.tolist(), described, strict=True)
     ]

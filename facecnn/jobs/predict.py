@@ -68,7 +68,7 @@ def predict(
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
     answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo)
-    described = iter(model.recogniser.describe(answers))
+    described = iter(crops.by_photo(model.recogniser.describe(answers)))
     results: list[dict[str, Any]] = []
     for number, path in enumerate(loaded.paths):
         reason = loaded.reasons[number]
@@ -81,7 +81,7 @@ def predict(
             {"box": list(face.box), "landmarks": [list(point) for point in face.landmarks]}
             for face in loaded.faces[number]
         ] or [{"box": list(model.settings.photos.window(width, height)), "landmarks": None}]
-        found = [{**place, **asdict(next(described))} for place in places]
+        found = [{**place, **asdict(answer)} for place, answer in zip(places, next(described), strict=True)]
         main = {key: value for key, value in found[0].items() if key != "landmarks"}
         results.append({"path": str(path), **_NOTHING, **main, "faces": found})
     return results

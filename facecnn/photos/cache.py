@@ -14,11 +14,11 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ from facecnn.photos.preparation import (
     crop_with_margin,
     face_sharpness,
 )
+
+_T = TypeVar("_T")
 
 LARGEST_CACHE = 4 << 30
 """Bytes that the preparations which aren't in use may take up together with the one that is."""
@@ -94,6 +96,13 @@ class Crops:
     """(crops,): index into the photos' ``pixels``."""
     photo: npt.NDArray[np.int64]
     """(crops,): which of the photos each is of, ascending."""
+
+    def by_photo(self, values: Iterable[_T]) -> list[list[_T]]:
+        """Of each photo what there is of its crops; ``values``: of all crops, in their order."""
+        found: list[list[_T]] = [[] for _ in range(self.photo[-1] + 1)] if len(self.photo) else []
+        for photo, value in zip(self.photo.tolist(), values, strict=True):
+            found[photo].append(value)
+        return found
 
 
 def crops_of(rows: npt.NDArray[np.int64], faces: Sequence[Sequence[Face]]) -> Crops:
