@@ -20,6 +20,11 @@ def shown(path: str | os.PathLike[str]) -> str:
     return "".join(map(_shown_character, os.fspath(path)))
 
 
+def folded(name: str) -> str:
+    """A file's name as a file system knows it that takes no account of case, nor of how an accent is encoded."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def natural_order(name: str) -> tuple[object, ...]:
     """A key to sort names by as people read them: s2 before s10, whatever the case."""
     # Not by int(): it refuses thousands of digits.

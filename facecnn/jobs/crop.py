@@ -16,7 +16,7 @@ from facecnn.jobs.faces import installed_finder
 from facecnn.photos.dataset import load_files
 from facecnn.photos.folder import list_photos, readable_name, remarks
 from facecnn.photos.preparation import PhotoSettings, without_margin
-from facecnn.runs.atomic import output_error, write_atomically
+from facecnn.runs.atomic import output_error, refuse_inside, write_atomically
 
 SHEET = "contact_sheet.png"
 _SHEET_COLUMNS = 20
@@ -73,10 +73,7 @@ def crop(source: Path, destination: Path, settings: PhotoSettings, console: Cons
 def _make_empty(destination: Path, source: Path) -> None:
     """Make the folder; refuse one that holds anything, so that nothing of the user's is written over."""
     try:
-        if destination.resolve().is_relative_to(source.resolve()):
-            raise OutputError(
-                f"{shown(destination)}: inside {shown(source)}, where crops would be taken for photos: choose another"
-            )
+        refuse_inside(destination, source, "crops would be taken for photos")
         destination.mkdir(parents=True, exist_ok=True)
         if any(destination.iterdir()):
             raise OutputError(f"{shown(destination)}: not an empty folder: choose another, or empty it")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import Any
 
-from facecnn.errors import shown
+from facecnn.errors import folded, shown
 from facecnn.jobs.console import Console
 from facecnn.photos.companions import DRAWN, EXPLAINED, companion
 from facecnn.photos.decode import UnusablePhoto
@@ -29,7 +28,7 @@ class PictureNames:
         make_folder(folder)
         self._folder, self._suffix = folder, suffix
         try:
-            self._taken = {_folded(entry.name) for entry in folder.iterdir()}
+            self._taken = {folded(entry.name) for entry in folder.iterdir()}
         except OSError as error:
             raise output_error(folder, error) from error
         self._last: dict[str, int] = {}
@@ -39,32 +38,28 @@ class PictureNames:
         stem = photo.stem
         while len(os.fsencode(stem)) > _LONGEST_NAME:
             stem = stem[:-1]
-        number = self._last.get(_folded(stem), 0)
+        number = self._last.get(folded(stem), 0)
         while True:
             number += 1
             name = f"{stem}{self._suffix}" if number == 1 else f"{stem}-{number}{self._suffix}"
-            if _folded(name) not in self._taken and not os.path.lexists(self._folder / name):
+            if folded(name) not in self._taken and not os.path.lexists(self._folder / name):
                 break
-        self._last[_folded(stem)] = number
-        self._taken.add(_folded(name))
+        self._last[folded(stem)] = number
+        self._taken.add(folded(name))
         return self._folder / name
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def named_face(face: dict[str, Any], scale: tuple[float, float], number: int | None = None) -> NamedFace:
+def named_face(face: dict[str, Any], scale: tuple[float, float]) -> NamedFace:
     """A face of the predict JSON in a photo of another size, so many pixels across and down for one."""
     left, top, right, bottom = face["box"]
-    return NamedFace(
-        box=(scale[0] * left, scale[1] * top, scale[0] * right, scale[1] * bottom),
+    named = NamedFace(
+        box=(left, top, right, bottom),
         name=face["label"],
         is_person=face["label"] in face["probabilities"],
         confidence=face["confidence"],
-        also_like=face.get("also_like"),
-        number=number,
+        also_like=face["also_like"],
     )
+    return named.scaled(*scale)
 
 
 class Album:

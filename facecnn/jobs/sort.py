@@ -8,13 +8,12 @@ import filecmp
 import io
 import itertools
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, natural_order, shown
+from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, folded, natural_order, shown
 from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
@@ -152,7 +151,7 @@ def _check_names(people: Iterable[str]) -> None:
         # Names come from the folders of whoever made the model.
         if Path(name).parts != (name,) or name == os.pardir or "\0" in name:
             raise CheckpointError(f"The model has a person named {shown(name)!r}, which can't be a folder's name")
-        if unicodedata.normalize("NFC", name).casefold() in _SPECIAL:
+        if folded(name) in _SPECIAL:
             raise UsageError(f"The model has a person named {shown(name)}, as is a folder for {', '.join(_SPECIAL)}")
 
 

@@ -73,6 +73,13 @@ def check_output(path: Path) -> None:
         raise output_error(path, error) from error
 
 
+def refuse_inside(folder: Path, photos: Path, why: str) -> None:
+    """Raises OutputError for a folder to be written to that lies within one of photos, where ``why`` would happen; an
+    OSError where that can't be told."""
+    if folder.resolve().is_relative_to(photos.resolve()):
+        raise OutputError(f"{shown(folder)}: inside {shown(photos)}, where {why}: choose another")
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Raise OSError where no file can be made in a folder, for its permissions or as its file system is read-only."""
     if not os.access(folder, os.W_OK | os.X_OK):

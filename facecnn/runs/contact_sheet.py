@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from facecnn.errors import OutputError, shown
-from facecnn.runs.atomic import TEMPORARY_SUFFIX, make_folder, output_error, refuse_unwritable, write_atomically
+from facecnn.runs.atomic import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    output_error,
+    refuse_inside,
+    refuse_unwritable,
+    write_atomically,
+)
 from facecnn.runs.findings import confidence, counted
 from facecnn.runs.page import (
     PRIVATE,
@@ -71,10 +78,7 @@ def check_folder(folder: Path, photos: Path) -> None:
     Raises OutputError where it holds anything but an older sheet, lies within the album, or can't be written to.
     """
     try:
-        if folder.resolve().is_relative_to(photos.resolve()):
-            raise OutputError(
-                f"{shown(folder)}: inside {shown(photos)}, where it would be taken for a person: choose another"
-            )
+        refuse_inside(folder, photos, "it would be taken for a person")
         make_folder(folder)
         refuse_unwritable(folder)
         others = [entry for entry in folder.iterdir() if not entry.name.endswith(TEMPORARY_SUFFIX)]

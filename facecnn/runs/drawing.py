@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
@@ -35,6 +35,11 @@ class NamedFace:
     """Of a face that isn't named: the person who is another face of the photo, and whom this one is like, too."""
     number: int | None = None
     """By which something beside the photo refers to the face."""
+
+    def scaled(self, across: float, down: float) -> NamedFace:
+        """The same face in the photo drawn so many times as wide and high."""
+        left, top, right, bottom = self.box
+        return replace(self, box=(across * left, down * top, across * right, down * bottom))
 
 
 def letters_for(people: Sequence[str], *others: str) -> Lettering:

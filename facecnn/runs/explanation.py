@@ -129,12 +129,7 @@ def _draw_photo(photo: Image.Image, faces: Sequence[NamedFace], people: Sequence
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     shown = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     across, down = size[0] / photo.width, size[1] / photo.height
-    scaled = [
-        replace(face, box=(across * left, down * top, across * right, down * bottom))
-        for face in faces
-        for left, top, right, bottom in [face.box]
-    ]
-    return draw_faces(shown, scaled, letters_for(people), _LETTERS)
+    return draw_faces(shown, [face.scaled(across, down) for face in faces], letters_for(people), _LETTERS)
 
 
 def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: FaceMaps, *, titles: bool) -> None:

@@ -42,20 +42,16 @@ def place_labels(boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], wid
     faces = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
     options = [_options(face, size, width, height) for face, size in zip(faces, sizes, strict=True)]
     fixed = [_fixed_costs(number, faces, rectangles) for number, rectangles in enumerate(options)]
-    chosen: list[int] = []
-    for number, rectangles in enumerate(options):
-        taken = np.array([options[other][choice] for other, choice in enumerate(chosen)]).reshape(-1, 4)
-        chosen.append(int(np.argmin(fixed[number] + _ON_LABEL * _covered(rectangles, taken))))
-    for _ in range(_ROUNDS):
-        before = list(chosen)
+    chosen: dict[int, int] = {}
+    for _ in range(1 + _ROUNDS):
+        before = dict(chosen)
         for number, rectangles in enumerate(options):
-            taken = np.array(
-                [options[other][choice] for other, choice in enumerate(chosen) if other != number]
-            ).reshape(-1, 4)
-            chosen[number] = int(np.argmin(fixed[number] + _ON_LABEL * _covered(rectangles, taken)))
+            taken = [options[other][choice] for other, choice in chosen.items() if other != number]
+            on_labels = _covered(rectangles, np.array(taken).reshape(-1, 4))
+            chosen[number] = int(np.argmin(fixed[number] + _ON_LABEL * on_labels))
         if chosen == before:
             break
-    placed = np.array([rectangles[choice] for rectangles, choice in zip(options, chosen, strict=True)]).reshape(-1, 4)
+    placed = np.array([options[number][choice] for number, choice in chosen.items()]).reshape(-1, 4)
     each = [_covered(place[None], np.delete(placed, number, axis=0)) for number, place in enumerate(placed)]
     hidden = float(_covered(placed, faces).sum() + sum(float(share[0]) for share in each))
     return Placing([(float(left), float(top)) for left, top, _, _ in placed], hidden)
