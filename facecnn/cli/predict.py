@@ -92,10 +92,10 @@ def _matching(given: str) -> list[Path]:
     predict has drawn."""
     if os.path.lexists(given) or not glob.has_magic(given):
         return [Path(given)]
-    from facecnn.photos.companions import DRAWN, EXPLAINED
+    from facecnn.photos.companions import is_drawn
 
     found = glob.glob(given, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    photos = [Path(path) for path in sorted(found) if not path.lower().endswith((DRAWN, EXPLAINED))]
+    photos = [path for path in map(Path, sorted(found)) if not is_drawn(path.name)]
     return photos or [Path(given)]
 
 

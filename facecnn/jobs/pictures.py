@@ -8,7 +8,7 @@ from typing import Any
 
 from facecnn.errors import folded, shown
 from facecnn.jobs.console import Console
-from facecnn.photos.companions import DRAWN, EXPLAINED, companion
+from facecnn.photos.companions import is_drawn
 from facecnn.photos.decode import UnusablePhoto
 from facecnn.photos.folder import some
 from facecnn.runs.atomic import make_folder, output_error
@@ -73,7 +73,7 @@ class Album:
 
     def takes(self, result: dict[str, Any]) -> bool:
         """Whether a picture is to be made of a photo of the predict JSON. If not, it is noted why."""
-        is_picture = companion(Path(result["path"]).name) in (DRAWN, EXPLAINED)
+        is_picture = is_drawn(Path(result["path"]).name)
         if is_picture or not result["faces"]:
             self._left_out[_DRAWN_ALREADY if is_picture else _NO_FACE].append(shown(result["path"]))
         return not is_picture and bool(result["faces"])

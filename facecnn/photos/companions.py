@@ -47,6 +47,11 @@ def companion(name: str) -> str | None:
     return next((end for end in ("".join(suffixes[-2:]), *suffixes[-1:]) if end in _KIND), None)
 
 
+def is_drawn(name: str) -> bool:
+    """Whether a file is, by its name, one of the pictures that predict has drawn."""
+    return companion(name) in (DRAWN, EXPLAINED)
+
+
 def describe(passed_over: Mapping[str, int]) -> str:
     """Files that were passed over by kind, from their number by suffix: "3 videos (.mov)"; empty where none were."""
     number: Counter[str] = Counter()
