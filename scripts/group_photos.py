@@ -9,6 +9,8 @@ by name, are dealt in two halves: the first, third ... stand in the groups, the 
 trained on is the pasted one; "main right": in how many the main face is. With ``--train`` a fifth of each person's
 photos, the one that ``--fold`` says, is kept apart. "named right" is how many of these ``predict`` names right, "closed
 set" of how many the likeliest person is the right one, trained on the groups and on the same photos as they were.
+``--sorted N`` pastes N more groups of these photos: "in their folder" is in how many the person is named, so that
+``sort`` puts them there, and "spectators named" how many of the strangers' faces in them get a name.
 
 ``--keep FOLDER`` keeps the pictures of each share, with truth.json: the box of the true face of each.
 """
@@ -82,6 +84,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the pictures (default: 0)")
     arguments.add_argument("--train", action="store_true", help="train, and judge what is named right")
     arguments.add_argument("--fold", type=int, choices=range(KEPT), default=0, help="that is kept apart (default: 0)")
+    arguments.add_argument("--sorted", type=at_least(1), metavar="N", help="with --train: groups to answer, too")
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="where the pictures are kept")
     options = arguments.parse_args()
@@ -106,11 +109,17 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
     kept = np.flatnonzero(number_in_class(people) % KEPT == options.fold)[: None if options.train else 0]
     link([(people.files[number], work / "kept" / people.paths[number]) for number in kept.tolist()])
 
+    to_sort = paste_kept(people, kept, strangers, options.sorted or 0, work / "sorted", options.seed)
+
     def trained_right(folder: Path) -> list[str]:
         result = train(loaded, TrainOptions(photos=folder, out=work / "runs", threads=options.threads), console)
-        figures = evaluate(EvaluateOptions(Path(result["run"]), work / "kept"), console).figures
+        run = Path(result["run"])
+        figures = evaluate(EvaluateOptions(run, work / "kept"), console).figures
         known, closed_set = figures["known"], figures["closed_set_accuracy"]
-        return [f"{known['named_right']} of {known['photos']}", f"{100 * closed_set:.1f} %"]
+        found = [f"{known['named_right']} of {known['photos']}", f"{100 * closed_set:.1f} %"]
+        if not to_sort:
+            return [*found, "-", "-"]
+        return [*found, *judge_sorted(evaluate(EvaluateOptions(run, work / "sorted"), console).predictions, to_sort)]
 
     rows = []
     for share in (0.0, *options.shares) if options.train else options.shares:
@@ -120,9 +129,10 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
         (work / f"{share:g}.json").write_text(json.dumps(truth, indent=1))
         data = training_photos.read(folder, None, loaded, False, console, options.threads)
         groups, main, chosen, left_out = judge(data, truth)
-        named = trained_right(folder) if options.train else ["-", "-"]
+        named = trained_right(folder) if options.train else ["-"] * 4
         rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, *named])
-    print(table(rows, ["groups", "trained on", "main right", "chosen right", "left out", "named right", "closed set"]))
+    titles = ["groups", "trained on", "main right", "chosen right", "left out", "named right", "closed set"]
+    print(table(rows, [*titles, "in their folder", "spectators named"]))
 
 
 def number_in_class(people: Dataset) -> np.ndarray:
@@ -158,18 +168,33 @@ def paste_groups(
                 person = Portrait(Path(people.files[number]), people.faces[number][0])
                 place.unlink()
                 place = place.with_suffix(".png")
-                beside = random.choice(len(strangers), int(random.integers(1, 6)), replace=False)
-                in_the_middle = grouped.index(number) % 2 == 0
-                picture, box = group_picture(person, [strangers[i] for i in beside], in_the_middle, random)
-                picture.save(place)
-                truth[f"{place.parent.name}/{place.name}"] = box
+                truth[f"{place.parent.name}/{place.name}"] = group_picture(
+                    person, strangers, grouped.index(number) % 2 == 0, random, place
+                )
+    return truth
+
+
+def paste_kept(
+    people: Dataset, kept: np.ndarray, strangers: Sequence[Portrait], count: int, folder: Path, seed: int
+) -> dict[str, Box]:
+    """A folder of group pictures of the photos ``kept``, one after the other, for each person one. Returns what
+    ``paste_groups`` does."""
+    random = np.random.default_rng([seed, 1])
+    truth = {}
+    for index, number in enumerate(np.resize(kept, count).tolist()):
+        place = folder / people.classes[people.labels[number]] / f"{index:03}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        person = Portrait(Path(people.files[number]), people.faces[number][0])
+        truth[f"{place.parent.name}/{place.name}"] = group_picture(person, strangers, index % 2 == 0, random, place)
     return truth
 
 
 def group_picture(
-    person: Portrait, others: Sequence[Portrait], in_the_middle: bool, random: np.random.Generator
-) -> tuple[Image.Image, Box]:
-    """A picture of some faces, and the box of the person's, the one nearest the middle or another one."""
+    person: Portrait, strangers: Sequence[Portrait], in_the_middle: bool, random: np.random.Generator, path: Path
+) -> Box:
+    """Write a picture of a person beside one to five strangers. Returns the box of the person's face, the one nearest
+    the middle or another one."""
+    others = [strangers[i] for i in random.choice(len(strangers), int(random.integers(1, 6)), replace=False)]
     width, height = CANVAS
     with Image.open(person.path) as photo:
         blurred = photo.convert("RGB").resize((16, 11)).resize(CANVAS, Image.Resampling.BICUBIC)
@@ -185,7 +210,8 @@ def group_picture(
         picture.paste(portrait.cut_out(side), tuple(place))
     x, y = middles[its].tolist()
     half = sides[its] / 2
-    return picture, (x - half, y - half, x + half, y + half)
+    picture.save(path)
+    return x - half, y - half, x + half, y + half
 
 
 def arrangement(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -206,20 +232,33 @@ def judge(data: training_photos.TrainingPhotos, truth: dict[str, Box]) -> tuple[
     dataset = data.dataset
     numbers = [*data.chosen.tolist(), *data.training.left_out]
     groups = [number for number in numbers if dataset.paths[number] in truth]
-    first = [is_at(dataset.faces[number][0], truth[dataset.paths[number]]) for number in groups]
+    first = [is_at(dataset.faces[number][0].box, truth[dataset.paths[number]]) for number in groups]
     faces = dict(zip(data.chosen.tolist(), data.training.faces.tolist(), strict=True))
     chosen = [
-        number in faces and is_at(dataset.faces[number][faces[number]], truth[dataset.paths[number]])
+        number in faces and is_at(dataset.faces[number][faces[number]].box, truth[dataset.paths[number]])
         for number in groups
     ]
     return len(groups), sum(first), sum(chosen), sum(number not in faces for number in groups)
 
 
-def is_at(face: Face, box: Box) -> bool:
-    """Whether a face was found where one was pasted: the middle of each lies in the other's box."""
+def judge_sorted(predictions: Sequence[dict[str, Any]], truth: dict[str, Box]) -> list[str]:
+    """In how many of the group pictures the person is named, and how many of the other faces in them are."""
+    right = sum(photo["truth"] in photo["names"] for photo in predictions)
+    others = [
+        face["label"]
+        for photo in predictions
+        for face in photo.get("faces", [])
+        if not is_at(face["box"], truth[photo["path"]])
+    ]
+    named = sum(label != UNKNOWN for label in others)
+    return [f"{right} of {len(truth)}", f"{named} of {len(others)}"]
+
+
+def is_at(face: Sequence[float], box: Box) -> bool:
+    """Whether a face was found (its box) where one was pasted: the middle of each lies in the other's box."""
     return all(
         one[0] < (other[0] + other[2]) / 2 < one[2] and one[1] < (other[1] + other[3]) / 2 < one[3]
-        for one, other in ((face.box, box), (box, face.box))
+        for one, other in ((face, box), (box, face))
     )
 
 

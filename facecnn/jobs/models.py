@@ -51,8 +51,8 @@ def about_calibration(recogniser: Recogniser) -> str:
     if calibration.false_accept_rate is None:
         return (
             f"Threshold for strangers: {calibration.threshold:g}, the even chance: with "
-            f"{counted(calibration.photos, 'held-out photo')} of known people and {calibration.strangers} of "
-            f"strangers, fewer than {LEAST_PHOTOS} of either, it can't be measured."
+            f"{counted(calibration.strangers, 'held-out photo')} of strangers, fewer than {LEAST_PHOTOS}, it can't be "
+            "measured."
         )
     return (
         f"Threshold for strangers: {calibration.threshold:.3f}, by {calibration.strangers} held-out photos of them, so "

@@ -47,7 +47,7 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
     trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, taken=initial.arrays)
-    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
+    say_what_is_trained(trainer, data, console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {
         "device": device.name,

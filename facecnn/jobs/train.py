@@ -77,7 +77,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     trainer = make_trainer(
         loaded, data.dataset, data.training, data.validation, device, profile=options.profile, taken=initial.arrays
     )
-    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
+    say_what_is_trained(trainer, data, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
     training = _Training(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
     run.write_start(options.label)
@@ -116,7 +116,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
     trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, profile=options.profile)
-    say_what_is_trained(trainer, data.dataset, len(data.held_out_numbers), console)
+    say_what_is_trained(trainer, data, console)
     try:
         trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
         before = checkpoint.arrays[TRAINED_ON]

@@ -20,6 +20,7 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, some
 from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
+from facecnn.runs.findings import counted
 from facecnn.runs.folder import RunFolder
 
 Array = npt.NDArray[Any]
@@ -174,11 +175,17 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
     several = int((~dataset.show_one_face(chosen.photos)).sum())
     others = int((chosen.faces > 0).sum())
     if several:
-        photos = "1 photo" if several == 1 else f"{several} photos"
-        console.info(f"In {others} of {photos} with several faces, another face than the main one is the person's")
+        console.info(
+            f"In {others} of {counted(several, 'photo')} with several faces, another face than the main one is the "
+            "person's"
+        )
+    if len(chosen.spectators):
+        console.info(
+            f"{counted(len(chosen.spectators), 'face')} beside the people, like none of them: trained on as strangers"
+        )
     lines = [f"{shown(dataset.paths[number])}: {reason}" for number, reason in chosen.left_out.items()]
     if lines:
-        console.warning(f"{len(lines)} photo{'s' if len(lines) > 1 else ''} with several faces left out:")
+        console.warning(f"{counted(len(lines), 'photo')} with several faces left out:")
         say_some(lines, console)
     say_some(list(chosen.warnings), console)
     if strict and (lines or chosen.warnings):

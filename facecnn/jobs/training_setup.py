@@ -14,6 +14,7 @@ from facecnn.config import Loaded
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
+from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.kernels import Device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
@@ -123,7 +124,8 @@ def make_trainer(
     small for; DeviceError for one that a card is too small for.
     """
     settings, photos = loaded.settings, loaded.settings.photos
-    outputs, chosen = len(dataset.classes), training.photos
+    outputs = len(dataset.classes)
+    rows, labels, chosen = training.samples(dataset)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
     if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
         batch_size = len(chosen)
@@ -140,7 +142,7 @@ def make_trainer(
             train=settings.train,
             augment=photos.augment,
             normalise=photos.normalise,
-            photos=PhotoSet(dataset.pixels, training.rows(dataset), dataset.labels),
+            photos=PhotoSet(dataset.pixels, rows, labels),
             chosen=chosen,
             validation=validation,
             outputs=outputs,
@@ -182,13 +184,14 @@ def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 
 
-def say_what_is_trained(trainer: Trainer, dataset: Dataset, held_out: int, console: Console) -> None:
-    """People, photos, of which so many are ``held_out``, and the network's size."""
+def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console) -> None:
+    """People, photos, and the network's size."""
+    dataset = data.dataset
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
     size = measure(trainer.network.stages, trainer.batch_size)
-    console.info(f"People: {people}; {len(trainer.chosen)} photos to train on, {held_out} held out")
+    console.info(f"People: {people}; {len(data.chosen)} photos to train on, {len(data.held_out_numbers)} held out")
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"

@@ -16,7 +16,8 @@ from facecnn.settings import SETTINGS
 Array = npt.NDArray[Any]
 
 LEAST_PHOTOS = 20
-"""With fewer held-out photos of known people, or of strangers, no threshold is set by them."""
+"""With fewer held-out photos of strangers, or of known people where there is no output for strangers, no threshold is
+set by them."""
 
 EVEN = 0.5
 """The unknown-score at which a stranger is as likely as the likeliest person. No threshold that strangers are there to
@@ -103,9 +104,9 @@ def calibrate(
     threshold: float | None = None
     rate: float | None = None
     if outputs > people:
-        # With too few photos to set a threshold by, the likelier of person and stranger is the answer.
+        # With too few strangers to set a threshold by, the likelier of person and stranger is the answer.
         threshold = EVEN
-        if photos >= LEAST_PHOTOS and strangers >= LEAST_PHOTOS:
+        if strangers >= LEAST_PHOTOS:
             rate = settings.false_accept_rate
             threshold = min(EVEN, threshold_for(scores[strange], rate))
     elif photos >= LEAST_PHOTOS:
@@ -132,15 +133,15 @@ def fit(log_probabilities: Array, labels: Array, people: int) -> tuple[float, fl
     The likeliest T is no good: where few photos are held out all are often answered right, and then it is 0, and the
     model would claim to be certain. So ln T has a prior, the normal distribution around 0 with ``PRIOR_DEVIATION``, and
     the T of the highest posterior density in ln T is taken: 1 without photos, and moved from there by as much as the
-    photos can carry. b has one with ``BIAS_DEVIATION``, and stays 0 where the photos of strangers or of people are
-    fewer than ``LEAST_PHOTOS``.
+    photos can carry. So has b, with ``BIAS_DEVIATION``; it stays 0 where fewer than ``LEAST_PHOTOS`` are of strangers,
+    as there is no threshold by these then that would hold what the bias lets through.
 
     Strangers weigh as if there were ``STRANGERS_EXPECTED`` of them for each photo of the people. A network that learned
     from many strangers and few photos of each person takes everybody for a stranger too easily, and its confidence in
     a person whom it names is too low (prior shift: Saerens, Latinne and Decaestecker 2002).
     """
     strange = labels >= people
-    enough = min(int(strange.sum()), int((~strange).sum())) >= LEAST_PHOTOS
+    enough = int(strange.sum()) >= LEAST_PHOTOS and not strange.all()
     weights = np.ones(len(labels))
     if enough:
         weights[strange] = STRANGERS_EXPECTED * (~strange).sum() / strange.sum()

@@ -85,10 +85,25 @@ class LeavePhotoOut:
                 answers[faces] -= blocks @ residuals[faces]
         return answers
 
+    def of_others(self, features: Features, targets: Floats) -> Floats:
+        """What the regression that learned ``targets`` (faces, columns) from all photos says of other faces
+        (others, features)."""
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1):
+            residuals = self._apply(targets)
+            weights = np.zeros((self._features.shape[1] + 1, targets.shape[1]))
+            for part in self._parts():  # (Z' Z + RIDGE I)^-1 Z' Y = Z' P Y
+                weights += self._rows(part).T @ residuals[part]
+            return np.asarray(self._centred(features) @ weights)
+
     def _rows(self, part: slice | Numbers) -> Floats:
         """Z's rows."""
-        centred = self._features[part] - self._mean
-        return np.concatenate([centred, np.full((len(centred), 1), np.sqrt(CONSTANT))], axis=1)
+        return self._centred(self._features[part])
+
+    def _centred(self, features: Features) -> Floats:
+        """Less the mean, and the constant beside them."""
+        return np.concatenate([features - self._mean, np.full((len(features), 1), np.sqrt(CONSTANT))], axis=1)
 
     def _parts(self) -> Iterator[slice]:
         return (slice(start, start + _AT_ONCE) for start in range(0, len(self._features), _AT_ONCE))
@@ -136,6 +151,28 @@ def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: n
     targets = np.full((len(features), int(labels.max()) + 1), -1.0)
     targets[chosen, labels[photo[chosen]]] = 1.0
     return LeavePhotoOut(features, photo).scores(targets)
+
+
+def likeness(features: Features, labels: Numbers, others: Features) -> Floats:
+    """How well each of some ``others`` (others, features) fits into the folder that it fits into best.
+
+    The regression knows nothing of them, so that a person beside another one isn't taken for nobody.
+
+    Args:
+        features: (faces, features), of people and of strangers, one of each photo.
+        labels: (faces,): the folder of each, from 0 on; strangers, without whom there is no scale, are -1.
+
+    Returns:
+        (others,): 1 like the middle one of a folder's faces, 0 like the middle one of the strangers.
+    """
+    targets = np.full((len(features), int(labels.max()) + 1), -1.0)
+    targets[labels >= 0, labels[labels >= 0]] = 1.0
+    regression = LeavePhotoOut(features, np.arange(len(features)))
+    scores = regression.scores(targets)
+    low = np.median(scores[labels < 0], axis=0)
+    high = np.array([np.median(scores[labels == label, label]) for label in range(targets.shape[1])])
+    fits = (regression.of_others(others, targets) - low) / np.maximum(high - low, LEAST_APART)
+    return np.asarray(np.round(fits.max(axis=1), DECIMALS))
 
 
 @dataclass(frozen=True)

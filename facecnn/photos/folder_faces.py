@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.cache import Crops, crops_of, load_photos
-from facecnn.photos.consensus import Choice, choose
+from facecnn.photos.cache import crops_of, load_photos
+from facecnn.photos.consensus import Choice, choose, likeness
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import size_and_place
-from facecnn.photos.hog import describe
+from facecnn.photos.hog import Features, describe
 
 Numbers = npt.NDArray[np.int64]
 
@@ -28,8 +28,16 @@ ENOUGH = 20
 """Photos of a folder in which a face must fit before those in which none does are left out: with fewer, most of those
 left out would hold the person."""
 
+LIKE_NOBODY = 0.5
+"""Of ``likeness``: below it somebody beside a person is taken for a stranger. Of photos of people that weren't asked
+for their likeness before, 1 to 4 % are below it where ten have 8 of their own, and 2 % where two have 70
+(docs/FACES.md)."""
+
 SAME_COMPANION, SURE_COMPANION = 0.7, 30
 """Median of ``Choice.companion``, and photos, from which on the same other face is said to appear beside a person."""
+
+NOBODY = np.zeros((0, 2), np.int64)
+"""No spectator."""
 
 _PRIOR = 0.1
 """What size and place count for beside what a face looks like."""
@@ -46,6 +54,8 @@ class FolderFaces:
     left_out: Mapping[int, str]
     """Numbers of the photos in which no face fits, and why, as "reason: what to do"."""
     warnings: tuple[str, ...] = ()
+    spectators: Numbers = field(default_factory=lambda: NOBODY)
+    """(spectators, 2): numbers of photo and face of those beside the people who are trained on as strangers."""
 
     def rows(self, dataset: Dataset) -> Numbers:
         """(the data set's photos,): index into its ``pixels``; of a photo that isn't trained on, the main face's."""
@@ -53,13 +63,21 @@ class FolderFaces:
         rows[self.photos] += self.faces
         return rows
 
+    def samples(self, dataset: Dataset) -> tuple[Numbers, Numbers, Numbers]:
+        """What a training takes: (n,) rows of the data set's ``pixels`` and (n,) labels, those of its photos and then
+        those of the spectators; and the numbers among these n of those that are trained on."""
+        photo, face = self.spectators.T
+        rows = np.concatenate([self.rows(dataset), dataset.rows[photo] + face])
+        labels = np.concatenate([dataset.labels, np.full(len(photo), len(dataset.people))])
+        return rows, labels, np.concatenate([self.photos, np.arange(len(dataset.labels), len(rows))])
+
     def part(self, which: Numbers) -> FolderFaces:
-        """Some of the photos: indices into ``photos``."""
+        """Some of the photos, indices into ``photos``, without spectators."""
         return FolderFaces(self.photos[which], self.faces[which], {})
 
     def record(self, dataset: Dataset) -> dict[str, Any]:
-        """What ``from_record`` needs, for the run's split.json: of each photo with several faces the one chosen, and
-        whether the main one isn't it."""
+        """What ``from_record`` needs, for the run's split.json: of each photo with several faces the one chosen,
+        whether the main one isn't it, and the spectators."""
         faces = {
             dataset.paths[number]: {
                 "box": list(dataset.faces[number][face].box),
@@ -73,7 +91,11 @@ class FolderFaces:
             dataset.paths[number]: {"sha256": dataset.sha256[number], "reason": reason}
             for number, reason in self.left_out.items()
         }
-        return {name: photos for name, photos in (("faces", faces), ("left_out", left_out)) if photos}
+        spectators: dict[str, list[list[float]]] = {}
+        for number, face in self.spectators.tolist():
+            spectators.setdefault(dataset.paths[number], []).append(list(dataset.faces[number][face].box))
+        recorded = {"faces": faces, "left_out": left_out, "spectators": spectators}
+        return {name: photos for name, photos in recorded.items() if photos}
 
 
 def main_faces(photos: Numbers) -> FolderFaces:
@@ -89,11 +111,21 @@ def from_record(record: Mapping[str, Any], dataset: Dataset) -> FolderFaces:
     faces = np.zeros(len(photos), np.int64)
     for index, photo in enumerate(photos.tolist()):
         if dataset.paths[photo] in chosen:
-            boxes = [list(face.box) for face in dataset.faces[photo]]
-            box = chosen[dataset.paths[photo]]["box"]
-            faces[index] = boxes.index(box) if box in boxes else 0
+            faces[index] = _face_at(chosen[dataset.paths[photo]]["box"], dataset, photo) or 0
     left_out = {number[path]: gone["reason"] for path, gone in record.get("left_out", {}).items() if path in number}
-    return FolderFaces(photos, faces, left_out)
+    beside = [
+        (number[path], _face_at(box, dataset, number[path]))
+        for path, boxes in record.get("spectators", {}).items()
+        if path in number
+        for box in boxes
+    ]
+    spectators = np.array([pair for pair in beside if pair[1] is not None], np.int64).reshape(-1, 2)
+    return FolderFaces(photos, faces, left_out, spectators=spectators)
+
+
+def _face_at(box: list[float], dataset: Dataset, photo: int) -> int | None:
+    """Which of a photo's faces has that box."""
+    return next((index for index, face in enumerate(dataset.faces[photo]) if list(face.box) == box), None)
 
 
 def folder_faces(dataset: Dataset, among: Numbers) -> FolderFaces:
@@ -105,35 +137,76 @@ def folder_faces(dataset: Dataset, among: Numbers) -> FolderFaces:
     known = among[dataset.labels[among] < len(dataset.people)]
     if not several.any() or not len(known):
         return main_faces(among)
-    choice, crops = _choose(dataset, known)
+    faces = _describe(dataset, known)
+    choice = _choose(dataset, faces)
     chosen = np.zeros(len(dataset.labels), np.int64)
-    first = np.searchsorted(crops.photo, np.arange(len(known)))
-    chosen[known] = choice.face - first
+    chosen[known] = faces.within[choice.face]
     left_out = _fitting_nobody(dataset, known, choice)
     kept = among[~np.isin(among, list(left_out))]
-    return FolderFaces(kept, chosen[kept], left_out, _companions(dataset, known, choice))
+    strangers = among[dataset.labels[among] == len(dataset.people)]
+    spectators = _spectators(dataset, faces, choice, kept, strangers)
+    return FolderFaces(kept, chosen[kept], left_out, _companions(dataset, known, choice), spectators)
 
 
-def _choose(dataset: Dataset, known: Numbers) -> tuple[Choice, Crops]:
-    crops = dataset.crops(known)
+@dataclass(frozen=True)
+class _Described:
+    """What the faces in some photos look like."""
+
+    photos: Numbers
+    """(photos,): their numbers in the data set."""
+    photo: Numbers
+    """(faces,): which of ``photos`` each is in, ascending."""
+    features: Features
+    """(faces, features)"""
+
+    @property
+    def within(self) -> Numbers:
+        """(faces,): which of its photo's faces each is."""
+        return np.arange(len(self.photo)) - np.searchsorted(self.photo, self.photo)
+
+
+def _describe(dataset: Dataset, photos: Numbers) -> _Described:
+    crops = dataset.crops(photos)
     pixels, rows = dataset.pixels, crops.rows
     if dataset.settings.hide_face:
-        pixels, rows = _visible(dataset, known)
-    faces = [face for number in known.tolist() for face in dataset.faces[number]]
-    sizes = dataset.sizes[known][crops.photo].tolist()
+        pixels, rows = _visible(dataset, photos)
+    return _Described(photos, crops.photo, describe(np.asarray(pixels[rows])))
+
+
+def _folders(dataset: Dataset, photos: Numbers) -> Numbers:
+    """(photos,): whose folder each lies in, from 0 on, without gaps."""
+    return np.asarray(np.unique(dataset.labels[photos], return_inverse=True)[1])
+
+
+def _choose(dataset: Dataset, described: _Described) -> Choice:
+    photos, photo = described.photos, described.photo
+    faces = [face for number in photos.tolist() for face in dataset.faces[number]]
+    sizes = dataset.sizes[photos][photo].tolist()
     prior = _PRIOR * np.array([size_and_place(face, *size) for face, size in zip(faces, sizes, strict=True)])
-    features = describe(np.asarray(pixels[rows]))
-    labels = np.unique(dataset.labels[known], return_inverse=True)[1]
-    return choose(features, crops.photo, labels, prior), crops
+    return choose(described.features, photo, _folders(dataset, photos), prior)
 
 
-def _visible(dataset: Dataset, known: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:
+def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Numbers, strangers: Numbers) -> Numbers:
+    """(spectators, 2): numbers of photo and face of those beside the people, in the photos ``kept``, who look like none
+    of them. As they are trained on as strangers, there must be photos of ``strangers``."""
+    photo, is_kept = described.photos[described.photo], np.isin(described.photos, kept)
+    beside = is_kept[described.photo]
+    beside[choice.face] = False
+    if not len(strangers) or not beside.any():
+        return NOBODY
+    people, others = described.features[choice.face[is_kept]], _describe(dataset, strangers).features
+    folders = np.concatenate([_folders(dataset, described.photos[is_kept]), np.full(len(others), -1)])
+    fits = likeness(np.concatenate([people, others]), folders, described.features[beside])
+    return np.stack([photo, described.within], axis=1)[beside][fits < LIKE_NOBODY]
+
+
+def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:
     """The crops of a data set whose faces are hidden, as they are if they aren't: pixels, and the rows of them."""
-    files = [Path(dataset.files[number]) for number in known.tolist()]
+    files = [Path(dataset.files[number]) for number in photos.tolist()]
     loaded = load_photos(files, replace(dataset.settings, hide_face=False), finder=dataset.finder)
-    there = [loaded.faces[index] == dataset.faces[number] for index, number in enumerate(known.tolist())]
+    there = [loaded.faces[index] == dataset.faces[number] for index, number in enumerate(photos.tolist())]
     if not all(there):
-        gone = dataset.paths[known[there.index(False)]]
+        gone = dataset.paths[photos[there.index(False)]]
         raise PhotoError(f"{shown(gone)}: it has changed, or can't be read any more: start again")
     return loaded.pixels, crops_of(loaded.row, loaded.faces).rows
 

@@ -208,7 +208,7 @@ def threshold(facts: RunFacts) -> str:
         photos = counted(facts.calibrated_on, "held-out photo")
         return f"{value}, which names nearly all of {photos} of its people; strangers had no part in it"
     if facts.false_accept_rate is None:
-        return f"{value}, the even chance: too few photos were held out to measure it"
+        return f"{value}, the even chance: too few photos of strangers were held out to measure it"
     strangers = counted(facts.strangers_calibrated_on, "held-out photo")
     return (
         f"{value}, by {strangers} of strangers, so that about {percent(facts.false_accept_rate)} of strangers are named"

@@ -18,8 +18,9 @@ SIDE = 40
 """Pixels of a face's square."""
 
 
-def write_album(folder: Path, people: int, photos: int, strangers: int, groups: float = 0.0) -> Path:
-    """People whose photos are a pattern of their own under noise so heavy that some are taken for others. In a share
+def write_album(folder: Path, people: int, photos: int, strangers: int, groups: float = 0.0, noise: float = 45) -> Path:
+    """People whose photos are a pattern of their own under ``noise`` (a deviation of the greys; that of the patterns is
+    40), usually so heavy that some are taken for others. In a share
     ``groups`` of the photos there are one or two faces more beside it: strangers', another person's, or a second one of
     the same person."""
     generator = np.random.default_rng(7)
@@ -28,7 +29,7 @@ def write_album(folder: Path, people: int, photos: int, strangers: int, groups: 
 
     def face(pattern: Any) -> Any:
         own = generator.uniform(60, 196, (6, 6)) if pattern is None else pattern
-        coarse = np.clip(own + generator.normal(0, 45, (6, 6)), 0, 255).astype(np.uint8)
+        coarse = np.clip(own + generator.normal(0, noise, (6, 6)), 0, 255).astype(np.uint8)
         return np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
     for name, pattern, count in [*albums, (UNKNOWN, None, strangers)]:

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli.squares import find_squares, finder, write_album
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, load
 from facecnn.jobs import training_photos
 from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.jobs.training_setup import make_trainer
+from facecnn.kernels import open_device
 from facecnn.runs.folder import RunFolder
 
 QUIET = StderrConsole(quiet=True, verbose=False)
@@ -47,6 +50,8 @@ def test_what_was_chosen_is_read_again(
     resumed = again(data, data.record(), loaded, tmp_path)
     np.testing.assert_array_equal(resumed.train_photos.rows, data.train_photos.rows)
     np.testing.assert_array_equal(resumed.held_out_numbers, data.held_out_numbers)
+    assert len(data.training.spectators)
+    np.testing.assert_array_equal(resumed.training.spectators, data.training.spectators)
 
 
 def test_the_record_is_followed_and_nothing_chosen_anew(
@@ -73,6 +78,64 @@ def test_a_photo_whose_face_is_gone_takes_its_main_face(
     for face in record["faces"].values():
         face["box"] = [0.0, 0.0, 1.0, 1.0]
     assert (again(data, record, loaded, tmp_path).training.faces == 0).all()
+
+
+def test_faces_beside_the_people_are_trained_on_as_strangers(
+    album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(album, loaded, monkeypatch)
+    dataset, training = data.dataset, data.training
+    chosen = dict(zip(data.chosen.tolist(), training.faces.tolist(), strict=True))
+    for number, face in training.spectators.tolist():
+        assert number in chosen, "no photo that is held out, or left out, is looked at"
+        assert face != chosen[number]
+        assert dataset.classes[dataset.labels[number]] != "unknown"
+    trainer = make_trainer(loaded, dataset, training, data.validation, open_device("cpu"))
+    rows, labels = trainer.photos.rows[trainer.chosen], trainer.photos.labels[trainer.chosen]
+    photos = len(data.chosen)
+    assert rows[:photos].tolist() == data.train_photos.rows.tolist()
+    assert labels[:photos].tolist() == data.train_photos.labels.tolist()
+    assert rows[photos:].tolist() == [dataset.rows[number] + face for number, face in training.spectators.tolist()]
+    assert {dataset.classes[label] for label in labels[photos:].tolist()} == {"unknown"}
+
+
+def test_people_beside_each_other_are_no_strangers(
+    tmp_path: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_album(tmp_path / "album", people=3, photos=30, strangers=30, noise=20)
+
+    def put_beside(person: str, number: int, other: Path) -> str:
+        path = folder / person / f"{number:02}.png"
+        Image.fromarray(np.hstack([np.asarray(Image.open(photo)) for photo in (path, other)])).save(path)
+        return f"{person}/{path.name}"
+
+    people = {put_beside("person0", number, folder / "person1" / f"{number:02}.png") for number in range(10)}
+    strangers = {put_beside("person2", number, folder / "unknown" / f"{number:02}.png") for number in range(10)}
+    data = read(folder, loaded, monkeypatch)
+    taken = {data.dataset.paths[number] for number in data.training.spectators[:, 0].tolist()}
+    trained_on = {data.dataset.paths[number] for number in data.chosen.tolist()}
+    assert taken.isdisjoint(people & trained_on)
+    assert len(taken & strangers) > len(strangers & trained_on) / 2
+
+
+def test_nobody_is_a_stranger_where_there_is_no_output_for_them(
+    tmp_path: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_album(tmp_path / "album", people=3, photos=20, strangers=0, groups=0.5)
+    assert not len(read(folder, loaded, monkeypatch).training.spectators)
+
+
+def test_a_spectator_who_is_gone_is_trained_on_no_more(
+    album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = read(album, loaded, monkeypatch)
+    record = data.record()
+    path, boxes = next(iter(record["spectators"].items()))
+    boxes[0] = [0.0, 0.0, 1.0, 1.0]
+    resumed = again(data, record, loaded, tmp_path)
+    assert len(resumed.training.spectators) == len(data.training.spectators) - 1
+    number = data.dataset.paths.index(path)
+    assert (resumed.training.spectators[:, 0] == number).sum() == len(boxes) - 1
 
 
 def test_photos_with_several_faces_are_in_no_loss(album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

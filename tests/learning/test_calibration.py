@@ -240,11 +240,19 @@ def test_too_few_photos_set_no_threshold() -> None:
     found = calibrate(honest, labels, 2)
     assert (found.threshold, found.photos) == (None, LEAST_PHOTOS - 1)
     assert found.temperature == temperature_of(honest, labels), "the first held-out photo counts"
-    # Where strangers have an output, the likelier of it and the likeliest person is the answer.
-    for people in (1, 2):
-        answers, both = answers_with_strangers(LEAST_PHOTOS - 1, 40, people, 0)
-        found = calibrate(answers, both, people)
-        assert (found.threshold, found.photos, found.false_accept_rate) == (0.5, LEAST_PHOTOS - 1, None)
+
+
+@pytest.mark.parametrize("photos", [0, 1, 5])
+def test_strangers_set_their_threshold_however_few_photos_are_of_people(photos: int) -> None:
+    let_in = []
+    for seed in range(40):
+        answers, labels = answers_with_strangers(photos, 430, 3, seed)
+        held_out = np.arange(len(labels)) < photos + 30  # the other strangers judge
+        found = calibrate(answers[held_out], labels[held_out], 3)
+        assert (found.photos, found.strangers, found.false_accept_rate) == (photos, 30, 0.035)
+        scores = unknown_score(found.apply(answers[~held_out], 3), 3)
+        let_in.append((scores <= found.threshold).mean())
+    assert 0.035 / 2 < np.mean(let_in) < 1.25 * 0.035
 
 
 @pytest.mark.parametrize(("photos", "highest"), [(0, 1 / 2), (1, 2 / 3), (18, 0.95), (98, 0.99)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facecnn.photos.consensus import CONSTANT, RIDGE, LeavePhotoOut, choose, folder_scores
+from facecnn.photos.consensus import CONSTANT, RIDGE, LeavePhotoOut, choose, folder_scores, likeness
 from facecnn.photos.hog import FEATURES, describe
 
 
@@ -66,6 +66,17 @@ def test_a_companion_in_most_photos_is_noticed_where_no_photo_shows_the_person_a
     choice = choose(features, photo, labels, np.zeros(len(photo)))
     assert np.median(choice.companion[labels == 0]) > 0.7
     assert np.median(choice.companion[labels == 1]) < 0.5
+
+
+def test_somebody_elses_person_beside_is_like_a_folder_and_a_stranger_is_not() -> None:
+    features, photo, labels, truth = groups(0.5)
+    random = np.random.default_rng(3)
+    strangers = random.normal(size=(40, 60)) + 0.6 * random.normal(size=(40, 60))
+    beside = np.setdiff1d(np.arange(len(photo)), truth)
+    known = features[truth[labels == 1][:5]] + 0.6 * random.normal(size=(5, 60))
+    looks = np.concatenate([features[truth], strangers]).astype(np.float32)
+    found = likeness(looks, np.concatenate([labels, np.full(40, -1)]), np.concatenate([features[beside], known]))
+    assert np.quantile(found[: len(beside)], 0.9) < 0.5 < found[len(beside) :].min()
 
 
 def test_folder_scores_tell_who_a_face_looks_like() -> None:

@@ -35,6 +35,23 @@ def test_pasted_groups_are_counted(tmp_path: Path) -> None:
         assert 0 <= top < bottom <= 440
 
 
+@pytest.mark.slow
+def test_a_training_is_judged_by_photos_kept_apart(tmp_path: Path) -> None:
+    people, others = write_sample(tmp_path / "people", 2).folder, write_sample(tmp_path / "others", 2, 4).folder
+    arguments = [people, others / "unknown", "--shares", "0.5", "--threads", "1", "--train", "--sorted", "6"]
+    quick = ["--set", "train.epochs=10", "--set", "train.least_steps=0"]
+    done = run_script("group_photos", *arguments, *quick, "--keep", tmp_path / "kept")
+    assert done.exit_code == 0, done.stderr
+    ((plain, grouped),) = done.tables
+    assert (plain["groups"], grouped["groups"]) == ("0 %", "50 %")
+    for row in (plain, grouped):
+        assert row["named right"].endswith(" of 4"), "a fifth of two people's ten photos"
+        assert row["in their folder"].endswith(" of 6")
+        named, _, faces = row["spectators named"].partition(" of ")
+        assert 0 <= int(named) <= int(faces)
+        assert 6 <= int(faces) <= 30, "one to five in each group, nearly all of them found"
+
+
 def test_photos_cropped_to_the_middle_are_refused(people: Path) -> None:
     done = run_script("group_photos", people, people, "-c", "smoke")
     assert done.exit_code == 2
