@@ -1,6 +1,7 @@
 """The shipped configs: each loads, fits together and survives being written out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -100,11 +101,16 @@ def test_default_augments_as_its_classes_do():
     assert load("default").settings.photos.folder is None
 
 
-def test_many_is_default_with_a_dense_layer_on_the_maps():
+def test_many_is_default_on_larger_pictures_with_a_dense_layer_on_the_maps():
     default, many = load("default").settings, load("many").settings
-    assert (many.photos, many.loss, many.optimizer) == (default.photos, default.loss, default.optimizer)
+    assert many.photos.size == 64
+    assert (replace(many.photos, size=default.photos.size), many.loss, many.optimizer) == (
+        default.photos,
+        default.loss,
+        default.optimizer,
+    )
     found = dict(shapes("many"))
-    assert found["conv3"] == (6, 6, 64)
+    assert found["conv3"] == (8, 8, 64)
     dense = next(stage for stage in load("many").plan(outputs=10) if stage.name == "dense1")
-    assert dense.parameters["weight"].shape == (96, 2304)
+    assert dense.parameters["weight"].shape == (96, 4096)
     assert many.train.least_steps >= 800
