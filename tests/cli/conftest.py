@@ -3,7 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from facecnn.photos.sample import write_sample
 
@@ -36,6 +38,19 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def trained_with_strangers(people_and_strangers: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run on two people and strangers. Not to be written to."""
     return _train(people_and_strangers, tmp_path_factory.mktemp("runs"), "three", "--epochs", "12")
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise under two names, which can only be learned by heart: of photos that a network wasn't trained on it can only
+    guess whose they are. Not to be written to."""
+    folder = tmp_path_factory.mktemp("noise")
+    generator = np.random.default_rng(5)
+    for name in ("ann", "bob"):
+        (folder / name).mkdir()
+        for number in range(40):
+            Image.fromarray(generator.integers(0, 256, (32, 32), np.uint8)).save(folder / name / f"{number:02}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

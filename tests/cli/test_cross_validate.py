@@ -1,11 +1,16 @@
 """``facecnn cross-validate``."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from facecnn.jobs import cross_validate
+from facecnn.jobs.training_setup import make_trainer
 
 from .contract import NUMBER, check
 from .running import Facecnn
@@ -48,6 +53,42 @@ def test_every_photo_is_judged_once(
     assert figures["std"] == pytest.approx(np.std(accuracies))
     assert figures["closed_set_accuracy"] == figures["accuracy"] == figures["mean"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_only_be_learned_by_heart_is_not_known_outside(noise: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+    options = ["-c", "smoke", "--epochs", "120", "--set", "photos.augment=null", "--format", "json"]
+    assert facecnn("train", noise, *options, "--out", tmp_path, "--name", "run").exit_code == 0
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["train_accuracy"] > 0.9, "it learns them by heart"
+    for calibrated in ([], ["--calibrate"]):
+        figures = facecnn("cross-validate", noise, *options, "--folds", "2", *calibrated).json()
+        assert 0.3 < figures["closed_set_accuracy"] < 0.7, "80 throws of a coin"
+
+
+@pytest.mark.parametrize("calibrated", [[], ["--calibrate"]])
+def test_a_fold_is_judged_by_photos_that_its_training_never_saw(
+    calibrated: list[str], people_and_strangers: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    seen = []
+
+    def made(loaded: Any, dataset: Any, training: Any, validation: Any, device: Any) -> Any:
+        seen.append((dataset, training.photos.tolist(), validation.rows.tolist()))
+        return make_trainer(loaded, dataset, training, validation, device)
+
+    monkeypatch.setattr(cross_validate, "make_trainer", made)
+    options = ["-c", "smoke", "--epochs", "2", "--folds", "2", *calibrated, "--format", "json"]
+    predictions = facecnn("cross-validate", people_and_strangers, *options).json()["predictions"]
+    assert len(seen) == 2
+    for fold, (dataset, trained_on, validation) in enumerate(seen, start=1):
+        number = {path: index for index, path in enumerate(dataset.paths)}
+        judged = {number[row["path"]] for row in predictions if row["fold"] == fold}
+        assert len(judged) == 10
+        assert judged.isdisjoint(trained_on)
+        assert set(dataset.rows[list(judged)].tolist()).isdisjoint(validation)
+        assert set(dataset.rows[trained_on].tolist()).isdisjoint(validation)
+        assert len(validation) == (3 if calibrated else 0)
+        if not calibrated:
+            assert len(trained_on) == len(dataset.paths) - 15, "all but the fold, strangers' photos among them"
 
 
 def test_strangers_are_trained_on_but_not_judged(people_and_strangers: Path, facecnn: Facecnn) -> None:

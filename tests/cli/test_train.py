@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from facecnn.config import load
 from facecnn.kernels import available_threads
@@ -52,6 +53,35 @@ def test_the_json_is_as_promised(trained: Trained) -> None:
     assert trained.figures["photos"] == {"train": 16, "validation": 4, "skipped": 0}
     assert trained.figures["epochs"] == 8
     assert 1 <= trained.figures["best_epoch"] <= 8
+
+
+def test_the_model_is_that_of_the_best_epoch_and_calibrated_by_what_it_was_not_trained_on(
+    noise: Path, tmp_path: Path, facecnn: Facecnn
+) -> None:
+    def trained(epochs: int, name: str) -> Trained:
+        options = ["-c", "smoke", "--set", "photos.augment=null", "--set", "photos.validation=0.4", "--format", "json"]
+        still = ["--set", "schedule={name: constant}", "--set", "train.least_steps=0", "--epochs", epochs]
+        done = facecnn("train", noise, *options, *still, "--out", tmp_path, "--name", name)
+        assert done.exit_code == 0, done.stderr
+        return Trained(tmp_path / name, done.json(), noise)
+
+    def model(run: Trained, which: str) -> dict[str, bytes]:
+        return {
+            name: array.tobytes()
+            for name, array in load_file(run.path / f"{which}.safetensors").items()
+            if name.startswith("model.")
+        }
+
+    long = trained(60, "long")
+    rows = [json.loads(line) for line in (long.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows]
+    best = long.figures["best_epoch"]
+    assert losses.index(min(losses)) + 1 == best < 60, "what is learned by heart is of no use elsewhere"
+    assert model(long, "best") == model(trained(best, "short"), "last") != model(long, "last")
+    # It is sure of the photos that it was trained on, and right; of others it can't be.
+    calibration = json.loads((long.path / "figures.json").read_text())["calibration"]
+    assert calibration["photos"] == 32
+    assert calibration["temperature"] > 1.3
 
 
 def test_it_learns_what_can_be_learned(trained_with_strangers: Trained) -> None:
