@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facecnn.photos import cache, decode
 from facecnn.photos.cache import LoadedPhotos, load_photos
+from facecnn.photos.decode import heic_supported
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin
 
@@ -99,6 +101,39 @@ def test_a_changed_file_is_read_again(photos: list[Path]) -> None:
     photos[0].write_bytes(encoded(picture(7, 60, 60)))
     loaded = load_photos(photos[:1], SETTINGS)
     np.testing.assert_array_equal(rows_of(loaded)[0], crop_with_margin(picture(7, 60, 60), SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("longer", "later"), [(0, 1), (1, 0)], ids=["the same size, a nanosecond later", "the same time, a byte longer"]
+)
+def test_a_file_is_changed_by_its_size_or_its_time(photos: list[Path], longer: int, later: int) -> None:
+    first, second = (encoded(picture(number, 60, 60)) for number in (7, 8))
+    length = max(len(first), len(second))
+    photos[0].write_bytes(first.ljust(length, b"\0"))  # readers stop at the picture's end
+    time = photos[0].stat().st_mtime_ns
+    load_photos(photos[:1], SETTINGS)
+    photos[0].write_bytes(second.ljust(length + longer, b"\0"))
+    os.utime(photos[0], ns=(time, time + later))
+    status = photos[0].stat()
+    if later and status.st_mtime_ns == time:
+        pytest.skip("this file system keeps no nanoseconds")
+    assert (status.st_size, status.st_mtime_ns) == (length + longer, time + later)
+    (stored,) = rows_of(load_photos(photos[:1], SETTINGS))
+    np.testing.assert_array_equal(stored, crop_with_margin(picture(8, 60, 60), SETTINGS))
+
+
+@pytest.mark.parametrize(
+    "name", ["DECODER_VERSION", "PREPARATION_VERSION", "_STORE_VERSION", "PIL.__version__", "heic_supported"]
+)
+def test_whatever_prepares_photos_otherwise_has_a_store_of_its_own(
+    photos: list[Path], decoded: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_photos(photos, SETTINGS)
+    decoded.clear()
+    other: Any = (lambda: not heic_supported()) if name == "heic_supported" else "another"
+    monkeypatch.setattr(f"facecnn.photos.cache.{name}", other)
+    assert_right(load_photos(photos, SETTINGS))
+    assert "0.png" in decoded
 
 
 def test_a_file_that_comes_back_is_read(photos: list[Path]) -> None:
