@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecnn.photos.face import Face
-from facecnn.photos.preparation import ARCFACE, EYE_HEIGHT, PhotoSettings, aligned_crop
+from facecnn.photos.preparation import PhotoSettings, aligned_crop
 
-from .finders import DOT, GREY, draw_faces, face_at
+from .finders import DOT, GREY, UPRIGHT, draw_faces, face_at
 
 
 def dots(crop: npt.NDArray[np.uint8], chosen: PhotoSettings, radius: int) -> npt.NDArray[np.float64]:
@@ -32,9 +32,7 @@ def dots(crop: npt.NDArray[np.uint8], chosen: PhotoSettings, radius: int) -> npt
 
 def expected(chosen: PhotoSettings) -> npt.NDArray[np.float64]:
     side = min(chosen.height, chosen.width)
-    eyes = ARCFACE[:2]
-    shape = (ARCFACE - eyes.mean(axis=0)) / np.hypot(*(eyes[1] - eyes[0]))
-    return np.array(shape * chosen.eye_distance * side + (chosen.width / 2, EYE_HEIGHT * chosen.height))
+    return np.array(UPRIGHT * 0.44 * side + (chosen.width / 2, 0.36 * chosen.height))
 
 
 @given(
@@ -96,6 +94,19 @@ def test_a_hidden_face_leaves_no_trace(mode: str) -> None:
     other = aligned_crop(draw_faces(200, 200, [], mode), face, hidden)
     np.testing.assert_array_equal(aligned_crop(image, face, hidden), other)
     np.testing.assert_array_equal(np.asarray(image), before)
+
+
+def test_a_tall_face_is_hidden_by_a_square_as_wide_as_it_is_high() -> None:
+    """The box alone would give away how wide the face is."""
+    face = replace(face_at(100, 100, 30), box=(90.0, 60.0, 110.0, 160.0))
+    white = np.full((200, 200), 255, np.uint8)
+    hidden = PhotoSettings(size=100, eye_distance=0.3, hide_face=True)  # a stored pixel is one of the photo
+    crop = aligned_crop(white, face, hidden)[..., 0]
+    rows, columns = hidden.margin
+    # The photo's column 100 and row 100, between the eyes, lie in the window's column 50 and row 36.
+    dark = np.add(np.argwhere(crop < 192), (100 - 36 - rows, 100 - 50 - columns))
+    np.testing.assert_allclose(dark.min(axis=0), (60, 50), atol=1)
+    np.testing.assert_allclose(dark.max(axis=0), (159, 149), atol=1)
 
 
 def test_grey_is_the_photos_luma() -> None:
