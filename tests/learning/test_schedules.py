@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ from facecnn.learning.schedules import (
     Step,
 )
 
-from .trainings import Recorder, make_trainer, photos_of, trained
+from .trainings import HELD_OUT, Recorder, make_trainer, photos_of, trained
 
 shares = st.floats(0, 1)
 above_0 = st.floats(1e-6, 1)
@@ -166,11 +167,22 @@ PLATEAU = Plateau(patience=0, factor_each=0.5, threshold=0.9)
 """Only a miracle counts as gain."""
 
 
-@pytest.mark.parametrize("held_out", [True, False], ids=["validation loss", "training loss"])
-def test_a_training_lowers_its_rate_at_a_plateau(held_out: bool) -> None:
-    changes = {} if held_out else {"validation": photos_of(np.zeros(0, np.int64))}
-    epochs = trained(make_trainer(schedule=PLATEAU, train={"epochs": 4}, **changes)).epochs
-    assert [epoch["learning_rate"] / 0.01 for epoch in epochs] == pytest.approx([1, 1, 0.5, 0.25])
+def test_a_training_lowers_its_rate_where_the_loss_of_held_out_photos_does_not_fall() -> None:
+    """The training loss falls from epoch to epoch; that of photos under the wrong names rises."""
+    falling = {"schedule": Plateau(patience=0, factor_each=0.5, threshold=0.01), "train": {"epochs": 4}}
+    right = photos_of(HELD_OUT, seed=9)
+    for validation, factors in (
+        (replace(right, labels=1 - right.labels), [1, 1, 0.5, 0.25]),
+        (right, [1, 1, 1, 1]),
+        (photos_of(np.zeros(0, np.int64)), [1, 1, 1, 1]),  # none: the training loss counts
+    ):
+        epochs = trained(make_trainer(validation=validation, **falling)).epochs
+        assert [epoch["learning_rate"] / 0.01 for epoch in epochs] == pytest.approx(factors)
+
+
+def test_without_held_out_photos_the_training_loss_counts() -> None:
+    training = make_trainer(schedule=PLATEAU, train={"epochs": 4}, validation=photos_of(np.zeros(0, np.int64)))
+    assert [epoch["learning_rate"] / 0.01 for epoch in trained(training).epochs] == pytest.approx([1, 1, 0.5, 0.25])
 
 
 def test_plateau_goes_on_after_an_interrupt_as_if_there_had_been_none() -> None:
