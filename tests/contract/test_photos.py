@@ -51,6 +51,35 @@ def test_augmentation_keeps_to_its_ranges(kernels: Any) -> None:
     assert (columns["erase_x"] + columns["erase_width"]).max() <= 1
 
 
+def _correlations(one: Any, other: Any) -> Any:
+    """(columns, columns) of two arrays (photos, columns)."""
+    return np.corrcoef(one.T, other.T)[: one.shape[1], one.shape[1] :]
+
+
+def test_nothing_that_is_drawn_goes_with_anything_else(kernels: Any) -> None:
+    """Neither in one photo, nor between an epoch and the next, a photo and the next, or two seeds."""
+
+    def drawn(epoch: int = 7, seed: int = 3, first: int = 0) -> tuple[Any, Any]:
+        photos = np.arange(first, first + 1000, dtype=np.int32)
+        place = Out((1000, len(AUGMENTATION)))
+        found = call(kernels, "draw_augmentation", place, photos, np.array([epoch], np.int32), seed, *RANGES)[0]
+        columns = dict(zip(AUGMENTATION, found.T, strict=True))
+        always = [columns[name] for name in AUGMENTATION if name not in ("blur", *boxes)]
+        return np.stack([*always, columns["blur"] > 0, columns["erase_height"] > 0], axis=1), columns
+
+    boxes = ("erase_y", "erase_x", "erase_height", "erase_width")
+    own, columns = drawn()
+    limit = 5 / np.sqrt(1000)
+    assert np.abs(_correlations(own, own) - np.eye(own.shape[1])).max() < limit
+    for other in (drawn(epoch=8), drawn(seed=4), drawn(first=1)):
+        assert np.abs(_correlations(own, other[0])).max() < limit
+    erased = columns["erase_height"] > 0
+    sides = np.stack([columns["erase_height"], columns["erase_width"]], axis=1)[erased]
+    places = np.stack([columns["erase_y"], columns["erase_x"]], axis=1)[erased] / (1 - sides)
+    box = np.concatenate([sides, places], axis=1)
+    assert np.abs(_correlations(box, box) - np.eye(4)).max() < 5 / np.sqrt(erased.sum())
+
+
 def test_augmentation_of_a_photo_does_not_depend_on_its_batch(kernels: Any) -> None:
     width = len(AUGMENTATION)
     together = call(kernels, "draw_augmentation", Out((3, width)), np.array([5, 1, 8], np.int32), EPOCH, 3, *RANGES)[0]
