@@ -537,6 +537,27 @@ def test_one_name_for_several_photos(source: Path, tmp_path: Path, trained: Trai
     assert rows(destination) == table
 
 
+def test_a_photo_is_there_only_where_its_content_is(
+    source: Path, tmp_path: Path, trained: Trained, facecnn: Facecnn
+) -> None:
+    """A copy of the same size and time may have another picture in it."""
+    destination = tmp_path / "sorted"
+    arguments = ["sort", source / "roll 0", destination, "-m", trained.path, "--format", "json"]
+    assert facecnn(*arguments).exit_code == 0
+    row = rows(destination)[0]
+    photo, copy = Path(row["path"]), destination / row["copied_to"]
+    other = bytearray(photo.read_bytes())
+    other[-1] ^= 1
+    status = photo.stat()
+    copy.write_bytes(other)
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (copy.stat().st_size, copy.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    again = facecnn(*arguments).json()
+    assert (again["copied"], again["already_there"]) == (1, len(rows(destination)) - 1)
+    assert copy.read_bytes() == other, "it stays"
+    assert copy.with_stem(f"{copy.stem}-2").read_bytes() == photo.read_bytes()
+
+
 def test_an_answer_that_changes(source: Path, arguments: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
     """The photo goes to its new place, what lies at the old one stays, and it is said where that is."""
     destination = tmp_path / "sorted"
