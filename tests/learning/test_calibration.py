@@ -218,6 +218,13 @@ def test_of_normal_log_odds_the_threshold_is_their_quantile() -> None:
     assert (odds < np.log(threshold / (1 - threshold))).mean() == pytest.approx(0.05, abs=0.005)
 
 
+def test_the_deviation_is_that_of_the_strangers_there_will_be() -> None:
+    """Worked by hand: log-odds of ten 0 and ten 2 have the mean 1 and, with n - 1, the deviation (20 / 19)^1/2."""
+    scores = np.array([0.5] * 10 + [1 / (1 + np.exp(-2))] * 10)
+    threshold = threshold_for(scores, 0.1)
+    assert np.log(threshold / (1 - threshold)) == pytest.approx(1 - 1.2815516 * 1.0259784, abs=1e-5)
+
+
 def test_strangers_without_an_output_neither_count_nor_matter() -> None:
     honest, labels = drawn_answers(30, 2, 3)
     strangers = log_softmax(np.random.default_rng(1).normal(0, 3, (50, 2)))

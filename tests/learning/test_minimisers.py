@@ -75,6 +75,39 @@ def test_curved_valleys_are_followed(minimiser: Any, iterations: int) -> None:
     assert points[-1].loss < 1e-3 * slow[-1].loss
 
 
+@pytest.mark.parametrize("minimiser", [*ALL, NewtonCg(difference=1e-5, radius=100)], ids=str)
+def test_a_move_that_would_raise_the_loss_is_not_made(minimiser: Any) -> None:
+    """Far from the bottom of (1 + w^2)^1/2 Newton's move from w is to -w^3."""
+
+    def evaluate(w: Vector) -> tuple[float, Vector]:
+        loss = float(np.sqrt(1 + w @ w))
+        return loss, w / loss
+
+    points = run(minimiser, evaluate, [3.0], 60)
+    assert all(later.loss <= earlier.loss for earlier, later in itertools.pairwise(points))
+    assert points[-1].w[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_line_search_begins_with_the_step_that_was_good() -> None:
+    """In a bowl of curvature 10^4 steps of about 10^-4 are good: halvings find the first, the others come at once."""
+    asked = 0
+
+    def evaluate(w: Vector) -> tuple[float, Vector]:
+        nonlocal asked
+        asked += 1
+        return float(0.5e4 * (w @ w)), 1e4 * w
+
+    memory, point = Memory(), Point(np.ones(3), *evaluate(np.ones(3)))
+    for iteration in range(20):
+        before = asked
+        point = LineSearch(first_step=1000).iterate(evaluate, point, memory)
+        if iteration:
+            assert asked - before <= 3
+            assert 1e-5 < memory.numbers["step_length"] < 2e-4
+        else:
+            assert asked - before > 5
+
+
 def test_newton_leaves_a_saddle_and_finds_the_lower_side() -> None:
     def evaluate(w: Vector) -> tuple[float, Vector]:
         x, y = w

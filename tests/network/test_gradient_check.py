@@ -252,6 +252,7 @@ WRONG_WEIGHTS = {
     "input flipped": (flipped_input, WEIGHTS, FIRST_SUMS),
     "delta flipped": (flipped_delta, WEIGHTS, FIRST_SUMS),
     "both flipped": (changed_result(flipped), WEIGHTS, FIRST_SUMS),
+    "one part in 20,000 too large": (changed_result(lambda dw: 1.00005 * dw), WEIGHTS, FIRST_SUMS),
     "divided by the map's size": (divided_by_the_map, WEIGHTS_AND_BIASES, FIRST_SUMS),
     "rows and columns exchanged": (changed_result(lambda dw: dw.transpose(0, 2, 1, 3)), WEIGHTS, FIRST_SUMS),
     "input and output maps exchanged": (changed_result(lambda dw: dw.transpose(3, 1, 2, 0)), WEIGHTS, FIRST_SUMS),

@@ -83,6 +83,17 @@ def test_equal_files_of_two_people_come_on_one_side() -> None:
         assert ("a/0005.jpg" in chosen.validation) == ("b/0003.jpg" in chosen.validation)
 
 
+def test_what_looks_like_a_copy_of_another_persons_photo_comes_on_its_side() -> None:
+    for seed in range(20):
+        for copy, alike in ((3, 7), (7, 3)):
+            found = {"a": person("a", 10), "b": person("b", 10)}
+            copied = found["a"][5]
+            found["b"][copy] = found["b"][copy]._replace(sha256=copied.sha256, hash=copied.hash)
+            found["b"][alike] = found["b"][alike]._replace(hash=copied.hash ^ 0b101)  # the next one of the same burst
+            kept = split(found, 0.3, seed).validation
+            assert len({path in kept for path in ("a/0005.jpg", "b/0003.jpg", "b/0007.jpg")}) == 1
+
+
 def test_a_person_with_one_photo_is_trained_on_and_named() -> None:
     copies = [Photo(f"s10/{i}.jpg", content("s10"), 7) for i in range(3)]
     chosen = split({"a": person("a", 5), "s2": person("s2", 1)}, 0.2, 0)
@@ -140,6 +151,25 @@ def test_folds_deal_each_person_evenly() -> None:
     for name in ("a", "b"):
         counts = [sum(path.startswith(f"{name}/") for path in fold) for fold in dealt]
         assert max(counts) - min(counts) <= 1
+
+
+def test_photos_that_cannot_be_dealt_evenly_go_to_the_smallest_folds() -> None:
+    dealt = folds({f"p{number}": person(f"p{number}", 6 + number % 4) for number in range(10)}, 5)
+    assert sum(map(len, dealt)) == 73
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    for name in (f"p{number}" for number in range(10)):
+        counts = [sum(path.startswith(f"{name}/") for path in fold) for fold in dealt]
+        assert max(counts) - min(counts) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(people(), st.randoms())
+def test_folds_follow_the_published_rule(found: dict[str, list[Photo]], shuffler: random.Random) -> None:
+    """Everybody who follows it has the same folds, whatever order photos are found in."""
+    for name, photos in found.items():
+        photos += person(name, 5)
+        shuffler.shuffle(photos)
+    assert [sorted(fold) for fold in folds(found, 5)] == plainly(found)
 
 
 def test_too_few_photos_for_the_folds_are_refused() -> None:
