@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from facecnn.config import from_dict, load, to_dict, to_yaml
 from facecnn.kernels import cpu, reference
 from facecnn.learning.schedules import Constant
-from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Piece, Sgd, StepRule
+from facecnn.learning.step_rules import OPTIMIZERS, Adam, AdamW, Momentum, Piece, Sgd, StepRule
 from facecnn.network.network import ALIGNMENT
 
 from .trainings import RICH, SMOKE, Recorder, make_trainer, trained
@@ -48,6 +48,51 @@ def follow(rule: StepRule, weight: Array, gradients: list[Array], decaying: int 
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
+
+
+TWO_STEPS: dict[str, tuple[dict[str, float], tuple[float, float]]] = {
+    # w -= 0.1 g
+    "sgd": ({}, (0.8, 0.9)),
+    # v = 0.9 v + g = 2, then 0.8; w -= 0.1 v
+    "momentum": ({}, (0.8, 0.72)),
+    # w -= 0.1 (g + 0.9 v): 3.8, then -1 + 0.72 = -0.28
+    "nesterov": ({}, (0.62, 0.648)),
+    # v = 0.04, then 0.0496; w -= 0.1 g / (sqrt(v) + 1)
+    "rmsprop": ({"epsilon": 1.0}, (0.8333333, 0.9151188)),
+    # s = 4, then 5; w -= 0.1 g / (sqrt(0.25 + s) + 1)
+    "adagrad": ({"epsilon": 1.0, "initial_squares": 0.25}, (0.9346737, 0.9650569)),
+    # m = 0.2, then 0.08; v = 0.004, then 0.004996; w -= 0.1 (m / a) / (sqrt(v / b) + 1),
+    # a = 0.1 and b = 0.001, then 0.19 and 0.001999
+    "adam": ({"epsilon": 1.0}, (0.9333333, 0.9170192)),
+    # the same, and w -= 0.1 * 0.5 w before
+    "adamw": ({"epsilon": 1.0, "weight_decay": 0.5}, (0.8833333, 0.8228525)),
+    # m = 0.02; the signs of 0.1 * 2 and of 0.9 * 0.02 - 0.1 count
+    "lion": ({}, (0.9, 1.0)),
+}
+"""Settings beside the rate of 0.1, and where a weight of 1 is after gradients of 2 and -1, worked by hand."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_steps_worked_by_hand(name: str) -> None:
+    changes, expected = TWO_STEPS[name]
+    rule = OPTIMIZERS[name](learning_rate=0.1, **{"weight_decay": 0.0, **changes})
+    for count in (1, 2):
+        moved, _ = follow(rule, np.ones(1), [np.array([2.0]), np.array([-1.0])][:count], decaying=1)
+        assert moved[0] == pytest.approx(expected[count - 1], abs=1e-6)
+
+
+def test_the_first_step_of_a_training_is_adams_first() -> None:
+    """Of whatever size a gradient is, Adam's first step is as long as its rate, and no other one is."""
+    training = make_trainer(optimizer=Adam(learning_rate=0.01, weight_decay=0.0), schedule=Constant())
+    before = training.network.weights.to_host()
+    recorder = Recorder()
+    assert not training.run(recorder, lambda: training.progress.step == 1)
+    after = training.network.weights.to_host()
+    moved = np.concatenate([np.abs(after[name] - before[name]).ravel() for name in before])
+    moved = moved[moved > 0]
+    assert len(moved) > 100
+    assert np.median(moved) == pytest.approx(0.01, rel=1e-3)
+    assert moved.max() < 0.0101
 
 
 def test_a_gradient_of_zeros_moves_nothing() -> None:
