@@ -18,7 +18,7 @@ from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
 from facecnn.learning.minimisers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.schedules import Constant
-from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov
+from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, StepReport, Trainer
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
@@ -188,6 +188,41 @@ def test_batches_are_equal_within_one_photo_and_show_every_photo_once(count: int
         assert epochs[0] != epochs[1], "every epoch has an order of its own"
     assert [report.photos for report in recorder.steps[:per_epoch]] == np.cumsum([len(b) for b in epochs[0]]).tolist()
     assert trainer.steps == len(recorder.steps) == recorder.epochs[-1]["step"]
+
+
+def losses_of_one_network(seed: int, augment: Any) -> list[float]:
+    """Of each epoch the loss of all photos in a network that stays as it is: it depends on how they were changed."""
+    weights = make_trainer(SMOKE).network.weights.to_host()
+    training = make_trainer(
+        SMOKE,
+        optimizer=Sgd(learning_rate=1e-30),
+        augment=augment,
+        taken={name: array for name, array in weights.items() if name.endswith(("weight", "bias"))},
+        train={"epochs": 4, "seed": seed},
+    )
+    return [epoch["train_loss"] for epoch in trained(training).epochs]
+
+
+def test_photos_come_in_another_order_in_every_epoch_and_with_every_seed() -> None:
+    orders = []
+    for seed in (1, 2):
+        noting = Noting()
+        train = {"epochs": 3, "batch_size": 8, "seed": seed}
+        trained(make_trainer((Dense(units=2),), validation=NOBODY, augment=None, kernels=noting, train=train))
+        shown = [row for batch in noting.batches for row in batch]
+        assert len(shown) == 3 * 22
+        orders += [tuple(shown[start : start + 22]) for start in (0, 22, 44)]
+    assert len(set(orders)) == 6
+
+
+def test_photos_are_changed_otherwise_in_every_epoch_and_with_every_seed() -> None:
+    as_they_are, *changed = (
+        losses_of_one_network(seed, augment)
+        for seed, augment in ((1, None), (1, replace(PLAIN, brightness=0.2)), (2, replace(PLAIN, brightness=0.2)))
+    )
+    assert as_they_are == pytest.approx(as_they_are[:1] * 4, rel=1e-6)
+    assert len({*changed[0], *changed[1]}) == 8
+    assert np.std(changed) > 1e-4 * as_they_are[0]
 
 
 def test_with_few_photos_there_are_as_many_epochs_as_the_steps_take() -> None:
