@@ -305,6 +305,7 @@ def _facts(
             skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
             background=None if background is None else Background(**background),
             missing=missing,
+            spectators=sum(map(len, split.get("spectators", {}).values())),
             strangers_calibrated_on=calibration.get("strangers", 0),
             false_accept_rate=calibration.get("false_accept_rate"),
             highest_confidence=calibration.get("highest_confidence"),

@@ -119,6 +119,8 @@ class RunFacts:
     background: Background | None
     missing: Sequence[str]
     """What isn't in the report and why, a sentence each."""
+    spectators: int = 0
+    """So many faces beside the people were trained on as strangers, too."""
     strangers_calibrated_on: int = 0
     """So many held-out photos of strangers set temperature and threshold, too."""
     alike: Sequence[tuple[str, str]] = ()

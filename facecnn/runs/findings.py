@@ -72,6 +72,8 @@ def trained_for(facts: RunFacts) -> str:
     people = [f"{count.name} ({count.trained_on})" for count in facts.people]
     strangers = facts.strangers
     shown = f", besides {counted(strangers.trained_on, 'photo')} of strangers" if strangers is not None else ""
+    if facts.spectators:
+        shown += f" and {counted(facts.spectators, 'face')} beside the people that are like none of them"
     total = sum(count.trained_on for count in facts.people)
     return (
         f"This network tells {counted(len(people), 'person', 'people')} apart: {listed(people)}. It was trained on "

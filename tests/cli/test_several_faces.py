@@ -164,6 +164,17 @@ def test_what_people_read_says_what_became_of_them(run: Trained, tmp_path: Path,
         assert row.split("  ")[-1].strip() == f"{several['named_right']} of {several['photos']}"
 
 
+def test_spectators_are_told_of(run: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
+    boxes = json.loads((run.path / "split.json").read_text())["spectators"]
+    count = sum(map(len, boxes.values()))
+    assert count > 1
+    trained = facecnn("train", run.photos, *OPTIONS, "--out", tmp_path, "--name", "again")
+    assert f"{count} faces beside the people, like none of them: trained on as strangers" in trained.stderr
+    for name in ("report.html", "MODEL_CARD.md"):
+        text = " ".join((run.path / name).read_text().split())
+        assert f"of strangers and {count} faces beside the people that are like none of them" in text
+
+
 def test_a_report_made_anew_says_the_same(run: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "figures.json").unlink()
