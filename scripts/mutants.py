@@ -1,0 +1,223 @@
+"""Would the tests notice? Bugs are put into a copy of facecnn, one at a time, and the tests that must notice are run.
+
+``mutants.toml`` beside this file has the bugs: a name, a file, what to replace in it (text that occurs there once), by
+what, and the test files that must fail then. They run as by README's test command, without what is marked, to the
+first failure. A bug that none of them notices survives.
+
+What came of each is kept in ``--results`` (docs/MUTANTS.md), a table with the commit: a later run leaves out what is
+there for the same bug, unless ``--again`` or names are given. Before anything else each group of test files is run in a
+copy without a bug, as tests that fail anyway catch nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from experiment import at_least
+from facecnn.runs.atomic import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = Path(__file__).with_name("mutants.toml")
+RESULTS = ROOT / "docs" / "MUTANTS.md"
+UNMARKED = "not (slow or browser or fault or cuda or ptx or parity)"
+SECONDS = 900
+"""After so many the tests of a bug are stopped, which counts as caught: it made something endless."""
+
+_HEAD = """# Bugs that the tests notice
+
+`python scripts/mutants.py` puts each bug of `scripts/mutants.toml` into a copy of facecnn and runs the test files named
+for it, without those that are marked, to the first failure. At which commit, and which test it was:
+
+| bug | commit | caught by |
+|---|---|---|
+"""
+_SURVIVED = "**nothing**"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug."""
+
+    name: str
+    file: str
+    """Path within the repository."""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Test files that must notice."""
+
+    def put_in(self, root: Path) -> str:
+        """Put it into a copy; gives back the text that the file had before. Raises ValueError where it fits nowhere, or
+        in more places than one."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: {self.old!r} is in {self.file} {text.count(self.old)} times, not once")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        return text
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a bug."""
+
+    name: str
+    commit: str
+    caught_by: str | None
+    """The test that failed first; None where none did."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="of bugs, in place of all without a result")
+    arguments.add_argument("--sample", type=at_least(1), metavar="N", help="so many, drawn at random")
+    arguments.add_argument("--seed", type=at_least(0), default=0, help="of the draw (default: 0)")
+    arguments.add_argument("--again", action="store_true", help="those with a result, too")
+    arguments.add_argument(
+        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="(default: one a processor)"
+    )
+    arguments.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="(default: docs/MUTANTS.md)")
+    arguments.add_argument("--json", action="store_true", help="print total, caught, survivors and table")
+    options = arguments.parse_args()
+    known = read_table(TABLE)
+    results = read_results(options.results)
+    chosen = choose(known, results, options.names, options.again, options.sample, options.seed)
+    found: list[Result] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for result in run(chosen, Path(folder), options.workers):
+            found.append(result)
+            results[result.name] = result
+            write_atomically(options.results, as_markdown(results, known).encode())
+            say(f"{len(found)} of {len(chosen)}: {result.name}: {result.caught_by or 'SURVIVED'}")
+    survivors = [result.name for result in found if result.caught_by is None]
+    if options.json:
+        caught = len(found) - len(survivors)
+        print(json.dumps({"total": len(found), "caught": caught, "survivors": survivors, "table": len(known)}))
+    else:
+        print(f"{len(found) - len(survivors)} of {len(found)} were noticed; the table has {len(known)}")
+        print("".join(f"not noticed: {name}\n" for name in survivors), end="")
+    sys.exit(1 if survivors else 0)
+
+
+def read_table(path: Path) -> dict[str, Mutant]:
+    """The bugs by their names. Raises ValueError where two have one name."""
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+    mutants = [Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows]
+    found = {mutant.name: mutant for mutant in mutants}
+    if len(found) < len(mutants):
+        raise ValueError(f"{path}: {len(mutants) - len(found)} bugs have the name of another")
+    return found
+
+
+def choose(
+    known: dict[str, Mutant],
+    results: dict[str, Result],
+    names: Sequence[str],
+    again: bool,
+    sample: int | None,
+    seed: int,
+) -> list[Mutant]:
+    """Those to run."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        sys.exit(f"error: {', '.join(unknown)}: no such bug in {TABLE.name}")
+    chosen = [known[name] for name in names or known if names or again or sample or name not in results]
+    return random.Random(seed).sample(chosen, min(sample, len(chosen))) if sample else chosen
+
+
+def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Result]:
+    """Run the tests of each bug, some at once, each in a copy of the repository in ``folder``."""
+    commit = git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
+    copies: SimpleQueue[Path] = SimpleQueue()
+    for number in range(workers):
+        copies.put(copy(folder / str(number)))
+
+    def clean(tests: tuple[str, ...]) -> None:
+        root = copies.get()
+        failed = first_failure(root, tests)
+        copies.put(root)
+        if failed is not None:
+            raise SystemExit(f"error: without any bug {failed} fails, so it can't catch one")
+
+    def caught(mutant: Mutant) -> Result:
+        root = copies.get()
+        before = mutant.put_in(root)
+        failed = first_failure(root, mutant.tests)
+        (root / mutant.file).write_text(before, encoding="utf-8")
+        copies.put(root)
+        return Result(mutant.name, commit, failed)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(clean, dict.fromkeys(mutant.tests for mutant in mutants)))
+        yield from pool.map(caught, mutants)
+
+
+def copy(folder: Path) -> Path:
+    """A copy of the files that git knows or would take."""
+    for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def first_failure(root: Path, tests: Sequence[str]) -> str | None:
+    """The test that fails first in a copy; None where none does."""
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", UNMARKED, *tests]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"{' '.join(tests)} (stopped after {SECONDS} s)"
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return found[1].partition("[")[0] if found else f"{' '.join(tests)} (exit code {done.returncode})"
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """What came of bugs, by their names."""
+    if not path.exists():
+        return {}
+    cells = [re.split(r" *\| *", line.strip("| ")) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in cells if len(row) == 3 and row[0] not in ("bug", "---")]
+    return {
+        name: Result(name, commit, None if caught_by.startswith(_SURVIVED) else caught_by.strip("`"))
+        for name, commit, caught_by in rows
+    }
+
+
+def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
+    """The table of what came of the bugs that are still known, in their order."""
+    rows = [results[name] for name in known if name in results]
+    lines = [
+        f"| {row.name} | {row.commit} | {_SURVIVED if row.caught_by is None else f'`{row.caught_by}`'} |"
+        for row in rows
+    ]
+    return _HEAD + "".join(f"{line}\n" for line in lines)
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
