@@ -26,7 +26,7 @@ set is above it, and it is the threshold where they are too few for another."""
 PRIOR_DEVIATION = 0.5
 """Of the logarithm of the temperature, before any photo has been seen; its mean is 0."""
 
-BIAS_DEVIATION = 3.0
+BIAS_DEVIATION = 6.0
 """Of the bias of the output of strangers, before any photo has been seen; its mean is 0."""
 
 STRANGERS_EXPECTED = 0.05
