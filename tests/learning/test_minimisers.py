@@ -179,6 +179,29 @@ def test_two_loops_is_the_inverse_of_a_bowl_that_was_seen_from_all_sides() -> No
     np.testing.assert_allclose(two_loops(gradient, pairs), np.linalg.solve(matrix, gradient), rtol=1e-8)
 
 
+def test_the_trust_region_grows_where_the_model_holds() -> None:
+    """From 0.01 to a bottom some lengths of 1 away: hundreds of moves, did it stay as it is."""
+    _, lowest, evaluate = quadratic(4, 10, 3)
+    points = run(NewtonCg(difference=1e-5, radius=0.01), evaluate, lowest + 2.0, 25)
+    np.testing.assert_allclose(points[-1].w, lowest, atol=1e-4)
+
+
+def test_what_no_move_told_of_is_scaled_by_the_last_move() -> None:
+    """Worked by hand: along a move of 1 the gradient changed by 2, so half of the gradient is the guess elsewhere."""
+    pairs = [(np.array([1.0, 0.0]), np.array([2.0, 0.0]))]
+    np.testing.assert_allclose(two_loops(np.array([2.0, 4.0]), pairs), [1.0, 2.0])
+
+
+def test_lbfgs_remembers_as_many_moves_as_it_is_told_to() -> None:
+    _, lowest, evaluate = quadratic(8, 1000, 5)
+    memory, point = Memory(), Point(lowest + 1.0, *evaluate(lowest + 1.0))
+    counts = []
+    for _ in range(6):
+        point = Lbfgs(history=4).iterate(evaluate, point, memory)
+        counts.append(int(memory.numbers["moves"]))
+    assert counts == [1, 2, 3, 4, 4, 4]
+
+
 def test_steihaug_is_newtons_move_inside_and_at_the_edge_otherwise() -> None:
     matrix, _, evaluate = quadratic(5, 20, 2)
     gradient = evaluate(np.zeros(5))[1]
