@@ -92,7 +92,7 @@ def check_labels(
 
 def ask(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
     """Ask of each photo the ridge, and with a device to train on the network that was trained outside its fold."""
-    chosen = folder_faces(dataset, np.arange(len(dataset.paths)))
+    chosen = folder_faces(dataset, np.arange(len(dataset.paths)), spectators=False)
     for warning in chosen.warnings:
         console.warning(warning)
     rows = chosen.rows(dataset)

@@ -77,7 +77,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     photos = loaded.settings.photos
     finder = installed_finder(photos, console, options.threads)
     dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)
-    training = folder_faces(dataset, np.arange(len(dataset.labels)))
+    training = folder_faces(dataset, np.arange(len(dataset.labels)), spectators=False)
     batch = training.part(_one_batch(dataset.labels[training.photos], loaded.settings.train.batch_size))
     empty = photo_set(dataset, np.zeros(0, np.int64))
     trainer = make_trainer(loaded, dataset, batch, empty, device)

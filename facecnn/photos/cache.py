@@ -96,6 +96,8 @@ class Crops:
     """(crops,): index into the photos' ``pixels``."""
     photo: npt.NDArray[np.int64]
     """(crops,): which of the photos each is of, ascending."""
+    face: npt.NDArray[np.int64]
+    """(crops,): which of its photo's crops each is, the main face's being 0."""
 
     def by_photo(self, values: Iterable[_T]) -> list[list[_T]]:
         """Of each photo what there is of its crops; ``values``: of all crops, in their order."""
@@ -110,8 +112,8 @@ def crops_of(rows: npt.NDArray[np.int64], faces: Sequence[Sequence[Face]]) -> Cr
     for each face, the others' after the first one's, or the photo's middle."""
     counts = np.array([max(1, len(found)) for found in faces], np.int64)
     photo = np.repeat(np.arange(len(rows)), counts)
-    within = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Crops(rows[photo] + within, photo)
+    face = np.arange(len(photo)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Crops(rows[photo] + face, photo, face)
 
 
 @dataclass(frozen=True, slots=True)

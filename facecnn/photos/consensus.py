@@ -91,11 +91,7 @@ class LeavePhotoOut:
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(limits=1):
-            residuals = self._apply(targets)
-            weights = np.zeros((self._features.shape[1] + 1, targets.shape[1]))
-            for part in self._parts():  # (Z' Z + RIDGE I)^-1 Z' Y = Z' P Y
-                weights += self._rows(part).T @ residuals[part]
-            return np.asarray(self._centred(features) @ weights)
+            return np.asarray(self._centred(features) @ self._weights(targets))
 
     def _rows(self, part: slice | Numbers) -> Floats:
         """Z's rows."""
@@ -112,12 +108,18 @@ class LeavePhotoOut:
         """P Y"""
         if self._is_dual:
             return np.asarray(self._inverse @ targets)
-        weights = np.zeros((len(self._inverse), targets.shape[1]))
-        for part in self._parts():
-            weights += self._rows(part).T @ targets[part]
-        weights = self._inverse @ weights
+        weights = self._weights(targets)
         answers = np.concatenate([self._rows(part) @ weights for part in self._parts()])
         return np.asarray((targets - answers) / RIDGE)
+
+    def _weights(self, targets: Floats) -> Floats:
+        """(Z' Z + RIDGE I)^-1 Z' Y, which is Z' P Y."""
+        if self._is_dual:
+            return np.asarray(self._rows(slice(None)).T @ (self._inverse @ targets))
+        products = np.zeros((len(self._inverse), targets.shape[1]))
+        for part in self._parts():
+            products += self._rows(part).T @ targets[part]
+        return np.asarray(self._inverse @ products)
 
     def _inverses_of_blocks(self) -> list[tuple[Numbers, Floats]]:
         """P_BB^-1 of each photo, those with equally many faces together: (photos, k) and (photos, k, k)."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.cache import crops_of, load_photos
+from facecnn.photos.cache import Crops, crops_of, load_photos
 from facecnn.photos.consensus import Choice, choose, likeness
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import size_and_place
@@ -29,15 +29,13 @@ ENOUGH = 20
 left out would hold the person."""
 
 LIKE_NOBODY = 0.5
-"""Of ``likeness``: below it somebody beside a person is taken for a stranger. Of photos of people that weren't asked
-for their likeness before, 1 to 4 % are below it where ten have 8 of their own, and 2 % where two have 70
-(docs/FACES.md)."""
+"""Of ``likeness``: below it somebody beside a person is taken for a stranger. docs/FACES.md says how many of the people
+themselves are below it."""
 
 SAME_COMPANION, SURE_COMPANION = 0.7, 30
 """Median of ``Choice.companion``, and photos, from which on the same other face is said to appear beside a person."""
 
-NOBODY = np.zeros((0, 2), np.int64)
-"""No spectator."""
+_NOBODY = np.zeros((0, 2), np.int64)
 
 _PRIOR = 0.1
 """What size and place count for beside what a face looks like."""
@@ -54,7 +52,7 @@ class FolderFaces:
     left_out: Mapping[int, str]
     """Numbers of the photos in which no face fits, and why, as "reason: what to do"."""
     warnings: tuple[str, ...] = ()
-    spectators: Numbers = field(default_factory=lambda: NOBODY)
+    spectators: Numbers = field(default_factory=lambda: _NOBODY)
     """(spectators, 2): numbers of photo and face of those beside the people who are trained on as strangers."""
 
     def rows(self, dataset: Dataset) -> Numbers:
@@ -113,14 +111,14 @@ def from_record(record: Mapping[str, Any], dataset: Dataset) -> FolderFaces:
         if dataset.paths[photo] in chosen:
             faces[index] = _face_at(chosen[dataset.paths[photo]]["box"], dataset, photo) or 0
     left_out = {number[path]: gone["reason"] for path, gone in record.get("left_out", {}).items() if path in number}
-    beside = [
-        (number[path], _face_at(box, dataset, number[path]))
+    spectators = [
+        (number[path], face)
         for path, boxes in record.get("spectators", {}).items()
         if path in number
         for box in boxes
+        if (face := _face_at(box, dataset, number[path])) is not None
     ]
-    spectators = np.array([pair for pair in beside if pair[1] is not None], np.int64).reshape(-1, 2)
-    return FolderFaces(photos, faces, left_out, spectators=spectators)
+    return FolderFaces(photos, faces, left_out, spectators=np.array(spectators, np.int64).reshape(-1, 2))
 
 
 def _face_at(box: list[float], dataset: Dataset, photo: int) -> int | None:
@@ -128,8 +126,9 @@ def _face_at(box: list[float], dataset: Dataset, photo: int) -> int | None:
     return next((index for index, face in enumerate(dataset.faces[photo]) if list(face.box) == box), None)
 
 
-def folder_faces(dataset: Dataset, among: Numbers) -> FolderFaces:
-    """Choose the face to train on of each of the photos numbered ``among``, by these photos alone.
+def folder_faces(dataset: Dataset, among: Numbers, *, spectators: bool = True) -> FolderFaces:
+    """Choose the face to train on of each of the photos numbered ``among``, by these photos alone, and unless they
+    aren't wanted the spectators.
 
     Photos in ``unknown/`` show their main face. Where no photo has several faces there is nothing to choose.
     """
@@ -140,12 +139,11 @@ def folder_faces(dataset: Dataset, among: Numbers) -> FolderFaces:
     faces = _describe(dataset, known)
     choice = _choose(dataset, faces)
     chosen = np.zeros(len(dataset.labels), np.int64)
-    chosen[known] = faces.within[choice.face]
+    chosen[known] = faces.crops.face[choice.face]
     left_out = _fitting_nobody(dataset, known, choice)
     kept = among[~np.isin(among, list(left_out))]
-    strangers = among[dataset.labels[among] == len(dataset.people)]
-    spectators = _spectators(dataset, faces, choice, kept, strangers)
-    return FolderFaces(kept, chosen[kept], left_out, _companions(dataset, known, choice), spectators)
+    beside = _spectators(dataset, faces, choice, kept) if spectators else _NOBODY
+    return FolderFaces(kept, chosen[kept], left_out, _companions(dataset, known, choice), beside)
 
 
 @dataclass(frozen=True)
@@ -154,15 +152,10 @@ class _Described:
 
     photos: Numbers
     """(photos,): their numbers in the data set."""
-    photo: Numbers
-    """(faces,): which of ``photos`` each is in, ascending."""
+    crops: Crops
+    """Of the faces."""
     features: Features
     """(faces, features)"""
-
-    @property
-    def within(self) -> Numbers:
-        """(faces,): which of its photo's faces each is."""
-        return np.arange(len(self.photo)) - np.searchsorted(self.photo, self.photo)
 
 
 def _describe(dataset: Dataset, photos: Numbers) -> _Described:
@@ -170,7 +163,7 @@ def _describe(dataset: Dataset, photos: Numbers) -> _Described:
     pixels, rows = dataset.pixels, crops.rows
     if dataset.settings.hide_face:
         pixels, rows = _visible(dataset, photos)
-    return _Described(photos, crops.photo, describe(np.asarray(pixels[rows])))
+    return _Described(photos, crops, describe(np.asarray(pixels[rows])))
 
 
 def _folders(dataset: Dataset, photos: Numbers) -> Numbers:
@@ -179,25 +172,26 @@ def _folders(dataset: Dataset, photos: Numbers) -> Numbers:
 
 
 def _choose(dataset: Dataset, described: _Described) -> Choice:
-    photos, photo = described.photos, described.photo
+    photos, photo = described.photos, described.crops.photo
     faces = [face for number in photos.tolist() for face in dataset.faces[number]]
     sizes = dataset.sizes[photos][photo].tolist()
     prior = _PRIOR * np.array([size_and_place(face, *size) for face, size in zip(faces, sizes, strict=True)])
     return choose(described.features, photo, _folders(dataset, photos), prior)
 
 
-def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Numbers, strangers: Numbers) -> Numbers:
+def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Numbers) -> Numbers:
     """(spectators, 2): numbers of photo and face of those beside the people, in the photos ``kept``, who look like none
-    of them. As they are trained on as strangers, there must be photos of ``strangers``."""
-    photo, is_kept = described.photos[described.photo], np.isin(described.photos, kept)
-    beside = is_kept[described.photo]
+    of them. As they are trained on as strangers, some of these photos must be of strangers."""
+    crops, is_kept = described.crops, np.isin(described.photos, kept)
+    strangers = kept[dataset.labels[kept] == len(dataset.people)]
+    beside = is_kept[crops.photo]
     beside[choice.face] = False
     if not len(strangers) or not beside.any():
-        return NOBODY
+        return _NOBODY
     people, others = described.features[choice.face[is_kept]], _describe(dataset, strangers).features
     folders = np.concatenate([_folders(dataset, described.photos[is_kept]), np.full(len(others), -1)])
     fits = likeness(np.concatenate([people, others]), folders, described.features[beside])
-    return np.stack([photo, described.within], axis=1)[beside][fits < LIKE_NOBODY]
+    return np.stack([described.photos[crops.photo], crops.face], axis=1)[beside][fits < LIKE_NOBODY]
 
 
 def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:

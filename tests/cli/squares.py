@@ -20,9 +20,8 @@ SIDE = 40
 
 def write_album(folder: Path, people: int, photos: int, strangers: int, groups: float = 0.0, noise: float = 45) -> Path:
     """People whose photos are a pattern of their own under ``noise`` (a deviation of the greys; that of the patterns is
-    40), usually so heavy that some are taken for others. In a share
-    ``groups`` of the photos there are one or two faces more beside it: strangers', another person's, or a second one of
-    the same person."""
+    40), usually so heavy that some are taken for others. In a share ``groups`` of the photos there are one or two faces
+    more beside it: strangers', another person's, or a second one of the same person."""
     generator = np.random.default_rng(7)
     patterns = generator.uniform(60, 196, (people, 6, 6))
     albums = [(f"person{number}", pattern, photos) for number, pattern in enumerate(patterns)]

@@ -262,8 +262,8 @@ def test_photos_with_several_faces(
 def test_what_the_choice_of_faces_warns_of_is_said(
     mixed: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
 ) -> None:
-    def choose(*arguments: Any) -> FolderFaces:
-        return replace(folder_faces(*arguments), warnings=("no photo of ann alone: add one",))
+    def choose(*arguments: Any, **options: Any) -> FolderFaces:
+        return replace(folder_faces(*arguments, **options), warnings=("no photo of ann alone: add one",))
 
     monkeypatch.setattr(label_check, "folder_faces", choose)
     assert "warning: no photo of ann alone: add one\n" in facecnn(*QUICK, mixed).stderr

@@ -1,14 +1,12 @@
 """scripts/mutants.py: its table fits the sources, and its results are kept."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import mutants  # noqa: E402
+import mutants
 
+ROOT = Path(__file__).resolve().parents[2]
 KNOWN = mutants.read_table(mutants.TABLE)
 
 
