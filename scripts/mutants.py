@@ -5,13 +5,21 @@ what, and the test files that must fail then. They run as by README's test comma
 first failure. A bug that none of them notices survives.
 
 What came of each is kept in ``--results`` (docs/MUTANTS.md), a table with the commit: a later run leaves out what is
-there for the same bug, unless ``--again`` or names are given. Before anything else each group of test files is run in a
-copy without a bug, as tests that fail anyway catch nothing.
+there for the same bug, unless ``--again`` or names are given. Before anything else each test file is run in a copy
+without a bug, as tests that fail anyway catch nothing.
+
+A bug in a kernel begins with the compiled code of the kernels without it, but for the functions that depend on the
+changed file, so it takes seconds.
+
+The bugs are written by hand, since those that matter ("trains on the test fold") don't come from exchanging one
+operator for another, as cosmic-ray and mutmut make theirs. Besides, cosmic-ray runs one command for all bugs, which
+would be the whole suite, and mutmut calls functions through a wrapper with ``*args``, which Numba can't compile.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import random
@@ -21,8 +29,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,6 +42,7 @@ from facecnn.runs.atomic import write_atomically
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_name("mutants.toml")
 RESULTS = ROOT / "docs" / "MUTANTS.md"
+KERNELS = Path("facecnn", "kernels", "cpu")
 UNMARKED = "not (slow or browser or fault or cuda or ptx or parity)"
 SECONDS = 900
 """After so many the tests of a bug are stopped, which counts as caught: it made something endless."""
@@ -146,24 +156,72 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
     for number in range(workers):
         copies.put(copy(folder / str(number)))
 
-    def clean(tests: tuple[str, ...]) -> None:
+    def clean(test: str) -> None:
         root = copies.get()
-        failed = first_failure(root, tests)
+        failed = first_failure(root, [test])
         copies.put(root)
         if failed is not None:
             raise SystemExit(f"error: without any bug {failed} fails, so it can't catch one")
 
     def caught(mutant: Mutant) -> Result:
         root = copies.get()
-        before = mutant.put_in(root)
-        failed = first_failure(root, mutant.tests)
-        (root / mutant.file).write_text(before, encoding="utf-8")
+        with bug_in(root, mutant):
+            failed = first_failure(root, mutant.tests)
         copies.put(root)
         return Result(mutant.name, commit, failed)
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(clean, dict.fromkeys(mutant.tests for mutant in mutants)))
+        list(pool.map(clean, dict.fromkeys(test for mutant in mutants for test in mutant.tests)))
         yield from pool.map(caught, mutants)
+
+
+@contextmanager
+def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
+    """Meanwhile the copy has the bug; and, if it is in a kernel, as much compiled code as can be had from before."""
+    is_kernel = Path(mutant.file).is_relative_to(KERNELS.parent)
+    without = compiled_code(root) if is_kernel else None
+    before = mutant.put_in(root)
+    try:
+        within = compiled_code(root) if is_kernel else without
+        if without is not None and within is not None and within != without:
+            dropped = dependents(root / KERNELS, Path(mutant.file).stem)
+            for file in without.rglob("*.nb?"):
+                if file.name.split(".")[0] not in dropped:
+                    target = within / file.relative_to(without)
+                    target.parent.mkdir(exist_ok=True)
+                    os.link(file, target)
+        yield
+        if within != without and within is not None:
+            shutil.rmtree(within)
+    finally:
+        (root / mutant.file).write_text(before, encoding="utf-8")
+
+
+def compiled_code(root: Path) -> Path | None:
+    """The folder of a copy's compiled kernels; None where they can't even be imported, or kept."""
+    program = "from facecnn.kernels.cpu import jit; print(jit.cache_folder() or '')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment(root), capture_output=True, text=True
+    )
+    return Path(done.stdout.strip()) if done.stdout.strip() else None
+
+
+def dependents(folder: Path, name: str) -> set[str]:
+    """The modules of a folder that import this module of it, or of the one above, directly or not; and itself."""
+    imports = {path.stem: _imported(path) for path in folder.glob("*.py")}
+    found: set[str] = set()
+    new = {name}
+    while new:
+        found |= new
+        new = {stem for stem, imported in imports.items() if imported & new} - found
+    return found
+
+
+def _imported(path: Path) -> set[str]:
+    """The last names of all modules that a file imports, and of what it imports from them."""
+    statements = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom)]
+    modules = {(statement.module or "").rpartition(".")[2] for statement in statements}
+    return modules | {alias.name for statement in statements for alias in statement.names}
 
 
 def copy(folder: Path) -> Path:
@@ -178,15 +236,19 @@ def copy(folder: Path) -> Path:
 def first_failure(root: Path, tests: Sequence[str]) -> str | None:
     """The test that fails first in a copy; None where none does."""
     command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", UNMARKED, *tests]
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return f"{' '.join(tests)} (stopped after {SECONDS} s)"
     if done.returncode == 0:
         return None
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return found[1].partition("[")[0] if found else f"{' '.join(tests)} (exit code {done.returncode})"
+
+
+def environment(root: Path) -> dict[str, str]:
+    """In which a copy's facecnn is the one that is imported."""
+    return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def read_results(path: Path) -> dict[str, Result]:

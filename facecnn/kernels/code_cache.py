@@ -29,7 +29,7 @@ from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_priva
 
 config: Any = _numba_config  # its attributes are made at run time
 
-_FORMAT = b"1"
+_FORMAT = b"2"
 """Of the files; counts in their folder's name."""
 
 _HASH = hashlib.sha256
@@ -122,12 +122,21 @@ def keep(dispatcher: Any, kind: Any, folder: str | None) -> None:
             _note_not_kept(Path(folder).parent, OSError("no room, or no permission to write"))
 
 
+class Locator(caching.UserProvidedCacheLocator):
+    """Numba would name a folder by the path of the sources, so that every checkout and every virtual environment would
+    compile the same code anew."""
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        return Path(py_file).parent.name
+
+
 @contextmanager
 def _kept_in(folder: str) -> Iterator[None]:
     """Numba reads where to keep things when a cache is made; it is put back, since it is meant for all users of
     Numba."""
     before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
-    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = folder, "UserProvidedCacheLocator"
+    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = folder, f"{__name__}.{Locator.__name__}"
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from numba import TypingError
 
+import facecnn
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
@@ -73,6 +75,16 @@ def test_a_second_process_compiles_nothing(processor: str | None, tmp_path: Path
     assert folder.parent == tmp_path / "kernels"
     assert count == len(code_files(str(folder))) > 0
     assert run(LAYERS, **environment) == (folder, 0)
+
+
+def test_another_copy_of_the_program_compiles_nothing(tmp_path: Path) -> None:
+    """Each checkout, and each virtual environment, has a copy of its own."""
+    copy = tmp_path / "copy" / "facecnn"
+    shutil.copytree(Path(facecnn.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {"FACECNN_CACHE_DIR": str(tmp_path)}
+    folder, count = run(DENSE, **environment)
+    assert count > 0
+    assert run(f"import sys; sys.path.insert(0, {str(copy.parent)!r}){DENSE}", **environment) == (folder, 0)
 
 
 def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
