@@ -280,7 +280,7 @@ def _draw(path: Path, blocks: Sequence[_Block]) -> None:
     for block, (top, left) in zip(blocks, places, strict=True):
         height, width = block.image.shape[:2]
         canvas[top : top + height, left : left + width] = block.image
-    with saved_figure(path, _WIDTH / DPI, below / DPI, exact=True) as figure:
+    with saved_figure(path, _WIDTH / DPI, below / DPI, laid_out=False, transparent=True) as figure:
         figure.figimage(canvas, origin="upper")
         for block, (top, left) in zip(blocks, places, strict=True):
             title = figure.text(left - 5 if block.image.shape[1] < _WIDTH else 0, below - top + 16, block.title)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
 
 _TRAIN_COLOUR = "#1f6fb4"
@@ -47,7 +48,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
     epochs = np.array([record["epoch"] for record in metrics], dtype=np.float64)
-    with saved_figure(path, 8.0, 7.6) as figure:
+    with saved_figure(path, 8.0, 7.6, laid_out=False) as figure:
         loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
         losses = _draw_pair(loss, epochs, metrics, "loss")
         _set_loss_scale(loss, losses)
@@ -78,7 +79,8 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
                 panel.axvline(best_epoch, color=_FAINT, linestyle=(0, (4, 3)), linewidth=1, zorder=1.5)
             _mark_best(loss, accuracy, metrics, best_epoch)
         figure.align_ylabels()
-        _explain(figure, _curve_handles(loss, len(epochs), _told_of_best(metrics, best_epoch)), columns=3)
+        legend = _explain(figure, _curve_handles(loss, len(epochs), _told_of_best(metrics, best_epoch)), columns=3)
+        _place_below(legend, figure, left=0.9, titles=0.1, gap=0.08)
 
 
 def _mark_best(loss: "Axes", accuracy: "Axes", metrics: list[dict[str, Any]], best_epoch: int) -> None:
@@ -114,12 +116,28 @@ def _curve_handles(loss: "Axes", epochs: int, best: str) -> list["Line2D"]:
     return handles
 
 
-def _explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: str | None = None) -> None:
-    """A legend above all panels, where it hides no data."""
-    if handles:
-        figure.legend(
+def _explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: str | None = None) -> "Legend | None":
+    """A legend above all panels, where it hides no data; in fewer columns where it is too wide for the figure."""
+    if not handles:
+        return None
+    while True:
+        legend = figure.legend(
             handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9, title=title
         )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return legend
+        legend.remove()
+        columns -= 1
+
+
+def _place_below(legend: "Legend | None", figure: "Figure", left: float, titles: float, gap: float) -> None:
+    """Place the panels of a figure that isn't laid out: below the legend, with ``left`` inches for the scales and
+    ``titles`` inches above them, and ``gap`` of a panel's height and width between them."""
+    above = titles + (0.0 if legend is None else legend.get_window_extent().height / figure.dpi)
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=left / width, right=1 - 0.15 / width, bottom=0.55 / height, top=1 - above / height, hspace=gap, wspace=gap
+    )
 
 
 def _column(metrics: list[dict[str, Any]], key: str) -> np.ndarray:
@@ -381,7 +399,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     shown = names[:_MOST_LAYERS]
     figures = {name: _of_kernels(looks, name) for name in shown}
     limits = [_limits(key, [of_layer[key] for of_layer in figures.values() if key in of_layer]) for key, _ in _WATCHED]
-    with saved_figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4) as figure:
+    with saved_figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4, laid_out=False) as figure:
         panels = figure.subplots(len(_WATCHED), len(shown), sharex=True, sharey="row", squeeze=False)
         for column, name in enumerate(shown):
             for panel, (key, title), (lowest, _) in zip(panels[:, column], _WATCHED, limits, strict=True):
@@ -401,6 +419,8 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
             )
             panels[-1, column].set_xlabel("epoch")
             panels[-1, column].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        if len(epochs) == 1:
+            panels[0, 0].set_xlim(epochs[0] - 1, epochs[0] + 1)
         for row, (key, _), (lowest, highest) in zip(panels, _WATCHED, limits, strict=True):
             if key in _LOGARITHMIC:
                 row[0].set_yscale("log")
@@ -408,7 +428,8 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
             row[0].set_ylim(lowest, highest)
         cut = f"The first {len(shown)} of {len(names)} conv layers" if len(names) > len(shown) else None
         handles = _kernel_handles([len(looks[-1]["kernels"][name]["distance"]) for name in shown], shown, late)
-        _explain(figure, handles, columns=min(len(handles), 3 if len(shown) < 3 else 5), title=cut)
+        legend = _explain(figure, handles, columns=min(len(handles), 3 if len(shown) < 3 else 5), title=cut)
+        _place_below(legend, figure, left=0.85, titles=0.35, gap=0.1)
         figure.align_ylabels()
 
 
@@ -485,12 +506,19 @@ def can_draw() -> bool:
 
 @contextmanager
 def saved_figure(
-    path: Path, width: float, height: float, families: Sequence[str] = (FONT,), *, exact: bool = False
+    path: Path,
+    width: float,
+    height: float,
+    families: Sequence[str] = (FONT,),
+    *,
+    laid_out: bool = True,
+    transparent: bool = False,
 ) -> Iterator["Figure"]:
     """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is.
 
-    `families`: the fonts, see `Lettering`. An `exact` one is of just that size, with a transparent ground, and nothing
-    in it is laid out; all others have a white ground, and the report turns them over on a dark page.
+    `families`: the fonts, see `Lettering`. One that is not `laid_out` is of just that size, and whoever draws it places
+    all that is in it, which takes a third of the time; else it becomes as large as what is in it. Without a
+    `transparent` ground it has a white one, and the report turns it over on a dark page.
     """
     import matplotlib
     import matplotlib.style
@@ -501,12 +529,10 @@ def saved_figure(
         # A letter that no font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcParams["font.family"] = list(families)  # the context restores it
-        figure = Figure(figsize=(width, height), dpi=DPI, layout=None if exact else "constrained")
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained" if laid_out else None)
         canvas = FigureCanvasAgg(figure)
         yield figure
         picture = io.BytesIO()
-        if exact:
-            canvas.print_figure(picture, format="png", dpi=DPI, facecolor="none")
-        else:
-            canvas.print_figure(picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
+        size: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if laid_out else {}
+        canvas.print_figure(picture, format="png", dpi=DPI, facecolor="none" if transparent else "auto", **size)
     write_atomically(path, picture.getvalue())
