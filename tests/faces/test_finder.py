@@ -108,6 +108,14 @@ def test_a_larger_photo_has_the_same_face_in_its_own_pixels(
     large = Image.fromarray(portrait).resize((92 * times, 112 * times), Image.Resampling.BICUBIC)
     (face,) = finder.find(np.asarray(large))
     assert off(face, np.array(lone.landmarks) * times) < 0.1
+    assert upright(face)
+
+
+def test_a_twentieth_of_a_large_photo_is_enough(finder: FaceFinder, portrait: Pixels, lone: Face) -> None:
+    left, _, right, _ = lone.box
+    assert right - left == pytest.approx(1400 / 20, abs=2)
+    (face,) = finder.find(on_grey(portrait, 1500, 1400, 700, 500))
+    assert off(face, np.add(lone.landmarks, (700, 500))) < 0.1
 
 
 def test_all_faces_are_found_the_surest_first(finder: FaceFinder, sample: Path) -> None:
@@ -247,11 +255,15 @@ def test_a_finder_at_rest_holds_no_thread_and_finds_again(arrays: Arrays, photo:
     assert own.find(photo) == found != []
 
 
-def test_the_identity_changes_with_any_number(finder: FaceFinder, arrays: Arrays) -> None:
+def test_the_identity_changes_with_any_number_and_with_the_program(
+    finder: FaceFinder, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert FaceFinder(dict(reversed(arrays.items())), threads=1).identity == finder.identity
     changed = {name: array.copy() for name, array in arrays.items()}
     changed["onet.conv4.weight"][0, 0, 0, 0] += 1
     assert FaceFinder(changed, threads=1).identity != finder.identity
+    monkeypatch.setattr("facecnn.faces.finder.FINDER_VERSION", -1)
+    assert FaceFinder(arrays, threads=1).identity != finder.identity
 
 
 def test_its_arrays_make_the_same_finder(finder: FaceFinder, photo: Pixels) -> None:

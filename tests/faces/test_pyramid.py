@@ -141,6 +141,12 @@ def test_crops_show_the_square_that_was_asked_for(left: float, top: float, size:
     np.testing.assert_allclose(crop[..., 1], y, atol=1.01)
 
 
+def test_no_pixel_of_a_large_square_is_skipped_in_its_crop() -> None:
+    pixels = noise(240, 240)
+    (crop,) = Picture(Image.fromarray(pixels)).crops(np.array([[16.0, 32, 208, 224]]), 24)
+    np.testing.assert_allclose(crop, means(pixels[32:224, 16:208], 24, 24), atol=2)
+
+
 def test_beyond_the_picture_crops_are_grey() -> None:
     white = Picture(Image.new("RGB", (40, 30), (255, 255, 255)))
     outside, across = white.crops(np.array([[100.0, 100, 124, 124], [-12, 0, 12, 24]]), 24)

@@ -122,6 +122,33 @@ def test_a_file_is_changed_by_its_size_or_its_time(photos: list[Path], longer: i
     np.testing.assert_array_equal(stored, crop_with_margin(picture(8, 60, 60), SETTINGS))
 
 
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written_to(data: bytes, path: Path, largest: int) -> decode.Decoded:
+        path.write_bytes(encoded(picture(7, 60, 60)))
+        return decode.decode(data, path, largest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "decode", written_to)
+        load_photos(photos[:1], SETTINGS)
+    (stored,) = rows_of(load_photos(photos[:1], SETTINGS))
+    np.testing.assert_array_equal(stored, crop_with_margin(picture(7, 60, 60), SETTINGS))
+
+
+def test_a_photo_that_was_too_much_for_the_memory_is_tried_again(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.open", fails)
+        (reason,) = load_photos(photos[:1], SETTINGS).reasons
+        assert reason is not None
+    assert load_photos(photos[:1], SETTINGS).reasons == (None,)
+
+
 @pytest.mark.parametrize(
     "name", ["DECODER_VERSION", "PREPARATION_VERSION", "_STORE_VERSION", "PIL.__version__", "heic_supported"]
 )
@@ -295,6 +322,19 @@ def test_preparations_used_least_lately_make_room(
     assert_right(load_photos(photos, SETTINGS))  # its own is in use
     assert not newer.exists()
     assert len(list((cache_dir / "photos").iterdir())) == 1
+
+
+def test_preparations_used_just_now_stay_however_large(
+    photos: list[Path], decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LARGEST_CACHE", 0)
+    both = SETTINGS, PhotoSettings(size=20)
+    for chosen in both:
+        load_photos(photos, chosen)
+    decoded.clear()
+    for chosen in both:
+        load_photos(photos, chosen)
+    assert decoded == []
 
 
 LOAD = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facecnn.photos.cache import load_photos
-from facecnn.photos.database import open_checked
+from facecnn.photos.database import is_damage, open_checked
 from facecnn.photos.preparation import PhotoSettings
 
 from .finders import KnownFaces, face_at
@@ -131,3 +131,12 @@ def test_a_file_that_another_process_is_writing_is_no_damage(tmp_path: Path, mon
     assert second.execute("select name from things").fetchall() == [(b"a",)]
     first.close()
     second.close()
+
+
+def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+    index, _ = open_checked(tmp_path / "x.sqlite", "create table if not exists things (name text);")
+    index.execute("pragma max_page_count = 1")  # none beyond those that are there
+    with pytest.raises(sqlite3.OperationalError, match="full") as caught:
+        index.execute("insert into things values (?)", ("x" * 10_000,))
+    index.close()
+    assert not is_damage(caught.value, tmp_path / "x.sqlite")

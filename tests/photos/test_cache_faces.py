@@ -65,7 +65,9 @@ def test_faces_that_are_too_small_are_none(tmp_path: Path, least: dict[str, floa
     path = tmp_path / "three.png"
     path.write_bytes(encoded(draw_faces(120, 80, faces)))
     chosen = replace(SETTINGS, smallest_face=SmallestFaceSettings(**least))
-    loaded = load_photos([path], chosen, finder=KnownFaces({(120, 80): faces}))
+    finder = KnownFaces({(120, 80): faces})
+    assert len(load_photos([path], SETTINGS, finder=finder).faces[0]) == 3
+    loaded = load_photos([path], chosen, finder=finder)
     assert sorted(map(faces.index, loaded.faces[0])) == sorted(there)
     assert loaded.reasons == (None if there else TOO_SMALL,)
 
@@ -77,6 +79,7 @@ def test_every_face_has_its_row_and_is_searched_for_once(photos: list[Path]) -> 
     assert_right(photos, finder)
     assert_right(photos, finder, replace(SETTINGS, size=20))
     assert_right(photos, finder, replace(SETTINGS, hide_face=True))
+    assert_right(photos, finder, replace(SETTINGS, eye_distance=0.6))
     assert len(finder.searched) == 3
 
 
@@ -133,19 +136,21 @@ def test_faces_of_a_photo_read_at_a_fraction_are_told_in_pixels_of_the_whole(tmp
     """With another limit the photo is read, and searched, anew; what was found at a fraction is remembered, too."""
     path = tmp_path / "huge.jpg"
     faces = [face_at(1500, 640, 300), face_at(500, 640, 200)]
-    draw_faces(2000, 1300, faces).save(path, quality=95)
+    image = draw_faces(2000, 1300, faces)
+    image.save(path, quality=95)
     finder = KnownFaces(
         {(2000, 1300): faces, (1000, 650): [face.scaled(1 / 2) for face in faces]},
     )
     reduced, whole = replace(SETTINGS, largest_picture=1), replace(SETTINGS, largest_picture=3)
+    large = replace(reduced, smallest_face=SmallestFaceSettings(pixels=480))  # the smaller one's side
     for _ in range(2):
-        for chosen in (reduced, whole, replace(reduced, size=20)):
+        for chosen in (reduced, whole, replace(reduced, size=20), large):
             loaded = load_photos([path], chosen, finder=finder)
             assert loaded.sizes.tolist() == [[2000, 1300]]
             for found, face in zip(loaded.faces[0], faces, strict=True):
                 np.testing.assert_allclose(found.box, face.box)
                 np.testing.assert_allclose(found.landmarks, face.landmarks)
-            crop = aligned_crop(draw_faces(2000, 1300, faces), faces[0], chosen)
+            crop = aligned_crop(image, faces[0], chosen)
             assert np.abs(loaded.pixels[loaded.row[0]].astype(int) - crop).mean() < 2
             assert any("3 megapixels, read at 1/2" in note for _, note in loaded.notes) is (chosen is not whole)
     assert finder.searched == [(1000, 650), (2000, 1300)]

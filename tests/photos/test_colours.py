@@ -6,10 +6,10 @@ from PIL import Image, ImageCms
 from facecnn.photos.colours import to_srgb
 
 
-def swapped_profile() -> bytes:
-    """The ICC profile of a device whose red is what others call blue, and the other way round."""
+def turned_profile() -> bytes:
+    """The ICC profile of a device whose red is what others call green, its green their blue, and its blue their red."""
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    data = data.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    data = data.replace(b"rXYZ", b"tmp!").replace(b"gXYZ", b"rXYZ").replace(b"bXYZ", b"gXYZ").replace(b"tmp!", b"bXYZ")
     return data.replace("sRGB".encode("utf-16-be"), "odd!".encode("utf-16-be"))
 
 
@@ -21,8 +21,8 @@ def picture(profile: bytes | None, mode: str = "RGB") -> Image.Image:
 
 
 def test_a_profile_is_applied() -> None:
-    seen = np.asarray(to_srgb(picture(swapped_profile())))[0, 0].astype(int)
-    assert np.abs(seen - (20, 40, 200)).max() <= 6
+    seen = np.asarray(to_srgb(picture(turned_profile())))[0, 0].astype(int)
+    assert np.abs(seen - (20, 200, 40)).max() <= 6
 
 
 def test_pictures_in_srgb_stay_to_the_bit() -> None:
@@ -33,6 +33,6 @@ def test_pictures_in_srgb_stay_to_the_bit() -> None:
 
 def test_a_profile_that_cannot_be_used_is_left() -> None:
     other = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    for profile in (b"nonsense", swapped_profile()[:300], other):
+    for profile in (b"nonsense", turned_profile()[:300], other):
         assert np.array_equal(to_srgb(picture(profile)), picture(None))
-    assert np.array_equal(to_srgb(picture(swapped_profile(), "L")), picture(None, "L"))
+    assert np.array_equal(to_srgb(picture(turned_profile(), "L")), picture(None, "L"))

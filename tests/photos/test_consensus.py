@@ -7,15 +7,19 @@ from facecnn.photos.consensus import CONSTANT, RIDGE, LeavePhotoOut, choose, fol
 from facecnn.photos.hog import FEATURES, describe
 
 
-@pytest.mark.parametrize("features", [40, 400], ids=["fewer features than faces", "more features than faces"])
-def test_each_photo_is_scored_by_a_regression_on_the_others(features: int) -> None:
+@pytest.mark.parametrize(
+    ("features", "photos"),
+    [(40, 50), (400, 50), (4, 1100)],
+    ids=["fewer features than faces", "more features than faces", "more faces than are looked at at once"],
+)
+def test_each_photo_is_scored_by_a_regression_on_the_others(features: int, photos: int) -> None:
     random = np.random.default_rng(0)
-    photo = np.repeat(np.arange(50), random.integers(1, 5, 50))
+    photo = np.repeat(np.arange(photos), random.integers(1, 5, photos))
     x = random.normal(size=(len(photo), features)).astype(np.float32)
     targets = random.normal(size=(len(photo), 2))
     found = LeavePhotoOut(x, photo).scores(targets)
     z = np.column_stack([x - x.mean(axis=0, dtype=np.float64), np.full(len(x), CONSTANT**0.5)])
-    for number in (0, 7, 49):
+    for number in (0, 7, photos - 1):
         inside, others = photo == number, photo != number
         gram = z[others].T @ z[others] + RIDGE * np.eye(features + 1)
         weights = np.linalg.solve(gram, z[others].T @ targets[others])

@@ -10,6 +10,7 @@ from facecnn.errors import PhotoError, UsageError
 from facecnn.photos.dataset import load_dataset, load_files
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin
 
+from .finders import KnownFaces, face_at
 from .pictures import encoded, picture, write_people
 
 SETTINGS = PhotoSettings(size=16)
@@ -42,6 +43,15 @@ def test_the_split_and_the_folds_are_indices(tmp_path: Path) -> None:
     assert sorted(np.concatenate(folds)) == list(range(35))
     with pytest.raises(UsageError, match="a has 10"):
         dataset.folds(11)
+
+
+def test_photos_with_one_face_are_held_out_first(tmp_path: Path) -> None:
+    write_people(tmp_path, {"a": 10, "b": 10})
+    for path in tmp_path.glob("*/00[0-4].jpg"):
+        Image.open(path).crop((0, 0, 60, 70)).save(path)
+    finder = KnownFaces({(60, 80): [face_at(20, 30, 8)], (60, 70): [face_at(20, 30, 8), face_at(45, 30, 8)]})
+    dataset = load_dataset(tmp_path, SETTINGS, finder=finder)
+    assert dataset.sizes[dataset.split(seed=0).validation].tolist() == [[60, 80]] * 4
 
 
 def test_names_decide_and_not_the_order_of_the_file_system(tmp_path: Path) -> None:
@@ -132,6 +142,11 @@ def test_unbalanced_people_and_flat_photos_are_told(tmp_path: Path) -> None:
     warnings = load_dataset(tmp_path, SETTINGS).warnings
     assert any(line.startswith("unbalanced: a has 21 photos, b 2") for line in warnings)
     assert "a/black.png: no content: every pixel is the same" in warnings
+
+
+def test_many_strangers_unbalance_nobody(tmp_path: Path) -> None:
+    write_people(tmp_path, {"a": 2, "b": 2, "unknown": 20})
+    assert load_dataset(tmp_path, SETTINGS).warnings == ()
 
 
 def test_odd_names_become_text_that_can_be_written(tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     np.testing.assert_array_equal(np.asarray(decode(encoded(image, form), "x").image), grey)
 
 
+def test_the_transparent_grey_of_sixteen_bits_shows_the_background() -> None:
+    values = np.full((20, 20), 60000, np.uint16)
+    values[3, 5] = 40000
+    pixels = np.asarray(decode(encoded(Image.fromarray(values), transparency=40000), "x").image)
+    assert pixels[3, 5] == BACKGROUND
+    assert np.unique(pixels).tolist() == [BACKGROUND, 233]  # 60000 / 257
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_thirty_two_bits_are_refused(dtype: type) -> None:
     image = Image.fromarray(np.linspace(0, 1, 400).reshape(20, 20).astype(dtype))
@@ -143,6 +151,12 @@ def test_the_first_frame_is_used_and_said() -> None:
 
 def test_a_picture_without_content_is_said() -> None:
     assert decode(encoded(Image.new("RGB", (20, 20), "red")), "x").notes == ("no content: every pixel is the same",)
+
+
+def test_a_picture_without_any_blue_has_content() -> None:
+    gradient = Image.linear_gradient("L")
+    yellow = Image.merge("RGB", (gradient, gradient, Image.new("L", gradient.size)))
+    assert decode(encoded(yellow), "x").notes == ()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -256,10 +270,18 @@ def test_pictures_cut_short_are_refused(form: str) -> None:
         assert refusal(data[: int(len(data) * share)])
 
 
-def test_a_wrong_checksum_is_refused() -> None:
+@pytest.mark.parametrize("place", [200, -13], ids=["of the pixels", "of their checksum"])  # the last chunk has 12 bytes
+def test_a_png_with_a_wrong_byte_is_refused(place: int) -> None:
     data = bytearray(encoded(picture(9)))
-    data[data.index(b"IDAT") + 200] ^= 0x10
+    data[place] ^= 0x10
     assert "damaged" in refusal(bytes(data))
+
+
+def test_damage_in_a_tiff_writes_nothing_to_stderr_where_others_still_can(capfd: pytest.CaptureFixture[str]) -> None:
+    tiff = encoded(picture(8), "TIFF", compression="tiff_lzw")
+    refusal(tiff[:8] + bytes(1000) + tiff[1008:])  # the pixels come first
+    os.write(2, b"said by others")
+    assert capfd.readouterr().err == "said by others"
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,17 @@ def test_faces_survive_being_written(faces: list[Face]) -> None:
 def test_of_equally_large_faces_the_one_nearer_the_middle_is_the_main_one() -> None:
     beside, middle = face_at(30, 60, 20), face_at(95, 95, 20)
     assert main_first([beside, middle], 200, 200, [1, 1]) == [middle, beside]
+
+
+def test_in_a_wide_photo_the_middle_is_half_way_down() -> None:
+    middle, below = face_at(150, 47, 10), face_at(150, 85, 10)
+    assert main_first([below, middle], 300, 100, [1, 1]) == [middle, below]
+
+
+def test_a_face_is_as_large_as_the_longer_side_of_its_box() -> None:
+    face = face_at(50, 50, 10)
+    assert replace(face, box=(10, 20, 40, 70)).side == 50
+    assert replace(face, box=(10, 20, 70, 50)).side == 60
 
 
 def test_a_slightly_larger_face_at_the_edge_is_not_the_main_one() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from facecnn.photos.preparation import AugmentSettings, PhotoSettings, crop_with_margin
+from facecnn.photos.preparation import AugmentSettings, PhotoSettings, crop_with_margin, without_margin
 
 from .pictures import picture
 
@@ -133,3 +133,17 @@ def test_colours_and_arrays() -> None:
     assert (crop_with_margin(red, PhotoSettings(colour="rgb")) == [255, 0, 0]).all()
     grey = np.full((60, 60, 1), 9, np.uint8)
     assert (crop_with_margin(grey, PhotoSettings(colour="rgb")) == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [(40, (40, 20, 80, 60)), ((40, 20), (50, 20, 70, 60)), ((20, 40), (40, 30, 80, 50))]
+)
+def test_the_network_sees_a_share_of_the_shorter_side(
+    size: int | tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    assert PhotoSettings(crop=0.5, size=size).window(120, 80) == box
+
+
+def test_the_margin_is_taken_off_on_all_four_edges() -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (2, 60, 30, 1), np.uint8)  # a quarter more on each edge
+    np.testing.assert_array_equal(without_margin(stored, PhotoSettings(size=(40, 20))), stored[:, 10:50, 5:25])

@@ -144,6 +144,15 @@ def test_copies_of_somebody_elses_photos_are_no_person() -> None:
         split(found, 0.5, 0)
 
 
+def test_a_person_whose_photos_are_copies_of_trained_ones_is_not_judged_and_named() -> None:
+    found = {"a": person("a", 4)}
+    trained = split(found, 0.5, 0).training
+    found["b"] = [photo._replace(path=photo.path.replace("a/", "b/")) for photo in found["a"] if photo.path in trained]
+    chosen = split(found, 0.5, 0)
+    assert [path for path in chosen.validation if path.startswith("b/")] == []
+    assert chosen.warnings == ("b: no photo for validation, all are copies of other people's",)
+
+
 def test_folds_deal_each_person_evenly() -> None:
     found = {"a": person("a", 23), "b": person("b", 10), "unknown": person("unknown", 3)}
     dealt = folds(found, 5)
