@@ -20,13 +20,17 @@ STEEPNESS = 8.0
 
 
 def recogniser(
-    classes: Sequence[str], calibration: Calibration | None = None, mirror: bool = False, shift: float = 0.0
+    classes: Sequence[str],
+    calibration: Calibration | None = None,
+    mirror: bool = False,
+    shift: float = 0.0,
+    upright: bool = False,
 ) -> Recogniser:
-    """A model of one row of pixels, one for each class: the brighter it is, the likelier the class."""
+    """A model of one row of pixels, or one column, one for each class: the brighter it is, the likelier the class."""
     outputs = len(classes)
     return Recogniser(
         layers=[Dense(units=outputs)],
-        input_shape=(1, outputs, 1),
+        input_shape=(outputs, 1, 1) if upright else (1, outputs, 1),
         normalise="none",
         mirror=mirror,
         classes=classes,
@@ -152,14 +156,14 @@ def test_one_person_and_strangers() -> None:
 
 def test_the_bias_makes_strangers_rarer_and_leaves_the_people_as_they_are() -> None:
     pixels, rows = photos([0.6, 0.3, 0.7], [0.1, 0.2, 1.0])
-    plain = recogniser(["Ann", "Bob", "unknown"], Calibration(1.0, 0.5, 40))
-    biased = recogniser(["Ann", "Bob", "unknown"], Calibration(1.0, 0.5, 40, stranger_bias=2.0))
+    plain = recogniser(["Ann", "Bob", "unknown"], Calibration(2.0, 0.5, 40))
+    biased = recogniser(["Ann", "Bob", "unknown"], Calibration(2.0, 0.5, 40, stranger_bias=2.0))
     before, after = plain.answers(pixels, rows, 0.5), biased.answers(pixels, rows, 0.5)
     assert after.probabilities == pytest.approx(before.probabilities)
     assert (after.unknown_scores < before.unknown_scores).all()
     assert before.refused.tolist() == [True, True]
     assert after.refused.tolist() == [False, True]
-    weights = probabilities(0.6, 0.3, 0.7) * np.exp([0, 0, -2.0])
+    weights = probabilities(0.6, 0.3, 0.7, temperature=2.0) * np.exp([0, 0, -2.0])
     assert after.confidences[0] == pytest.approx(weights[0] / weights.sum())
 
 
@@ -180,13 +184,15 @@ def test_mirroring_models_answer_alike_for_a_photo_and_its_mirror_image() -> Non
     assert answers[0] == pytest.approx(probabilities(0.5, 0.3, 0.5), rel=0.02)
 
 
-def test_answers_are_the_mean_over_places_where_training_moved_photos() -> None:
-    model = recogniser(["Ann", "Bob", "Cid"], shift=1 / 3)  # a third of three pixels: one pixel either way
+@pytest.mark.parametrize("upright", [False, True], ids=["a row", "a column"])
+def test_answers_are_the_mean_over_places_where_training_moved_photos(upright: bool) -> None:
+    model = recogniser(["Ann", "Bob", "Cid"], shift=1 / 3, upright=upright)  # of three pixels: one pixel either way
     bright = np.array([0.2, 0.9, 0.1])
-    (answer,) = model.answers(*photos(bright.tolist()), None).probabilities
-    left, right = bright[[1, 2, 2]], bright[[0, 0, 1]]  # the edge repeated
-    # One row of pixels moved up or down is the same row.
-    assert answer == pytest.approx(probabilities(*(3 * bright + left + right) / 5), rel=0.02)
+    pixels, rows = photos(bright.tolist())
+    (answer,) = model.answers(pixels.swapaxes(1, 2) if upright else pixels, rows, None).probabilities
+    back, forth = bright[[1, 2, 2]], bright[[0, 0, 1]]  # the edge repeated
+    # One row of pixels moved up or down is the same row, and so is a column moved sideways.
+    assert answer == pytest.approx(probabilities(*(3 * bright + back + forth) / 5), rel=0.02)
     assert answer.max() < probabilities(*bright).max()
 
 

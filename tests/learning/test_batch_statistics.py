@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facecnn.kernels import cpu, reference
+from facecnn.learning.minimisers import LineSearch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import BatchNorm, Dropout, Layer, with_outputs
@@ -58,6 +59,18 @@ def test_running_statistics_follow_the_batches() -> None:
     assert trainer.run(Following())
     for name, array in statistics(trainer.network.weights).items():
         assert array == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+def test_after_a_minimiser_running_statistics_are_those_of_all_photos() -> None:
+    trainer = make_trainer(NORMED, optimizer=LineSearch())
+    trained(trainer)
+    found = statistics(trainer.network.weights)
+    trainer.whole.here()
+    number = [stage.name for stage in trainer.network.stages].index("batch_norm1")
+    x = trainer.network.call(number, 22).x.astype(np.float64)
+    x = x.reshape(-1, x.shape[-1])
+    for name, expected in zip(RUNNING, (x.mean(axis=0), x.var(axis=0, ddof=1)), strict=True):
+        assert found[name] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
 
 
 def test_evaluation_leaves_the_running_statistics_alone() -> None:
@@ -158,7 +171,7 @@ def test_nothing_is_dropped_in_evaluation() -> None:
 
 
 class Masks:
-    """The CPU's kernels, noting what each dropout of a training step multiplies by."""
+    """The CPU's kernels, noting what each dropout of a training step multiplies by, in the order of the photos."""
 
     def __init__(self) -> None:
         self.noted: list[bytes] = []
@@ -174,7 +187,7 @@ class Masks:
         if rate > 0:
             factors = np.ones_like(x)
             cpu.dropout(factors, factors.copy(), photos, rate, *rest)
-            self.noted.append(factors.tobytes())
+            self.noted.append(factors[np.argsort(photos)].tobytes())
         cpu.dropout(out, x, photos, rate, *rest)
 
 
@@ -194,3 +207,15 @@ def test_what_is_dropped_changes_from_step_to_step_and_is_the_same_after_a_stop(
     assert whole[::2] == whole[1::2]
     assert len(set(whole)) == 9
     assert masks({2, 3, 7}) == whole
+
+
+def test_no_other_layer_and_no_other_seed_drops_the_same() -> None:
+    noted = []
+    for seed in (1, 2):
+        kernels = Masks()
+        layers = (SMOKE[0], Dropout(rate=0.5), Dropout(rate=0.5), *SMOKE[1:])
+        trained(make_trainer(layers, kernels=kernels, train={"epochs": 1, "batch_size": 22, "seed": seed}))
+        forward, backward = kernels.noted[:2], kernels.noted[2:]
+        assert backward == forward[::-1]
+        noted += forward
+    assert len(set(noted)) == 4

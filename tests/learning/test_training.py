@@ -256,6 +256,20 @@ def test_batch_norm_of_single_photos_is_refused() -> None:
     make_trainer((Dense(units=2),), train={"batch_size": 1})
 
 
+@pytest.mark.parametrize("how", ["lsuv", "zca_patches"])
+def test_initial_weights_are_made_for_photos_that_are_trained_on(how: str) -> None:
+    photos, chosen, others = photos_of(LABELS), np.arange(12), np.arange(12, 22)
+    weights = []
+    for changed in ([], others, chosen):
+        pixels = photos.pixels.copy()
+        pixels[changed] = pixels[changed][:, ::-1] // 2
+        trainer = make_trainer(
+            photos=replace(photos, pixels=pixels), chosen=chosen, kernels=reference, train={"initialisation": how}
+        )
+        weights.append(in_bytes(trainer.network.weights.to_host()))
+    assert weights[0] == weights[1] != weights[2]
+
+
 # ------------------------------------------------------------------------------------------------------ what is kept
 
 
@@ -266,8 +280,9 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(uninterrupted: Record
     assert state["best_loss"] == min(losses)
 
 
-def test_best_holds_the_weights_of_its_epoch() -> None:
-    changes: dict[str, Any] = {"validation": MISLABELLED, "train": {"epochs": 8}}
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_best_holds_the_weights_of_its_epoch(average: float | None) -> None:
+    changes: dict[str, Any] = {"validation": MISLABELLED, "train": {"epochs": 8, "average_weights": average}}
     whole = trained(make_trainer(**changes))
     arrays, state = whole.bests[-1]
     assert state["epoch"] < 8
@@ -275,6 +290,8 @@ def test_best_holds_the_weights_of_its_epoch() -> None:
     recorder = Recorder()
     assert not trainer.run(recorder, lambda: trainer.progress.step == 3 * state["epoch"])
     assert arrays == in_bytes({f"model.{name}": array for name, array in trainer.model_arrays().items()})
+    current = in_bytes(trainer.network.weights.to_host())["conv1.weight"]
+    assert (arrays["model.conv1.weight"] == current) == (average is None)
 
 
 def test_without_validation_the_last_is_the_best() -> None:
@@ -391,6 +408,16 @@ def test_an_interrupt_right_after_the_weights_overflowed_saves_nothing() -> None
     assert not recorder.bests
 
 
+def test_a_loss_beyond_measure_is_divergence_though_it_is_a_number() -> None:
+    trainer = make_trainer(optimizer=Sgd(learning_rate=0.01, clip=1.0), train={"epochs": 1})
+    trainer.network.weights.by_stage["dense1"]["weight"][...] *= 1e9
+    recorder = Recorder()
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1, step 3: the loss is \de\+"):
+        trainer.run(recorder)
+    assert not recorder.lasts
+    assert not recorder.bests
+
+
 def overflowing(**changes: Any) -> Trainer:
     """A training whose first step takes the weights beyond float32, after a loss that was fine."""
     trainer = make_trainer(optimizer=Momentum(learning_rate=3e38), schedule=Constant(), **changes)
@@ -402,10 +429,11 @@ def overflowing(**changes: Any) -> Trainer:
 
 
 def test_balanced_class_weights_count_every_person_alike() -> None:
-    labels = np.array([0] * 15 + [1] * 5)
+    labels = np.array([0] * 15 + [1] * 5 + [1] * 10)  # the last ten are not trained on
     changes: dict[str, Any] = {
-        "photos": photos_of(labels), "train": {"epochs": 1, "batch_size": 20}, "kernels": reference,
+        "photos": photos_of(labels), "chosen": np.arange(20), "train": {"epochs": 1, "batch_size": 20},
         "optimizer": Momentum(learning_rate=0.1, momentum=0.0), "schedule": Constant(), "augment": None,
+        "kernels": reference,
     }  # fmt: skip
     layers = (Dense(units=2),)
 
@@ -630,14 +658,29 @@ def test_a_minimiser_lowers_the_loss_and_goes_on_to_the_same_bits(minimiser: Any
 def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
     trainer = make_trainer(RICH, optimizer=LineSearch(), **MINIMISED)
     assert trainer.batches == 1
+    nothing_drops = make_trainer((SMOKE[0], BatchNorm(), *SMOKE[1:]), optimizer=LineSearch(), **MINIMISED)
+    nothing_drops.network.weights.from_host(trainer.network.weights.to_host())
+    assert trainer.whole.here().loss == nothing_drops.whole.here().loss
     first, again = (trainer.whole.here() for _ in range(2))
     assert first.loss == again.loss  # nothing is drawn anew
     assert trainer.part_size == len(LABELS)  # batch norm takes them all together
     assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).part_size == 8  # else they come in parts
 
 
-def test_the_whole_sets_gradient_is_that_of_its_loss() -> None:
-    trainer = make_trainer(RICH, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
+def test_a_minimiser_sees_the_chosen_photos_with_their_own_labels() -> None:
+    photos, chosen = photos_of(LABELS), np.array([7, 3, 1, 4, 8, 9, 21, 16, 15, 11])
+    alone = replace(photos, rows=photos.rows[chosen], labels=photos.labels[chosen])
+    points = [
+        make_trainer(photos=seen, chosen=numbers, optimizer=LineSearch(), **MINIMISED).whole.here()
+        for seen, numbers in ((photos, chosen), (alone, np.arange(10)))
+    ]
+    assert points[0].loss == points[1].loss
+    assert np.array_equal(points[0].gradient, points[1].gradient)
+
+
+@pytest.mark.parametrize("layers", [RICH, SMOKE], ids=["all at once", "in parts"])
+def test_the_whole_sets_gradient_is_that_of_its_loss(layers: Any) -> None:
+    trainer = make_trainer(layers, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
     whole = trainer.whole
     start = whole.here()
     direction = np.random.default_rng(0).standard_normal(len(start.w))

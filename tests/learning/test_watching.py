@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from facecnn.kernels import reference
+from facecnn.learning.schedules import Constant
 from facecnn.learning.watching import LOOKS, STEPS_BETWEEN_LOOKS, KernelNews, KernelWatch
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Layer, Neuron, Pool
 from facecnn.network.network import Network
@@ -247,6 +248,21 @@ def test_only_photos_of_the_last_forward_are_counted(part_size: int | None) -> N
     trained(trainer)
     # 22 photos: 7, 7 and 8, the last in parts of 3, 3 and 2.
     assert counts == [8 if part_size is None else 2]
+
+
+def test_who_is_asleep_is_judged_by_a_whole_training_at_the_full_learning_rate() -> None:
+    """Its nine steps reach as far as fifteen with three fifths of the rate, which the third step has."""
+    reaches = []
+    trainer = make_trainer(schedule=Constant(warmup=0.5))
+    original = trainer.watch.figures
+
+    def noting(count: int, *, reach: float, **more: Any) -> dict[str, Any]:
+        reaches.append(reach)
+        return original(count, reach=reach, **more)
+
+    trainer.watch.figures = noting  # type: ignore[method-assign]
+    trained(trainer)
+    assert reaches == pytest.approx([15, 9, 9])
 
 
 # ---------------------------------------------------------------------------------------------------------------- news

@@ -10,8 +10,8 @@ from facecnn.network.layers import Conv, Layer, Pool, PoolSettings
 from facecnn.network.network import Network, plan
 
 
-def make(layers: list[Layer], side: int = 24) -> Network:
-    network = Network(layers, (side, side, 1), open_device("reference").kernels, 4, training=False)
+def make(layers: list[Layer], height: int = 24, width: int = 24) -> Network:
+    network = Network(layers, (height, width, 1), open_device("reference").kernels, 4, training=False)
     network.initialise(3)
     return network
 
@@ -56,13 +56,13 @@ def test_an_output_depends_on_what_it_is_said_to_see(stack: str) -> None:
 
 def test_the_strongest_photos_and_places_are_found() -> None:
     """A spot of light in each photo, brighter from photo to photo, and a kernel that answers to just that."""
-    network = make([Conv(kernels=2, size=3, padding="same", activation="relu")], 8)
+    network = make([Conv(kernels=2, size=3, padding="same", activation="relu")], 8, 11)
     arrays = network.weights.to_host()
     arrays["conv1.weight"][:] = 0
     arrays["conv1.weight"][0, 1, 1, 0], arrays["conv1.weight"][1, 0, 0, 0] = 1, 1  # the second sees it up and left
     network.weights.from_host(arrays)
-    spots = [(1, 1), (3, 5), (6, 2), (4, 4), (2, 6), (5, 1)]
-    pixels = np.zeros((6, 12, 12, 1), np.uint8)
+    spots = [(1, 1), (3, 5), (6, 2), (4, 4), (2, 9), (5, 1)]
+    pixels = np.zeros((6, 12, 15, 1), np.uint8)
     for number, (row, column) in enumerate(spots):
         pixels[number, row + 2, column + 2] = 100 + 20 * number
     rows = np.array([0, 1, 2, 3, 4, 5])

@@ -197,6 +197,14 @@ def test_patches_are_whitened() -> None:
     assert np.abs(patches.sum(axis=1)).max() < 1e-9
 
 
+def test_patches_are_those_with_the_most_contrast() -> None:
+    generator = np.random.default_rng(3)
+    striped = np.repeat(generator.standard_normal((8, 12, 1, 1)), 12, axis=2)
+    striped[6:] = 0.01 * striped[6:].swapaxes(1, 2)  # two photos are striped the other way, but faintly
+    patches = zca_patches(striped, (40, 3, 3, 1), generator)
+    assert np.ptp(patches, axis=2).max() < 1e-9
+
+
 @pytest.mark.parametrize(
     ("layers", "shape", "pictures", "match"),
     [

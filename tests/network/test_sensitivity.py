@@ -153,10 +153,11 @@ def test_log_odds_are_those_of_the_answer(mirror: bool) -> None:
     inputs = prepared_inputs(network, pixels, "standardise", BOTH if mirror else AS_IT_IS)
     assert inputs.shape == (3, 1 + mirror, 12, 12, 1)
     for output in range(3):
-        for temperature in (1.0, 2.5):
-            scaled = np.exp(logs / temperature)
+        for temperature, bias in ((1.0, 0.0), (2.5, 0.0), (2.5, 1.5)):
+            biases = np.array([0, 0, bias])
+            scaled = np.exp(logs / temperature - biases)
             p = (scaled / scaled.sum(axis=1, keepdims=True))[:, output]
-            score = LogOdds(network, output, temperature)
+            score = LogOdds(network, output, temperature, biases)
             assert score(inputs) == pytest.approx(np.log(p / (1 - p)), abs=1e-9)
 
 
