@@ -48,6 +48,16 @@ def test_the_schedule_is_drawn_and_the_settings_are_still_printed(
         assert picture.format == "PNG"
 
 
+def test_rates_are_drawn_and_not_shares_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+) -> None:
+    drawn: list[float] = []
+    monkeypatch.setattr("facecnn.jobs.schedule.draw_schedule", lambda path, rates, *_: drawn.extend(rates))
+    options = ["--set", "schedule={name: constant}", "--set", "optimizer.learning_rate=0.03"]
+    assert facecnn("config", "show", "-c", "smoke", *options, "--plot", tmp_path / "s.png").exit_code == 0
+    assert set(drawn) == {0.03}
+
+
 def test_without_a_learning_rate_there_is_nothing_to_draw(tmp_path: Path, facecnn: Facecnn) -> None:
     done = facecnn("config", "show", "--set", "optimizer={name: line_search}", "--plot", tmp_path / "s.png")
     assert (done.exit_code, done.stdout) == (2, "")

@@ -87,6 +87,8 @@ def test_check_of_doubtful_photos(people: Path, tmp_path: Path, facecnn: Facecnn
     strict = facecnn("data", "check", photos, "--strict", "--format", "json")
     assert strict.exit_code == 6
     assert strict.json() == done.json()
+    (photos / "ann" / "empty.jpg").unlink()
+    assert facecnn("data", "check", photos, "--strict").exit_code == 6, "one photo under two names is enough"
 
 
 def test_check_of_nothing(tmp_path: Path, facecnn: Facecnn) -> None:

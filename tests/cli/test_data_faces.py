@@ -18,6 +18,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from facecnn.jobs import label_check
+from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import FolderFaces, folder_faces
 from facecnn.photos.preparation import EYE_HEIGHT, PhotoSettings
 from photos.finders import KnownFaces, face_at
@@ -128,6 +129,18 @@ def test_quick_trains_nothing(mixed: Path, facecnn: Facecnn, monkeypatch: pytest
     assert {photo["path"] for photo in photos[:2]} == {"bob/ann 3.png", "bob/ann 7.png"}
     assert {photo["confidence"] for photo in photos} == {None}
     assert [photo["likeliest"] for photo in photos[:2]] == ["ann", "ann"]
+
+
+def test_the_most_doubtful_come_first(people: Path, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(dataset: Dataset, rows: Any) -> Any:
+        """The later a photo, the less is it like its folder; those of bob are more like ann."""
+        answers = np.zeros((20, 2))
+        answers[np.arange(20), dataset.labels] = 9.5 - np.arange(20)
+        return answers
+
+    monkeypatch.setattr(label_check, "ridge_answers", answer)
+    paths = [photo["path"] for photo in facecnn(*QUICK, people, "--format", "json").json()]
+    assert paths == [f"{name}/{number:02}.png" for name in ("bob", "ann") for number in reversed(range(10))]
 
 
 def test_it_is_the_same_twice(mixed: Path, facecnn: Facecnn) -> None:
@@ -294,21 +307,30 @@ def test_small_and_blurred_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
     with Image.open(folder / "ann" / "2.png") as image:
         image.filter(ImageFilter.GaussianBlur(5)).save(folder / "ann" / "2.png")
-    with Image.open(folder / "bob" / "3.png") as image:
-        canvas = Image.new("L", (500, 400), 128)
-        canvas.paste(image.resize((24, 24), Image.Resampling.LANCZOS), (300, 200))
-        canvas.save(folder / "bob" / "3.png")
     distance = PhotoSettings().eye_distance
-    faces = {(side, 96): [face_at(48, EYE_HEIGHT * 96, distance * 96)] for side in (96,)}
-    faces[(500, 400)] = [face_at(312, 200 + EYE_HEIGHT * 24, distance * 24)]
+    faces = {(96, 96): [face_at(48, EYE_HEIGHT * 96, distance * 96)]}
+    # Small in its photo, of few pixels, and both.
+    for path, size, side in (
+        ("ann/4.png", (1000, 900), 60),
+        ("bob/5.png", (200, 100), 24),
+        ("bob/3.png", (500, 400), 24),
+    ):
+        with Image.open(folder / path) as image:
+            canvas = Image.new("L", size, 128)
+            canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (size[0] // 2, size[1] // 2))
+        canvas.save(folder / path)
+        faces[size] = [face_at(size[0] // 2 + side / 2, size[1] // 2 + EYE_HEIGHT * side, distance * side)]
     monkeypatch.setattr("facecnn.jobs.label_check.installed_finder", lambda *_: KnownFaces(faces))
     photos = facecnn(*QUICK, folder, "--format", "json").json()
     reasons = {photo["path"]: " ".join(photo["reasons"]) for photo in photos}
     assert [path for path in reasons if "blurred" in reasons[path]] == ["ann/2.png"]
-    side = 2.4 * distance * 24  # of face_at's box
-    assert [path for path in reasons if "small face" in reasons[path]] == ["bob/3.png"]
-    assert f"small face: {side:.0f} pixels, {100 * side / 400:.0f} %" in reasons["bob/3.png"]
-    assert {photo["path"] for photo in photos[:2]} == {"ann/2.png", "bob/3.png"}
+    # The box of face_at is 2.4 eye distances wide, which is 1.056 times the face's square.
+    assert {path: text for path, text in reasons.items() if "small face" in text} == {
+        "ann/4.png": "small face: 63 pixels, 7 % of the photo's side",
+        "bob/5.png": "small face: 25 pixels, 25 % of the photo's side",
+        "bob/3.png": "small face: 25 pixels, 6 % of the photo's side",
+    }
+    assert {photo["path"] for photo in photos[:4]} == {"ann/2.png", "ann/4.png", "bob/3.png", "bob/5.png"}
 
 
 # The contact sheet

@@ -116,9 +116,11 @@ def test_strangers_of_a_model_without_unknown(
     figures = judge(facecnn, write_people({"ann": 3, "bob": 3, "unknown": 4}, start=50), "-m", trained.path)
     assert figures["known"]["photos"] == 6
     assert figures["unknown"]["photos"] == 4
-    only = judge(facecnn, write_people({"unknown": 4}, start=50), "-m", trained.path)
+    strangers = write_people({"unknown": 4}, start=50)
+    only = judge(facecnn, strangers, "-m", trained.path)
     assert only["accuracy"] is None
     assert only["unknown"]["auroc"] is None
+    assert facecnn("eval", strangers, "-m", trained.path, "--fail-under", "0.5").exit_code == 6
 
 
 def test_a_name_that_the_model_does_not_know(

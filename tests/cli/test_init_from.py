@@ -134,6 +134,8 @@ def test_held_out_photos_that_the_model_was_trained_on_are_warned_of(
     assert f"{len(seen)} of the 4 held-out photos were trained on by" in done.stderr
     # What it was trained on, at whatever time, is never judged by.
     assert len(load_checkpoint(tmp_path / "run").arrays["trained_on"]) == len({*split["train"], *before["train"]})
+    judged = facecnn("eval", "-m", tmp_path / "run", "--format", "json")
+    assert judged.json()["photos"] == 4 - len(seen)
     strict = begin("--seed", "3", "--strict", "--overwrite")
     assert strict.exit_code == 6
 

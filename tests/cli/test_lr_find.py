@@ -1,6 +1,7 @@
 """``facecnn lr-find``."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -74,10 +75,15 @@ def test_the_pictures_folder_is_made(find: Facecnn, here: Path) -> None:
     assert "Device:" not in done.stderr  # before any work
 
 
-def test_the_same_seed_gives_the_same_and_another_other_figures(find: Facecnn, here: Path) -> None:
+def test_the_same_seed_gives_the_same_and_another_other_figures(
+    find: Facecnn, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests: list[Any] = []
+    monkeypatch.setattr("facecnn.jobs.lr_find.draw_range_test", lambda path, rates, single, *_: tests.append(single))
     first, second = (find("-c", "smoke", "--seed", "3", "--format", "json").json() for _ in range(2))
     assert first == second
     assert find("-c", "smoke", "--seed", "4", "--format", "json").json()["range_test"] != first["range_test"]
+    assert len({tuple(losses) for losses in tests[0]}) == 3, "each test is one of other weights"
 
 
 def test_text_says_both_rates_and_what_to_do(find: Facecnn, here: Path) -> None:

@@ -131,6 +131,23 @@ def test_a_run_of_a_version_that_counted_otherwise_is_judged_anew(run: Path, fac
         assert says.findall(content.decode()) == says.findall(before[name].decode()) != []
 
 
+def test_a_photo_with_other_contents_is_not_judged(
+    run: Path, trained: Trained, tmp_path: Path, facecnn: Facecnn
+) -> None:
+    photos = shutil.copytree(trained.photos, tmp_path / "photos")
+    config = run / "config.yaml"
+    config.write_text(config.read_text("utf-8").replace(str(trained.photos), str(photos)), "utf-8")
+    (run / "figures.json").unlink()
+    split = json.loads((run / "split.json").read_text())
+    shutil.copy(photos / next(iter(split["train"])), photos / next(iter(split["validation"])))
+    done = facecnn("report", run, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    (told,) = done.json()["missing"]
+    assert told.startswith("1 held-out photo")
+    assert "other contents" in told
+    assert "Of 3 photos of these people" in (run / "MODEL_CARD.md").read_text()
+
+
 def test_where_its_photos_are_gone_too_its_figures_are_left_out(people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
     shutil.copytree(people, tmp_path / "photos")
     assert (

@@ -3,11 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from facecnn.runs.checkpoint import load_checkpoint
+from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 from .running import Facecnn
 
@@ -31,10 +32,12 @@ def trained_on(run: Path) -> int:
     return len(load_checkpoint(run / "best.safetensors").arrays["trained_on"])
 
 
-def test_a_run_that_had_ended_keeps_its_model(begin: Begin, facecnn: Facecnn) -> None:
+def test_a_run_that_had_ended_keeps_its_model(begin: Begin, tmp_path: Path, facecnn: Facecnn) -> None:
     run = begin()
     model = (run / "best.safetensors").read_bytes()
     (run / "curves.png").unlink()
+    # Fewer photos would give it another temperature.
+    (tmp_path / "photos" / next(iter(json.loads((run / "split.json").read_text())["validation"]))).unlink()
     done = facecnn("train", "--resume", run)
     assert done.exit_code == 0
     assert "had ended" in done.stderr
@@ -45,6 +48,9 @@ def test_a_run_that_had_ended_keeps_its_model(begin: Begin, facecnn: Facecnn) ->
 def test_what_it_was_trained_on_is_remembered_when_photos_go(begin: Begin, tmp_path: Path, facecnn: Facecnn) -> None:
     run = begin()
     before = trained_on(run)
+    # As if it had been killed right before its end, where the model is written once more.
+    best = load_checkpoint(run / "best.safetensors")
+    save_checkpoint(run / "best.safetensors", replace(best, state={**best.state, "calibration": None}))
     for person in ("ann", "bob"):
         for photo in sorted((tmp_path / "photos" / person).iterdir())[:3]:
             photo.rename(photo.with_name(f"moved-{photo.name}"))

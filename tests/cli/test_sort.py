@@ -310,8 +310,13 @@ def test_a_folder_that_is_another_under_a_second_name(
 
 
 def test_a_link_in_each_folder(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    ann = tmp_path / "groups" / "1 ann.jpg"
+    ann.rename(tmp_path / "elsewhere.jpg")
+    ann.symlink_to(tmp_path / "elsewhere.jpg")
     figures = facecnn(*groups, "--link").json()
     assert (figures["linked"], figures["copied"]) == (6, 0)
+    assert not (tmp_path / "sorted" / "ann" / ann.name).is_symlink(), "one to the photo itself"
+    assert (tmp_path / "sorted" / "ann" / ann.name).samefile(ann)
     both = tmp_path / "groups" / "2 both and a stranger.jpg"
     assert both.stat().st_nlink == 3
     assert all((tmp_path / "sorted" / name / both.name).samefile(both) for name in ("ann", "bob"))
@@ -506,9 +511,10 @@ def test_one_name_for_several_photos(source: Path, tmp_path: Path, trained: Trai
     """Of cameras that count from one, of a phone's copies, and of somebody else's file."""
     chosen, destination = tmp_path / "chosen", tmp_path / "sorted"
     longest = "x" * 251 + ".png"
+    longest_in_bytes = "é" * 125 + ".png"
     originals = sorted((source / "roll 0").glob("ann_*.png"))[:3]
     for folder, photo in zip("abc", originals, strict=True):
-        for name in ("IMG_0001.png", longest):
+        for name in ("IMG_0001.png", longest, longest_in_bytes):
             (chosen / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(photo, chosen / folder / name)
     (chosen / "d").mkdir()
@@ -520,20 +526,22 @@ def test_one_name_for_several_photos(source: Path, tmp_path: Path, trained: Trai
 
     done = facecnn(*arguments)
     assert done.exit_code == 0, done.stderr
-    assert (done.json()["copied"], done.json()["already_there"]) == (6, 1)
+    assert (done.json()["copied"], done.json()["already_there"]) == (9, 1)
     for person in ("ann", "bob"):
         assert (destination / person / "IMG_0001.png").read_text() == "somebody else's"
     table = rows(destination)
     copies = {row["path"]: destination / row["copied_to"] for row in table}
     assert copies[str(chosen / "a" / "IMG_0001.png")] == copies[str(chosen / "d" / "IMG_0001.png")]
-    assert len(set(copies.values())) == 6
+    assert len(set(copies.values())) == 9
     assert all(copy.read_bytes() == Path(path).read_bytes() for path, copy in copies.items())
     assert {copy.name for copy in copies.values()} <= {
         *(f"IMG_0001-{number}.png" for number in (2, 3, 4)),
         longest,
         *("x" * 249 + f"-{number}.png" for number in (2, 3)),
+        longest_in_bytes,
+        *("é" * 124 + f"-{number}.png" for number in (2, 3)),
     }
-    assert facecnn(*arguments).json()["already_there"] == 7
+    assert facecnn(*arguments).json()["already_there"] == 10
     assert rows(destination) == table
 
 

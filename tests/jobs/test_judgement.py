@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from facecnn.jobs.judgement import judge, verdicts
+from facecnn.jobs.judgement import draw_judged, judge, verdicts
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Dense
@@ -86,6 +87,8 @@ def test_what_a_confidence_is_worth_is_told_by_photos_with_one_face(recogniser: 
     apart = figures(recogniser, [photos[number] for number in alone], LABELS[alone])
     for key in ("log_loss", "expected_calibration_error"):
         assert together[key] == apart[key] is not None
+    # Of the two that are named, Ann's with a confidence of 0.9 is right, and that taken for Bob's with 0.8 isn't.
+    assert together["expected_calibration_error"] == pytest.approx((0.1 + 0.8) / 2)
     assert together["unknown"]["auroc"] == apart["unknown"]["auroc"] == 2 / 3
     assert apart["several"] == {"photos": 0, "named_right": 0, "named_wrong": 0, "refused": 0}
     assert apart["unknown"]["several"] == 0
@@ -103,3 +106,19 @@ def test_people_are_alike_only_by_photos_in_which_it_is_known_who_is_who(recogni
     assert figures(recogniser, swapped, labels)["alike"] == [["Ann", "Bob"]]
     beside = [[*faces, ("Cid", 0.1)] for faces in swapped]
     assert figures(recogniser, beside, labels)["alike"] == []
+
+
+def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("facecnn.jobs.judgement.draw_confusion", lambda path, *arguments: drawn.append(arguments))
+    judged = {
+        "classes": ["s1", "s10", "s2"],
+        "confusion": [[10, 1, 2, 3], [4, 11, 5, 6], [7, 8, 12, 9]],
+        "unknown": {"named_as": [13, 14, 15], "refused": 16},
+    }
+    draw_judged(Path("confusion.png"), judged, "held-out")
+    ((counts, rows, columns, title),) = drawn
+    assert rows == ["s1", "s2", "s10", "strangers"]
+    assert columns == ["s1", "s2", "s10", "refused"]
+    assert counts.tolist() == [[10, 2, 1, 3], [7, 12, 8, 9], [4, 5, 11, 6], [13, 15, 14, 16]]
+    assert title == "136 held-out photos"

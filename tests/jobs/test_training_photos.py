@@ -1,5 +1,6 @@
 """Which face of each photo is trained on: chosen once, written down, and followed when a run goes on."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ def test_photos_with_several_faces_are_in_no_loss(album: Path, loaded: Loaded, m
     alone = [n for n in data.held_out_numbers.tolist() if len(data.dataset.faces[n]) == 1]
     assert data.validation.rows.tolist() == data.dataset.rows[alone].tolist()
     assert set(data.validation_digests) == {data.dataset.paths[n] for n in data.held_out_numbers.tolist()}
+
+
+def test_a_second_folder_may_lack_people(people: Path, write_people: Callable[..., Path], loaded: Loaded) -> None:
+    data = training_photos.read(people, write_people({"bob": 3}, start=50), loaded, False, QUIET)
+    assert data.classes == ["ann", "bob"]
+    assert data.held_out_labels.tolist() == data.validation.labels.tolist() == [1, 1, 1]
 
 
 def test_hidden_faces_are_chosen_as_they_look(album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,10 @@ def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
 
 
 def test_an_existing_run_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
-    make_run(tmp_path, "mine", epoch=7)
+    run = make_run(tmp_path, "mine", epoch=7)
+    for path in vars(run).values():
+        if isinstance(path, Path) and not path.exists():
+            path.write_text("of the old run")
     with pytest.raises(UsageError, match=r"exists already: --resume .*mine goes on with it, --overwrite"):
         RunFolder.create(tmp_path, "mine", "default")
     with pytest.raises(UsageError, match="exists already"):

@@ -88,6 +88,15 @@ def test_the_change_is_now_less_before_and_has_a_scale_of_its_own(tmp_path: Path
     assert "-0.12" in said
 
 
+def test_a_weight_that_was_raised_is_red_among_the_changes(tmp_path: Path) -> None:
+    now, start = np.full((1, 1, 1, 1), -0.5, np.float32), np.full((1, 1, 1, 1), -0.75, np.float32)
+    draw_kernels(tmp_path / "k.png", [DrawnKernels("conv", now, start)])
+    picture = pixels(tmp_path / "k.png")
+    blue, red = [5, 48, 97, 255], [103, 0, 31, 255]  # the ends of matplotlib's RdBu_r
+    for colour in (blue, red):
+        assert (picture == colour).all(axis=2).sum() >= 78 * 78
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_patches_stand_beside_their_kernel(tmp_path: Path, drawn: list[Figure], channels: int) -> None:
     weight = kernels((3, 3, 3, channels))

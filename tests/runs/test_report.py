@@ -295,6 +295,21 @@ def test_mistakes_come_first_and_unsure_answers_after_them() -> None:
     assert "People named wrong: 2; people refused as strangers: 1; strangers named as one of the people: 4." in text
 
 
+def test_the_most_frequent_confusion_comes_first() -> None:
+    confused = facts(judged={**judged(), "confusion": [[29, 1, 0], [3, 16, 1]]})
+    assert findings.confusions(confused) == [(BOB, ANN, 3), (ANN, BOB, 1)]
+    page = Page(report_html(confused, FILES, {}))
+    assert any("most often Bob named Ann: 3 photos" in (image["alt"] or "") for image in page.all("img"))
+
+
+def test_the_threshold_stands_where_the_scale_has_it() -> None:
+    source = report_html(facts(threshold=0.25), {}, {})
+    (line,) = [line for line in Page(source).all("line") if line["class"] == "threshold"]
+    tick = re.search(r'<text x="(\d+)"[^>]*>0\.25</text>', source)
+    assert tick is not None
+    assert float(line["x1"] or "") == float(line["x2"] or "") == float(tick[1])
+
+
 def test_photos_with_several_faces_are_told_apart() -> None:
     several = {"photos": 12, "named_right": 9, "named_wrong": 1, "refused": 2}
     figures = {**judged(), "several": several, "unknown": {**judged()["unknown"], "several": 5}}
@@ -507,6 +522,9 @@ def test_what_a_model_is_not_good_for() -> None:
     assert any("always naming Ann, which would be right in 60" in words(limit) for limit in findings.limits(weak))
     uneven = facts(photos=[PhotoCount(ANN, 200, 30), PhotoCount(BOB, 40, 20)])
     assert any("leans to whom it has seen more" in limit for limit in findings.limits(uneven))
+    ann, bob = judged()["per_class"]
+    unequal = facts(judged={**judged(), "per_class": [ann, {**bob, "recall": 0.8, "named_right": 16}]})
+    assert "It is worst at Bob: 80 % of 20 photos named right." in map(words, findings.limits(unequal))
     assert "training hasn't ended" in findings.limits(CASES["unfinished"])[0]
     assert "isn't known" in findings.accuracy(CASES["nothing held out"])
     assert "By the log of its training it named 94" in findings.accuracy(facts(**{**NOTHING, "logged_accuracy": 0.94}))
@@ -576,4 +594,4 @@ def test_names_in_a_card_are_never_markup(ann: str, bob: str) -> None:
 def test_a_hostile_name_in_a_card() -> None:
     page = rendered(model_card(CASES["hostile"]))
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in rendered(model_card(facts())).elements}
-    assert words(HOSTILE) in words(page.text)
+    assert f"{words(HOSTILE)} 120 30" in words(page.text), "in one cell of its table"
