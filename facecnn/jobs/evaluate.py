@@ -21,6 +21,7 @@ from facecnn.jobs.training_photos import changes
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.recognition import Answer
+from facecnn.runs.findings import counted
 from facecnn.runs.folder import RunFolder
 
 Split = Literal["validation", "train", "all"]
@@ -157,7 +158,7 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
         reason = f"all {len(trained)} photos were trained on" if trained.all() else "no photo of that split is there"
         raise PhotoError(f"{shown(folder)}: nothing to judge by: {reason}; give other photos, or --split all")
     if left_out:
-        console.info(f"{left_out} photos left out: the model was trained on them (--split all judges by all)")
+        console.info(f"{counted(left_out, 'photo')} left out that the model was trained on (--split all judges by all)")
     return dataset, chosen, left_out
 
 

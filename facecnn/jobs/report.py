@@ -154,8 +154,8 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         figures = {**(figures or {}), **held_out.judged(model)}
         if held_out.gone:
             missing.append(
-                f"{held_out.gone} held-out photos are gone or have other contents than when the run was started: what "
-                "follows is without them."
+                f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
+                "run was started: what follows is without."
             )
     facts = _facts(
         run,
