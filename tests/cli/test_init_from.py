@@ -88,15 +88,15 @@ def test_other_people_get_a_last_layer_of_their_own(
 def test_layers_of_another_shape_or_name_start_fresh(begin: Begin, trained: Trained, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "configs" / "smoke.yaml").read_text(encoding="utf-8")
     config = tmp_path / "mine.yaml"
-    changed = text.replace("kernels: 8, size: 3", "kernels: 9, size: 3").replace(
+    changed = text.replace("per_kernel: 2", "per_kernel: 3").replace(
         "  - dense: {units: people}", "  - batch_norm: {}\n  - dense: {units: people}"
     )
     config.write_text(changed, encoding="utf-8")
     done = begin("-c", config)
     assert done.exit_code == 0, done.stderr
-    assert done.json()["init_from"]["taken"] == ["conv1"]
-    reasons = [*(f"{name} (another shape)" for name in ("conv2", "neuron1")), "batch_norm1 (not in it)"]
-    assert f"Starting fresh: {', '.join(reasons)}, dense1 (another shape)" in done.stderr
+    assert done.json()["init_from"]["taken"] == ["conv1", "conv2"]
+    reasons = "neuron1 (another shape), batch_norm1 (not in it), dense1 (another shape)"
+    assert f"Starting fresh: {reasons}" in done.stderr
 
 
 def test_frozen_layers_keep_what_was_taken(begin: Begin, trained: Trained, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_frozen_layers_keep_what_was_taken(begin: Begin, trained: Trained, tmp_p
 
 
 def test_a_frozen_layer_that_starts_fresh_is_warned_of(begin: Begin) -> None:
-    done = begin("--set", "train.freeze=2", "--set", "network.1.conv.kernels=9")
+    done = begin("--set", "train.freeze=3", "--set", "network.2.neuron.per_kernel=3")
     assert done.exit_code == 0, done.stderr
-    assert "warning: train.freeze 2: conv2 will stay as they start" in done.stderr
+    assert "warning: train.freeze 3: neuron1 will stay as they start" in done.stderr
 
 
 def test_another_preparation_is_warned_of(begin: Begin) -> None:
