@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels import reference
+from facecnn.kernels import cpu, reference
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +34,15 @@ class Inout:
 def poison(dtype: npt.DTypeLike) -> Any:
     kind = np.dtype(dtype)
     return np.nan if kind.kind == "f" else 171
+
+
+class UsedWorkspace(cpu.Workspace):
+    """Scratch memory with what other layers left there: it shows where a kernel forgets to clear it."""
+
+    def array(self, purpose: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        array = super().array(purpose, shape, dtype)
+        array.fill(1e9 if np.dtype(dtype).kind == "f" else 171)  # finite: kernels may multiply it by 0
+        return array
 
 
 def call(
@@ -66,7 +75,9 @@ def call(
             passed.append(device)
         else:
             passed.append(argument)
-    getattr(kernels, name)(*passed, kernels.Workspace() if workspace is None else workspace)
+    if workspace is None:
+        workspace = UsedWorkspace() if kernels is cpu else kernels.Workspace()
+    getattr(kernels, name)(*passed, workspace)
     kernels.synchronise()
     for device, host in inputs:
         assert kernels.to_host(device).tobytes() == host.tobytes(), f"{name} changed an input"

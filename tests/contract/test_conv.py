@@ -29,10 +29,11 @@ CASES = sized(
     ([(2, 6, 5), (1, 1, 1), (2, 3, 70)], (33, 8), (2, 2), 1, "same", "leaky_relu"),
     # One map, and kernels that leave lanes for windows that lie beside each other.
     ([(2, 6, 6), (1, 7, 64)], (1, 8), (5, 5), 2, "valid", "leaky_relu"),
-    ([(1, 4, 4)], (1, 3), (2, 3), 4, "same", "tanh"),
+    # In the second, no window reaches the last rows.
+    ([(1, 4, 4), (2, 7, 6)], (1, 3), (2, 3), 4, "same", "tanh"),
     # Where rows are cut into tiles (see cpu.conv_winograd): few maps and many, full vectors of kernels and rests.
     ([(1, 8, 301)], (3, 20), (5, 5), 2, "valid", "leaky_relu"),
-    ([(1, 11, 26)], (8, 24), (3, 3), 2, "same", "leaky_relu"),
+    ([(1, 11, 26)], (8, 20), (3, 3), 2, "same", "leaky_relu"),
 )
 MORE_CASES = sized(
     ([(2, 7, 61), (1, 9, 150)], (3, 8), (5, 5), 2, "valid", "leaky_relu"),
@@ -92,15 +93,19 @@ def test_agrees_with_the_reference(
     check_all(kernels, size, maps, kernel, pool, padding, activation)
 
 
-@pytest.mark.parametrize("lanes", [8, 0])
-@pytest.mark.parametrize(SETTINGS, and_slow([CASES[5], MORE_CASES[0]], [CASES[8]]), ids=str)
+# Without vectors, the second has columns enough for the loops for few kernels, and the others don't.
+OTHERS = and_slow([CASES[5], ((2, 7, 57), (3, 8), (5, 5), 2, "same", "leaky_relu")], [CASES[8]])
+
+
+@pytest.mark.parametrize("lanes", [pytest.param(16, marks=pytest.mark.slow), 8, 0])
+@pytest.mark.parametrize(SETTINGS, OTHERS, ids=str)
 def test_other_vectors_agree_with_the_reference(
     monkeypatch: pytest.MonkeyPatch, lanes: int, size: Any, maps: Any, kernel: Any, pool: int, padding: str,
     activation: Any,
 ) -> None:  # fmt: skip
-    """As on processors with shorter vectors, and on those with none that the micro-kernels are written for."""
-    if lanes > vectors.lanes():
-        pytest.skip("the processor hasn't got such vectors")
+    """As on processors with other vectors, and on those with none that the micro-kernels are written for."""
+    if lanes > 0 and vectors.lanes() == 0:
+        pytest.skip("the processor has no vectors")
     monkeypatch.setattr(vectors, "lanes", lambda: lanes)
     open_device("cpu")
     check_all(cpu, size, maps, kernel, pool, padding, activation)
@@ -175,12 +180,27 @@ def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int)
     np.testing.assert_array_equal(np.isnan(losses), [False, True])
 
 
+@pytest.mark.parametrize("width", [17, 61])
+def test_nan_comes_through_plain_loops(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(vectors, "lanes", lambda: 0)
+    open_device("cpu")
+    size = (2, 20, width)
+    shape, above = shapes(size, (3, 8), (5, 5), 2, "valid")
+    x = random(*size, 3)
+    x[0, 6, 8, 0] = x[1, 5, 7, 0] = np.nan  # in the first places of some windows only, and in the last of others
+    block = (random(8, 5, 5, 3), random(8), above, "leaky_relu", 0.1, 2)
+    out, _ = call(cpu, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
+    touched = np.zeros(shape, bool)
+    touched[0, 1:4, 2:5] = touched[1, 0:3, 1:4] = True
+    np.testing.assert_array_equal(np.isnan(out), touched)
+
+
 # (photos, rows, columns), (maps, kernels), kernel, padding: on the CPU such rows are cut into tiles of 4 outputs.
 TILED = and_slow(
     [
         ((3, 12, 64), (1, 8), (5, 5), "valid"),
         ((3, 12, 301), (3, 20), (5, 5), "valid"),
-        ((3, 8, 26), (8, 24), (3, 3), "same"),
+        ((3, 8, 26), (8, 20), (3, 3), "same"),
     ],
     [((3, 9, 131), (4, 24), (3, 3), "same")],
 )

@@ -157,6 +157,16 @@ def test_a_mirrored_photo_is_the_mirror_image(kernels: Any, width: int, maps: in
     np.testing.assert_array_equal(out[1], out[0, :, ::-1])
 
 
+def test_the_contrast_of_a_single_white_pixel_is_cut_to_4(kernels: Any) -> None:
+    pixels = np.zeros((1, 40, 40, 1), np.uint8)
+    pixels[0, 20, 20] = 255
+    out, rows = Out(pixels.shape), np.zeros(1, np.int32)
+    (found,) = check(
+        kernels, "prepare_photos", out, pixels, rows, AUGMENTATION_NONE[None], "local_contrast", tolerance=1e-4
+    )
+    assert found.max() == found[0, 20, 20, 0] == 4
+
+
 @pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_photo_of_one_colour_stays_finite(kernels: Any, normalise: Any, value: int) -> None:

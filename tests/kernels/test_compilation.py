@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from numba import TypingError
 
 import facecnn
+from facecnn.kernels import code_cache, compilation
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
@@ -100,9 +102,11 @@ def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
 
 @pytest.fixture
 def told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Compilation]]:
-    """All that is told of compiling; what is kept is kept in a folder of the test's own."""
+    """All that is told of compiling, a second after the last word each; what is kept is kept in a folder of the test's
+    own."""
     monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
     heard: list[Compilation] = []
+    monkeypatch.setattr(compilation, "time", SimpleNamespace(perf_counter=lambda: float(len(heard))))
     with told(heard.append):
         yield heard
 
@@ -114,17 +118,44 @@ def test_functions_that_are_kept_are_counted(told_of: list[Compilation], tmp_pat
 
     function = jit.compiled()(_twice)
     assert helper(1) == 2
-    assert {compilation.functions for compilation in told_of} == {0}
+    assert {heard.functions for heard in told_of} == {0}
     assert (told_of[0].at_work, told_of[-1].at_work) == (True, False)
     assert function(2) == 4
     assert function(2.0) == 4.0
     assert function(3) == 6
     assert told_of[-1].functions == 2 == len(code_files(str(tmp_path)))
-    seconds = [compilation.seconds for compilation in told_of]
-    assert seconds == sorted(seconds)
+    assert [heard.seconds for heard in told_of] == [0, 1, 2, 3, 4, 5]
     before = len(told_of)
     assert jit.compiled()(_twice)(5) == 10  # from the disk, as another process has it
     assert len(told_of) == before
+
+
+def test_a_functions_seconds_go_on_while_its_helper_is_compiled(told_of: list[Compilation]) -> None:
+    @jit.compiled(inline=True)
+    def helper(x: Any) -> Any:
+        return x + 1
+
+    @jit.compiled()
+    def function(x: Any) -> Any:
+        return helper(x)
+
+    assert function(1) == 2
+    assert [heard.seconds for heard in told_of] == [0, 1, 2, 3]
+
+
+def test_a_damaged_file_is_compiled_again(
+    told_of: list[Compilation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_cache, "_notes", [])
+    assert jit.compiled()(_twice)(4) == 8
+    [file] = code_files(str(tmp_path))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert jit.compiled()(_twice)(5) == 10
+    assert told_of[-1].functions == 2
+    [note] = code_cache.notes()
+    assert str(tmp_path) in note
+    assert "damaged" in note
 
 
 def test_what_cannot_be_compiled_is_not_counted(told_of: list[Compilation]) -> None:
@@ -166,6 +197,8 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
         source.write_text("a = 2\n")
         assert folder("one processor") != before
         source.write_text("a = 1\n")
+    monkeypatch.setattr("numba.__version__", "0.0.1")
+    assert folder("one processor") != before
 
 
 @pytest.mark.slow

@@ -243,6 +243,15 @@ def test_a_driver_library_that_is_missing_or_none_at_all(tmp_path: Path, monkeyp
         assert "cuDriverGetVersion" in (find_cuda().reason or "")
 
 
+def test_a_driver_that_lacks_another_library_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    lacking = "libnvidia-tls.so.1: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr("ctypes.CDLL", failing(OSError(lacking)))
+    found = find_cuda()
+    assert found.reason == f"the NVIDIA driver can't be loaded ({lacking})"
+    assert found.fault
+
+
 @pytest.mark.cuda
 def test_a_kernel_really_runs() -> None:
     found = find_cuda(thorough=True)

@@ -65,6 +65,15 @@ def test_a_kernel_that_spoils_one_element_is_found(name: str) -> None:
         assert result.tolerance < result.worst < 0.1
 
 
+@pytest.mark.parametrize(("part", "passes"), [(3e-6, True), (3e-5, False)])
+def test_numbers_may_be_a_hundred_thousandth_of_the_largest_off(part: float, passes: bool) -> None:
+    def rounded(*arguments: Any) -> None:
+        reference.dense_forward(*arguments)
+        arguments[0][0, 0] += part * np.abs(arguments[0]).max()
+
+    assert list(failures(backend(dense_forward=rounded))) == ([] if passes else ["dense_forward"])
+
+
 @pytest.mark.parametrize(("name", "output"), [("conv_forward", 1), ("pool_forward", 1), ("random_words", 0)])
 def test_integers_must_be_equal(name: str, output: int) -> None:
     def off_by_one(*arguments: Any) -> None:

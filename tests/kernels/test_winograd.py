@@ -1,12 +1,16 @@
-"""The matrices of minimal filtering."""
+"""The matrices of minimal filtering, and what is done with them."""
 
 from fractions import Fraction
+from typing import Any
 
+import numba
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facecnn.kernels.cpu.winograd import Matrix, filtering
+from facecnn.kernels.cpu.winograd_kernels import transform_gradient
 
 SIZES = [(2, 3), (4, 3), (2, 5), (4, 5), (3, 4), (2, 7), (1, 2)]
 
@@ -38,3 +42,19 @@ def test_opposite_points_follow_each_other(size: tuple[int, int]) -> None:
 def test_other_numbers_of_points_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="points"):
         filtering(*size)
+
+
+def test_a_gradient_is_that_of_the_place_that_won_its_window() -> None:
+    """Of a tile of two windows of 2 x 2; kernel k's gradient is in window k // 4, at place k % 4."""
+
+    @numba.njit
+    def transform(points: Any, delta: Any, places: Any) -> None:
+        transform_gradient(points, 0, 16, 8, delta, 0, places, 1, places, 0, 8, 8, 2, 4, 3, 1, 8)
+
+    points = np.zeros((6, 2, 8), np.float32)  # (point, row of the windows, kernel)
+    delta = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1], np.float32)
+    transform(points.reshape(-1), delta, np.tile(np.arange(4, dtype=np.uint8), 4))
+    # Of a row's four columns the first point, 0, takes the first, the second, 1, their sum, and the last the last.
+    assert points[0].tolist() == [[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]]
+    assert points[1].tolist() == [[1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0, 1, 1]]
+    assert points[5].tolist() == [[0, 0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]]
