@@ -2,7 +2,7 @@
 
 ``mutants.toml`` beside this file has the bugs: a name, a file, what to replace in it (text that occurs there once), by
 what, and the test files that must fail then. They run as by README's test command, without what is marked, to the
-first failure. A bug that none of them notices survives.
+first failure. A bug that none of them notices survives; where that can't be helped, ``survives`` says why.
 
 What came of each is kept in ``--results`` (docs/MUTANTS.md), a table with the commit: a later run leaves out what is
 there for the same bug, unless ``--again`` or names are given. Before anything else each test file is run in a copy
@@ -69,6 +69,10 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
     """Test files that must notice."""
+    quick: bool
+    """Whether these compile nothing."""
+    survives: str = ""
+    """Why it may, where it does."""
 
     def put_in(self, root: Path) -> str:
         """Put it into a copy; gives back the text that the file had before. Raises ValueError where it fits nowhere, or
@@ -96,6 +100,7 @@ def main() -> None:
     arguments.add_argument("names", nargs="*", metavar="NAME", help="of bugs, in place of all without a result")
     arguments.add_argument("--sample", type=at_least(1), metavar="N", help="so many, drawn at random")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the draw (default: 0)")
+    arguments.add_argument("--quick", action="store_true", help="only of those whose tests compile nothing")
     arguments.add_argument("--again", action="store_true", help="those with a result, too")
     arguments.add_argument(
         "--workers", type=at_least(1), default=os.cpu_count() or 1, help="(default: one a processor)"
@@ -105,7 +110,8 @@ def main() -> None:
     options = arguments.parse_args()
     known = read_table(TABLE)
     results = read_results(options.results)
-    chosen = choose(known, results, options.names, options.again, options.sample, options.seed)
+    among = {name: mutant for name, mutant in known.items() if mutant.quick or not options.quick}
+    chosen = choose(among, results, options.names, options.again, options.sample, options.seed)
     found: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         for result in run(chosen, Path(folder), options.workers):
@@ -125,8 +131,12 @@ def main() -> None:
 
 def read_table(path: Path) -> dict[str, Mutant]:
     """The bugs by their names. Raises ValueError where two have one name."""
-    rows = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
-    mutants = [Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows]
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    compile_nothing = set(table["compile_nothing"])
+    mutants = [
+        Mutant(**{**row, "tests": tuple(row["tests"])}, quick=compile_nothing.issuperset(row["tests"]))
+        for row in table["mutant"]
+    ]
     found = {mutant.name: mutant for mutant in mutants}
     if len(found) < len(mutants):
         raise ValueError(f"{path}: {len(mutants) - len(found)} bugs have the name of another")
@@ -266,11 +276,12 @@ def read_results(path: Path) -> dict[str, Result]:
 def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
     """The table of what came of the bugs that are still known, in their order."""
     rows = [results[name] for name in known if name in results]
-    lines = [
-        f"| {row.name} | {row.commit} | {_SURVIVED if row.caught_by is None else f'`{row.caught_by}`'} |"
-        for row in rows
-    ]
-    return _HEAD + "".join(f"{line}\n" for line in lines)
+    lines = []
+    for row in rows:
+        why = known[row.name].survives
+        caught_by = f"`{row.caught_by}`" if row.caught_by is not None else f"{_SURVIVED}: {why}" if why else _SURVIVED
+        lines.append(f"| {row.name} | {row.commit} | {caught_by} |\n")
+    return _HEAD + "".join(lines)
 
 
 def git(*arguments: str) -> str:

@@ -22,7 +22,7 @@ def test_a_bug_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.py").write_text("x = 1\nx = 1\n")
     for old, times in (("x = 2", 0), ("x = 1", 2)):
         with pytest.raises(ValueError, match=f"{times} times, not once"):
-            mutants.Mutant("a bug", "file.py", old, "x = 3", ("tests",)).put_in(tmp_path)
+            mutants.Mutant("a bug", "file.py", old, "x = 3", ("tests",), True).put_in(tmp_path)
     assert (tmp_path / "file.py").read_text() == "x = 1\nx = 1\n"
 
 
