@@ -72,6 +72,7 @@ def test_no_card() -> None:
     assert done.stderr.startswith("error: --device cuda")
 
 
+@pytest.mark.slow
 def test_json_without_pytorch(tmp_path: Path) -> None:
     """facecnn alone: times, but nothing to divide by."""
     file = tmp_path / "benchmark.json"
@@ -139,6 +140,7 @@ def test_growth() -> None:
         assert growth["rss_anon_growth_bytes"] == large["rss_anon_bytes"] - small["rss_anon_bytes"]
 
 
+@pytest.mark.slow
 def test_share_of_the_bare_step() -> None:
     done = run(*SMALL, "--only", "share", "--json")
     assert done.returncode == 0, done.stderr

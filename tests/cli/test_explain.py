@@ -306,7 +306,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.slow)])
 def test_stopped_while_drawing(name: str, trained: Trained, tmp_path: Path) -> None:
     number, arguments = getattr(signal, name), ["predict", str(trained.photos / "ann"), "-m", str(trained.path)]
     assert call_process(*arguments).exit_code == 0  # so that the photos lie in the cache

@@ -115,10 +115,10 @@ def test_a_frozen_layer_that_starts_fresh_is_warned_of(begin: Begin) -> None:
 
 
 def test_another_preparation_is_warned_of(begin: Begin) -> None:
-    done = begin("--set", "photos.normalise=none", "--set", "photos.size=20")
+    done = begin("--set", "photos.normalise=none", "--set", "photos.size=12")
     assert done.exit_code == 0, done.stderr
     assert done.json()["init_from"]["fresh"] == ["neuron1"]
-    assert "photos.size 24 instead of 20" in done.stderr
+    assert "photos.size 24 instead of 12" in done.stderr
     assert "photos.normalise standardise instead of none" in done.stderr
 
 

@@ -132,7 +132,7 @@ CONFIG = """\
 version: 1   # mine
 photos: {size: 24, folder: null, augment: null}   # tight
 network:
-  - conv: {kernels: 4, activation: relu, pool: 2}  # few
+  - conv: {kernels: 4, size: 3, padding: same, activation: relu, pool: 2}  # few
   - dense: {units: people}
 optimizer:
   name: adamw

@@ -94,7 +94,12 @@ def assert_resumes_to(whole: Path, run: Path, facecnn: Facecnn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code", "epoch"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 20), (signal.SIGHUP, 129, 33)]
+    ("number", "exit_code", "epoch"),
+    [
+        (signal.SIGINT, 130, 1),
+        pytest.param(signal.SIGTERM, 143, 20, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, 33, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_training_ends_like_one_that_was_not(
     number: int, exit_code: int, epoch: int, whole: Path, people: Path, tmp_path: Path, facecnn: Facecnn
@@ -123,6 +128,7 @@ def test_stopped_twice_in_a_row(whole: Path, people: Path, tmp_path: Path, facec
     assert_resumes_to(whole, tmp_path / "run", facecnn)
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(whole: Path, people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
     arguments: list[str | Path] = training(people, tmp_path)
     for epoch in (2, 70, 140):
@@ -133,7 +139,7 @@ def test_stopped_again_and_again(whole: Path, people: Path, tmp_path: Path, face
     assert_resumes_to(whole, tmp_path / "run", facecnn)
 
 
-@pytest.mark.parametrize("epoch", [1, 30])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 30])
 def test_a_killed_training_can_be_resumed(
     epoch: int, whole: Path, people: Path, tmp_path: Path, facecnn: Facecnn
 ) -> None:
@@ -152,7 +158,9 @@ def test_stopped_before_the_first_step(people: Path, tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_cross_validation_stops_at_once(number: int, exit_code: int, people: Path) -> None:
     with running("cross-validate", people, "-c", "smoke", "--epochs", EPOCHS) as command:
         command.read_until("Fold 1 of 5, epoch 1/")

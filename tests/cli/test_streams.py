@@ -45,7 +45,9 @@ def test_a_reader_that_has_seen_enough(trained: Trained) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(one, marks=pytest.mark.slow) for one in (">&-", "2>&-", "<&-")), ">&- 2>&- <&-"]
+)
 def test_streams_that_are_closed(closed: str, people: Path, tmp_path: Path) -> None:
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND]
     arguments = ["train", str(people), "-c", "smoke", "--epochs", "1", "--out", str(tmp_path), "--name", "run"]

@@ -138,15 +138,15 @@ class Listening(Stopping):
 
 
 def test_dead_kernels_are_named_once_even_after_a_resume(people: Path, tmp_path: Path) -> None:
-    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}", "network.1.conv.activation=relu"])
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}", "network.0.conv.activation=relu"])
     run = tmp_path / "run"
     with pytest.raises(InterruptedTraining):
         train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping(1))
     checkpoint = load_checkpoint(run, which="last")
-    bias = checkpoint.arrays["model.conv2.bias"].copy()
+    bias = checkpoint.arrays["model.conv1.bias"].copy()
     bias[2:4] = -1000  # of a relu, which no photo opens
     save_checkpoint(
-        run / "last.safetensors", replace(checkpoint, arrays={**checkpoint.arrays, "model.conv2.bias": bias})
+        run / "last.safetensors", replace(checkpoint, arrays={**checkpoint.arrays, "model.conv1.bias": bias})
     )
 
     first, second = Listening(STEPS - 5), Listening()
@@ -154,10 +154,10 @@ def test_dead_kernels_are_named_once_even_after_a_resume(people: Path, tmp_path:
         train(settings, TrainOptions(resume=run), first)
     result = train(settings, TrainOptions(resume=run), second)
     (warning,) = [text for text in first.warnings if "dead" in text]
-    assert "conv2[2], conv2[3] (never active)" in warning
+    assert "conv1[2], conv1[3] (never active)" in warning
     assert "leaky_relu" in warning
     assert second.warnings == []
-    assert result["dead_kernels"] == ["conv2[2]", "conv2[3]"]
+    assert result["dead_kernels"] == ["conv1[2]", "conv1[3]"]
 
 
 def test_a_network_without_conv_layers_has_no_pictures_of_kernels(people: Path, tmp_path: Path) -> None:

@@ -188,9 +188,9 @@ def test_how_many_strangers_were_held_out_does_not_matter_much() -> None:
 
 
 def test_so_many_strangers_are_let_through_as_was_asked_for() -> None:
-    for rate in (0.02, 0.035, 0.1):
+    for rate in (0.02, 0.1):
         let_in = []
-        for seed in range(40):
+        for seed in range(20):
             answers, labels = answers_with_strangers(40, 400, 2, seed)
             part = labels < 2
             part[40:70] = True  # by 30 strangers; the others judge
@@ -249,10 +249,10 @@ def test_too_few_photos_set_no_threshold() -> None:
     assert found.temperature == temperature_of(honest, labels), "the first held-out photo counts"
 
 
-@pytest.mark.parametrize("photos", [0, 1, 5])
+@pytest.mark.parametrize("photos", [0, 5])
 def test_strangers_set_their_threshold_however_few_photos_are_of_people(photos: int) -> None:
     let_in = []
-    for seed in range(40):
+    for seed in range(20):
         answers, labels = answers_with_strangers(photos, 430, 3, seed)
         held_out = np.arange(len(labels)) < photos + 30  # the other strangers judge
         found = calibrate(answers[held_out], labels[held_out], 3)

@@ -190,7 +190,7 @@ FEW: tuple[Layer, ...] = (
 
 
 def test_a_dead_start_is_left_for_one_that_learns() -> None:
-    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "kernels": cpu}
+    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "kernels": reference}
     train = {"epochs": 25, "seed": 2}
     dead = trained(make_trainer(FEW, train=train, **changes))
     assert dead.epochs[-1]["train_loss"] == pytest.approx(np.log(2), abs=0.01)

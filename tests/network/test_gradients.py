@@ -130,6 +130,7 @@ CPU_CONVS = st.sampled_from([
 CPU_WIDTHS = st.sampled_from([6, 3])
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(
     case=cases(conv_layers=CPU_CONVS, maps=st.just(2), widths=CPU_WIDTHS, most_parameters=400), training=st.booleans()

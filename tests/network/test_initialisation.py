@@ -144,7 +144,7 @@ def test_lsuv_of_black_photos_leaves_the_weights_as_they_are() -> None:
     assert (weight_of(network) == weight_of(made("orthogonal"))).all()
 
 
-@pytest.mark.parametrize("how", ALL)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.slow) if how == "lsuv" else how for how in ALL])
 def test_same_seed_same_bits_on_every_device_and_another_seed_others(how: Any) -> None:
     first, second, other = (made(how, seed=seed, dtype=np.float32).weights.to_host() for seed in (5, 5, 6))
     on_cpu = made(how, kernels=cpu, dtype=np.float32).weights.to_host()

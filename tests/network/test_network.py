@@ -301,7 +301,7 @@ def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_si
         Pool(size=2, edges="keep"),
         Conv(kernels=3, size=2, activation="identity"),
     )
-    large, small = (Network(layers, (*sides, 2), cpu, 1, training=False) for sides in ((17, 22), (12, 12)))
+    large, small = (Network(layers, (*sides, 2), reference, 1, training=False) for sides in ((17, 22), (12, 12)))
     large.initialise(1)
     small.weights.from_host(large.weights.to_host())
     large.input[...] = np.random.default_rng(0).standard_normal(large.input.shape)
