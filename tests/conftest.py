@@ -106,6 +106,30 @@ def people_and_strangers(write_people: WritePeople) -> Path:
     return write_people({"ann": 10, "bob": 10, "unknown": 10})
 
 
+@pytest.fixture(autouse=True)
+def _blank_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A small training takes a tenth of the time that its pictures take: in this process they are blank, but in tests
+    with the fixture ``pictures`` and in trainings that several tests share."""
+    if "pictures" not in request.fixturenames:
+        for name in (
+            "train.draw_curves",
+            "train.draw_watching",
+            "judgement.draw_confusion",
+            "kernel_pictures.draw_kernels",
+            "kernel_pictures.draw_patches",
+        ):
+            monkeypatch.setattr(f"facecnn.jobs.{name}", _draw_nothing)
+
+
+def _draw_nothing(path: Path, *_: object) -> None:
+    Image.new("L", (1, 1)).save(path)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """A training's pictures are drawn in this test."""
+
+
 @pytest.fixture(scope="session")
 def faces() -> Path:
     """Folders of real faces: blair_schroeder, many, strangers."""

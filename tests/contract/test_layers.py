@@ -85,7 +85,16 @@ def test_what_of_a_window_lies_inside_counts(kernels: Any) -> None:
 
 
 @pytest.mark.parametrize("per_kernel", [1, 8])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 6, 6, 64), (2, 5, 7, 3), (23, 9, 4, 8), (2, 1, 3, 100)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 1, 1),
+        pytest.param((3, 6, 6, 64), marks=pytest.mark.slow),
+        (2, 5, 7, 3),
+        (23, 9, 4, 8),
+        (2, 1, 3, 100),
+    ],
+)
 def test_neuron(kernels: Any, shape: Any, per_kernel: int) -> None:
     x, weight, bias = random(*shape), random(per_kernel, *shape[1:]), random(per_kernel, shape[3])
     units = (shape[0], per_kernel, shape[3])

@@ -14,7 +14,7 @@ PHOTOS = np.arange(23, dtype=np.int32)
 STEP = np.array([3], np.int32)
 RATE = np.array([0.125])
 CONV = ((23, 12, 13, 1), (16, 3, 3, 1), (23, 6, 6, 16))
-TILED = (5, 4, 148, 20)
+TILED = (5, 4, 30, 8)
 BLOCK = ((1, 1), "leaky_relu", 0.1, 2)
 ARGMAX = np.random.default_rng(0).integers(0, 4, CONV[2]).astype(np.uint8)
 PARAMETERS = np.random.default_rng(0).uniform(0, 0.3, (23, len(AUGMENTATION))).astype(np.float32) + 0.7
@@ -26,12 +26,12 @@ CALLS: dict[str, tuple[Any, ...]] = {
         Out((5, 6, 40, 8)), Out((5, 6, 40, 8), np.uint8), random(5, 12, 80, 1), random(8, 3, 3, 1), random(8), *BLOCK,
     ),
     "conv_forward, in tiles": (
-        Out(TILED), Out(TILED, np.uint8), random(5, 12, 301, 3), random(20, 5, 5, 3), random(20),
+        Out(TILED), Out(TILED, np.uint8), random(5, 12, 64, 1), random(8, 5, 5, 1), random(8),
         (0, 0), *BLOCK[1:],
     ),
     "conv_backward_weight, in tiles": (
-        Out((20, 5, 5, 3)), Out((20,)), random(*TILED), random(*TILED, seed=1),
-        np.random.default_rng(0).integers(0, 4, TILED).astype(np.uint8), random(5, 12, 301, 3),
+        Out((8, 5, 5, 1)), Out((8,)), random(*TILED), random(*TILED, seed=1),
+        np.random.default_rng(0).integers(0, 4, TILED).astype(np.uint8), random(5, 12, 64, 1),
         (0, 0), *BLOCK[1:],
     ),
     "conv_backward_weight": (

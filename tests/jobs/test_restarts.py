@@ -75,8 +75,8 @@ def test_without_restarts_there_are_none_to_tell_of(people: Path, tmp_path: Path
     [
         [(1, 0)],
         [(TRIAL_STEPS, 0)],
-        [(3, STARTS - 1)],
-        [(TRIAL_STEPS, STARTS - 1)],
+        pytest.param([(3, STARTS - 1)], marks=pytest.mark.slow),
+        pytest.param([(TRIAL_STEPS, STARTS - 1)], marks=pytest.mark.slow),
         [(1, 1), (2, 1), (TRIAL_STEPS - 1, 2), (1, None), (2, None), (30, None)],
         [(2 * EPOCHS - 1, None)],
     ],
@@ -87,6 +87,7 @@ def test_stopped_after_any_step_and_resumed(
     whole: tuple[dict[str, bytes], dict[str, object], Path],
     people: Path,
     tmp_path: Path,
+    pictures: None,
 ) -> None:
     bytes_of, figures, _ = whole
     options = TrainOptions(photos=people, out=tmp_path, name="run")

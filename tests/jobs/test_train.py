@@ -75,11 +75,18 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 @pytest.mark.parametrize(
     "steps",
     # In mid-epoch and at an epoch's end, around the save at the end of epoch 13 (step 26) and just before the last one.
-    [[1], [2], [STEPS_BETWEEN_SAVES], [STEPS_BETWEEN_SAVES + 1], [27], [STEPS - 2], [STEPS - 1], [1, 2, 3, 26, 39]],
+    [
+        [1],
+        *(pytest.param([step], marks=pytest.mark.slow) for step in (2, 27, STEPS - 2)),
+        [STEPS_BETWEEN_SAVES],
+        [STEPS_BETWEEN_SAVES + 1],
+        [STEPS - 1],
+        [1, 2, 3, 26, 39],
+    ],
     ids=str,
 )
 def test_stopped_after_any_step_and_resumed(
-    steps: list[int], whole: dict[str, bytes], people: Path, tmp_path: Path
+    steps: list[int], whole: dict[str, bytes], people: Path, tmp_path: Path, pictures: None
 ) -> None:
     settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
     options = TrainOptions(photos=people, out=tmp_path, name="run")

@@ -75,7 +75,7 @@ def test_confidence_is_right_on_photos_that_the_temperature_was_not_fitted_on(cl
     assert before > 0.1
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=12)
 @given(photos=st.integers(1, 200), margin=st.floats(1, 8))
 def test_answers_that_are_all_right_move_it_from_1_as_far_as_their_number_allows(photos: int, margin: float) -> None:
     labels = np.arange(photos) % 2
@@ -114,7 +114,7 @@ def test_answers_that_say_nothing_get_a_temperature_too() -> None:
     assert 0.05 <= temperature_of(np.full((30, 2), np.log(0.5)), np.arange(30) % 2) <= 20
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=12)
 @given(
     seed=st.integers(0, 10_000),
     photos=st.integers(LEAST_PHOTOS, 80),
@@ -135,7 +135,7 @@ def test_without_strangers_the_share_of_the_people_that_was_asked_for_is_kept(
     assert (scores < found.threshold / 1.0011).mean() < 1 - rejected
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=12)
 @given(
     seed=st.integers(0, 10_000),
     strangers=st.integers(LEAST_PHOTOS, 60),

@@ -74,7 +74,7 @@ def check_input_gradient(case: Case) -> bool:
     return True
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=20)
 @given(case=cases())
 def test_the_input_gradient_of_random_networks(case: Case) -> None:
     assume(check_input_gradient(case))
@@ -108,6 +108,7 @@ CPU_CONVS = st.sampled_from([
 CPU_WIDTHS = st.sampled_from([6, 3])
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(case=cases(conv_layers=CPU_CONVS, maps=st.just(2), widths=CPU_WIDTHS, most_parameters=400))
 def test_the_cpu_gives_the_same_input_gradient(case: Case) -> None:

@@ -158,7 +158,9 @@ def test_frames_and_names_are_in_the_photo(tmp_path: Path, drawn: list[Figure]) 
     assert (photo[180:200, 100:130] == known).all(axis=2).mean() > 0.3  # the name above it
 
 
-@pytest.mark.parametrize("size", [(8, 8), (900, 12), (12, 900), (900, 900)])
+@pytest.mark.parametrize(
+    "size", [(8, 8), *(pytest.param(size, marks=pytest.mark.slow) for size in ((12, 900), (900, 900))), (900, 12)]
+)
 @pytest.mark.parametrize("box", [(-50.0, -40.0, 40.0, 5.0), (2.0, 3.0, 6.0, 7.0), (700.0, 600.0, 1200.0, 1100.0)])
 def test_faces_anywhere_in_photos_of_any_shape(
     size: tuple[int, int], box: tuple[float, float, float, float], tmp_path: Path, drawn: list[Figure]

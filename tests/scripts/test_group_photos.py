@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_pasted_groups_are_counted(tmp_path: Path) -> None:
+def test_pasted_groups_are_counted(tmp_path: Path, face_finding: None) -> None:
     people, others = write_sample(tmp_path / "people", 2).folder, write_sample(tmp_path / "others", 2, 4).folder
     kept = tmp_path / "kept"
     arguments = [people, others / "unknown", "--shares", "0.5", "--threads", "1", "--keep", kept]
@@ -36,7 +36,7 @@ def test_pasted_groups_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_is_judged_by_photos_kept_apart(tmp_path: Path) -> None:
+def test_a_training_is_judged_by_photos_kept_apart(tmp_path: Path, face_finding: None) -> None:
     people, others = write_sample(tmp_path / "people", 2).folder, write_sample(tmp_path / "others", 2, 4).folder
     arguments = [people, others / "unknown", "--shares", "0.5", "--threads", "1", "--train", "--sorted", "6"]
     quick = ["--set", "train.epochs=10", "--set", "train.least_steps=0"]

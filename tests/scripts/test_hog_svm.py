@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,9 +34,10 @@ def test_a_cell_that_is_too_large_is_refused(people: Path) -> None:
     assert "25" in done.stderr
 
 
-def test_says_what_to_install(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "skimage.py").write_text("raise ImportError(name='skimage')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_says_what_to_install(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "skimage"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "skimage", None)  # as good as not installed
     done = run_script("hog_svm", people)
     assert done.exit_code == 2
     assert "pip install scikit-image" in done.stderr
