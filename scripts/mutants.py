@@ -134,7 +134,10 @@ def read_table(path: Path) -> dict[str, Mutant]:
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     compile_nothing = set(table["compile_nothing"])
     mutants = [
-        Mutant(**{**row, "tests": tuple(row["tests"])}, quick=compile_nothing.issuperset(row["tests"]))
+        Mutant(
+            **{**row, "tests": tuple(row["tests"])},
+            quick=compile_nothing.issuperset(row["tests"]) and not Path(row["file"]).is_relative_to(KERNELS),
+        )
         for row in table["mutant"]
     ]
     found = {mutant.name: mutant for mutant in mutants}
@@ -161,7 +164,7 @@ def choose(
 
 def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Result]:
     """Run the tests of each bug, some at once, each in a copy of the repository in ``folder``."""
-    commit = git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
+    commit = git("describe", "--always", "--dirty=+", "--exclude=*").strip() or "unknown"
     copies: SimpleQueue[Path] = SimpleQueue()
     for number in range(workers):
         copies.put(copy(folder / str(number)))
@@ -235,12 +238,13 @@ def _imported(path: Path) -> set[str]:
 
 
 def copy(folder: Path) -> Path:
-    """A copy of the files that git knows or would take."""
-    for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    return folder
+    """A copy of the repository, without what was made in it."""
+
+    def made(within: str, names: list[str]) -> set[str]:
+        own = {"runs", "build", "dist", "__pycache__"} if Path(within) == ROOT else {"__pycache__"}
+        return {name for name in names if name.startswith(".") or name in own}
+
+    return Path(shutil.copytree(ROOT, folder, ignore=made))
 
 
 def first_failure(root: Path, tests: Sequence[str]) -> str | None:
@@ -285,7 +289,8 @@ def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
 
 
 def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    """What it says; nothing where it knows of no repository."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout
 
 
 def say(text: str) -> None:
