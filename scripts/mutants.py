@@ -50,7 +50,8 @@ SECONDS = 900
 _HEAD = """# Bugs that the tests notice
 
 `python scripts/mutants.py` puts each bug of `scripts/mutants.toml` into a copy of facecnn and runs the test files named
-for it, without those that are marked, to the first failure. At which commit, and which test it was:
+for it, without those that are marked, to the first failure. Of {known} bugs {run} were put in, and {caught} noticed. At
+which commit, and by which test:
 
 | bug | commit | caught by |
 |---|---|---|
@@ -285,7 +286,8 @@ def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
         why = known[row.name].survives
         caught_by = f"`{row.caught_by}`" if row.caught_by is not None else f"{_SURVIVED}: {why}" if why else _SURVIVED
         lines.append(f"| {row.name} | {row.commit} | {caught_by} |\n")
-    return _HEAD + "".join(lines)
+    caught = sum(row.caught_by is not None for row in rows)
+    return _HEAD.format(known=len(known), run=len(rows), caught=caught) + "".join(lines)
 
 
 def git(*arguments: str) -> str:

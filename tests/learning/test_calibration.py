@@ -187,6 +187,15 @@ def test_how_many_strangers_were_held_out_does_not_matter_much() -> None:
     assert one == pytest.approx(other, abs=0.25)
 
 
+def test_few_photos_move_the_bias_as_far_as_they_can_carry() -> None:
+    """Worked by hand: two photos are as likely the person's as a stranger's, and of twenty strangers there is no doubt,
+    so the bias b is where the slope of the likelihood, 2 / (1 + e^b), is that of its prior of deviation 6: b / 36."""
+    answers = np.log([[0.5, 0.5]] * 2 + [[1e-20, 1.0]] * 20)
+    temperature, bias = fit(answers, np.array([0] * 2 + [1] * 20), 1)
+    assert temperature == pytest.approx(1, abs=0.01)
+    assert bias == pytest.approx(3.10, abs=0.02)
+
+
 def test_so_many_strangers_are_let_through_as_was_asked_for() -> None:
     for rate in (0.02, 0.1):
         let_in = []
