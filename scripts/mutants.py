@@ -185,7 +185,9 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
         return Result(mutant.name, commit, failed)
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(clean, dict.fromkeys(test for mutant in mutants for test in mutant.tests)))
+        files = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
+        say(f"First without a bug: {len(files)} test files")
+        list(pool.map(clean, files))
         yield from pool.map(caught, mutants)
 
 
