@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.jobs.judgement import draw_judged, judge, verdicts
+from facecnn.jobs.judgement import draw_judged, judge, verdicts, wilson_interval
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Dense
@@ -122,3 +122,8 @@ def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read(monk
     assert columns == ["s1", "s2", "s10", "refused"]
     assert counts.tolist() == [[10, 2, 1, 3], [7, 12, 8, 9], [4, 5, 11, 6], [13, 15, 14, 16]]
     assert title == "136 held-out photos"
+
+
+def test_the_interval_is_wilsons() -> None:
+    """Worked by hand: 8 of 10, (0.8 + 3.8415 / 20 -+ 1.96 sqrt(0.016 + 0.0096)) / 1.38415."""
+    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)

@@ -117,6 +117,11 @@ def test_cosine_restarts_at_most_so_often_each_cycle_no_shorter(
         assert all(later >= earlier - 1 for earlier, later in pairwise(lengths))
 
 
+def test_each_cycle_of_cosine_is_so_many_times_as_long_as_the_last() -> None:
+    factors = course(Cosine(restarts=2, stretch=2, floor=0), 70)
+    assert [step for step in range(1, 70) if factors[step] > factors[step - 1]] == [10, 30]
+
+
 @quickly
 @given(schedule=one_cycles, steps=st.integers(2, 300))
 def test_one_cycle_rises_to_the_full_rate_and_ends_as_told(schedule: OneCycle, steps: int) -> None:
@@ -151,6 +156,12 @@ def test_plateau_falls_when_the_loss_has_not_for_longer_than_its_patience() -> N
     assert heard(plateau, [1.0, 0.8, 0.79, 0.78, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]) == [
         1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25,
     ]  # fmt: skip
+
+
+def test_plateau_wants_a_share_of_the_loss_and_not_an_amount() -> None:
+    plateau = Plateau(patience=0, factor_each=0.5, threshold=0.1)
+    assert heard(plateau, [100.0, 95.0, 89.0]) == [1, 0.5, 0.5]
+    assert heard(plateau, [0.01, 0.005]) == [1, 1]
 
 
 def test_plateau_does_not_count_epochs_while_it_cools_down() -> None:

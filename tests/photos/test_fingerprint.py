@@ -47,8 +47,9 @@ def test_copies_by_the_thousand_form_one_group() -> None:
     assert np.bincount(near_duplicate_groups(found, 1)).tolist() == [40000, 20000]
 
 
-def test_the_hash_is_that_of_its_definition() -> None:
-    grey = np.asarray(picture(3).convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float)
+@pytest.mark.parametrize("number", range(3, 9))
+def test_the_hash_is_that_of_its_definition(number: int) -> None:
+    grey = np.asarray(picture(number).convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float)
     low = np.zeros((8, 8))
     place = np.arange(32)
     for u in range(8):
@@ -58,7 +59,7 @@ def test_the_hash_is_that_of_its_definition() -> None:
             low[u, v] = scale * (grey * wave).sum()
     median = np.median(low.ravel()[1:])
     expected = "".join("1" if value > median else "0" for value in low.ravel())
-    assert f"{dct_hash(picture(3)):064b}" == expected
+    assert f"{dct_hash(picture(number)):064b}" == expected
 
 
 def test_saving_again_hardly_changes_it_and_another_picture_does() -> None:
