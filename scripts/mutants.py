@@ -194,23 +194,26 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
 @contextmanager
 def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
     """Meanwhile the copy has the bug; and, if it is in a kernel, as much compiled code as can be had from before."""
-    is_kernel = Path(mutant.file).is_relative_to(KERNELS.parent)
-    without = compiled_code(root) if is_kernel else None
+    without = compiled_code(root) if Path(mutant.file).parent == KERNELS else None
     before = mutant.put_in(root)
+    within = None if without is None else compiled_code(root)
     try:
-        within = compiled_code(root) if is_kernel else without
-        if without is not None and within is not None and within != without:
-            dropped = dependents(root / KERNELS, Path(mutant.file).stem)
-            for file in without.rglob("*.nb?"):
-                if file.name.split(".")[0] not in dropped:
-                    target = within / file.relative_to(without)
-                    target.parent.mkdir(exist_ok=True)
-                    os.link(file, target)
+        if without is not None and within is not None:
+            link_code(without, within, but=dependents(root / KERNELS, Path(mutant.file).stem))
         yield
-        if within != without and within is not None:
-            shutil.rmtree(within)
     finally:
         (root / mutant.file).write_text(before, encoding="utf-8")
+        if within is not None:
+            shutil.rmtree(within)
+
+
+def link_code(source: Path, target: Path, but: set[str]) -> None:
+    """Have compiled code in a second folder, too, all but that of some modules."""
+    for file in source.rglob("*.nb?"):
+        link = target / file.relative_to(source)
+        if file.name.split(".")[0] not in but and not link.exists():
+            link.parent.mkdir(exist_ok=True)
+            os.link(file, link)
 
 
 def compiled_code(root: Path) -> Path | None:
@@ -223,7 +226,7 @@ def compiled_code(root: Path) -> Path | None:
 
 
 def dependents(folder: Path, name: str) -> set[str]:
-    """The modules of a folder that import this module of it, or of the one above, directly or not; and itself."""
+    """The modules of a folder that import this one of them, directly or not; and itself."""
     imports = {path.stem: _imported(path) for path in folder.glob("*.py")}
     found: set[str] = set()
     new = {name}

@@ -155,7 +155,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         if held_out.gone:
             missing.append(
                 f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
-                "run was started: what follows is without."
+                "run was started: not in what follows."
             )
     facts = _facts(
         run,

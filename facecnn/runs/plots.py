@@ -517,7 +517,7 @@ def saved_figure(
     """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is.
 
     `families`: the fonts, see `Lettering`. One that is not `laid_out` is of just that size, and whoever draws it places
-    all that is in it, which takes a third of the time; else it becomes as large as what is in it. Without a
+    all that is in it, which takes less than half the time; else it becomes as large as what is in it. Without a
     `transparent` ground it has a white one, and the report turns it over on a dark page.
     """
     import matplotlib

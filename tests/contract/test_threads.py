@@ -14,7 +14,7 @@ PHOTOS = np.arange(23, dtype=np.int32)
 STEP = np.array([3], np.int32)
 RATE = np.array([0.125])
 CONV = ((23, 12, 13, 1), (16, 3, 3, 1), (23, 6, 6, 16))
-TILED = (5, 4, 30, 8)
+TILED, TILED_WITH_A_REST = (5, 4, 30, 8), (5, 4, 148, 20)
 BLOCK = ((1, 1), "leaky_relu", 0.1, 2)
 ARGMAX = np.random.default_rng(0).integers(0, 4, CONV[2]).astype(np.uint8)
 PARAMETERS = np.random.default_rng(0).uniform(0, 0.3, (23, len(AUGMENTATION))).astype(np.float32) + 0.7
@@ -32,6 +32,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "conv_backward_weight, in tiles": (
         Out((8, 5, 5, 1)), Out((8,)), random(*TILED), random(*TILED, seed=1),
         np.random.default_rng(0).integers(0, 4, TILED).astype(np.uint8), random(5, 12, 64, 1),
+        (0, 0), *BLOCK[1:],
+    ),
+    "conv_forward, in tiles with a rest": (
+        Out(TILED_WITH_A_REST), Out(TILED_WITH_A_REST, np.uint8), random(5, 12, 301, 3), random(20, 5, 5, 3),
+        random(20), (0, 0), *BLOCK[1:],
+    ),
+    "conv_backward_weight, in tiles with a rest": (
+        Out((20, 5, 5, 3)), Out((20,)), random(*TILED_WITH_A_REST), random(*TILED_WITH_A_REST, seed=1),
+        np.random.default_rng(0).integers(0, 4, TILED_WITH_A_REST).astype(np.uint8), random(5, 12, 301, 3),
         (0, 0), *BLOCK[1:],
     ),
     "conv_backward_weight": (
@@ -96,7 +105,9 @@ def _all_threads_afterwards() -> Iterator[None]:
     cpu.set_threads(available_threads())
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "a rest" in name else name for name in CALLS]
+)
 def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
     if available_threads() < 2:
         pytest.skip("this process may use one processor only")

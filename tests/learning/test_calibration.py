@@ -75,7 +75,7 @@ def test_confidence_is_right_on_photos_that_the_temperature_was_not_fitted_on(cl
     assert before > 0.1
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(photos=st.integers(1, 200), margin=st.floats(1, 8))
 def test_answers_that_are_all_right_move_it_from_1_as_far_as_their_number_allows(photos: int, margin: float) -> None:
     labels = np.arange(photos) % 2
@@ -114,7 +114,7 @@ def test_answers_that_say_nothing_get_a_temperature_too() -> None:
     assert 0.05 <= temperature_of(np.full((30, 2), np.log(0.5)), np.arange(30) % 2) <= 20
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     photos=st.integers(LEAST_PHOTOS, 80),
@@ -135,7 +135,7 @@ def test_without_strangers_the_share_of_the_people_that_was_asked_for_is_kept(
     assert (scores < found.threshold / 1.0011).mean() < 1 - rejected
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     strangers=st.integers(LEAST_PHOTOS, 60),
@@ -196,17 +196,17 @@ def test_few_photos_move_the_bias_as_far_as_they_can_carry() -> None:
     assert bias == pytest.approx(3.10, abs=0.02)
 
 
-def test_so_many_strangers_are_let_through_as_was_asked_for() -> None:
-    for rate in (0.02, 0.1):
-        let_in = []
-        for seed in range(20):
-            answers, labels = answers_with_strangers(40, 400, 2, seed)
-            part = labels < 2
-            part[40:70] = True  # by 30 strangers; the others judge
-            found = calibrate(answers[part], labels[part], 2, CalibrationSettings(false_accept_rate=rate))
-            scores = unknown_score(found.apply(answers[~part], 2), 2)
-            let_in.append((scores <= found.threshold).mean())
-        assert rate / 2 < np.mean(let_in) < 1.25 * rate
+@pytest.mark.parametrize("rate", [0.02, pytest.param(0.035, marks=pytest.mark.slow), 0.1])
+def test_so_many_strangers_are_let_through_as_was_asked_for(rate: float) -> None:
+    let_in = []
+    for seed in range(40):
+        answers, labels = answers_with_strangers(40, 400, 2, seed)
+        part = labels < 2
+        part[40:70] = True  # by 30 strangers; the others judge
+        found = calibrate(answers[part], labels[part], 2, CalibrationSettings(false_accept_rate=rate))
+        scores = unknown_score(found.apply(answers[~part], 2), 2)
+        let_in.append((scores <= found.threshold).mean())
+    assert rate / 2 < np.mean(let_in) < 1.25 * rate
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -258,10 +258,10 @@ def test_too_few_photos_set_no_threshold() -> None:
     assert found.temperature == temperature_of(honest, labels), "the first held-out photo counts"
 
 
-@pytest.mark.parametrize("photos", [0, 5])
+@pytest.mark.parametrize("photos", [0, pytest.param(1, marks=pytest.mark.slow), 5])
 def test_strangers_set_their_threshold_however_few_photos_are_of_people(photos: int) -> None:
     let_in = []
-    for seed in range(20):
+    for seed in range(40):
         answers, labels = answers_with_strangers(photos, 430, 3, seed)
         held_out = np.arange(len(labels)) < photos + 30  # the other strangers judge
         found = calibrate(answers[held_out], labels[held_out], 3)

@@ -189,8 +189,9 @@ FEW: tuple[Layer, ...] = (
 """So few relus that all may be dead from the start, after which nothing is learned but the share of each person."""
 
 
-def test_a_dead_start_is_left_for_one_that_learns() -> None:
-    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "kernels": reference}
+@pytest.mark.parametrize("kernels", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
+def test_a_dead_start_is_left_for_one_that_learns(kernels: Any) -> None:
+    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "kernels": kernels}
     train = {"epochs": 25, "seed": 2}
     dead = trained(make_trainer(FEW, train=train, **changes))
     assert dead.epochs[-1]["train_loss"] == pytest.approx(np.log(2), abs=0.01)

@@ -108,7 +108,7 @@ def test_the_shipped_networks_pass(config: str) -> None:
     assert check.parts[-1].elements == sum(np.prod(p.shape) for s in small.stages for p in s.parameters.values())
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(case=cases(most_parameters=60))
 def test_no_right_gradient_is_refused(case: Case) -> None:
     small = Shrunk(case.layers, case.layers, case.shape, case.count)

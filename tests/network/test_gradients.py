@@ -36,7 +36,7 @@ from .nets import (
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(case=cases())
 def test_gradient_of_random_networks(case: Case) -> None:
     assume(check_gradient(Run(case, reference, np.float64)))

@@ -293,7 +293,8 @@ def test_other_weights_can_answer() -> None:
     assert np.array_equal(log_probabilities(network, photos, "standardise", mirror=False), plain)
 
 
-def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size() -> None:
+@pytest.mark.parametrize("kernels", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
+def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size(kernels: Any) -> None:
     """Fully convolutional: what it says of a part of a picture doesn't depend on how large the picture is."""
     layers = (
         Conv(kernels=4, size=3, activation="identity"),
@@ -301,7 +302,7 @@ def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_si
         Pool(size=2, edges="keep"),
         Conv(kernels=3, size=2, activation="identity"),
     )
-    large, small = (Network(layers, (*sides, 2), reference, 1, training=False) for sides in ((17, 22), (12, 12)))
+    large, small = (Network(layers, (*sides, 2), kernels, 1, training=False) for sides in ((17, 22), (12, 12)))
     large.initialise(1)
     small.weights.from_host(large.weights.to_host())
     large.input[...] = np.random.default_rng(0).standard_normal(large.input.shape)

@@ -74,7 +74,7 @@ def check_input_gradient(case: Case) -> bool:
     return True
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(case=cases())
 def test_the_input_gradient_of_random_networks(case: Case) -> None:
     assume(check_input_gradient(case))
