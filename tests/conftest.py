@@ -108,8 +108,8 @@ def people_and_strangers(write_people: WritePeople) -> Path:
 
 @pytest.fixture(autouse=True)
 def _blank_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A small training takes a tenth of the time that its pictures take: in this process they are blank, but in tests
-    with the fixture ``pictures`` and in trainings that several tests share."""
+    """A small training takes a fraction of the time that its pictures take: in this process they are blank, but in
+    tests with the fixture ``pictures`` and in trainings that several tests share."""
     if "pictures" not in request.fixturenames:
         for name in (
             "train.draw_curves",
