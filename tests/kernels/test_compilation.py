@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from numba import TypingError
+from numba import TypingError, prange
+from numba.core.codegen import JITCodeLibrary
 
 import facecnn
 from facecnn.kernels import code_cache, compilation
@@ -112,26 +114,23 @@ def told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Co
 
 
 def test_functions_that_are_kept_are_counted(told_of: list[Compilation], tmp_path: Path) -> None:
-    @jit.compiled(inline=True)
-    def helper(x: Any) -> Any:
-        return x + 1
-
     function = jit.compiled()(_twice)
-    assert helper(1) == 2
-    assert {heard.functions for heard in told_of} == {0}
-    assert (told_of[0].at_work, told_of[-1].at_work) == (True, False)
     assert function(2) == 4
     assert function(2.0) == 4.0
     assert function(3) == 6
+    assert (told_of[0].at_work, told_of[-1].at_work) == (True, False)
     assert told_of[-1].functions == 2 == len(code_files(str(tmp_path)))
-    assert [heard.seconds for heard in told_of] == [0, 1, 2, 3, 4, 5]
+    assert [heard.seconds for heard in told_of] == [0, 1, 2, 3]
     before = len(told_of)
     assert jit.compiled()(_twice)(5) == 10  # from the disk, as another process has it
     assert len(told_of) == before
 
 
-def test_a_functions_seconds_go_on_while_its_helper_is_compiled(told_of: list[Compilation]) -> None:
-    @jit.compiled(inline=True)
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_helper_is_a_part_of_the_function_that_calls_it(
+    inline: bool, told_of: list[Compilation], tmp_path: Path
+) -> None:
+    @jit.helper(inline=inline)
     def helper(x: Any) -> Any:
         return x + 1
 
@@ -141,6 +140,37 @@ def test_a_functions_seconds_go_on_while_its_helper_is_compiled(told_of: list[Co
 
     assert function(1) == 2
     assert [heard.seconds for heard in told_of] == [0, 1, 2, 3]
+    assert told_of[-1].functions == 1 == len(code_files(str(tmp_path)))
+    before = list(told_of)
+    assert helper(1.5) == 2.5  # in Python
+    assert told_of == before
+
+
+def test_a_function_is_translated_into_machine_code_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its helpers and the body of its parallel loop aren't, by themselves."""
+    translated: list[str] = []
+
+    def finalize(self: Any, plain: Any = JITCodeLibrary._finalize_specific) -> None:
+        translated.append(self.name.rpartition(".")[2])
+        plain(self)
+
+    monkeypatch.setattr(JITCodeLibrary, "_finalize_specific", finalize)
+    monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
+
+    @jit.helper()
+    def sum_of_squares(row: Any) -> Any:
+        return (row * row).sum()
+
+    @jit.compiled(parallel=True)
+    def rows(out: Any, x: Any) -> None:
+        for n in prange(len(x)):
+            out[n] = sum_of_squares(x[n])
+
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    out = np.zeros(3, np.float32)
+    rows(out, x)
+    np.testing.assert_array_equal(out, [14, 126, 366])
+    assert translated == ["rows"]
 
 
 def test_a_damaged_file_is_compiled_again(

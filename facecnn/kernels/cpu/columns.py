@@ -7,7 +7,7 @@ own, which are added in order.
 
 from __future__ import annotations
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.memory import Array
 
 _TILE = 64
@@ -21,7 +21,7 @@ def chunks_and_tile(x: Array) -> tuple[int, int]:
     return 1 if x.size < _SMALL else _CHUNKS, -(-_TILE // x.shape[1]) * x.shape[1]
 
 
-@compiled()
+@helper()
 def add_up(total: Array, tiles: Array) -> None:
     """total (C,) = sum of tiles (chunks, tile) over the chunks and over a tile's repetitions of the C columns."""
     columns = total.shape[0]
@@ -33,7 +33,7 @@ def add_up(total: Array, tiles: Array) -> None:
         total[c] = s
 
 
-@compiled()
+@helper()
 def repeat(repeated: Array, values: Array) -> None:
     """repeated (tile,) = values (C,), again and again."""
     for i in range(0, repeated.shape[0], values.shape[0]):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, copy_run
 
@@ -28,7 +28,7 @@ def frame_size(
     return x[1], x[2], False
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
     """So many floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment takes long to find out.)"""
     if LANES > 0 and count >= LANES:
@@ -38,13 +38,13 @@ def copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
             out[place + i] = x[start + i]
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _clear(out: Array, first: int, end: int) -> None:
     for i in range(first, end):
         out[i] = _ZERO
 
 
-@compiled()
+@helper()
 def fill_frame(frame: Array, photo: Array, top: int, left: int, height: int, width: int) -> None:
     """frame = a map of height x width with the photo at (top, left), as far as it lies in it, and zeros around."""
     rows, columns, maps = photo.shape
@@ -60,7 +60,7 @@ def fill_frame(frame: Array, photo: Array, top: int, left: int, height: int, wid
             _clear(frame, start + border + seen, start + size)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def in_frame(frames: Array, thread: int, photo: Array, top: int, left: int, height: int, width: int) -> Any:
     """The photo, flat, as windows need it: in the thread's frame, or itself where frames have no columns."""
     if frames.shape[1] > 0:
@@ -70,7 +70,7 @@ def in_frame(frames: Array, thread: int, photo: Array, top: int, left: int, heig
     return photo.reshape(-1)
 
 
-@compiled()
+@helper()
 def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width: int) -> None:
     """photo = its part of the frame (see ``fill_frame``); zero in rows and columns that no window reaches."""
     rows, columns, maps = photo.shape
@@ -99,7 +99,7 @@ def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> N
     add_bias_chunks(dbias, bias_sums)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def add_to_bias(sums: Array, delta: Array, count: int, tile: int) -> None:
     """sums[i] += delta[i] + delta[tile + i] + ..., of ``count`` numbers. The last argument is a constant where it is
     called: see ``bias_tile_of``."""
@@ -109,7 +109,7 @@ def add_to_bias(sums: Array, delta: Array, count: int, tile: int) -> None:
             sums[i] += some[i]
 
 
-@compiled()
+@helper()
 def add_bias_chunks(dbias: Array, bias_sums: Array) -> None:
     """dbias (K,) from the sums of the chunks, (chunks, several times K), added in order."""
     kernels = len(dbias)

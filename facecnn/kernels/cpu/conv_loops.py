@@ -19,7 +19,7 @@ from numba import prange
 from facecnn.kernels.cpu import conv_loops_few
 from facecnn.kernels.cpu.conv_frames import CHUNKS, cut_out, frame_size, in_frame
 from facecnn.kernels.cpu.elementwise import activate, derivative
-from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.protocol import CODES, FUSED_ACTIVATIONS, Activation
@@ -47,7 +47,7 @@ def _round_up(count: int, multiple: int) -> int:
 # ------------------------------------------------------------------------------------------------------- forward
 
 
-@compiled()
+@helper()
 def _pack_forward(
     packed: Array, offsets: Array, bias_row: Array, weight: Array, bias: Array, run: int, row: int, lanes: int
 ) -> None:
@@ -340,7 +340,7 @@ def conv_backward_weight(
     )
 
 
-@compiled()
+@helper()
 def _pack_backward(packed: Array, weight: Array, field_row: int) -> None:
     """packed (K, window) = weight (K, R, S C) with rows ``field_row`` floats apart and zeros in between."""
     for k in range(weight.shape[0]):

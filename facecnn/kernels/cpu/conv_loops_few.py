@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.elementwise import activate
-from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import THREADS, Array, Workspace
 from facecnn.kernels.protocol import CODES, Activation
@@ -35,7 +35,7 @@ def suits(kernels: int, columns: int) -> bool:
     return kernels <= _MOST_KERNELS and columns >= _LEAST_COLUMNS
 
 
-@compiled()
+@helper()
 def _planes(out: Array, photo: Array, top: int, left: int, height: int, pool: int, length: int) -> None:
     """out[y, c, s, j] (height, C, pool, length) = the photo at row y - top, column j * pool + s - left, map c, or 0."""
     maps = photo.shape[2]
@@ -56,7 +56,7 @@ def _planes(out: Array, photo: Array, top: int, left: int, height: int, pool: in
                     run[j] = _ZERO
 
 
-@compiled()
+@helper()
 def _pack(packed: Array, offsets: Array, weight: Array, length: int) -> None:
     """packed (groups, 4 taps) = the weights of four kernels, tap by tap, zero where there are none; offsets (pool,
     taps) of each tap's run from that of the window's first row, for column s of the window."""

@@ -27,7 +27,7 @@ from facecnn.kernels.cpu.conv_frames import (
     in_frame,
 )
 from facecnn.kernels.cpu.elementwise import activate, derivative
-from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_row, spread_windows, taps_held, window_parts
@@ -77,7 +77,7 @@ def _tile(columns: int, pool: int, kernel_columns: int, beside: int, lanes: int)
     return tile, columns % tile > 0, rows_at_once
 
 
-@compiled()
+@helper()
 def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, values: int, steps: int) -> None:
     """packed[((row * steps + step) * lanes) + k * group + g] = weight[first + k, row, step * values + g % values], or
     zero."""
@@ -182,7 +182,7 @@ def conv_forward(
 # Only positions that won their window are visited: a kernel's delta there, and where in the photo its window begins.
 
 
-@compiled()
+@helper()
 def _winner_bases(bases: Array, rows: int, columns: int, kernels: int, pool: int, row_length: int, maps: int) -> None:
     """bases[(row, column, k)] = the first float of the windows of that output, of the topmost row of windows on."""
     for row in range(rows):
@@ -192,7 +192,7 @@ def _winner_bases(bases: Array, rows: int, columns: int, kernels: int, pool: int
                 bases[start + k] = (row * row_length + column * maps) * pool
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _find_winners(
     delta: Array, windows: Array, dout: Array, out: Array, argmax: Array, bases: Array, row_length: int, slope: Any,
     maps: int, pool: int, code: int,

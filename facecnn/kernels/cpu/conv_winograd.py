@@ -33,7 +33,7 @@ from facecnn.kernels.cpu.conv_frames import (
     in_frame,
 )
 from facecnn.kernels.cpu.elementwise import activate, derivative
-from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace, to_device
 from facecnn.kernels.cpu.winograd import filtering
@@ -112,7 +112,7 @@ def _rest_vector(maps: int, rest: int, lanes: int) -> tuple[int, int]:
     return lanes, 1
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _pack_map(
     packed: Array, start: int, weight: Array, transform: Array, first: int, c: int, own: Array, maps: int, kernels: int,
     kernel_rows: int, taps: int, points: int, lanes: int, group: int,
@@ -160,7 +160,7 @@ def _room(strip: int, *multiples: int) -> int:
     return max(-(-strip // multiple) * multiple for multiple in multiples)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _transform_rows(
     points: Array, starts: Array, row: int, first: int, point_length: int, map_length: int, photo: Array,
     height: int, row_length: int, left: int, tiles: int, pool: int, window_rows: int, maps: int, few_maps: int,
@@ -196,7 +196,7 @@ def _transform_rows(
         starts[i] = (row * pool + i) % window_rows * length
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _convolve_row(
     out: Array, out_start: int, argmax: Array, argmax_start: int, scratch: Array, first_product: int, first_point: int,
     point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, later: Array,
@@ -424,7 +424,7 @@ def _unpack(
                     dweight[first + k, row, j * maps + c] = total
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _add_row(
     sums: Array, sums_start: int, scratch: Array, first_gradient: int, first_point: int, point_length: int,
     map_length: int, starts: Array, delta: Array, delta_start: int, places: Array, tiles: int, dout: Array, out: Array,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import CODES, GELU, LEAKY_RELU, RELU, SIGMOID, TANH, Activation
@@ -23,7 +23,7 @@ _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 _SQRT_HALF, _DENSITY_0 = _F(sqrt(0.5)), _F(1 / sqrt(2 * pi))
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def activate(z: Any, code: int, slope: Any) -> Any:
     """activation(z); ``code`` is a constant where it is called, so that one branch is left of this."""
     if code == RELU:
@@ -39,7 +39,7 @@ def activate(z: Any, code: int, slope: Any) -> Any:
     return z
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def derivative(out: Any, code: int, slope: Any) -> Any:
     """activation'(z) from activation(z); there is none for gelu."""
     if code == RELU:

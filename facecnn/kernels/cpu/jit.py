@@ -11,11 +11,15 @@ from typing import Any
 import llvmlite.binding as llvm
 import numba
 from numba.core.caching import FunctionCache
+from numba.extending import overload
 from numba.np.ufunc.parallel import get_thread_id
 
 from facecnn.kernels.code_cache import code_folder, config, keep
+from facecnn.kernels.cpu import code_library
 
-__all__ = ["cache_folder", "compiled", "config", "set_threads", "thread_number"]
+__all__ = ["cache_folder", "compiled", "config", "helper", "set_threads", "thread_number"]
+
+code_library.install()
 
 thread_number: Any = get_thread_id
 """In a parallel loop: the thread that runs this turn, from 0 on."""
@@ -32,33 +36,50 @@ def cache_folder() -> str | None:
 
 
 def compiled(
-    *, parallel: bool = False, inline: bool = False, exact: bool = False, reorder: bool = False
+    *, parallel: bool = False, exact: bool = False, reorder: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: compile with Numba when first called, and keep the machine code on the disk.
+    """Decorator of a kernel, which Python calls: compile it with Numba when it is first called, and keep the machine
+    code on the disk.
 
-    ``parallel`` lets prange loops run on all threads; ``inline`` is for helpers of an element, so that the loops around
-    them can be vectorised; with ``exact`` every operation is rounded by itself, as in NumPy; ``reorder`` lets LLVM
-    split the sum of a loop into several interleaved ones, as many as fit the processor, to vectorise it. Only for what
-    Python calls: within another compiled function it is compiled once more, maybe otherwise, and which of the two runs
-    is not the same in a process that compiles and in one that reads the cache.
+    ``parallel`` lets prange loops run on all threads; with ``exact`` every operation is rounded by itself, as in NumPy;
+    ``reorder`` lets LLVM split the sum of a loop into several interleaved ones, as many as fit the processor, to
+    vectorise it.
     """
-    fastmath = (_FASTMATH | {"reassoc"} if reorder else _FASTMATH) if not exact else frozenset()
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": set(fastmath) or False}
-    if inline:
-        options["forceinline"] = True
-    else:
-        options["nogil"] = True
-        options["no_cfunc_wrapper"] = True
-        if parallel:
-            options["parallel"] = True
+    options = {**_options(exact=exact), "nogil": True}
+    if reorder:
+        options["fastmath"] = {*options["fastmath"], "reassoc"}
+    if parallel:
+        options["parallel"] = True
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
-        if not inline:
-            keep(dispatcher, FunctionCache, cache_folder())
+        keep(dispatcher, FunctionCache, cache_folder())
         return dispatcher
 
     return decorate
+
+
+def helper(*, inline: bool = False, exact: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator of what only compiled functions call, and which becomes a part of them; called from Python, it runs in
+    Python. ``inline`` is for helpers of an element, so that the loops around them can be vectorised; ``exact`` as in
+    ``compiled``."""
+    options: Any = {**_options(exact=exact), "no_cpython_wrapper": True}
+    if inline:
+        options["forceinline"] = True
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        # As numba.extending.register_jitable, but numbers that are known stay known, to become constants of the code.
+        @overload(function, jit_options=options, strict=False, prefer_literal=True)
+        def chosen(*arguments: Any, **named: Any) -> Callable[..., Any]:
+            return function
+
+        return function
+
+    return decorate
+
+
+def _options(*, exact: bool) -> dict[str, Any]:
+    return {"error_model": "numpy", "fastmath": set() if exact else set(_FASTMATH), "no_cfunc_wrapper": True}
 
 
 def set_threads(count: int) -> None:

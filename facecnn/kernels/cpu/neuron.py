@@ -16,7 +16,7 @@ import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
 from facecnn.kernels.cpu import vectors
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.micro_kernels import sum_products
@@ -37,7 +37,7 @@ def _tile(kernels: int) -> tuple[int, int]:
     return -(-_TILE // kernels) * kernels, 1
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _sum_tiles(
     out: Array, start: int, x: Array, x_start: int, x_stride: int, factors: Array, factors_start: int,
     factors_stride: int, count: int, size: int, tile: int, lanes: int,

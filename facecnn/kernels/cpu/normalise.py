@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, scale_run, sum_distances, weigh_neighbours
 
@@ -17,7 +17,7 @@ _NEAR = 16
 """Pixels whose mean is a number near the mean."""
 
 
-@compiled()
+@helper()
 def fill_gaussian(weights: Array, sigma: Any) -> None:
     """As ``protocol.gaussian_weights``, of as many numbers as there is room for."""
     total = 0.0
@@ -29,7 +29,7 @@ def fill_gaussian(weights: Array, sigma: Any) -> None:
         weights[i] /= _F(total)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _weigh_vectors(
     out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int, vectors: int
 ) -> None:
@@ -40,7 +40,7 @@ def _weigh_vectors(
         weigh_neighbours(out, place + i, x, first + i, weights, radius, distance, vectors, VECTOR)
 
 
-@compiled()
+@helper()
 def _weigh(out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int) -> None:
     """So many of out from ``place`` on = what ``weigh_neighbours`` says, of x from ``first`` on."""
     vectors = count // LANES if LANES > 0 else 0
@@ -65,7 +65,7 @@ def _weigh(out: Array, place: int, x: Array, first: int, weights: Array, distanc
                 o[i] += w * (before[i] + after[i])
 
 
-@compiled()
+@helper()
 def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, line: Array, rows: Array) -> None:
     """out = picture (height rows) convolved along its rows and columns with symmetric weights; the border is
     repeated. ``line`` has room for a row of the picture and a radius at each end, ``rows`` for the picture and a
@@ -92,7 +92,7 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
     _weigh(out, 0, rows, radius * size, weights, size, len(picture))
 
 
-@compiled()
+@helper()
 def _moments(picture: Array, totals: Array) -> Any:
     """Mean and variance of the pixels; totals (2 * lanes and more,) float64 is room for sums.
 
@@ -119,7 +119,7 @@ def _moments(picture: Array, totals: Array) -> Any:
     return near + mean, squares / size - mean * mean
 
 
-@compiled()
+@helper()
 def standardise(out: Array, picture: Array, totals: Array) -> None:
     """out = (picture - mean) / max(deviation, 1 / sqrt(size)); totals: see ``_moments``."""
     mean, variance = _moments(picture, totals)
@@ -131,7 +131,7 @@ def standardise(out: Array, picture: Array, totals: Array) -> None:
             out[i] = (picture[i] - centre) * factor
 
 
-@compiled()
+@helper()
 def _mean(picture: Array, first: int, maps: int, totals: Array) -> Any:
     """Of every so many numbers, from the first one on; totals: see ``_moments``."""
     if maps == 1:
@@ -142,12 +142,12 @@ def _mean(picture: Array, first: int, maps: int, totals: Array) -> Any:
     return _F(total * maps / len(picture))
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _contrast(d: Any, deviation: Any, least: Any) -> Any:
     return min(max(d / (max(deviation, least) + _F(4 / 255)), _F(-4)), _F(4))
 
 
-@compiled()
+@helper()
 def local_contrast(
     picture: Array, blurred: Array, squares: Array, weights: Array, height: int, maps: int, line: Array, rows: Array,
     totals: Array,

@@ -12,9 +12,8 @@ from functools import cache
 
 import numpy as np
 from numba import prange
-from numba.extending import register_jitable
 
-from facecnn.kernels.cpu.jit import compiled, thread_number
+from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.normalise import blur, fill_gaussian, local_contrast, standardise
@@ -42,7 +41,7 @@ table of tones."""
 _CODES: dict[Normalise, int] = {"none": 0, "standardise": 1, "local_contrast": 2}
 
 
-@compiled()
+@helper()
 def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None:
     top, left = int(np.rint(p[ERASE_Y] * _F(height))), int(np.rint(p[ERASE_X] * _F(width)))
     bottom = min(top + int(np.rint(p[ERASE_HEIGHT] * _F(height))), height)
@@ -52,13 +51,13 @@ def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None
             picture[i] = _ZERO
 
 
-@register_jitable
+@helper()
 def _whole_lines(numbers: int) -> int:
     """Rounded up to lines of the cache."""
     return (numbers + 15) // 16 * 16
 
 
-@register_jitable
+@helper()
 def _places_in_scratch(
     height: int, width: int, maps: int, stored_height: int, stored_width: int, weights: int
 ) -> tuple[int, int, int, int, int, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
@@ -18,7 +18,7 @@ _MULTIPLIER_0, _MULTIPLIER_1 = _U64(0xD2511F53), _U64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = _U64(0x9E3779B9), _U64(0xBB67AE85)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Philox4x32-10 (Salmon et al. 2011): four random words for counter c and key k, 32-bit words kept in uint64."""
     for _ in range(10):
@@ -70,7 +70,7 @@ def dropout(
     launch(_dropout, out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step, operations=20 * x.size)
 
 
-@compiled(inline=True, exact=True)
+@helper(inline=True, exact=True)
 def _either_way(u: Any) -> Any:
     """From -1 to 1, of a number from 0 to 1."""
     return _F(2) * u - _F(1)

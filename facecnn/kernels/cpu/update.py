@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.elementwise import BLOCK
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.random import philox
@@ -24,7 +24,7 @@ def _decays(weight_decay: float, decoupled: bool) -> tuple[Any, Any]:
     return (_ZERO, _F(weight_decay)) if decoupled else (_F(weight_decay), _ZERO)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _decayed(w: Any, g: Any, coupled: Any, pull: Any, decays: bool) -> Any:
     return w - (pull if decays else _ZERO) * w, g + (coupled if decays else _ZERO) * w
 
@@ -176,7 +176,7 @@ def _clip(out: Array, gradient: Array, sums: Array, limit: float) -> None:
             out[i] = share * gradient[i]
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _two_normals(word0: Any, word1: Any) -> Any:
     u = _F((word0 >> _U64(8)) + _U64(1)) * _F(2.0**-24)
     v = _F(word1 >> _U64(8)) * _F(2.0**-24)

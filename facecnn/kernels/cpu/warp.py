@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, mix_rows, mix_squares
 from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
@@ -24,7 +24,7 @@ _BAND, _HELD = 4096, 8192
 """About so many numbers of a band of rows, and of rows that are toned at once: they stay in the first-level cache."""
 
 
-@compiled()
+@helper()
 def fill_table(table: Array, gamma: Any, contrast: Any, brightness: Any) -> None:
     """table[v] = ((v / 255)^exp(gamma) - 1/2) * contrast + 1/2 + brightness, from 0 to 1; only used with a gamma."""
     if gamma == _ZERO:
@@ -35,13 +35,13 @@ def fill_table(table: Array, gamma: Any, contrast: Any, brightness: Any) -> None
         table[i] = min(max(value, _ZERO), _ONE)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def tone_line(contrast: Any, brightness: Any) -> Any:
     """(factor, offset): without a gamma, a byte becomes byte * factor + offset, from 0 to 1."""
     return contrast / _F(255), _HALF + brightness - _HALF * contrast
 
 
-@compiled()
+@helper()
 def tone(toned: Array, pixels: Array, table: Array, gamma: Any, contrast: Any, brightness: Any) -> None:
     """toned = the pixels as the table says; without a gamma it is a line, and vectors are faster."""
     if gamma == _ZERO:
@@ -53,7 +53,7 @@ def tone(toned: Array, pixels: Array, table: Array, gamma: Any, contrast: Any, b
             toned[i] = table[pixels[i]]
 
 
-@compiled()
+@helper()
 def _places(lefts: Array, shares: Array, step: Any, start: Any, columns: int) -> None:
     """Column start + j * step of ``columns`` lies shares[j] of the way from lefts[j] to the next."""
     last = np.int32(max(columns - 2, 0))
@@ -64,7 +64,7 @@ def _places(lefts: Array, shares: Array, step: Any, start: Any, columns: int) ->
         shares[j] = source - _F(left)
 
 
-@compiled()
+@helper()
 def _mix_neighbours(
     out: Array, place: int, line: Array, start: int, lefts: Array, shares: Array, maps: int, columns: int,
     mirrored: bool,
@@ -79,7 +79,7 @@ def _mix_neighbours(
             out[o + c] = line[left + c] * (_ONE - along) + line[left + beside + c] * along
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _mix_squares(
     out: Array, x: Array, first: int, row: int, share: Any, down: Any, factor: Any, offset: Any, height: int,
     width: int, maps: int, mirrored: bool,
@@ -100,12 +100,12 @@ def _mix_squares(
             mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 3, False, VECTOR)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _has_squares(width: int, maps: int) -> bool:
     return LANES > 0 and width >= LANES and (maps == 1 or maps == 3)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _mix_rows(
     out: Array, place: int, lines: Array, upper: int, lower: int, share: Any, factor: Any, offset: Any, count: int
 ) -> None:
@@ -117,7 +117,7 @@ def _mix_rows(
             out[place + i] = (lines[upper + i] * (_ONE - share) + lines[lower + i] * share) * factor + offset
 
 
-@compiled()
+@helper()
 def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
     lefts: Array, shares: Array, toned: Array, lines: Array,
@@ -173,7 +173,7 @@ def warp_straight(
         _mix_rows(out, i * numbers, lines, upper, lower, source_y - _F(top), factor, offset, numbers)
 
 
-@compiled(inline=True)
+@helper(inline=True)
 def _read(
     out: Array, start: int, toned: Array, places: Array, along: Array, down: Array, below: int, beside: int, maps: int
 ) -> None:
@@ -189,7 +189,7 @@ def _read(
             row[j * maps + c] = upper * (_ONE - d) + lower * d
 
 
-@compiled()
+@helper()
 def warp(
     out: Array, toned: Array, rows: int, columns: int, maps: int, p: Array, height: int, width: int, places: Array,
     along: Array, down: Array,
