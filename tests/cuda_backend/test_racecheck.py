@@ -218,11 +218,9 @@ def test_a_seeded_fault_is_found(name: str) -> None:
         return
     with pytest.raises(AssertionError) as caught:
         launch(function, np.zeros(size, F), np.ones(size, F))
-    found = str(caught.value).splitlines()
-    assert {line.split(":")[0] for line in found} == {fault}
-    assert {int(line) for line in re.findall(r"test_racecheck.py:(\d+)", "\n".join(found))} >= marked
-    if fault != DIVERGENT:
-        assert {int(line) for line in re.findall(r"test_racecheck.py:(\d+)", "\n".join(found))} == marked
+    found = str(caught.value)
+    assert {line.split(":")[0] for line in found.splitlines()} == {fault}
+    assert set(map(int, re.findall(r"test_racecheck.py:(\d+)", found))) == marked
 
 
 @kernel
@@ -286,6 +284,7 @@ REACHED_BY = {
 """Whose cases must notice that a barrier in this file is missing."""
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # of garbage
 @pytest.mark.parametrize(("source", "line"), BARRIERS, ids=str)
 def test_no_barrier_can_be_left_out(source: str, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from cuda_backend.racecheck import FaultyLaunch, Thread
@@ -298,7 +297,11 @@ def test_no_barrier_can_be_left_out(source: str, line: int, monkeypatch: pytest.
             plain(self)
 
     monkeypatch.setattr(Thread, "syncthreads", all_but_one)
-    names = [name for name in CASES if name.split(",")[0] == REACHED_BY[source]]
+
+    def run_cases() -> None:
+        for name, arguments in CASES.items():
+            if name.split(",")[0] == REACHED_BY[source]:
+                call(backend, REACHED_BY[source], *arguments)
+
     with pytest.raises(FaultyLaunch):
-        for name in names:
-            call(backend, REACHED_BY[source], *CASES[name])
+        run_cases()

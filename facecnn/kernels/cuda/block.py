@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from facecnn.kernels.cuda.driver import cuda, device_function
+from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function
 
-_COLUMNS = 32
-"""Threads that work in parallel on the first half of it: a warp, each at another bank of the shared memory."""
+_COLUMNS = 4 if SIMULATED else 32
+"""Threads that work in parallel on the first half of it: a warp, each at another bank of the shared memory. (Fewer than
+THREADS in the simulator, too, so that each adds up several values there as well.)"""
 
 
 def columns_of(threads: int) -> int:
@@ -30,9 +31,11 @@ def larger(a: Any, b: Any) -> Any:
 @cache
 def block_sum(threads: int) -> Any:
     """A device function ``total(values, partial, value)``: the sum of ``value`` over a block of so many threads, which
-    each of them gets; two barriers for the sum and one after it, so that the memory can be used again.
+    each of them gets. Has two barriers.
 
-    values (threads,) and partial (columns_of(threads),) are in shared memory.
+    values (threads,) and partial (columns_of(threads),) are in shared memory. Both may be handed to the next such call
+    at once: it writes to values what nobody reads after the second barrier, and to partial only behind a barrier of its
+    own. For anything else there must be a barrier first.
     """
     return _folded(threads, _plus)
 
@@ -62,7 +65,6 @@ def _folded(threads: int, of_two: Any) -> Any:
         result = partial[0]
         for column in range(1, columns):
             result = of_two(result, partial[column])
-        cuda.syncthreads()
         return result
 
     return folded
