@@ -10,8 +10,9 @@ import pytest
 
 from facecnn.kernels import cpu, cuda, reference
 from facecnn.kernels.cuda import memory
-from facecnn.learning.step_rules import AdamW, Momentum
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Pool
+from facecnn.learning.step_rules import AdamW, Momentum, RMSprop
+from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Pool, PRelu
+from facecnn.network.loss import MeanSquaredError
 from learning.trainings import PLAIN, Recorder, photos_of, trained
 from learning.trainings import make_trainer as make
 
@@ -26,6 +27,14 @@ TINY: tuple[Layer, ...] = (
     Neuron(per_kernel=2, activation="tanh"),
     Dense(units=3),
     Activate(name="leaky_relu", slope=0.1),
+    Dense(units=2),
+)
+OTHER: tuple[Layer, ...] = (
+    Conv(kernels=2, size=3),
+    PRelu(),
+    Pool(size=3, stride=2, edges="keep"),
+    Neuron(activation="sigmoid"),
+    PRelu(),
     Dense(units=2),
 )
 SHORT: tuple[Layer, ...] = (Conv(kernels=2, size=3, pool=4), Dropout(rate=0.25), Dense(units=2))
@@ -63,16 +72,24 @@ def follow(kernels: Any, *arguments: Any, **changes: Any) -> Weights:
 
 
 @pytest.mark.parametrize(
-    "optimizer",
-    [Momentum(learning_rate=0.05, clip=0.5, noise=0.05), AdamW(learning_rate=0.01)],
-    ids=lambda o: o.name,
+    ("layers", "changes"),
+    [
+        (TINY, {"optimizer": Momentum(learning_rate=0.05, clip=0.5, noise=0.05)}),
+        (TINY, {"optimizer": AdamW(learning_rate=0.01), "train": {"epochs": 2}}),
+        (
+            OTHER,
+            {
+                "optimizer": RMSprop(learning_rate=0.01, weight_decay=0.1),
+                "loss": MeanSquaredError(),
+                "normalise": "local_contrast",
+            },
+        ),
+    ],
+    ids=["momentum", "adamw", "other layers, rmsprop, squared error"],
 )
-def test_it_follows_the_reference_step_by_step(optimizer: Any) -> None:
-    changes = (
-        {"optimizer": optimizer, "train": {"epochs": 2}} if optimizer.name == "adamw" else {"optimizer": optimizer}
-    )
-    expected, found = (follow(kernels, TINY, **changes) for kernels in (reference, cuda))
-    assert len(found.weights) == len(expected.weights) == (4 if optimizer.name == "adamw" else 2)
+def test_it_follows_the_reference_step_by_step(layers: tuple[Layer, ...], changes: dict[str, Any]) -> None:
+    expected, found = (follow(kernels, layers, **changes) for kernels in (reference, cuda))
+    assert len(found.weights) == len(expected.weights) == 2 * changes.get("train", {}).get("epochs", 1)
     for step, (wanted, got) in enumerate(zip(expected.weights, found.weights, strict=True)):
         for name, array in wanted.items():
             np.testing.assert_allclose(
