@@ -16,7 +16,8 @@ from facecnn.learning.scores import over_people
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import Layer, Shape
-from facecnn.network.network import Network
+from facecnn.network.network import Network, plan
+from facecnn.network.size import countable_photos
 from facecnn.photos.folder import UNKNOWN
 
 Array = npt.NDArray[Any]
@@ -126,7 +127,8 @@ class Recogniser:
         self.mirror = mirror
         self.shift = shift
         try:
-            self.network = Network(layers, input_shape, kernels, BATCH_SIZE, training=False)
+            batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(layers, input_shape))))
+            self.network = Network(layers, input_shape, kernels, batch_size, training=False)
             if len(self.network.stages[-1].out_shape) != 1:
                 raise UsageError("it gives maps, and must end with dense or neuron")
             self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from facecnn.errors import CheckpointError
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
+from facecnn.network import size
 from facecnn.network.layers import Conv, Dense, Layer
 from facecnn.recognition import Recogniser, better_matched_elsewhere
 
@@ -66,6 +67,16 @@ def test_the_likeliest_person_is_named_with_the_probability() -> None:
     assert first.confidence == pytest.approx(first.probabilities["Bob"])
     assert first.unknown_score == pytest.approx(1 - first.confidence)
     assert first.unknown_score < second.unknown_score
+
+
+def test_as_many_photos_are_answered_at_once_as_a_card_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three outputs each, so that 14 elements are those of four photos."""
+    rows = photos(*np.linspace(0, 1, 15).reshape(5, 3))
+    whole = recogniser("ABC")
+    monkeypatch.setattr(size, "MOST_ELEMENTS", 14)
+    model = recogniser("ABC")
+    assert (whole.network.batch_size, model.network.batch_size) == (32, 4)
+    np.testing.assert_array_equal(model.answers(*rows, None).probabilities, whole.answers(*rows, None).probabilities)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

@@ -21,7 +21,15 @@ from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
-from facecnn.network.size import check_memory, fitting_photos, measure, part_size, too_large
+from facecnn.network.size import (
+    MOST_ELEMENTS,
+    check_memory,
+    countable_photos,
+    fitting_photos,
+    measure,
+    part_size,
+    too_large,
+)
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import FolderFaces
@@ -159,7 +167,12 @@ def make_trainer(
 
 def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: int) -> int:
     """Photos of a batch that a card with so many bytes free can work on at a time."""
-    size = part_size(stages, batch_size, free)
+    size, countable = part_size(stages, batch_size, free), countable_photos(stages)
+    if countable == 0:
+        raise DeviceError(
+            f"even for a single photo this network has an array of more than {MOST_ELEMENTS:,} numbers, the most that "
+            "a card's kernels can count: take fewer kernels or units, or --device cpu"
+        )
     if size == 0:
         needed = measure(stages, 1).training_bytes
         raise DeviceError(
@@ -169,10 +182,12 @@ def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: i
     norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= frozen), None)
     if size < batch_size and norm is not None:
         largest = fitting_photos(stages, free)
+        why = f"the card has {free / 1e9:.1f} GB free, which is enough for"
+        if largest == countable:
+            why = f"an array on a card can have {MOST_ELEMENTS:,} numbers, which is enough for"
         raise DeviceError(
-            f"train.batch_size {batch_size}: the card has {free / 1e9:.1f} GB free, which is enough for {largest} "
-            f"photos at a time, and {norm.name} needs the whole batch at once: take batch_size {largest} or less, or "
-            "--device cpu"
+            f"train.batch_size {batch_size}: {why} {largest} photos at a time, and {norm.name} needs the whole batch "
+            f"at once: take batch_size {largest} or less, or --device cpu"
         )
     return size
 
@@ -209,7 +224,7 @@ def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console
         return
     if trainer.part_size < trainer.batch_size:
         console.info(
-            f"Batches: {trainer.batch_size} photos, of which the card's memory takes {trainer.part_size} at a time; "
+            f"Batches: {trainer.batch_size} photos, of which the card takes {trainer.part_size} at a time; "
             "their gradients are added up, which gives the same"
         )
     if trainer.photos_are_streamed:

@@ -21,6 +21,11 @@ optimizer, one to save (or, on a card, one for a part of the gradient)."""
 CARD_SHARE = 0.9
 """Of a card's free memory: the rest is for compiled kernels and their scratch memory."""
 
+MOST_ELEMENTS = 2**31 - 1
+"""Of an array on a card. Where a kernel works out from an element's number which map or photo it belongs to, it divides
+32-bit numbers, as 64-bit divisions are slow. From 2^32 elements on (17 GB, which large cards have room for) the numbers
+would begin anew, and the results would be wrong without a word."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -101,7 +106,18 @@ def part_size(stages: Sequence[Stage], batch_size: int, free: int) -> int:
 def fitting_photos(stages: Sequence[Stage], free: int) -> int:
     """The most photos that can be trained on at a time with so many bytes of a card free."""
     fixed = measure(stages, 0).training_bytes
-    return max(0, int((CARD_SHARE * free - fixed) // (measure(stages, 1).training_bytes - fixed)))
+    by_memory = int((CARD_SHARE * free - fixed) // (measure(stages, 1).training_bytes - fixed))
+    return max(0, min(by_memory, countable_photos(stages)))
+
+
+def countable_photos(stages: Sequence[Stage]) -> int:
+    """The most photos at a time with which no array of the network has more than MOST_ELEMENTS."""
+    if sum(parameter_count(stage) for stage in stages) > MOST_ELEMENTS:
+        return 0
+    shapes = [stages[0].shape]
+    for stage in stages:
+        shapes += [stage.out_shape, *(b.shape for b in stage.layer.buffers(stage.shape).values() if b.per_photo)]
+    return MOST_ELEMENTS // max(map(prod, shapes))
 
 
 def _free_memory() -> int | None:

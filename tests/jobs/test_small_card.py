@@ -11,9 +11,14 @@ from cli.running import call
 from facecnn.config import load
 from facecnn.jobs import training_setup
 from facecnn.kernels import Device, cpu
-from facecnn.network.size import CARD_SHARE, measure, part_size
+from facecnn.network import size
+from facecnn.network.layers import Buffer, Conv, Dense, Pool
+from facecnn.network.network import plan
+from facecnn.network.size import CARD_SHARE, countable_photos, fitting_photos, measure, part_size
 
 CARD = "cuda:0"
+LARGEST = {"smoke": 24 * 24, "default": 48 * 48 * 4}
+"""Numbers in the largest array of a photo."""
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_a_large_batch_is_worked_on_in_equal_parts(people: Path, tmp_path: Path,
     card(int(bytes_for("smoke", 7) / CARD_SHARE) + 1)
     done = train(people, tmp_path, "-c", "smoke", "--set", "train.batch_size=16")
     assert done.exit_code == 0
-    assert "Batches: 16 photos, of which the card's memory takes 6 at a time" in done.stderr
+    assert "Batches: 16 photos, of which the card takes 6 at a time" in done.stderr
 
 
 def test_a_batch_that_fits_is_not_split(people: Path, tmp_path: Path, card: Any) -> None:
@@ -76,3 +81,64 @@ def test_parts_fit_and_are_as_few_as_can_be(batch_size: int) -> None:
         assert 1 <= size <= min(batch_size, photos)
         assert -(-batch_size // size) == -(-batch_size // min(batch_size, photos))
     assert part_size(stages, batch_size, 100) == 0
+
+
+def test_no_array_on_a_card_is_too_large_to_be_counted() -> None:
+    """Whatever is largest: the input, or an output of a layer. 180 GB have room for more."""
+    side, photos = 224, 65_536
+    for layers, of_a_photo in (
+        ((Conv(kernels=16, size=3, padding="same"), Dense(units=2)), side * side * 16),
+        ((Pool(size=8), Dense(units=2)), side * side * 3),
+        ((Pool(size="global"), Dense(units=300_000), Dense(units=2)), 300_000),
+    ):
+        stages = plan(layers, (side, side, 3))
+        assert fitting_photos(stages, 180 * 10**9) == (2**31 - 1) // of_a_photo
+        assert 0 < part_size(stages, photos, 180 * 10**9) * of_a_photo < 2**31
+
+
+def test_what_a_layer_keeps_for_backward_counts_if_it_grows_with_the_batch() -> None:
+    class Keeping(Dense):
+        def buffers(self, shape: Any) -> Any:
+            return {"own": Buffer((10**6,)), "shared": Buffer((10**9,), per_photo=False)}
+
+    assert countable_photos(plan((Keeping(units=2),), (4, 4, 1))) == 2147
+
+
+def test_weights_can_be_too_many_to_be_counted() -> None:
+    rows, columns = 2**15, 2**16
+    assert countable_photos(plan((Dense(units=columns), Dense(units=rows - 3)), (1, 1, 1))) == 2**15 - 1
+    assert countable_photos(plan((Dense(units=columns), Dense(units=rows)), (1, 1, 1))) == 0
+
+
+@pytest.fixture
+def can_count(monkeypatch: pytest.MonkeyPatch, card: Any) -> Any:
+    """A function that sets how many elements an array on a card, whose memory is large, may have."""
+
+    def set_most(elements: int) -> None:
+        card(2**50)
+        monkeypatch.setattr(size, "MOST_ELEMENTS", elements)
+        monkeypatch.setattr(training_setup, "MOST_ELEMENTS", elements)
+
+    return set_most
+
+
+def test_a_batch_too_large_to_be_counted_is_worked_on_in_parts(people: Path, tmp_path: Path, can_count: Any) -> None:
+    can_count(7 * LARGEST["smoke"])
+    done = train(people, tmp_path, "-c", "smoke", "--set", "train.batch_size=16")
+    assert done.exit_code == 0
+    assert "Batches: 16 photos, of which the card takes 6 at a time" in done.stderr
+
+
+def test_batch_norm_needs_a_batch_that_can_be_counted(people: Path, tmp_path: Path, can_count: Any) -> None:
+    can_count(12 * LARGEST["default"])
+    done = train(people, tmp_path, "-c", "default", "--set", "train.batch_size=16")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "an array on a card can have 110,592 numbers, which is enough for 12 photos" in done.stderr
+    assert "take batch_size 12 or less, or --device cpu" in done.stderr
+
+
+def test_a_network_of_which_no_photo_can_be_counted(people: Path, tmp_path: Path, can_count: Any) -> None:
+    can_count(LARGEST["smoke"] - 1)
+    done = train(people, tmp_path, "-c", "smoke")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "has an array of more than 575 numbers" in done.stderr
