@@ -10,8 +10,8 @@ barriers it has passed is its epoch. When the launch is over, it must be true of
 - shared and local memory is written before it is read.
 
 So it doesn't matter which thread happened to be first, or that a card runs the threads of a warp in step. An element is
-known by its address: arrays that overlap are one memory. What remains unseen are races between launches, and what
-shapes would do that weren't run.
+known by the address of its first byte: arrays that overlap are one memory. What remains unseen are races between
+launches, and what shapes would do that weren't run.
 """
 
 from __future__ import annotations
