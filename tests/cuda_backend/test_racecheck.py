@@ -192,6 +192,15 @@ def local_memory_that_is_written_in_part(out: Any, x: Any) -> None:
     out[cuda.grid(1)] = total
 
 
+@seeded(UNWRITTEN)
+def local_memory_that_was_written_for_something_else(out: Any, x: Any) -> None:
+    for turn in range(3):
+        own = cuda.local.array(2, F)
+        if turn < 2:
+            own[0] = x[0]
+        out[cuda.grid(1)] = own[0]  # !
+
+
 @seeded(None)
 def all_memory_is_written(out: Any, x: Any) -> None:
     s = cuda.shared.array((THREADS, 2), F)
