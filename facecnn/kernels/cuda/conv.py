@@ -115,23 +115,28 @@ def _largest(tile: Tile) -> Any:
     pool, kernels, outputs_across, patch_columns = tile.pool, tile.kernels, tile.outputs_across, tile.patch_columns
     outputs_down, rows = tile.outputs_down, 1 if tile.strips > 1 else tile.pool
 
-    def one_kernel(k: int) -> Any:
+    def one_output(output: int) -> Any:
+        place, k = divmod(output, kernels)
+        y, x = divmod(place, outputs_across)
+
         @device_function
         def largest(state: Any) -> None:
+            # Into best and where it goes once, at the end: elements written under a condition end up on the stack on
+            # some cards (sm_100 and sm_120), whereas two numbers stay in registers.
             best, where, sums, strip = state
-            for y in range(outputs_down):
-                for x in range(outputs_across):
-                    output = (y * outputs_across + x) * kernels + k
-                    for r in range(rows):
-                        for s in range(pool):
-                            z = sums[((y * rows + r) * patch_columns + x * pool + s) * kernels + k]
-                            if not z <= best[output] and best[output] == best[output]:
-                                best[output] = z
-                                where[output] = (strip + r) * pool + s
+            most, place_of_most = best[output], where[output]
+            for r in range(rows):
+                for s in range(pool):
+                    z = sums[((y * rows + r) * patch_columns + x * pool + s) * kernels + k]
+                    if not z <= most and most == most:
+                        most = z
+                        place_of_most = np.float32((strip + r) * pool + s)
+            best[output] = most
+            where[output] = place_of_most
 
         return largest
 
-    return unrolled(kernels, one_kernel)
+    return unrolled(outputs_down * outputs_across * kernels, one_output)
 
 
 @cache
