@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from facecnn.kernels.cuda.activations import derivative
-from facecnn.kernels.cuda.conv_tiles import LANES, Tile
+from facecnn.kernels.cuda.conv_tiles import LANES, Tile, ceil_div
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.driver import cuda, device_function
 from facecnn.kernels.cuda.memory import Array
 
 _I, _U, _U64 = np.int32, np.uint32, np.uint64  # indices that Numba needn't check for being negative
 _ZERO = np.float32(0)
+_WRITTEN_OUT = 128
+"""Multiply-adds of a loop that the compiler writes out for every card. For some (sm_100, sm_120) it stops there."""
 
 
 def load_photo(tile: Tile, maps: int) -> Any:
@@ -153,12 +155,26 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
     pitch = tile.outputs_down * tile.pool
     next_row, next_map = _U(row_stride), _U(tile.map_stride - kernel_rows * row_stride)
     weights_of_row = _U(kernel_columns * block_kernels)
+    columns_at_once = max(1, _WRITTEN_OUT // (patch_rows * patch_columns))
 
-    def one_kernel(k: int) -> Any:
+    def one_row(i: int) -> Any:  # of the window, to registers
+        @device_function
+        def read(state: Any) -> None:
+            window, held, at = state
+            for j in range(spread):
+                window[i * spread + j] = held[
+                    at + i * row_stride + j % patch_columns * phase_stride + j // patch_columns
+                ]
+
+        return read
+
+    def some_columns(k: int, first: int) -> Any:
+        stop = min(first + columns_at_once, kernel_columns)
+
         @device_function
         def add(state: Any) -> None:
             sums, window, weights, at = state
-            for s in range(kernel_columns):
+            for s in range(first, stop):
                 w = weights[at + s * block_kernels + k]
                 for i in range(patch_rows):
                     for j in range(patch_columns):
@@ -166,7 +182,10 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
 
         return add
 
-    every_kernel = unrolled(kernels, one_kernel)
+    def one_kernel(k: int) -> Any:
+        return unrolled(ceil_div(kernel_columns, columns_at_once), lambda part: some_columns(k, part * columns_at_once))
+
+    read_window, every_kernel = unrolled(patch_rows, one_row), unrolled(kernels, one_kernel)
 
     @device_function
     def sums_of(
@@ -198,11 +217,7 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
             left = maps - first_map
             for _ in range(held_maps if held_maps < left else left):
                 for _ in range(kernel_rows):
-                    for i in range(patch_rows):
-                        for j in range(spread):
-                            window[i * spread + j] = held[
-                                at + i * row_stride + j % patch_columns * phase_stride + j // patch_columns
-                            ]
+                    read_window((window, held, at))
                     every_kernel((sums, window, held_weights, weights_at))
                     at = _U(at + next_row)
                     weights_at = _U(weights_at + weights_of_row)
