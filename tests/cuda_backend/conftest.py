@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cuda_backend.standin_driver.machine import Machine, build, started
 from facecnn.kernels.cuda.driver import SIMULATED
 
 
@@ -19,3 +20,12 @@ def strict_simulator() -> Iterator[None]:
 
     with strict():
         yield
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One with the stand-in driver, and as many cards as a command is told there are."""
+    folder = tmp_path_factory.mktemp("driver")
+    build(folder)
+    with started(folder) as machine:
+        yield machine
