@@ -1,4 +1,4 @@
-"""The stand-in driver keeps the rules that it is there for; what it is asked here has one right answer on every card."""
+"""The stand-in driver keeps the rules that it is there for: what is asked of it here has one right answer."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_what_a_capture_forbids(
 @pytest.mark.parametrize("where", ["begin", "end"])
 def test_a_capture_fails_where_it_is_to_fail(where: str, machine: Machine) -> None:
     results = said(machine, CAPTURE.format(("RELAXED", BESIDE, "use the stream")), fail_capture=where)
-    assert ["SUCCESS" == result for result in results] == (
+    assert [result == "SUCCESS" for result in results] == (
         [False, True, False] if where == "begin" else [True, True, False]
     )
 

@@ -44,12 +44,16 @@ def memory(number: int) -> tuple[int, int] | None:
     """Bytes of a card, free and in all; None where they can't be told, as when another process has it for itself."""
     if SIMULATED:
         return None
+    used = cuda.get_current_device().id
     try:
-        with cuda.gpus[number]:
-            info = cuda.current_context().get_memory_info()
-            return int(info.free), int(info.total)
+        # Not ``with cuda.gpus[number]``: the first time, Numba loses there which card was in use.
+        cuda.select_device(number)
+        info = cuda.current_context().get_memory_info()
+        return int(info.free), int(info.total)
     except Exception:  # a card beside the one in use, in whatever state
         return None
+    finally:
+        cuda.select_device(used)
 
 
 def prove() -> None:
