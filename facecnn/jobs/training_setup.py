@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.config import Loaded
+from facecnn.config import Loaded, Settings
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
@@ -23,6 +24,7 @@ from facecnn.network.layers import BatchNorm, with_outputs
 from facecnn.network.network import Stage
 from facecnn.network.size import (
     MOST_ELEMENTS,
+    card_bytes,
     check_memory,
     countable_photos,
     fitting_photos,
@@ -110,8 +112,6 @@ def open_for_training(options: TrainOptions, console: Console, *, say_why: bool 
     device = open_and_show(options.device, options.threads, console)
     why = f": {device.reason}" if say_why else ""
     console.info(f"Device: {device.name} ({device.description}){why}")
-    if device.notice is not None:
-        console.info(device.notice)
     return device
 
 
@@ -138,6 +138,9 @@ def make_trainer(
     if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
         batch_size = len(chosen)
     free = device.free_memory()
+    # Photos that don't fit beside the network are sent to two places for a batch in turn, and those held out as well.
+    photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
+    sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
     if free is None:
         check_memory(stages, batch_size)
     try:
@@ -155,7 +158,7 @@ def make_trainer(
             validation=validation,
             outputs=outputs,
             kernels=device.kernels,
-            part_size=None if free is None else _fitting_part(stages, batch_size, settings.train.freeze, free),
+            part_size=None if free is None else _fitting_part(stages, batch_size, settings, free, sent),
             profile=profile,
             taken=taken,
         )
@@ -165,23 +168,24 @@ def make_trainer(
         raise too_large(stages, batch_size) from None
 
 
-def _fitting_part(stages: Sequence[Stage], batch_size: int, frozen: int, free: int) -> int:
-    """Photos of a batch that a card with so many bytes free can work on at a time."""
-    size, countable = part_size(stages, batch_size, free), countable_photos(stages)
+def _fitting_part(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:
+    """Photos of a batch that a card with so many bytes free can work on at a time; ``sent``: bytes that photos take."""
+    normalise = settings.photos.normalise
+    size, countable = part_size(stages, batch_size, free - sent, normalise), countable_photos(stages)
     if countable == 0:
         raise DeviceError(
             f"even for a single photo this network has an array of more than {MOST_ELEMENTS:,} numbers, the most that "
             "a card's kernels can count: take fewer kernels or units, or --device cpu"
         )
     if size == 0:
-        needed = measure(stages, 1).training_bytes
+        needed = card_bytes(stages, 1, normalise) + sent
         raise DeviceError(
             f"the card has {free / 1e9:.1f} GB free, and a single photo takes about {needed / 1e9:.1f} GB in this "
             "network: take fewer kernels or units, or --device cpu"
         )
-    norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= frozen), None)
+    norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= settings.train.freeze), None)
     if size < batch_size and norm is not None:
-        largest = fitting_photos(stages, free)
+        largest = fitting_photos(stages, free - sent, normalise)
         why = f"the card has {free / 1e9:.1f} GB free, which is enough for"
         if largest == countable:
             why = f"an array on a card can have {MOST_ELEMENTS:,} numbers, which is enough for"

@@ -30,7 +30,7 @@ class PhotoFeed:
         try:
             self._pixels, self.rows = kernels.resident(pixels, self._host[1])
         except MemoryError:
-            self._stream = kernels.PhotoStream(pixels.shape[1:], batch_size)
+            self._stream = kernels.PhotoStream(pixels.shape[1:], max(1, min(batch_size, len(rows))))
             self._places = kernels.to_device(np.arange(batch_size, dtype=np.int32))
             self.rows = np.zeros(len(rows), np.int32)
         """``rows`` (n,) int32, on the host: where in the device's pixels each photo lies, if all are there."""

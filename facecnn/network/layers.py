@@ -38,6 +38,12 @@ Edges: TypeAlias = Literal["drop", "keep"]
 EDGES = "windows that reach over the right or bottom edge: drop | keep (what is inside counts)"
 
 
+# How finely kernels for a card cut long sums, at most: see conv_weight_tiles.py, neuron.py and dense.py there.
+_BLOCKS_OF_WEIGHT_SUMS, _WEIGHT_SUMS_OF_BLOCK = 528, 2**14
+_MOST_MAP_PARTS, _MAP_PART = 64, 64
+_DENSE_PART = 128
+
+
 class LayerError(UsageError):
     """A layer that doesn't fit where it stands; ``index`` is its place in the list of the config."""
 
@@ -64,6 +70,14 @@ class Buffer:
     shape: Shape
     dtype: npt.DTypeLike | None = None
     per_photo: bool = True
+
+
+@plain_dataclass(frozen=True)
+class Scratch:
+    """Bytes that a layer's kernels need besides its arrays while they work; on a card, where they are most."""
+
+    per_photo: int = 0
+    fixed: int = 0
 
 
 @plain_dataclass(frozen=True)
@@ -130,6 +144,10 @@ class Layer:
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {}
+
+    def scratch(self, shape: Shape) -> Scratch:
+        """At most."""
+        return Scratch()
 
     def multiply_adds(self, shape: Shape) -> int:
         """Multiplications with a weight, for one photo forward."""
@@ -378,6 +396,13 @@ class Conv(Layer):
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {"argmax": Buffer(self.output_shape(shape) if self._pooled() > 1 else (0,), np.uint8)}
 
+    def scratch(self, shape: Shape) -> Scratch:
+        """Where the largest stood, while answers are computed; and sums for the weights' gradient, of which each of
+        some blocks of threads makes a part."""
+        weights = sum(prod(parameter.shape) for parameter in self.parameters(shape).values())
+        sums = max(weights, _BLOCKS_OF_WEIGHT_SUMS * min(weights, _WEIGHT_SUMS_OF_BLOCK))
+        return Scratch(prod(self.output_shape(shape)) if self._pooled() > 1 else 0, 4 * sums)
+
     def multiply_adds(self, shape: Shape) -> int:
         return prod(self._full_shape(shape)) * prod(_pair(self.size)) * shape[2]
 
@@ -434,6 +459,11 @@ class Neuron(Layer):
             "bias": Parameter((self.per_kernel, maps), rows * columns, False, 0.0),
         }
 
+    def scratch(self, shape: Shape) -> Scratch:
+        """Each map is summed up in parts."""
+        parts = min(_MOST_MAP_PARTS, -(-prod(shape[:2]) // _MAP_PART))
+        return Scratch(4 * parts * prod(self.output_shape(shape)))
+
     def multiply_adds(self, shape: Shape) -> int:
         return self.per_kernel * prod(shape)
 
@@ -480,6 +510,10 @@ class Dense(Layer):
             "weight": Parameter((units, prod(shape)), prod(shape), True, "random"),
             "bias": Parameter((units,), prod(shape), False, 0.0),
         }
+
+    def scratch(self, shape: Shape) -> Scratch:
+        """A long sum is made in parts."""
+        return Scratch(4 * -(-prod(shape) // _DENSE_PART) * prod(self.output_shape(shape)))
 
     def multiply_adds(self, shape: Shape) -> int:
         return prod(shape) * self.output_shape(shape)[0]

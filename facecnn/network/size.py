@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from facecnn.errors import UsageError
+from facecnn.kernels.protocol import Normalise
 from facecnn.network.network import Stage
 
 TRAINING_COPIES = 7
@@ -19,7 +21,13 @@ TRAINING_COPIES = 7
 optimizer, one to save (or, on a card, one for a part of the gradient)."""
 
 CARD_SHARE = 0.9
-"""Of a card's free memory: the rest is for compiled kernels and their scratch memory."""
+"""Of a card's free memory: the rest is for compiled kernels."""
+
+_BLURRED = 2.5
+"""Arrays of the input's size that local contrast takes, at most: two that are blurred, and sums."""
+
+_SMALL_SCRATCH = 2**18
+"""Bytes for the sums of batch norm, PReLU and clipping."""
 
 MOST_ELEMENTS = 2**31 - 1
 """Of an array on a card. Where a kernel works out from an element's number which map or photo it belongs to, it divides
@@ -35,7 +43,7 @@ class Size:
     multiply_adds: int
     """For one photo, forward."""
     training_bytes: int
-    """Memory for a training with the given batch size, photos and libraries apart."""
+    """Memory for a training with the given batch size; photos, libraries and scratch memory apart."""
 
 
 def parameter_count(stage: Stage) -> int:
@@ -78,6 +86,20 @@ def measure(stages: Sequence[Stage], batch_size: int) -> Size:
     )
 
 
+def card_bytes(stages: Sequence[Stage], batch_size: int, normalise: Normalise = "none") -> int:
+    """What a training with the given batch size takes of a card's memory, photos apart: its kernels have scratch
+    memory, too, in which they also normalise the photos."""
+    input_shape = stages[0].shape
+    per_photo = prod(input_shape[:2]) // 16  # sums of the tiles that a photo is prepared in
+    if normalise == "local_contrast":
+        per_photo += math.ceil(_BLURRED * 4 * prod(input_shape))
+    # The workspace keeps what it had before it grew, so that what layers need adds up.
+    scratch = [stage.layer.scratch(stage.shape) for stage in stages]
+    per_photo += sum(one.per_photo for one in scratch)
+    fixed = _SMALL_SCRATCH + sum(one.fixed for one in scratch)
+    return measure(stages, batch_size).training_bytes + batch_size * per_photo + fixed
+
+
 def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
     """Raise UsageError where training would need more memory than is free, before anything is allocated."""
     free = _free_memory()
@@ -96,17 +118,17 @@ def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
     )
 
 
-def part_size(stages: Sequence[Stage], batch_size: int, free: int) -> int:
-    """How many of a batch's photos to train on at a time with so many bytes of a card free: in as few parts as can be,
-    and equal ones; 0 if there isn't room for one photo."""
-    fitting = min(batch_size, fitting_photos(stages, free))
+def part_size(stages: Sequence[Stage], batch_size: int, free: int, normalise: Normalise = "none") -> int:
+    """How many of a batch's photos to train on at a time with so many bytes of a card free for it: in as few parts as
+    can be, and equal ones; 0 if there isn't room for one photo."""
+    fitting = min(batch_size, fitting_photos(stages, free, normalise))
     return -(-batch_size // -(-batch_size // fitting)) if fitting else 0
 
 
-def fitting_photos(stages: Sequence[Stage], free: int) -> int:
-    """The most photos that can be trained on at a time with so many bytes of a card free."""
-    fixed = measure(stages, 0).training_bytes
-    by_memory = int((CARD_SHARE * free - fixed) // (measure(stages, 1).training_bytes - fixed))
+def fitting_photos(stages: Sequence[Stage], free: int, normalise: Normalise = "none") -> int:
+    """The most photos that can be trained on at a time with so many bytes of a card free for it."""
+    fixed = card_bytes(stages, 0, normalise)
+    by_memory = int((CARD_SHARE * free - fixed) // (card_bytes(stages, 1, normalise) - fixed))
     return max(0, min(by_memory, countable_photos(stages)))
 
 

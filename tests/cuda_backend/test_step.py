@@ -15,6 +15,7 @@ from facecnn.kernels import cuda
 from facecnn.kernels.cuda import memory
 from facecnn.kernels.cuda.planning import planning
 from facecnn.learning.training import Recorder
+from facecnn.network.size import card_bytes, measure
 
 WAITING = ("copy_to_device", "to_device", "to_host", "empty", "resident", "synchronise")
 
@@ -60,3 +61,18 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
     as_asked = [[(launch.kernel, launch.grid, launch.threads) for launch in launched] for launched in steps]
     assert as_asked[0] == as_asked[1] == as_asked[2]
     assert len(as_asked[0]) < 80
+
+
+@pytest.mark.parametrize("batch_size", [2, 60, 500])
+@pytest.mark.parametrize("config", ["smoke", "seed", "deep", "default", "many"])
+def test_scratch_memory_is_counted(config: str, batch_size: int) -> None:
+    """What a card has room for is reckoned with as much scratch memory, at least, as the workspace grows to."""
+    with planning():
+        trainer = planned_trainer(config, batch_size=batch_size)
+        trainer.run(Recorder())
+        trainer.answers(trainer.photos)
+    workspace, stages = trainer.network.workspace, trainer.network.stages
+    grown = sum(array.nbytes for array in [*workspace._memory.values(), *workspace._given_up])
+    assert grown > 0
+    counted = card_bytes(stages, batch_size, trainer.normalise) - measure(stages, batch_size).training_bytes
+    assert grown <= counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from facecnn.kernels import Device, cpu
 from facecnn.network import size
 from facecnn.network.layers import Buffer, Conv, Dense, Pool
 from facecnn.network.network import plan
-from facecnn.network.size import CARD_SHARE, countable_photos, fitting_photos, measure, part_size
+from facecnn.network.size import CARD_SHARE, card_bytes, countable_photos, fitting_photos, part_size
 
 CARD = "cuda:0"
 LARGEST = {"smoke": 24 * 24, "default": 48 * 48 * 4}
@@ -26,14 +27,20 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that lets --device open the CPU's kernels as a card with so many bytes free."""
 
     def with_free(free: int) -> None:
-        device = Device(cpu, CARD, "a small card", "asked for", None, lambda: free)
+        device = Device(cpu, CARD, "a small card", "asked for", lambda: free)
         monkeypatch.setattr(training_setup, "open_and_show", lambda *arguments: device)
 
     return with_free
 
 
 def bytes_for(config: str, photos: int) -> int:
-    return measure(load(config).plan(2), photos).training_bytes
+    loaded = load(config)
+    return card_bytes(loaded.plan(2), photos, loaded.settings.photos.normalise)
+
+
+def bytes_sent(config: str, batch_size: int) -> int:
+    """Places for two batches of photos, and for as many of those held out, of which there are four."""
+    return 2 * prod(load(config).settings.photos.margin_shape) * (batch_size + 4)
 
 
 def train(people: Path, folder: Path, *options: str) -> Any:
@@ -41,7 +48,7 @@ def train(people: Path, folder: Path, *options: str) -> Any:
 
 
 def test_a_large_batch_is_worked_on_in_equal_parts(people: Path, tmp_path: Path, card: Any) -> None:
-    card(int(bytes_for("smoke", 7) / CARD_SHARE) + 1)
+    card(int(bytes_for("smoke", 7) / CARD_SHARE) + bytes_sent("smoke", 16) + 1)
     done = train(people, tmp_path, "-c", "smoke", "--set", "train.batch_size=16")
     assert done.exit_code == 0
     assert "Batches: 16 photos, of which the card takes 6 at a time" in done.stderr
@@ -55,7 +62,7 @@ def test_a_batch_that_fits_is_not_split(people: Path, tmp_path: Path, card: Any)
 
 
 def test_batch_norm_needs_the_whole_batch(people: Path, tmp_path: Path, card: Any) -> None:
-    card(int(bytes_for("default", 9) / CARD_SHARE) + 1)
+    card(int(bytes_for("default", 9) / CARD_SHARE) + bytes_sent("default", 16) + 1)
     done = train(people, tmp_path, "-c", "default", "--set", "train.batch_size=16")
     assert (done.exit_code, done.stdout) == (5, "")
     assert "train.batch_size 16" in done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 
 from facecnn.kernels.cards import Card
 from facecnn.kernels.cuda.driver import SIMULATED, cuda
-from facecnn.kernels.cuda.memory import Workspace, to_device, to_host
+from facecnn.kernels.cuda.memory import Workspace, free_bytes, to_device, to_host
 from facecnn.kernels.cuda.update import accumulate
 
 
@@ -48,8 +48,8 @@ def memory(number: int) -> tuple[int, int] | None:
     try:
         # Not ``with cuda.gpus[number]``: the first time, Numba loses there which card was in use.
         cuda.select_device(number)
-        info = cuda.current_context().get_memory_info()
-        return int(info.free), int(info.total)
+        free = free_bytes()
+        return None if free is None else (free, int(cuda.current_context().get_memory_info().total))
     except Exception:  # a card beside the one in use, in whatever state
         return None
     finally:

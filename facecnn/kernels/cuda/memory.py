@@ -26,13 +26,13 @@ _CHUNK = 64 << 20
 
 
 @contextmanager
-def _out_of_memory_said() -> Iterator[None]:
+def _out_of_memory_said(what: str = "the card's memory is full") -> Iterator[None]:
     """The driver's error for a card that is full becomes Python's."""
     try:
         yield
     except Exception as error:
         if getattr(error, "code", None) == _OUT_OF_MEMORY:
-            raise MemoryError("the card's memory is full") from error
+            raise MemoryError(what) from error
         raise
 
 
@@ -63,8 +63,12 @@ def copy_to_device(out: Array, array: npt.NDArray[Any]) -> None:
 
 def free_bytes() -> int | None:
     """Of the card's memory; None where it isn't known."""
-    free = cuda.current_context().get_memory_info().free
-    return None if free == float("inf") else int(free)
+    if SIMULATED:
+        return None
+    context = cuda.current_context()
+    # What isn't used any more Numba gives back later, and only when it is a fifth of the memory, or ten arrays.
+    context.memory_manager.deallocations.clear()
+    return int(context.get_memory_info().free)
 
 
 def resident(array: npt.NDArray[Any], rows: npt.NDArray[Any]) -> tuple[Array, npt.NDArray[np.int32]]:
@@ -152,10 +156,11 @@ class PhotoStream:
     """
 
     def __init__(self, shape: tuple[int, ...], batch_size: int) -> None:
-        """``shape`` of one photo, uint8."""
+        """``shape`` of one photo, uint8. Raises MemoryError where two batches don't fit on the card, or can't be pinned
+        in the machine's own memory."""
         whole = (batch_size, *shape)
         self.arrays: list[Array] = [empty(whole, np.uint8) for _ in range(2)]
-        self._pinned = [np.zeros(whole, np.uint8) if SIMULATED else cuda.pinned_array(whole, np.uint8) for _ in "ab"]
+        self._pinned = [_pinned(whole) for _ in "ab"]
         self._sent = [_event(timing=False) for _ in "ab"]
         self._read = [_event(timing=False) for _ in "ab"]
         self._stream = _stream_beside()
@@ -164,7 +169,8 @@ class PhotoStream:
         """Bring ``pixels[rows]`` to ``arrays[slot]``, behind what the card is doing."""
         self._sent[slot].synchronize()  # the copy before last, which read the same buffer: it is long done
         count = len(rows)
-        np.take(pixels, rows, axis=0, out=self._pinned[slot][:count])
+        # All rows are there, so nothing is clipped; but to be able to raise, NumPy would copy everything once more.
+        np.take(pixels, rows, axis=0, out=self._pinned[slot][:count], mode="clip")
         self._read[slot].wait(self._stream)
         self.arrays[slot][:count].copy_to_device(self._pinned[slot][:count], stream=self._stream)
         self._sent[slot].record(self._stream)
@@ -178,10 +184,20 @@ class PhotoStream:
         self._read[slot].record()
 
 
+def _pinned(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Memory of the host that stays in its place, so that a card can read it while the processor goes on."""
+    if SIMULATED:
+        return np.zeros(shape, np.uint8)
+    with _out_of_memory_said("no more of this machine's memory can be pinned for the card"):
+        return np.asarray(cuda.pinned_array(shape, np.uint8))
+
+
 def _stream_beside() -> Any:
     """A stream that doesn't wait for the default one (those that Numba makes do)."""
     if SIMULATED:
         return 0
     from cuda.core import Device
 
-    return Device().create_stream()
+    device = Device(cuda.get_current_device().id)
+    device.set_current()  # cuda-core wants it in every thread
+    return device.create_stream()
