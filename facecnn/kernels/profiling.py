@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
 from facecnn.kernels.protocol import Kernels
 
+_HELD_UP = 10.0
+"""Milliseconds for which a card is busy with nothing, while what is to be timed queues up behind."""
+
+_WAITING = ("copy_to_device", "synchronise", "to_device", "to_host")
+"""Functions that wait until the device has nothing more to do."""
+
 
 class Profiler:
     """Stands in for a backend, and times each kernel on the device: by events on a card, by the clock on the CPU.
+
+    A card must never wait for Python meanwhile: the time between two events holds all that lies between them, and
+    Python takes longer for a launch than a small kernel runs. So the card is held up, again and again, for longer than
+    until the next time; what it does besides only puts it further behind.
 
     ``announce`` says for which layer, and which way through it, the kernels are that are asked for from then on.
     """
@@ -20,11 +31,16 @@ class Profiler:
         self._place = ("", "")
         self._marks: list[tuple[tuple[str, str], Any, Any]] = []
         self._sums: dict[tuple[str, str], float] = {}
+        self._behind_until = 0.0
+        """The card has something to do until then."""
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._kernels, name)
         if inspect.isfunction(function) and "workspace" in inspect.signature(function).parameters:
             function = self._timed(function, name)
+            setattr(self, name, function)
+        elif name in _WAITING:
+            function = self._emptying(function)
             setattr(self, name, function)
         return function
 
@@ -40,6 +56,10 @@ class Profiler:
         def run(*arguments: Any) -> None:
             workspace = arguments[-1]
             layer, way = self._place
+            if time.perf_counter() >= self._behind_until:
+                self._kernels.hold_up(_HELD_UP, workspace)
+                # Half of the time, since the card may run faster than when it was tried how long it takes.
+                self._behind_until = time.perf_counter() + _HELD_UP / 2000
             start = self._kernels.mark(workspace)
             function(*arguments)
             stop = self._kernels.mark(workspace)
@@ -47,9 +67,16 @@ class Profiler:
 
         return run
 
+    def _emptying(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            self._behind_until = 0.0
+            return function(*arguments)
+
+        return run
+
     def collect(self) -> None:
         """Add up what was timed since the last time; waits for the device."""
-        self._kernels.synchronise()
+        self.synchronise()
         for place, start, stop in self._marks:
             self._sums[place] = self._sums.get(place, 0.0) + self._kernels.milliseconds(start, stop)
         self._marks.clear()

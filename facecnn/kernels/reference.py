@@ -103,6 +103,11 @@ def milliseconds(start: Any, stop: Any) -> float:
     return float(1000 * (stop - start))
 
 
+def hold_up(at_least: float, workspace: Workspace) -> None:
+    """Let a device that works beside the processor be busy for so many milliseconds before it does what it is asked for
+    next, so that marks aren't later than the kernels before them."""
+
+
 # ---------------------------------------------------------------------------------------------------- activations
 
 

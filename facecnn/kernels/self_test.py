@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
 """Largest difference in parts of an output's largest element: float32 keeps seven digits, and sums lose some."""
 _LEAST_SCALE = 1e-6
-_NOT_COMPUTING = {"record", "mark"}
+_NOT_COMPUTING = {"record", "mark", "hold_up"}
 
 
 @dataclass(frozen=True)

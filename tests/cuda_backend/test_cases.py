@@ -29,7 +29,8 @@ CASES: dict[str, tuple[Any, ...]] = {
 """By "function, what is special about it": the arguments for ``check``."""
 
 NOT_KERNELS = {
-    "copy_to_device", "empty", "mark", "milliseconds", "record", "resident", "synchronise", "to_device", "to_host",
+    "copy_to_device", "empty", "hold_up", "mark", "milliseconds", "record", "resident", "synchronise", "to_device",
+    "to_host",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from facecnn.kernels.cuda.conv import conv_backward_input, conv_backward_weight,
 from facecnn.kernels.cuda.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cuda.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cuda.graph import record
+from facecnn.kernels.cuda.holding_up import hold_up
 from facecnn.kernels.cuda.loss import (
     add_to_totals,
     label_weight,
@@ -72,6 +73,7 @@ __all__ = [
     "draw_augmentation",
     "dropout",
     "empty",
+    "hold_up",
     "label_weight",
     "lion_update",
     "mark",
