@@ -168,6 +168,8 @@ def _train_calibrated(
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
     trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
+    del trainer  # a card may have no room for another network beside it
+    gc.collect()
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
     recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ def _together(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """What is told of a training when it has ended, besides what it wrote."""
+
+    first_kernels: dict[str, Array]
+    """Before the first step, by layer."""
+    last_kernels: dict[str, Array]
+    trials: list[dict[str, Any]] | None
+
+
 class _Training:
     """A training in its run folder, which is locked."""
 
@@ -190,7 +201,12 @@ class _Training:
                 if trainer.trials_left:
                     where = f"with {trainer.trials_left} of {trainer.settings.restarts} initial weights left to try"
                 raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
-            result = self._finish(console)
+            ended = _Ended(trainer.watch.start, trainer.watch.kernels(), trial_figures(trainer))
+            # What is left to do asks for a network of its own, which a card may have no room for beside the training.
+            # Arrays and the steps that are recorded with them refer to each other, so they don't go by themselves.
+            del trainer, self.trainer
+            gc.collect()
+            result = self._finish(ended, console)
         except OutputError as error:
             hint = f"\n{go_on}" if run.last_path.exists() else ""
             raise OutputError(f"{error}{hint}") from error
@@ -200,9 +216,9 @@ class _Training:
             ) from None
         return {**result, "seconds": time.perf_counter() - started}
 
-    def _finish(self, console: Console) -> dict[str, Any]:
+    def _finish(self, ended: _Ended, console: Console) -> dict[str, Any]:
         """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures."""
-        run, data, device, trainer = self.run, self.data, self.device, self.trainer
+        run, data, device = self.run, self.data, self.device
         best = load_checkpoint(run.best_path)
         classes, people = data.classes, len(data.dataset.people)
         recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
@@ -246,8 +262,8 @@ class _Training:
             draw_judged(run.confusion_path, drawn, what)
             draw_kernels_of(run, recogniser)
             draw_patches_of(run, recogniser, data.dataset)
-            if trainer.watch.start:
-                self._draw_what_was_watched(metrics)
+            if ended.first_kernels:
+                self._draw_what_was_watched(ended, metrics)
         else:
             console.warning(WITHOUT_PICTURES)
         result = {
@@ -264,7 +280,7 @@ class _Training:
             "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
-            "restarts": trial_figures(trainer),
+            "restarts": ended.trials,
             "init_from": run.read_init_from(),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
@@ -273,14 +289,14 @@ class _Training:
         report_training(run, self.settings, data, recogniser, answers, held_out if any_held_out else None, result)
         return result
 
-    def _draw_what_was_watched(self, metrics: Sequence[Mapping[str, Any]]) -> None:
+    def _draw_what_was_watched(self, ended: _Ended, metrics: Sequence[Mapping[str, Any]]) -> None:
         if any(row.get("kernels") for row in metrics):  # there are none of runs of older versions
             draw_watching(self.run.watching_path, metrics)
         frames, last = self.frames.read(), metrics[-1]["epoch"]
         if frames[-1].epoch != last:  # it ended earlier than planned
-            self.frames.append(last, self.trainer.watch.kernels())
+            self.frames.append(last, ended.last_kernels)
             frames = self.frames.read()
-        shapes = {name: kernels.shape for name, kernels in self.trainer.watch.start.items()}
+        shapes = {name: kernels.shape for name, kernels in ended.first_kernels.items()}
         draw_evolution(self.run.evolution_path, frames, shapes, last)
 
 
