@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from facecnn.kernels.compilation import Compilation
     from facecnn.learning.training import StepReport
 
-_COMPILING = "Compiling for this processor, once"
+_COMPILING = "Compiling for this machine, once"
 
 WORTH_A_LINE = 1.0
 """Seconds of compiling from which on a log tells of it."""
@@ -34,6 +34,7 @@ class StderrConsole:
         self.verbose = verbose
         self._echo: Callable[[str], None] = partial(typer.echo, err=True)
         self._compilation: _CompilationLine | _CompilationLog | None = None
+        self._shows_compilation = False
         self._shown = ExitStack()
 
     def __enter__(self) -> StderrConsole:
@@ -52,7 +53,13 @@ class StderrConsole:
         self._echo(fitted(f"warning: {text}"))
 
     def show_compilation(self) -> None:
-        if self.quiet or self._compilation is not None:
+        if self._shows_compilation:
+            return
+        self._shows_compilation = True
+        from facecnn.kernels.notes import slow
+
+        self._shown.enter_context(slow.told(self.warning))
+        if self.quiet:
             return
         from facecnn.kernels.code_cache import notes_told
         from facecnn.kernels.compilation import told

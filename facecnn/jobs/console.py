@@ -31,7 +31,7 @@ class Console(Protocol):
 
     def show_compilation(self) -> None:
         """Show from now on, until the command ends, what Numba compiles, if anything, and what is wrong with the place
-        where it is kept. Loads Numba."""
+        where it is kept; and warn of what makes kernels slow. Loads Numba."""
 
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar for work that calls back with (done, total) of what ``unit`` says."""

@@ -40,8 +40,6 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     check = check_gradients(small, settings.loss, seed=settings.train.seed)
     comparison = None
     if device.name != "reference":
-        if device.notice is not None:
-            console.info(device.notice)
         console.info(f"Comparing {device.name} with the reference")
         comparison = compare_device(small, settings.loss, device.kernels, seed=settings.train.seed)
     return {

@@ -31,8 +31,6 @@ class Device:
     """``AMD EPYC, 2 threads``, ``NVIDIA H100 80GB HBM3, 80 GB, compute capability 9.0``."""
     reason: str
     """Why this device was taken."""
-    notice: str | None = None
-    """What a user should know before waiting for it."""
     free_memory: Callable[[], int | None] = lambda: None
     """Bytes of a card's own memory that are free at the time; None for what works in the machine's memory."""
 
@@ -85,11 +83,9 @@ def open_device(device: str, threads: int | None = None) -> Device:
 
 def _open_card(found: Cuda, number: int, reason: str) -> Device:
     from facecnn.kernels import cuda
-    from facecnn.kernels.cuda.driver import are_compiled
 
     description = next(card.description for card in found.cards if card.number == number)
-    notice = None if are_compiled() else "The kernels are compiled for the card first; that takes some seconds, once."
-    return Device(cuda, f"cuda:{number}", description, reason, notice, lambda: free_memory(number))
+    return Device(cuda, f"cuda:{number}", description, reason, lambda: free_memory(number))
 
 
 def available_threads() -> int:

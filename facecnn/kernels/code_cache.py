@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from numba.core import caching
 from numba.core import config as _numba_config
 
 from facecnn.errors import shown
+from facecnn.kernels.notes import Notes
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 
 config: Any = _numba_config  # its attributes are made at run time
@@ -70,34 +71,22 @@ def code_files(folder: str | None) -> set[Path]:
 # Notes
 
 
-_notes: list[str] = []
-_tell: Callable[[str], None] | None = None
+_notes = Notes()
 
 
-@contextmanager
-def notes_told(tell: Callable[[str], None]) -> Iterator[None]:
+def notes_told(tell: Callable[[str], None]) -> AbstractContextManager[None]:
     """Meanwhile ``tell`` is called, once, with each thing that there is to know about the cache; first with what was
     found before."""
-    global _tell
-    before, _tell = _tell, tell
-    try:
-        for text in _notes:
-            tell(text)
-        yield
-    finally:
-        _tell = before
+    return _notes.told(tell)
 
 
 def notes() -> tuple[str, ...]:
     """What there was to know so far."""
-    return tuple(_notes)
+    return tuple(_notes.texts)
 
 
 def _note(text: str) -> None:
-    if text not in _notes:
-        _notes.append(text)
-        if _tell is not None:
-            _tell(text)
+    _notes.add(text)
 
 
 def _note_not_kept(folder: str | Path, error: OSError) -> None:

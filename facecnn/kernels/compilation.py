@@ -2,11 +2,12 @@
 
 Numba tells of every function that it compiles (``numba.core.event``), and of none that it finds on the disk, so being
 told costs nothing where all is compiled. It compiles one function at a time, whichever thread asks. Of kernels for
-cards it tells nothing.
+cards it tells nothing: ``tell_of`` does it in its place.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from numba.core import event
+
+_KIND = "numba:compile"
+_event: Any = event  # untyped
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,32 @@ class Compilation:
 def told(tell: Callable[[Compilation], None]) -> Iterator[None]:
     """Meanwhile ``tell`` is called whenever a function, a helper too, begins or ends to be compiled, by the thread that
     compiles it."""
-    with event.install_listener("numba:compile", _Listener(tell)):
+    with event.install_listener(_KIND, _Listener(tell)):
         yield
+
+
+def tell_of(kernel: Any) -> None:
+    """Have it told, too, when a kernel for cards is compiled, which is so when it is launched and not found on the
+    disk."""
+    compile_or_load, load = kernel.compile, kernel._cache.load_overload
+    now = threading.local()
+
+    def load_and_tell(signature: Any, target: Any) -> Any:
+        found = load(signature, target)
+        if found is None and not getattr(now, "begun", True):
+            now.begun = True
+            _event.start_event(_KIND, data={"dispatcher": kernel, "args": signature})
+        return found
+
+    def compile_and_tell(signature: Any) -> Any:
+        now.begun = False
+        try:
+            return compile_or_load(signature)
+        finally:
+            if now.begun:
+                _event.end_event(_KIND, data={"dispatcher": kernel, "args": signature})
+
+    kernel._cache.load_overload, kernel.compile = load_and_tell, compile_and_tell
 
 
 class _Listener(event.Listener):
@@ -54,8 +82,10 @@ class _Listener(event.Listener):
 
     def on_end(self, event: Any) -> None:
         function = event.data["dispatcher"]
-        # Only what Python calls runs without its lock. And what can't be compiled for these arguments ends as well.
-        if "nogil" in function.targetoptions and tuple(event.data["args"]) in function.overloads:
+        # Of functions for the CPU, only what Python calls runs without its lock; those for cards are all launched. And
+        # what can't be compiled for these arguments ends as well.
+        is_called = "nogil" in function.targetoptions or "device" in function.targetoptions
+        if is_called and tuple(event.data["args"]) in function.overloads:
             self._functions += 1
         self._depth -= 1
         self._say()

@@ -63,7 +63,7 @@ def test_lines_in_a_log(compiler: Compiler, capsys: pytest.CaptureFixture[str]) 
         compiler.tell(0, 0.0, at_work=True)
         assert said(capsys) == ""
         compiler.tell(1, 2.0, at_work=True)
-        assert said(capsys) == "Compiling for this processor, once, which can take a minute\n"
+        assert said(capsys) == "Compiling for this machine, once, which can take a minute\n"
         compiler.tell(2, 3.0, at_work=True)
         log.info("meanwhile, from another thread")
         compiler.tell(3, 4.0, at_work=False)
@@ -78,9 +78,7 @@ def test_lines_in_a_log(compiler: Compiler, capsys: pytest.CaptureFixture[str]) 
         compiler.tell(6, 11.0, at_work=False)
         log.warning("doubts")
         assert said(capsys) == (
-            "Compiling for this processor, once, which can take a minute\n"
-            "Compiled 3 functions in 7 s\n"
-            "warning: doubts\n"
+            "Compiling for this machine, once, which can take a minute\nCompiled 3 functions in 7 s\nwarning: doubts\n"
         )
         compiler.tell(7, 13.0, at_work=False)
     assert said(capsys).endswith("Compiled 1 function in 2 s\n")
@@ -97,8 +95,8 @@ def test_a_line_on_a_terminal(
         compiler.tell(0, 0.0, at_work=True)
         compiler.tell(12, 14.2, at_work=True)
         shown = said(capsys)
-        assert "Compiling for this processor, once: 0 functions, 0 s" in shown
-        assert "\rCompiling for this processor, once: 12 functions, 14 s" in shown
+        assert "Compiling for this machine, once: 0 functions, 0 s" in shown
+        assert "\rCompiling for this machine, once: 12 functions, 14 s" in shown
         assert "\n" not in shown
         compiler.tell(12, 14.3, at_work=True)
         assert said(capsys) == ""  # nothing to see has changed

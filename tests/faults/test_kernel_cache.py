@@ -19,6 +19,7 @@ from facecnn.jobs.signals import StopAtOnce, Stopped
 from facecnn.kernels import code_cache
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.cpu import jit
+from facecnn.kernels.notes import Notes
 
 from .conftest import QUICK, Run
 
@@ -27,7 +28,7 @@ from .conftest import QUICK, Run
 def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What is told of a cache of the test's own, which functions that are compiled below are kept in."""
     monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
-    monkeypatch.setattr(code_cache, "_notes", [])
+    monkeypatch.setattr(code_cache, "_notes", Notes())
     notes: list[str] = []
     with code_cache.notes_told(notes.append):
         yield notes

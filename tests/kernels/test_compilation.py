@@ -21,6 +21,7 @@ from facecnn.kernels import code_cache, compilation
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
+from facecnn.kernels.notes import Notes
 
 # Each program prints the folder and how many functions were compiled.
 BEGIN = """
@@ -176,7 +177,7 @@ def test_a_function_is_translated_into_machine_code_once(tmp_path: Path, monkeyp
 def test_a_damaged_file_is_compiled_again(
     told_of: list[Compilation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code_cache, "_notes", [])
+    monkeypatch.setattr(code_cache, "_notes", Notes())
     assert jit.compiled()(_twice)(4) == 8
     [file] = code_files(str(tmp_path))
     whole = file.read_bytes()

@@ -40,7 +40,6 @@ class Machine:
     cards: Callable[[], tuple[Card, ...]] = lambda: CARDS
     memory: Callable[[int], tuple[int, int] | None] = MEMORY.get
     prove: Callable[[], None] = lambda: None
-    compiled: bool = True
     selected: list[int] = field(default_factory=list)
 
     def select(self, number: int) -> None:
@@ -57,13 +56,12 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Enter:
         monkeypatch.delenv(variable, raising=False)
 
     def believe(machine: Machine) -> Any:
-        backend = SimpleNamespace(driver=SimpleNamespace(are_compiled=lambda: machine.compiled))
+        backend = SimpleNamespace()
         monkeypatch.setattr(cards, "_driver_version", machine.driver_version)
         monkeypatch.setattr(cards, "package_version", lambda name: machine.package)
         monkeypatch.setattr(cards, "_backend", lambda: machine)
         monkeypatch.setattr(facecnn.kernels, "cuda", backend, raising=False)
         monkeypatch.setitem(sys.modules, "facecnn.kernels.cuda", backend)
-        monkeypatch.setitem(sys.modules, "facecnn.kernels.cuda.driver", backend.driver)
         return backend
 
     return believe
@@ -153,14 +151,8 @@ def test_auto_takes_a_card_that_works(enter: Enter) -> None:
     device = open_device("auto")
     assert (device.kernels, device.name, device.reason) == (backend, "cuda:0", "the best device here")
     assert device.description == "NVIDIA H100 80GB HBM3, 80 GB, compute capability 9.0"
-    assert device.notice is None
     assert device.free_memory() == 70 * GIB
     assert machine.selected == [0]
-
-
-def test_kernels_that_are_not_compiled_yet_are_announced(enter: Enter) -> None:
-    enter(Machine(compiled=False))
-    assert "compiled for the card first" in (open_device("cuda").notice or "")
 
 
 def test_a_card_is_chosen_by_its_number(enter: Enter) -> None:
@@ -221,7 +213,6 @@ def test_the_simulator_is_taken_only_if_asked_for(enter: Enter, monkeypatch: pyt
     device = open_device("cuda")
     assert (device.kernels, device.free_memory()) == (backend, None)
     assert "simulator" in device.description
-    assert device.notice is None
     device = open_device("auto")
     assert device.kernels is cpu
     assert "only simulated" in device.reason

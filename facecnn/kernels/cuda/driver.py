@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numba import cuda as _cuda
 
-from facecnn.kernels.code_cache import code_files, code_folder, config, keep
+from facecnn.kernels.code_cache import code_folder, config, keep
+from facecnn.kernels.compilation import tell_of
 from facecnn.kernels.cuda import planning
 
 cuda: Any = _cuda
@@ -24,15 +25,23 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 """Whether kernels run in Numba's simulator (NUMBA_ENABLE_CUDASIM=1): thread by thread in Python, to be tested."""
 
 
+def _config() -> Any:
+    """What Numba's CUDA reads its settings from: numba-cuda has one of its own."""
+    if SIMULATED or cuda.implementation != "NVIDIA":
+        return config
+    from numba.cuda.core import config as own
+
+    return own
+
+
+# Numba would warn of every launch of fewer than 128 blocks, however little there is to be done.
+_config().CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+
 def cache_folder() -> str | None:
     """The folder of the compiled code; None where it can't be kept."""
     compiler = version("numba-cuda") if cuda.implementation == "NVIDIA" else "built-in"
     return code_folder(Path(__file__).parent, compiler)
-
-
-def are_compiled() -> bool:
-    """Whether there is compiled code from before; of other networks' kernels, maybe."""
-    return SIMULATED or bool(code_files(cache_folder()))
 
 
 def kernel(function: Callable[..., None]) -> Any:
@@ -42,6 +51,7 @@ def kernel(function: Callable[..., None]) -> Any:
         from numba.cuda.dispatcher import CUDACache
 
         keep(dispatcher, CUDACache, cache_folder())
+        tell_of(dispatcher)
     return dispatcher
 
 

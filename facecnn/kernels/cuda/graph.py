@@ -4,11 +4,16 @@ launches doesn't hold up the card."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from facecnn.kernels.cuda.driver import SIMULATED
 from facecnn.kernels.cuda.memory import Workspace
 from facecnn.kernels.cuda.planning import is_planning
+from facecnn.kernels.notes import slow
+
+_said = False
+"""Whether it was said that there is no recording: the reason is the same for all."""
 
 
 def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
@@ -26,8 +31,6 @@ class _Recorded:
         self._workspace = workspace
         self._calls = 0
         self._play: Callable[[], None] | None = None
-        self.why_not: str | None = None
-        """Why there is no recording, when there should be."""
 
     def __call__(self) -> None:
         self._calls += 1
@@ -35,11 +38,22 @@ class _Recorded:
             try:
                 self._play = _recording(self._function, self._workspace)
             except Exception as error:  # whatever the driver or an older cuda-core says: plain launches do the same
-                self.why_not = f"{type(error).__name__}: {error}"
+                _say_why_not(error)
         if self._play is not None:
             self._play()
         else:
             self._function()
+
+
+def _say_why_not(error: Exception) -> None:
+    global _said
+    if not _said:
+        _said = True
+        slow.add(
+            f"the kernels of a step can't be recorded as a CUDA graph ({type(error).__name__}: {error}), so they are "
+            "launched one by one: results are the same, but the card waits for Python before each of them, which takes "
+            "longer than most kernels of a small network"
+        )
 
 
 def _recording(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
@@ -48,15 +62,16 @@ def _recording(function: Callable[[], None], workspace: Workspace) -> Callable[[
     device = Device()
     device.set_current()
     builder: Any = device.create_graph_builder()
-    builder.begin_building()
     before = workspace.stream
-    workspace.stream = builder
     try:
+        builder.begin_building()
+        workspace.stream = builder
         function()
+        graph = builder.end_building().complete()
     except BaseException:
-        builder.close()
+        with suppress(Exception):  # of a capture that has failed, closing fails, too
+            builder.close()
         raise
     finally:
         workspace.stream = before
-    graph = builder.end_building().complete()
     return lambda: graph.launch(device.default_stream)
