@@ -5,8 +5,8 @@ imports it once, without touching the driver, and forks. It reads a JSON documen
 "environment": {...}, "output": FILE, "errors": FILE}``, and writes the command's exit code for each.
 
 Two things are replaced. ``prove`` runs a kernel and refuses a card on which it doesn't compute what it should. Here
-kernels compute nothing, so its verdict is left out: that kernels are right is what a card is needed for. And the pictures of a training are blank, as in
-most tests that run on the CPU: they can't be drawn of figures that are made of nothing.
+kernels compute nothing, so its verdict is left out: that kernels are right is what a card is needed for. And the
+pictures of a training are blank, as in most tests that run on the CPU: figures made of nothing can't be drawn.
 """
 
 from __future__ import annotations

@@ -314,11 +314,13 @@ static CUresult allocate(const char *call, void **address, size_t bytes, CUconte
     const char *violation = "";
     CUresult result = depth ? while_captured(UNSAFE, current(), NULL, &violation) : CUDA_ERROR_INVALID_CONTEXT;
     long failing = atol(setting("STANDIN_FAIL_ALLOCATION", "0"));
+    if (result == CUDA_SUCCESS && !bytes)
+        result = CUDA_ERROR_INVALID_VALUE;
     if (result == CUDA_SUCCESS) {
         Allocation *made = malloc(sizeof *made);
         allocations_made++;
         if ((failing && allocations_made >= failing) || (context && used[context->device] + bytes > memory()) ||
-            posix_memalign((void **)&made->start, 512, bytes ? bytes : 1)) {
+            posix_memalign((void **)&made->start, 512, bytes)) {
             free(made);
             result = CUDA_ERROR_OUT_OF_MEMORY;
         } else {
@@ -362,7 +364,7 @@ CUresult cuMemGetInfo(size_t *free_bytes, size_t *total) {
         return CUDA_ERROR_INVALID_CONTEXT;
     *total = memory();
     *free_bytes = *total - used[current()->device];
-    return CUDA_SUCCESS;
+    return done("cuMemGetInfo", CUDA_SUCCESS, current()->device, " free=%zu", *free_bytes);
 }
 
 CUresult cuMemAlloc(CUdeviceptr *address, size_t bytes) {
