@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from benchmark_work import Work, Worker, serve
 from facecnn.kernels import Device, open_device
+from facecnn.kernels.notes import slow
 from facecnn.learning.step_rules import Piece
 from facecnn.network.network import Network
 
@@ -38,8 +39,7 @@ class Facecnn:
     @property
     def note(self) -> str | None:
         """Why the kernels are launched one by one although they should have been recorded, if so."""
-        reason = getattr(self._record_of_work, "why_not", None)
-        return None if reason is None else f"not recorded, plain launches: {reason}"
+        return next(iter(slow.texts), None)
 
     def training(self, work: Work, learning_rate: float) -> Callable[[], None]:
         kernels, count = self._kernels, len(work.pictures)

@@ -9,6 +9,10 @@ No card is needed: the step is planned, not run. For every layer and kernel func
 
 The roofline time is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009). The
 default card is an H100 SXM: 67 TFLOP/s of float32 without tensor cores, 3.35 TB/s (NVIDIA's data sheet).
+
+A roofline says what can't be beaten, and these kernels will take several times as long. ``--kernels`` and ``--steps``
+print a better guess, from the code that each kernel compiles to: kernel_time.py has the formula and says where its
+figures come from. That needs the extra ``cuda12``, and still no card: **none has confirmed it**.
 """
 
 from __future__ import annotations
@@ -24,14 +28,17 @@ import numpy as np
 
 from facecnn.config import load
 from facecnn.kernels import cuda
-from facecnn.kernels.cuda.planning import PlannedArray, planning
+from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.training import PhotoSet, Recorder, Trainer
 from facecnn.network.layers import with_outputs
+from kernel_time import Card, kernel_time
+from machine_code import why_not
 from roofline import Roof
 
 PEOPLE = 2
+BATCHES = (16, 60, 512)
 
 # Arguments are those of the kernel protocol (facecnn/kernels/reference.py): outputs first.
 PRODUCTS: dict[str, Callable[[Any], int]] = {
@@ -106,6 +113,8 @@ class Counter(Profiler):
     def __init__(self, launches: list[Any]) -> None:
         super().__init__(cuda)
         self.works: list[Work] = []
+        self.planned: list[tuple[str, str, list[Launch]]] = []
+        """Layer, kernel function and its launches."""
         self._launches = launches
 
     def _timed(self, function: Callable[..., None], name: str) -> Callable[..., None]:
@@ -113,6 +122,7 @@ class Counter(Profiler):
             before = len(self._launches)
             function(*arguments)
             self.works.append(_work(self._place[0], name, arguments, len(self._launches) - before))
+            self.planned.append((self._place[0], name, self._launches[before:]))
 
         return run
 
@@ -160,14 +170,15 @@ def planned_trainer(
     )
 
 
-def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> list[Work]:
-    """The work of one training step of a shipped config, in the order in which it is asked for."""
+def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> Counter:
+    """The work and the launches of one training step of a shipped config, in the order in which they are asked for."""
     with planning() as launches:
         counter = Counter(launches)
         trainer = planned_trainer(config, counter, batch_size=batch_size, epochs=2, side=side, channels=channels)
         counter.works.clear()
+        counter.planned.clear()
         trainer.run(Recorder(), stop=lambda: True)  # the first epoch's step: the last one's kernels are watched, too
-    return counter.works
+    return counter
 
 
 def table(works: list[Work], roof: Roof) -> list[str]:
@@ -189,20 +200,75 @@ def table(works: list[Work], roof: Roof) -> list[str]:
     return lines
 
 
+def kernel_table(step: Counter, card: Card) -> list[str]:
+    """Lines of Markdown: what limits each launch."""
+    lines = [
+        "| layer | kernel | blocks | threads | blocks held | occupancy | waves | bound by | estimated µs |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    total = 0.0
+    for layer, _, launches in step.planned:
+        for launch in launches:
+            found = kernel_time(launch, card)
+            seconds = found.seconds + card.node_seconds
+            total += seconds
+            name, blocks = launch.kernel.py_func.__name__, prod(launch.grid)
+            lines.append(
+                f"| {layer} | {name} | {blocks} | {launch.threads} | {found.held} | {found.occupancy:.0%} | "
+                f"{found.waves} | {found.bound} | {1e6 * seconds:,.1f} |"
+            )
+    return [*lines, f"| in all | | | | | | | | {1e6 * total:,.0f} |"]
+
+
+def steps_table(configs: list[str], batches: tuple[int, ...], card: Card) -> list[str]:
+    """Lines of Markdown: a step of each network at each batch."""
+    roof = Roof(card.peak, card.bandwidth)
+    lines = ["| network | batch | launches | roofline ms | estimated ms |", "|---|---:|---:|---:|---:|"]
+    for config in configs:
+        for batch in batches:
+            step = step_of(config, batch)
+            launches = [launch for _, _, of_function in step.planned for launch in of_function]
+            seconds = sum(kernel_time(launch, card).seconds + card.node_seconds for launch in launches)
+            least = sum(work.microseconds(roof) for work in step.works) / 1000
+            lines.append(f"| {config} | {batch} | {len(launches)} | {least:.3f} | {1000 * seconds:.2f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", default=["seed", "deep"], help="shipped configs (default: seed deep)")
+    parser.add_argument("configs", nargs="*", help="shipped configs (default: seed deep; --steps: default many, too)")
     parser.add_argument("--batch", type=int, default=60, help="photos a step (default: 60)")
     parser.add_argument("--side", type=int, help="pixels a side (default: the config's)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="maps of the input (default: the config's)")
     parser.add_argument("--tflops", type=float, default=67, help="the card's float32 TFLOP/s (default: 67)")
     parser.add_argument("--bandwidth", type=float, default=3350, help="the card's GB/s (default: 3350)")
-    parser.add_argument("--json", action="store_true", help="JSON instead of tables")
+    parser.add_argument("--kernels", action="store_true", help="what limits each kernel, and an estimate of its time")
+    parser.add_argument("--steps", action="store_true", help=f"an estimate of a step with {BATCHES} photos")
+    parser.add_argument("--multiprocessors", type=int, default=132, help="of the card (default: 132)")
+    parser.add_argument("--node-us", type=float, default=2, help="assumed from a kernel to the next, µs (default: 2)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of tables, of the roofline only")
     options = parser.parse_args()
     if options.batch < 1 or options.tflops <= 0 or options.bandwidth <= 0 or (options.side or 1) < 1:
         parser.error("--batch, --side, --tflops and --bandwidth must be positive")
+    if options.multiprocessors < 1 or options.node_us < 0:
+        parser.error("--multiprocessors must be positive, and --node-us not negative")
+    if (options.kernels or options.steps) and (reason := why_not()):
+        parser.error(f"nothing can be compiled: {reason}")
     roof = Roof(1e12 * options.tflops, 1e9 * options.bandwidth)
-    found = {config: step_of(config, options.batch, options.side, options.channels) for config in options.configs}
+    card = Card(roof.peak, roof.bandwidth, options.multiprocessors, 1e-6 * options.node_us)
+    if options.steps:
+        print("\n".join(steps_table(options.configs or ["seed", "deep", "default", "many"], BATCHES, card)))
+        return
+    steps = {
+        config: step_of(config, options.batch, options.side, options.channels)
+        for config in options.configs or ["seed", "deep"]
+    }
+    if options.kernels:
+        for config, step in steps.items():
+            print(f"\n{config}, batch {options.batch}, estimated:\n")
+            print("\n".join(kernel_table(step, card)))
+        return
+    found = {config: step.works for config, step in steps.items()}
     if options.json:
         rows = {
             config: [asdict(work) | {"microseconds": work.microseconds(roof)} for work in works]

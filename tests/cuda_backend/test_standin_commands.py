@@ -111,7 +111,7 @@ def test_a_batch_in_parts_leaves_room_for_the_photos_that_are_sent(
     assert 2 * 80 * prod(photos.margin_shape) > memory - card_bytes(stages, 80), "photos need more than what is left"
     options = ("train", people, "-c", config, "--device", "cuda", "--out")
     ran = good(machine.run(*options, tmp_path / "runs", memory=memory))
-    assert "Batches: 80 photos, of which the card's memory takes 40 at a time" in ran.stderr
+    assert "Batches: 80 photos, of which the card takes 40 at a time" in ran.stderr
     assert "Photos: more than the card's memory takes" in ran.stderr
     pinned = ran.named("cuMemHostAlloc")
     assert len(pinned) > 1

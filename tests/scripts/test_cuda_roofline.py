@@ -34,5 +34,11 @@ def test_a_table_a_config() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    for arguments in (("--batch", "0"), ("--tflops", "-1"), ("--nosuch",)):
+    for arguments in (
+        ("--batch", "0"),
+        ("--tflops", "-1"),
+        ("--nosuch",),
+        ("--node-us", "-1"),
+        ("--multiprocessors", "0"),
+    ):
         assert run_script("cuda_roofline", *arguments).exit_code == 2
