@@ -26,7 +26,6 @@ class Facecnn:
         self._recorded: bool = options["recorded"]
         self._kernels = self._device.kernels
         self._network: Network
-        self._record_of_work: Any = None
 
     @property
     def device(self) -> str:
@@ -131,8 +130,7 @@ class Facecnn:
         return network
 
     def _as_asked(self, function: Callable[[], None], network: Network) -> Callable[[], None]:
-        self._record_of_work = self._kernels.record(function, network.workspace) if self._recorded else function
-        run: Callable[[], None] = self._record_of_work
+        run: Callable[[], None] = self._kernels.record(function, network.workspace) if self._recorded else function
         return run
 
 
