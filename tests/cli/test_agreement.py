@@ -21,7 +21,7 @@ from .squares import find_squares, verdict, write_album
 @pytest.mark.parametrize("strangers", [0, 44], ids=["without unknown", "with unknown"])
 @pytest.mark.parametrize(
     ("people", "photos", "groups"),
-    [(2, 44, 0.0), (10, 12, 0.0), (3, 44, 0.4)],
+    [*(pytest.param(*album, marks=pytest.mark.slow) for album in ((2, 44, 0.0), (10, 12, 0.0))), (3, 44, 0.4)],
     ids=["two people", "ten people", "three people, several in a photo"],
 )
 def test_train_eval_report_card_and_matrix_say_what_predict_answers(

@@ -143,6 +143,7 @@ def test_the_most_doubtful_come_first(people: Path, facecnn: Facecnn, monkeypatc
     assert paths == [f"{name}/{number:02}.png" for name in ("bob", "ann") for number in reversed(range(10))]
 
 
+@pytest.mark.slow
 def test_it_is_the_same_twice(mixed: Path, facecnn: Facecnn) -> None:
     arguments = ["data", "check", mixed, "--faces", "-c", "smoke", "--epochs", "1", "--format", "json", "-q"]
     assert facecnn(*arguments).stdout == facecnn(*arguments).stdout

@@ -305,6 +305,7 @@ main()
 """Sends itself a signal while the third picture is being written: each takes a call for it and one for its folder."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.slow)])
 def test_stopped_while_drawing(name: str, trained: Trained, tmp_path: Path) -> None:

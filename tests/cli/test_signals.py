@@ -117,6 +117,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(
     assert_resumes_to(whole, tmp_path / "run", facecnn)
 
 
+@pytest.mark.slow
 def test_stopped_twice_in_a_row(whole: Path, people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
     with running(*training(people, tmp_path)) as command:
         command.read_until("epoch 20/")
@@ -169,6 +170,7 @@ def test_a_cross_validation_stops_at_once(number: int, exit_code: int, people: P
     assert stderr.endswith("Stopped.\n")
 
 
+@pytest.mark.slow
 def test_nohup_survives_a_hangup(whole: Path, people: Path, tmp_path: Path) -> None:
     with running(*training(people, tmp_path), ignored=[signal.SIGHUP]) as command:
         command.read_until("epoch 3/")
@@ -178,6 +180,7 @@ def test_nohup_survives_a_hangup(whole: Path, people: Path, tmp_path: Path) -> N
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_trainings_never_share_a_run(whole: Path, people: Path, tmp_path: Path, facecnn: Facecnn) -> None:
     with running(*training(people, tmp_path)) as command:
         command.read_until("epoch 1/")

@@ -16,7 +16,14 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("command", ["predict", "predict json", "eval", "config show", "--help"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("predict json", "eval", "config show")),
+        "--help",
+    ],
+)
 def test_a_full_disk_behind_stdout(command: str, trained: Trained, facecnn_process: Facecnn) -> None:
     choices: dict[str, list[str | Path]] = {
         "predict": ["predict", trained.photos, "-m", trained.path],
@@ -60,6 +67,7 @@ def test_streams_that_are_closed(closed: str, people: Path, tmp_path: Path) -> N
         assert b"Trained 1 epoch" not in file.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_a_locale_without_these_letters(encoding: str, people: Path, tmp_path: Path, facecnn_process: Facecnn) -> None:
     shutil.copytree(people / "ann", tmp_path / "photos" / "ann")
@@ -81,6 +89,7 @@ def test_a_locale_without_these_letters(encoding: str, people: Path, tmp_path: P
     assert r"\u0438" in done.stdout or "имя" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
 @pytest.mark.parametrize("columns", [80, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_progress_bar_fits_the_terminal(columns: int, people: Path, tmp_path: Path) -> None:

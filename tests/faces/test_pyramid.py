@@ -38,6 +38,7 @@ def test_levels_go_from_the_smallest_face_to_the_whole_picture(shorter: int, sma
     np.testing.assert_allclose(np.divide(scales[1:], scales[:-1]), 0.709)
 
 
+@pytest.mark.slow
 @STEADY
 @given(SIZES)
 def test_every_field_of_every_level_lies_on_exactly_one_piece(sizes: list[tuple[int, int]]) -> None:

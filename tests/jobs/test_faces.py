@@ -143,6 +143,7 @@ def test_the_model_finds_faces_by_itself(model: Path, sample: Path, tmp_path: Pa
     assert [row.split(",")[1] for row in table.stdout.splitlines()[1:]] == [first["label"], second["label"], "no_face"]
 
 
+@pytest.mark.slow
 def test_the_finder_keeps_to_the_threads_that_were_asked_for(
     model: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,14 @@ def test_every_kernel_is_tested() -> None:
     assert sorted(tested) == sorted(set(FUNCTIONS) - ABOUT_MEMORY_AND_TIME)
 
 
-@pytest.mark.parametrize("device", ["reference", "cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "reference",
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("cuda", marks=pytest.mark.cuda),
+    ],
+)
 def test_a_sound_backend_passes(device: str) -> None:
     if device == "cuda":
         found = find_cuda()

@@ -258,7 +258,7 @@ def test_too_few_photos_set_no_threshold() -> None:
     assert found.temperature == temperature_of(honest, labels), "the first held-out photo counts"
 
 
-@pytest.mark.parametrize("photos", [0, pytest.param(1, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("photos", [0, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 5))])
 def test_strangers_set_their_threshold_however_few_photos_are_of_people(photos: int) -> None:
     let_in = []
     for seed in range(40):

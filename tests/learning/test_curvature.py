@@ -155,6 +155,7 @@ def distance_after(rule: StepRule, curvature: float, rate: float, steps: int) ->
     return float(np.abs(weight[0]))
 
 
+@pytest.mark.slow
 @quickly
 @given(
     kind=st.sampled_from([Sgd, Momentum, Nesterov]),

@@ -108,6 +108,7 @@ def test_the_shipped_networks_pass(config: str) -> None:
     assert check.parts[-1].elements == sum(np.prod(p.shape) for s in small.stages for p in s.parameters.values())
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(case=cases(most_parameters=60))
 def test_no_right_gradient_is_refused(case: Case) -> None:

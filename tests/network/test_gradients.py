@@ -36,6 +36,7 @@ from .nets import (
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(case=cases())
 def test_gradient_of_random_networks(case: Case) -> None:

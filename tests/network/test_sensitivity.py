@@ -74,6 +74,7 @@ def check_input_gradient(case: Case) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(case=cases())
 def test_the_input_gradient_of_random_networks(case: Case) -> None:

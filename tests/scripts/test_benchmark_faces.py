@@ -82,6 +82,7 @@ def test_peers_that_are_not_installed_are_left_out_with_a_word(photos: Path) -> 
     assert of(rows, "framed")["a face found"] == "2"
 
 
+@pytest.mark.slow
 def test_corners_without_the_face_are_cut(photos: Path, tmp_path: Path) -> None:
     done = run_script("benchmark_faces", photos, "--cut-empty", tmp_path / "cut", "--count", "10", "--threads", "1")
     assert done.exit_code == 0, done.stderr
