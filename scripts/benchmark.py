@@ -128,8 +128,9 @@ def benchmark(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of steps: seed, deep or default; all three unless said. smoke: only to see that it runs. Of start: "
-            "whose training's memory is measured; deep unless said. Of share: a shipped config or seed-64. Repeatable."
+            help="Of steps: seed, deep or default, all three unless said; at one size: seed-224 and so on; or many. "
+            "smoke: only to see that it runs. Of start: whose training's memory is measured; deep unless said. Of "
+            "share: a shipped config or seed-64. Repeatable."
         ),
     ] = None,
     against: Annotated[

@@ -55,6 +55,8 @@ SUBJECTS = (
     Subject("deep-64", "deep", 1, 64, ("train", "predict")),
     Subject("default", "default", 1, 48, ("train",), least_batch=2),  # batch norm of units can't be trained with one
 )
+MANY = Subject("many", "many", 1, 64, ("train",), least_batch=2)
+"""Only where it is asked for."""
 SMOKE = Subject("smoke", "smoke", 1, 24, ("train", "predict"))
 """To see that the benchmark itself runs."""
 
@@ -203,12 +205,13 @@ def ratios(subjects: Sequence[Subject], rows: Sequence[Row]) -> dict[str, float 
 
 def chosen_subjects(networks: Sequence[str]) -> list[Subject]:
     every: dict[str, list[Subject]] = {}
-    for subject in (*SUBJECTS, SMOKE):
+    for subject in (*SUBJECTS, MANY, SMOKE):
         every.setdefault(subject.network, []).append(subject)
+    every |= {subject.key: [subject] for subject in SUBJECTS}
     for name in networks:
         if name not in every:
             raise UsageError(f"--network {name}: there is no such network; choose among {', '.join(every)}")
-    return [subject for name in dict.fromkeys(networks) for subject in every[name]] or list(SUBJECTS)
+    return list(dict.fromkeys(subject for name in networks for subject in every[name])) or list(SUBJECTS)
 
 
 def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:

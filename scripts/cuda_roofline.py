@@ -25,6 +25,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from facecnn.config import load
 from facecnn.kernels import cuda
@@ -138,6 +139,10 @@ def _work(layer: str, name: str, arguments: tuple[Any, ...], launches: int) -> W
     return Work(layer, name, launches, operations, exact, moved)
 
 
+def _black(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    return np.broadcast_to(np.uint8(0), shape)
+
+
 def planned_trainer(
     config: str,
     kernels: Kernels = cuda,
@@ -146,13 +151,17 @@ def planned_trainer(
     epochs: int = 1,
     side: int | None = None,
     channels: int | None = None,
+    count: int | None = None,
+    picture: Callable[[tuple[int, ...]], npt.NDArray[np.uint8]] = _black,
 ) -> Trainer:
-    """A training of a shipped config with one batch of photos, to be made and run while planning."""
+    """A training of a shipped config, to be made and run while planning, with one batch of photos or ``count``;
+    ``picture`` makes their pixels, of a shape."""
     settings = load(config).settings
     photos = settings.photos
     shape = (side or photos.height, side or photos.width, channels or photos.channels)
-    pixels = np.broadcast_to(np.uint8(0), (batch_size, round(1.3 * shape[0]), round(1.3 * shape[1]), shape[2]))
-    numbers, nobody = np.arange(batch_size), np.zeros(0, np.int64)
+    count = count or batch_size
+    pixels = picture((count, round(1.3 * shape[0]), round(1.3 * shape[1]), shape[2]))
+    numbers, nobody = np.arange(count), np.zeros(0, np.int64)
     return Trainer(
         layers=with_outputs(settings.network, PEOPLE),
         input_shape=shape,

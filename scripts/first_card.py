@@ -1,0 +1,283 @@
+"""The first hour with an NVIDIA card: all that only a card can show, in parts that can be gone on with.
+
+    python scripts/first_card.py OUT [--photos PHOTOS]
+
+runs each part that isn't finished yet, in a process of its own with a limit of its own: one that hangs is ended, and
+the others are run all the same. ``PLAN`` below is the order, which begins with what matters most. What a part found is
+in ``OUT/PART.json``, with machine, card, versions, commit and time, and what it printed in ``OUT/PART.log``. A part
+that failed, or was ended at its limit, is tried again at the next start, and goes on from what it had found by then.
+``OUT/page.md`` is made of these files: a section for docs/RESULTS.md.
+
+first_card_parts.py has what each part does, first_card_page.py the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.errors import DeviceError, FacecnnError, UsageError, shown
+from facecnn.runs.atomic import make_folder, write_atomically
+from first_card_page import all_is_well, page, verdict
+
+HERE = Path(__file__).resolve().parent
+MACHINE_SECONDS = 60
+"""After so many the question what card there is has no answer."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to be run by itself."""
+
+    name: str
+    seconds: int
+    """After so many it is ended."""
+    what: str
+    needs_card: bool = True
+
+
+PLAN = (
+    Part("doctor", 100, "what facecnn finds here, and every kernel once against the reference"),
+    Part("cases", 300, "the tests of the kernels, each with its options and edges"),
+    Part("repeats", 100, "the same training twice: are the weights equal to the bit?"),
+    Part("accuracy", 160, "the same training on the card and on the processor"),
+    Part("steps_seed", 210, "a step of seed against PyTorch's"),
+    Part("steps_deep", 210, "a step of deep against PyTorch's"),
+    Part("steps_default", 210, "a step of default against PyTorch's"),
+    Part("steps_many", 210, "a step of many against PyTorch's"),
+    # -------------------------------------------------------------------------------------- 25 minutes at most, so far
+    Part("kernels", 300, "how long each kernel takes in a step"),
+    Part("memory_checks", 480, "every kernel under NVIDIA's compute-sanitizer"),
+    Part("streaming", 240, "photos that are sent batch by batch, against those that stay on the card"),
+    Part("estimates", 480, "how long each kernel was estimated to take", needs_card=False),
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for."""
+
+    out: Path
+    photos: Path | None = None
+    small: bool = False
+    again: bool = False
+    limit: int | None = None
+    """Seconds for each part, in place of its own."""
+    minutes: float | None = None
+
+
+Command = Callable[[Part, Path, Order], list[str]]
+"""What runs a part: its process writes ``{name: finding}`` to the path whenever it has found something more."""
+
+
+def part_command(part: Part, found: Path, order: Order) -> list[str]:
+    """That of the real parts."""
+    options = {"photos": None if order.photos is None else str(order.photos.resolve()), "small": order.small}
+    return [sys.executable, str(HERE / "first_card_parts.py"), part.name, str(found.resolve()), json.dumps(options)]
+
+
+def run_plan(
+    parts: Sequence[Part], order: Order, machine: dict[str, Any], command: Command = part_command
+) -> list[dict[str, Any]]:
+    """Run the parts that aren't finished; gives back the records of those that were run, or had been."""
+    records = []
+    end = None if order.minutes is None else time.monotonic() + 60 * order.minutes
+    for part in parts:
+        record = read_record(order.out, part.name)
+        if not order.again and record is not None and is_finished(record, order):
+            say(f"{part.name}: was done at {record['time']}: {verdict(record)}")
+        else:
+            seconds = order.limit or part.seconds
+            if end is not None and time.monotonic() + seconds > end:
+                say(
+                    f"{part.name}: may take {seconds} s, more than is left of --minutes {order.minutes:g}: stopped here"
+                )
+                break
+            say(f"{part.name}: {part.what} ({seconds} s at most) ...")
+            record = run_part(part, seconds, order, machine, command)
+            how = "done" if record["unfinished"] is None else record["unfinished"]
+            say(f"{part.name}: {how}, {record['seconds']:.0f} s: {verdict(record)}")
+        records.append(record)
+    return records
+
+
+def run_part(part: Part, seconds: float, order: Order, machine: dict[str, Any], command: Command) -> dict[str, Any]:
+    """Run a part to its end or limit, and write its record."""
+    path, log = order.out / f"{part.name}.json", order.out / f"{part.name}.log"
+    found = order.out / f"{part.name}.found.json"
+    origin = {"commit": commit(), "small": order.small, "photos": None if order.photos is None else str(order.photos)}
+    before = read_record(order.out, part.name)
+    goes_on = before is not None and not order.again and all(before[name] == origin[name] for name in origin)
+    write_atomically(found, json.dumps(before["found"] if before is not None and goes_on else {}).encode())
+    record: dict[str, Any] = {
+        "part": part.name,
+        "time": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        **origin,
+        "limit": seconds,
+        "seconds": 0.0,
+        "unfinished": "interrupted",
+        "machine": machine,
+        "found": {},
+    }
+    started = time.monotonic()
+    try:
+        with log.open("wb") as output, group_of(command(part, found, order), output) as process:
+            try:
+                code = process.wait(seconds)
+                record["unfinished"] = None if code == 0 else f"failed ({last_line(log)})"
+            except subprocess.TimeoutExpired:
+                record["unfinished"] = "ended at its limit"
+    finally:
+        record["seconds"] = time.monotonic() - started
+        record["found"] = json.loads(found.read_bytes())
+        write_atomically(path, json.dumps(record, indent=1).encode() + b"\n")
+        found.unlink()
+    return record
+
+
+@contextlib.contextmanager
+def group_of(command: list[str], output: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, and with it, where the system has groups, all that it has started."""
+    paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=HERE.parent,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+
+def read_record(out: Path, name: str) -> dict[str, Any] | None:
+    """What a part left; None where it wasn't run."""
+    path = out / f"{name}.json"
+    if not path.exists():
+        return None
+    record: dict[str, Any] = json.loads(path.read_bytes())
+    return record
+
+
+def is_finished(record: dict[str, Any], order: Order) -> bool:
+    """Whether a part needn't be run again; what was only tried doesn't count for what is measured."""
+    return record["unfinished"] is None and record["small"] == order.small
+
+
+def last_line(log: Path) -> str:
+    """Of what a part printed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def commit() -> str:
+    """That of the checkout, with a + where files differ from it."""
+    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(git, cwd=HERE.parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def this_machine() -> dict[str, Any]:
+    """Card, driver, processor, versions. They are found in another process, since a card may be one process's alone."""
+    command = [sys.executable, str(HERE / "first_card_parts.py"), "machine"]
+    try:
+        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, encoding="utf-8", timeout=MACHINE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise DeviceError(f"to find the card took more than {MACHINE_SECONDS} s: try `facecnn doctor`") from None
+    if done.returncode:
+        raise FacecnnError(done.stderr.strip() or f"{command[1]}: exit code {done.returncode}")
+    machine: dict[str, Any] = json.loads(done.stdout)
+    return machine
+
+
+def write_page(plan: Sequence[Part], out: Path) -> Path:
+    """``OUT/page.md``, of all records that are there."""
+    records = {part.name: read_record(out, part.name) for part in plan}
+    write_atomically(out / "page.md", page(records).encode())
+    return out / "page.md"
+
+
+def say(text: str) -> None:
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def first_card(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for what is found; made if it isn't there.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of photos per person to train on; the sample people unless said.")
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Only this part: {', '.join(part.name for part in PLAN)}. Repeatable."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run what is finished, too.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="Of each part, in place of the plan's.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop before a part that may not fit in what is left of them.")
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="As little as possible, to see that the script runs. No figures to keep.")
+    ] = False,
+    only_page: Annotated[bool, typer.Option("--page", help="Only write OUT/page.md of what is there.")] = False,
+) -> None:
+    """Run what only an NVIDIA card can show, in parts that can be gone on with, and make a page of what was found. Exit
+    code 1 where a part failed or found something wrong, 5 where there is no card."""
+    try:
+        known = {one.name: one for one in PLAN}
+        if unknown := [name for name in part or [] if name not in known]:
+            raise UsageError(f"--part {shown(unknown[0])}: there is no such part; choose among {', '.join(known)}")
+        chosen = [one for one in PLAN if not part or one.name in part]
+        make_folder(out)
+        if only_page:
+            say(f"Page: {shown(write_page(PLAN, out))}")
+            return
+        machine = this_machine()
+        if machine["card"] is None and any(one.needs_card for one in chosen):
+            raise DeviceError(f"--device cuda: {machine['no_card']}")
+        say(f"Card: {machine['card'] or 'none'}; driver {machine['driver'] or 'unknown'}; commit {commit()}")
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # which ends the part, too
+        try:
+            records = run_plan(chosen, Order(out, photos, small, again, limit, minutes), machine)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            say(f"Page: {shown(write_page(PLAN, out))}")
+    except FacecnnError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    if not all(all_is_well(record) for record in records):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()
