@@ -163,7 +163,11 @@ def page(records: Mapping[str, Record | None]) -> str:
         own = {one: record for one, record in there.items() if one == name or (name == "steps" and one[:6] == "steps_")}
         if own:
             cards = dict.fromkeys(_card(record) for record in own.values())
-            lines += ["", f"### {title}", "", f"{'; '.join(cards)}:", "", *_SECTIONS[name](own, records)]
+            lines += ["", f"### {title}", ""]
+            if name in _SECTIONS:
+                lines += [f"{'; '.join(cards)}:", "", *_SECTIONS[name](own, records)]
+            else:
+                lines += [f"{'; '.join(cards)}: {verdict(own[name])}."]
     left = [(name, record) for name, record in records.items() if record is None or record["unfinished"] is not None]
     if left:
         lines += ["", "### Not run, or not to the end", ""]
@@ -191,10 +195,6 @@ def _about(record: Record) -> str:
 
 def _card(record: Record) -> str:
     return f"{record['machine']['card'] or 'No card'}, {record['time']}"
-
-
-def _sentence(own: Mapping[str, Record], records: Mapping[str, Record | None]) -> list[str]:
-    return [f"{verdict(record)[0].upper()}{verdict(record)[1:]}." for record in own.values()]
 
 
 def _failed_cases(own: Mapping[str, Record], records: Mapping[str, Record | None]) -> list[str]:
@@ -287,13 +287,10 @@ def _streaming_table(own: Mapping[str, Record], records: Mapping[str, Record | N
 
 
 _SECTIONS: Mapping[str, Callable[[Mapping[str, Record], Mapping[str, Record | None]], list[str]]] = {
-    "doctor": _sentence,
     "cases": _failed_cases,
-    "repeats": _sentence,
     "accuracy": _accuracy_tables,
     "steps": _steps_table,
     "kernels": _kernel_tables,
-    "memory_checks": _sentence,
     "streaming": _streaming_table,
 }
 

@@ -14,16 +14,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
-from unittest import mock
-
-import numpy as np
 
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
@@ -33,12 +29,16 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import make_trainer
 from facecnn.kernels import Device, available_threads, open_device, processor_name
 from facecnn.kernels.cards import find_cuda, package_version
-from facecnn.learning.training import Recorder, Trainer
+from facecnn.learning.training import Trainer
 from facecnn.runs.atomic import write_atomically
+from first_card_speed import Figures, estimated, kernel_times, sent
+from machine_code import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "torch")
 SANITIZER = "compute-sanitizer"
+LONGEST_REASON = 200
+"""Characters that are kept of why a test failed; the log has it all."""
 SUBJECTS = {"seed": "seed-224", "deep": "deep-224", "default": "default", "many": "many"}
 """Networks, and what benchmark.py calls them at their own size."""
 BATCH = 60
@@ -52,13 +52,20 @@ class Findings:
         self._found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         self.small = small
         self.photos = photos
+        self.failures: list[str] = []
 
     def find(self, name: str, look: Callable[..., Any], *arguments: Any) -> None:
-        """Have a finding of this name, and if there is none yet, look for it."""
-        if name not in self._found:
-            print(f"{name} ...", flush=True)
+        """Have a finding of this name, and if there is none yet, look for it. What goes wrong is kept until the part's
+        other findings are there."""
+        if name in self._found:
+            return
+        print(f"{name} ...", flush=True)
+        try:
             self._found[name] = look(*arguments)
-            write_atomically(self._path, json.dumps(self._found).encode())
+        except Exception as error:
+            traceback.print_exc()
+            self.failures.append(f"{name}: {str(error) or type(error).__name__}".partition("\n")[0])
+        write_atomically(self._path, json.dumps(self._found).encode())
 
 
 def machine() -> dict[str, Any]:
@@ -125,10 +132,11 @@ def cases(findings: Findings) -> None:
 
 
 def tested(folder: str, options: Sequence[str]) -> dict[str, Any]:
-    """The tests of a folder: how many passed and were skipped, and those that failed, with the first line of why."""
+    """The tests of a folder: how many passed and were skipped, and those that failed, with why."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary, "report.xml")
-        several = ["-n", str(max(1, min(8, available_threads() // 2)))] if importlib.util.find_spec("xdist") else []
+        workers = min(8, available_threads() // 2)
+        several = ["-n", str(workers)] if workers > 1 and importlib.util.find_spec("xdist") else []
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={report}", *several]
         done = run([*command, *options, f"tests/{folder}"])
         print(done.stdout, flush=True)
@@ -140,25 +148,10 @@ def tested(folder: str, options: Sequence[str]) -> dict[str, Any]:
             wrong = [element for kind in ("failure", "error") for element in case.findall(kind)]
             if wrong:
                 name = f"{case.get('classname', '').removeprefix('tests.')}.{case.get('name')}"
-                failed[name] = wrong[0].get("message", "").strip().partition("\n")[0]
+                failed[name] = " ".join(wrong[0].get("message", "").split())[:LONGEST_REASON]
             else:
                 counts["skipped" if case.find("skipped") is not None else "passed"] += 1
     return {**counts, "failed": failed}
-
-
-class Figures(Recorder):
-    """Keeps the figures of each epoch."""
-
-    every_step = False
-
-    def __init__(self) -> None:
-        self.epochs: list[Mapping[str, Any]] = []
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        self.epochs.append(metrics)
-
-    def of(self, name: str) -> list[Any]:
-        return [epoch[name] for epoch in self.epochs]
 
 
 def settings_of(config: str, steps: int | None) -> Loaded:
@@ -237,7 +230,9 @@ def benchmarked(options: Sequence[str]) -> dict[str, Any]:
     """What benchmark.py finds, and why it didn't find all."""
     done = run([sys.executable, ROOT / "scripts" / "benchmark.py", "--device", "cuda", "--json", *options])
     report = answer_of(done)
-    failure = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    failure = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1].removeprefix("error: ")
+    if failure is not None and all(row["median_ms"] is None for row in report["rows"]):
+        raise FacecnnError(failure)
     return {"pytorch": report["pytorch"], "gpu": report["machine"]["gpu"], "rows": report["rows"], "failure": failure}
 
 
@@ -246,87 +241,16 @@ def kernels(findings: Findings) -> None:
         findings.find(config, kernel_times, config, *((8, 3) if findings.small else (BATCH, 50)))
 
 
-def kernel_times(config: str, batch: int, steps: int, device: str = "cuda") -> dict[str, Any]:
-    """Microseconds a step of each kernel function in each layer, as ``train --profile`` times them."""
-    from cuda_roofline import planned_trainer
-    from facecnn.kernels.profiling import Profiler
-
-    class KernelTimes(Profiler):
-        """By the function, where the profiler goes by the way through a layer."""
-
-        def _timed(self, function: Callable[..., None], name: str) -> Callable[..., None]:
-            run = super()._timed(function, name)
-
-            def timed(*arguments: Any) -> None:
-                run(*arguments)
-                _, start, stop = self._marks[-1]
-                self._marks[-1] = ((self._place[0], name), start, stop)
-
-            return timed
-
-    times = KernelTimes(open_device(device).kernels)
-    # Of an epoch's only step: the first is to compile, and the last, which is watched, isn't made.
-    trainer = planned_trainer(config, times, batch_size=batch, epochs=steps + 2, picture=noise)
-    figures = Figures()
-
-    def stop() -> bool:
-        if len(figures.epochs) == 1:
-            times.take(1)
-        return len(figures.epochs) > steps
-
-    trainer.run(figures, stop=stop)
-    taken = {place: 1000 * milliseconds for place, milliseconds in times.take(steps).items()}
-    return {"batch": batch, "steps": steps, "microseconds": taken}
-
-
-def noise(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
 def estimates(findings: Findings) -> None:
-    from machine_code import why_not
-
     if reason := why_not():
         raise FacecnnError(f"nothing can be compiled: {reason}")
     for config in ["smoke"] if findings.small else SUBJECTS:
         findings.find(config, estimated, config, 8 if findings.small else BATCH)
 
 
-def estimated(config: str, batch: int) -> dict[str, Any]:
-    """The like of ``kernel_times``, by kernel_time.py for an H100, with the number of launches."""
-    from cuda_roofline import step_of
-    from kernel_time import Card, kernel_time
-
-    card, microseconds, launches = Card(), {}, {}
-    for layer, name, planned in step_of(config, batch).planned:
-        place = f"{layer} {name}"
-        seconds = sum(kernel_time(launch, card).seconds + card.node_seconds for launch in planned)
-        microseconds[place] = microseconds.get(place, 0.0) + 1e6 * seconds
-        launches[place] = launches.get(place, 0) + len(planned)
-    return {"batch": batch, "microseconds": microseconds, "launches": launches}
-
-
 def streaming(findings: Findings) -> None:
     for config in ["smoke"] if findings.small else ["seed", "default"]:
         findings.find(config, sent, config, *((40, 3, 8) if findings.small else (3000, 12, BATCH)))
-
-
-def sent(config: str, photos: int, epochs: int, batch: int) -> dict[str, Any]:
-    """Photos a second, of noise: the median of the epochs after the first two."""
-    from cuda_roofline import planned_trainer
-
-    kernels = open_device("cuda").kernels
-    found: dict[str, Any] = {"photos": photos, "batch": batch}
-    for name in ("resident", "streamed"):
-        full = mock.patch.object(kernels, "resident", side_effect=MemoryError) if name == "streamed" else nullcontext()
-        with full:
-            trainer = planned_trainer(config, kernels, batch_size=batch, epochs=epochs, count=photos, picture=noise)
-        assert trainer.photos_are_streamed == (name == "streamed")
-        figures = Figures()
-        trainer.run(figures)
-        found[name] = median(figures.of("photos_per_second")[2:] or figures.of("photos_per_second"))
-        found["photo_bytes"] = int(trainer.photos.pixels[0].nbytes)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------- memory checks
@@ -375,7 +299,10 @@ def main() -> None:
         return
     options = json.loads(arguments[1])
     photos = None if options["photos"] is None else Path(options["photos"])
-    PARTS[part](Findings(Path(arguments[0]), options["small"], photos))
+    findings = Findings(Path(arguments[0]), options["small"], photos)
+    PARTS[part](findings)
+    if findings.failures:
+        sys.exit("; ".join(findings.failures))
 
 
 if __name__ == "__main__":

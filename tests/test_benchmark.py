@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark_steps import chosen_subjects
+from facecnn.config import load
 from scripts.running import assert_picture
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
@@ -64,6 +66,17 @@ def test_wrong_arguments(arguments: list[str], named: str) -> None:
     assert done.returncode == 2
     assert named in done.stderr
     assert not done.stdout
+
+
+def test_a_network_is_chosen_at_all_its_sizes_or_at_one() -> None:
+    keys = [
+        [subject.key for subject in chosen_subjects(names)] for names in (["seed"], ["seed-64"], ["seed-64", "seed"])
+    ]
+    assert keys == [["seed-224", "seed-64"], ["seed-64"], ["seed-64", "seed-224"]]
+    assert "many" not in [subject.key for subject in chosen_subjects([])]
+    (many,) = chosen_subjects(["many"])
+    photos = load("many").settings.photos
+    assert (many.size, many.channels) == (photos.width, photos.channels)
 
 
 def test_no_card() -> None:

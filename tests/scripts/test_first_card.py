@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import first_card
 import first_card_page
 import first_card_parts
+import first_card_speed
 from cuda_backend.standin_driver.machine import build
 from facecnn.errors import FacecnnError
 from first_card import PLAN, Order, Part, run_plan
@@ -50,6 +52,14 @@ def test_what_matters_most_fits_into_25_minutes() -> None:
     assert sum(part.seconds for part in PLAN[: len(first)]) <= 25 * 60
 
 
+def test_the_documented_limits_are_the_plans() -> None:
+    text = (ROOT / "docs" / "CUDA.md").read_text(encoding="utf-8").split("## The first hour with a card")[1]
+    cells = re.findall(r"^\| ([a-z_, ]+) \| (?:\d × )?(\d+) s \|", text, re.MULTILINE)
+    assert [(name, int(seconds)) for names, seconds in cells for name in names.split(", ")] == [
+        (part.name, part.seconds) for part in PLAN
+    ]
+
+
 def test_every_part_can_be_run() -> None:
     assert [part.name for part in PLAN] == list(first_card_parts.PARTS)
 
@@ -64,6 +74,7 @@ PROGRAMS = {
         "found['first'] = 1; write(); pipe = os.open('PIPE', os.O_WRONLY); wait = 'import signal; signal.pause()'; "
         "subprocess.Popen([sys.executable, '-S', '-c', wait], pass_fds=[pipe]); exec(wait)"
     ),
+    "interrupts": ("import signal; found['first'] = 1; write(); os.kill(os.getppid(), signal.SIGINT); signal.pause()"),
     "goes on": "assert found == {'first': 1}; found['second'] = 2; write()",
 }
 FRAME = """
@@ -152,6 +163,18 @@ def test_a_part_that_hangs_is_ended_with_all_it_started_and_gone_on_with(tmp_pat
     assert (record["unfinished"], record["found"]) == (None, {"first": 1, "second": 2})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_what_was_found_before_an_interrupt_is_kept(tmp_path: Path) -> None:
+    fake = Fake({"one": PROGRAMS["interrupts"]})
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(parts("one"), Order(tmp_path), MACHINE, fake)
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert (record["unfinished"], record["found"]) == ("interrupted", {"first": 1})
+    fake.programs["one"] = PROGRAMS["goes on"]
+    (record,) = run_plan(parts("one"), Order(tmp_path), MACHINE, fake)
+    assert record["found"] == {"first": 1, "second": 2}
+
+
 def test_what_was_found_at_another_commit_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake({"one": PROGRAMS["bad"]})
     run_plan(parts("one"), Order(tmp_path), MACHINE, fake)
@@ -188,6 +211,17 @@ def test_mistakes_are_told(
 # ----------------------------------------------------------------------------------------------------- what parts find
 
 
+def test_a_finding_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text('{"before": 1}')
+    findings = first_card_parts.Findings(path)
+    findings.find("before", lambda: 2)
+    findings.find("wrong", lambda: 1 / 0)
+    findings.find("right", max, 3, 4)
+    assert json.loads(path.read_text()) == {"before": 1, "right": 4}
+    assert findings.failures == ["wrong: division by zero"]
+
+
 def test_two_trainings_are_compared_bit_by_bit(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = first_card_parts.repeated("smoke", 4, people, "cpu")
     assert (found["steps"], found["photos"], found["differing"]) == (4, 16, [])
@@ -213,7 +247,7 @@ def test_what_is_timed_is_what_is_estimated() -> None:
     """Every layer and kernel function of the plan is found in a step that is run, on whatever device."""
     from cuda_roofline import step_of
 
-    found = first_card_parts.kernel_times("smoke", 8, 2, "cpu")
+    found = first_card_speed.kernel_times("smoke", 8, 2, "cpu")
     planned = {f"{work.layer} {work.kernel}" for work in step_of("smoke", 8).works}
     assert planned <= set(found["microseconds"])
     assert len(planned) > 15
@@ -312,9 +346,7 @@ to 1980 MHz; AMD EPYC, 16 threads; Python 3.12.1; numba 0.68.1; commit 1234567.
 
 ### Every kernel against the reference
 
-NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
-
-All 1 kernels give what the reference gives.
+NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC: all 1 kernels give what the reference gives.
 
 ### The tests of the kernels
 
@@ -329,9 +361,7 @@ NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
 
 ### The same training twice
 
-NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
-
-Seed: equal to the bit.
+NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC: seed: equal to the bit.
 
 ### The same training on card and processor
 
@@ -378,9 +408,7 @@ Estimated for an H100 SXM (scripts/kernel_time.py).
 
 ### Under compute-sanitizer
 
-NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
-
-Memcheck: 0 errors; racecheck: 1 error.
+NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC: memcheck: 0 errors; racecheck: 1 error.
 
 ### Photos that are sent
 
@@ -407,7 +435,7 @@ def test_the_page_alone_needs_no_card(tmp_path: Path, monkeypatch: pytest.Monkey
     done = run_script("first_card", tmp_path, "--page")
     assert (done.exit_code, done.stderr) == (0, "")
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "All 1 kernels give what the reference gives." in page
+    assert "all 1 kernels give what the reference gives." in page
     assert "- cases: not run\n" in page
 
 
