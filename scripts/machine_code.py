@@ -11,6 +11,7 @@ the rest, is made once: the public ``cuda.compile`` would make it for each of th
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import re
@@ -146,6 +147,16 @@ def _assembler() -> Path | None:
 
 
 @contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python looks for garbage again and again while Numba makes many small objects, which are kept: for nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
 def _card_in_use(capability: Capability) -> Iterator[None]:
     """While this lasts, numba-cuda takes the card in use to be of this capability."""
 
@@ -166,7 +177,7 @@ def _library(kernel: Any, arguments: tuple[Any, ...]) -> Any:
     """A kernel's IR; what ``cuda.compile`` makes before it asks NVVM for PTX."""
     compiler = importlib.import_module("numba.cuda.compiler")
     capability = (9, 0)  # must be one; the IR doesn't depend on it
-    with _card_in_use(capability):
+    with _card_in_use(capability), _no_collection():
         library, _ = compiler._compile_pyfunc_with_fixup(
             kernel.py_func, types.void(*arguments), device=False, abi="numba", cc=capability
         )

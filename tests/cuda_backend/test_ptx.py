@@ -1,7 +1,7 @@
 """What the CUDA kernels compile to for each generation of cards: pip packages are enough, no card.
 
 Looked at are all kernels that a training step and an answer of the shipped networks launch, at their full size, for
-all generations; and those of all cases, for the oldest, the newest and an H100. A float64 operation is up to 64 times
+all generations; and those of all cases, for the oldest and the newest. A float64 operation is up to 64 times
 slower than a float32 one, what lies on the stack or was spilled is in slow memory, and too much shared memory or too
 many threads can't be launched at all.
 """
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.ptx, pytest.mark.skipif(why_not() is not None, reason=
 SHARED_BYTES = 48 * 1024
 """What a block may have on every card without being asked for."""
 NETWORKS = ("seed", "deep", "default", "smoke", "many")
-OF_CASES: tuple[Capability, ...] = ((7, 5), (9, 0), (12, 0))
+OF_CASES: tuple[Capability, ...] = ((7, 5), (12, 0))
 
 
 def faults(launch: Launch, capability: Capability) -> list[str]:
