@@ -168,7 +168,9 @@ def planned_trainer(
         loss=settings.loss,
         optimizer=settings.optimizer,
         schedule=settings.schedule,
-        train=replace(settings.train, batch_size=batch_size, epochs=epochs, least_steps=0),
+        train=replace(
+            settings.train, batch_size=batch_size, epochs=epochs, least_steps=0, stop_when_worst_loss_below=None
+        ),
         augment=photos.augment,
         normalise=photos.normalise,
         photos=PhotoSet(pixels, numbers, numbers % PEOPLE),

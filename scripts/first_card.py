@@ -50,13 +50,13 @@ class Part:
 
 PLAN = (
     Part("doctor", 100, "what facecnn finds here, and every kernel once against the reference"),
-    Part("cases", 300, "the tests of the kernels, each with its options and edges"),
-    Part("repeats", 100, "the same training twice: are the weights equal to the bit?"),
-    Part("accuracy", 160, "the same training on the card and on the processor"),
-    Part("steps_seed", 210, "a step of seed against PyTorch's"),
-    Part("steps_deep", 210, "a step of deep against PyTorch's"),
-    Part("steps_default", 210, "a step of default against PyTorch's"),
-    Part("steps_many", 210, "a step of many against PyTorch's"),
+    Part("cases", 290, "the tests of the kernels, each with its options and edges"),
+    Part("repeats", 130, "the same training twice: are the weights equal to the bit?"),
+    Part("accuracy", 180, "the same training on the card and on the processor"),
+    Part("steps_seed", 200, "a step of seed against PyTorch's"),
+    Part("steps_deep", 200, "a step of deep against PyTorch's"),
+    Part("steps_default", 200, "a step of default against PyTorch's"),
+    Part("steps_many", 200, "a step of many against PyTorch's"),
     # -------------------------------------------------------------------------------------- 25 minutes at most, so far
     Part("kernels", 300, "how long each kernel takes in a step"),
     Part("memory_checks", 480, "every kernel under NVIDIA's compute-sanitizer"),

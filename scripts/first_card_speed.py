@@ -60,6 +60,7 @@ def kernel_times(config: str, batch: int, steps: int, device: str = "cuda") -> d
         return len(figures.epochs) > steps
 
     trainer.run(figures, stop=stop)
+    assert len(figures.epochs) == steps + 1
     taken = {place: 1000 * milliseconds for place, milliseconds in times.take(steps).items()}
     return {"batch": batch, "steps": steps, "microseconds": taken}
 

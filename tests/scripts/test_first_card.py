@@ -20,7 +20,10 @@ import first_card_page
 import first_card_parts
 import first_card_speed
 from cuda_backend.standin_driver.machine import build
+from cuda_roofline import planned_trainer, step_of
+from facecnn.config import load
 from facecnn.errors import FacecnnError
+from facecnn.kernels.cuda.planning import planning
 from first_card import PLAN, Order, Part, run_plan
 from scripts.running import run_script
 
@@ -245,13 +248,18 @@ def test_a_training_on_two_devices(people: Path) -> None:
 
 def test_what_is_timed_is_what_is_estimated() -> None:
     """Every layer and kernel function of the plan is found in a step that is run, on whatever device."""
-    from cuda_roofline import step_of
-
     found = first_card_speed.kernel_times("smoke", 8, 2, "cpu")
     planned = {f"{work.layer} {work.kernel}" for work in step_of("smoke", 8).works}
     assert planned <= set(found["microseconds"])
     assert len(planned) > 15
     assert all(found["microseconds"][place] > 0 for place in planned)
+
+
+def test_what_is_timed_does_not_end_when_it_has_learned() -> None:
+    with planning():
+        trainer = planned_trainer("deep", batch_size=8)
+    assert load("deep").settings.train.stop_when_worst_loss_below is not None
+    assert trainer.settings.stop_when_worst_loss_below is None
 
 
 def test_the_sanitizers_summary() -> None:
