@@ -138,8 +138,8 @@ def tested(folder: str, options: Sequence[str]) -> dict[str, Any]:
         workers = min(8, available_threads() // 2)
         several = ["-n", str(workers)] if workers > 1 and importlib.util.find_spec("xdist") else []
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={report}", *several]
-        done = run([*command, *options, f"tests/{folder}"])
-        print(done.stdout, flush=True)
+        # Straight to the log, where the last name is that of a test that hangs.
+        done = subprocess.run([*command, *options, f"tests/{folder}"], cwd=ROOT)
         if not report.exists():
             raise FacecnnError(f"pytest: exit code {done.returncode}")
         found = ElementTree.parse(report).getroot().iter("testcase")
