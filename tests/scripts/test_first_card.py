@@ -6,9 +6,10 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,16 @@ def test_a_part_that_hangs_is_ended_with_all_it_started_and_gone_on_with(tmp_pat
     assert (record["unfinished"], record["found"]) == (None, {"first": 1, "second": 2})
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a script ignores Ctrl+C, and so would this test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.usefixtures("interruptible")
 def test_what_was_found_before_an_interrupt_is_kept(tmp_path: Path) -> None:
     fake = Fake({"one": PROGRAMS["interrupts"]})
     with pytest.raises(KeyboardInterrupt):
