@@ -127,27 +127,31 @@ def _compared(found: Found) -> dict[str, dict[str, Any]]:
     beside facecnn; and the best with fewer bits than float32."""
     cases: dict[str, dict[str, Any]] = {}
     for call in found.values():
-        rows = [row for row in call["rows"] if row["median_ms"] is not None]
-        for row in call["rows"]:
-            case = f"{row['network']} {row['size']}x{row['size']}, batch {row['batch']}, {row['work']}"
+        for case, rows in _by_case(call["rows"]).items():
             known = cases.setdefault(
                 case, dict.fromkeys(("ours", "plain", "best", "which", "fewer_bits", "fewer_which"))
             )
-            same = [
-                other for other in rows if all(other[key] == row[key] for key in ("network", "size", "batch", "work"))
-            ]
-            times = {other["implementation"]: other["median_ms"] for other in same}
-            theirs = [other for other in same if not other["implementation"].startswith(FACECNN)]
+            times = {row["implementation"]: row["median_ms"] for row in rows if row["median_ms"] is not None}
             ours = times.get(FACECNN)
             if known["ours"] is None:
                 known["ours"], known["plain"] = ours, times.get(PLAIN)
-            for other in theirs:
-                name, time = other["implementation"], other["median_ms"]
-                if not other["float32"] and (known["fewer_bits"] is None or time < known["fewer_bits"]):
-                    known["fewer_bits"], known["fewer_which"] = time, name
-                is_best = known["best"] is None or (ours and time / ours < known["best"] / known["ours"])
-                if other["float32"] and ours and is_best:
+            for row in rows:
+                name, time = row["implementation"], row["median_ms"]
+                if time is None or name.startswith(FACECNN):
+                    continue
+                if not row["float32"]:
+                    if known["fewer_bits"] is None or time < known["fewer_bits"]:
+                        known.update(fewer_bits=time, fewer_which=name)
+                elif ours and (known["best"] is None or time / ours < known["best"] / known["ours"]):
                     known.update(ours=ours, plain=times.get(PLAIN), best=time, which=name)
+    return cases
+
+
+def _by_case(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    cases: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        case = f"{row['network']} {row['size']}x{row['size']}, batch {row['batch']}, {row['work']}"
+        cases.setdefault(case, []).append(row)
     return cases
 
 
