@@ -41,6 +41,7 @@ from benchmark_processes import (
     last_line,
     started,
 )
+from command import errors_told
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import check_output
@@ -158,7 +159,7 @@ def benchmark(
     step and of prediction (the same networks from the same weights on the same ready pictures, which is checked first,
     in processes that take turns), start and memory of whole processes, training from many photos, and training in full
     beside its bare step."""
-    try:
+    with errors_told():
         available = available_threads()
         if threads is not None and not 1 <= threads <= available:
             raise UsageError(f"--threads {threads}: must be 1 to {available}, the processors that there are")
@@ -234,9 +235,6 @@ def benchmark(
             benchmark_picture.draw(report, picture)
         if failure is not None:
             raise failure
-    except FacecnnError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageStat
 
+from command import errors_told
 from experiment import at_least, table
 from face_finders import FINDERS
 from facecnn.errors import DeviceError, FacecnnError, OutputError, PhotoError, UsageError, shown
@@ -367,11 +368,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     arguments = parser().parse_args()
-    try:
+    with errors_told():
         run(arguments)
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

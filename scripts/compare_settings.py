@@ -27,11 +27,12 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from command import errors_told
 from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load, to_dict
 from facecnn.config.source import read
-from facecnn.errors import DivergedError, FacecnnError, OutputError, UsageError, shown
+from facecnn.errors import DivergedError, OutputError, UsageError, shown
 from facecnn.jobs.cross_validate import cross_validate
 from facecnn.jobs.training_setup import TrainOptions
 from facecnn.photos.folder import scan
@@ -208,8 +209,5 @@ def percent(share: float) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

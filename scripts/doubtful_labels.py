@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from command import errors_told
 from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import apply_overrides, load
-from facecnn.errors import FacecnnError, UsageError, shown
+from facecnn.errors import UsageError, shown
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.label_check import ask
 from facecnn.jobs.label_doubts import Answers, in_order_of_doubt
@@ -92,8 +93,5 @@ def unlike_folder(album: Dataset, answers: Answers) -> set[int]:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facecnn.errors import FacecnnError, shown
+from command import errors_told
+from facecnn.errors import shown
 from facecnn.runs.atomic import check_output, write_atomically
 
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ def parser(description: str | None, picture: str) -> argparse.ArgumentParser:
 
 def new_file(text: str) -> Path:
     """For ``type=`` of an argument: a file to write, which is refused before the work begins if that can't be."""
-    try:
+    with errors_told():
         check_output(Path(text))
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     return Path(text)
 
 
@@ -99,9 +97,6 @@ def save(figure: Figure, path: Path) -> None:
     # 256 well-chosen colours are enough, and make the file a third of the size.
     image = Image.open(drawn).convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE)
     image.save(picture, format="png", optimize=True)
-    try:
+    with errors_told():
         write_atomically(path, picture.getvalue())
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     print(f"Picture: {shown(path)}", file=sys.stderr)

@@ -28,6 +28,7 @@ from typing import Annotated, Any
 
 import typer
 
+from command import errors_told
 from facecnn.errors import DeviceError, FacecnnError, UsageError, shown
 from facecnn.runs.atomic import make_folder, write_atomically
 from first_card_page import all_is_well, page, verdict
@@ -253,7 +254,7 @@ def first_card(
 ) -> None:
     """Run what only an NVIDIA card can show, in parts that can be gone on with, and make a page of what was found. Exit
     code 1 where a part failed or found something wrong, 5 where there is no card."""
-    try:
+    with errors_told():
         known = {one.name: one for one in PLAN}
         if unknown := [name for name in part or [] if name not in known]:
             raise UsageError(f"--part {shown(unknown[0])}: there is no such part; choose among {', '.join(known)}")
@@ -272,9 +273,6 @@ def first_card(
         finally:
             signal.signal(signal.SIGTERM, before)
             say(f"Page: {shown(write_page(PLAN, out))}")
-    except FacecnnError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
     if not all(all_is_well(record) for record in records):
         raise typer.Exit(1)
 

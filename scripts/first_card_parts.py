@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command import errors_told
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import FacecnnError, PhotoError
@@ -306,8 +307,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

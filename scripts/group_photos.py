@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +29,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from command import errors_told
 from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
-from facecnn.errors import FacecnnError, UsageError
+from facecnn.errors import UsageError
 from facecnn.jobs import training_photos
 from facecnn.jobs.evaluate import EvaluateOptions, evaluate
 from facecnn.jobs.faces import installed_finder
@@ -267,8 +267,5 @@ def per_cent(count: int, of: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

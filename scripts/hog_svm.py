@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from command import errors_told
 from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import apply_overrides, load
-from facecnn.errors import FacecnnError, UsageError
+from facecnn.errors import UsageError
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import read_people
 from facecnn.photos.folder import UNKNOWN
@@ -120,8 +121,5 @@ def judge(
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -9,7 +9,6 @@ the neuron's gradient, as sqrt(n): it learns so much faster that little is left 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from command import errors_told
 from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, parser, save, table
 from facecnn.config import load
-from facecnn.errors import DivergedError, FacecnnError
+from facecnn.errors import DivergedError
 from facecnn.kernels import open_device
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels
 from facecnn.learning.step_rules import Adam, Optimizer, Sgd
@@ -430,16 +430,13 @@ def main() -> None:
     sizes = sorted(set(options.size or SIZES))
     if len(sizes) < 2:
         arguments.error("--size: two sizes at least are to be compared")
-    try:
+    with errors_told():
         kernels = open_device(options.device).kernels
         folder = options.photos or sample_folder()
         photos = {size: read_photos(folder, size) for size in sizes}
         gradients = {size: measure(photos[size], kernels, options.seeds) for size in sizes}
         show_gradients(gradients)
         trained = show_trainings(photos, kernels, options.steps, options.seed) if options.steps else []
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     draw(gradients, trained, options.output)
 
 

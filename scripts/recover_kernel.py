@@ -9,7 +9,6 @@ than one picture has, best of all a new picture for every step.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from command import errors_told
 from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
-from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise, PoolKind
 from facecnn.learning.step_rules import Adam, Momentum, Piece, Sgd, StepRule
@@ -410,7 +409,7 @@ def main() -> None:
     print(f"{kernels} kernels of {SIZE}x{SIZE}, pictures of {SIDE}x{SIDE}, {options.steps} steps, seed {seed}.")
     print(f"Recovered: within {RECOVERED:.0%} of the true kernel. Steps: median of those that recovered.")
     drawn: dict[str, Any] = {}
-    try:
+    with errors_told():
         if "pools" in chosen:
             drawn["pools"] = show_pools(options.steps, kernels, seed)
         if "remedies" in chosen:
@@ -418,9 +417,6 @@ def main() -> None:
             drawn["remedies"] = show_remedies(tried, options.steps, kernels, seed)
         if "faces" in chosen:
             drawn["faces"] = show_faces(6 * options.steps, kernels, seed)
-    except FacecnnError as error:  # of the sample photos
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     draw(drawn, options.output)
 
 

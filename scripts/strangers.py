@@ -32,10 +32,11 @@ from typing import Any
 
 import numpy as np
 
+from command import errors_told
 from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, at_least, new_figure, parser, save, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
-from facecnn.errors import FacecnnError, PhotoError, UsageError, shown
+from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.models import Model, open_model
 from facecnn.jobs.people import read_people
@@ -345,8 +346,5 @@ def log_odds(values: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_told():
         main()
-    except FacecnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
