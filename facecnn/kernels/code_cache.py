@@ -85,12 +85,8 @@ def notes() -> tuple[str, ...]:
     return tuple(_notes.texts)
 
 
-def _note(text: str) -> None:
-    _notes.add(text)
-
-
 def _note_not_kept(folder: str | Path, error: OSError) -> None:
-    _note(
+    _notes.add(
         f"{shown(folder)}: compiled kernels can't be kept there ({error.strerror or error}), so every command compiles "
         f"them anew: make room there, or set {CACHE_VARIABLE} to a folder that can be written to"
     )
@@ -202,7 +198,7 @@ class _CheckedFiles(_Files):  # type: ignore[misc]
         content = whole[_HASH_BYTES:]
         if whole[:_HASH_BYTES] == _digest(path, content):
             return content
-        _note(
+        _notes.add(
             f"{shown(Path(path).parent.parent)}: files of compiled kernels in it are damaged; they are deleted, and "
             "the kernels compiled again"
         )

@@ -72,20 +72,17 @@ def _is_wrapper_of_loop(library: str, function: str) -> bool:
     return library.startswith("__numba_parfor_gufunc") and function.startswith("_ZN7cpython")
 
 
-class _LazyCodegen(_Codegen):  # type: ignore[misc]
-    """Only for its method, which takes the place of Numba's."""
-
-    def set_env(self, env_name: str, env: Any) -> None:
-        """Tell a function where its environment is (constants and modules, for what only Python can do), if it has been
-        translated."""
-        if self._engine.is_symbol_defined(env_name):
-            _set_env(self, env_name, env)
-
-
 _set_env = _Codegen.set_env
+
+
+def _set_env_of_translated(self: Any, env_name: str, env: Any) -> None:
+    """Tell a function where its environment is (constants and modules, for what only Python can do), if it has been
+    translated."""
+    if self._engine.is_symbol_defined(env_name):
+        _set_env(self, env_name, env)
 
 
 def install() -> None:
     """Have all that Numba compiles for the CPU in this process translated lazily from now on."""
     _Codegen._library_class = LazyLibrary
-    _Codegen.set_env = _LazyCodegen.set_env
+    _Codegen.set_env = _set_env_of_translated
