@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blank_pictures import PICTURES, draw_nothing
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 
 SIDE = 40
@@ -111,18 +112,8 @@ def _blank_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     """A small training takes a fraction of the time that its pictures take: in this process they are blank, but in
     tests with the fixture ``pictures`` and in trainings that several tests share."""
     if "pictures" not in request.fixturenames:
-        for name in (
-            "train.draw_curves",
-            "train.draw_watching",
-            "judgement.draw_confusion",
-            "kernel_pictures.draw_kernels",
-            "kernel_pictures.draw_patches",
-        ):
-            monkeypatch.setattr(f"facecnn.jobs.{name}", _draw_nothing)
-
-
-def _draw_nothing(path: Path, *_: object) -> None:
-    Image.new("L", (1, 1)).save(path)
+        for name in PICTURES:
+            monkeypatch.setattr(f"facecnn.jobs.{name}", draw_nothing)
 
 
 @pytest.fixture

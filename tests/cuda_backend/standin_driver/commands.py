@@ -4,9 +4,8 @@ Importing all that a command needs takes seconds, and a test of every allocation
 imports it once, without touching the driver, and forks. It reads a JSON document a line, ``{"arguments": [...],
 "environment": {...}, "output": FILE, "errors": FILE}``, and writes the command's exit code for each.
 
-Two things are replaced. ``prove`` runs a kernel and refuses a card on which it doesn't compute what it should. Here
-kernels compute nothing, so its verdict is left out: that kernels are right is what a card is needed for. And the
-pictures of a training are blank, as in most tests that run on the CPU: figures made of nothing can't be drawn.
+The pictures of a training are blank, as in most tests that run on the CPU: figures made of nothing can't be drawn.
+site/sitecustomize.py says what else is replaced.
 """
 
 from __future__ import annotations
@@ -16,39 +15,18 @@ import json
 import os
 import sys
 import traceback
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from blank_pictures import PICTURES, draw_nothing
 
-from facecnn.kernels.cuda import devices
-
-PICTURES = (
-    "train.draw_curves",
-    "train.draw_watching",
-    "judgement.draw_confusion",
-    "kernel_pictures.draw_kernels",
-    "kernel_pictures.draw_patches",
-)
 COMMANDS = ("train", "predict", "evaluate", "cross_validate", "doctor", "lr_find")
 
 
-def _draw_nothing(path: Path, *_: object) -> None:
-    Image.new("L", (1, 1)).save(path)
-
-
-def _replace() -> None:
-    prove = devices.prove
-
-    def prove_all_but_the_result() -> None:
-        with suppress(RuntimeError):
-            prove()
-
-    devices.prove = prove_all_but_the_result
+def _get_ready() -> None:
+    importlib.import_module("facecnn.kernels.cuda.devices")
     for name in PICTURES:
         module, function = name.split(".")
-        setattr(importlib.import_module(f"facecnn.jobs.{module}"), function, _draw_nothing)
+        setattr(importlib.import_module(f"facecnn.jobs.{module}"), function, draw_nothing)
     for name in COMMANDS:
         importlib.import_module(f"facecnn.cli.{name}")
         importlib.import_module(f"facecnn.jobs.{name}")
@@ -77,7 +55,7 @@ def _run(asked: dict[str, Any]) -> int:
 
 
 def _serve() -> None:
-    _replace()
+    _get_ready()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -124,7 +124,9 @@ def build(folder: Path) -> None:
 def started(folder: Path) -> Iterator[Machine]:
     """A machine with the driver that was built into ``folder``."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STANDIN_", "NUMBA_"))}
-    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("LD_LIBRARY_PATH")]))
+    tests = HERE.parents[1]
+    for name, paths in {"LD_LIBRARY_PATH": [folder], "PYTHONPATH": [HERE / "site", tests]}.items():
+        environment[name] = os.pathsep.join(filter(None, [*map(str, paths), os.environ.get(name)]))
     server = subprocess.Popen(
         [sys.executable, HERE / "commands.py"],
         stdin=subprocess.PIPE,
