@@ -71,7 +71,8 @@ def machine(device: str, threads: int) -> dict[str, Any]:
         options = {"device": device, "threads": threads, "recorded": True}
         with started([Implementation(FACECNN, "benchmark_facecnn.py", options)]) as (process,):
             gpu = ask_facecnn(process, "hello")["device"]
-    from facecnn.kernels.cpu.vectors import instructions  # Numba is slow to load, and not needed to say what is wrong
+    # Numba is slow to load, and not needed to say what is wrong.
+    from facecnn.kernels.cpu.vector_ir.lanes import instructions
 
     return {
         "cpu": processor_name(),

@@ -194,12 +194,12 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
 @contextmanager
 def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
     """Meanwhile the copy has the bug; and, if it is in a kernel, as much compiled code as can be had from before."""
-    without = compiled_code(root) if Path(mutant.file).parent == KERNELS else None
+    without = compiled_code(root) if Path(mutant.file).is_relative_to(KERNELS) else None
     before = mutant.put_in(root)
     within = None if without is None else compiled_code(root)
     try:
         if without is not None and within is not None:
-            link_code(without, within, but=dependents(root / KERNELS, Path(mutant.file).stem))
+            link_code(without, within, but=dependents(root / KERNELS, _module(Path(mutant.file))))
         yield
     finally:
         (root / mutant.file).write_text(before, encoding="utf-8")
@@ -212,7 +212,7 @@ def link_code(source: Path, target: Path, but: set[str]) -> None:
     for file in source.rglob("*.nb?"):
         link = target / file.relative_to(source)
         if file.name.split(".")[0] not in but and not link.exists():
-            link.parent.mkdir(exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
             os.link(file, link)
 
 
@@ -227,13 +227,18 @@ def compiled_code(root: Path) -> Path | None:
 
 def dependents(folder: Path, name: str) -> set[str]:
     """The modules of a folder that import this one of them, directly or not; and itself."""
-    imports = {path.stem: _imported(path) for path in folder.glob("*.py")}
+    imports = {_module(path): _imported(path) for path in folder.rglob("*.py")}
     found: set[str] = set()
     new = {name}
     while new:
         found |= new
         new = {stem for stem, imported in imports.items() if imported & new} - found
     return found
+
+
+def _module(path: Path) -> str:
+    """A module's last name."""
+    return path.parent.name if path.stem == "__init__" else path.stem
 
 
 def _imported(path: Path) -> set[str]:

@@ -39,9 +39,9 @@ from benchmark_work import PEOPLE, known
 from experiment import at_least
 from facecnn.config import load
 from facecnn.kernels import available_threads, processor_name
-from facecnn.kernels.cpu.emit import Emitter, emitted
 from facecnn.kernels.cpu.jit import compiled, set_threads
-from facecnn.kernels.cpu.vectors import lanes, registers
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
+from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
 from facecnn.learning.step_rules import StepRule
 from facecnn.network.layers import Conv, Dense, Neuron, Shape, with_outputs
 from facecnn.network.network import Stage, plan
@@ -108,7 +108,7 @@ def _turns_of_sums(typing: Any, out: Any, offset: Any, turns: Any, width: Any, s
 
 def peak(threads: int) -> float:
     """float32 operations a second on so many threads: the best of several runs."""
-    vector = lanes()
+    vector = of_processor()
     width, fused = (vector, 1) if vector else (4, 0)
     # Four cycles a multiply-add and two of them begun in each want eight sums; more cost nothing as long as registers
     # are left for a and b.

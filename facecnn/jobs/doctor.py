@@ -206,12 +206,12 @@ def _vectors() -> dict[str, str | None]:
     """``simd``: the widest vectors that kernels are compiled for; ``kernels``: those of the micro-kernels, or ``loops``
     where there are no micro-kernels for this processor. None where the kernels can't be loaded."""
     try:
-        from facecnn.kernels.cpu import vectors
+        from facecnn.kernels.cpu.vector_ir import lanes
     except ImportError:
         return {"simd": "none", "kernels": None}
     return {
-        "simd": vectors.instructions(),
-        "kernels": {16: "avx512", 8: "avx2", 0: "loops"}[vectors.lanes()],
+        "simd": lanes.instructions(),
+        "kernels": {16: "avx512", 8: "avx2", 4: "neon", 0: "loops"}[lanes.of_processor()],
     }
 
 

@@ -50,8 +50,8 @@ def code_folder(sources: Path, *compiler: str) -> str | None:
     digest = hashlib.sha256(_FORMAT)
     for part in (numba.__version__, *compiler):
         digest.update(part.encode() + b"\0")
-    for source in [sources.parent / "protocol.py", *sorted(sources.glob("*.py"))]:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for source in [sources.parent / "protocol.py", *sorted(sources.rglob("*.py"))]:
+        digest.update(source.relative_to(sources.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else cache_folder() / "kernels"
     folder = base / digest.hexdigest()[:32]
     try:

@@ -11,7 +11,8 @@ from facecnn import kernels
 from facecnn.errors import CheckpointError
 from facecnn.jobs import doctor, faces
 from facecnn.kernels import cards, cpu
-from facecnn.kernels.cpu import jit, vectors
+from facecnn.kernels.cpu import jit
+from facecnn.kernels.cpu.vector_ir import lanes
 from facecnn.kernels.self_test import kernel_names
 
 from .contract import check
@@ -84,8 +85,8 @@ def test_a_machine_without_a_card_has_no_problem(facecnn: Facecnn) -> None:
     figures = examined(facecnn, "--device", "auto")
     assert figures["problems"] == []
     assert figures["device"] == "cpu"
-    assert figures["cpu"]["simd"] == vectors.instructions() in ("avx512", "avx2", "neon", "none")
-    assert figures["cpu"]["kernels"] == {16: "avx512", 8: "avx2", 0: "loops"}[vectors.lanes()]
+    assert figures["cpu"]["simd"] == lanes.instructions() in ("avx512", "avx2", "neon", "none")
+    assert figures["cpu"]["kernels"] == {16: "avx512", 8: "avx2", 4: "neon", 0: "loops"}[lanes.of_processor()]
     assert figures["warm"] is None
     assert figures["cuda"]["available"] is False
     assert figures["cuda"]["devices"] == []
@@ -226,7 +227,8 @@ def test_facecnn_itself_need_not_be_installed(facecnn: Facecnn, monkeypatch: pyt
 
 def test_kernels_that_cannot_be_imported(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(kernels, "cpu")
-    monkeypatch.setitem(sys.modules, "facecnn.kernels.cpu", None)
+    for module in ("facecnn.kernels.cpu", "facecnn.kernels.cpu.vector_ir"):
+        monkeypatch.setitem(sys.modules, module, None)
     figures = examined(facecnn, "--device", "cpu", exit_code=5)
     assert figures["device"] is None
     assert (figures["cpu"]["simd"], figures["cpu"]["kernels"]) == ("none", None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contract.harness import Out, call, check, integers, random
 from facecnn.kernels import cpu, open_device, reference
-from facecnn.kernels.cpu import vectors
+from facecnn.kernels.cpu.vector_ir import lanes as vectors
 
 
 def sized(*blocks: Any) -> list[Any]:
@@ -29,7 +29,7 @@ CASES = sized(
     ([(2, 6, 6), (1, 7, 64)], (1, 8), (5, 5), 2, "valid", "leaky_relu"),
     # In the second, no window reaches the last rows.
     ([(1, 4, 4), (2, 7, 6)], (1, 3), (2, 3), 4, "same", "tanh"),
-    # Where rows are cut into tiles (see cpu.conv_winograd), as the 64 columns above are: many maps, full vectors of
+    # Where rows are cut into tiles (see cpu.conv.winograd), as the 64 columns above are: many maps, full vectors of
     # kernels and a rest.
     ([(1, 11, 26)], (8, 20), (3, 3), 2, "same", "leaky_relu"),
 )
@@ -103,16 +103,16 @@ OTHERS = and_slow(
 )
 
 
-@pytest.mark.parametrize("lanes", [*(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 8)), 0])
+@pytest.mark.parametrize("lanes", [*(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 8, 4)), 0])
 @pytest.mark.parametrize(SETTINGS, OTHERS, ids=str)
 def test_other_vectors_agree_with_the_reference(
     monkeypatch: pytest.MonkeyPatch, lanes: int, size: Any, maps: Any, kernel: Any, pool: int, padding: str,
     activation: Any,
 ) -> None:  # fmt: skip
     """As on processors with other vectors, and on those with none that the micro-kernels are written for."""
-    if lanes > 0 and vectors.lanes() == 0:
+    if lanes > 0 and vectors.of_processor() == 0:
         pytest.skip("the processor has no vectors")
-    monkeypatch.setattr(vectors, "lanes", lambda: lanes)
+    monkeypatch.setattr(vectors, "of_processor", lambda: lanes)
     open_device("cpu")
     check_all(cpu, size, maps, kernel, pool, padding, activation)
 
@@ -188,7 +188,7 @@ def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int)
 
 @pytest.mark.parametrize("width", [17, 61])
 def test_nan_comes_through_plain_loops(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    monkeypatch.setattr(vectors, "lanes", lambda: 0)
+    monkeypatch.setattr(vectors, "of_processor", lambda: 0)
     open_device("cpu")
     size = (2, 20, width)
     shape, above = shapes(size, (3, 8), (5, 5), 2, "valid")

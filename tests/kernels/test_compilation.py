@@ -212,13 +212,14 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
     from facecnn.kernels.code_cache import code_folder
 
     monkeypatch.setenv("FACECNN_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "backend").mkdir()
+    (tmp_path / "backend" / "conv").mkdir(parents=True)
 
     def folder(*compiler: str) -> str:
         code_folder.cache_clear()
         return code_folder(tmp_path / "backend", *compiler)
 
-    sources = [tmp_path / "backend" / "jit.py", tmp_path / "backend" / "helper.py", tmp_path / "protocol.py"]
+    backend = tmp_path / "backend"
+    sources = [backend / "jit.py", backend / "helper.py", backend / "conv" / "plain.py", tmp_path / "protocol.py"]
     for source in sources:
         source.write_text("a = 1\n")
     before = folder("one processor")

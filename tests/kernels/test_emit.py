@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from facecnn.kernels.cpu.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
 
 Array = npt.NDArray[Any]
 Write = Callable[[Emitter, Any, Any, Any], None]

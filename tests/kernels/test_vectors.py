@@ -1,4 +1,4 @@
-"""facecnn.kernels.cpu.vectors: what code is compiled for, not what the processor could do."""
+"""facecnn.kernels.cpu.vector_ir.lanes: what code is compiled for, not what the processor could do."""
 
 import os
 import platform
@@ -8,8 +8,8 @@ import sys
 import pytest
 
 PROGRAM = """
-from facecnn.kernels.cpu import vectors
-print(vectors.lanes(), vectors.registers(vectors.lanes()), vectors.instructions())
+from facecnn.kernels.cpu.vector_ir import lanes
+print(lanes.of_processor(), lanes.registers(lanes.of_processor()), lanes.instructions())
 """
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecnn.kernels.cpu.winograd import Matrix, filtering
-from facecnn.kernels.cpu.winograd_kernels import transform_gradient
+from facecnn.kernels.cpu.vector_ir.filtering import Matrix, filtering
+from facecnn.kernels.cpu.vector_ir.winograd_kernels import transform_gradient
 
 SIZES = [(2, 3), (4, 3), (2, 5), (4, 5), (3, 4), (2, 7), (1, 2)]
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
-from facecnn.kernels.cpu import vectors
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.cpu.micro_kernels import sum_products
+from facecnn.kernels.cpu.vector_ir import lanes
+from facecnn.kernels.cpu.vector_ir.micro_kernels import sum_products
 
 _ZERO = np.float32(0)
 _TILE = 64
@@ -30,10 +30,10 @@ _VECTORS = 10
 
 def _tile(kernels: int) -> tuple[int, int]:
     """Floats of a tile, and lanes of the vectors whose sums stay in registers: 1 if that takes too many of them."""
-    lanes = vectors.lanes()
-    whole = lcm(kernels, max(lanes, 1))
-    if lanes and whole <= _VECTORS * lanes:
-        return -(-_TILE // whole) * whole, lanes
+    width = lanes.of_processor()
+    whole = lcm(kernels, max(width, 1))
+    if width and whole <= _VECTORS * width:
+        return -(-_TILE // whole) * whole, width
     return -(-_TILE // kernels) * kernels, 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, scale_run, sum_distances, weigh_neighbours
+from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, scale_run, sum_distances, weigh_neighbours
 
 _F = np.float32
 _ZERO, _HALF = _F(0), _F(0.5)

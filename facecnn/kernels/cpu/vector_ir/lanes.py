@@ -27,17 +27,17 @@ _ADDITIONS = {r"vpaddd\s+%zmm": "avx512", r"vpaddd\s+%ymm": "avx2", r"add(\.4s\s
 
 
 @cache
-def lanes() -> int:
-    """Floats in a vector that is multiplied and added in one instruction: 16 (AVX-512), 8 (AVX2), or 0 where there is
-    nothing that the micro-kernels are written for.
+def of_processor() -> int:
+    """Floats in a vector that is multiplied and added in one instruction: 16 (AVX-512), 8 (AVX2), 4 (NEON), or 0 where
+    there is nothing that the micro-kernels are written for.
 
     LLVM is asked, with a function of one such operation, since the names of processors tell too little, and Numba may
     have been told to compile for another one (NUMBA_CPU_NAME).
     """
     assembly = _assembly(_MULTIPLY_AND_ADD)
-    if "vfmadd" not in assembly:
-        return 0
-    return 16 if "zmm" in assembly else 8
+    if "vfmadd" in assembly:
+        return 16 if "zmm" in assembly else 8
+    return 4 if re.search(r"fmla(\.4s\s+v|\s+v\d+\.4s)", assembly) else 0
 
 
 @cache
@@ -59,4 +59,4 @@ def _assembly(probe: str) -> str:
 
 def registers(vector: int) -> int:
     """Vector registers of a processor with vectors of so many floats."""
-    return 32 if vector == 16 else 16
+    return 32 if vector in (4, 16) else 16

@@ -5,7 +5,7 @@ one task. Where windows reach over the photo's edge, the photo is first copied i
 scratch, so it stays in its cache), and no inner loop knows about edges.
 
 Kernel size, maps, pool, activation and the tile are constants of the compiled code: every set of them is compiled once.
-The functions are those of ``conv_loops``, and in ``lanes`` take the length of a vector (``vectors.lanes``).
+The functions are those of ``plain``, and in ``lanes`` take the length of a vector (``vector_ir.lanes``).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from facecnn.kernels.cpu import vectors
-from facecnn.kernels.cpu.conv_frames import (
+from facecnn.kernels.cpu.conv.frames import (
     CHUNKS,
     add_chunks,
     add_to_bias,
@@ -30,7 +29,14 @@ from facecnn.kernels.cpu.elementwise import activate, derivative
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.cpu.micro_kernels import add_windows, convolve_row, spread_windows, taps_held, window_parts
+from facecnn.kernels.cpu.vector_ir.lanes import registers
+from facecnn.kernels.cpu.vector_ir.micro_kernels import (
+    add_windows,
+    convolve_row,
+    spread_windows,
+    taps_held,
+    window_parts,
+)
 from facecnn.kernels.protocol import CODES, Activation
 
 _F = np.float32
@@ -70,7 +76,7 @@ def _tile(columns: int, pool: int, kernel_columns: int, beside: int, lanes: int)
     As many outputs as leave registers for the weights, one for the input, and one to spare, or as few fewer as make the
     row a number of such tiles and of ones that are an output shorter.
     """
-    most = vectors.registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
+    most = registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
     rows_at_once = pool if 3 * pool * pool <= most * beside else 1
     most = max(1, min(columns, most // rows_at_once * beside // pool))
     tile = -(-columns // -(-columns // most))
@@ -163,7 +169,7 @@ def conv_forward(
     launch(
         _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile),
         out,
-        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        argmax,
         x,
         weight.reshape(kernels, kernel_rows, run),
         bias,
@@ -214,7 +220,7 @@ def _find_winners(
 def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, lanes: int) -> int:
     """Kernels whose sums are in registers at the same time, so that no sum waits for itself."""
     slots = kernel_rows * len(window_parts(kernel_columns * maps, lanes))
-    return max(1, min(kernels, 4, (vectors.registers(lanes) - 6) // slots))
+    return max(1, min(kernels, 4, (registers(lanes) - 6) // slots))
 
 
 @cache
@@ -289,7 +295,7 @@ def conv_backward_weight(
         dbias,
         dout,
         out,
-        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        argmax,
         x,
         *padding,
         _F(slope),
@@ -362,7 +368,7 @@ def conv_backward_input(
         dx,
         dout,
         out,
-        argmax if pool > 1 else workspace.array("no argmax", (1, 1, 1, 1), np.uint8),
+        argmax,
         weight.reshape(-1),
         *padding,
         _F(slope),

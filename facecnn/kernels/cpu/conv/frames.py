@@ -9,7 +9,7 @@ from numba import prange
 
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.memory import Array
-from facecnn.kernels.cpu.micro_kernels import LANES, VECTOR, copy_run
+from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, copy_run
 
 _ZERO = np.float32(0)
 

@@ -1,4 +1,4 @@
-"""The innermost work of convolutions by Winograd's minimal filtering (see ``conv_winograd``), vector by vector.
+"""The innermost work of convolutions by Winograd's minimal filtering (see ``conv.winograd``), vector by vector.
 
 As in ``micro_kernels``, sizes are literals, and offsets and numbers of turns are values.
 """
@@ -12,9 +12,9 @@ from typing import Any
 
 from numba import types
 
-from facecnn.kernels.cpu.emit import Emitter, emitted, index
-from facecnn.kernels.cpu.vectors import registers
-from facecnn.kernels.cpu.winograd import Matrix, filtering
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vector_ir.filtering import Matrix, filtering
+from facecnn.kernels.cpu.vector_ir.lanes import registers
 
 
 def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -> Any:
