@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from facecnn.network.excitation import Excitation, excitation
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.layers import Conv
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
@@ -38,7 +37,7 @@ PATCHES = 4
 def kernels_of(recogniser: Recogniser, run: RunFolder | None = None) -> list[DrawnKernels]:
     """The kernels of each conv layer, with what they were before the run's first step where its frames tell."""
     arrays = recogniser.network.weights.to_host()
-    names = [stage.name for stage in recogniser.network.stages if isinstance(stage.layer, Conv)]
+    names = [stage.name for stage in recogniser.network.stages if stage.layer.has_kernels]
     now = {name: arrays[f"{name}.weight"] for name in names}
     frames = [] if run is None else KernelFrames(run.frames_path, now).read()
     start = frames[0].layers if frames and frames[0].epoch == 0 else {}
@@ -56,7 +55,7 @@ def draw_patches_of(run: RunFolder, recogniser: Recogniser, dataset: Dataset) ->
     """patches.png: what excites the kernels in the data set's photos, where there are any; in those that the run
     trained on, the face that it trained on. Raises OutputError."""
     network = recogniser.network
-    convs = [number for number, stage in enumerate(network.stages) if isinstance(stage.layer, Conv)][:MOST_LAYERS]
+    convs = [number for number, stage in enumerate(network.stages) if stage.layer.has_kernels][:MOST_LAYERS]
     if not convs or not len(dataset.rows):
         return
     rows = from_record(run.read_split(), dataset).rows(dataset)

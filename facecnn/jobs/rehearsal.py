@@ -26,7 +26,6 @@ from facecnn.jobs.training_setup import (
 )
 from facecnn.learning.schedules import Constant
 from facecnn.learning.training import StepReport, Trainer
-from facecnn.network.layers import Dropout, Layer
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
 from facecnn.photos.folder_faces import folder_faces
@@ -122,9 +121,7 @@ class _OverfitRecorder(ShowingRecorder):
 
 
 def _overfit_settings(settings: Settings) -> Settings:
-    layers: tuple[Layer, ...] = tuple(
-        Dropout(rate=0.0) if isinstance(layer, Dropout) else layer for layer in settings.network
-    )
+    layers = tuple(layer.without_randomness() for layer in settings.network)
     loss = replace(settings.loss, label_smoothing=0.0) if isinstance(settings.loss, CrossEntropy) else settings.loss
     return replace(
         settings,

@@ -20,7 +20,7 @@ from facecnn.kernels import Device
 from facecnn.learning.minimisers import Minimisers
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.initialisation import NOTHING
-from facecnn.network.layers import BatchNorm, with_outputs
+from facecnn.network.layers import with_outputs
 from facecnn.network.network import Stage
 from facecnn.network.size import (
     MOST_ELEMENTS,
@@ -135,7 +135,7 @@ def make_trainer(
     outputs = len(dataset.classes)
     rows, labels, chosen = training.samples(dataset)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
-    if isinstance(settings.optimizer, Minimisers) and any(isinstance(stage.layer, BatchNorm) for stage in stages):
+    if isinstance(settings.optimizer, Minimisers) and any(stage.layer.uses_batch_statistics for stage in stages):
         batch_size = len(chosen)
     free = device.free_memory()
     # Photos that don't fit beside the network are sent to two places for a batch in turn, and those held out as well.
@@ -183,7 +183,7 @@ def _fitting_part(stages: Sequence[Stage], batch_size: int, settings: Settings, 
             f"the card has {free / 1e9:.1f} GB free, and a single photo takes about {needed / 1e9:.1f} GB in this "
             "network: take fewer kernels or units, or --device cpu"
         )
-    norm = next((s for s in stages if isinstance(s.layer, BatchNorm) and s.index >= settings.train.freeze), None)
+    norm = next((s for s in stages if s.layer.uses_batch_statistics and s.index >= settings.train.freeze), None)
     if size < batch_size and norm is not None:
         largest = fitting_photos(stages, free - sent, normalise)
         why = f"the card has {free / 1e9:.1f} GB free, which is enough for"

@@ -36,7 +36,7 @@ from facecnn.learning.whole_set import WholeSet
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
-from facecnn.network.layers import BatchNorm, Dropout, Layer, Shape
+from facecnn.network.layers import Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network, fitting
 from facecnn.photos.preparation import AugmentSettings
@@ -165,13 +165,6 @@ class _Trial(Recorder):
         self.loss = metrics["train_loss"]
 
 
-def _without_chance(layer: Layer) -> Layer:
-    """A layer as a minimiser needs it: no dropout, and running statistics that are those of the whole set."""
-    if isinstance(layer, Dropout):
-        return replace(layer, rate=0.0)
-    return replace(layer, momentum=1.0) if isinstance(layer, BatchNorm) else layer
-
-
 class Trainer:
     """Trains one network on one set of photos."""
 
@@ -224,8 +217,8 @@ class Trainer:
             self.batches, self.epochs = 1, train.epochs
             train = replace(train, average_weights=None)
             self.settings = train
-            layers = [_without_chance(layer) for layer in layers]
-            if not any(isinstance(layer, BatchNorm) for layer in layers):
+            layers = [layer.without_randomness().for_whole_set() for layer in layers]
+            if not any(layer.uses_batch_statistics for layer in layers):
                 part_size = min(part_size or train.batch_size, train.batch_size)
         self.batch_size = math.ceil(count / self.batches)
         self._edges = edges_of(count, self.batches)
@@ -338,7 +331,7 @@ class Trainer:
         if len(self.chosen) // self.batches > 1:
             return
         for stage in self.network.stages[self.network.first_trained :]:
-            if isinstance(stage.layer, BatchNorm) and math.prod(stage.shape[:-1]) == 1:
+            if stage.layer.uses_batch_statistics and math.prod(stage.shape[:-1]) == 1:
                 raise UsageError(
                     f"train.batch_size {self.settings.batch_size}: with {len(self.chosen)} photos to train on there "
                     f"are batches of one photo, of which {stage.name} can learn nothing: take a larger batch_size, or "

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.network.layers import Activate, Conv
 from facecnn.network.network import Network, Stage
 
 Array = npt.NDArray[Any]
@@ -51,7 +50,7 @@ class KernelWatch:
         """To be made right after ``network.initialise``."""
         self._network = network
         kernels, stages = network.kernels, network.stages
-        self._convs = [(number, stage) for number, stage in enumerate(stages) if isinstance(stage.layer, Conv)]
+        self._convs = [(number, stage) for number, stage in enumerate(stages) if stage.layer.has_kernels]
         self._trained = [(number, stage) for number, stage in self._convs if number >= network.first_trained]
         self.start = self.kernels()
         """The kernels (kernel, row, column, input map) of each conv layer before the first step, on the host."""
@@ -145,10 +144,8 @@ def activation_of(stages: Sequence[Stage], number: int) -> tuple[int, str] | Non
     for later, stage in enumerate(stages[number:], start=number):
         if later > number and any(parameter.start == "random" for parameter in stage.parameters.values()):
             return None
-        if isinstance(stage.layer, Conv) and stage.layer.activation != "identity":
-            return later, stage.layer.activation
-        if isinstance(stage.layer, Activate) and stage.layer.name != "identity":
-            return later, stage.layer.name
+        if stage.layer.activates_with != "identity":
+            return later, stage.layer.activates_with
     return None
 
 
@@ -178,7 +175,7 @@ class KernelNews:
         self._activations = {
             stage.name: (activation_of(stages, number) or (0, "identity"))[1]
             for number, stage in enumerate(stages)
-            if isinstance(stage.layer, Conv)
+            if stage.layer.has_kernels
         }
         self._in_a_row: dict[str, dict[str, int]] = {"dead": {}, "asleep": {}}
         self._named: set[str] = set()

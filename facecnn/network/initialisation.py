@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import UsageError
-from facecnn.network.layers import BatchNorm, Call, Conv, shape_text
+from facecnn.network.layers import Call, Parameter, shape_text
 
 if TYPE_CHECKING:
     from facecnn.network.network import Network, Stage
@@ -76,11 +76,11 @@ def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, A
             if parameter.start != "random":
                 array = np.full(parameter.shape, parameter.start)
             elif how in ("orthogonal", "lsuv"):
-                array = _orthogonal(stage, parameter.shape, generator) * gain_after(stages, number)
+                array = _orthogonal(parameter, generator) * gain_after(stages, number)
             else:
                 variance = 1 / parameter.fan_in
                 if how == "xavier":
-                    variance = 2 / (parameter.fan_in + _fan_out(stage, parameter.shape))
+                    variance = 2 / (parameter.fan_in + parameter.fan_out)
                 gain = gain_after(stages, number) if how in ("he", "zca_patches") else 1.0
                 array = generator.standard_normal(parameter.shape) * (gain * sqrt(variance))
             arrays[f"{stage.name}.{name}"] = array
@@ -102,16 +102,10 @@ def gain_after(stages: Sequence[Stage], number: int) -> float:
     return 1.0
 
 
-def _fan_out(stage: Stage, shape: tuple[int, ...]) -> int:
-    """Outputs that each input has a weight to: all units of a dense layer, the neurons of its map of a neuron layer;
-    of a conv layer each kernel's every place."""
-    return prod(shape[:3]) if isinstance(stage.layer, Conv) else shape[0]
-
-
-def _orthogonal(stage: Stage, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def _orthogonal(parameter: Parameter, generator: np.random.Generator) -> Array:
     """Weights whose rows (a kernel's, unit's or neuron's) are of norm 1 and at right angles, drawn evenly from all
-    such; with more rows than inputs it is the columns that are. A neuron layer is a matrix for each map."""
-    matrices = 1 if len(shape) == 2 or isinstance(stage.layer, Conv) else shape[-1]
+    such; with more rows than inputs it is the columns that are."""
+    shape, matrices = parameter.shape, parameter.matrices
     rows, columns = shape[0], prod(shape[1:]) // matrices
     normal = generator.standard_normal((matrices, max(rows, columns), min(rows, columns)))
     with _one_thread():
@@ -144,7 +138,7 @@ def _scale_to_unit_variance(
     kernels, count = network.kernels, min(len(photos), network.batch_size)
     kernels.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
     for number, stage in enumerate(network.stages):
-        call = network.call(number, count, training=isinstance(stage.layer, BatchNorm))
+        call = network.call(number, count, training=stage.layer.uses_batch_statistics)
         is_drawn = any(parameter.start == "random" for parameter in stage.parameters.values())
         if is_drawn and f"{stage.name}.weight" not in given:
             deviation = _deviation(stage, call)
@@ -160,10 +154,10 @@ def _scale_to_unit_variance(
 def _deviation(stage: Stage, call: Call) -> float:
     """Deviation over all of a layer's outputs for ``call.x``, before activation and pool."""
     layer, kernels, count = stage.layer, call.kernels, len(call.x)
-    if not isinstance(layer, Conv):  # the activation of the others is a layer of its own
+    if not layer.has_kernels:  # the activation of the others is a layer of its own
         layer.forward(call)
         return float(kernels.to_host(call.out).astype(np.float64).std())
-    plain = replace(layer, activation="identity", pool=None)
+    plain = layer.sums_only()
     out = kernels.empty((min(count, _PHOTOS_AT_ONCE), *plain.output_shape(stage.shape)), call.out.dtype)
     total = squares = 0.0
     for start in range(0, count, _PHOTOS_AT_ONCE):
@@ -180,7 +174,7 @@ def _deviation(stage: Stage, call: Call) -> float:
 def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str, Array]:
     """The first layer's kernels from patches of ``photos``; each of norm gain, as those of ``he`` are on average."""
     stage, layer = stages[0], stages[0].layer
-    if not isinstance(layer, Conv):
+    if not layer.has_kernels:
         raise UsageError(
             f"train.initialisation zca_patches: the first layer must be conv, whose kernels look like patches of a "
             f"photo, and it is {layer.keyword}: choose another initialisation"

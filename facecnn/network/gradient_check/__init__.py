@@ -1,0 +1,50 @@
+"""Are the gradients right? What backward computes, held against differences of what forward computes.
+
+For a number w among the weights, and a loss L that depends on it, five points give the derivative to the fourth order
+(Abramowitz and Stegun 1964, 25.3.6):
+
+    dL/dw = (L(w - 2h) - 8 L(w - h) + 8 L(w + h) - L(w + 2h)) / 12h
+
+That takes nothing but forward, so it can be trusted where the algebra of backward can't. It costs four forward passes
+for each number, so a network is made small first (``shrink``): the layers stay what they are, with fewer kernels and
+units, on a picture just large enough.
+
+What would spoil the comparison, and what is done about it:
+    Kinks. Where a pool's winner changes, or a relu's input its sign, within the step, the loss has no derivative there.
+    Random numbers are drawn anew until every such place is far away; a kink that is crossed all the same is noticed.
+    Symmetry. A loss that is a plain sum of the outputs, or a square picture, hides indices that changed places. Here L
+    is the sum of outputs times random numbers (``dout``), and pictures are wider than high.
+    Rounding. Everything is float64, in which a step of 2e-5 leaves errors of about 1e-9.
+"""
+
+from facecnn.network.gradient_check.chain import CLEARANCE, STEP
+from facecnn.network.gradient_check.check import (
+    DEVICE_CLEARANCE,
+    DEVICE_TOLERANCE,
+    Check,
+    Comparison,
+    check_gradients,
+    compare_device,
+)
+from facecnn.network.gradient_check.results import TOLERANCE, Fault, Name, Part, Row, worst
+from facecnn.network.gradient_check.shrinking import PEOPLE, Shrunk, shrink
+
+__all__ = [
+    "CLEARANCE",
+    "DEVICE_CLEARANCE",
+    "DEVICE_TOLERANCE",
+    "PEOPLE",
+    "STEP",
+    "TOLERANCE",
+    "Check",
+    "Comparison",
+    "Fault",
+    "Name",
+    "Part",
+    "Row",
+    "Shrunk",
+    "check_gradients",
+    "compare_device",
+    "shrink",
+    "worst",
+]

@@ -1,0 +1,219 @@
+"""Layers one after the other, and numbers for them that lie far from every kink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from facecnn.errors import FacecnnError
+from facecnn.kernels import reference
+from facecnn.kernels.protocol import Kernels
+from facecnn.network.gradient_check.results import (
+    Name,
+)
+from facecnn.network.layers import Array, Call, Shape
+from facecnn.network.network import Stage
+
+STEP = 2e-5
+"""h: how far each number is moved."""
+CLEARANCE = 50 * STEP
+"""How far from each other the two largest sums of a pool's window shall be, and a sum from its activation's kink."""
+_DRAWS = 100
+_CANDIDATES = 5
+POINTS = ((-2, 1), (-1, -8), (1, 8), (2, -1))
+"""Steps away from a number, and the factor of the loss there (over 12 h)."""
+_PHOTO_NUMBERS = 1000
+_STEP_NUMBER = 7
+"""Any number of updates made so far: dropout's mask depends on it."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Random numbers for all that a network's forward reads; float64 that float32 holds, too."""
+
+    x: Array
+    weights: Mapping[str, Mapping[str, Array]]
+    """Parameters and statistics, by layer and name."""
+    photos: Array
+    step: Array
+
+
+def draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> Numbers:
+    generator = np.random.default_rng(seed)
+
+    def normal(shape: Shape, factor: float = 1.0) -> Array:
+        return np.asarray((factor * generator.standard_normal(shape)).astype(np.float32).astype(np.float64))
+
+    weights: dict[str, dict[str, Array]] = {}
+    for stage in stages:
+        arrays = weights.setdefault(stage.name, {})
+        for name, parameter in {**stage.parameters, **stage.statistics}.items():
+            if parameter.start == "random":
+                arrays[name] = normal(parameter.shape, 1.5 / np.sqrt(parameter.fan_in))
+            else:
+                arrays[name] = parameter.start + normal(parameter.shape, 0.25)
+        if "slope" in arrays:
+            # Slopes are learned and may fall below 0, where out has another sign than x: who takes one for the other
+            # is right as long as they don't.
+            arrays["slope"][::2] = -np.abs(arrays["slope"][::2])
+    photos = generator.permutation(_PHOTO_NUMBERS)[:count].astype(np.int32)
+    return Numbers(normal((count, *stages[0].shape)), weights, photos, np.array([_STEP_NUMBER], np.int32))
+
+
+def far_from_kinks(
+    stages: Sequence[Stage], count: int, seed: Sequence[int], clearance: float
+) -> Iterator[tuple[Numbers, float]]:
+    """Random numbers for which all kinks are at least ``clearance`` away, with how far; failing that, the farthest."""
+    distances: list[tuple[float, int]] = []
+    for number in range(_DRAWS):
+        numbers = draw(stages, count, (*seed, number))
+        distance = Chain(stages, numbers, reference).distance()
+        if distance >= clearance:
+            yield numbers, distance
+        else:
+            distances.append((distance, number))
+    for distance, number in sorted(distances, reverse=True):
+        yield draw(stages, count, (*seed, number)), distance
+
+
+class CrossedKinkError(Exception):
+    """A number's step led over a kink."""
+
+
+def away_from_kinks(
+    stages: Sequence[Stage], count: int, seed: Sequence[int], work: Callable[[Numbers], Result]
+) -> tuple[Result, float]:
+    """``work``'s result on random numbers that no step leads over a kink from, and the distance of the nearest."""
+    for numbers, distance in islice(far_from_kinks(stages, count, seed, CLEARANCE), _CANDIDATES):
+        try:
+            return work(numbers), distance
+        except CrossedKinkError:
+            continue
+    raise FacecnnError(
+        f"no random numbers were found for which {', '.join(stage.name for stage in stages)} can be moved by {STEP:g} "
+        "without crossing a kink of a pool or an activation: try another --seed, or fewer layers"
+    )
+
+
+class Chain:
+    """Some layers one after the other, with every array of its own: nothing is overwritten, all can be looked at."""
+
+    def __init__(self, stages: Sequence[Stage], numbers: Numbers, kernels: Kernels) -> None:
+        self.stages = stages
+        self.numbers = numbers
+        count = len(numbers.x)
+        self._outs: list[Array] = [np.zeros((count, *stage.out_shape)) for stage in stages]
+        self._buffers: list[dict[str, Array]] = [
+            {
+                name: np.zeros((count, *buffer.shape) if buffer.per_photo else buffer.shape, buffer.dtype or np.float64)
+                for name, buffer in stage.layer.buffers(stage.shape).items()
+            }
+            for stage in stages
+        ]
+        self._kernels = kernels
+        self._workspace = kernels.Workspace()
+        self.forward()
+        self._sides = [self._side(number) for number in range(len(stages))]
+
+    def out(self, number: int) -> Array:
+        """Of layer ``number``."""
+        return self._outs[number]
+
+    def sums(self, number: int) -> Array:
+        """What the activation and pool that are fused to a layer are given, which the fused kernel keeps to itself."""
+        stage = self.stages[number]
+        if not stage.layer.fused():
+            return self._outs[number]
+        stage = sums_only(stage)
+        out = np.zeros((len(self.numbers.x), *stage.out_shape))
+        stage.layer.forward(replace(self._call(number), out=out, buffers={"argmax": np.zeros(0, np.uint8)}))
+        return out
+
+    def forward(self, first: int = 0) -> None:
+        """From layer number ``first`` on."""
+        for number in range(first, len(self.stages)):
+            self.stages[number].layer.forward(self._call(number))
+
+    def backward(self, dout: Array) -> dict[Name, Array]:
+        """The derivatives of sum(out * dout) by every parameter and every layer's input."""
+        found: dict[Name, Array] = {}
+        for number in reversed(range(len(self.stages))):
+            stage = self.stages[number]
+            gradient = {name: np.zeros(parameter.shape) for name, parameter in stage.parameters.items()}
+            dx = np.zeros((len(dout), *stage.shape))
+            stage.layer.backward(replace(self._call(number), dout=dout, dx=dx, gradient=gradient))
+            found |= {(stage.name, name): array for name, array in gradient.items()}
+            found[stage.name, "input"] = dout = dx
+        self.forward()  # backward may overwrite out
+        return found
+
+    def differences(self, array: Array, first: int, values: Callable[[], Sequence[float]]) -> list[Array]:
+        """The derivatives of each of some ``values`` by an array that layer number ``first`` is the lowest to read.
+
+        Raises CrossedKinkError.
+        """
+        flat = array.reshape(-1)
+        slopes: list[Array] = []
+        for i in range(flat.size):
+            kept = flat[i]
+            terms = []
+            for steps, factor in POINTS:
+                flat[i] = kept + steps * STEP
+                self.forward(first)
+                if any(self._side(number) != self._sides[number] for number in range(first, len(self.stages))):
+                    flat[i] = kept
+                    raise CrossedKinkError
+                terms.append(factor * np.array(values()))
+            flat[i] = kept
+            slopes.append(np.sum(terms, axis=0) / (12 * STEP))
+        self.forward(first)
+        return [column.reshape(array.shape) for column in np.array(slopes).T]
+
+    def distance(self) -> float:
+        """The smallest difference of the two largest elements of a pool's window, or distance from an activation's
+        kink. Exact equality doesn't count: it is that of elements which stand still (behind a relu that is off)."""
+        gaps = [
+            gap
+            for number, stage in enumerate(self.stages)
+            for gap in stage.layer.kinks(self._x(number), self.sums(number))
+        ]
+        return min((float(gap[gap > 0].min(initial=np.inf)) for gap in gaps), default=np.inf)
+
+    def _x(self, number: int) -> Array:
+        return self._outs[number - 1] if number else self.numbers.x
+
+    def _call(self, number: int) -> Call:
+        stage = self.stages[number]
+        return Call(
+            kernels=self._kernels,
+            workspace=self._workspace,
+            training=True,
+            number=number,
+            seed=0,
+            step=self.numbers.step,
+            photos=self.numbers.photos,
+            x=self._x(number),
+            out=self._outs[number],
+            weights=self.numbers.weights[stage.name],
+            buffers=self._buffers[number],
+            dout=self._outs[number],
+            dx=None,
+            gradient={},
+        )
+
+    def _side(self, number: int) -> bytes:
+        """On which side of all its kinks a layer is."""
+        argmax = self._buffers[number].get("argmax")
+        sides = self.stages[number].layer.sides(self._x(number), self._outs[number])
+        return b"".join(array.tobytes() for array in (argmax, sides) if array is not None)
+
+
+def sums_only(stage: Stage) -> Stage:
+    """A layer without the activation and the pool that are fused to it."""
+    layer = stage.layer.sums_only()
+    return replace(stage, layer=layer, out_shape=layer.output_shape(stage.shape))

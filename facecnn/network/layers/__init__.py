@@ -1,0 +1,69 @@
+"""The layers: settings without arrays, which know their shapes and which kernels to call.
+
+To add one, write its class in a module of this folder, with its shapes, its forward and its backward pass, and name it
+in ``LAYERS``; ``base.Layer`` says what else a layer may have to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from facecnn.network.layers.base import (
+    Array,
+    Arrays,
+    Buffer,
+    Call,
+    Layer,
+    LayerError,
+    Pair,
+    Parameter,
+    Reach,
+    Scratch,
+    Shape,
+    Size,
+    Slope,
+    shape_text,
+)
+from facecnn.network.layers.batch_norm import BatchNorm
+from facecnn.network.layers.conv import Conv
+from facecnn.network.layers.elementwise import Activate, Dropout, PRelu
+from facecnn.network.layers.pool import Pool, PoolSettings
+from facecnn.network.layers.units import Dense, Neuron
+
+__all__ = [
+    "LAYERS",
+    "Activate",
+    "Array",
+    "Arrays",
+    "BatchNorm",
+    "Buffer",
+    "Call",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "LayerError",
+    "Neuron",
+    "PRelu",
+    "Pair",
+    "Parameter",
+    "Pool",
+    "PoolSettings",
+    "Reach",
+    "Scratch",
+    "Shape",
+    "Size",
+    "Slope",
+    "shape_text",
+    "with_outputs",
+]
+
+LAYERS: dict[str, type[Layer]] = {
+    layer.keyword: layer for layer in (Conv, Activate, PRelu, Pool, Neuron, Dense, Dropout, BatchNorm)
+}
+"""Layer classes by their names in the config."""
+
+
+def with_outputs(layers: Sequence[Layer], outputs: int) -> tuple[Layer, ...]:
+    """The layers with ``units: people`` replaced by the number that the data needs."""
+    return tuple(layer.with_outputs(outputs) for layer in layers)

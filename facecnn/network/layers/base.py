@@ -1,0 +1,239 @@
+"""What every layer is: settings without arrays, which know their shapes and which kernels to call.
+
+A layer's input and output are (N, H, W, C) maps or (N, U) units; the shapes here leave out N. The network owns all
+arrays (see ``facecnn.network.network``) and hands out views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import numpy.typing as npt
+from pydantic import Field
+
+from facecnn.errors import UsageError
+from facecnn.kernels.protocol import Activation, Kernels
+
+Array = npt.NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+Shape: TypeAlias = tuple[int, ...]
+Size: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Pair: TypeAlias = Annotated[tuple[Size, Size], Field(strict=False)]
+Slope: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+KINKED = ("relu", "leaky_relu")
+"""Activations with a kink at zero, where they have no derivative."""
+
+
+class LayerError(UsageError):
+    """A layer that doesn't fit where it stands; ``index`` is its place in the list of the config."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.index: int | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained array: its shape, the number of inputs that each output sums, and whether weight decay applies."""
+
+    shape: Shape
+    fan_in: int
+    decays: bool
+    start: Literal["random"] | float
+    """What training begins with: drawn, or all of this value."""
+    fan_out: int = 1
+    """The number of outputs that each input has a weight to, of what is drawn."""
+    matrices: int = 1
+    """It holds so many matrices, one behind the other along its last axis."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array that forward leaves for backward; ``dtype`` None is the network's own."""
+
+    shape: Shape
+    dtype: npt.DTypeLike | None = None
+    per_photo: bool = True
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Bytes that a layer's kernels need besides its arrays while they work; on a card, where they are most."""
+
+    per_photo: int = 0
+    fixed: int = 0
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which part of a layer's input an output sees, each as (rows, columns)."""
+
+    size: tuple[int, int] = (1, 1)
+    step: tuple[int, int] = (1, 1)
+    """From one output's part to the next one's."""
+    first: tuple[int, int] = (0, 0)
+    """Where the part of the first output begins: below zero where the input is padded."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a layer is called with: its arrays, for one batch of N photos, and all else that its kernels need."""
+
+    kernels: Kernels
+    workspace: Any
+    training: bool
+    number: int
+    """The layer's place in the network."""
+    seed: int
+    step: Array
+    """(1,) int32: updates made so far."""
+    photos: Array
+    """(N,) int32: the photos' numbers in the data set."""
+    x: Array
+    out: Array
+    weights: Arrays
+    """Parameters and statistics by name."""
+    buffers: Arrays
+    dout: Array
+    """For backward: the loss's derivative by ``out``."""
+    dx: Array | None
+    """For backward to fill; None where nothing is trained below."""
+    gradient: Arrays
+    """For backward to fill, one array for each parameter."""
+    for_backward: bool = True
+    """Whether forward leaves what backward needs."""
+
+
+class Layer:
+    """What every layer answers; the defaults are those of a layer without parameters that keeps its input's shape."""
+
+    keyword: ClassVar[str]
+    shorthand: ClassVar[str | None] = None
+    """The field that is meant where the config gives a plain value instead of settings: ``dropout: 0.2``."""
+    has_kernels: ClassVar[bool] = False
+    """Whether ``weight`` holds kernels (kernel, row, column, input map), which are drawn and watched."""
+    sums_inputs: ClassVar[bool] = False
+    """Whether its outputs are weighted sums of its inputs."""
+    uses_batch_statistics: ClassVar[bool] = False
+    """Whether in training a photo's output depends on the others of its batch."""
+
+    def expand(self) -> tuple[Layer, ...]:
+        """This layer as the layers that kernels exist for."""
+        return (self,)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The output's shape for an input of ``shape``; raises LayerError where the layer doesn't fit."""
+        return shape
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        return {}
+
+    def statistics(self, shape: Shape) -> dict[str, Parameter]:
+        """Arrays that are learned without a gradient: batch norm's running mean and variance."""
+        return {}
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {}
+
+    def scratch(self, shape: Shape) -> Scratch:
+        """At most."""
+        return Scratch()
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Multiplications with a weight, for one photo forward."""
+        return 0
+
+    def reach(self, shape: Shape) -> Reach:
+        """What an output at one place of the maps sees of an input of ``shape``."""
+        return Reach()
+
+    def gain(self) -> float | None:
+        """Factor by which the weights before this activation must be larger to keep the variance; None: not one."""
+        return None
+
+    @property
+    def activates_with(self) -> Activation:
+        """The activation that its output comes through."""
+        return "identity"
+
+    def with_outputs(self, outputs: int) -> Layer:
+        """The layer with ``units: people`` replaced by the number that the data needs."""
+        return self
+
+    def without_randomness(self) -> Layer:
+        """The layer as it is where the same input must always give the same output."""
+        return self
+
+    def for_whole_set(self) -> Layer:
+        """The layer for batches that are the whole training set, from which statistics need no running mean."""
+        return self
+
+    # For gradient checks
+
+    def small(self, count: int) -> Layer:
+        """The layer with ``count`` kernels, neurons or units, or about so many, if it has more."""
+        return self
+
+    def fused(self) -> list[str]:
+        """What is fused to its sums, in words: ``["relu", "pool of 2x2"]``."""
+        return []
+
+    def sums_only(self) -> Layer:
+        """The layer without what is fused to it."""
+        return self
+
+    def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
+        """How far an input ``x`` is from where the layer has no derivative.
+
+        ``sums``: what ``sums_only`` makes of x.
+        """
+        yield from ()
+
+    def sides(self, x: Array, out: Array) -> Array | None:
+        """On which side of its activation's kink each element is; None where it has none."""
+        return None
+
+    def forward(self, call: Call) -> None:
+        """Fill ``out`` from ``x`` and, if the call is ``for_backward``, the buffers that backward needs."""
+        raise NotImplementedError
+
+    def backward(self, call: Call) -> None:
+        """Fill ``gradient``, and ``dx`` unless it is None. May overwrite ``out``."""
+        raise NotImplementedError
+
+
+def gain_of(activation: Activation, slope: float) -> float:
+    """He et al.'s (2015) sqrt(2 / (1 + slope^2)) for the relu family, to which gelu counts, else 1."""
+    if activation == "leaky_relu":
+        return sqrt(2 / (1 + slope**2))
+    return sqrt(2) if activation in ("relu", "gelu") else 1.0
+
+
+def flat(array: Array) -> Array:
+    return array.reshape(array.shape[0], -1)
+
+
+def by_last(array: Array) -> Array:
+    *_, maps = array.shape
+    return array.reshape(-1, maps)
+
+
+def maps_of(shape: Shape, name: str) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise LayerError(f"{name} needs maps (rows, columns, maps), but its input is {shape_text(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def shape_text(shape: Shape) -> str:
+    """``16x16, 8 maps`` or ``96 units``."""
+    if len(shape) == 3:
+        return f"{shape[0]}x{shape[1]}, {shape[2]} map{'s' if shape[2] > 1 else ''}"
+    return f"{shape[0]} unit{'s' if shape[0] > 1 else ''}"
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

@@ -1,0 +1,121 @@
+"""Layers that work number by number: activations with and without a slope of their own to learn, and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
+from facecnn.network.layers.base import (
+    KINKED,
+    Array,
+    Call,
+    Layer,
+    Parameter,
+    Shape,
+    Slope,
+    by_last,
+    flat,
+    gain_of,
+)
+from facecnn.settings import SETTINGS
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Activate(Layer):
+    """An activation, element by element."""
+
+    keyword: ClassVar[str] = "activation"
+    shorthand: ClassVar[str | None] = "name"
+
+    name: Activation = Field(description="identity | sigmoid | tanh | relu | leaky_relu | gelu")
+    slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
+
+    @property
+    def activates_with(self) -> Activation:
+        return self.name
+
+    def gain(self) -> float | None:
+        return gain_of(self.name, self.slope)
+
+    def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
+        if self.name in KINKED:
+            yield np.abs(x)
+
+    def sides(self, x: Array, out: Array) -> Array | None:
+        return out > 0 if self.name in KINKED else None
+
+    def forward(self, call: Call) -> None:
+        call.kernels.activation_forward(flat(call.out), flat(call.x), self.name, self.slope, call.workspace)
+
+    def backward(self, call: Call) -> None:
+        if call.dx is not None:
+            dx, dout, x, out = (flat(array) for array in (call.dx, call.dout, call.x, call.out))
+            call.kernels.activation_backward(dx, dout, x, out, self.name, self.slope, call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class PRelu(Layer):
+    """A leaky relu whose slope below zero is learned, one for each map or unit (He et al. 2015, arXiv:1502.01852).
+
+    Slopes don't decay: that would push them to 0, and the layer to a relu. Nothing keeps them above 0.
+    """
+
+    keyword: ClassVar[str] = "prelu"
+    shorthand: ClassVar[str | None] = "slope"
+
+    slope: Slope = Field(default=0.25, description="what the slopes below zero are before training")
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        return {"slope": Parameter((shape[-1],), 1, False, self.slope)}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return prod(shape)
+
+    def gain(self) -> float | None:
+        return gain_of("leaky_relu", self.slope)
+
+    def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
+        yield np.abs(x)
+
+    def sides(self, x: Array, out: Array) -> Array | None:
+        return x > 0
+
+    def forward(self, call: Call) -> None:
+        call.kernels.prelu_forward(by_last(call.out), by_last(call.x), call.weights["slope"], call.workspace)
+
+    def backward(self, call: Call) -> None:
+        # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
+        dx, dout, x = (by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
+        call.kernels.prelu_backward(dx, call.gradient["slope"], dout, x, call.weights["slope"], call.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Dropout(Layer):
+    """Sets a random part of the elements to zero in training, and scales the others up."""
+
+    keyword: ClassVar[str] = "dropout"
+    shorthand: ClassVar[str | None] = "rate"
+
+    rate: float = Field(ge=0, lt=1, description="share of the elements that is dropped")
+
+    def without_randomness(self) -> Layer:
+        return replace(self, rate=0.0)
+
+    def _apply(self, call: Call, out: Array, x: Array) -> None:
+        rate = self.rate if call.training else 0.0
+        purpose = PURPOSE_DROPOUT + call.number
+        call.kernels.dropout(flat(out), flat(x), call.photos, rate, call.seed, purpose, call.step, call.workspace)
+
+    def forward(self, call: Call) -> None:
+        self._apply(call, call.out, call.x)
+
+    def backward(self, call: Call) -> None:
+        if call.dx is not None:
+            self._apply(call, call.dx, call.dout)
