@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text and nan are no numbers."""
+SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text and nan are no numbers. Defaults
+are checked too, so that 8 for a fraction becomes 8.0, as if it were given: equal settings give equal text."""

@@ -634,7 +634,9 @@ def test_dictionary_round_trip(given_settings):
 
 def test_equal_settings_give_equal_text():
     default = from_dict({"photos": {"augment": {"rotate": 8}}})
-    assert json.dumps(to_dict(default)) == json.dumps(to_dict(dataclasses.replace(default, photos=PhotoSettings())))
+    same = dataclasses.replace(default, photos=PhotoSettings())
+    assert json.dumps(to_dict(default)) == json.dumps(to_dict(same))
+    assert to_yaml(default) == to_yaml(same)
 
 
 def test_every_option_is_written_out_with_what_it_means():

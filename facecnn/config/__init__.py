@@ -10,86 +10,25 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from facecnn.config.source import (
-    Broken,
-    Entries,
-    Entry,
-    Faults,
-    Items,
-    Node,
-    Place,
-    Scalar,
-    clipped,
-    did_you_mean,
-    from_plain,
-    kind,
-    parse,
-    read,
-    spacing_hint,
-    to_plain,
-)
-from facecnn.config.words import Words, branches, either
+from facecnn.config.explain import explain
+from facecnn.config.model import ADAPTER, written_out
+from facecnn.config.model import Settings as Settings
+from facecnn.config.model import json_schema as json_schema
+from facecnn.config.source import Faults, Keys, Place, SettingsError, Tree, clipped, parse, read, spacing_hint
 from facecnn.errors import UsageError, shown
-from facecnn.learning.calibration import CalibrationSettings
-from facecnn.learning.minimisers import MINIMISERS, Minimisers
-from facecnn.learning.schedules import SCHEDULES, Schedule
-from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import OPTIMIZERS, Optimizer
-from facecnn.network.layers import LAYERS, Layer, LayerError, shape_text, with_outputs
-from facecnn.network.loss import LOSSES, Loss
+from facecnn.network.layers import LayerError, shape_text, with_outputs
 from facecnn.network.network import Stage, plan
-from facecnn.photos.preparation import AugmentSettings, PhotoSettings, SmallestFaceSettings
 
-VERSION = 1
-"""Of the file's format."""
-
-_PLAIN_SECTIONS: dict[str, type[Any]] = {
-    "photos": PhotoSettings,
-    "train": TrainSettings,
-    "calibration": CalibrationSettings,
-}
-_NAMED_SECTIONS: dict[str, tuple[Mapping[str, type[Any]], str]] = {
-    "loss": (LOSSES, "cross_entropy"),
-    "optimizer": (OPTIMIZERS | MINIMISERS, "adamw"),
-    "schedule": (SCHEDULES, "constant"),
-}
-"""Sections whose ``name`` chooses a class, and the choice where no name is given."""
-_SECTIONS = ("version", "photos", "network", "loss", "optimizer", "schedule", "train", "calibration")
-_DESCRIPTIONS = {
-    "version": "of this file's format",
-    "photos": "where the photos are and how one becomes the network's input",
-    "network": "the layers, from the picture to the people",
-    "loss": "what training lowers",
-    "optimizer": "how a gradient becomes a change of the weights",
-    "schedule": "the learning rate's course",
-    "train": "how long and in which portions to train",
-    "calibration": "how the threshold for strangers is set, by held-out photos",
-}
 _YAML_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 """Plain words that YAML, or a reader of older YAML, doesn't take for text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that a training is set by."""
-
-    version: int = VERSION
-    photos: PhotoSettings
-    network: tuple[Layer, ...]
-    loss: Loss
-    optimizer: Optimizer | Minimisers
-    schedule: Schedule
-    train: TrainSettings
-    calibration: CalibrationSettings
 
 
 @dataclass(frozen=True)
@@ -97,28 +36,22 @@ class Loaded:
     """Settings with the place of each."""
 
     settings: Settings
-    tree: Entries
+    tree: Tree
     """What was written, by file and command line, with places."""
 
-    def where(self, keys: Sequence[str | int]) -> str:
+    def where(self, keys: Keys) -> str:
         """``config.yaml:12:5`` for keys such as ``("network", 2, "size")``; of what encloses it if it isn't written."""
-        place, node = self.tree.place, cast(Node, self.tree)
+        at: Keys = ()
         for key in keys:
-            if isinstance(node, Entries) and key not in node.entries and len(node.entries) == 1:
-                (node,) = (entry.node for entry in node.entries.values())  # from a layer to what is set of it
-            if isinstance(node, Entries) and key in node.entries:
-                entry = node.entries[key]
-                place, node = entry.place, entry.node
-            elif isinstance(node, Items) and isinstance(key, int) and 0 <= key < len(node.nodes):
-                node = node.nodes[key]
-                place = node.place
-            else:
-                break
-        return str(place)
+            if at[:1] == ("network",) and len(at) == 2 and (*at, key) not in self.tree.written:
+                # From a layer to what is set of it.
+                at = next((inner for inner in self.tree.written if inner[:2] == at and len(inner) == 3), at)
+            at = (*at, key)
+        return str(self.tree.at(at).key)
 
     def located(self, error: LayerError) -> UsageError:
         """The same error with the layer's place in front of the message."""
-        keys: tuple[str | int, ...] = ("network",) if error.index is None else ("network", error.index)
+        keys: Keys = ("network",) if error.index is None else ("network", error.index)
         return UsageError(f"{self.where(keys)}: {error}")
 
     def plan(self, outputs: int) -> tuple[Stage, ...]:
@@ -159,19 +92,13 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
     """
     known = shipped()
     path = known.get(os.fspath(path_or_name), path_or_name)
-    text = read(path, list(known))
-    faults = Faults()
-    label = shown(path)
-    root = parse(text, label, faults)
-    faults.raise_any()
-    if root is None or (isinstance(root, Scalar) and root.value is None):
-        raise UsageError(f"{label}: empty: there are no settings in it")
-    if not isinstance(root, Entries):
-        hint = spacing_hint(root.text) if isinstance(root, Scalar) else ""
-        raise UsageError(f"{root.place}: expected key: value lines, got {kind(root)}{hint}")
-    if "network" not in root.entries:
-        root.entries["network"] = _default_network()
-    return Loaded(_check(root), root)
+    tree = parse(read(path, list(known)), shown(path))
+    if tree.data is None or tree.data == "":
+        raise UsageError(f"{shown(path)}: empty: there are no settings in it")
+    if not isinstance(tree.data, dict):
+        hint = spacing_hint(tree.data) if isinstance(tree.data, str) else ""
+        raise UsageError(f"{tree.at(()).value}: expected key: value lines, got {tree.kind((), tree.data)}{hint}")
+    return Loaded(_check(tree), tree)
 
 
 def apply_overrides(
@@ -187,48 +114,36 @@ def apply_overrides(
     Raises UsageError: ``--set train.epochs=abc: train.epochs must be …``.
     """
     tree = deepcopy(loaded.tree)
-    faults = Faults()
+    faults: Faults = []
     for rank, override in enumerate(overrides, start=1):
         label = f"--set {clipped(override)}"
         keys, equals, text = override.partition("=")
-        if not equals:
-            faults.add(Place(rank, 0, 0, label), f"a value is missing: --set {clipped(keys)}=VALUE")
-            continue
-        in_value = Faults()
-        with suppress(UsageError):  # it holds the faults that are passed on here
-            value = parse(text, label, in_value, rank=rank, lines=False)
-        faults.found += in_value.found
-        if not in_value.found:
-            _override(tree, keys, value, Place(rank, 0, 0, label), faults)
+        try:
+            if not equals:
+                raise SettingsError([(Place(rank, 0, 0, label), f"a value is missing: --set {clipped(keys)}=VALUE")])
+            _override(tree, keys, parse(text, label, rank=rank, lines=False))
+        except SettingsError as error:
+            faults += error.faults
     for rank, (option, (keys, plain)) in enumerate((options or {}).items(), start=1 + len(overrides)):
-        place = Place(rank, 0, 0, f"{option} {clipped(str(plain))}")
-        _override(tree, keys, from_plain(plain, place, faults), place, faults)
+        _override(tree, keys, Tree.at_one_place(plain, Place(rank, 0, 0, f"{option} {clipped(str(plain))}")))
     return Loaded(_check(tree, faults), tree)
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Settings as JSON has them; ``from_dict`` gives equal ones back."""
-    return {
-        "version": settings.version,
-        "photos": _plain(settings.photos),
-        "network": [{layer.keyword: _plain(layer)} for layer in settings.network],
-        "loss": _plain(settings.loss),
-        "optimizer": _plain(settings.optimizer),
-        "schedule": _plain(settings.schedule),
-        "train": _plain(settings.train),
-        "calibration": _plain(settings.calibration),
-    }
+    plain: dict[str, Any] = ADAPTER.dump_python(settings, mode="json")
+    return plain
 
 
 def from_dict(data: Mapping[str, Any]) -> Settings:
     """The settings that ``to_dict`` gave; raises UsageError for what isn't such."""
-    faults = Faults()
-    tree = from_plain(data, Place(0, 0, 0, ""), faults)
-    if not isinstance(tree, Entries):
-        raise UsageError(f"settings must be a mapping, got {kind(tree)}")
-    if "network" not in tree.entries:
-        tree.entries["network"] = _default_network()
-    return _check(tree, faults)
+    try:
+        plain = json.loads(json.dumps(data))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the settings are no JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise UsageError("the settings must be a mapping")
+    return _check(Tree.at_one_place(plain, Place(0, 0, 0, "")))
 
 
 def differences(before: Settings, now: Settings) -> list[str]:
@@ -251,35 +166,28 @@ def differences(before: Settings, now: Settings) -> list[str]:
 def to_yaml(settings: Settings, comments: bool = True) -> str:
     """A settings file with every option; reading it gives equal settings. With ``comments`` each option's description
     stands beside it, those of a layer where its kind comes first."""
-    lines: list[tuple[str, str]] = []
-    for section in _SECTIONS:
-        value = getattr(settings, section)
-        if section == "network":
-            lines.append(("network:", _DESCRIPTIONS[section]))
-            seen: set[str] = set()
-            for layer in settings.network:
-                lines.append((f"  - {layer.keyword}:", ""))
-                new = layer.keyword not in seen
-                lines.extend((text, description if new else "") for text, description in _lines(layer, "      "))
-                seen.add(layer.keyword)
-        elif is_dataclass(value):
-            lines.append((f"{section}:", _DESCRIPTIONS[section]))
-            lines.extend(_lines(value, "  "))
-        else:
-            lines.append((f"{section}: {_yaml_text(value)}", _DESCRIPTIONS[section]))
-    if not comments:
-        return "".join(f"{text}\n" for text, _ in lines)
-    return "".join(f"{text:34}  # {description}\n" if description else f"{text}\n" for text, description in lines)
+    lines = [
+        f"{text:34}  # {description}\n" if comments and description else f"{text}\n"
+        for text, description in _lines(settings, "", set())
+    ]
+    return "".join(lines)
 
 
-def _lines(settings: Any, indent: str) -> Iterator[tuple[str, str]]:
+def _lines(settings: Any, indent: str, seen: set[str]) -> Iterator[tuple[str, str]]:
     """Lines of a settings object, each with what it means; ``name`` comes first, as it says what the others mean."""
-    known = _fields(type(settings))
+    known: dict[str, FieldInfo] = type(settings).__pydantic_fields__
     for key in sorted(known, key=lambda key: key != "name"):
         value, description = getattr(settings, key), known[key].description or ""
         if is_dataclass(value):
             yield f"{indent}{key}:", description
-            yield from _lines(value, indent + "  ")
+            yield from _lines(value, indent + "  ", seen)
+        elif key == "network":
+            yield f"{key}:", description
+            for layer in value:
+                yield f"  - {layer.keyword}:", ""
+                new = layer.keyword not in seen
+                yield from ((text, meaning if new else "") for text, meaning in _lines(layer, "      ", seen))
+                seen.add(layer.keyword)
         else:
             yield f"{indent}{key}: {_yaml_text(value)}", description
 
@@ -294,338 +202,61 @@ def _yaml_text(value: Any) -> str:
     return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the settings file, for editors."""
-    named = {cls for choices, _ in _NAMED_SECTIONS.values() for cls in choices.values()}
-    classes = [*_PLAIN_SECTIONS.values(), *sorted(named, key=lambda cls: cls.__name__), *LAYERS.values()]
-    adapters = [(cls, "validation", TypeAdapter(cls)) for cls in classes]
-    schemas, shared = TypeAdapter.json_schemas(cast(Any, adapters), ref_template="#/$defs/{model}")
-    of_class = {cls: schemas[cls, "validation"] for cls in classes}
-    definitions = shared["$defs"]
-
-    properties: dict[str, Any] = {"version": {"const": VERSION}}
-    for section, settings_class in _PLAIN_SECTIONS.items():
-        properties[section] = {**of_class[settings_class]}
-    for section, (choices, default) in _NAMED_SECTIONS.items():
-        options = [
-            of_class[cls] if name == default else {**of_class[cls], "required": ["name"]}
-            for name, cls in choices.items()
-        ]
-        properties[section] = {"anyOf": options}
-    layers: list[dict[str, Any]] = []
-    for keyword, layer_class in LAYERS.items():
-        forms = [of_class[layer_class]]
-        if layer_class.shorthand is not None:
-            forms.append(definitions[layer_class.__name__]["properties"][layer_class.shorthand])
-        layer = {"properties": {keyword: {"anyOf": forms}}, "required": [keyword], "additionalProperties": False}
-        layers.append({"type": "object", **layer})
-    bare = [word for word, cls in LAYERS.items() if not any(field.is_required() for field in _fields(cls).values())]
-    properties["network"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*layers, {"enum": bare}]}}
-    for section in _SECTIONS:
-        properties[section]["description"] = _DESCRIPTIONS[section]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "facecnn's settings file",
-        "type": "object",
-        "properties": {section: properties[section] for section in _SECTIONS},
-        "additionalProperties": False,
-        "$defs": definitions,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        plain = {key: _plain(getattr(value, key)) for key in _fields(type(value))}
-        for key, field in _fields(type(value)).items():
-            # A default of 8 where a fraction is meant: equal settings shall give equal text.
-            if isinstance(plain[key], int) and float in branches(field.annotation):
-                plain[key] = float(plain[key])
-        return plain
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value
-
-
-def _default_network() -> Entry:
-    path = shipped()["default"]
-    tree = parse(read(path), shown(path), Faults())
-    assert isinstance(tree, Entries)
-    return tree.entries["network"]
-
-
-def _override(tree: Entries, keys: str, value: Node | None, place: Place, faults: Faults) -> None:
+def _override(tree: Tree, keys: str, value: Tree) -> None:
     """Put ``value`` into the tree; ``keys`` are ``train.epochs``, ``network.0.conv.kernels`` or, as messages write it,
-    ``network[0].conv.kernels``."""
-    parts = re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
-    if "" in parts:
-        faults.add(place, "the key has an empty part: it is written like train.epochs")
-        return
-    value = Scalar(place, None, "") if value is None else value
-    node: Node = tree
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        path = ".".join(parts[:number]) or "the file"
-        if isinstance(node, Items):
-            if not re.fullmatch(r"[0-9]{1,4}", part) or int(part) >= len(node.nodes):
-                faults.add(place, f"{path} has the places 0 to {len(node.nodes) - 1}, not {clipped(part)}")
-                return
-            if last:
-                node.nodes[int(part)] = value
-                return
-            if path == "network":
-                node.nodes[int(part)] = _expanded(node.nodes[int(part)])
-            node = node.nodes[int(part)]
-        elif isinstance(node, Entries):
-            if last:
-                if part == "name":
-                    _drop_options_of_other_choices(parts[0], node, value)
-                node.entries[part] = Entry(place, value)
-                return
-            node = node.entries.setdefault(part, Entry(place, Entries(place, {}))).node
-        else:
-            hint = f": set {path}={{{part}: …}}" if number else ""
-            faults.add(place, f"{path} is {kind(node)} ({node.place}), so it has no {clipped(part)}{hint}")
-            return
+    ``network[0].conv.kernels``. Raises SettingsError."""
+    place, names = value.at(()).key, re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
+    if "" in names:
+        raise SettingsError([(place, "the key has an empty part: it is written like train.epochs")])
+    data, at = tree.data, Keys()
+    for number, name in enumerate(names, start=1):
+        path = ".".join(names[: number - 1]) or "the file"
+        key: str | int = name
+        if isinstance(data, list):
+            if not re.fullmatch(r"[0-9]{1,4}", name) or int(name) >= len(data):
+                raise SettingsError([(place, f"{path} has the places 0 to {len(data) - 1}, not {clipped(name)}")])
+            key = int(name)
+        elif not isinstance(data, dict):
+            now = f"{tree.kind(at, data)} ({tree.at(at).value})"
+            hint = f": set {path}={{{name}: …}}" if at else ""
+            raise SettingsError([(place, f"{path} is {now}, so it has no {clipped(name)}{hint}")])
+        elif number == len(names) and name == "name" and names[0] != "network" and data.get(name) != value.data:
+            _drop_what_the_file_sets(tree, at, data)
+        elif name not in data:
+            tree.put((*at, name), Tree.at_one_place({}, place))
+        at = (*at, key)
+        data = data[key] if number < len(names) else data
+    tree.put(at, value)
+    _write_out_layers(tree)
 
 
-def _expanded(layer: Node) -> Node:
-    """A layer that was written in short with its settings as a mapping, so that one of them can be set."""
-    if isinstance(layer, Scalar) and layer.value in LAYERS:
-        return Entries(layer.place, {layer.text: Entry(layer.place, Entries(layer.place, {}))})
-    if isinstance(layer, Entries):
-        for keyword, entry in layer.entries.items():
-            shorthand = LAYERS[keyword].shorthand if keyword in LAYERS else None
-            if shorthand is not None and isinstance(entry.node, Scalar):
-                entries = {shorthand: Entry(entry.place, entry.node)}
-                return Entries(layer.place, {keyword: Entry(entry.place, Entries(entry.place, entries))})
-    return layer
-
-
-def _drop_options_of_other_choices(section: str, node: Entries, name: Node) -> None:
+def _drop_what_the_file_sets(tree: Tree, at: Keys, section: dict[str, Any]) -> None:
     """Another optimizer starts from its own settings: the same word (a rate, a decay) means another size there."""
-    choices = _NAMED_SECTIONS.get(section, ({}, ""))[0]
-    if not isinstance(name, Scalar) or name.value not in choices:
-        return
-    before = node.entries["name"].node if "name" in node.entries else None
-    if isinstance(before, Scalar) and before.value == name.value:
-        return
-    for key in list(node.entries):
-        if node.entries[key].place.rank == 0:
-            del node.entries[key]
+    for key in list(section):
+        if tree.at((*at, key)).key.rank == 0:
+            del section[key]
 
 
-def _check(root: Entries, faults: Faults | None = None) -> Settings:
-    checker = _Checker(faults if faults is not None else Faults())
-    settings = checker.settings(root)
-    checker.faults.raise_any()
-    assert settings is not None, "whatever is wrong has been reported"
+def _write_out_layers(tree: Tree) -> None:
+    network = tree.data.get("network")
+    if isinstance(network, list):
+        network[:] = map(written_out, network)
+
+
+def _check(tree: Tree, faults: Faults | None = None) -> Settings:
+    """The settings in a tree, which gets the network of ``default.yaml`` if it has none. Raises SettingsError for what
+    is wrong with them, and for ``faults``."""
+    if "network" not in tree.data:
+        path = shipped()["default"]
+        default = parse(read(path), shown(path))
+        written = {keys[1:]: written for keys, written in default.written.items() if keys[:1] == ("network",)}
+        tree.put(("network",), Tree(default.data["network"], written))
+    _write_out_layers(tree)
+    try:
+        # As JSON, which has lists where Python has lists and tuples.
+        settings = ADAPTER.validate_json(json.dumps(tree.data))
+    except ValidationError as error:
+        raise SettingsError([*(faults or ()), *explain(error, tree)]) from None
+    if faults:
+        raise SettingsError(faults)
     return settings
-
-
-class _Checker:
-    """From the tree to the settings classes. pydantic decides what is right; the words for what isn't are made here."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-
-    def settings(self, root: Entries) -> Settings | None:
-        if not self._version(root):
-            return None
-        for key, entry in root.entries.items():
-            if key not in _SECTIONS:
-                self._unknown(key, entry.place, "", _SECTIONS)
-        parts: dict[str, Any] = {}
-        for name, settings_class in _PLAIN_SECTIONS.items():
-            parts[name] = self._section(root, name, settings_class)
-        for name, (choices, default) in _NAMED_SECTIONS.items():
-            parts[name] = self._named(root, name, choices, default)
-        parts["network"] = self._network(root.entries["network"])
-        return None if None in parts.values() else Settings(**parts)
-
-    def _version(self, root: Entries) -> bool:
-        entry = root.entries.get("version")
-        if entry is None or isinstance(entry.node, Broken):
-            return entry is None
-        value = entry.node.value if isinstance(entry.node, Scalar) else None
-        if isinstance(value, int) and not isinstance(value, bool) and value == VERSION:
-            return True
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > VERSION:
-            # Whatever else looks wrong may be right in that version.
-            number = clipped(cast(Scalar, entry.node).text, 20)
-            self.faults.add(entry.place, f"written for version {number}, this is {VERSION}: update facecnn")
-        else:
-            self.faults.add(entry.place, f"version must be {VERSION}, got {kind(entry.node)}")
-        return False
-
-    def _section(self, root: Entries, name: str, settings_class: type[Any]) -> Any:
-        entries = self._section_entries(root, name, "")
-        return None if entries is None else self._instance(settings_class, entries, name)
-
-    def _named(self, root: Entries, section: str, choices: Mapping[str, type[Any]], default: str) -> Any:
-        entries = self._section_entries(root, section, f": write {section}: {{name: {default}}}")
-        if entries is None:
-            return None
-        choice = default
-        if "name" in entries.entries:
-            entry = entries.entries["name"]
-            value = entry.node.value if isinstance(entry.node, Scalar) else None
-            if not isinstance(value, str) or value not in choices:
-                if not isinstance(entry.node, Broken):
-                    meant = did_you_mean(value, choices) if isinstance(value, str) else ""
-                    message = f"{section}.name must be {either(list(choices))}, got {kind(entry.node)}{meant}"
-                    self.faults.add(entry.place, message)
-                return None
-            choice = value
-        return self._instance(choices[choice], entries, section, choices)
-
-    def _section_entries(self, root: Entries, name: str, hint: str) -> Entries | None:
-        if name not in root.entries:
-            return Entries(root.place, {})
-        entry = root.entries[name]
-        if isinstance(entry.node, Entries):
-            return entry.node
-        if isinstance(entry.node, Scalar) and entry.node.value is None:
-            self.faults.add(
-                entry.place, f"{name} has no value: leave it out, or write what belongs to it below, indented"
-            )
-        elif not isinstance(entry.node, Broken):
-            spacing = spacing_hint(entry.node.text) if isinstance(entry.node, Scalar) else ""
-            place = entry.node.place if spacing else entry.place
-            self.faults.add(place, f"{name} must be a mapping (key: value), got {kind(entry.node)}{spacing or hint}")
-        return None
-
-    def _network(self, entry: Entry) -> tuple[Layer, ...] | None:
-        if isinstance(entry.node, Broken):
-            return None
-        if not isinstance(entry.node, Items):
-            self.faults.add(
-                entry.place, f"network must be a list of layers (lines that begin with -), got {kind(entry.node)}"
-            )
-            return None
-        if not entry.node.nodes:
-            self.faults.add(entry.place, "network has no layers: leave it out, or list some")
-            return None
-        layers = [self._layer(node, f"network[{number}]") for number, node in enumerate(entry.node.nodes)]
-        return tuple(layer for layer in layers if layer is not None) if None not in layers else None
-
-    def _layer(self, node: Node, path: str) -> Layer | None:
-        if isinstance(node, Broken):
-            return None
-        if isinstance(node, Scalar) and isinstance(node.value, str):
-            keyword, place, value = node.value, node.place, cast(Node, Entries(node.place, {}))
-        elif isinstance(node, Entries) and len(node.entries) == 1:
-            ((keyword, entry),) = node.entries.items()
-            place, value = entry.place, entry.node
-        else:
-            got = kind(node)
-            if isinstance(node, Entries) and node.entries:
-                keys = [clipped(key) for key in node.entries]
-                first = keys[0]
-                got = (
-                    f"{', '.join(keys)} side by side: indent what belongs to {first} below it, and begin a layer with -"
-                )
-            place = node.place
-            if isinstance(node, Entries):
-                place = max((entry.place for entry in node.entries.values() if entry.place.rank), default=place)
-            self.faults.add(place, f"{path} must be a layer, such as `conv: {{kernels: 8}}`, got {got}")
-            return None
-        if keyword not in LAYERS:
-            hint = spacing_hint(keyword) or did_you_mean(keyword, LAYERS)
-            self.faults.add(place, f"{path}: unknown layer {clipped(keyword)}{hint} (known: {', '.join(LAYERS)})")
-            return None
-        layer_class, path = LAYERS[keyword], f"{path}.{keyword}"
-        if isinstance(value, Entries):
-            return cast("Layer | None", self._instance(layer_class, value, path, LAYERS))
-        if isinstance(value, Broken):
-            return None
-        if isinstance(value, Scalar) and value.value is None:
-            self.faults.add(place, f"{path} has no value: write what is set of it below, indented, or {{}}")
-            return None
-        if layer_class.shorthand is None:
-            self.faults.add(place, f"{path} must be a mapping (key: value) or {{}}, got {kind(value)}")
-            return None
-        short = Entries(value.place, {layer_class.shorthand: Entry(place, value)})
-        return cast("Layer | None", self._instance(layer_class, short, path, LAYERS))
-
-    def _instance(
-        self, settings_class: type[Any], node: Entries, path: str, choices: Mapping[str, type[Any]] | None = None
-    ) -> Any:
-        """An object of the class, or None after reporting. ``choices`` are the classes that could stand here."""
-        known = _fields(settings_class)
-        given: dict[str, Any] = {}
-        sound = True
-        for key, entry in node.entries.items():
-            if key not in known:
-                self._unknown(key, entry.place, path, known, settings_class, choices)
-                sound = False
-                continue
-            nested = next(filter(is_dataclass, branches(known[key].annotation)), None)
-            if isinstance(entry.node, Entries) and nested is not None:
-                given[key] = self._instance(nested, entry.node, f"{path}.{key}")
-                if given[key] is None:
-                    sound = False
-                    del given[key]
-            elif isinstance(entry.node, Broken):
-                sound = False
-            else:
-                given[key] = to_plain(entry.node)
-        for key, field in known.items():
-            if field.is_required() and key not in node.entries:
-                self.faults.add(node.place, f"{path}.{key} is missing ({field.description})")
-                sound = False
-        # Defaults are passed on too, so that they are checked: a whole number given as one becomes a fraction.
-        defaults = {
-            key: field.get_default(call_default_factory=True) for key, field in known.items() if not field.is_required()
-        }
-        try:
-            instance = settings_class(**{**defaults, **given})
-        except ValidationError as error:
-            for key in dict.fromkeys(cast(str, fault["loc"][0]) for fault in error.errors(include_input=False)):
-                if key in given:
-                    entry = node.entries[key]
-                    words = Words(known[key])
-                    at, message = words.fault(entry.node, f"{path}.{key}")
-                    self.faults.add(entry.place if at is entry.node else at.place, message)
-            return None
-        return instance if sound else None
-
-    def _unknown(
-        self,
-        key: str,
-        place: Place,
-        path: str,
-        known: Sequence[str] | Mapping[str, Any],
-        settings_class: type[Any] | None = None,
-        choices: Mapping[str, type[Any]] | None = None,
-    ) -> None:
-        word = clipped(key)
-        owners = [name for name, choice in (choices or {}).items() if key in _fields(choice)]
-        homes = [home for home, keys in _homes() if key in keys and key != "name"]
-        if hint := spacing_hint(key):
-            message = f"unknown key {word}{hint}"
-        elif owners:
-            mine = next(name for name, choice in (choices or {}).items() if choice is settings_class)
-            message = f"{word} belongs to {either(owners)}, not {mine}"
-        elif homes:
-            message = f"{word} belongs {either(homes)}, not {f'under {path}' if path else 'at the top level'}"
-        else:
-            meant = did_you_mean(key, known)
-            if not meant:
-                elsewhere = {other: home for home, keys in reversed(_homes()) for other in keys}
-                meant = did_you_mean(key, elsewhere)
-            message = f"unknown key {word}{meant} (known {f'under {path}' if path else 'here'}: {', '.join(known)})"
-        self.faults.add(place, message)
-
-
-def _fields(settings_class: type[Any]) -> dict[str, FieldInfo]:
-    return cast("dict[str, FieldInfo]", settings_class.__pydantic_fields__)
-
-
-def _homes() -> list[tuple[str, Sequence[str]]]:
-    """Where keys belong: a phrase for the place, and its keys."""
-    homes: list[tuple[str, Sequence[str]]] = [("at the top level", _SECTIONS)]
-    within_photos = {"photos.smallest_face": SmallestFaceSettings, "photos.augment": AugmentSettings}
-    for name, settings_class in {**_PLAIN_SECTIONS, **within_photos}.items():
-        homes.append((f"under {name}", list(_fields(settings_class))))
-    for section, (choices, _) in _NAMED_SECTIONS.items():
-        homes.append((f"under {section}", sorted({key for choice in choices.values() for key in _fields(choice)})))
-    homes.extend((f"to a {keyword} layer", list(_fields(layer_class))) for keyword, layer_class in LAYERS.items())
-    return homes

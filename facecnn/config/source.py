@@ -1,6 +1,6 @@
-"""Text to a tree of plain values, each of which knows the place where it was written.
+"""YAML text to plain data, with the place where each part of it was written.
 
-The tree is built from ruamel.yaml's events (YAML 1.2, safe, pure), so that every fault can be reported with its line
+The data is built from ruamel.yaml's events (YAML 1.2, safe, pure), so that every fault can be reported with its line
 and column, several at once. What YAML offers beyond plain data (anchors, aliases, tags, several documents) is refused:
 no settings need it, and it is where the traps are.
 """
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import json
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,6 +37,9 @@ from ruamel.yaml.nodes import ScalarNode
 
 from facecnn.errors import UsageError, shown
 
+Keys: TypeAlias = tuple[str | int, ...]
+"""From the top down: ``("network", 2, "conv", "size")``."""
+
 LARGEST_FILE = 64 * 1024
 DEEPEST = 16
 """Mappings and lists within each other; a conv layer's pool with its size is five deep."""
@@ -46,7 +52,15 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_INVISIBLE = {"\ufeff": "byte-order mark", "\u2028": "line separator", "\u2029": "paragraph separator"}
+_UNWANTED = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufeff\u2028\u2029]")
+_UNWANTED_NAMES = {
+    "\0": "NUL character",
+    "\ufeff": "byte-order mark",
+    "\u2028": "line separator",
+    "\u2029": "paragraph separator",
+}
+_TAB_IN_INDENT = re.compile(r" *(\t)[ \t]*[^ \t#]")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _NO_SPACE = re.compile(r"(?:^|[\s{,-])[^\W\d]\w*:[^\s:/\\]")
 
@@ -66,68 +80,71 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Scalar:
-    """A single value, and the text that it was written as."""
+class Written:
+    """How a part of the data was written."""
 
-    place: Place
-    value: bool | int | float | str | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list."""
-
-    place: Place
-    nodes: list[Node]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A value in a mapping; ``place`` is its key's."""
-
-    place: Place
-    node: Node
-
-
-@dataclass(frozen=True)
-class Entries:
-    """A mapping, in the order written."""
-
-    place: Place
-    entries: dict[str, Entry]
-
-
-@dataclass(frozen=True)
-class Broken:
-    """Stands where a fault has been reported already, so that nothing more is said about it."""
-
-    place: Place
-
-
-Node: TypeAlias = Scalar | Items | Entries | Broken
+    key: Place
+    """Of its key; of itself, in a list."""
+    value: Place
+    text: str | None = None
+    """Of a single value."""
 
 
 @dataclass
-class Faults:
-    """What is wrong, gathered so that all of it is told at once."""
+class Tree:
+    """Plain data, and how its parts were written."""
 
-    found: list[tuple[Place, str]] = field(default_factory=list)
+    data: Any
+    written: dict[Keys, Written]
+    """For the whole, ``()``, at least."""
 
-    def add(self, place: Place, message: str) -> None:
-        self.found.append((place, message))
+    @classmethod
+    def at_one_place(cls, data: Any, place: Place) -> Tree:
+        return cls(data, {(): Written(place, place)})
 
-    def raise_any(self) -> None:
-        """Raise UsageError with all faults, a line each, in the order of their places."""
-        if not self.found:
-            return
-        listed = [
-            f"{place}: {message}" if place.label else message
-            for place, message in sorted(self.found, key=lambda f: f[0])
+    def at(self, keys: Keys) -> Written:
+        """How the part with these keys was written, or what encloses it."""
+        while keys not in self.written:
+            keys = keys[:-1]
+        return self.written[keys]
+
+    def kind(self, keys: Keys, value: Any) -> str:
+        """What the value with these keys is, in words: ``the text 'ten'``, ``3.5``, ``a list``."""
+        if isinstance(value, dict):
+            return "a mapping (key: value)"
+        if isinstance(value, list):
+            return "a list"
+        if value is None:
+            return "nothing"
+        if isinstance(value, str):
+            return f"the text '{clipped(value)}'"
+        return clipped(self.at(keys).text or json.dumps(value))
+
+    def put(self, keys: Keys, part: Tree) -> None:
+        """Set the part with these keys, of which all but the last exist."""
+        parent = self.data
+        for key in keys[:-1]:
+            parent = parent[key]
+        parent[keys[-1]] = part.data
+        for old in [old for old in self.written if old[: len(keys)] == keys]:
+            del self.written[old]
+        self.written |= {(*keys, *inner): written for inner, written in part.written.items()}
+
+
+Faults: TypeAlias = list[tuple[Place, str]]
+
+
+class SettingsError(UsageError):
+    """All that is wrong with settings, a line each, in the order of the places."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        lines = [
+            f"{place}: {message}" if place.label else message for place, message in sorted(faults, key=itemgetter(0))
         ]
-        if len(listed) > MOST_FAULTS:
-            listed[MOST_FAULTS:] = [f"and {len(listed) - MOST_FAULTS} more"]
-        raise UsageError("\n".join(listed))
+        if len(lines) > MOST_FAULTS:
+            lines[MOST_FAULTS:] = [f"and {len(lines) - MOST_FAULTS} more"]
+        super().__init__("\n".join(lines))
 
 
 def read(path: str | os.PathLike[str], suggestions: Iterable[str] = ()) -> str:
@@ -182,52 +199,149 @@ def _decode(data: bytes, name: str) -> str:
         raise UsageError(f"{name}:{line}:{column}: not UTF-8 ({byte}): save it as UTF-8") from None
 
 
-def parse(text: str, label: str, faults: Faults, *, rank: int = 0, lines: bool = True) -> Node | None:
-    """The tree of a YAML text, None for one without any value. Adds what is wrong to ``faults``, and raises UsageError
-    where the text can't be followed further.
-
-    Without ``lines`` (a value on the command line) places are the label alone.
-    """
-    source = _Source(text, label, faults, rank, lines)
-    source.refuse_characters()
-    faults.raise_any()
-    return source.tree()
+def parse(text: str, label: str, *, rank: int = 0, lines: bool = True) -> Tree:
+    """The data of a YAML text, None for one without any value. Without ``lines`` (a value on the command line) places
+    are the label alone. Raises SettingsError."""
+    return _Parser(text, label, rank, lines).tree()
 
 
-def from_plain(value: Any, place: Place, faults: Faults, depth: int = 0) -> Node:
-    """The tree of data as JSON has it, all at one place."""
-    if depth > DEEPEST:
-        faults.add(place, f"nested more than {DEEPEST} deep")
-        return Broken(place)
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                faults.add(place, f"a key must be text, got {clipped(repr(key))}")
-        return Entries(
-            place,
-            {
-                key: Entry(place, from_plain(part, place, faults, depth + 1))
-                for key, part in value.items()
-                if isinstance(key, str)
-            },
-        )
-    if isinstance(value, list | tuple):
-        return Items(place, [from_plain(part, place, faults, depth + 1) for part in value])
-    if value is None or isinstance(value, bool):
-        return Scalar(place, value, {None: "null", True: "true", False: "false"}[value])
-    if isinstance(value, int | float | str):
-        return Scalar(place, value, value if isinstance(value, str) else repr(value))
-    faults.add(place, f"{clipped(repr(value))} is no text, number, list or mapping")
-    return Broken(place)
+class _Parser:
+    def __init__(self, text: str, label: str, rank: int, lines: bool) -> None:
+        self.text = text
+        self.label = label
+        self.rank = rank
+        self.lines = lines
+        self.faults: Faults = []
+        self.yaml = YAML(typ="safe", pure=True)
+        self.last = self.place(0, 0)
+        """Where the event at hand begins."""
+        self.written: dict[Keys, Written] = {(): Written(self.last, self.last)}
 
+    def place(self, line: int, column: int) -> Place:
+        """A place from a line and a column counted from 0."""
+        return Place(self.rank, line + 1, column + 1, self.label) if self.lines else Place(self.rank, 0, 0, self.label)
 
-def to_plain(node: Node) -> Any:
-    """The data of a tree without the places."""
-    if isinstance(node, Entries):
-        return {key: to_plain(entry.node) for key, entry in node.entries.items()}
-    if isinstance(node, Items):
-        return [to_plain(part) for part in node.nodes]
-    return node.value if isinstance(node, Scalar) else None
+    def fault(self, place: Place, message: str) -> None:
+        self.faults.append((place, message))
+
+    def tree(self) -> Tree:
+        self._refuse_characters()
+        if self.faults:
+            raise SettingsError(self.faults)
+        data, documents = None, 0
+        with closing(self._events()) as events:  # ruamel.yaml's parser clears up at its end
+            for event in events:
+                if isinstance(event, DocumentStartEvent):
+                    documents += 1
+                    if documents > 1:
+                        self.fault(self.last, "a second document begins here (---): one file holds one")
+                        break
+                    if event.version not in (None, (1, 2)):
+                        self.fault(self.last, "only YAML 1.2 is read: delete the %YAML line")
+                        break
+                elif isinstance(event, NodeEvent):
+                    data = self._node(event, events, ())
+        if self.faults:
+            raise SettingsError(self.faults)
+        return Tree(data, self.written)
+
+    def _refuse_characters(self) -> None:
+        for number, line in enumerate(_LINE_END.split(self.text)):
+            if tab := _TAB_IN_INDENT.match(line):
+                self.fault(self.place(number, tab.start(1)), "tab character: indent with spaces")
+            if unwanted := _UNWANTED.search(line):  # one a line is enough: a binary file is full of them
+                character, name = unwanted[0], _UNWANTED_NAMES.get(unwanted[0], "control character")
+                remedy = ", or save the file as UTF-8" if character == "\0" else ""  # it's mostly UTF-16
+                self.fault(self.place(number, unwanted.start()), f"{name} U+{ord(character):04X}: delete it{remedy}")
+
+    def _events(self) -> Generator[Any, None, None]:
+        try:
+            for event in self.yaml.parse(self.text):
+                mark = event.start_mark
+                self.last = self.place(mark.line, mark.column)
+                yield event
+        except MarkedYAMLError as error:
+            self.fault(*self._syntax(error))
+            raise SettingsError(self.faults) from None
+        except (YAMLError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RecursionError):
+            # ruamel.yaml's parser stumbles over some broken texts in these ways.
+            self.fault(self.last, "not valid YAML from here on")
+            raise SettingsError(self.faults) from None
+
+    def _syntax(self, error: MarkedYAMLError) -> tuple[Place, str]:
+        problem = clipped(" ".join(filter(None, (error.context, error.problem))), 200)
+        mark = error.problem_mark or error.context_mark
+        place, hint = self.last, ""
+        if mark is not None:
+            place = self.place(mark.line, mark.column)
+            first = error.context_mark.line if error.context_mark is not None else mark.line
+            lines = _LINE_END.split(self.text)
+            # "epochs:3" is text to YAML, so it is only the line after it that makes no sense.
+            for number in range(mark.line, max(0, first - 1) - 1, -1):
+                line = lines[number].partition("#")[0] if number < len(lines) else ""
+                if hint := spacing_hint(line):
+                    place = self.place(number, len(line) - len(line.lstrip()))
+                    break
+        return place, f"not valid YAML ({problem}){hint}"
+
+    def _node(self, event: Any, events: Iterator[Any], keys: Keys, key: Place | None = None) -> Any:
+        """The value that begins with ``event``, and goes on in ``events``."""
+        place = self.last
+        self.written[keys] = Written(key or place, place, getattr(event, "value", None))
+        if isinstance(event, AliasEvent):
+            self.fault(place, f"alias *{clipped(event.anchor)}: write the value out")
+            return None
+        if event.anchor is not None:
+            self.fault(place, f"anchor &{clipped(event.anchor)}: delete it, and write values out")
+        if event.tag is not None:
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            self.fault(place, f"tag {clipped(tag)}: delete it, values need none")
+        if len(keys) == DEEPEST:
+            self.fault(place, f"nested more than {DEEPEST} deep")
+            raise SettingsError(self.faults)
+        if isinstance(event, SequenceStartEvent):
+            items: list[Any] = []
+            for part in events:
+                if isinstance(part, SequenceEndEvent):
+                    break
+                items.append(self._node(part, events, (*keys, len(items))))
+            return items
+        return self._mapping(events, keys) if isinstance(event, MappingStartEvent) else self._scalar(event)
+
+    def _mapping(self, events: Iterator[Any], keys: Keys) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for event in events:
+            if isinstance(event, MappingEndEvent):
+                break
+            place, at = self.last, (*keys, "")
+            key = self._node(event, events, at)
+            if not isinstance(key, str) or not key:
+                if not isinstance(event, AliasEvent):
+                    got = "an empty text" if key == "" else Tree(key, self.written).kind(at, key)
+                    self.fault(place, f"a key must be text, got {got}")
+                key = ""
+            elif key in data:
+                first = self.written[*keys, key].key.line
+                since = f"first on line {first}" if first else "it may be given once"
+                self.fault(place, f"{clipped(key)} is given twice ({since})")
+            self.written.pop(at)
+            data[key] = self._node(next(events), events, (*keys, key), place)
+        return data
+
+    def _scalar(self, event: ScalarEvent) -> bool | int | float | str | None:
+        text: str = event.value
+        if not event.implicit[0]:  # in quotes, or with a tag
+            # Half a character isn't text to JSON, and NaN isn't the value of any setting.
+            return float("nan") if _HALF_CHARACTER.search(text) else text
+        tag = self.yaml.resolver.resolve(ScalarNode, text, event.implicit)
+        if str(tag).rpartition(":")[2] not in ("null", "bool", "int", "float"):
+            return text  # dates stay text
+        try:
+            value: bool | float | None = self.yaml.constructor.construct_object(ScalarNode(tag, text))
+        except ValueError:
+            # Python refuses to read whole numbers of thousands of digits; others here are no numbers, such as "-_".
+            return float("inf") if len(text) > 1000 else text
+        return value
 
 
 def clipped(text: str, longest: int = 60) -> str:
@@ -248,168 +362,3 @@ def spacing_hint(text: str) -> str:
             code = f"U+{ord(character):04X} ({unicodedata.name(character).lower()})"
             return f": {code} is not a space to YAML: type a plain one"
     return ": a space is missing after the colon" if _NO_SPACE.search(text) else ""
-
-
-class _Source:
-    def __init__(self, text: str, label: str, faults: Faults, rank: int, lines: bool) -> None:
-        self.text = text
-        self.label = label
-        self.faults = faults
-        self.rank = rank
-        self.lines = lines
-        self.yaml = YAML(typ="safe", pure=True)
-        self.last = self.place(0, 0)
-
-    def place(self, line: int, column: int) -> Place:
-        """A place from a line and a column counted from 0."""
-        return Place(self.rank, line + 1, column + 1, self.label) if self.lines else Place(self.rank, 0, 0, self.label)
-
-    def refuse_characters(self) -> None:
-        for number, line in enumerate(_LINE_END.split(self.text)):
-            indent = line[: len(line) - len(line.lstrip(" \t"))]
-            if "\t" in indent and len(indent) < len(line) and line[len(indent)] != "#":
-                self.faults.add(self.place(number, indent.index("\t")), "tab character: indent with spaces")
-            for column, character in enumerate(line):
-                if character == "\t":
-                    continue
-                if (
-                    unicodedata.category(character) in ("Cc", "Cs")
-                    or character in _INVISIBLE
-                    or ord(character) == 0xFFFE
-                ):
-                    name = _INVISIBLE.get(character, "NUL character" if character == "\0" else "control character")
-                    remedy = (
-                        "delete it, or save the file as UTF-8" if character == "\0" else "delete it"
-                    )  # mostly it is UTF-16
-                    self.faults.add(self.place(number, column), f"{name} U+{ord(character):04X}: {remedy}")
-                    break  # one a line is enough: a binary file is full of them
-
-    def tree(self) -> Node | None:
-        root: Node | None = None
-        documents = 0
-        # A generator that has to be closed here: ruamel.yaml's parser clears up at its end.
-        events = self._events()
-        try:
-            for event in events:
-                if isinstance(event, DocumentStartEvent):
-                    documents += 1
-                    if documents > 1:
-                        self.faults.add(self.last, "a second document begins here (---): one file holds one")
-                        break
-                    if event.version not in (None, (1, 2)):
-                        self.faults.add(self.last, "only YAML 1.2 is read: delete the %YAML line")
-                        break
-                elif isinstance(event, NodeEvent):
-                    root = self._node(event, events, 0)
-        finally:
-            events.close()
-        if isinstance(root, Scalar) and root.text == "":
-            return None
-        return root
-
-    def _events(self) -> Generator[Any, None, None]:
-        try:
-            for event in self.yaml.parse(self.text):
-                mark = event.start_mark
-                self.last = self.place(mark.line, mark.column)
-                yield event
-        except MarkedYAMLError as error:
-            self._syntax(error)
-        except (YAMLError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RecursionError):
-            # ruamel.yaml's parser stumbles over some broken texts in these ways.
-            self.faults.add(self.last, "not valid YAML from here on")
-            self.faults.raise_any()
-
-    def _syntax(self, error: MarkedYAMLError) -> None:
-        problem = clipped(" ".join(filter(None, (error.context, error.problem))), 200)
-        mark = error.problem_mark or error.context_mark
-        place, hint = self.last, ""
-        if mark is not None:
-            place = self.place(mark.line, mark.column)
-            first = error.context_mark.line if error.context_mark is not None else mark.line
-            lines = _LINE_END.split(self.text)
-            # "epochs:3" is text to YAML, so it is only the line after it that makes no sense.
-            for number in range(mark.line, max(0, first - 1) - 1, -1):
-                line = lines[number].partition("#")[0] if number < len(lines) else ""
-                if hint := spacing_hint(line):
-                    place = self.place(number, len(line) - len(line.lstrip()))
-                    break
-        self.faults.add(place, f"not valid YAML ({problem}){hint}")
-        self.faults.raise_any()
-
-    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
-        place = self.last
-        if isinstance(event, AliasEvent):
-            self.faults.add(place, f"alias *{clipped(event.anchor)}: write the value out")
-            return Broken(place)
-        if event.anchor is not None:
-            self.faults.add(place, f"anchor &{clipped(event.anchor)}: delete it, and write values out")
-        if event.tag is not None:
-            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-            self.faults.add(place, f"tag {clipped(tag)}: delete it, values need none")
-        if depth == DEEPEST:
-            self.faults.add(place, f"nested more than {DEEPEST} deep")
-            self.faults.raise_any()
-        if isinstance(event, SequenceStartEvent):
-            items: list[Node] = []
-            for part in events:
-                if isinstance(part, SequenceEndEvent):
-                    break
-                items.append(self._node(part, events, depth + 1))
-            return Items(place, items)
-        if isinstance(event, MappingStartEvent):
-            return self._entries(place, events, depth)
-        return self._scalar(event, place)
-
-    def _entries(self, place: Place, events: Iterator[Any], depth: int) -> Entries:
-        entries: dict[str, Entry] = {}
-        for event in events:
-            if isinstance(event, MappingEndEvent):
-                break
-            key = self._node(event, events, depth + 1)
-            value = self._node(next(events), events, depth + 1)
-            if isinstance(key, Scalar) and isinstance(key.value, str) and key.value:
-                if key.value in entries:
-                    first = entries[key.value].place
-                    since = f"first on line {first.line}" if first.line else "it may be given once"
-                    self.faults.add(key.place, f"{clipped(key.value)} is given twice ({since})")
-                else:
-                    entries[key.value] = Entry(key.place, value)
-            elif not isinstance(key, Broken):
-                got = kind(key) if not isinstance(key, Scalar) or key.value != "" else "an empty text"
-                self.faults.add(key.place, f"a key must be text, got {got}")
-        return Entries(place, entries)
-
-    def _scalar(self, event: ScalarEvent, place: Place) -> Scalar:
-        text: str = event.value
-        if not event.implicit[0]:  # in quotes, or with a tag
-            return Scalar(place, text, text)
-        tag = str(self.yaml.resolver.resolve(ScalarNode, text, event.implicit)).rpartition(":")[2]
-        constructor = self.yaml.constructor
-        node = ScalarNode(tag, text)
-        if tag == "null":
-            return Scalar(place, None, text)
-        if tag == "bool":
-            return Scalar(place, bool(constructor.construct_yaml_bool(node)), text)
-        try:
-            if tag == "int":
-                return Scalar(place, int(constructor.construct_yaml_int(node)), text)
-            if tag == "float":
-                return Scalar(place, float(constructor.construct_yaml_float(node)), text)
-        except ValueError:
-            # Python refuses to read whole numbers of thousands of digits; others here are no numbers, such as "-_".
-            return Scalar(place, float("inf") if len(text) > 1000 else text, text)
-        return Scalar(place, text, text)  # dates stay text
-
-
-def kind(node: Node) -> str:
-    """What a node is, in words: ``the text 'ten'``, ``3.5``, ``a list``."""
-    if isinstance(node, Entries):
-        return "a mapping (key: value)"
-    if isinstance(node, Items):
-        return "a list"
-    if isinstance(node, Broken) or node.value is None:
-        return "nothing"
-    if isinstance(node.value, str):
-        return f"the text '{clipped(node.value)}'"
-    return clipped(node.text)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ruamel.yaml import YAML
 
 from facecnn.config import Loaded, load, shipped, to_yaml
-from facecnn.config.source import Entries, Place, read
+from facecnn.config.source import Place, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
 from facecnn.jobs import training_photos
 from facecnn.jobs.console import Console
@@ -58,7 +58,7 @@ def lr_find(
     weights = None
     if model is not None:
         trained = open_model(model, device.kernels, options.threads)
-        loaded = Loaded(trained.settings, Entries(Place(0, 0, 0, shown(model)), {}))
+        loaded = Loaded(trained.settings, Tree.at_one_place({}, Place(0, 0, 0, shown(model))))
         weights = trained.recogniser.network.weights.to_host()
     settings = loaded.settings
     optimizer = settings.optimizer

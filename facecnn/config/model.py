@@ -1,0 +1,127 @@
+"""The settings file's model: pydantic checks what is read by it, and makes the JSON Schema of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema, TypeAdapter, WithJsonSchema
+from pydantic.dataclasses import dataclass
+from pydantic_core import core_schema
+
+from facecnn.learning.calibration import CalibrationSettings
+from facecnn.learning.minimisers import MINIMISERS, Minimisers
+from facecnn.learning.schedules import SCHEDULES, Constant, Schedule
+from facecnn.learning.settings import TrainSettings
+from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Optimizer
+from facecnn.network.layers import LAYERS, Layer
+from facecnn.network.loss import LOSSES, CrossEntropy, Loss
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.settings import SETTINGS
+
+VERSION = 1
+"""Of the file's format."""
+
+
+def _named(choices: Mapping[str, type[Any]], default: str) -> GetPydanticSchema:
+    """A section whose ``name`` chooses the class; without a name it is the one of ``default``."""
+
+    def check(value: Any, check_choice: Callable[[Any], Any]) -> Any:
+        if is_dataclass(value):
+            return value
+        return check_choice({"name": default, **value} if isinstance(value, dict) else value)
+
+    def schema(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        classes = {name: handler.generate_schema(choice) for name, choice in choices.items()}
+        return core_schema.no_info_wrap_validator_function(check, core_schema.tagged_union_schema(classes, "name"))
+
+    return GetPydanticSchema(schema)
+
+
+def written_out(layer: Any) -> Any:
+    """A layer that may be written in short, as a mapping of its keyword to its settings."""
+    if isinstance(layer, str):
+        return {layer: {}}
+    if isinstance(layer, dict) and len(layer) == 1:
+        ((keyword, value),) = layer.items()
+        shorthand = LAYERS[keyword].shorthand if keyword in LAYERS else None
+        if shorthand is not None and value is not None and not isinstance(value, dict):
+            return {keyword: {shorthand: value}}
+    return layer
+
+
+def _layer_schema(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def check(value: Any, check_entry: Callable[[Any], Any]) -> Any:
+        if isinstance(value, Layer):
+            return value
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError("not a layer")
+        (layer,) = check_entry(value).values()
+        return layer
+
+    keywords = {
+        keyword: core_schema.typed_dict_field(handler.generate_schema(layer), required=False)
+        for keyword, layer in LAYERS.items()
+    }
+    return core_schema.no_info_wrap_validator_function(
+        check,
+        core_schema.typed_dict_schema(keywords, extra_behavior="forbid"),
+        serialization=core_schema.plain_serializer_function_ser_schema(lambda layer: {layer.keyword: layer}),
+    )
+
+
+_Layer: TypeAlias = Annotated[Layer, GetPydanticSchema(_layer_schema)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(**SETTINGS, title="facecnn's settings file"))
+class Settings:
+    """All that a training is set by."""
+
+    version: Annotated[int, WithJsonSchema({"const": VERSION})] = Field(
+        default=VERSION, ge=VERSION, le=VERSION, description="of this file's format"
+    )
+    photos: PhotoSettings = Field(
+        default=PhotoSettings(), description="where the photos are and how one becomes the network's input"
+    )
+    network: tuple[_Layer, ...] = Field(min_length=1, description="the layers, from the picture to the people")
+    loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
+        default=CrossEntropy(), description="what training lowers"
+    )
+    optimizer: Annotated[Optimizer | Minimisers, _named(OPTIMIZERS | MINIMISERS, "adamw")] = Field(
+        default=AdamW(), description="how a gradient becomes a change of the weights"
+    )
+    schedule: Annotated[Schedule, _named(SCHEDULES, "constant")] = Field(
+        default=Constant(), description="the learning rate's course"
+    )
+    train: TrainSettings = Field(default=TrainSettings(), description="how long and in which portions to train")
+    calibration: CalibrationSettings = Field(
+        default=CalibrationSettings(), description="how the threshold for strangers is set, by held-out photos"
+    )
+
+
+ADAPTER = TypeAdapter(Settings)
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the settings file, for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ADAPTER.json_schema()}
+    del schema["required"]  # without a network there is that of default.yaml
+    sections, classes = schema["properties"], schema["$defs"]
+    for section in sections.values():
+        if "discriminator" in section:
+            names = section["discriminator"]["mapping"]
+            for option in section["oneOf"]:
+                if option["$ref"] != names[section["default"]["name"]]:
+                    option["required"] = ["name"]
+    layer = sections["network"]["items"]
+    layer |= {"minProperties": 1, "maxProperties": 1}
+    for keyword, layer_class in LAYERS.items():
+        if layer_class.shorthand is not None:
+            short = classes[layer_class.__name__]["properties"][layer_class.shorthand]
+            layer["properties"][keyword] = {"anyOf": [layer["properties"][keyword], short]}
+    bare = [keyword for keyword, layer_class in LAYERS.items() if "required" not in classes[layer_class.__name__]]
+    sections["network"]["items"] = {"anyOf": [layer, {"enum": bare}]}
+    return schema
