@@ -20,7 +20,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.cli.train import EpochsOption, SeedOption, StrictOption, setting_options
-from facecnn.runs.findings import several_faces
+from facecnn.reports.findings import several_faces
 
 
 @common.command

@@ -21,7 +21,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import OutputError, natural_order, shown
-from facecnn.runs.findings import several_faces
+from facecnn.reports.findings import several_faces
 
 NAMES_SHOWN = 20
 

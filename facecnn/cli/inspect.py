@@ -37,7 +37,7 @@ def inspect(
 
 def _describe(result: dict[str, Any]) -> str:
     from facecnn.photos.folder import class_order, some
-    from facecnn.runs.findings import highest_confidence
+    from facecnn.reports.findings import highest_confidence
 
     given = result["input"]
     names = some([shown(name) for name in sorted(result["classes"], key=class_order)], 10)

@@ -15,7 +15,7 @@ from facecnn.cli import common
 from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption, ThresholdOption
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import PhotoError, shown
-from facecnn.runs.findings import confidence
+from facecnn.reports.findings import confidence
 
 
 class AnswerFormat(StrEnum):

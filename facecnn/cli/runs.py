@@ -16,7 +16,7 @@ from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from facecnn.runs.summary import Summary
+    from facecnn.reports.summary import Summary
 
 WIDTH = 80
 SIDE_BY_SIDE = 4
@@ -40,7 +40,7 @@ _RUN = {"parser": common.path, "metavar": "RUN", "autocompletion": _complete}
 @common.command
 def list_(console: StderrConsole, out: OutOption = common.DEFAULT_OUT, format: FormatOption = Format.text) -> None:
     """List the runs, the newest last."""
-    from facecnn.runs.summary import summaries
+    from facecnn.reports.summary import summaries
 
     runs = summaries(out)
     if format is Format.json:

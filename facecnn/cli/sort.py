@@ -20,7 +20,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import PhotoError, shown
-from facecnn.runs.findings import counted
+from facecnn.reports.findings import counted
 
 _GONE = {
     "per-person": "copied for each person named in it",

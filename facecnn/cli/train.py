@@ -22,7 +22,7 @@ from facecnn.cli.common import (
 )
 from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
-from facecnn.runs.findings import several_faces
+from facecnn.reports.findings import several_faces
 
 PhotosArgument = Annotated[
     Path | None,

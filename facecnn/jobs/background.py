@@ -20,7 +20,7 @@ from facecnn.photos.cache import load_photos
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Recogniser
-from facecnn.runs.facts import Background
+from facecnn.reports.facts import Background
 
 
 def judge_background(

@@ -28,7 +28,7 @@ from facecnn.learning.training import PhotoSet, Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
-from facecnn.runs import findings
+from facecnn.reports import findings
 
 Array = npt.NDArray[Any]
 

@@ -19,8 +19,8 @@ from facecnn.photos.colours import to_srgb
 from facecnn.photos.companions import DRAWN
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.folder import UNKNOWN
+from facecnn.reports.drawing import draw_faces, letters_for
 from facecnn.runs.atomic import write_atomically
-from facecnn.runs.drawing import draw_faces, letters_for
 
 LONGEST_SIDE = 2000
 """Pixels of a copy's longer side at most, as many as a screen has."""

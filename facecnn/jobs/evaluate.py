@@ -21,7 +21,7 @@ from facecnn.jobs.training_photos import changes
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.recognition import Answer
-from facecnn.runs.findings import counted
+from facecnn.reports.findings import counted
 from facecnn.runs.folder import RunFolder
 
 Split = Literal["validation", "train", "all"]

@@ -19,7 +19,7 @@ from facecnn.photos.companions import EXPLAINED
 from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
-from facecnn.runs.explanation import FaceMaps, draw_explanation
+from facecnn.reports.explanation import FaceMaps, draw_explanation
 
 Array = npt.NDArray[Any]
 

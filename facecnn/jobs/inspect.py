@@ -9,7 +9,7 @@ from facecnn.jobs.kernel_pictures import kernels_of
 from facecnn.jobs.models import open_model
 from facecnn.kernels import open_device
 from facecnn.network.size import layer_rows, measure
-from facecnn.runs.kernel_pictures import draw_kernels
+from facecnn.reports.kernel_pictures import draw_kernels
 
 
 def inspect(path: Path, picture: Path | None) -> dict[str, Any]:

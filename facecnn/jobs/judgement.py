@@ -14,7 +14,7 @@ import numpy.typing as npt
 from facecnn.learning import scores
 from facecnn.photos.folder import class_order
 from facecnn.recognition import Answers, Recogniser
-from facecnn.runs.plots import draw_confusion
+from facecnn.reports.plots import draw_confusion
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
-from facecnn.runs.folder import RunFolder
-from facecnn.runs.frames import KernelFrames
-from facecnn.runs.kernel_pictures import (
+from facecnn.reports.kernel_pictures import (
     MOST_COLUMNS,
     MOST_KERNELS,
     DrawnKernels,
@@ -23,6 +21,8 @@ from facecnn.runs.kernel_pictures import (
     draw_kernels,
     draw_patches,
 )
+from facecnn.runs.folder import RunFolder
+from facecnn.runs.frames import KernelFrames
 
 Array = npt.NDArray[Any]
 

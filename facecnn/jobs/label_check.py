@@ -31,8 +31,8 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import folder_faces
 from facecnn.photos.hog import describe
-from facecnn.runs import findings
-from facecnn.runs.contact_sheet import check_folder, write_contact_sheet
+from facecnn.reports import findings
+from facecnn.reports.contact_sheet import check_folder, write_contact_sheet
 
 Array = npt.NDArray[Any]
 

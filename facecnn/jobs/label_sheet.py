@@ -17,8 +17,8 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.folder import class_order
-from facecnn.runs.contact_sheet import Card, Sheet
-from facecnn.runs.page import THUMBNAIL
+from facecnn.reports.contact_sheet import Card, Sheet
+from facecnn.reports.page import THUMBNAIL
 
 Array = npt.NDArray[Any]
 

@@ -25,8 +25,8 @@ from facecnn.learning.curvature import Curvature, curvature_product, largest_cur
 from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
 from facecnn.learning.minimisers import LineSearch, Minimisers
 from facecnn.learning.step_rules import Optimizer
+from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
-from facecnn.runs.plots import draw_range_test
 
 Array = npt.NDArray[Any]
 

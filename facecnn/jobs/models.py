@@ -23,8 +23,8 @@ from facecnn.network.network import misfits, plan
 from facecnn.network.size import measure
 from facecnn.photos.face import Finder
 from facecnn.recognition import SHIFT, Recogniser
+from facecnn.reports.findings import counted, highest_confidence
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
-from facecnn.runs.findings import counted, highest_confidence
 
 TRAINED_ON = "trained_on"
 """Array of a checkpoint: (n, 32) uint8, the SHA-256 of each photo that the model was trained on."""

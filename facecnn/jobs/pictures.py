@@ -11,8 +11,8 @@ from facecnn.jobs.console import Console
 from facecnn.photos.companions import is_drawn
 from facecnn.photos.decode import UnusablePhoto
 from facecnn.photos.folder import some
+from facecnn.reports.drawing import NamedFace
 from facecnn.runs.atomic import make_folder, output_error
-from facecnn.runs.drawing import NamedFace
 
 _NO_FACE = "there is no face with an answer"
 _DRAWN_ALREADY = "predict has drawn them"

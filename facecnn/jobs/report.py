@@ -32,15 +32,15 @@ from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answers, Recogniser
-from facecnn.runs import findings
+from facecnn.reports import findings
+from facecnn.reports.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.reports.model_card import write_model_card
+from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
+from facecnn.reports.report import choose_answers, write_report
+from facecnn.reports.summary import counted_otherwise
 from facecnn.runs.checkpoint import find_checkpoint
-from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.metrics import read_metrics
-from facecnn.runs.model_card import write_model_card
-from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
-from facecnn.runs.report import choose_answers, write_report
-from facecnn.runs.summary import counted_otherwise
 
 Array = npt.NDArray[Any]
 

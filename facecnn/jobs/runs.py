@@ -10,10 +10,10 @@ from typing import Any
 from facecnn.config import Settings, load, shipped, to_dict
 from facecnn.errors import FacecnnError, UsageError, shown
 from facecnn.jobs.console import Console
+from facecnn.reports.summary import Summary, checked_summary, held_out_figures, photo_counts, summaries
 from facecnn.runs.choice import named_run, read_pin
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.metrics import read_metrics
-from facecnn.runs.summary import Summary, checked_summary, held_out_figures, photo_counts, summaries
 
 
 def show(run: Path, out: Path) -> dict[str, Any]:

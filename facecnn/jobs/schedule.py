@@ -9,7 +9,7 @@ import numpy as np
 from facecnn.config import Settings
 from facecnn.errors import UsageError
 from facecnn.learning.schedules import Plateau, course
-from facecnn.runs.plots import draw_schedule
+from facecnn.reports.plots import draw_schedule
 
 ASSUMED_PHOTOS = 200
 """To train on: how many there will be, the settings don't know."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from facecnn.photos.cache import load_photos
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.preparation import without_margin
-from facecnn.runs.facts import Answer
-from facecnn.runs.page import THUMBNAIL
-from facecnn.runs.report import ShownPhoto
+from facecnn.reports.facts import Answer
+from facecnn.reports.page import THUMBNAIL
+from facecnn.reports.report import ShownPhoto
 
 
 def show_photos(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, ShownPhoto]:

@@ -19,9 +19,9 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
 from facecnn.photos.decode import UnusablePhoto, read
 from facecnn.photos.folder import UNKNOWN, is_folder, list_photos, remarks
+from facecnn.reports.findings import counted
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
 from facecnn.runs.checkpoint import load_checkpoint
-from facecnn.runs.findings import counted
 
 SEVERAL = "several"
 """Folder of the photos with more than one face, where those are kept apart."""

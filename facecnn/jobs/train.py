@@ -40,13 +40,13 @@ from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
-from facecnn.runs import findings
+from facecnn.reports import findings
+from facecnn.reports.evolution import draw_evolution
+from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
-from facecnn.runs.evolution import draw_evolution
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-from facecnn.runs.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 
 Array = npt.NDArray[Any]
 

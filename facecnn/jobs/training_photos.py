@@ -20,7 +20,7 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, some
 from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
-from facecnn.runs.findings import counted
+from facecnn.reports.findings import counted
 from facecnn.runs.folder import RunFolder
 
 Array = npt.NDArray[Any]

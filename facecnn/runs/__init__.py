@@ -1,1 +1,1 @@
-"""Everything that a training leaves on the disk: run folder, checkpoints, metrics and pictures."""
+"""What stores a training: the run's folder, its checkpoints, metrics and kernel frames. Start reading at ``folder``."""

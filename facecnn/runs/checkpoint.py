@@ -36,6 +36,8 @@ HEADER_CAP = 1 << 20
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 PREVIOUS = "previous.safetensors"
+UNKNOWN = "unknown"
+"""The class of strangers, as ``facecnn.photos.folder`` names it, from which nothing is imported here."""
 
 Which = Literal["best", "last"]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.runs.atomic import output_error, write_atomically
-from facecnn.runs.checkpoint import BEST, find_checkpoint, glance_at_checkpoint
-from facecnn.runs.facts import UNKNOWN
+from facecnn.runs.checkpoint import BEST, UNKNOWN, find_checkpoint, glance_at_checkpoint
 from facecnn.runs.folder import RunFolder, looks_like_run
 
 PIN = ".pinned"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facecnn.photos.folder import UNKNOWN
 from facecnn.photos.preparation import EYE_HEIGHT, PhotoSettings
-from facecnn.runs.facts import UNKNOWN
 from photos.finders import KnownFaces, face_at
 
 SIDE = 40

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.runs.facts import UNKNOWN
+from facecnn.photos.folder import UNKNOWN
 
 from .running import Facecnn
 from .squares import find_squares, verdict, write_album

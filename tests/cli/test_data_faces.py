@@ -376,7 +376,7 @@ def test_links_open_from_anywhere(
 ) -> None:
     """Photos and sheet may have no folder in common but the root, and be given relative to where one is."""
     monkeypatch.chdir(mixed.parent)
-    monkeypatch.setattr("facecnn.runs.contact_sheet.link_to", lambda *_: None)
+    monkeypatch.setattr("facecnn.reports.contact_sheet.link_to", lambda *_: None)
     assert facecnn(*QUICK, mixed.name, "--out", tmp_path / "sheet").exit_code == 0
     page = Page(tmp_path / "sheet" / "index.html")
     assert set(page.files("ann")) == set((mixed / "ann").resolve().iterdir())

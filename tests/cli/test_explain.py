@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from facecnn.photos.preparation import PhotoSettings
-from facecnn.runs.drawing import NamedFace
-from facecnn.runs.explanation import FaceMaps
+from facecnn.reports.drawing import NamedFace
+from facecnn.reports.explanation import FaceMaps
 
 from .running import COMMAND, Facecnn, Trained, all_names, call_process
 

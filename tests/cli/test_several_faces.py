@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facecnn.runs.facts import UNKNOWN
+from facecnn.photos.folder import UNKNOWN
 
 from .running import Facecnn, Trained, call
 from .squares import SIDE, find_squares, verdict, write_album

@@ -10,7 +10,7 @@ from PIL import Image
 from facecnn.jobs.shown_photos import show_photos
 from facecnn.photos.dataset import load_dataset
 from facecnn.photos.preparation import PhotoSettings
-from facecnn.runs.facts import Answer
+from facecnn.reports.facts import Answer
 from photos.finders import KnownFaces, face_at
 
 

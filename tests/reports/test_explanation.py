@@ -11,9 +11,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.drawing import NamedFace
-from facecnn.runs.explanation import FaceMaps, draw_explanation
-from facecnn.runs.lettering import Lettering
+from facecnn.reports.drawing import NamedFace
+from facecnn.reports.explanation import FaceMaps, draw_explanation
+from facecnn.reports.lettering import Lettering
 
 PEOPLE = ("Ann", "Bob")
 SIDE = 8

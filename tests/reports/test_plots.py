@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.plots import draw_confusion, draw_curves, draw_watching
+from facecnn.reports.plots import draw_confusion, draw_curves, draw_watching
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -129,7 +129,7 @@ import sys, tempfile
 from pathlib import Path
 import numpy as np
 import facecnn.runs.folder, facecnn.runs.metrics
-from facecnn.runs import plots
+from facecnn.reports import plots
 assert "matplotlib" not in sys.modules
 with tempfile.TemporaryDirectory() as folder:
     plots.draw_confusion(Path(folder) / "m.png", np.eye(2), ["a", "b"], ["a", "b"], "title")

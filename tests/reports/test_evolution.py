@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facecnn.runs.evolution import draw_evolution
+from facecnn.reports.evolution import draw_evolution
 from facecnn.runs.frames import Frame
 
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecnn.errors import OutputError, shown
-from facecnn.runs import findings
-from facecnn.runs.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.reports import findings
+from facecnn.reports.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.reports.model_card import model_card, write_model_card
+from facecnn.reports.report import ShownPhoto, choose_answers, report_html, write_report
 from facecnn.runs.folder import RunFolder
-from facecnn.runs.model_card import model_card, write_model_card
-from facecnn.runs.report import ShownPhoto, choose_answers, report_html, write_report
 
 ANN, BOB = "Ann", "Bob"
 HOSTILE = "<script>alert(\"1\")</script> & 'x' | `a` [b](http://c.example) <img src=http://d.example>"

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from facecnn.runs.facts import UNKNOWN, Background, RunFacts
+from facecnn.photos.folder import UNKNOWN
+from facecnn.reports.facts import Background, RunFacts
 
 FEW_PHOTOS = 20
 """Held-out photos below which an accuracy says little."""

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facecnn.runs.drawing import NamedFace, draw_faces, letters_for
-from facecnn.runs.findings import confidence
-from facecnn.runs.lettering import Lettering
-from facecnn.runs.plots import DPI, saved_figure
+from facecnn.reports.drawing import NamedFace, draw_faces, letters_for
+from facecnn.reports.findings import confidence
+from facecnn.reports.lettering import Lettering
+from facecnn.reports.plots import DPI, saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

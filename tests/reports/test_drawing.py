@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facecnn.runs.drawing import PERSON_COLOUR, STRANGER_COLOUR, NamedFace, draw_faces, letters_for
+from facecnn.reports.drawing import PERSON_COLOUR, STRANGER_COLOUR, NamedFace, draw_faces, letters_for
 
 GREY = 90
 
@@ -103,7 +103,7 @@ def test_faces_anywhere_in_photos_of_any_shape(size: tuple[int, int], box: tuple
 def test_any_name_can_be_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     face = NamedFace((50, 60, 90, 110), name, True, 0.9)
     for raqm in (True, False):
-        monkeypatch.setattr("facecnn.runs.drawing.features.check", lambda feature, raqm=raqm: raqm)
+        monkeypatch.setattr("facecnn.reports.drawing.features.check", lambda feature, raqm=raqm: raqm)
         picture = pixels((400, 200), face, people=("Ann", name))
         assert coloured(picture, PERSON_COLOUR).sum() > 500
         assert (picture > 180).all(axis=2).sum() > 20, "no letters"
@@ -112,7 +112,7 @@ def test_any_name_can_be_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_a_shaping_library_what_is_written_from_right_to_left_is_spelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("facecnn.runs.drawing.features.check", lambda feature: False)
+    monkeypatch.setattr("facecnn.reports.drawing.features.check", lambda feature: False)
     assert letters_for(["שרה", "Zoë"])("שרה").isascii()
     assert letters_for(["שרה", "Zoë"])("Zoë") == "Zoë"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from facecnn.runs import lettering
-from facecnn.runs.lettering import FONT, Lettering
+from facecnn.reports import lettering
+from facecnn.reports.lettering import FONT, Lettering
 
 
 @pytest.fixture(autouse=True)

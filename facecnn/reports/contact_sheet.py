@@ -10,16 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from facecnn.errors import OutputError, shown
-from facecnn.runs.atomic import (
-    TEMPORARY_SUFFIX,
-    make_folder,
-    output_error,
-    refuse_inside,
-    refuse_unwritable,
-    write_atomically,
-)
-from facecnn.runs.findings import confidence, counted
-from facecnn.runs.page import (
+from facecnn.reports.findings import confidence, counted
+from facecnn.reports.page import (
     PRIVATE,
     embedded,
     escaped,
@@ -29,6 +21,14 @@ from facecnn.runs.page import (
     thumbnail,
     warning,
     whole_page,
+)
+from facecnn.runs.atomic import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    output_error,
+    refuse_inside,
+    refuse_unwritable,
+    write_atomically,
 )
 
 PAGE = "index.html"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.kernel_pictures import DrawnKernels, ExcitingPatches, draw_kernels, draw_patches
+from facecnn.reports.kernel_pictures import DrawnKernels, ExcitingPatches, draw_kernels, draw_patches
 
 
 def pixels(path: Path) -> np.ndarray:

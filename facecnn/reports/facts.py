@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from facecnn.photos.folder import UNKNOWN
+
 
 @dataclass(frozen=True)
 class PhotoCount:
@@ -149,7 +151,3 @@ class RunFacts:
     def parameters(self) -> int:
         """Trained numbers of the network."""
         return sum(int(layer["parameters"]) for layer in self.layers)
-
-
-UNKNOWN = "unknown"
-"""The class of strangers (as in ``facecnn.photos.folder``, which what writes to the disk doesn't know)."""

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from facecnn.runs.labels import Box, place_labels
+from facecnn.reports.labels import Box, place_labels
 
 
 def rectangles(boxes: list[Box], size: tuple[float, float], width: float, height: float) -> list[Box]:

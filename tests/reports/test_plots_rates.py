@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.runs.plots import draw_range_test, draw_schedule
+from facecnn.reports.plots import draw_range_test, draw_schedule
 
 
 def is_png(path: Path) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from facecnn.runs.findings import confidence
-from facecnn.runs.labels import Box, Placing, place_labels
-from facecnn.runs.lettering import Lettering
+from facecnn.reports.findings import confidence
+from facecnn.reports.labels import Box, Placing, place_labels
+from facecnn.reports.lettering import Lettering
 
 PERSON_COLOUR = "#1f6fb4"
 STRANGER_COLOUR = "#c05a12"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facecnn.reports.lettering import FONT, Lettering, printable
 from facecnn.runs.atomic import write_atomically
-from facecnn.runs.lettering import FONT, Lettering, printable
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from facecnn.runs import findings
-from facecnn.runs.atomic import write_atomically
-from facecnn.runs.facts import Answer, RunFacts
-from facecnn.runs.findings import counted, percent
-from facecnn.runs.folder import RunFolder
-from facecnn.runs.page import (
+from facecnn.reports import findings
+from facecnn.reports.facts import Answer, RunFacts
+from facecnn.reports.findings import counted, percent
+from facecnn.reports.page import (
     PRIVATE,
     embedded,
     escaped,
@@ -26,6 +24,8 @@ from facecnn.runs.page import (
     warning,
     whole_page,
 )
+from facecnn.runs.atomic import write_atomically
+from facecnn.runs.folder import RunFolder
 
 _MOST_WRONG, _MOST_UNSURE = 24, 12
 _MOST_CONFUSIONS = 15

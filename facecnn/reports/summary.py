@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facecnn.errors import CheckpointError, natural_order
+from facecnn.photos.folder import UNKNOWN
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.choice import Candidate, candidate, candidates, read_pin
-from facecnn.runs.facts import UNKNOWN
 from facecnn.runs.folder import RunFolder
 
 State = Literal["finished", "unfinished", "in use", "damaged"]

@@ -10,10 +10,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from facecnn.errors import shown
-from facecnn.runs import findings
+from facecnn.photos.folder import UNKNOWN
+from facecnn.reports import findings
+from facecnn.reports.facts import RunFacts
+from facecnn.reports.findings import counted, percent
 from facecnn.runs.atomic import write_atomically
-from facecnn.runs.facts import UNKNOWN, RunFacts
-from facecnn.runs.findings import counted, percent
 from facecnn.runs.folder import RunFolder
 
 
