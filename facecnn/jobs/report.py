@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn import __version__
-from facecnn.config import Settings, load, to_yaml
+from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
@@ -25,15 +25,22 @@ from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
-from facecnn.network.layers import with_outputs
-from facecnn.network.network import plan
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
-from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answers, Recogniser
 from facecnn.reports import findings
-from facecnn.reports.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.reports.facts import (
+    Answer,
+    Background,
+    CalibrationFacts,
+    HeldOutFacts,
+    NetworkFacts,
+    PhotoCount,
+    PhotoFacts,
+    RunFacts,
+    TrainingFacts,
+)
 from facecnn.reports.model_card import write_model_card
 from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 from facecnn.reports.report import choose_answers, write_report
@@ -47,9 +54,8 @@ Array = npt.NDArray[Any]
 
 def report_training(
     run: RunFolder,
-    settings: Settings,
+    model: Model,
     data: TrainingPhotos,
-    recogniser: Recogniser,
     answers: Answers,
     judged: Mapping[str, Any] | None,
     result: Mapping[str, Any],
@@ -58,9 +64,8 @@ def report_training(
 
     Args:
         run: the training's folder.
-        settings: the training's.
-        data: its photos.
-        recogniser: the calibrated model.
+        model: the calibrated model.
+        data: the training's photos.
         answers: to the held-out photos.
         judged: these answers' figures; None without held-out photos.
         result: the ``train`` JSON.
@@ -77,12 +82,12 @@ def report_training(
         "facecnn": __version__,
         "ended": time.strftime("%Y-%m-%d"),
         "training": {key: value for key, value in result.items() if key != "run"},
-        **_answered(recogniser, answers, judged, data.held_out, data.held_out_numbers, data.held_out_labels),
+        **_answered(model.recogniser, answers, judged, data.held_out, data.held_out_numbers, data.held_out_labels),
         "skipped": skipped,
     }
     run.write_figures(figures)
-    facts = _facts(run, settings, list(recogniser.classes), figures, result["best_epoch"], dataset.finder is not None)
-    write_report(run, facts, show_photos(data.held_out, choose_answers(facts.answers).all))
+    facts = _facts(run, model, figures)
+    write_report(run, facts, show_photos(data.held_out, choose_answers(facts.held_out.answers).all))
     write_model_card(run, facts)
 
 
@@ -157,26 +162,17 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
                 f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
                 "run was started: not in what follows."
             )
-    facts = _facts(
-        run,
-        model.settings,
-        list(model.recogniser.classes),
-        figures or {},
-        model.best_epoch,
-        model.finder is not None,
-        finished=model.calibrated,
-        missing=missing,
-    )
+    facts = _facts(run, model, figures or {}, missing)
     for sentence in missing:
         console.warning(sentence)
     _draw_missing(run, model, facts, None if held_out is None else held_out.dataset, console, outdated=outdated)
-    chosen = choose_answers(facts.answers).all
+    chosen = choose_answers(facts.held_out.answers).all
     pictures = {} if held_out is None else show_photos(held_out.dataset, chosen)
     write_report(run, facts, pictures)
     write_model_card(run, facts)
     return {
         "run": str(run.path),
-        "finished": facts.finished,
+        "finished": facts.training.finished,
         "report": str(run.report_path),
         "model_card": str(run.card_path),
         "photos": {"shown": len(pictures), "missing": len({answer.sha256 for answer in chosen}) - len(pictures)},
@@ -261,55 +257,35 @@ def _answered(
     }
 
 
-def _facts(
-    run: RunFolder,
-    settings: Settings,
-    classes: list[str],
-    figures: Mapping[str, Any],
-    best_epoch: int,
-    aligned: bool,
-    *,
-    finished: bool = True,
-    missing: Sequence[str] = (),
-) -> RunFacts:
+def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Sequence[str] = ()) -> RunFacts:
     """``figures``: as in figures.json; of an unfinished run, or where photos are gone, there are fewer or none."""
-    photos = settings.photos
     metrics = read_metrics(run.metrics_path)
-    best = next((row for row in metrics if row["epoch"] == best_epoch), {})
     try:
         split, background = run.read_split(), run.read_background()
-        calibration = figures.get("calibration") or {"temperature": 1.0, "threshold": None, "photos": 0}
         return RunFacts(
             name=run.path.resolve().name,
             version=figures.get("facecnn", __version__),
-            ended=figures.get("ended"),
-            finished=finished,
-            photos=_counts(classes, split),
-            own_validation=split.get("validation_folder") is None,
-            settings=to_yaml(replace(settings, photos=replace(photos, folder=None)), comments=False),
-            preparation=_preparation(photos, aligned),
-            layers=layer_rows(plan(with_outputs(settings.network, len(classes)), photos.shape)),
-            optimizer=settings.optimizer.name,
-            epochs=len(metrics),
-            best_epoch=best_epoch,
-            seconds=_sum(metrics, "seconds"),
-            seconds_an_epoch=_median(metrics, "seconds"),
-            photos_per_second=_median(metrics, "photos_per_second"),
-            training=figures.get("training", {}),
-            judged=_in_natural_order(figures.get("held_out")),
-            logged_accuracy=best.get("validation_accuracy"),
-            answers=[Answer(**answer) for answer in figures.get("answers", [])],
-            temperature=calibration["temperature"],
-            threshold=calibration["threshold"],
-            calibrated_on=calibration["photos"],
-            skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
+            photos=PhotoFacts(
+                counts=_counts(model.recogniser.classes, split),
+                own_validation=split.get("validation_folder") is None,
+                skipped=[(path, reason) for path, reason in figures.get("skipped", [])],
+                spectators=sum(map(len, split.get("spectators", {}).values())),
+            ),
+            network=_network_facts(model),
+            training=TrainingFacts(
+                finished=model.calibrated,
+                ended=figures.get("ended"),
+                epochs=len(metrics),
+                best_epoch=model.best_epoch,
+                seconds=_of_epochs(metrics, "seconds", np.sum),
+                seconds_an_epoch=_of_epochs(metrics, "seconds", np.median),
+                photos_per_second=_of_epochs(metrics, "photos_per_second", np.median),
+                result=figures.get("training", {}),
+            ),
+            held_out=_held_out_facts(figures, metrics, model.best_epoch),
+            calibration=_calibration_facts(figures.get("calibration") or {}),
             background=None if background is None else Background(**background),
             missing=missing,
-            spectators=sum(map(len, split.get("spectators", {}).values())),
-            strangers_calibrated_on=calibration.get("strangers", 0),
-            false_accept_rate=calibration.get("false_accept_rate"),
-            highest_confidence=calibration.get("highest_confidence"),
-            alike=[(one, other) for one, other in (figures.get("held_out") or {}).get("alike", [])],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
@@ -318,32 +294,45 @@ def _facts(
         ) from error
 
 
-def _in_natural_order(held_out: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Figures with the rows of the people as their names are read, s2 before s10."""
-    if held_out is None:
-        return None
-    return {**held_out, "per_class": sorted(held_out["per_class"], key=lambda row: class_order(row["name"]))}
-
-
 def _counts(classes: Sequence[str], split: Mapping[str, Any]) -> list[PhotoCount]:
     of = {side: Counter(path.partition("/")[0] for path in split[side]) for side in ("train", "validation")}
     return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in sorted(classes, key=class_order)]
 
 
-def _preparation(photos: PhotoSettings, aligned: bool) -> str:
+def _network_facts(model: Model) -> NetworkFacts:
+    settings, photos = model.settings, model.settings.photos
     colour = "grey" if photos.colour == "grey" else "RGB"
-    part = "the face, found and aligned by eyes, nose and mouth" if aligned else "the middle of each photo"
-    return f"{photos.height}×{photos.width} {colour} pixels of {part} (normalise: {photos.normalise})"
+    part = "the middle of each photo" if model.finder is None else "the face, found and aligned by eyes, nose and mouth"
+    return NetworkFacts(
+        settings=to_yaml(replace(settings, photos=replace(photos, folder=None)), comments=False),
+        preparation=f"{photos.height}×{photos.width} {colour} pixels of {part} (normalise: {photos.normalise})",
+        layers=layer_rows(model.recogniser.network.stages),
+        optimizer=settings.optimizer.name,
+    )
 
 
-def _median(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _held_out_facts(figures: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], best_epoch: int) -> HeldOutFacts:
+    judged = figures.get("held_out")
+    if judged is not None:  # people as their names are read, s2 before s10
+        judged = {**judged, "per_class": sorted(judged["per_class"], key=lambda row: class_order(row["name"]))}
+    best = next((row for row in metrics if row["epoch"] == best_epoch), {})
+    return HeldOutFacts(
+        judged=judged,
+        answers=[Answer(**answer) for answer in figures.get("answers", [])],
+        logged_accuracy=best.get("validation_accuracy"),
+        alike=[(one, other) for one, other in (judged or {}).get("alike", [])],
+    )
+
+
+def _calibration_facts(calibration: Mapping[str, Any]) -> CalibrationFacts:
+    """``calibration``: as in figures.json; older versions noted less."""
+    known = {field.name for field in fields(CalibrationFacts)}
+    return CalibrationFacts(**{key: value for key, value in calibration.items() if key in known})
+
+
+def _of_epochs(metrics: Sequence[Mapping[str, Any]], key: str, gathered: Callable[[list[float]], Any]) -> float | None:
     values = [row[key] for row in metrics if row.get(key) is not None]
-    return float(np.median(values)) if values else None
-
-
-def _sum(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    values = [row[key] for row in metrics if row.get(key) is not None]
-    return float(sum(values)) if values else None
+    return float(gathered(values)) if values else None
 
 
 def _draw_missing(
@@ -353,7 +342,7 @@ def _draw_missing(
     figures."""
 
     def wanted(picture: Path) -> bool:
-        return not (facts.finished and picture.exists())
+        return not (facts.training.finished and picture.exists())
 
     if not can_draw():
         console.warning(WITHOUT_PICTURES)
@@ -361,8 +350,9 @@ def _draw_missing(
     metrics = read_metrics(run.metrics_path)
     if metrics and wanted(run.curves_path):
         draw_curves(run.curves_path, metrics, model.best_epoch)
-    if facts.judged is not None and facts.judged["accuracy"] is not None and (outdated or wanted(run.confusion_path)):
-        draw_judged(run.confusion_path, facts.judged, "held-out")
+    judged = facts.held_out.judged
+    if judged is not None and judged["accuracy"] is not None and (outdated or wanted(run.confusion_path)):
+        draw_judged(run.confusion_path, judged, "held-out")
     if wanted(run.kernels_path):
         draw_kernels_of(run, model.recogniser)
     if dataset is not None and wanted(run.patches_path):

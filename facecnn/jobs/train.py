@@ -23,7 +23,7 @@ from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.judgement import draw_judged, judge
 from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
-from facecnn.jobs.models import TRAINED_ON, about_calibration, check_arrays, make_checkpoint, make_recogniser
+from facecnn.jobs.models import TRAINED_ON, Model, about_calibration, check_arrays, make_checkpoint, make_recogniser
 from facecnn.jobs.report import report_training
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training_photos import TrainingPhotos
@@ -286,7 +286,16 @@ class _Training:
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else asdict(background),
         }
-        report_training(run, self.settings, data, recogniser, answers, held_out if any_held_out else None, result)
+        model = Model(
+            path=run.best_path,
+            settings=self.settings,
+            recogniser=recogniser,
+            finder=data.dataset.finder,
+            best_epoch=best_epoch,
+            calibrated=True,
+            trained_on=frozenset(row.tobytes().hex() for row in self.trained_on),
+        )
+        report_training(run, model, data, answers, held_out if any_held_out else None, result)
         return result
 
     def _draw_what_was_watched(self, ended: _Ended, metrics: Sequence[Mapping[str, Any]]) -> None:

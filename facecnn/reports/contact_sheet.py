@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facecnn.errors import OutputError, shown
-from facecnn.reports.findings import confidence, counted
-from facecnn.reports.page import (
-    PRIVATE,
-    embedded,
-    escaped,
-    escaped_name,
-    link_to,
-    paragraph,
-    thumbnail,
-    warning,
-    whole_page,
-)
+from facecnn.reports.page import link_to, rendered, thumbnail
 from facecnn.runs.atomic import (
     TEMPORARY_SUFFIX,
     make_folder,
@@ -57,6 +45,11 @@ class Card:
     reasons: Sequence[str]
     is_doubtful: bool
 
+    @property
+    def kinds(self) -> list[str]:
+        """Classes of the style sheet."""
+        return ["doubtful"] * self.is_doubtful + ["several"] * (self.photo is not None)
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -70,6 +63,11 @@ class Sheet:
     """What there is to say of the album, such as two folders that may be one person's."""
     people: Sequence[tuple[str, Sequence[Card]]]
     """Each person's name and photos, the most doubtful first."""
+
+    @property
+    def cards(self) -> list[Card]:
+        """Everybody's."""
+        return [card for _, cards in self.people for card in cards]
 
 
 def check_folder(folder: Path, photos: Path) -> None:
@@ -99,65 +97,16 @@ def _is_ours(path: Path) -> bool:
 
 def write_contact_sheet(folder: Path, sheet: Sheet) -> Path:
     """Write the page into the folder; its path. Raises OutputError, and then an older page is intact."""
-    path = folder / PAGE
-    write_atomically(path, contact_sheet_html(sheet, folder).encode())
-    return path
+    scale = min(2.0, LARGEST_CROP / max(sheet.size))
+    width, height = (round(scale * side) for side in sheet.size)
 
+    def link(file: Path) -> str:
+        # The sheet is for who has the album: where it lies is no secret.
+        return link_to(file, folder) or file.absolute().as_uri()
 
-def contact_sheet_html(sheet: Sheet, folder: Path) -> str:
-    """The page, whose links are such as lead from the folder to the photos."""
-    photos = sum(len(cards) for _, cards in sheet.people)
-    doubtful = [sum(card.is_doubtful for card in cards) for _, cards in sheet.people]
-    contents = "".join(
-        f'<li><a href="#person-{number}">{escaped_name(name)}</a>{f" ({count})" if count else ""}</li>'
-        for number, ((name, _), count) in enumerate(zip(sheet.people, doubtful, strict=True), start=1)
+    page = rendered(
+        "contact_sheet.html", sheet=sheet, title=_TITLE, width=width, height=height, link=link, thumbnail=thumbnail
     )
-    width, height = _shown_size(sheet.size)
-    parts = [
-        "<header>",
-        f"<h1>Photos of {escaped_name(sheet.album)}, in order of doubt</h1>",
-        f'<p class="lead">{_counts(photos, sum(doubtful))}. Nothing was changed.</p>',
-        "</header>",
-        "<main>",
-        paragraph(sheet.explanation),
-        *map(warning, sheet.remarks),
-        f'<nav aria-label="People"><ul>{contents}</ul></nav>',
-    ]
-    for number, (name, cards) in enumerate(sheet.people, start=1):
-        items = "\n".join(_card(card, name, folder) for card in cards)
-        parts += [
-            f'<section aria-labelledby="person-{number}">',
-            f'<h2 id="person-{number}">{escaped_name(name)}</h2>',
-            f'<p class="soft">{_counts(len(cards), doubtful[number - 1])}</p>',
-            f'<ul class="cards sheet" style="--wide: {width}px; --tall: {height}px">',
-            items,
-            "</ul>",
-            "</section>",
-        ]
-    return whole_page(f"{escaped(sheet.album)}{_TITLE}", [*parts, "</main>", PRIVATE])
-
-
-def _counts(photos: int, doubtful: int) -> str:
-    return f"{counted(photos, 'photo')}, {doubtful or 'none'} worth a look"
-
-
-def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """CSS pixels: twice what the network sees, and not more than is good for a sheet."""
-    scale = min(2.0, LARGEST_CROP / max(size))
-    return round(scale * size[0]), round(scale * size[1])
-
-
-def _card(card: Card, person: str, folder: Path) -> str:
-    pictures = embedded(thumbnail(card.crop), "jpeg", f"The face looked at in {card.name}", "crop")
-    if card.photo is not None:
-        alt = f"All of {card.name}, with a frame around that face"
-        pictures += embedded(thumbnail(card.photo), "jpeg", alt, "photo")
-    link = link_to(card.file, folder)
-    if link is None:  # the sheet is for who has the album: where it lies is no secret
-        link = card.file.absolute().as_uri()
-    lines = [f'<span class="soft">{escaped_name(card.name)}</span>']
-    if card.likeliest != person and card.confidence is not None:
-        lines.append(f"<span><b>likeliest</b> {escaped_name(card.likeliest)}, {confidence(card.confidence)}</span>")
-    lines += [f"<span>{escaped_name(reason)}</span>" for reason in card.reasons]
-    kinds = ["doubtful"] * card.is_doubtful + ["several"] * (card.photo is not None)
-    return f'<li class="{" ".join(kinds)}"><a href="{html.escape(link)}">{pictures}</a><div>{"".join(lines)}</div></li>'
+    path = folder / PAGE
+    write_atomically(path, page.encode())
+    return path

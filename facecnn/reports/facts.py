@@ -1,4 +1,4 @@
-"""What is known of a run, as its report and its model card tell it."""
+"""What is known of a run, as its report and its model card tell it. Names and paths may hold any characters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from facecnn.photos.folder import UNKNOWN
 
+NEARLY_AS_WELL = 0.5
+"""From this share on of what the face adds to naming the most frequent person, the surroundings do nearly as well."""
+
 
 @dataclass(frozen=True)
 class PhotoCount:
@@ -16,6 +19,76 @@ class PhotoCount:
     name: str
     trained_on: int
     held_out: int
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """The photos of a run."""
+
+    counts: Sequence[PhotoCount]
+    """The people in the natural order of their names, and strangers last where there are."""
+    own_validation: bool
+    """Whether the held-out photos are a part of the folder that was trained on."""
+    skipped: Sequence[tuple[str, str]]
+    """Photos that weren't used, and why."""
+    spectators: int = 0
+    """So many faces beside the people were trained on as strangers, too."""
+
+    @property
+    def people(self) -> list[PhotoCount]:
+        """Without strangers."""
+        return [count for count in self.counts if count.name != UNKNOWN]
+
+    @property
+    def strangers(self) -> PhotoCount | None:
+        """Photos of strangers, where the network has an output for them."""
+        return next((count for count in self.counts if count.name == UNKNOWN), None)
+
+    @property
+    def held_out(self) -> int:
+        """How many weren't trained on, strangers' included."""
+        return sum(count.held_out for count in self.counts)
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What was trained, and by which settings."""
+
+    settings: str
+    """YAML, without the folder of photos."""
+    preparation: str
+    """What the network sees, in words."""
+    layers: Sequence[Mapping[str, Any]]
+    """name, input, output, parameters and multiply_adds of each."""
+    optimizer: str
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        return sum(int(layer["parameters"]) for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """For the answer about one face."""
+        return sum(int(layer["multiply_adds"]) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How training went."""
+
+    finished: bool
+    ended: str | None
+    """Date, YYYY-MM-DD; None of a training that hasn't ended, or whose end wasn't noted."""
+    epochs: int
+    """That the training has had."""
+    best_epoch: int
+    seconds: float | None
+    """Of all epochs together, without reading photos and drawing pictures."""
+    seconds_an_epoch: float | None
+    photos_per_second: float | None
+    result: Mapping[str, Any]
+    """The ``train`` JSON; empty where it wasn't noted."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +115,39 @@ class Answer:
         return self.label == self.truth
 
 
-NEARLY_AS_WELL = 0.5
-"""From this share on of what the face adds to naming the most frequent person, the surroundings do nearly as well."""
+@dataclass(frozen=True)
+class HeldOutFacts:
+    """How the model does on held-out photos."""
+
+    judged: Mapping[str, Any] | None
+    """Figures, as ``eval`` has them; None where there are no such photos."""
+    answers: Sequence[Answer]
+    logged_accuracy: float | None
+    """As the log of the best epoch has it: the likeliest output's, strangers being one more name, without a
+    threshold."""
+    alike: Sequence[tuple[str, str]] = ()
+    """People whom the answers don't tell apart."""
+
+
+@dataclass(frozen=True)
+class CalibrationFacts:
+    """What was set on held-out photos when the training had ended."""
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    photos: int = 0
+    """So many held-out photos of the people set temperature and threshold."""
+    strangers: int = 0
+    """So many of strangers set them, too."""
+    false_accept_rate: float | None = None
+    """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
+    highest_confidence: float | None = None
+    """No answer claims more; None: no limit."""
+
+    @property
+    def temperature_set_on(self) -> int:
+        """So many held-out photos set the temperature: none, or those of the people and of strangers."""
+        return self.photos + self.strangers if self.photos else 0
 
 
 @dataclass(frozen=True)
@@ -76,78 +180,17 @@ class Background:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that a report and a model card are made of. Names and paths may hold any characters."""
+    """All that a report and a model card are made of."""
 
     name: str
     """The run's folder."""
     version: str
     """Of facecnn."""
-    ended: str | None
-    """Date, YYYY-MM-DD; None of a training that hasn't ended, or whose end wasn't noted."""
-    finished: bool
-    photos: Sequence[PhotoCount]
-    """The people in the natural order of their names, and strangers last where there are."""
-    own_validation: bool
-    """Whether the held-out photos are a part of the folder that was trained on."""
-    settings: str
-    """YAML, without the folder of photos."""
-    preparation: str
-    """What the network sees, in words."""
-    layers: Sequence[Mapping[str, Any]]
-    """name, input, output, parameters and multiply_adds of each."""
-    optimizer: str
-    epochs: int
-    """That the training has had."""
-    best_epoch: int
-    seconds: float | None
-    """Of all epochs together, without reading photos and drawing pictures."""
-    seconds_an_epoch: float | None
-    photos_per_second: float | None
-    training: Mapping[str, Any]
-    """The ``train`` JSON; empty where it wasn't noted."""
-    judged: Mapping[str, Any] | None
-    """Figures of the held-out photos, as ``eval`` has them; None where there are none."""
-    logged_accuracy: float | None
-    """Of the held-out photos, as the log of the best epoch has it: the likeliest output's, strangers being one more
-    name, without a threshold."""
-    answers: Sequence[Answer]
-    """To the held-out photos."""
-    temperature: float
-    threshold: float | None
-    calibrated_on: int
-    """So many held-out photos of the people set temperature and threshold."""
-    skipped: Sequence[tuple[str, str]]
-    """Photos that weren't used, and why."""
+    photos: PhotoFacts
+    network: NetworkFacts
+    training: TrainingFacts
+    held_out: HeldOutFacts
+    calibration: CalibrationFacts
     background: Background | None
     missing: Sequence[str]
     """What isn't in the report and why, a sentence each."""
-    spectators: int = 0
-    """So many faces beside the people were trained on as strangers, too."""
-    strangers_calibrated_on: int = 0
-    """So many held-out photos of strangers set temperature and threshold, too."""
-    alike: Sequence[tuple[str, str]] = ()
-    """People whom the answers to their held-out photos don't tell apart."""
-    false_accept_rate: float | None = None
-    """Share of strangers that the threshold was set to let through; None where it wasn't set by strangers."""
-    highest_confidence: float | None = None
-    """No answer claims more; None: no limit."""
-
-    @property
-    def people(self) -> list[PhotoCount]:
-        """Without strangers."""
-        return [count for count in self.photos if count.name != UNKNOWN]
-
-    @property
-    def strangers(self) -> PhotoCount | None:
-        """Photos of strangers, where the network has an output for them."""
-        return next((count for count in self.photos if count.name == UNKNOWN), None)
-
-    @property
-    def temperature_set_on(self) -> int:
-        """So many held-out photos set the temperature: none, or those of the people and of strangers."""
-        return self.calibrated_on + self.strangers_calibrated_on if self.calibrated_on else 0
-
-    @property
-    def parameters(self) -> int:
-        """Trained numbers of the network."""
-        return sum(int(layer["parameters"]) for layer in self.layers)

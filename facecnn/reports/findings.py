@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from facecnn.photos.folder import UNKNOWN
-from facecnn.reports.facts import Background, RunFacts
+from facecnn.reports.facts import Background, PhotoFacts, RunFacts
 
 FEW_PHOTOS = 20
 """Held-out photos below which an accuracy says little."""
@@ -70,34 +70,34 @@ def counted(number: int, what: str, plural: str | None = None) -> str:
 
 def trained_for(facts: RunFacts) -> str:
     """Whose photos, and how many."""
-    people = [f"{count.name} ({count.trained_on})" for count in facts.people]
-    strangers = facts.strangers
-    shown = f", besides {counted(strangers.trained_on, 'photo')} of strangers" if strangers is not None else ""
-    if facts.spectators:
-        shown += f" and {counted(facts.spectators, 'face')} beside the people that are like none of them"
-    total = sum(count.trained_on for count in facts.people)
-    return (
-        f"This network tells {counted(len(people), 'person', 'people')} apart: {listed(people)}. It was trained on "
-        f"{counted(total, 'photo')} of them{shown}."
+    photos, people = facts.photos, facts.photos.people
+    text = (
+        f"This network tells {counted(len(people), 'person', 'people')} apart: "
+        f"{listed([f'{count.name} ({count.trained_on})' for count in people])}. It was trained on "
+        f"{counted(sum(count.trained_on for count in people), 'photo')} of them"
     )
+    if photos.strangers is not None:
+        text += f", besides {counted(photos.strangers.trained_on, 'photo')} of strangers"
+    if photos.spectators:
+        text += f" and {counted(photos.spectators, 'face')} beside the people that are like none of them"
+    return f"{text}."
 
 
 def accuracy(facts: RunFacts) -> str:
     """How many held-out photos are named right, and what that says of others."""
-    judged = facts.judged
+    judged, logged = facts.held_out.judged, facts.held_out.logged_accuracy
     if judged is None or judged["accuracy"] is None:
-        held_out = sum(count.held_out for count in facts.photos)
-        if facts.logged_accuracy is not None:
-            strangers = ", strangers counted as one more name" if facts.strangers is not None else ""
+        if logged is not None:
+            strangers = ", strangers counted as one more name" if facts.photos.strangers is not None else ""
             return (
-                f"By the log of its training it named {percent(facts.logged_accuracy)} of "
-                f"{counted(held_out, 'held-out photo')} right{strangers}."
+                f"By the log of its training it named {percent(logged)} of "
+                f"{counted(facts.photos.held_out, 'held-out photo')} right{strangers}."
             )
-        if sum(count.held_out for count in facts.people):
+        if any(count.held_out for count in facts.photos.people):
             return "How good it is on new photos wasn't measured: its held-out photos couldn't be read."
         return "No photos of the people were held out, so how good it is on new photos isn't known."
     known = judged["known"]
-    low, high = judged["interval"]
+    low, high = map(percent, judged["interval"])
     text = (
         f"Of {counted(known['photos'], 'photo')} of these people that it had not been trained on, it names "
         f"{known['named_right']} right ({percent(judged['accuracy'])}), refuses {known['refused']} as a stranger's, "
@@ -106,11 +106,10 @@ def accuracy(facts: RunFacts) -> str:
     if (several := several_faces(judged)) is not None:
         text += f"{several}. "
     if known["photos"] < FEW_PHOTOS:
-        return text + (
-            f"So few photos say little: the true share that is named right may be anything from {percent(low)} to "
-            f"{percent(high)}."
+        return (
+            f"{text}So few photos say little: the true share that is named right may be anything from {low} to {high}."
         )
-    return text + f"On other photos like these, expect {percent(low)} to {percent(high)} to be named right."
+    return f"{text}On other photos like these, expect {low} to {high} to be named right."
 
 
 def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | None:
@@ -135,7 +134,7 @@ def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
 
 def closed_set(facts: RunFacts) -> str | None:
     """How often the likeliest person is the right one, whatever the threshold says; None where it wasn't measured."""
-    judged = facts.judged
+    judged = facts.held_out.judged
     if judged is None or judged["closed_set_accuracy"] is None:
         return None
     return (
@@ -146,12 +145,12 @@ def closed_set(facts: RunFacts) -> str | None:
 
 def against_largest(facts: RunFacts) -> str | None:
     """Whether always naming one person would do as well; None where it wouldn't or can't be told."""
-    if facts.judged is None or facts.judged["accuracy"] is None or len(facts.people) < 2:
+    judged = facts.held_out.judged
+    if judged is None or judged["accuracy"] is None or len(facts.photos.people) < 2:
         return None
-    rows = facts.judged["per_class"]
-    largest = max(rows, key=lambda row: row["support"])
-    share = largest["support"] / facts.judged["known"]["photos"]
-    if facts.judged["closed_set_interval"][0] > share:
+    largest = max(judged["per_class"], key=lambda row: row["support"])
+    share = largest["support"] / judged["known"]["photos"]
+    if judged["closed_set_interval"][0] > share:
         return None
     return (
         f"Even if it refused nobody, it wouldn't be clearly better than always naming {largest['name']}, which would "
@@ -161,23 +160,26 @@ def against_largest(facts: RunFacts) -> str | None:
 
 def strangers(facts: RunFacts) -> str:
     """What the model does with faces of other people."""
-    unknown = None if facts.judged is None else facts.judged["unknown"]
-    if facts.strangers is None:
-        text = "It was never shown strangers, and how it takes them was never measured: "
-        if facts.threshold is None:
-            text += "it has no threshold, so it names every stranger as one of its people."
-        else:
-            text += (
+    unknown = None if facts.held_out.judged is None else facts.held_out.judged["unknown"]
+    calibration = facts.calibration
+    has_threshold = calibration.threshold is not None
+    if facts.photos.strangers is None:
+        what = "it has no threshold, so it names every stranger as one of its people."
+        if has_threshold:
+            what = (
                 "its threshold only makes sure that its own people are kept, so expect it to name most strangers as "
                 "one of its people."
             )
-        return " ".join([text, *highest_confidence(facts.highest_confidence, facts.calibrated_on)])
+        text = f"It was never shown strangers, and how it takes them was never measured: {what}"
+        return " ".join([text, *highest_confidence(calibration.highest_confidence, calibration.photos)])
     if unknown is None:
-        text = "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
-        text += "never measured"
-        return f"{text}." if facts.threshold is not None else f"{text}; it has no threshold and refuses nobody."
+        text = (
+            "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
+            "never measured"
+        )
+        return f"{text}." if has_threshold else f"{text}; it has no threshold and refuses nobody."
     count, area = counted(unknown["photos"], "held-out photo"), unknown["auroc"]
-    if facts.threshold is None:
+    if not has_threshold:
         return f"It has no threshold, so it names every stranger as one of its people ({count} of strangers tried)."
     if unknown["photos"] == 1:
         text = f"Of 1 held-out photo of a stranger it refused {unknown['refused']}. "
@@ -185,37 +187,43 @@ def strangers(facts: RunFacts) -> str:
         share = percent(unknown["refused"] / unknown["photos"])
         text = f"Of {count} of strangers it refused {unknown['refused']} ({share}). "
     if area is None:
-        return text + "There were no photos of its people to compare with."
+        return f"{text}There were no photos of its people to compare with."
     if unknown["photos"] < FEW_PHOTOS:
-        return text + "So few photos of strangers say little."
+        return f"{text}So few photos of strangers say little."
     curve = f"area under the ROC curve {area_under_roc(area)}"
-    if area < WEAK_SEPARATION:
-        return text + (
-            f"Its score hardly tells strangers from its people ({curve}; 0.5 is a coin): "
-            "don't rely on it to notice that somebody is unknown."
+    if tells_strangers_badly(facts):
+        return (
+            f"{text}Its score hardly tells strangers from its people ({curve}; 0.5 is a coin): don't rely on it to "
+            "notice that somebody is unknown."
         )
     if area < STRONG_SEPARATION:
-        return text + f"Its score tells many strangers, but not reliably ({curve})."
-    return text + (
-        f"Its score tells strangers like these well ({curve}); others may look less like "
-        "those that it was trained with."
+        return f"{text}Its score tells many strangers, but not reliably ({curve})."
+    return (
+        f"{text}Its score tells strangers like these well ({curve}); others may look less like those that it was "
+        "trained with."
     )
+
+
+def tells_strangers_badly(facts: RunFacts) -> bool:
+    """Whether strangers were judged, and their scores are hardly above the people's."""
+    unknown = None if facts.held_out.judged is None else facts.held_out.judged["unknown"]
+    return unknown is not None and unknown["auroc"] is not None and unknown["auroc"] < WEAK_SEPARATION
 
 
 def threshold(facts: RunFacts) -> str:
     """The threshold for strangers, and what it rests on."""
-    if facts.threshold is None:
+    calibration = facts.calibration
+    if calibration.threshold is None:
         return "none is set"
-    value = f"{facts.threshold:.4f}"
-    if facts.strangers is None:
-        photos = counted(facts.calibrated_on, "held-out photo")
+    value = f"{calibration.threshold:.4f}"
+    if facts.photos.strangers is None:
+        photos = counted(calibration.photos, "held-out photo")
         return f"{value}, which names nearly all of {photos} of its people; strangers had no part in it"
-    if facts.false_accept_rate is None:
+    if calibration.false_accept_rate is None:
         return f"{value}, the even chance: too few photos of strangers were held out to measure it"
-    strangers = counted(facts.strangers_calibrated_on, "held-out photo")
-    return (
-        f"{value}, by {strangers} of strangers, so that about {percent(facts.false_accept_rate)} of strangers are named"
-    )
+    strangers = counted(calibration.strangers, "held-out photo")
+    rate = percent(calibration.false_accept_rate)
+    return f"{value}, by {strangers} of strangers, so that about {rate} of strangers are named"
 
 
 def highest_confidence(highest: float | None, photos: int) -> list[str]:
@@ -270,15 +278,10 @@ def one_person_twice(one: str, other: str) -> str:
     )
 
 
-def alike_people(facts: RunFacts) -> list[str]:
-    """Pairs of people who may be one person under two names, a sentence each."""
-    return [one_person_twice(one, other) for one, other in facts.alike]
-
-
 def never_judged(facts: RunFacts) -> list[str]:
     """Who of the people has no held-out photo, where others have."""
-    none = [count.name for count in facts.people if not count.held_out]
-    if not none or len(none) == len(facts.people):
+    none = [count.name for count in facts.photos.people if not count.held_out]
+    if not none or len(none) == len(facts.photos.people):
         return []
     return [f"No photo of {listed(none)} was held out, so nobody knows how well it knows them."]
 
@@ -286,7 +289,7 @@ def never_judged(facts: RunFacts) -> list[str]:
 def limits(facts: RunFacts) -> list[str]:
     """What the model isn't good for, or wasn't tried for, the gravest first."""
     found = []
-    if not facts.finished:
+    if not facts.training.finished:
         found.append(
             "Its training hasn't ended: its figures are those so far, its confidence isn't calibrated, and it has no "
             "threshold for strangers yet."
@@ -295,39 +298,25 @@ def limits(facts: RunFacts) -> list[str]:
         found.append(weak)
     if facts.background is not None and facts.background.nearly_as_well:
         found.append("What is around the faces tells these people apart nearly as well as the faces do.")
-    found += alike_people(facts)
+    found += [one_person_twice(one, other) for one, other in facts.held_out.alike]
     found.append(strangers(facts))
     found += never_judged(facts)
-    found += _few_photos(facts)
-    if facts.judged is not None and facts.judged["accuracy"] is not None:
-        weakest = min(
-            (row for row in facts.judged["per_class"] if row["recall"] is not None), key=lambda row: row["recall"]
-        )
-        if weakest["recall"] < facts.judged["accuracy"] - 0.1:
-            found.append(
-                f"It is worst at {weakest['name']}: {percent(weakest['recall'])} of "
-                f"{counted(weakest['support'], 'photo')} named right."
-            )
-        own = "come from the same folder, perhaps from the same occasions, and " if facts.own_validation else ""
-        tuned = "decided which epoch was kept"
-        if facts.calibrated_on:
-            tuned += " and set how sure it is and whom it refuses"
-        found.append(
-            f"The held-out photos {own}also {tuned}, so these figures flatter. Photos of other days and places are the "
-            "real test."
-        )
-    if facts.finished and facts.calibrated_on < FEW_PHOTOS:
-        by = f"rests on {counted(facts.calibrated_on, 'held-out photo')}" if facts.calibrated_on else "isn't calibrated"
+    found += _few_photos(facts.photos)
+    found += _flattering(facts)
+    photos = facts.calibration.photos
+    if facts.training.finished and photos < FEW_PHOTOS:
+        by = f"rests on {counted(photos, 'held-out photo')}" if photos else "isn't calibrated"
         found.append(f"Its confidence {by}: 90 % need not mean right in nine of ten.")
     if facts.background is None:
         found.append("How much it goes by the surroundings instead of the faces wasn't measured.")
     return found
 
 
-def _few_photos(facts: RunFacts) -> list[str]:
+def _few_photos(photos: PhotoFacts) -> list[str]:
+    """What it means that there are few photos of some people, or of one person more than of another."""
     found = []
-    fewest = min(facts.people, key=lambda count: count.trained_on)
-    most = max(facts.people, key=lambda count: count.trained_on)
+    fewest = min(photos.people, key=lambda count: count.trained_on)
+    most = max(photos.people, key=lambda count: count.trained_on)
     if fewest.trained_on < FEW_TRAINED_ON:
         found.append(
             f"It has seen few photos of some people ({counted(fewest.trained_on, 'photo')} of {fewest.name}): other "
@@ -341,11 +330,33 @@ def _few_photos(facts: RunFacts) -> list[str]:
     return found
 
 
+def _flattering(facts: RunFacts) -> list[str]:
+    """For whom the accuracy is too high, and why for all."""
+    judged = facts.held_out.judged
+    if judged is None or judged["accuracy"] is None:
+        return []
+    found = []
+    rows = [row for row in judged["per_class"] if row["recall"] is not None]
+    weakest = min(rows, key=lambda row: row["recall"])
+    if weakest["recall"] < judged["accuracy"] - 0.1:
+        found.append(
+            f"It is worst at {weakest['name']}: {percent(weakest['recall'])} of {counted(weakest['support'], 'photo')} "
+            "named right."
+        )
+    own = "come from the same folder, perhaps from the same occasions, and " if facts.photos.own_validation else ""
+    tuned = " and set how sure it is and whom it refuses" if facts.calibration.photos else ""
+    found.append(
+        f"The held-out photos {own}also decided which epoch was kept{tuned}, so these figures flatter. Photos of other "
+        "days and places are the real test."
+    )
+    return found
+
+
 def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
     """Who was named as whom, and how often; most often first. Refused photos are nobody's."""
-    if facts.judged is None:
+    if facts.held_out.judged is None:
         return []
-    names, matrix = facts.judged["classes"], facts.judged["confusion"]
+    names, matrix = facts.held_out.judged["classes"], facts.held_out.judged["confusion"]
     pairs = [
         (names[row], names[column], count)
         for row, counts in enumerate(matrix)

@@ -1,4 +1,5 @@
-"""What the pages that are written for people share: one style, text as HTML, and pictures within the file."""
+"""What is written for people by templates: HTML pages of one file each, and Markdown. Whatever a template is given is
+escaped, names can't be taken for markup."""
 
 from __future__ import annotations
 
@@ -6,55 +7,86 @@ import base64
 import html
 import io
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from string import Template
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 
 from facecnn.errors import shown
+from facecnn.reports import findings
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 THUMBNAIL = 192
 """Pixels of a photo's longer side on a page; larger ones are made smaller."""
 
-PRIVATE = (
-    '<footer>\n<p class="soft">This file holds names and photos of people: share it only with those who may see them.'
-    "</p>\n</footer>"
-)
-"""How such a page ends."""
+
+def rendered(template: str, **values: Any) -> str:
+    """A page, or a Markdown text, by one of the files in ``templates``."""
+    return _environment(is_html=template.endswith(".html")).get_template(template).render(values)
 
 
-def whole_page(title: str, parts: Iterable[str]) -> str:
-    """A page of these parts, one file without scripts that needs no network; title and parts are HTML."""
-    template = Template(Path(__file__).with_name("page_template.html").read_text(encoding="utf-8"))
-    return template.substitute(title=title, body="\n".join(parts))
+@cache
+def _environment(*, is_html: bool) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    escape = html_text if is_html else markdown_text
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["findings"] = findings
+    environment.filters |= {
+        "counted": findings.counted,
+        "percent": lambda share: "-" if share is None else findings.percent(share),
+        "figure": lambda value, digits=3: "-" if value is None else f"{value:.{digits}f}",
+        "thousands": "{:,}".format,
+        "name": lambda name: Markup(html_name(name)),
+        "told": lambda text, names: Markup(_told(escape, is_html, text, names)),
+        "data_url": lambda data, kind: Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"),
+    }
+    return environment
 
 
-def escaped(value: object) -> str:
+def html_text(text: object) -> str:
     """Text that may hold anything, as HTML."""
-    return html.escape(shown(str(value)))
+    return html.escape(shown(str(text)))
 
 
-def escaped_name(value: str) -> str:
+def html_name(name: str) -> str:
     """A name or path, as HTML; its writing direction stays its own, and a long one breaks where its parts end."""
-    return f"<bdi>{escaped(value).replace('_', '_<wbr>').replace('/', '/<wbr>')}</bdi>"
+    return f"<bdi>{html_text(name).replace('_', '_<wbr>').replace('/', '/<wbr>')}</bdi>"
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph, of a class of the style sheet if ``kind`` says one."""
-    return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"
+def markdown_text(text: object) -> str:
+    """Text that may hold anything, as Markdown that shows just that, in one line.
+
+    Every ASCII punctuation mark that Markdown knows may be escaped; those that HTML or a link is made of become
+    entities, which no reader takes for markup.
+    """
+    visible = unicodedata.normalize("NFC", shown(str(text)))
+    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    return "".join(
+        entities.get(character) or (f"\\{character}" if character in "\\`*_[]|~#$!" else character)
+        for character in visible
+    )
 
 
-def warning(text: str) -> str:
-    """A paragraph that stands out."""
-    return f'<p class="warning"><strong>Note:</strong> {escaped(text)}</p>'
-
-
-def embedded(data: bytes, kind: str, alt: str, style: str = "") -> str:
-    """A picture, the bytes of a JPEG, PNG or GIF file, within the page."""
-    style = f' class="{style}"' if style else ""
-    return f'<img{style} alt="{escaped(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">'
+def _told(escape: Callable[[object], str], is_html: bool, text: str, names: Iterable[str]) -> str:
+    """Sentences with names in them, each of those from right to left kept in its place."""
+    before, after = ("<bdi>", "</bdi>") if is_html else ("\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}")
+    return findings.isolated(escape(text), map(escape, names), before, after)
 
 
 def thumbnail(picture: np.ndarray) -> bytes:

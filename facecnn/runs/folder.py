@@ -71,6 +71,18 @@ class RunFolder:
         self.card_path = path / _CARD
         self._lock: FileLock | None = None
 
+    @property
+    def picture_paths(self) -> tuple[Path, ...]:
+        """Where its pictures are, or would be."""
+        return (
+            self.curves_path,
+            self.confusion_path,
+            self.kernels_path,
+            self.patches_path,
+            self.evolution_path,
+            self.watching_path,
+        )
+
     @classmethod
     def create(cls, out_dir: Path, name: str | None, config_label: str, overwrite: bool = False) -> Self:
         """Makes the folder of a new run, empty and locked, when all else is ready for training to start.

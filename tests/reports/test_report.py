@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from facecnn.errors import OutputError, shown
 from facecnn.reports import findings
-from facecnn.reports.facts import Answer, Background, PhotoCount, RunFacts
+from facecnn.reports.facts import (
+    Answer,
+    Background,
+    CalibrationFacts,
+    HeldOutFacts,
+    NetworkFacts,
+    PhotoCount,
+    PhotoFacts,
+    RunFacts,
+    TrainingFacts,
+)
 from facecnn.reports.model_card import model_card, write_model_card
 from facecnn.reports.report import ShownPhoto, choose_answers, report_html, write_report
 from facecnn.runs.folder import RunFolder
@@ -66,45 +76,52 @@ def answers(ann: str = ANN, bob: str = BOB) -> list[Answer]:
 
 
 def facts(ann: str = ANN, bob: str = BOB, **changes: Any) -> RunFacts:
+    """Facts of a run; ``changes`` are of its own fields, or of those of its parts."""
     layer = {"name": "conv1", "input": [24, 24, 1], "output": [12, 12, 4], "parameters": 40, "multiply_adds": 20736}
     known = RunFacts(
         name="20261125-default",
         version="0.1.0",
-        ended="2026-11-25",
-        finished=True,
-        photos=[PhotoCount(ann, 120, 30), PhotoCount(bob, 80, 20), PhotoCount("unknown", 80, 20)],
-        own_validation=True,
-        settings="version: 1\nphotos:\n  folder: null\n",
-        preparation="24×24 grey pixels",
-        layers=[layer, {**layer, "name": "dense1", "input": [12, 12, 4], "output": [3], "parameters": 1731}],
-        optimizer="adamw",
-        epochs=60,
-        best_epoch=55,
-        seconds=12.78,
-        seconds_an_epoch=0.213,
-        photos_per_second=1234.5,
-        training={
-            "device": "cpu",
-            "device_description": "AMD EPYC, 2 threads",
-            "device_reason": "the best device here",
-            "train": {"loss": 0.01, "accuracy": 1.0},
-            "validation": {"loss": 0.1, "accuracy": 0.94},
-            "milliseconds": {"batch": 0.1, "conv1 forward": 1.25, "conv1 backward_weight": 2.5, "update": 0.3},
-        },
-        judged=judged(ann, bob),
-        logged_accuracy=0.94,
-        answers=answers(ann, bob),
-        temperature=0.8,
-        threshold=0.4,
-        calibrated_on=50,
-        skipped=[("Ann/broken.jpg", "cut short")],
+        photos=PhotoFacts(
+            counts=[PhotoCount(ann, 120, 30), PhotoCount(bob, 80, 20), PhotoCount("unknown", 80, 20)],
+            own_validation=True,
+            skipped=[("Ann/broken.jpg", "cut short")],
+        ),
+        network=NetworkFacts(
+            settings="version: 1\nphotos:\n  folder: null\n",
+            preparation="24×24 grey pixels",
+            layers=[layer, {**layer, "name": "dense1", "input": [12, 12, 4], "output": [3], "parameters": 1731}],
+            optimizer="adamw",
+        ),
+        training=TrainingFacts(
+            finished=True,
+            ended="2026-11-25",
+            epochs=60,
+            best_epoch=55,
+            seconds=12.78,
+            seconds_an_epoch=0.213,
+            photos_per_second=1234.5,
+            result={
+                "device": "cpu",
+                "device_description": "AMD EPYC, 2 threads",
+                "device_reason": "the best device here",
+                "train": {"loss": 0.01, "accuracy": 1.0},
+                "validation": {"loss": 0.1, "accuracy": 0.94},
+                "milliseconds": {"batch": 0.1, "conv1 forward": 1.25, "conv1 backward_weight": 2.5, "update": 0.3},
+            },
+        ),
+        held_out=HeldOutFacts(judged=judged(ann, bob), answers=answers(ann, bob), logged_accuracy=0.94),
+        calibration=CalibrationFacts(temperature=0.8, threshold=0.4, photos=50),
         background=Background(0.96, 0.7, 0.72, 0.6, 50),
         missing=[],
     )
+    for part in ("photos", "network", "training", "held_out", "calibration"):
+        value = getattr(known, part)
+        own = {field.name: changes.pop(field.name) for field in fields(value) if field.name in changes}
+        known = replace(known, **{part: replace(value, **own)})
     return replace(known, **changes)
 
 
-NOTHING = {"judged": None, "answers": [], "training": {}, "logged_accuracy": None, "background": None, "skipped": []}
+NOTHING = {"judged": None, "answers": [], "result": {}, "logged_accuracy": None, "background": None, "skipped": []}
 """What is known of a run whose photos are gone and whose end wasn't noted."""
 FEW = {
     "accuracy": 1.0,
@@ -123,10 +140,10 @@ FEW = {
 CASES = {
     "all": facts(),
     "nothing": facts(**NOTHING),
-    "unfinished": facts(finished=False, ended=None, threshold=None, calibrated_on=0, missing=["Photos are gone."]),
+    "unfinished": facts(finished=False, ended=None, calibration=CalibrationFacts(0.8), missing=["Photos are gone."]),
     "before the first epoch": facts(**NOTHING, finished=False, epochs=0, best_epoch=0, seconds=None),
     "no strangers": facts(
-        photos=[PhotoCount(ANN, 8, 2), PhotoCount(BOB, 8, 2)],
+        counts=[PhotoCount(ANN, 8, 2), PhotoCount(BOB, 8, 2)],
         judged={**judged(), **FEW},
         threshold=None,
         background=None,
@@ -147,7 +164,7 @@ CASES = {
             "known": {"photos": 50, "named_right": 0, "named_wrong": 0, "refused": 50},
         }
     ),
-    "nothing held out": facts(**NOTHING, photos=[PhotoCount(ANN, 10, 0), PhotoCount(BOB, 10, 0)]),
+    "nothing held out": facts(**NOTHING, counts=[PhotoCount(ANN, 10, 0), PhotoCount(BOB, 10, 0)]),
     "hostile": facts(HOSTILE, "b_b/‮c\x1b", name=HOSTILE, skipped=[(HOSTILE, HOSTILE)]),
 }
 
@@ -347,8 +364,8 @@ def test_photos_are_shown_where_they_are_there() -> None:
 def test_the_device_is_named() -> None:
     assert "device cpu (AMD EPYC, 2 threads)" in words(Page(report_html(facts(), {}, {})).text)
     assert "trained on this device: cpu (AMD EPYC, 2 threads)." in model_card(facts())
-    old = {key: value for key, value in facts().training.items() if key != "device_description"}
-    assert "device cpu why" in words(Page(report_html(facts(training=old), {}, {})).text)
+    old = {key: value for key, value in facts().training.result.items() if key != "device_description"}
+    assert "device cpu why" in words(Page(report_html(facts(result=old), {}, {})).text)
 
 
 def test_layers_are_timed_in_a_table() -> None:
@@ -433,9 +450,9 @@ def unknown(auroc: float | None, photos: int = 40, refused: int = 30) -> dict[st
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"photos": CASES["no strangers"].photos, "threshold": None}, "never shown strangers"),
-        ({"photos": CASES["no strangers"].photos, "threshold": None}, "names every stranger"),
-        ({"photos": CASES["no strangers"].photos, "threshold": 0.4}, "expect it to name most strangers"),
+        ({"counts": CASES["no strangers"].photos.counts, "threshold": None}, "never shown strangers"),
+        ({"counts": CASES["no strangers"].photos.counts, "threshold": None}, "names every stranger"),
+        ({"counts": CASES["no strangers"].photos.counts, "threshold": 0.4}, "expect it to name most strangers"),
         ({"judged": {**judged(), "unknown": None}}, "was never measured."),
         ({"judged": unknown(0.9), "threshold": None}, "It has no threshold"),
         ({"judged": unknown(0.55)}, "hardly tells strangers from its people"),
@@ -471,7 +488,7 @@ def test_surroundings_that_do_as_well_are_warned_of() -> None:
 
 
 def test_the_limit_of_what_answers_claim_is_told() -> None:
-    limited = facts(photos=CASES["no strangers"].photos, highest_confidence=51 / 52)
+    limited = facts(counts=CASES["no strangers"].photos.counts, highest_confidence=51 / 52)
     for text in (Page(report_html(limited, {}, {})).text, rendered(model_card(limited)).text):
         assert "No answer claims more than 98.1 % confidence" in words(text)
         assert "50 held-out photos of its people can't carry more" in words(text)
@@ -495,13 +512,13 @@ def test_it_is_said_that_the_surroundings_check_is_blind_to_the_camera(hidden: f
 
 
 def test_people_who_may_be_one_and_people_who_were_not_judged_are_told() -> None:
-    twice = facts(alike=[(ANN, HOSTILE)], photos=[PhotoCount(ANN, 30, 5), PhotoCount(HOSTILE, 30, 5)])
+    twice = facts(alike=[(ANN, HOSTILE)], counts=[PhotoCount(ANN, 30, 5), PhotoCount(HOSTILE, 30, 5)])
     told = f"It can't tell {ANN} from {HOSTILE}: "
     assert any(limit.startswith(told) for limit in findings.limits(twice))
     assert words(told) in words(Page(report_html(twice, {}, {})).text)
     assert words(told) in words(rendered(model_card(twice)).text)
     assert not any("It can't tell" in limit for limit in findings.limits(facts()))
-    single = facts(photos=[PhotoCount(ANN, 30, 5), PhotoCount(BOB, 1, 0)])
+    single = facts(counts=[PhotoCount(ANN, 30, 5), PhotoCount(BOB, 1, 0)])
     assert "No photo of Bob was held out, so nobody knows how well it knows them." in findings.limits(single)
     assert not any("No photo of" in limit for limit in findings.limits(facts()))
 
@@ -520,7 +537,7 @@ def test_what_a_model_is_not_good_for() -> None:
     assert "How much it goes by the surroundings instead of the faces wasn't measured." in few
     weak = facts(judged={**judged(), "closed_set_accuracy": 0.64, "closed_set_interval": [0.5, 0.76]})
     assert any("always naming Ann, which would be right in 60" in words(limit) for limit in findings.limits(weak))
-    uneven = facts(photos=[PhotoCount(ANN, 200, 30), PhotoCount(BOB, 40, 20)])
+    uneven = facts(counts=[PhotoCount(ANN, 200, 30), PhotoCount(BOB, 40, 20)])
     assert any("leans to whom it has seen more" in limit for limit in findings.limits(uneven))
     ann, bob = judged()["per_class"]
     unequal = facts(judged={**judged(), "per_class": [ann, {**bob, "recall": 0.8, "named_right": 16}]})
