@@ -46,7 +46,7 @@ from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_
 from facecnn.reports.report import choose_answers, write_report
 from facecnn.reports.summary import counted_otherwise
 from facecnn.runs.checkpoint import find_checkpoint
-from facecnn.runs.folder import RunFolder
+from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.metrics import read_metrics
 
 Array = npt.NDArray[Any]
@@ -85,7 +85,7 @@ def report_training(
         **_answered(model.recogniser, answers, judged, data.held_out, data.held_out_numbers, data.held_out_labels),
         "skipped": skipped,
     }
-    run.write_figures(figures)
+    write_json(run.figures_path, figures)
     facts = _facts(run, model, figures)
     write_report(run, facts, show_photos(data.held_out, choose_answers(facts.held_out.answers).all))
     write_model_card(run, facts)
@@ -137,14 +137,14 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
     if measured is None:
         raise PhotoError(f"{shown(run.path)}: --check-background needs held-out photos of the people, and has none")
     measured = replace(measured, trained_hidden=train_on_background(loaded, data, device, console))
-    run.write_background(asdict(measured))
+    write_json(run.background_path, asdict(measured))
     if measured.nearly_as_well:
         console.warning(findings.only_surroundings(measured))
 
 
 def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     model = open_model(find_checkpoint(run.path), open_and_show("cpu", None, console).kernels)
-    figures = run.read_figures() if model.calibrated else None
+    figures = read_json(run.figures_path) if model.calibrated else None
     missing = []
     held_out: _HeldOut | None = None
     try:
@@ -176,7 +176,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "report": str(run.report_path),
         "model_card": str(run.card_path),
         "photos": {"shown": len(pictures), "missing": len({answer.sha256 for answer in chosen}) - len(pictures)},
-        "background": run.read_background(),
+        "background": read_json(run.background_path),
         "missing": missing,
     }
 
@@ -261,7 +261,7 @@ def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Se
     """``figures``: as in figures.json; of an unfinished run, or where photos are gone, there are fewer or none."""
     metrics = read_metrics(run.metrics_path)
     try:
-        split, background = run.read_split(), run.read_background()
+        split, background = run.read_split(), read_json(run.background_path)
         return RunFacts(
             name=run.path.resolve().name,
             version=figures.get("facecnn", __version__),

@@ -12,7 +12,7 @@ from facecnn.errors import FacecnnError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.reports.summary import Summary, checked_summary, held_out_figures, photo_counts, summaries
 from facecnn.runs.choice import named_run, read_pin
-from facecnn.runs.folder import RunFolder
+from facecnn.runs.folder import RunFolder, read_json
 from facecnn.runs.metrics import read_metrics
 
 
@@ -32,8 +32,8 @@ def show(run: Path, out: Path) -> dict[str, Any]:
                 problems.append(str(error))
             return otherwise
 
-    start = read(folder.read_start, None) or {}
-    figures = read(folder.read_figures, None) or {}
+    start = read(lambda: read_json(folder.start_path), None) or {}
+    figures = read(lambda: read_json(folder.figures_path), None) or {}
     metrics = read(lambda: read_metrics(folder.metrics_path), [])
     split = read(folder.read_split, {}) if folder.split_path.exists() else {}
     settings = read(lambda: load(str(folder.config_path)).settings, None) if folder.config_path.exists() else None

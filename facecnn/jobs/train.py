@@ -44,7 +44,7 @@ from facecnn.reports import findings
 from facecnn.reports.evolution import draw_evolution
 from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
-from facecnn.runs.folder import RunFolder
+from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
 
@@ -84,8 +84,8 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     run.write_start(options.label)
     run.write_config(to_yaml(settings))
     if initial.record is not None:
-        run.write_init_from(initial.record)
-    run.write_split(data.record())
+        write_json(run.init_from_path, initial.record)
+    write_json(run.split_path, data.record())
     # Before the first step, so that a run that is killed can be resumed from its first moment on.
     run.save_last(training.checkpoint(trainer.arrays(), asdict(trainer.progress)))
     return training
@@ -239,12 +239,12 @@ class _Training:
         background = judge_background(recogniser, self.settings.photos, data, logs)
         if background is not None:
             try:
-                before = run.read_background() or {}
+                before = read_json(run.background_path) or {}
             except CheckpointError:
                 console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
                 before = {}
             background = replace(background, trained_hidden=before.get("trained_hidden"))
-            run.write_background(asdict(background))
+            write_json(run.background_path, asdict(background))
             if background.nearly_as_well:
                 console.warning(findings.only_surroundings(background))
         metrics = read_metrics(run.metrics_path)
@@ -281,7 +281,7 @@ class _Training:
             "dead_kernels": metrics[-1]["dead_kernels"],
             "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
             "restarts": ended.trials,
-            "init_from": run.read_init_from(),
+            "init_from": read_json(run.init_from_path),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else asdict(background),

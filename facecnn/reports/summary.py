@@ -14,7 +14,7 @@ from facecnn.errors import CheckpointError, natural_order
 from facecnn.photos.folder import UNKNOWN
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.choice import Candidate, candidate, candidates, read_pin
-from facecnn.runs.folder import RunFolder
+from facecnn.runs.folder import RunFolder, read_json
 
 State = Literal["finished", "unfinished", "in use", "damaged"]
 
@@ -62,9 +62,9 @@ def summarise(run: Candidate, pinned: Path | None) -> Summary:
     split: Mapping[str, Any] = {}
     held_out: Mapping[str, Any] = {}
     try:
-        start = folder.read_start() or {}
+        start = read_json(folder.start_path) or {}
         split = folder.read_split() if folder.split_path.exists() else {}
-        held_out = held_out_figures(folder.read_figures() or {})
+        held_out = held_out_figures(read_json(folder.figures_path) or {})
     except CheckpointError as error:
         problem = problem or str(error)
     made_up = _MADE_UP_NAME.match(run.path.name)

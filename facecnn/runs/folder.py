@@ -21,22 +21,6 @@ from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names
 
 _LOCK = ".facecnn.lock"
 _PROCESS = ".facecnn.pid"
-_CONFIG = "config.yaml"
-_SPLIT = "split.json"
-_METRICS = "metrics.jsonl"
-_CURVES = "curves.png"
-_CONFUSION = "confusion.png"
-_KERNELS = "kernels.png"
-_EVOLUTION = "kernels.gif"
-_FRAMES = "kernels.frames"
-_PATCHES = "patches.png"
-_WATCHING = "watching.png"
-_BACKGROUND = "background.json"
-_INIT_FROM = "init_from.json"
-_START = "run.json"
-_FIGURES = "figures.json"
-_REPORT = "report.html"
-_CARD = "MODEL_CARD.md"
 _CHECKPOINTS = (BEST, LAST, PREVIOUS)
 _LONGEST_NAME = 100
 
@@ -50,38 +34,32 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_path = path / _CONFIG
-        self.split_path = path / _SPLIT
-        self.metrics_path = path / _METRICS
+        self.config_path = path / "config.yaml"
+        self.split_path = path / "split.json"
+        self.metrics_path = path / "metrics.jsonl"
+        self.frames_path = path / "kernels.frames"
         self.best_path = path / BEST
         self.last_path = path / LAST
         self.previous_path = path / PREVIOUS
-        self.curves_path = path / _CURVES
-        self.confusion_path = path / _CONFUSION
-        self.kernels_path = path / _KERNELS
-        self.evolution_path = path / _EVOLUTION
-        self.frames_path = path / _FRAMES
-        self.patches_path = path / _PATCHES
-        self.watching_path = path / _WATCHING
-        self.background_path = path / _BACKGROUND
-        self.init_from_path = path / _INIT_FROM
-        self.start_path = path / _START
-        self.figures_path = path / _FIGURES
-        self.report_path = path / _REPORT
-        self.card_path = path / _CARD
+        self.start_path = path / "run.json"
+        self.init_from_path = path / "init_from.json"
+        self.figures_path = path / "figures.json"
+        self.background_path = path / "background.json"
+        self.curves_path = path / "curves.png"
+        self.confusion_path = path / "confusion.png"
+        self.kernels_path = path / "kernels.png"
+        self.patches_path = path / "patches.png"
+        self.evolution_path = path / "kernels.gif"
+        self.watching_path = path / "watching.png"
+        self.report_path = path / "report.html"
+        self.card_path = path / "MODEL_CARD.md"
         self._lock: FileLock | None = None
 
     @property
     def picture_paths(self) -> tuple[Path, ...]:
         """Where its pictures are, or would be."""
-        return (
-            self.curves_path,
-            self.confusion_path,
-            self.kernels_path,
-            self.patches_path,
-            self.evolution_path,
-            self.watching_path,
-        )
+        drawn = (self.curves_path, self.confusion_path, self.kernels_path, self.patches_path)
+        return (*drawn, self.evolution_path, self.watching_path)
 
     @classmethod
     def create(cls, out_dir: Path, name: str | None, config_label: str, overwrite: bool = False) -> Self:
@@ -248,16 +226,8 @@ class RunFolder:
         """
         write_atomically(self.config_path, text.encode("utf-8"))
 
-    def write_split(self, split: dict[str, Any]) -> None:
-        """Writes split.json: which photo is on which side.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
-        _write_json(self.split_path, split)
-
     def read_split(self) -> dict[str, Any]:
-        """What `write_split` wrote.
+        """What is in split.json: which photo is on which side.
 
         Raises:
             CheckpointError: it is missing or damaged.
@@ -274,38 +244,6 @@ class RunFolder:
             reason = "damaged"
         raise CheckpointError(f"{shown(self.split_path)}: {reason}: name the folder of photos instead")
 
-    def write_background(self, figures: dict[str, Any]) -> None:
-        """Writes background.json: what the photos' surroundings give away.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
-        _write_json(self.background_path, figures)
-
-    def read_background(self) -> dict[str, Any] | None:
-        """What `write_background` wrote; None where it isn't there.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        return _read_json(self.background_path)
-
-    def write_init_from(self, record: dict[str, Any]) -> None:
-        """Writes init_from.json: which layers began with another model's weights.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
-        _write_json(self.init_from_path, record)
-
-    def read_init_from(self) -> dict[str, Any] | None:
-        """What `write_init_from` wrote; None where it isn't there.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        return _read_json(self.init_from_path)
-
     def write_start(self, config_label: str) -> None:
         """Writes run.json: when the run was made, by which version, and the name of its config.
 
@@ -313,31 +251,7 @@ class RunFolder:
             OutputError: it couldn't be written.
         """
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        _write_json(self.start_path, {"facecnn": __version__, "created": now, "config": config_label})
-
-    def read_start(self) -> dict[str, Any] | None:
-        """What `write_start` wrote; None where it isn't there, as in runs of older versions.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        return _read_json(self.start_path)
-
-    def write_figures(self, figures: dict[str, Any]) -> None:
-        """Writes figures.json: what came out of the training, and the answers to its held-out photos.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
-        _write_json(self.figures_path, figures)
-
-    def read_figures(self) -> dict[str, Any] | None:
-        """What `write_figures` wrote; None where it isn't there.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        return _read_json(self.figures_path)
+        write_json(self.start_path, {"facecnn": __version__, "created": now, "config": config_label})
 
     def _write_process_number(self) -> None:
         path = self.path / _PROCESS
@@ -360,12 +274,11 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
-        own = (self.config_path, self.split_path, self.metrics_path, self.curves_path, self.confusion_path)
-        told = (self.figures_path, self.report_path, self.card_path, self.init_from_path, self.start_path)
-        measured = (self.background_path, self.frames_path)
-        kernels = (self.kernels_path, self.evolution_path, self.patches_path, self.watching_path)
+        own = (self.config_path, self.split_path, self.metrics_path, self.frames_path, self.report_path, self.card_path)
+        noted = (self.start_path, self.init_from_path, self.figures_path, self.background_path)
+        checkpoints = (self.previous_path, self.last_path, self.best_path)
         try:
-            for file in (*own, *told, *measured, *kernels, self.previous_path, self.last_path, self.best_path):
+            for file in (*own, *noted, *self.picture_paths, *checkpoints):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -424,13 +337,18 @@ def looks_like_run(path: Path) -> bool:
     return any(os.path.exists(path / name) for name in (_LOCK, *_CHECKPOINTS))  # noqa: PTH110 (no error where it can't be)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one of a run's JSON files. Raises OutputError where that can't be; the old one is intact."""
     # ASCII, because a photo's name need not be valid text: \udcXX stands for such bytes.
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n")
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file that need not be there."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in one of a run's JSON files; None where it isn't there, as in runs of older versions.
+
+    Raises:
+        CheckpointError: it is damaged, or can't be read.
+    """
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from facecnn.jobs import training_photos
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import make_trainer
 from facecnn.kernels import open_device
-from facecnn.runs.folder import RunFolder
+from facecnn.runs.folder import RunFolder, write_json
 
 QUIET = StderrConsole(quiet=True, verbose=False)
 
@@ -39,7 +39,7 @@ def read(album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Traini
 
 def again(data: TrainingPhotos, record: dict[str, Any], loaded: Loaded, folder: Path) -> TrainingPhotos:
     with RunFolder.create(folder, "run", "smoke", False) as run:
-        run.write_split(record)
+        write_json(run.split_path, record)
         return training_photos.read_again(run, data.dataset.folder, loaded, finder(), False, QUIET)
 
 

@@ -13,7 +13,7 @@ import pytest
 from facecnn.errors import CheckpointError, FacecnnError, OutputError, UsageError
 from facecnn.runs.atomic import TEMPORARY_SUFFIX
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
-from facecnn.runs.folder import RunFolder, check_new_run
+from facecnn.runs.folder import RunFolder, check_new_run, write_json
 
 
 def at_epoch(epoch: int) -> Checkpoint:
@@ -212,7 +212,7 @@ def test_config_and_split_come_back(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "mine", "default")
     run.write_config("classes: [Ægir]\n")
     split = {"train": ["b\udcff.jpg", "ł.png"], "validation": [], "seed": 0}
-    run.write_split(split)
+    write_json(run.split_path, split)
     assert run.config_path.read_bytes() == "classes: [Ægir]\n".encode()
     assert run.read_split() == split
     for content in (b"{", b"[]", b"\xff"):
