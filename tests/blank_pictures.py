@@ -7,11 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = (
-    "train.draw_curves",
-    "train.draw_watching",
-    "judgement.draw_confusion",
-    "kernel_pictures.draw_kernels",
-    "kernel_pictures.draw_patches",
+    "run_pictures.draw_curves",
+    "run_pictures.draw_watching",
+    "run_pictures.draw_confusion",
+    "run_pictures.draw_kernels",
+    "run_pictures.draw_patches",
 )
 """The functions of facecnn.jobs that draw them."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facecnn.jobs.kernel_pictures import kernels_of
 from facecnn.jobs.models import open_model
+from facecnn.jobs.run_pictures import conv_kernels
 from facecnn.kernels import open_device
 from facecnn.network.size import layer_rows, measure
-from facecnn.reports.kernel_pictures import draw_kernels
+from facecnn.reports.kernel_pictures import DrawnKernels, draw_kernels
 
 
 def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
     recogniser, photos = model.recogniser, model.settings.photos
     stages = recogniser.network.stages
     size = measure(stages, model.settings.train.batch_size)
-    convolutions = kernels_of(recogniser)
+    convolutions = [DrawnKernels(name, kernels) for name, kernels in conv_kernels(recogniser).items()]
     if picture is not None and convolutions:
         draw_kernels(picture, convolutions)
     return {

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from facecnn.learning import scores
-from facecnn.photos.folder import class_order
 from facecnn.recognition import Answers, Recogniser
-from facecnn.reports.plots import draw_confusion
 
 
 @dataclass(frozen=True)
@@ -88,14 +85,13 @@ def judge(
     """
     people = len(recogniser.people)
     found = verdicts(recogniser, answers, labels)
-    known, several = labels < people, ~found.alone
+    known = labels < people
     truth, named = labels[known], found.named[known]
     confusion = scores.confusion_matrix(truth, named, people + 1)[:people]
     right, closed_set, photos = int(np.trace(confusion)), int(found.likeliest_right[known].sum()), len(truth)
     # The one face of each of a known person's photos with one, and who that person is.
     face, whose = found.first[known & found.alone], labels[known & found.alone]
     likeliest, kept = answers.likeliest[face], ~answers.refused[face]
-    strange = found.named[~known]
     return {
         "accuracy": right / photos if photos else None,
         "interval": list(wilson_interval(right, photos)) if photos else None,
@@ -108,37 +104,53 @@ def judge(
         ),
         "classes": list(recogniser.people),
         "confusion": confusion.tolist(),
-        "per_class": [
-            {
-                "name": name,
-                **row,
-                "named_right": counts[index],
-                "named_wrong": sum(counts[:people]) - counts[index],
-                "refused": counts[people],
-            }
-            for index, (name, row, counts) in enumerate(
-                zip(recogniser.people, scores.per_class(confusion), confusion.tolist(), strict=True)
-            )
-        ],
+        "per_class": _per_class(recogniser.people, confusion),
         "alike": [
             [recogniser.people[one], recogniser.people[other]]
             for one, other in scores.indistinguishable(scores.confusion_matrix(whose, likeliest, people))
         ],
         "known": _counts(truth, named, people),
-        "several": _counts(labels[known & several], found.named[known & several], people),
-        "unknown": None
-        if known.all()
-        else {
-            "photos": len(strange),
-            "several": int((~known & several).sum()),
-            "auroc": scores.area_under_roc(
-                answers.unknown_scores[found.first[~known & found.alone]], answers.unknown_scores[face]
-            ),
-            "named": int((strange < people).sum()),
-            "refused": int((strange == people).sum()),
-            "named_as": np.bincount(strange[strange < people], minlength=people).tolist(),
-            "threshold": threshold,
-        },
+        "several": _counts(labels[known & ~found.alone], found.named[known & ~found.alone], people),
+        "unknown": None if known.all() else _strangers(answers, found, ~known, face, people, threshold),
+    }
+
+
+def _per_class(people: Sequence[str], confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """A row of figures for each person; ``confusion`` (people, people + 1), the last column being refusals."""
+    return [
+        {
+            "name": name,
+            **row,
+            "named_right": counts[index],
+            "named_wrong": sum(counts[:-1]) - counts[index],
+            "refused": counts[-1],
+        }
+        for index, (name, row, counts) in enumerate(
+            zip(people, scores.per_class(confusion), confusion.tolist(), strict=True)
+        )
+    ]
+
+
+def _strangers(
+    answers: Answers,
+    found: Verdicts,
+    theirs: npt.NDArray[np.bool_],
+    known_faces: npt.NDArray[np.int64],
+    people: int,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """Figures of strangers' photos, of which ``theirs`` (n,) tells; ``known_faces``: numbers of faces to tell them
+    from."""
+    named = found.named[theirs]
+    alone = answers.unknown_scores[found.first[theirs & found.alone]]
+    return {
+        "photos": len(named),
+        "several": int((theirs & ~found.alone).sum()),
+        "auroc": scores.area_under_roc(alone, answers.unknown_scores[known_faces]),
+        "named": int((named < people).sum()),
+        "refused": int((named == people).sum()),
+        "named_as": np.bincount(named[named < people], minlength=people).tolist(),
+        "threshold": threshold,
     }
 
 
@@ -146,23 +158,6 @@ def _counts(truth: npt.NDArray[np.int64], named: npt.NDArray[np.int64], people: 
     """Of known people's photos (n,), by what they were named (n,): ``people`` stands for a refusal."""
     right, refused = int((named == truth).sum()), int((named == people).sum())
     return {"photos": len(truth), "named_right": right, "named_wrong": len(truth) - right - refused, "refused": refused}
-
-
-def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
-    """Draw as whom each person's photos were named, or that they were refused, with strangers in a row of their own.
-
-    ``judged``: what ``judge`` gave; ``what``: which photos these are, as "held-out". Raises OutputError.
-    """
-    names: list[str] = judged["classes"]
-    order = sorted(range(len(names)), key=lambda person: class_order(names[person]))
-    people = [names[person] for person in order]
-    matrix = [judged["confusion"][person] for person in order]
-    rows = people
-    if judged["unknown"] is not None:
-        matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
-        rows = [*people, "strangers"]
-    counts = np.array(matrix)[:, [*order, len(names)]]
-    draw_confusion(path, counts, rows, [*people, "refused"], f"{counts.sum()} {what} photos")
 
 
 def wilson_interval(right: int, number: int, deviations: float = 1.959964) -> tuple[float, float]:

@@ -19,9 +19,9 @@ from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.judgement import draw_judged, judge, verdicts
-from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
+from facecnn.jobs.judgement import judge, verdicts
 from facecnn.jobs.models import UNFINISHED, Model, open_model
+from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
@@ -42,7 +42,6 @@ from facecnn.reports.facts import (
     TrainingFacts,
 )
 from facecnn.reports.model_card import write_model_card
-from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
 from facecnn.reports.report import choose_answers, write_report
 from facecnn.reports.summary import counted_otherwise
 from facecnn.runs.checkpoint import find_checkpoint
@@ -165,7 +164,15 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     facts = _facts(run, model, figures or {}, missing)
     for sentence in missing:
         console.warning(sentence)
-    _draw_missing(run, model, facts, None if held_out is None else held_out.dataset, console, outdated=outdated)
+    judged = facts.held_out.judged
+    draw_pictures(
+        run,
+        model,
+        None if judged is None else (judged, "held-out"),
+        None if held_out is None else held_out.dataset,
+        [*_missing_pictures(run, model.calibrated), *([run.confusion_path] if outdated else [])],
+        console,
+    )
     chosen = choose_answers(facts.held_out.answers).all
     pictures = {} if held_out is None else show_photos(held_out.dataset, chosen)
     write_report(run, facts, pictures)
@@ -179,6 +186,13 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "background": read_json(run.background_path),
         "missing": missing,
     }
+
+
+def _missing_pictures(run: RunFolder, finished: bool) -> list[Path]:
+    """The pictures that the end of a training draws, where they aren't there, or may be of an earlier moment. The film
+    of the kernels is that of a training that has ended."""
+    pictures = [path for path in run.picture_paths if path != run.evolution_path]
+    return [path for path in pictures if not (finished and path.exists())]
 
 
 class _HeldOut:
@@ -333,29 +347,3 @@ def _calibration_facts(calibration: Mapping[str, Any]) -> CalibrationFacts:
 def _of_epochs(metrics: Sequence[Mapping[str, Any]], key: str, gathered: Callable[[list[float]], Any]) -> float | None:
     values = [row[key] for row in metrics if row.get(key) is not None]
     return float(gathered(values)) if values else None
-
-
-def _draw_missing(
-    run: RunFolder, model: Model, facts: RunFacts, dataset: Dataset | None, console: Console, *, outdated: bool
-) -> None:
-    """Draw what the end of a training draws, where it isn't there, may be of an earlier moment, or shows ``outdated``
-    figures."""
-
-    def wanted(picture: Path) -> bool:
-        return not (facts.training.finished and picture.exists())
-
-    if not can_draw():
-        console.warning(WITHOUT_PICTURES)
-        return
-    metrics = read_metrics(run.metrics_path)
-    if metrics and wanted(run.curves_path):
-        draw_curves(run.curves_path, metrics, model.best_epoch)
-    judged = facts.held_out.judged
-    if judged is not None and judged["accuracy"] is not None and (outdated or wanted(run.confusion_path)):
-        draw_judged(run.confusion_path, judged, "held-out")
-    if wanted(run.kernels_path):
-        draw_kernels_of(run, model.recogniser)
-    if dataset is not None and wanted(run.patches_path):
-        draw_patches_of(run, model.recogniser, dataset)
-    if any(row.get("kernels") for row in metrics) and wanted(run.watching_path):
-        draw_watching(run.watching_path, metrics)

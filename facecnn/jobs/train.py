@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
-from facecnn.jobs.judgement import draw_judged, judge
-from facecnn.jobs.kernel_pictures import draw_kernels_of, draw_patches_of
+from facecnn.jobs.judgement import judge
 from facecnn.jobs.models import TRAINED_ON, Model, about_calibration, check_arrays, make_checkpoint, make_recogniser
 from facecnn.jobs.report import report_training
+from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import (
@@ -40,9 +40,9 @@ from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration, calibrate
 from facecnn.learning.training import StepReport, Trainer
 from facecnn.learning.watching import KernelNews
+from facecnn.recognition import Recogniser
 from facecnn.reports import findings
-from facecnn.reports.evolution import draw_evolution
-from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_curves, draw_watching
+from facecnn.reports.facts import Background
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.frames import KernelFrames, frame_epochs
@@ -150,16 +150,6 @@ def _together(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """What is told of a training when it has ended, besides what it wrote."""
-
-    first_kernels: dict[str, Array]
-    """Before the first step, by layer."""
-    last_kernels: dict[str, Array]
-    trials: list[dict[str, Any]] | None
-
-
 class _Training:
     """A training in its run folder, which is locked."""
 
@@ -201,12 +191,14 @@ class _Training:
                 if trainer.trials_left:
                     where = f"with {trainer.trials_left} of {trainer.settings.restarts} initial weights left to try"
                 raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
-            ended = _Ended(trainer.watch.start, trainer.watch.kernels(), trial_figures(trainer))
+            trials = trial_figures(trainer)
+            if trainer.watch.start and self.frames.read()[-1].epoch != trainer.progress.epoch:  # sooner than planned
+                self.frames.append(trainer.progress.epoch, trainer.watch.kernels())
             # What is left to do asks for a network of its own, which a card may have no room for beside the training.
             # Arrays and the steps that are recorded with them refer to each other, so they don't go by themselves.
             del trainer, self.trainer
             gc.collect()
-            result = self._finish(ended, console)
+            result = self._finish(trials, console)
         except OutputError as error:
             hint = f"\n{go_on}" if run.last_path.exists() else ""
             raise OutputError(f"{error}{hint}") from error
@@ -216,97 +208,91 @@ class _Training:
             ) from None
         return {**result, "seconds": time.perf_counter() - started}
 
-    def _finish(self, ended: _Ended, console: Console) -> dict[str, Any]:
+    def _finish(self, trials: list[dict[str, Any]] | None, console: Console) -> dict[str, Any]:
         """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures."""
-        run, data, device = self.run, self.data, self.device
+        run, data = self.run, self.data
         best = load_checkpoint(run.best_path)
-        classes, people = data.classes, len(data.dataset.people)
-        recogniser = make_recogniser(self.settings, classes, best.arrays, Calibration(), device.kernels)
-        train_photos = data.train_photos
+        recogniser = make_recogniser(self.settings, data.classes, best.arrays, Calibration(), self.device.kernels)
+        train_photos, validation = data.train_photos, data.validation
         train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
         crops = data.held_out.crops(data.held_out_numbers)
         all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
         # Those of the photos with one face, of which it is known whose it is.
         logs = all_logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
-        validation = data.validation
-        if best.state["calibration"] is None:
-            calibration = calibrate(logs, validation.labels, people, self.settings.calibration)
-            run.save_best(self.checkpoint(best.arrays, best.state["progress"], calibration))
-        else:  # the run had ended before: its photos may have changed since, its model must not
-            calibration = Calibration(**best.state["calibration"])
-        recogniser.calibration = calibration
+        recogniser.calibration = self._calibrate(best, logs, validation.labels)
         console.info(about_calibration(recogniser))
-        background = judge_background(recogniser, self.settings.photos, data, logs)
-        if background is not None:
-            try:
-                before = read_json(run.background_path) or {}
-            except CheckpointError:
-                console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
-                before = {}
-            background = replace(background, trained_hidden=before.get("trained_hidden"))
-            write_json(run.background_path, asdict(background))
-            if background.nearly_as_well:
-                console.warning(findings.only_surroundings(background))
-        metrics = read_metrics(run.metrics_path)
-        best_epoch = int(best.state["progress"]["best_epoch"])
+        background = self._judge_background(recogniser, logs, console)
         threshold = recogniser.threshold("auto")
         trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
         answers = recogniser.answers_from(all_logs, threshold, crops.photo)
         held_out = judge(recogniser, answers, data.held_out_labels, threshold)
         for one, other in held_out["alike"]:
             console.warning(findings.one_person_twice(shown(one), shown(other)))
+        model = self._model(recogniser, int(best.state["progress"]["best_epoch"]))
         any_held_out = len(data.held_out_numbers) > 0
-        if can_draw():
-            draw_curves(run.curves_path, metrics, best_epoch)
-            drawn, what = (held_out, "held-out") if any_held_out else (trained_on, "training")
-            draw_judged(run.confusion_path, drawn, what)
-            draw_kernels_of(run, recogniser)
-            draw_patches_of(run, recogniser, data.dataset)
-            if ended.first_kernels:
-                self._draw_what_was_watched(ended, metrics)
-        else:
-            console.warning(WITHOUT_PICTURES)
+        judged = (held_out, "held-out") if any_held_out else (trained_on, "training")
+        draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
+        metrics = read_metrics(run.metrics_path)
         result = {
             "run": str(run.path),
-            "device": device.name,
-            "device_description": device.description,
-            "device_reason": device.reason,
-            "classes": classes,
+            "device": self.device.name,
+            "device_description": self.device.description,
+            "device_reason": self.device.reason,
+            "classes": data.classes,
             "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
             "epochs": metrics[-1]["epoch"],
-            "best_epoch": best_epoch,
+            "best_epoch": model.best_epoch,
             "train": _summary(train_logs, train_photos.labels, trained_on),
             "validation": {**_summary(logs, validation.labels, held_out), "several": held_out["several"]},
-            "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
-            "dead_kernels": metrics[-1]["dead_kernels"],
-            "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
-            "restarts": ended.trials,
+            **_watched_figures(metrics),
+            "restarts": trials,
             "init_from": read_json(run.init_from_path),
             **_profile_figures(metrics),
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else asdict(background),
         }
-        model = Model(
-            path=run.best_path,
+        report_training(run, model, data, answers, held_out if any_held_out else None, result)
+        return result
+
+    def _calibrate(self, best: Checkpoint, logs: Array, labels: Array) -> Calibration:
+        """Set temperature and threshold on held-out photos with one face, and save them with the best model, whose
+        answers to these are ``logs`` (photos, outputs)."""
+        if best.state["calibration"] is not None:
+            # The run had ended before: its photos may have changed since, its model must not.
+            return Calibration(**best.state["calibration"])
+        people = len(self.data.dataset.people)
+        calibration = calibrate(logs, labels, people, self.settings.calibration)
+        self.run.save_best(self.checkpoint(best.arrays, best.state["progress"], calibration))
+        return calibration
+
+    def _judge_background(self, recogniser: Recogniser, logs: Array, console: Console) -> Background | None:
+        """Measure and note how much the photos' surroundings tell; None where that can't be measured."""
+        run = self.run
+        background = judge_background(recogniser, self.settings.photos, self.data, logs)
+        if background is None:
+            return None
+        try:
+            before = read_json(run.background_path) or {}
+        except CheckpointError:
+            console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
+            before = {}
+        background = replace(background, trained_hidden=before.get("trained_hidden"))
+        write_json(run.background_path, asdict(background))
+        if background.nearly_as_well:
+            console.warning(findings.only_surroundings(background))
+        return background
+
+    def _model(self, recogniser: Recogniser, best_epoch: int) -> Model:
+        """The calibrated model, as it would be read from best.safetensors."""
+        return Model(
+            path=self.run.best_path,
             settings=self.settings,
             recogniser=recogniser,
-            finder=data.dataset.finder,
+            finder=self.data.dataset.finder,
             best_epoch=best_epoch,
             calibrated=True,
             trained_on=frozenset(row.tobytes().hex() for row in self.trained_on),
         )
-        report_training(run, model, data, answers, held_out if any_held_out else None, result)
-        return result
-
-    def _draw_what_was_watched(self, ended: _Ended, metrics: Sequence[Mapping[str, Any]]) -> None:
-        if any(row.get("kernels") for row in metrics):  # there are none of runs of older versions
-            draw_watching(self.run.watching_path, metrics)
-        frames, last = self.frames.read(), metrics[-1]["epoch"]
-        if frames[-1].epoch != last:  # it ended earlier than planned
-            self.frames.append(last, ended.last_kernels)
-            frames = self.frames.read()
-        shapes = {name: kernels.shape for name, kernels in ended.first_kernels.items()}
-        draw_evolution(self.run.evolution_path, frames, shapes, last)
 
 
 class _RunRecorder(TrialRecorder):
@@ -353,6 +339,15 @@ class _RunRecorder(TrialRecorder):
         self._log.sync()
         self._training.run.save_last(self._training.checkpoint(arrays, state), rotate=self._rotate)
         self._rotate = state["saved_at"] > 0
+
+
+def _watched_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median speed, and the kernels that learned nothing at the end."""
+    return {
+        "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
+        "dead_kernels": metrics[-1]["dead_kernels"],
+        "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
+    }
 
 
 def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

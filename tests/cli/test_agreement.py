@@ -34,7 +34,7 @@ def test_train_eval_report_card_and_matrix_say_what_predict_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("facecnn.jobs.judgement.draw_confusion", lambda path, *figure: drawn.append(figure))
+    monkeypatch.setattr("facecnn.jobs.run_pictures.draw_confusion", lambda path, *figure: drawn.append(figure))
     if groups:
         find_squares(monkeypatch)
     album = write_album(tmp_path / "album", people, photos, strangers, groups)

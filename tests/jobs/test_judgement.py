@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.jobs.judgement import draw_judged, judge, verdicts, wilson_interval
+from facecnn.jobs.judgement import judge, verdicts, wilson_interval
+from facecnn.jobs.run_pictures import draw_judged
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Dense
@@ -110,7 +111,7 @@ def test_people_are_alike_only_by_photos_in_which_it_is_known_who_is_who(recogni
 
 def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("facecnn.jobs.judgement.draw_confusion", lambda path, *arguments: drawn.append(arguments))
+    monkeypatch.setattr("facecnn.jobs.run_pictures.draw_confusion", lambda path, *arguments: drawn.append(arguments))
     judged = {
         "classes": ["s1", "s10", "s2"],
         "confusion": [[10, 1, 2, 3], [4, 11, 5, 6], [7, 8, 12, 9]],

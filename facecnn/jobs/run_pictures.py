@@ -1,0 +1,148 @@
+"""The pictures of a run: drawn when its training ends, and those that are missing when a report is made."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.jobs.console import Console
+from facecnn.jobs.models import Model
+from facecnn.network.excitation import Excitation, excitation
+from facecnn.network.feeding import PhotoFeed
+from facecnn.photos.dataset import Dataset
+from facecnn.photos.folder import class_order
+from facecnn.photos.folder_faces import from_record
+from facecnn.photos.preparation import without_margin
+from facecnn.recognition import Recogniser
+from facecnn.reports.evolution import draw_evolution
+from facecnn.reports.kernel_pictures import (
+    MOST_COLUMNS,
+    MOST_KERNELS,
+    DrawnKernels,
+    ExcitingPatches,
+    draw_kernels,
+    draw_patches,
+)
+from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_confusion, draw_curves, draw_watching
+from facecnn.runs.folder import RunFolder
+from facecnn.runs.frames import KernelFrames
+from facecnn.runs.metrics import read_metrics
+
+Array = npt.NDArray[Any]
+
+MOST_PHOTOS = 128
+"""So many photos, spread over all, are looked at for what excites the kernels."""
+
+MOST_LAYERS = 6
+PATCHES = 4
+"""Of each kernel."""
+
+
+def draw_pictures(
+    run: RunFolder,
+    model: Model,
+    judged: tuple[Mapping[str, Any], str] | None,
+    dataset: Dataset | None,
+    wanted: Container[Path],
+    console: Console,
+) -> None:
+    """Draw a run's pictures, as far as there is something to draw.
+
+    Args:
+        run: the run's folder, whose metrics and kernel frames are drawn.
+        model: its model.
+        judged: for the confusion matrix, the figures that ``judge`` gave, and which photos they are of, as "held-out".
+        dataset: with the photos of the run, for what excites the kernels.
+        wanted: which of ``run.picture_paths`` to draw.
+        console: where it is said if nothing can be drawn.
+
+    Raises OutputError.
+    """
+    if not can_draw():
+        console.warning(WITHOUT_PICTURES)
+        return
+    metrics = read_metrics(run.metrics_path)
+    kernels = conv_kernels(model.recogniser)
+    frames = KernelFrames(run.frames_path, kernels).read()
+    start = frames[0].layers if frames and frames[0].epoch == 0 else {}
+    if metrics and run.curves_path in wanted:
+        draw_curves(run.curves_path, metrics, model.best_epoch)
+    if judged is not None and run.confusion_path in wanted:
+        draw_judged(run.confusion_path, *judged)
+    if kernels and run.kernels_path in wanted:
+        draw_kernels(run.kernels_path, [DrawnKernels(name, now, start.get(name)) for name, now in kernels.items()])
+    if kernels and dataset is not None and len(dataset.rows) and run.patches_path in wanted:
+        draw_patches(run.patches_path, _exciting_patches(run, model.recogniser, kernels, dataset))
+    if any(row.get("kernels") for row in metrics) and run.watching_path in wanted:
+        draw_watching(run.watching_path, metrics)
+    if kernels and frames and run.evolution_path in wanted:
+        shapes = {name: array.shape for name, array in kernels.items()}
+        draw_evolution(run.evolution_path, frames, shapes, metrics[-1]["epoch"])
+
+
+def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
+    """The kernels (kernel, row, column, input map) of each conv layer."""
+    arrays = recogniser.network.weights.to_host()
+    names = [stage.name for stage in recogniser.network.stages if stage.layer.has_kernels]
+    return {name: arrays[f"{name}.weight"] for name in names}
+
+
+def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
+    """Draw as whom each person's photos were named, or that they were refused, with strangers in a row of their own.
+
+    ``judged``: what ``judge`` gave; ``what``: which photos these are, as "held-out". Raises OutputError.
+    """
+    names: list[str] = judged["classes"]
+    order = sorted(range(len(names)), key=lambda person: class_order(names[person]))
+    people = [names[person] for person in order]
+    matrix = [judged["confusion"][person] for person in order]
+    rows = people
+    if judged["unknown"] is not None:
+        matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
+        rows = [*people, "strangers"]
+    counts = np.array(matrix)[:, [*order, len(names)]]
+    draw_confusion(path, counts, rows, [*people, "refused"], f"{counts.sum()} {what} photos")
+
+
+def _exciting_patches(
+    run: RunFolder, recogniser: Recogniser, kernels: Mapping[str, Array], dataset: Dataset
+) -> list[ExcitingPatches]:
+    """What excites the kernels in the data set's photos; in those that the run trained on, the face that it trained
+    on."""
+    network = recogniser.network
+    convs = [number for number, stage in enumerate(network.stages) if stage.layer.has_kernels][:MOST_LAYERS]
+    rows = from_record(run.read_split(), dataset).rows(dataset)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_PHOTOS).round().astype(int))]
+    photos = PhotoFeed(network.kernels, dataset.pixels, rows, network.batch_size)
+    layers = []
+    for name, found in excitation(network, photos, recogniser.normalise, convs, PATCHES).items():
+        most = MOST_KERNELS if kernels[name].shape[3] in (1, 3) else MOST_COLUMNS
+        patches = _patches(found, dataset, rows, min(most, len(kernels[name])))
+        layers.append(ExcitingPatches(DrawnKernels(name, kernels[name]), patches))
+    return layers
+
+
+def _patches(found: Excitation, dataset: Dataset, rows: Array, kernels: int) -> list[list[Array]]:
+    return [
+        [
+            _cut(without_margin(dataset.pixels[rows[photo]], dataset.settings), place, found.size)
+            for photo, place in zip(found.photos[kernel], found.places[kernel].tolist(), strict=True)
+        ]
+        for kernel in range(kernels)
+    ]
+
+
+def _cut(photo: Array, place: tuple[int, int], size: tuple[int, int]) -> Array:
+    """A part of a photo, NaN where it reaches beyond it."""
+    (top, left), (height, width) = place, size
+    patch = np.full((height, width, photo.shape[2]), np.nan, np.float32)
+    rows, columns = (
+        slice(max(first, 0), min(first + length, side))
+        for first, length, side in ((top, height, photo.shape[0]), (left, width, photo.shape[1]))
+    )
+    patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = photo[rows, columns]
+    return patch
