@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from PIL import Image
 
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import read_model
-from facecnn.jobs.pictures import Album, PictureNames, named_face
+from facecnn.jobs.pictures import PictureNames, make_pictures, named_face
 from facecnn.photos.colours import to_srgb
 from facecnn.photos.companions import DRAWN
-from facecnn.photos.decode import UnusablePhoto, decode, read
+from facecnn.photos.decode import decode, read
 from facecnn.photos.folder import UNKNOWN
 from facecnn.reports.drawing import draw_faces, letters_for
 from facecnn.runs.atomic import write_atomically
@@ -52,36 +51,9 @@ def draw(
     model = read_model(model_path)
     largest = model.settings.photos.largest_pixels
     people = [name for name in model.checkpoint.classes if name != UNKNOWN]
-    names = PictureNames(folder, DRAWN)
-    album = Album("drawn", folder)
     workers = threads or min(8, os.cpu_count() or 1)
-    under_way: deque[tuple[str, Path, Future[None]]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="draw")
-
-    def finish_first() -> None:
-        photo, picture, done = under_way.popleft()
-        try:
-            done.result()
-            album.made(photo, picture)
-        except UnusablePhoto as error:
-            album.failed(error)
-
-    try:
-        with console.counting("Drawing photos") as progress:
-            for number, result in enumerate(results, 1):
-                if album.takes(result):
-                    picture = names.next(Path(result["path"]))
-                    done = executor.submit(_draw_photo, result, picture, people, largest)
-                    under_way.append((result["path"], picture, done))
-                if len(under_way) > 2 * workers:  # few at a time, as each holds a picture
-                    finish_first()
-                progress(number - len(under_way), len(results))
-            while under_way:
-                finish_first()
-                progress(len(results) - len(under_way), len(results))
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return album.tell(console)
+    draw_photo = partial(_draw_photo, people=people, largest=largest)
+    return make_pictures(results, PictureNames(folder, DRAWN), ("drawing", "drawn"), draw_photo, console, workers)
 
 
 def _draw_photo(result: dict[str, Any], picture: Path, people: Sequence[str], largest: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from PIL import Image
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
-from facecnn.jobs.pictures import Album, PictureNames, named_face
+from facecnn.jobs.pictures import PictureNames, make_pictures, named_face
 from facecnn.network.inference import views
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.companions import EXPLAINED
-from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read
+from facecnn.photos.decode import Decoded, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
 from facecnn.reports.explanation import FaceMaps, draw_explanation
@@ -49,18 +50,7 @@ def explain(
     names = PictureNames(folder, EXPLAINED)
     kernels = open_and_show(device_name, threads, console).kernels
     model = open_model(model_path, kernels, threads)
-    album = Album("explained", folder)
-    with console.counting("Explaining photos") as progress:
-        for number, result in enumerate(results, 1):
-            if album.takes(result):
-                picture = names.next(Path(result["path"]))
-                try:
-                    _explain_photo(model, result, picture)
-                    album.made(result["path"], picture)
-                except UnusablePhoto as error:
-                    album.failed(error)
-            progress(number, len(results))
-    return album.tell(console)
+    return make_pictures(results, names, ("explaining", "explained"), partial(_explain_photo, model), console)
 
 
 def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:

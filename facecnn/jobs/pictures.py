@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class PictureNames:
     def __init__(self, folder: Path, suffix: str) -> None:
         """The folder is made if missing. Raises OutputError."""
         make_folder(folder)
-        self._folder, self._suffix = folder, suffix
+        self.folder, self._suffix = folder, suffix
         try:
             self._taken = {folded(entry.name) for entry in folder.iterdir()}
         except OSError as error:
@@ -42,11 +44,11 @@ class PictureNames:
         while True:
             number += 1
             name = f"{stem}{self._suffix}" if number == 1 else f"{stem}-{number}{self._suffix}"
-            if folded(name) not in self._taken and not os.path.lexists(self._folder / name):
+            if folded(name) not in self._taken and not os.path.lexists(self.folder / name):
                 break
         self._last[folded(stem)] = number
         self._taken.add(folded(name))
-        return self._folder / name
+        return self.folder / name
 
 
 def named_face(face: dict[str, Any], scale: tuple[float, float]) -> NamedFace:
@@ -62,37 +64,56 @@ def named_face(face: dict[str, Any], scale: tuple[float, float]) -> NamedFace:
     return named.scaled(*scale)
 
 
-class Album:
-    """What becomes of the photos of which pictures are made, for those who want to know."""
+def make_pictures(
+    results: Sequence[dict[str, Any]],
+    names: PictureNames,
+    done: tuple[str, str],
+    draw: Callable[[dict[str, Any], Path], None],
+    console: Console,
+    workers: int = 0,
+) -> list[Path]:
+    """A picture of each photo that has a face with an answer; it is said which is whose, and which photos have none.
 
-    def __init__(self, done: str, folder: Path) -> None:
-        """``done``: what is done with a photo, as a participle; ``folder``: where the pictures are."""
-        self._done, self._folder = done, folder
-        self._made: list[tuple[str, Path]] = []
-        self._left_out: dict[str, list[str]] = {_NO_FACE: [], _DRAWN_ALREADY: []}
+    Args:
+        results: the ``predict`` JSON.
+        names: the pictures' files.
+        done: what is done with a photo, as participles: "drawing", "drawn".
+        draw: draws the picture of a photo of ``results`` to a file; raises UnusablePhoto where the photo was readable
+            when it was answered, but isn't any more.
+        console: where that is said.
+        workers: so many threads draw at once; 0: it is done in this one.
+    """
+    doing, done_with = done
+    left_out: dict[str, list[str]] = {_NO_FACE: [], _DRAWN_ALREADY: []}
+    wanted: list[tuple[dict[str, Any], Path]] = []
+    for result in results:
+        if is_drawn(Path(result["path"]).name):
+            left_out[_DRAWN_ALREADY].append(shown(result["path"]))
+        elif not result["faces"]:
+            left_out[_NO_FACE].append(shown(result["path"]))
+        else:
+            wanted.append((result, names.next(Path(result["path"]))))
 
-    def takes(self, result: dict[str, Any]) -> bool:
-        """Whether a picture is to be made of a photo of the predict JSON. If not, it is noted why."""
-        is_picture = is_drawn(Path(result["path"]).name)
-        if is_picture or not result["faces"]:
-            self._left_out[_DRAWN_ALREADY if is_picture else _NO_FACE].append(shown(result["path"]))
-        return not is_picture and bool(result["faces"])
+    def attempt(photo: tuple[dict[str, Any], Path]) -> UnusablePhoto | None:
+        try:
+            draw(*photo)
+        except UnusablePhoto as error:
+            return error
+        return None
 
-    def made(self, photo: str, picture: Path) -> None:
-        """Note a picture."""
-        self._made.append((photo, picture))
-
-    def failed(self, error: UnusablePhoto) -> None:
-        """Note a photo that was readable when it was answered, but isn't any more."""
-        self._left_out[_NO_FACE].append(str(error))
-
-    def tell(self, console: Console) -> list[Path]:
-        """Say which picture is whose, and which photos have none and why; the pictures."""
-        for photo, picture in self._made:
-            console.info(f"{shown(photo)}: {self._done} in {shown(picture)}")
-        total = len(self._made) + sum(map(len, self._left_out.values()))
-        console.info(f"{self._done.capitalize()}: {len(self._made)} of {total} photos, in {shown(self._folder)}")
-        for reason, photos in self._left_out.items():
-            if photos:
-                console.info(f"Not {self._done}, as {reason}: {some(photos)}")
-        return [picture for _, picture in self._made]
+    made: list[tuple[str, Path]] = []
+    with console.counting(f"{doing.capitalize()} photos") as progress, ThreadPoolExecutor(workers or 1) as executor:
+        errors = executor.map(attempt, wanted) if workers else map(attempt, wanted)
+        for number, ((result, picture), error) in enumerate(zip(wanted, errors, strict=True), 1):
+            if error is None:
+                made.append((result["path"], picture))
+            else:
+                left_out[_NO_FACE].append(str(error))
+            progress(number, len(wanted))
+    for photo, picture in made:
+        console.info(f"{shown(photo)}: {done_with} in {shown(picture)}")
+    console.info(f"{done_with.capitalize()}: {len(made)} of {len(results)} photos, in {shown(names.folder)}")
+    for reason, photos in left_out.items():
+        if photos:
+            console.info(f"Not {done_with}, as {reason}: {some(photos)}")
+    return [picture for _, picture in made]
