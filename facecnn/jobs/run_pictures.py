@@ -19,6 +19,7 @@ from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
 from facecnn.reports.evolution import draw_evolution
+from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
 from facecnn.reports.kernel_pictures import (
     MOST_COLUMNS,
     MOST_KERNELS,
@@ -27,7 +28,8 @@ from facecnn.reports.kernel_pictures import (
     draw_kernels,
     draw_patches,
 )
-from facecnn.reports.plots import WITHOUT_PICTURES, can_draw, draw_confusion, draw_curves, draw_watching
+from facecnn.reports.plots import draw_confusion, draw_curves
+from facecnn.reports.watching import draw_watching
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames
 from facecnn.runs.metrics import read_metrics

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from facecnn.reports.drawing import NamedFace, draw_faces, letters_for
+from facecnn.reports.figure import DPI, saved_figure
 from facecnn.reports.findings import confidence
 from facecnn.reports.lettering import Lettering
-from facecnn.reports.plots import DPI, saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.reports.figure import DPI, saved_figure
 from facecnn.reports.lettering import printable
-from facecnn.reports.plots import DPI, saved_figure
 
 MOST_KERNELS = 64
 """Of a layer in the pictures; of one that is drawn as a table fewer."""

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facecnn.errors import OutputError
-from facecnn.reports.plots import draw_confusion, draw_curves, draw_watching
+from facecnn.reports.plots import draw_confusion, draw_curves
+from facecnn.reports.watching import draw_watching
 
 
 def pixels(path: Path) -> np.ndarray:
