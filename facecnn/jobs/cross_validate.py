@@ -17,7 +17,7 @@ from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.judgement import judge
+from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import make_recogniser
 from facecnn.jobs.people import find_folder, photo_set, read_people
 from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training, trial_figures
@@ -173,23 +173,20 @@ def _train_calibrated(
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
     recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)
-    threshold = recogniser.threshold("auto")
-    crops = dataset.crops(fold)
-    answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
-    judged = judge(recogniser, answers, dataset.labels[fold], threshold)
+    judged = judge_photos(recogniser, dataset, fold)
     known = dataset.labels[fold] < people
     kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "several", "unknown")
     return (
         {
-            **{key: judged[key] for key in kept},
+            **{key: judged.figures[key] for key in kept},
             "photos": int(known.sum()),
             "held_out": len(split.validation),
             "temperature": recogniser.calibration.temperature,
-            "threshold": threshold,
+            "threshold": recogniser.calibration.threshold,
             **figures,
         },
         fold[known],
-        answers.probabilities[known[crops.photo]],
+        judged.answers.probabilities[known[judged.answers.photo]],
     )
 
 

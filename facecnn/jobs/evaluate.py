@@ -14,7 +14,7 @@ from facecnn.config import load
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.judgement import judge
+from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
 from facecnn.jobs.training_photos import changes
@@ -64,17 +64,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     model = open_model(options.model, device.kernels, options.threads)
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser
-    # Whoever is in the photos, the model's own order of people counts.
-    labels = np.array(
-        [
-            recogniser.classes.index(name) if name in recogniser.classes else len(recogniser.people)
-            for name in dataset.classes
-        ],
-        np.int64,
-    )[dataset.labels[chosen]]
-    threshold = recogniser.threshold("auto")
-    crops = dataset.crops(chosen)
-    answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
+    judged = judge_photos(recogniser, dataset, chosen)
     if not model.calibrated:
         console.info(UNFINISHED)
     elif recogniser.calibration.photos == 0:
@@ -85,10 +75,10 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
         "model": str(options.model),
         "photos": len(chosen),
         "trained_on": trained_on,
-        **judge(recogniser, answers, labels, threshold),
+        **judged.figures,
         "skipped": [{"path": photo.path, "reason": photo.reason} for photo in dataset.skipped],
     }
-    described = crops.by_photo(recogniser.describe(answers))
+    described = dataset.crops(chosen).by_photo(recogniser.describe(judged.answers))
     predictions = [
         _prediction(dataset, number, of_photo) for number, of_photo in zip(chosen.tolist(), described, strict=True)
     ]

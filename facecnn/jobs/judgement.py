@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.learning import scores
+from facecnn.photos.dataset import Dataset
 from facecnn.recognition import Answers, Recogniser
 
 
@@ -59,6 +60,45 @@ def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.in
         faces=faces,
         likeliest_right=np.bincount(photo[wanted], minlength=len(labels)) > 0,
     )
+
+
+@dataclass(frozen=True)
+class JudgedPhotos:
+    """Photos of a data set whose people are known, with the answers to their faces."""
+
+    dataset: Dataset
+    numbers: npt.NDArray[np.int64]
+    """(n,): which photos."""
+    labels: npt.NDArray[np.int64]
+    """(n,): who is in them, index into the model's people, or their number for anybody else."""
+    answers: Answers
+    figures: dict[str, Any]
+    """That ``judge`` gives."""
+
+
+def judge_photos(
+    recogniser: Recogniser,
+    dataset: Dataset,
+    numbers: npt.NDArray[np.int64],
+    logs: npt.NDArray[np.float64] | None = None,
+) -> JudgedPhotos:
+    """Judge a model by photos of a data set, those with these numbers (n,).
+
+    ``logs``: what ``recogniser.log_probabilities`` gives for their crops, where that is known.
+    """
+    labels = labels_in(dataset, numbers, recogniser.people)
+    threshold = recogniser.threshold("auto")
+    crops = dataset.crops(numbers)
+    if logs is None:
+        logs = recogniser.log_probabilities(dataset.pixels, crops.rows)
+    answers = recogniser.answers_from(logs, threshold, crops.photo)
+    return JudgedPhotos(dataset, numbers, labels, answers, judge(recogniser, answers, labels, threshold))
+
+
+def labels_in(dataset: Dataset, numbers: npt.NDArray[np.int64], people: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(n,): who is in the photos with these numbers (n,), index into ``people``, or their number for anybody else."""
+    index = {name: number for number, name in enumerate(people)}
+    return np.array([index.get(name, len(people)) for name in dataset.classes], np.int64)[dataset.labels[numbers]]
 
 
 def judge(

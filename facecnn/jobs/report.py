@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.judgement import judge, verdicts
+from facecnn.jobs.judgement import JudgedPhotos, judge_photos, verdicts
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.shown_photos import show_photos
@@ -28,7 +28,7 @@ from facecnn.jobs.training_setup import TrainOptions, open_for_training
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
-from facecnn.recognition import Answers, Recogniser
+from facecnn.recognition import Recogniser
 from facecnn.reports import findings
 from facecnn.reports.facts import (
     Answer,
@@ -55,8 +55,7 @@ def report_training(
     run: RunFolder,
     model: Model,
     data: TrainingPhotos,
-    answers: Answers,
-    judged: Mapping[str, Any] | None,
+    held_out: JudgedPhotos,
     result: Mapping[str, Any],
 ) -> None:
     """Note what came out of a training that has ended, and tell it in report.html and MODEL_CARD.md.
@@ -65,8 +64,7 @@ def report_training(
         run: the training's folder.
         model: the calibrated model.
         data: the training's photos.
-        answers: to the held-out photos.
-        judged: these answers' figures; None without held-out photos.
+        held_out: the held-out photos, judged.
         result: the ``train`` JSON.
 
     Raises:
@@ -81,12 +79,12 @@ def report_training(
         "facecnn": __version__,
         "ended": time.strftime("%Y-%m-%d"),
         "training": {key: value for key, value in result.items() if key != "run"},
-        **_answered(model.recogniser, answers, judged, data.held_out, data.held_out_numbers, data.held_out_labels),
+        **_noted(model.recogniser, held_out),
         "skipped": skipped,
     }
     write_json(run.figures_path, figures)
     facts = _facts(run, model, figures)
-    write_report(run, facts, show_photos(data.held_out, choose_answers(facts.held_out.answers).all))
+    write_report(run, facts, show_photos(held_out.dataset, choose_answers(facts.held_out.answers).all))
     write_model_card(run, facts)
 
 
@@ -155,7 +153,9 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         figures = {**(figures or {}), "held_out": None, "answers": []}
         missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
     elif held_out is not None and (figures is None or outdated):
-        figures = {**(figures or {}), **held_out.judged(model)}
+        judged = judge_photos(model.recogniser, held_out.dataset, held_out.chosen)
+        skipped = [[photo.path, photo.reason] for photo in held_out.dataset.skipped]
+        figures = {**(figures or {}), **_noted(model.recogniser, judged), "skipped": skipped}
         if held_out.gone:
             missing.append(
                 f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
@@ -164,11 +164,10 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     facts = _facts(run, model, figures or {}, missing)
     for sentence in missing:
         console.warning(sentence)
-    judged = facts.held_out.judged
     draw_pictures(
         run,
         model,
-        None if judged is None else (judged, "held-out"),
+        None if facts.held_out.judged is None else (facts.held_out.judged, "held-out"),
         None if held_out is None else held_out.dataset,
         [*_missing_pictures(run, model.calibrated), *([run.confusion_path] if outdated else [])],
         console,
@@ -195,29 +194,15 @@ def _missing_pictures(run: RunFolder, finished: bool) -> list[Path]:
     return [path for path in pictures if not (finished and path.exists())]
 
 
+@dataclass(frozen=True)
 class _HeldOut:
     """The held-out photos of a run, as they are now."""
 
-    def __init__(self, dataset: Dataset, chosen: Array, gone: int) -> None:
-        self.dataset = dataset
-        self.chosen = chosen
-        self.gone = gone
-        """So many aren't there any more, or have other contents."""
-
-    def judged(self, model: Model) -> dict[str, Any]:
-        """The figures that the end of a training notes, as far as they can be had."""
-        dataset, recogniser = self.dataset, model.recogniser
-        labels = np.array(
-            [recogniser.classes.index(dataset.classes[label]) for label in dataset.labels[self.chosen]], np.int64
-        )
-        threshold = recogniser.threshold("auto")
-        crops = dataset.crops(self.chosen)
-        answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo)
-        judged = judge(recogniser, answers, labels, threshold) if len(labels) else None
-        return {
-            **_answered(recogniser, answers, judged, dataset, self.chosen, labels),
-            "skipped": [[photo.path, photo.reason] for photo in dataset.skipped],
-        }
+    dataset: Dataset
+    chosen: Array
+    """Their numbers."""
+    gone: int
+    """So many aren't there any more, or have other contents."""
 
 
 def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
@@ -236,26 +221,19 @@ def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
     return _HeldOut(dataset, chosen, len(wanted) - len(chosen))
 
 
-def _answered(
-    recogniser: Recogniser,
-    answers: Answers,
-    judged: Mapping[str, Any] | None,
-    dataset: Dataset,
-    numbers: Array,
-    labels: Array,
-) -> dict[str, Any]:
-    """What figures.json keeps of the held-out photos, those of a data set with these numbers and labels: figures, the
-    calibration that they rest on, every answer."""
-    found = verdicts(recogniser, answers, labels)
-    described = recogniser.describe(answers)
+def _noted(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
+    """What figures.json keeps of the held-out photos: figures, the calibration that they rest on, every answer."""
+    found = verdicts(recogniser, judged.answers, judged.labels)
+    described = recogniser.describe(judged.answers)
+    columns = (judged.numbers, judged.labels, found.face, found.first, found.faces)
     return {
         "calibration": asdict(recogniser.calibration),
-        "held_out": judged,
+        "held_out": judged.figures if len(judged.numbers) else None,
         "answers": [
             asdict(
                 Answer(
-                    path=shown(dataset.paths[number]),
-                    sha256=dataset.sha256[number],
+                    path=shown(judged.dataset.paths[number]),
+                    sha256=judged.dataset.sha256[number],
                     truth=recogniser.classes[label],
                     label=described[face].label,
                     confidence=described[face].confidence,
@@ -264,9 +242,7 @@ def _answered(
                     face=face - first,
                 )
             )
-            for number, label, face, first, faces in zip(
-                *(column.tolist() for column in (numbers, labels, found.face, found.first, found.faces)), strict=True
-            )
+            for number, label, face, first, faces in zip(*(column.tolist() for column in columns), strict=True)
         ],
     }
 

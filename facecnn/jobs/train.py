@@ -21,7 +21,7 @@ from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
-from facecnn.jobs.judgement import judge
+from facecnn.jobs.judgement import judge, judge_photos
 from facecnn.jobs.models import TRAINED_ON, Model, about_calibration, check_arrays, make_checkpoint, make_recogniser
 from facecnn.jobs.report import report_training
 from facecnn.jobs.run_pictures import draw_pictures
@@ -224,13 +224,11 @@ class _Training:
         background = self._judge_background(recogniser, logs, console)
         threshold = recogniser.threshold("auto")
         trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
-        answers = recogniser.answers_from(all_logs, threshold, crops.photo)
-        held_out = judge(recogniser, answers, data.held_out_labels, threshold)
-        for one, other in held_out["alike"]:
+        held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, all_logs)
+        for one, other in held_out.figures["alike"]:
             console.warning(findings.one_person_twice(shown(one), shown(other)))
         model = self._model(recogniser, int(best.state["progress"]["best_epoch"]))
-        any_held_out = len(data.held_out_numbers) > 0
-        judged = (held_out, "held-out") if any_held_out else (trained_on, "training")
+        judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
         draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
         metrics = read_metrics(run.metrics_path)
         result = {
@@ -243,7 +241,10 @@ class _Training:
             "epochs": metrics[-1]["epoch"],
             "best_epoch": model.best_epoch,
             "train": _summary(train_logs, train_photos.labels, trained_on),
-            "validation": {**_summary(logs, validation.labels, held_out), "several": held_out["several"]},
+            "validation": {
+                **_summary(logs, validation.labels, held_out.figures),
+                "several": held_out.figures["several"],
+            },
             **_watched_figures(metrics),
             "restarts": trials,
             "init_from": read_json(run.init_from_path),
@@ -251,7 +252,7 @@ class _Training:
             "kernel_change": metrics[-1]["kernel_change"],
             "background": None if background is None else asdict(background),
         }
-        report_training(run, model, data, answers, held_out if any_held_out else None, result)
+        report_training(run, model, data, held_out, result)
         return result
 
     def _calibrate(self, best: Checkpoint, logs: Array, labels: Array) -> Calibration:

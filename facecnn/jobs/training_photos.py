@@ -37,8 +37,6 @@ class TrainingPhotos:
     """That the photos to judge by are in."""
     held_out_numbers: Array
     """(n,): numbers of the photos to judge by, in ``held_out``."""
-    held_out_labels: Array
-    """(n,): who they show, index into ``classes``."""
     validation: PhotoSet
     """Those of them with one face: they choose the epoch, and set temperature and threshold."""
     validation_digests: dict[str, str]
@@ -196,8 +194,7 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
 def _with_own_validation(dataset: Dataset, training: FolderFaces, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
     alone = photo_set(dataset, kept[dataset.show_one_face(kept)])
-    labels = dataset.labels[kept]
-    return TrainingPhotos(_less(dataset, training), training, dataset, kept, labels, alone, digests, None)
+    return TrainingPhotos(_less(dataset, training), training, dataset, kept, alone, digests, None)
 
 
 def _with_validation_folder(
@@ -209,7 +206,7 @@ def _with_validation_folder(
     numbers = np.arange(len(other.labels))
     alone = photo_set(other, numbers[other.show_one_face(numbers)], labels)
     digests = dict(zip(other.paths, other.sha256, strict=True))
-    return TrainingPhotos(_less(dataset, training), training, other, numbers, labels, alone, digests, folder.absolute())
+    return TrainingPhotos(_less(dataset, training), training, other, numbers, alone, digests, folder.absolute())
 
 
 def _less(dataset: Dataset, training: FolderFaces) -> Dataset:
