@@ -1,7 +1,8 @@
 """The three networks' weights, from the wheel of mtcnn 1.0.0 (MIT, the extra ``faces``).
 
-The package itself is never imported: it needs TensorFlow. Its weights are joblib's pickles in LZ4 frames. Nothing is
-unpickled: the arrays lie bare among the pickle's bytes, and the files are known to the byte by their hashes.
+The package itself is never imported: it needs TensorFlow. Its weights are joblib's pickles in LZ4 frames, which the
+package lz4 reads. Nothing is unpickled: the arrays lie bare among the pickle's bytes, and the files are known to the
+byte by their hashes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.errors import CheckpointError, shown
-from facecnn.faces.lz4 import decompress
 from facecnn.faces.nets import NETS
 from facecnn.network.layers import Shape
 from facecnn.network.network import Stage
@@ -29,6 +29,8 @@ SHA256 = {
 }
 """Of the three files in the wheel of mtcnn 1.0.0."""
 
+_LARGEST = 2**22
+"""Bytes of a pickle at most; the largest has 1.6 million."""
 _ALIGNMENT = 16
 _MEND = "pip install --force-reinstall --no-deps mtcnn==1.0.0"
 
@@ -57,9 +59,24 @@ def installed_arrays() -> dict[str, Floats] | None:
             raise CheckpointError(f"{shown(files[name])}: can't be read ({error.strerror}): {_MEND}") from error
         if hashlib.sha256(data).hexdigest() != SHA256[name]:
             raise CheckpointError(f"{shown(files[name])}: not the file of mtcnn 1.0.0, or damaged: {_MEND}")
-        own = _arrays(decompress(data), net.stages, net.heads)
+        own = _arrays(_decompressed(files[name], data), net.stages, net.heads)
         arrays.update({f"{name}.{key}": array for key, array in own.items()})
     return arrays
+
+
+def _decompressed(path: Path, frame: bytes) -> bytes:
+    """The content of an LZ4 frame. Raises CheckpointError where lz4 isn't installed, or there is too much in it."""
+    try:
+        from lz4.frame import LZ4FrameDecompressor
+    except ImportError as error:
+        raise CheckpointError(
+            f"{shown(path)}: can't be read without the package lz4 ({error}): pip install 'facecnn[faces]' brings it"
+        ) from error
+    decompressor = LZ4FrameDecompressor()
+    content: bytes = decompressor.decompress(frame, max_length=_LARGEST)
+    if not decompressor.eof:
+        raise CheckpointError(f"{shown(path)}: cut short, or more than {_LARGEST >> 20} MiB of weights: {_MEND}")
+    return content
 
 
 def _arrays(pickle: bytes, stages: tuple[Stage, ...], heads: tuple[int, ...]) -> dict[str, Floats]:

@@ -1,7 +1,9 @@
 """Reading the networks' weights out of the installed package, and what is said where that fails."""
 
+import hashlib
 import importlib.util
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
@@ -13,7 +15,7 @@ import pytest
 
 from facecnn.errors import CheckpointError
 from facecnn.faces.nets import NETS
-from facecnn.faces.weights import installed_arrays
+from facecnn.faces.weights import SHA256, installed_arrays
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
@@ -84,6 +86,31 @@ def test_a_file_that_is_cut_short_is_damaged_too(package: Path) -> None:
 def test_another_version_is_not_read(package: Path) -> None:
     (package / "rnet.lz4").unlink()
     with pytest.raises(CheckpointError, match=r"not as version 1\.0\.0, which has rnet\.lz4.*pip install"):
+        installed_arrays()
+
+
+def pretend_it_is_right(package: Path, name: str, frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / f"{name}.lz4").write_bytes(frame)
+    monkeypatch.setitem(SHA256, name, hashlib.sha256(frame).hexdigest())
+
+
+def test_more_than_weights_can_be_is_not_unpacked(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lz4 = pytest.importorskip("lz4.frame")
+    pretend_it_is_right(package, "pnet", lz4.compress(bytes(2**23)), monkeypatch)
+    with pytest.raises(CheckpointError, match=r"pnet\.lz4: .*more than 4 MiB of weights: pip install"):
+        installed_arrays()
+
+
+def test_a_frame_that_is_cut_short_is_damaged(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = (package / "onet.lz4").read_bytes()
+    pretend_it_is_right(package, "onet", frame[: len(frame) // 2], monkeypatch)
+    with pytest.raises(CheckpointError, match=r"onet\.lz4: cut short"):
+        installed_arrays()
+
+
+def test_without_lz4_it_is_said_what_brings_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+    with pytest.raises(CheckpointError, match=r"pnet\.lz4: .*the package lz4 .*pip install 'facecnn\[faces\]'"):
         installed_arrays()
 
 
