@@ -41,33 +41,34 @@ class Loaded:
 
     def where(self, keys: Keys) -> str:
         """``config.yaml:12:5`` for keys such as ``("network", 2, "size")``; of what encloses it if it isn't written."""
-        at: Keys = ()
-        for key in keys:
-            if at[:1] == ("network",) and len(at) == 2 and (*at, key) not in self.tree.written:
-                # From a layer to what is set of it.
-                at = next((inner for inner in self.tree.written if inner[:2] == at and len(inner) == 3), at)
-            at = (*at, key)
-        return str(self.tree.at(at).key)
+        if keys[:1] == ("network",) and len(keys) > 2:
+            number, *inner = keys[1:]
+            keyword = self.settings.network[int(number)].keyword
+            keys = ("network", number, keyword, *(inner[1:] if inner[0] == keyword else inner))
+        return str(self.tree.at(keys).key)
 
     def located(self, error: LayerError) -> UsageError:
         """The same error with the layer's place in front of the message."""
         keys: Keys = ("network",) if error.index is None else ("network", error.index)
         return UsageError(f"{self.where(keys)}: {error}")
 
-    def plan(self, outputs: int) -> tuple[Stage, ...]:
-        """The network's layers with their shapes, for data that needs ``outputs`` of them.
+    def stages(self, people: int) -> tuple[Stage, ...]:
+        """The network's layers with their shapes, where ``units: people`` is so many.
 
-        Raises UsageError, with the place in the file, for a layer that doesn't fit and a last one that doesn't give as
-        many numbers.
+        Raises UsageError, with the place in the file, for a layer that doesn't fit.
         """
-        layers = with_outputs(self.settings.network, outputs)
         try:
-            stages = plan(layers, self.settings.photos.shape)
+            return plan(with_outputs(self.settings.network, people), self.settings.photos.shape)
         except LayerError as error:
             raise self.located(error) from None
+
+    def plan(self, outputs: int) -> tuple[Stage, ...]:
+        """The stages, for data that needs ``outputs`` numbers. Raises UsageError, too, where the last layer gives more
+        or fewer."""
+        stages = self.stages(outputs)
         given = stages[-1].out_shape
         if given != (outputs,):
-            number = len(layers) - 1
+            number = len(self.settings.network) - 1
             what = f"{given[0]} outputs" if len(given) == 1 else shape_text(given)
             raise UsageError(
                 f"{self.where(('network', number))}: the last layer gives {what}, the data needs {outputs} (one for "

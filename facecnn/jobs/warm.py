@@ -23,8 +23,6 @@ from facecnn.kernels.cards import card_number
 from facecnn.kernels.code_cache import code_files
 from facecnn.learning.calibration import Calibration
 from facecnn.learning.training import Recorder
-from facecnn.network.layers import LayerError, with_outputs
-from facecnn.network.network import plan
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import main_faces
 from facecnn.photos.preparation import PhotoSettings
@@ -48,12 +46,7 @@ class Planned:
 def plan_ahead(config: str) -> Planned:
     """Read a config, by its path or name. Raises UsageError where it, or its network, is wrong."""
     loaded = load(config)
-    settings = loaded.settings
-    try:
-        stages = plan(with_outputs(settings.network, _PEOPLE), settings.photos.shape)
-    except LayerError as error:
-        raise loaded.located(error) from None
-    outputs = stages[-1].out_shape[-1]
+    outputs = loaded.stages(_PEOPLE)[-1].out_shape[-1]
     loaded.plan(outputs)
     return Planned(config, loaded, outputs)
 
