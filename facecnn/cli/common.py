@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,6 +140,14 @@ def _show(error: FacecnnError, traceback: bool) -> None:
     typer.echo(str(error) if isinstance(error, InterruptedTraining) else fitted(f"error: {error}"), err=True)
 
 
+def print_result(result: Any, format: Format, describe: Callable[[Any], str]) -> None:
+    """A result on stdout, as JSON or described in text."""
+    if format is Format.json:
+        print_json(result)
+    else:
+        print_text(describe(result))
+
+
 def print_json(result: Any) -> None:
     """One JSON document on stdout; strict, in ASCII, so that any file name survives."""
     print_text(json.dumps(result, indent=2, allow_nan=False))
@@ -233,6 +241,12 @@ def layer_table(layers: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{layer['name']:14} {shapes[0]:18} {shapes[1]:18} {figures}")
     parameters, work = (sum(layer[key] for layer in layers) for key in ("parameters", "multiply_adds"))
     return [*lines, f"{'in all':14} {'':18} {'':18} {parameters:10,} {work:13,}"]
+
+
+def refuse_given(options: Mapping[str, object], why: str) -> None:
+    """Raise UsageError where any of the options is given."""
+    given = [option for option, is_given in options.items() if is_given]
+    require(not given, f"{why}, so {', '.join(given)} can't be given")
 
 
 def require(condition: bool, message: str) -> None:

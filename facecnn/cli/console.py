@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from facecnn.reports.findings import counted
+
 if TYPE_CHECKING:
     from facecnn.kernels.compilation import Compilation
     from facecnn.learning.training import StepReport
@@ -123,9 +125,12 @@ def fitted(text: str) -> str:
     return "\n".join(paragraph(line, max(width, 20)) for line in text.splitlines())
 
 
-def paragraph(text: str, columns: int = 80) -> str:
-    """Text in lines of so many columns, broken between words only."""
-    return fill(text, columns, break_long_words=False, break_on_hyphens=False)
+def paragraph(text: str, columns: int = 80, *, first: str = "", below: str = "") -> str:
+    """Text in lines of so many columns, broken between words only, with ``first`` before the first line and ``below``
+    before those after it."""
+    return fill(
+        text, columns, initial_indent=first, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _is_terminal() -> bool:
@@ -142,7 +147,7 @@ class _CompilationLine:
         if not compilation.at_work:
             self.end()
             return
-        text = f"{_COMPILING}: {_functions(compilation.functions)}, {compilation.seconds:.0f} s"
+        text = f"{_COMPILING}: {counted(compilation.functions, 'function')}, {compilation.seconds:.0f} s"
         if self._bar is None:
             from tqdm import tqdm
 
@@ -178,12 +183,8 @@ class _CompilationLog:
         if not self._announced or self._at_work:  # at work: for another thread than the one that says something
             return
         functions, seconds = self._functions - self._told_functions, self._seconds - self._told_seconds
-        self._say(f"Compiled {_functions(functions)} in {seconds:.0f} s")
+        self._say(f"Compiled {counted(functions, 'function')} in {seconds:.0f} s")
         self._told_functions, self._told_seconds, self._announced = self._functions, self._seconds, False
-
-
-def _functions(count: int) -> str:
-    return f"{count} function{'' if count == 1 else 's'}"
 
 
 class _Lines:

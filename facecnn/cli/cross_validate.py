@@ -51,10 +51,7 @@ def cross_validate(
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
     options = TrainOptions(photos=photos, device=device, threads=threads, strict=strict)
     result = job(loaded, options, folds, console, calibrated=calibrate)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result))
+    common.print_result(result, format, _describe)
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import DeviceOption, Format, FormatOption
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import DeviceError, shown
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -45,10 +44,7 @@ def doctor(
     common.require(not (warm and device == "reference"), "--warm: the reference isn't compiled; take another --device")
     planned = [plan_ahead(config) for config in configs or shipped()] if warm else None
     result = examine(device, console, planned)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result))
+    common.print_result(result, format, _describe)
     if result["device"] is None:
         raise DeviceError(result["device_reason"])
     failed = [test["kernel"] for test in result["self_test"] if not test["passed"]]
@@ -87,11 +83,11 @@ def _describe(result: dict[str, Any]) -> str:
         ("Notes", result["notes"]),
     ):
         if paragraphs:
-            lines += ["", f"{title}:", *(_paragraph(text, "- ") for text in paragraphs)]
+            lines += ["", f"{title}:", *(_hanging(text, "- ") for text in paragraphs)]
     if not result["problems"]:
         lines += ["", "No problems."]
     if result["warm"] is not None:
-        lines += ["", _paragraph(_compiled(result["warm"]), "")]
+        lines += ["", paragraph(_compiled(result["warm"]))]
     return "\n".join(lines)
 
 
@@ -103,16 +99,12 @@ def _compiled(warm: dict[str, Any]) -> str:
 
 
 def _row(name: str, value: str) -> str:
-    return _paragraph(value, f"{name:15}")
+    return _hanging(value, f"{name:15}")
 
 
-def _paragraph(text: str, start: str) -> str:
-    """Lines of 80 columns, those after the first below its text. Paths are not broken."""
-    below = " " * len(start)
-    whole = fill(
-        text, 80, initial_indent=start, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
-    )
-    return whole.replace(_NO_BREAK, " ")
+def _hanging(text: str, start: str) -> str:
+    """A paragraph whose lines after the first stand below its text."""
+    return paragraph(text, first=start, below=" " * len(start)).replace(_NO_BREAK, " ")
 
 
 def _card(card: dict[str, Any]) -> str:

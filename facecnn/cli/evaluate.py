@@ -78,10 +78,7 @@ def evaluate(
         threads=threads,
     )
     evaluation = job(options, console)
-    if format is Format.json:
-        common.print_json(evaluation.figures)
-    else:
-        common.print_text(_describe(evaluation.figures))
+    common.print_result(evaluation.figures, format, _describe)
     if predictions is not None:
         write_predictions(predictions, evaluation.predictions)
     accuracy = evaluation.figures["accuracy"]

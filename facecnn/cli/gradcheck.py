@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption
-from facecnn.cli.console import StderrConsole
+from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import DeviceError, FacecnnError, shown
 
 
@@ -31,10 +30,7 @@ def gradcheck(
 
     options: dict[str, tuple[str, object]] = {} if seed is None else {"--seed": ("train.seed", seed)}
     result = job(common.read_settings(config, overrides, options), device, console)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result, Path(config).stem))
+    common.print_result(result, format, lambda result: _describe(result, Path(config).stem))
     if not right_formulas(result):
         wrong = [_name(row) for row in result["layers"] if not row["passed"]]
         raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'of the whole network, though of no layer alone'}")
@@ -48,7 +44,7 @@ def _describe(result: dict[str, Any], config: str) -> str:
     picture = f"{small['height']}x{small['width']}, {small['channels']} map{'s' if small['channels'] > 1 else ''}"
     weights = sum(layer["parameters"] for layer in small["layers"])
     lines = [
-        _paragraph(
+        paragraph(
             f"The network of {shown(config)}, its layers as they are but with few kernels and units, so that every "
             f"number can be checked: {weights} weights, {small['photos']} photos of {picture}."
         ),
@@ -72,7 +68,7 @@ def _describe(result: dict[str, Any], config: str) -> str:
             "",
             *_rows(there["layers"]),
             "",
-            _paragraph(
+            paragraph(
                 f"{there['description']}: computed in float32, which keeps seven digits; {there['tolerance']:.0e} is "
                 "allowed."
             ),
@@ -103,14 +99,14 @@ def _method(result: dict[str, Any]) -> list[str]:
             f"numbers were chosen so that the nearest such kink is {distance:.1e} away, {distance / step:.0f} steps."
         )
     return [
-        _paragraph(
+        paragraph(
             "What backward computes was compared with what forward says: each number w was moved a little both ways, "
             "and the loss L told the derivative, as"
         ),
         "",
         "    dL/dw = (L(w - 2h) - 8 L(w - h) + 8 L(w + h) - L(w + 2h)) / 12h",
         "",
-        _paragraph(
+        paragraph(
             f"with a step h of {step:.0e}, in float64. L is the sum of the outputs, each times a random number, as a "
             "plain sum would hide indices that changed places; in the last part it is the loss. `input` is what a "
             "layer passes down to the one below. An error is the largest difference, in parts of the array's largest "
@@ -133,15 +129,11 @@ def _verdict(result: dict[str, Any]) -> Iterator[str]:
             found, expected = ("no number" if fault[k] is None else f"{fault[k]:.6g}" for k in ("backward", "expected"))
             place = ", ".join(map(str, fault["place"]))
             like = f" The whole array is {fault['likeness']}." if fault["likeness"] else ""
-            yield _paragraph(f"WRONG: {_name(row)}[{place}] is {found}, and {against} say {expected}.{like}", "  ")
+            yield paragraph(f"WRONG: {_name(row)}[{place}] is {found}, and {against} say {expected}.{like}", below="  ")
     first = next((part["name"] for part in result["parts"] if not part["passed"]), None)
     if first is not None:
-        yield _paragraph(f"In the growing network the mistake comes in with: {first.removeprefix('+ ')}.", "  ")
+        yield paragraph(f"In the growing network the mistake comes in with: {first.removeprefix('+ ')}.", below="  ")
 
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['name']}.{row['parameter']}"
-
-
-def _paragraph(text: str, below: str = "") -> str:
-    return fill(text, 80, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)

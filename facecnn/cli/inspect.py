@@ -29,10 +29,7 @@ def inspect(
 
     given = common.one_of(model, argument, "the model")
     result = job(common.find_model(given, out, console), kernels)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result))
+    common.print_result(result, format, _describe)
 
 
 def _describe(result: dict[str, Any]) -> str:

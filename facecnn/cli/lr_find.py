@@ -54,8 +54,7 @@ def lr_find(
     check_output(picture)  # before the work, in case it can't be written
     if model is not None:
         given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None}
-        wrong = [option for option, is_given in given.items() if is_given]
-        common.require(not wrong, f"--model comes with its own settings, so {', '.join(wrong)} can't be given")
+        common.refuse_given(given, "--model comes with its own settings")
     result = job(
         common.read_settings(config, overrides, setting_options(None, seed)),
         TrainOptions(photos=photos, device=device, threads=threads, strict=strict),
@@ -66,10 +65,7 @@ def lr_find(
         write=write,
         console=console,
     )
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result))
+    common.print_result(result, format, _describe)
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -54,10 +54,7 @@ def report(
     given = common.one_of(run, argument, "the run")
     found = common.find_run(out, console) if given is None else named_run(given, out)
     result = job(found, console, check_background=check_background, device=device, threads=threads)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(_describe(result))
+    common.print_result(result, format, _describe)
 
 
 def _describe(result: dict[str, Any]) -> str:

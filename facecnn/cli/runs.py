@@ -14,6 +14,7 @@ from facecnn.cli import common
 from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, percent
 from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.errors import UsageError, shown
+from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:
     from facecnn.reports.summary import Summary
@@ -67,10 +68,7 @@ def show(
     from facecnn.runs.choice import named_run
 
     result = job(common.find_run(out, console) if run is None else named_run(run, out), out)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text("\n".join(_describe(result)))
+    common.print_result(result, format, _describe)
 
 
 @app.command(short_help="Show runs side by side.")
@@ -87,10 +85,7 @@ def compare(
 
     common.require(len(runs) > 1, "runs compare: give two runs or more")
     result = job(runs_to_compare(runs, out), out)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text("\n".join(_side_by_side(result)))
+    common.print_result(result, format, _side_by_side)
 
 
 @app.command()
@@ -144,7 +139,7 @@ def prune(
     if format is Format.json:
         common.print_json(result)
     elif result["deleted"]:
-        common.print_text(f"Deleted {_runs(len(result['deleted']))}, {megabytes(result['bytes'])}.")
+        common.print_text(f"Deleted {counted(len(result['deleted']), 'run')}, {megabytes(result['bytes'])}.")
     else:
         common.print_text("Nothing deleted.")
 
@@ -152,17 +147,15 @@ def prune(
 def _agreed(runs: Sequence[Summary]) -> bool:
     """Whether somebody at a terminal lets these runs be deleted."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(f"runs prune: {_runs(len(runs))} to delete, and nobody here to ask: --yes deletes without")
+        raise UsageError(
+            f"runs prune: {counted(len(runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
+        )
     typer.echo("\n".join(_table(runs)), err=True)
     size = megabytes(sum(run.bytes for run in runs))
     try:
         return typer.confirm(f"Delete {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}, {size}?", err=True)
     except typer.Abort:
         return False
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
 
 
 # Tables for 80 columns
@@ -222,7 +215,7 @@ def _age(moment: str | None) -> str:
     return f"{seconds / 86400 / 365.25:.0f} years"
 
 
-def _describe(run: dict[str, Any]) -> list[str]:
+def _describe(run: dict[str, Any]) -> str:
     counts = run["counts"]
     trained, held = (sum(row[side] for row in counts) for side in ("train", "validation"))
     state = run["state"] + (", pinned" if run["pinned"] else "")
@@ -250,7 +243,7 @@ def _describe(run: dict[str, Any]) -> list[str]:
     if unlike:
         lines += ["", "settings other than in the shipped config"]
         lines += [f"  {key:38}{_value(here)}" for key, (_, here) in unlike.items()]
-    return lines
+    return "\n".join(lines)
 
 
 def _epochs(run: dict[str, Any]) -> str | None:
@@ -264,7 +257,7 @@ def _moment(moment: str | None) -> str | None:
     return None if moment is None else f"{moment[:16].replace('T', ' ')} ({_age(moment)} ago)"
 
 
-def _side_by_side(result: dict[str, Any]) -> list[str]:
+def _side_by_side(result: dict[str, Any]) -> str:
     runs = result["runs"]
     letters = [chr(ord("A") + number) if number < 26 else str(number + 1) for number in range(len(runs))]
     lines = [f"{letter}  {shown(run['path'])} ({run['state']})" for letter, run in zip(letters, runs, strict=True)]
@@ -277,7 +270,7 @@ def _side_by_side(result: dict[str, Any]) -> list[str]:
         cells = [f"{letter} {_value(value)}" for letter, value in zip(letters, values, strict=True)]
         line = f"  {key:32}  " + "   ".join(cells)
         lines += [line] if len(line) <= WIDTH else [f"  {key}", *(f"      {cell}" for cell in cells)]
-    return lines
+    return "\n".join(lines)
 
 
 def _quality(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

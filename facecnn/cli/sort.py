@@ -78,15 +78,12 @@ def sort(
     limit = common.threshold(threshold)
     model_path = common.find_model(model, out, console)
     result = job(source, destination, model_path, limit, console, device, threads, several=several.value, link=link)
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text("\n".join(_describe(result)))
+    common.print_result(result, format, _describe)
     if result["unreadable"]:
         raise PhotoError(f"{len(result['unreadable'])} of {result['photos']} photos have no answer")
 
 
-def _describe(result: dict[str, Any]) -> list[str]:
+def _describe(result: dict[str, Any]) -> str:
     width = max([20, *(len(shown(name)) for name in result["folders"])])
     lines = [f"{'':{width + 2}} photos"]
     lines += [f"  {shown(name):{width}} {photos:6}" for name, photos in result["folders"].items()]
@@ -105,4 +102,4 @@ def _describe(result: dict[str, Any]) -> list[str]:
     if result["unreadable"]:
         lines += ["", "Left where they are:"]
         lines += [f"  {shown(photo['path'])}: {photo['reason']}" for photo in result["unreadable"]]
-    return lines
+    return "\n".join(lines)

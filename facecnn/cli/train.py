@@ -89,8 +89,7 @@ def train(
             "--overfit-batch": overfit_batch,
             "--dry-run": dry_run,
         }
-        wrong = [option for option, is_given in given.items() if is_given]
-        common.require(not wrong, f"--resume goes on with the run's own settings, so {', '.join(wrong)} can't be given")
+        common.refuse_given(given, "--resume goes on with the run's own settings")
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
     options = TrainOptions(
         photos=photos,
@@ -112,10 +111,7 @@ def train(
         result, describe = rehearsal.overfit_batch(loaded, options, console), _describe_overfit
     else:
         result, describe = job(loaded, options, console), _describe_run
-    if format is Format.json:
-        common.print_json(result)
-    else:
-        common.print_text(describe(result))
+    common.print_result(result, format, describe)
 
 
 def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str, object]]:
