@@ -28,7 +28,7 @@ from benchmark_processes import FACECNN, Implementation, ask_facecnn, started
 from benchmark_work import Case
 from facecnn.config import apply_overrides, load, shipped
 from facecnn.errors import UsageError
-from facecnn.learning.minimisers import Minimisers
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 
 ROUNDS, QUICK_ROUNDS = 9, 5
 LEAST_SECONDS = 0.3
@@ -56,7 +56,7 @@ class Trained:
 
 def every() -> list[Trained]:
     """All shipped configs with steps by a gradient, and seed-64 with its own batch and with that of the ratios."""
-    configs = [name for name in shipped() if not isinstance(load(name).settings.optimizer, Minimisers)]
+    configs = [name for name in shipped() if not isinstance(load(name).settings.optimizer, FullBatchOptimizer)]
     small = ("photos.size=64", "photos.colour=grey")
     return [
         *(Trained(name, name) for name in configs),

@@ -1,7 +1,7 @@
 """Every optimizer on the same photos from the same starts: epochs and seconds to a validation loss.
 
 For each optimizer that has a rate, ``facecnn lr-find`` suggests it (once, with the first seed); then it is trained with
-each seed by ``facecnn train``, all else as the config says. Minimisers have no rate; an epoch is one of their steps.
+each seed by ``facecnn train``, all else as the config says. Full-batch optimizers have no rate, and step once an epoch.
 Seconds are those of the training steps, without validation and start. A seed that never gets there counts as infinite,
 so the median is "never" where half of them don't. ``--keep FOLDER`` keeps rates and runs there, and goes on from them.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 from experiment import at_least, new_figure, parser, save, table
 from facecnn.errors import DivergedError
-from facecnn.learning.minimisers import MINIMISERS
+from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS
 from facecnn.learning.step_rules import OPTIMIZERS
 
 NEVER = float("inf")
@@ -49,21 +49,21 @@ def main() -> None:
     arguments.add_argument("--epochs", type=at_least(1), help="passes over the photos (default: the config's)")
     arguments.add_argument("--target", type=float, default=0.2, help="the validation loss to reach (default: 0.2)")
     arguments.add_argument(
-        "--optimizers", nargs="+", choices=[*OPTIMIZERS, *MINIMISERS], metavar="NAME", help="some only"
+        "--optimizers", nargs="+", choices=[*OPTIMIZERS, *FULL_BATCH_OPTIMIZERS], metavar="NAME", help="some only"
     )
     arguments.add_argument("--steps", type=at_least(10), help="steps of lr-find (default: its own)")
     arguments.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="of rates and runs, for one config and one set of photos"
     )
     options = arguments.parse_args()
-    names = options.optimizers or [*OPTIMIZERS, *MINIMISERS]
+    names = options.optimizers or [*OPTIMIZERS, *FULL_BATCH_OPTIMIZERS]
     runs: dict[str, list[Run]] = {}
     rates: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            rates[name] = None if name in MINIMISERS else suggested_rate(name, options, folder)
+            rates[name] = None if name in FULL_BATCH_OPTIMIZERS else suggested_rate(name, options, folder)
             runs[name] = [train(name, rates[name], seed, options, folder) for seed in range(options.seeds)]
             print(f"{name}: {len(runs[name])} trainings", file=sys.stderr)
     print(table([row(name, rates[name], runs[name], options.target) for name in names], COLUMNS))
@@ -146,7 +146,7 @@ def draw(runs: dict[str, list[Run]], options: Any) -> None:
             continue
         losses = [statistics.median(run.losses[epoch] for run in of_seeds) for epoch in range(length)]
         seconds = [statistics.median(run.seconds[epoch] for run in of_seeds) for epoch in range(length)]
-        dashes = "--" if name in MINIMISERS else "-"
+        dashes = "--" if name in FULL_BATCH_OPTIMIZERS else "-"
         by_epoch.plot(range(1, length + 1), losses, dashes, color=colour, label=name)
         by_time.plot(seconds, losses, dashes, color=colour)
     for axes, label in ((by_epoch, "epoch"), (by_time, "seconds of training steps")):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, at_least, new_figure, parser, save, table
 from facecnn.kernels import reference
-from facecnn.learning.minimisers import Memory, NewtonCg, Point
+from facecnn.learning.full_batch_optimizers import Memory, NewtonCg, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,10 +67,10 @@ def descend(rate: float, steps: int) -> list[Point]:
 
 def newton(steps: int) -> list[Point]:
     """The same for Newton's method, which measures the curvature by differences of gradients."""
-    minimiser, memory = NewtonCg(radius=100.0), Memory()
+    optimizer, memory = NewtonCg(radius=100.0), Memory()
     points = [Point(START, *evaluate(START))]
     for _ in range(steps):
-        points.append(minimiser.iterate(evaluate, points[-1], memory))
+        points.append(optimizer.iterate(evaluate, points[-1], memory))
     return points
 
 

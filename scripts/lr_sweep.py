@@ -31,7 +31,7 @@ from facecnn.jobs.lr_find import lr_find
 from facecnn.jobs.people import photo_set, read_people
 from facecnn.jobs.training_setup import TrainOptions, make_trainer
 from facecnn.kernels import Device, open_device
-from facecnn.learning.minimisers import Minimisers
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.training import Recorder
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import folder_faces
@@ -67,7 +67,7 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
 
 def with_rate(loaded: Loaded, rate: float, seed: int, epochs: int | None) -> Loaded:
     settings = loaded.settings
-    assert not isinstance(settings.optimizer, Minimisers)
+    assert not isinstance(settings.optimizer, FullBatchOptimizer)
     train = replace(settings.train, seed=seed, stop_after_epochs_without_gain=None)
     if epochs is not None:
         train = replace(train, epochs=epochs, least_steps=0)

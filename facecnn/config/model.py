@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import core_schema
 
 from facecnn.learning.calibration import CalibrationSettings
-from facecnn.learning.minimisers import MINIMISERS, Minimisers
+from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS, FullBatchOptimizer
 from facecnn.learning.schedules import SCHEDULES, Constant, Schedule
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Optimizer
@@ -89,7 +89,7 @@ class Settings:
     loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
         default=CrossEntropy(), description="what training lowers"
     )
-    optimizer: Annotated[Optimizer | Minimisers, _named(OPTIMIZERS | MINIMISERS, "adamw")] = Field(
+    optimizer: Annotated[Optimizer | FullBatchOptimizer, _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS, "adamw")] = Field(
         default=AdamW(), description="how a gradient becomes a change of the weights"
     )
     schedule: Annotated[Schedule, _named(SCHEDULES, "constant")] = Field(

@@ -22,8 +22,8 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training
 from facecnn.kernels import Device
 from facecnn.learning.curvature import Curvature, curvature_product, largest_curvature, largest_stable_rate
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, LineSearch
 from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
-from facecnn.learning.minimisers import LineSearch, Minimisers
 from facecnn.learning.step_rules import Optimizer
 from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
@@ -62,7 +62,7 @@ def lr_find(
         weights = trained.recogniser.network.weights.to_host()
     settings = loaded.settings
     optimizer = settings.optimizer
-    if isinstance(optimizer, Minimisers):
+    if isinstance(optimizer, FullBatchOptimizer):
         raise UsageError(
             f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "
             "itself: there is no learning rate to look for"
@@ -158,7 +158,7 @@ def _curvature(
     if len(training.photos) > CURVATURE_PHOTOS:
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
         training = training.part(np.sort(generator.choice(len(training.photos), CURVATURE_PHOTOS, replace=False)))
-    # A minimiser's training has the loss without chance in it, as a function of the weights.
+    # A full-batch optimizer's training has the deterministic loss as a function of the weights.
     still = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
     empty = photo_set(data.dataset, np.zeros(0, np.int64))
     trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, empty, device)

@@ -17,7 +17,7 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.kernels import Device
-from facecnn.learning.minimisers import Minimisers
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.layers import with_outputs
@@ -135,7 +135,9 @@ def make_trainer(
     outputs = len(dataset.classes)
     rows, labels, chosen = training.samples(dataset)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
-    if isinstance(settings.optimizer, Minimisers) and any(stage.layer.uses_batch_statistics for stage in stages):
+    if isinstance(settings.optimizer, FullBatchOptimizer) and any(
+        stage.layer.uses_batch_statistics for stage in stages
+    ):
         batch_size = len(chosen)
     free = device.free_memory()
     # Photos that don't fit beside the network are sent to two places for a batch in turn, and those held out as well.
@@ -220,7 +222,7 @@ def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console
             f"Restarts: {trainer.settings.restarts} different initial weights are tried for "
             f"{trainer.settings.restart_epochs} epochs each, and the best are trained"
         )
-    if isinstance(trainer.optimizer, Minimisers):
+    if isinstance(trainer.optimizer, FullBatchOptimizer):
         console.info(
             f"Optimizer: {trainer.optimizer.name} sees all photos at once and finds its own steps, so these are not "
             "used: augmentation, dropout, schedule, train.batch_size, train.average_weights, train.least_steps"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facecnn.learning.minimisers import Vector
+from facecnn.learning.full_batch_optimizers import Vector
 from facecnn.learning.step_rules import Momentum, Nesterov, Sgd, StepRule
 from facecnn.learning.whole_set import WholeSet
 from facecnn.network.loss import CrossEntropy

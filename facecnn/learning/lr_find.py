@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from facecnn.errors import DivergedError
-from facecnn.learning.minimisers import Vector
+from facecnn.learning.full_batch_optimizers import Vector
 from facecnn.learning.schedules import NOTHING, Memory, Schedule
 from facecnn.learning.training import Recorder, StepReport, Trainer
 from facecnn.settings import SETTINGS

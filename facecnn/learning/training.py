@@ -27,7 +27,7 @@ from facecnn.kernels import reference
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
 from facecnn.learning.batches import Batches, Place, Stretch, edges_of
-from facecnn.learning.minimisers import Memory, Minimisers, Point
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, Memory, Point
 from facecnn.learning.schedules import Schedule, course
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import Piece, StepRule
@@ -174,7 +174,7 @@ class Trainer:
         layers: Sequence[Layer],
         input_shape: Shape,
         loss: Loss,
-        optimizer: StepRule | Minimisers,
+        optimizer: StepRule | FullBatchOptimizer,
         schedule: Schedule,
         train: TrainSettings,
         augment: AugmentSettings | None,
@@ -210,7 +210,7 @@ class Trainer:
         self.progress = Progress()
 
         count = len(chosen)
-        self._minimiser = optimizer if isinstance(optimizer, Minimisers) else None
+        self._minimiser = optimizer if isinstance(optimizer, FullBatchOptimizer) else None
         if self._minimiser is None:
             self.epochs, self.batches = course(train, count)
         else:  # each step sees all photos, and has its own way to a loss without chance in it
@@ -510,7 +510,7 @@ class Trainer:
 
     def _rates_of(self, first: int, count: int) -> list[float]:
         """The learning rates of so many steps."""
-        assert not isinstance(self.optimizer, Minimisers)
+        assert not isinstance(self.optimizer, FullBatchOptimizer)
         rate, factor = self.optimizer.learning_rate, self.schedule.factor
         steps, memory = self.steps, self.progress.schedule
         return [rate * factor(step, steps, memory) for step in range(first, first + count)]
@@ -534,7 +534,7 @@ class Trainer:
         self._batches.done()
         return len(stretch.photos)
 
-    def _minimise(self, minimiser: Minimisers) -> None:
+    def _minimise(self, minimiser: FullBatchOptimizer) -> None:
         """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from
         what was saved gives the same bits."""
         network, whole, memory = self.network, self.whole, self._memory
@@ -589,7 +589,7 @@ class Trainer:
     def _update(self) -> None:
         kernels, network = self.kernels, self.network
         assert network.gradient is not None
-        assert not isinstance(self.optimizer, Minimisers)
+        assert not isinstance(self.optimizer, FullBatchOptimizer)
         weight, gradient = network.weights.parameters.flat, network.gradient.flat
         if self._changed_gradient is not None:
             out, seed, step = self._changed_gradient, self.settings.seed, self._batches.step
@@ -666,7 +666,7 @@ class Trainer:
         """The figures of the kernels, after an epoch's last step and before anything else runs forward."""
         start, stop = self._bounds(self.batches - 1)
         reach: float = self.steps
-        if not isinstance(self.optimizer, Minimisers):
+        if not isinstance(self.optimizer, FullBatchOptimizer):
             [rate] = self._rates_of(self.progress.step - 1, 1)
             reach *= self.optimizer.learning_rate / rate if rate > 0 else math.inf
         return self.watch.figures(

@@ -1,4 +1,4 @@
-"""The loss of all training photos as a function of the weights, for minimisers."""
+"""The loss of all training photos as a function of the weights, for full-batch optimizers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
-from facecnn.learning.minimisers import Point, Vector
+from facecnn.learning.full_batch_optimizers import Point, Vector
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network

@@ -26,7 +26,7 @@ import pytest
 from safetensors.numpy import save as save_safetensors
 
 from cli.running import Outcome, call
-from facecnn.learning.minimisers import MINIMISERS
+from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS
 from facecnn.learning.step_rules import OPTIMIZERS
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facecnn.runs.metrics import MetricsLog
@@ -592,7 +592,7 @@ def test_resumed_is_unbroken(made_people: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.long
 @pytest.mark.fault("K24")
-@pytest.mark.parametrize("optimizer", [name for name in {**OPTIMIZERS, **MINIMISERS} if name != "adamw"])
+@pytest.mark.parametrize("optimizer", [name for name in {**OPTIMIZERS, **FULL_BATCH_OPTIMIZERS} if name != "adamw"])
 def test_resumed_is_unbroken_with_every_optimizer(
     optimizer: str, made_people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facecnn.kernels import cpu, reference
-from facecnn.learning.minimisers import LineSearch
+from facecnn.learning.full_batch_optimizers import LineSearch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import BatchNorm, Dropout, Layer, with_outputs
@@ -61,7 +61,7 @@ def test_running_statistics_follow_the_batches() -> None:
         assert array == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
 
 
-def test_after_a_minimiser_running_statistics_are_those_of_all_photos() -> None:
+def test_after_a_full_batch_optimizer_running_statistics_are_those_of_all_photos() -> None:
     trainer = make_trainer(NORMED, optimizer=LineSearch())
     trained(trainer)
     found = statistics(trainer.network.weights)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import cpu, reference
-from facecnn.learning.minimisers import Lbfgs
+from facecnn.learning.full_batch_optimizers import Lbfgs
 from facecnn.learning.schedules import Plateau
 from facecnn.learning.step_rules import AdamW
 from facecnn.learning.training import Trainer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
-from facecnn.learning.minimisers import Lbfgs, LineSearch, NewtonCg
+from facecnn.learning.full_batch_optimizers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.learning.training import STEPS_BETWEEN_SAVES, StepReport, Trainer
@@ -628,16 +628,16 @@ def test_stopped_amid_small_batches_and_gone_on_with_is_the_same(
     assert recorder.figures() == uninterrupted_by_twos.figures()
 
 
-# ----------------------------------------------------------------------------------------------------- minimisers
+# ------------------------------------------------------------------------------------------- full-batch optimizers
 
 MINIMISED: dict[str, Any] = {"train": {"epochs": 8, "least_steps": 0}}
 
 
-@pytest.mark.parametrize("minimiser", [LineSearch(), Lbfgs(history=3), NewtonCg(products=4)], ids=lambda m: m.name)
+@pytest.mark.parametrize("optimizer", [LineSearch(), Lbfgs(history=3), NewtonCg(products=4)], ids=lambda m: m.name)
 @pytest.mark.parametrize("layers", [SMOKE, RICH], ids=["smoke", "with batch norm and dropout"])
-def test_a_minimiser_lowers_the_loss_and_goes_on_to_the_same_bits(minimiser: Any, layers: Any) -> None:
+def test_a_full_batch_optimizer_lowers_the_loss_and_goes_on_to_the_same_bits(optimizer: Any, layers: Any) -> None:
     def make() -> Trainer:
-        return make_trainer(layers, optimizer=minimiser, **MINIMISED)
+        return make_trainer(layers, optimizer=optimizer, **MINIMISED)
 
     whole = trained(make())
     losses = [epoch["train_loss"] for epoch in whole.epochs]
@@ -655,7 +655,7 @@ def test_a_minimiser_lowers_the_loss_and_goes_on_to_the_same_bits(minimiser: Any
     assert rest.figures() == whole.figures()[-len(rest.epochs) :]
 
 
-def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
+def test_a_full_batch_optimizer_sees_all_photos_at_once_without_chance() -> None:
     trainer = make_trainer(RICH, optimizer=LineSearch(), **MINIMISED)
     assert trainer.batches == 1
     nothing_drops = make_trainer((SMOKE[0], BatchNorm(), *SMOKE[1:]), optimizer=LineSearch(), **MINIMISED)
@@ -667,7 +667,7 @@ def test_a_minimiser_sees_all_photos_at_once_without_chance() -> None:
     assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).part_size == 8  # else they come in parts
 
 
-def test_a_minimiser_sees_the_chosen_photos_with_their_own_labels() -> None:
+def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -> None:
     photos, chosen = photos_of(LABELS), np.array([7, 3, 1, 4, 8, 9, 21, 16, 15, 11])
     alone = replace(photos, rows=photos.rows[chosen], labels=photos.labels[chosen])
     points = [
@@ -691,8 +691,8 @@ def test_the_whole_sets_gradient_is_that_of_its_loss(layers: Any) -> None:
 
 
 def test_a_training_ends_when_nothing_better_is_found() -> None:
-    minimiser = Lbfgs(weight_decay=1.0)
-    recorder = trained(make_trainer(optimizer=minimiser, train={"epochs": 500, "least_steps": 0}))
+    optimizer = Lbfgs(weight_decay=1.0)
+    recorder = trained(make_trainer(optimizer=optimizer, train={"epochs": 500, "least_steps": 0}))
     assert len(recorder.epochs) < 500
     assert all(isinstance(epoch["learning_rate"], float) for epoch in recorder.epochs)
     json.dumps(recorder.epochs, allow_nan=False)

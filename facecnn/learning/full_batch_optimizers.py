@@ -1,12 +1,12 @@
-"""Minimisers: methods that look at the whole training set and may try several places before they move.
+"""Full-batch optimizers: methods that look at the whole training set and may try several points before they move.
 
-They work on vectors of float64 on the host; what is asked of the device is ``evaluate(w) -> loss, gradient``. One
-``iterate`` is what an epoch is for a step rule. All that a minimiser remembers from one iteration to the next lies in a
-``Memory``, which is saved with the training, so that going on after an interrupt gives the same bits.
+They work on float64 vectors on the host; all they ask of the device is ``evaluate(w) -> loss, gradient``. One
+``iterate`` is an epoch. Everything that an optimizer remembers from one iteration to the next is in a ``Memory``, which
+is saved with the training, so that a resumed training ends with the same bits.
 
-Each is a small set of settings with ``weight_decay`` (the loss grows by half of it times the sum of the squared
-weights, not biases), ``state_names`` (of the vectors that its memory may hold) and ``iterate``, which gives a better
-place, or the start itself where none was found, and leaves in ``memory.numbers`` how long the step was.
+Each is a small set of settings with ``weight_decay`` (half of it times the sum of the squared weights, biases left out,
+is added to the loss), ``state_names`` (the vectors that its memory may hold) and ``iterate``, which returns a better
+point, or the start itself where it found none, and leaves the step's length in ``memory.numbers``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Evaluate: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 
 @plain_dataclass
 class Point:
-    """A place, and what the loss is there."""
+    """Weights, with the loss and its gradient there."""
 
     w: Vector
     loss: float
@@ -38,7 +38,7 @@ class Point:
 
 @plain_dataclass
 class Memory:
-    """What a minimiser remembers."""
+    """What an optimizer remembers from one iteration to the next."""
 
     vectors: dict[str, Vector] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -313,6 +313,8 @@ def _to_the_edge(p: Vector, direction: Vector, radius: float) -> float:
     return float((-b + np.sqrt(max(0.0, b * b - 4 * a * c))) / (2 * a))
 
 
-Minimisers = LineSearch | Lbfgs | NewtonCg
-MINIMISERS: dict[str, type[Minimisers]] = {minimiser.keyword: minimiser for minimiser in (LineSearch, Lbfgs, NewtonCg)}
-"""Minimisers by their names in the config."""
+FullBatchOptimizer = LineSearch | Lbfgs | NewtonCg
+FULL_BATCH_OPTIMIZERS: dict[str, type[FullBatchOptimizer]] = {
+    optimizer.keyword: optimizer for optimizer in (LineSearch, Lbfgs, NewtonCg)
+}
+"""Full-batch optimizers by their names in the config."""

@@ -1,4 +1,4 @@
-"""Minimisers on functions whose lowest place is known."""
+"""FullBatchOptimizer on functions whose lowest place is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from facecnn.learning.minimisers import (
+from facecnn.learning.full_batch_optimizers import (
     Lbfgs,
     LineSearch,
     Memory,
@@ -46,44 +46,44 @@ def quadratic(size: int, condition: float, seed: int) -> tuple[Any, Vector, Call
     return matrix, lowest, evaluate
 
 
-def run(minimiser: Any, evaluate: Any, w: Any, iterations: int) -> list[Point]:
+def run(optimizer: Any, evaluate: Any, w: Any, iterations: int) -> list[Point]:
     points, memory = [Point(np.asarray(w, float), *evaluate(np.asarray(w, float)))], Memory()
     for _ in range(iterations):
-        points.append(minimiser.iterate(evaluate, points[-1], memory))
+        points.append(optimizer.iterate(evaluate, points[-1], memory))
     return points
 
 
-@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
+@pytest.mark.parametrize("optimizer", ALL, ids=lambda m: m.name)
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(seed=st.integers(0, 10**6), condition=st.floats(1, 100), size=st.integers(1, 8))
 @example(seed=478, condition=1.0, size=1)  # where a line search changed sides for hundreds of iterations
 def test_the_loss_never_rises_and_ends_at_the_bottom_of_a_bowl(
-    minimiser: Any, seed: int, condition: float, size: int
+    optimizer: Any, seed: int, condition: float, size: int
 ) -> None:
     _, lowest, evaluate = quadratic(size, condition, seed)
-    points = run(minimiser, evaluate, lowest + np.random.default_rng(seed + 1).normal(size=size), 400)
+    points = run(optimizer, evaluate, lowest + np.random.default_rng(seed + 1).normal(size=size), 400)
     losses = [point.loss for point in points]
     assert all(later <= earlier for earlier, later in itertools.pairwise(losses))
     assert losses[-1] <= 1e-6 * max(1.0, losses[0])
 
 
-@pytest.mark.parametrize(("minimiser", "iterations"), [(Lbfgs(), 60), (NewtonCg(difference=1e-5), 60)])
-def test_curved_valleys_are_followed(minimiser: Any, iterations: int) -> None:
-    points = run(minimiser, rosenbrock, [-1.2, 1.0], iterations)
+@pytest.mark.parametrize(("optimizer", "iterations"), [(Lbfgs(), 60), (NewtonCg(difference=1e-5), 60)])
+def test_curved_valleys_are_followed(optimizer: Any, iterations: int) -> None:
+    points = run(optimizer, rosenbrock, [-1.2, 1.0], iterations)
     np.testing.assert_allclose(points[-1].w, [1, 1], atol=1e-4)
     slow = run(LineSearch(), rosenbrock, [-1.2, 1.0], iterations)
     assert points[-1].loss < 1e-3 * slow[-1].loss
 
 
-@pytest.mark.parametrize("minimiser", [*ALL, NewtonCg(difference=1e-5, radius=100)], ids=str)
-def test_a_move_that_would_raise_the_loss_is_not_made(minimiser: Any) -> None:
+@pytest.mark.parametrize("optimizer", [*ALL, NewtonCg(difference=1e-5, radius=100)], ids=str)
+def test_a_move_that_would_raise_the_loss_is_not_made(optimizer: Any) -> None:
     """Far from the bottom of (1 + w^2)^1/2 Newton's move from w is to -w^3."""
 
     def evaluate(w: Vector) -> tuple[float, Vector]:
         loss = float(np.sqrt(1 + w @ w))
         return loss, w / loss
 
-    points = run(minimiser, evaluate, [3.0], 60)
+    points = run(optimizer, evaluate, [3.0], 60)
     assert all(later.loss <= earlier.loss for earlier, later in itertools.pairwise(points))
     assert points[-1].w[0] == pytest.approx(0, abs=1e-3)
 
@@ -117,38 +117,38 @@ def test_newton_leaves_a_saddle_and_finds_the_lower_side() -> None:
     np.testing.assert_allclose(points[-1].w, [np.sqrt(0.5), 0], atol=1e-4)
 
 
-@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
-def test_at_the_bottom_nothing_moves(minimiser: Any) -> None:
+@pytest.mark.parametrize("optimizer", ALL, ids=lambda m: m.name)
+def test_at_the_bottom_nothing_moves(optimizer: Any) -> None:
     _, lowest, evaluate = quadratic(3, 10, 0)
-    points = run(minimiser, evaluate, lowest, 3)
+    points = run(optimizer, evaluate, lowest, 3)
     np.testing.assert_array_equal(points[-1].w, lowest)
 
 
-@pytest.mark.parametrize("minimiser", ALL, ids=lambda m: m.name)
-def test_a_cliff_of_infinite_or_undefined_loss_is_kept_away_from(minimiser: Any) -> None:
+@pytest.mark.parametrize("optimizer", ALL, ids=lambda m: m.name)
+def test_a_cliff_of_infinite_or_undefined_loss_is_kept_away_from(optimizer: Any) -> None:
     def evaluate(w: Vector) -> tuple[float, Vector]:
         if w[0] <= 0:
             return float("nan"), np.full(1, np.nan)
         return float(w[0] - np.log(w[0])), 1 - 1 / w
 
-    points = run(minimiser, evaluate, [0.01], 60)
+    points = run(optimizer, evaluate, [0.01], 60)
     assert all(np.isfinite(point.loss) for point in points)
     assert points[-1].w[0] == pytest.approx(1, abs=1e-2)
 
 
 def test_all_is_in_the_memory() -> None:
     """Going on from a copy of point and memory gives the same bits."""
-    for minimiser in ALL:
+    for optimizer in ALL:
         memory = Memory()
         point = Point(np.array([-1.2, 1.0]), *rosenbrock(np.array([-1.2, 1.0])))
         for _ in range(7):
-            point = minimiser.iterate(rosenbrock, point, memory)
-        names = set(minimiser.state_names)
+            point = optimizer.iterate(rosenbrock, point, memory)
+        names = set(optimizer.state_names)
         assert set(memory.vectors) <= names
         again = Memory({name: vector.copy() for name, vector in memory.vectors.items()}, dict(memory.numbers))
         one, other = point, Point(point.w.copy(), point.loss, point.gradient.copy())
         for _ in range(5):
-            one, other = minimiser.iterate(rosenbrock, one, memory), minimiser.iterate(rosenbrock, other, again)
+            one, other = optimizer.iterate(rosenbrock, one, memory), optimizer.iterate(rosenbrock, other, again)
         np.testing.assert_array_equal(one.w, other.w)
 
 
