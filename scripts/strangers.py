@@ -46,7 +46,7 @@ from facecnn.kernels import open_device
 from facecnn.learning import scores
 from facecnn.learning.calibration import unknown_score
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import log_softmax, passes, views
+from facecnn.network.inference import log_softmax, passes, views_at_test_time
 from facecnn.photos.dataset import Dataset, load_files
 from facecnn.photos.folder import UNKNOWN, list_photos
 from facecnn.recognition import Answers
@@ -245,7 +245,7 @@ def look(model: Model, pixels: np.ndarray, rows: np.ndarray) -> Looks:
         logits[start:stop] += output
         logs[start:stop] += log_softmax(output)
         features[start:stop] += network.kernels.to_host(network.call(last, stop - start).x).reshape(stop - start, -1)
-    number = len(views(**seen))
+    number = len(views_at_test_time(**seen))
     lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return Looks(log_softmax(logs / number), logits / number, features / lengths)
 

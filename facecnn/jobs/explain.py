@@ -14,7 +14,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
 from facecnn.jobs.pictures import PictureNames, make_pictures, named_face
-from facecnn.network.inference import views
+from facecnn.network.inference import views_at_test_time
 from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_inputs, smooth_gradient
 from facecnn.photos.companions import EXPLAINED
 from facecnn.photos.decode import Decoded, decode, read
@@ -86,7 +86,7 @@ def _maps(model: Model, photo: Decoded, face: dict[str, Any]) -> FaceMaps:
         found = Face((left, top, right, bottom), (first, second, nose, mouth[0], mouth[1]), score=1.0)
         stored = aligned_crop(photo.image, found.scaled(1 / photo.reduction), settings)
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
-    looks = views(recogniser.mirror, recogniser.shift)
+    looks = views_at_test_time(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]
     calibration, classes = recogniser.calibration, recogniser.classes
     biases = calibration.biases(len(classes), len(recogniser.people))

@@ -17,7 +17,7 @@ from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, find
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.learning.training import TAKEN
-from facecnn.network.inference import views
+from facecnn.network.inference import views_at_test_time
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import misfits, plan
 from facecnn.network.size import measure
@@ -92,7 +92,7 @@ class ModelFile:
         if finds_faces(self.checkpoint.arrays):
             return None
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        return len(views(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
+        return len(views_at_test_time(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
 
     def model(self, kernels: Kernels, threads: int | None = None) -> Model:
         """Its network, and its face finder, which works on ``threads`` threads of the CPU. Raises CheckpointError."""
@@ -161,7 +161,7 @@ def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Mode
 
 
 def looked_at(settings: Settings) -> dict[str, Any]:
-    """Which ``facecnn.network.inference.views`` of a photo an answer is the mean of: as training moved photos."""
+    """The arguments of ``views_at_test_time`` for answers: a photo is mirrored and shifted as in training."""
     augment = settings.photos.augment
     return {
         "mirror": augment is not None and augment.mirror,

@@ -84,8 +84,8 @@ class Part(NamedTuple):
 
 
 class Batches:
-    """Usage: ``begin`` an epoch; then ``bring`` some batches; for each of their places ``take`` the batch and work on
-    its ``parts``; and say ``done``. What ``take`` and ``parts`` launch depends on the place only."""
+    """Usage: go through the stretches of an ``epoch``; for each of their places ``take`` the batch and work on its
+    ``parts``. What ``take`` and ``parts`` launch depends on the place only."""
 
     def __init__(
         self,
@@ -150,8 +150,10 @@ class Batches:
             first[start:stop] = [self._edges[batch] - self._edges[start] for batch in range(start, stop)]
         self._first, self._to_take = tuple(first), tuple(to_take)
 
-    def begin(self, epoch: int, batch: int, step: int, rates: Sequence[float]) -> None:
-        """An epoch, from ``batch`` on, which is step number ``step``; with the learning rates of all its batches."""
+    def epoch(self, epoch: int, batch: int, step: int, rates: Sequence[float], *, single: bool) -> Iterator[Stretch]:
+        """The batches of an epoch from ``batch`` on, which is step number ``step``; each stretch stays on the device
+        until the next one is asked for. The epoch's last batch always comes by itself, as it may be watched; all do if
+        ``single``. ``rates``: the learning rates of all the epoch's batches."""
         self._shuffler.bit_generator.state = _philox_state(self._seed, _ORDER_PURPOSE + epoch)
         permutation = self._shuffler.permutation(len(self._chosen))
         order = self._chosen[permutation]
@@ -164,17 +166,13 @@ class Batches:
         copy(self._epoch, np.array([epoch], np.int32))
         if batch != self._planned_from:
             self._plan(batch)
-        self._feed.plan(permutation[start:stop] for start, stop in pairwise(self._edges[batch:]))
-
-    def bring(self, batch: int, stop: int) -> Stretch:
-        """Where batches from ``batch`` on are for all kernels that are asked for from now on, until ``done``: as many
-        as can be worked on in one go, at most to the one before ``stop``."""
-        go = slice(batch, min(batch + self._in_one_go, stop))
-        return Stretch(self._sizes[go], self._feed.bring(), self._first[go], self._to_take[go])
-
-    def done(self) -> None:
-        """All kernels that work on what was brought have been asked for."""
-        self._feed.done()
+        last = len(self._sizes) - 1
+        length = 1 if single else self._in_one_go
+        starts = [*range(batch, last, length), last]
+        bounds = list(zip(starts, [*starts[1:], last + 1], strict=True))
+        fed = self._feed.slots(permutation[self._edges[start] : self._edges[stop]] for start, stop in bounds)
+        for (start, stop), slot in zip(bounds, fed, strict=True):
+            yield Stretch(self._sizes[start:stop], slot, self._first[start:stop], self._to_take[start:stop])
 
     def take(self, place: Place) -> Array:
         """The batch, its learning rate and its number; gives back its labels (n,)."""

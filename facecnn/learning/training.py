@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -479,11 +479,11 @@ class Trainer:
         while not progress.finished and progress.epoch < last:
             started = time.perf_counter()
             first = progress.batch
-            self._begin_epoch()
-            while progress.batch < self.batches:
-                made = self._make_steps(progress.batch, recorder.every_step)
+            self._before_step()
+            for made in self._steps_of_epoch(recorder.every_step):
                 progress.batch, progress.step = progress.batch + made, progress.step + made
                 recorder.step(self._report(made))
+                self._before_step()
                 if progress.batch < self.batches and stop():
                     self._read_totals()
                     self._demand_finite_weights()
@@ -500,13 +500,27 @@ class Trainer:
         """The batch's photos in the epoch's order: the first one's number, and that of the one after the last."""
         return self._edges[batch], self._edges[batch + 1]
 
-    def _begin_epoch(self) -> None:
+    def _before_step(self) -> None:
+        if self.progress.batch + 1 == self.batches and self._is_looked_at_closely():
+            self.watch.before_last_step()
+
+    def _steps_of_epoch(self, single: bool) -> Iterator[int]:
+        """Train what is left of an epoch; how many steps were made, each time. Kernels are only asked for: nothing is
+        copied to the host or waited for."""
         if self._minimiser is not None:
+            self._minimise(self._minimiser)
+            yield 1
             return
         progress = self.progress
         rates = self._rates_of(progress.step - progress.batch, self.batches)
-        self._batches.begin(progress.epoch, progress.batch, progress.step, rates)
         self.kernels.copy_to_device(self._totals, np.array(progress.totals, self.network.dtype))
+        for stretch in self._batches.epoch(progress.epoch, progress.batch, progress.step, rates, single=single):
+            steps = self._steps.get(stretch)
+            if steps is None:
+                steps = self.kernels.record(partial(self._launch_steps, stretch), self.network.workspace)
+                self._steps[stretch] = steps
+            steps()
+            yield len(stretch.photos)
 
     def _rates_of(self, first: int, count: int) -> list[float]:
         """The learning rates of so many steps."""
@@ -514,25 +528,6 @@ class Trainer:
         rate, factor = self.optimizer.learning_rate, self.schedule.factor
         steps, memory = self.steps, self.progress.schedule
         return [rate * factor(step, steps, memory) for step in range(first, first + count)]
-
-    def _make_steps(self, batch: int, single: bool) -> int:
-        """The update by ``batch``; unless ``single``, also those that go with it. The epoch's last one is always made
-        by itself, as it may be watched. Gives back how many were made. Kernels are only asked for: nothing is copied to
-        the host or waited for."""
-        is_last = batch + 1 == self.batches
-        if is_last and self._is_looked_at_closely():
-            self.watch.before_last_step()
-        if self._minimiser is not None:
-            self._minimise(self._minimiser)
-            return 1
-        stretch = self._batches.bring(batch, batch + 1 if single or is_last else self.batches - 1)
-        steps = self._steps.get(stretch)
-        if steps is None:
-            steps = self.kernels.record(partial(self._launch_steps, stretch), self.network.workspace)
-            self._steps[stretch] = steps
-        steps()
-        self._batches.done()
-        return len(stretch.photos)
 
     def _minimise(self, minimiser: FullBatchOptimizer) -> None:
         """One iteration over the whole training set. What it leaves is rounded as it is saved, so that going on from

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
 from facecnn.learning.full_batch_optimizers import Point, Vector
 from facecnn.network.feeding import PhotoFeed
+from facecnn.network.inference import prepare_in_batches
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import Network
 
@@ -44,7 +45,6 @@ class WholeSet:
         self._ranges = network.trained_ranges()
         self._class_weights = class_weights
         self._labels = kernels.to_device(labels)
-        self._rows = kernels.to_device(photos.rows)
         self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
         self.at: Vector | None = None
         """Where ``evaluate`` was last, whose results the network, ``objectives`` and ``totals`` hold still."""
@@ -52,7 +52,6 @@ class WholeSet:
         """Each photo's part of the loss, on the device, after ``evaluate``."""
         self.totals: Array = kernels.to_device(np.zeros(3, network.dtype))
         """Of all photos, on the device: see ``add_to_totals``."""
-        self._parts = [(start, min(count, start + network.batch_size)) for start in range(0, count, network.batch_size)]
 
     def pieces(self, vector: Array) -> list[Array]:
         """The parts of a vector that belong to the pieces of the flat parameters."""
@@ -128,17 +127,9 @@ class WholeSet:
 
     def _forward(self, w: Vector) -> Iterator[tuple[int, int]]:
         """Set the weights, and run each part of the photos through the network: (first, last + 1) of each."""
-        network, kernels = self._network, self._network.kernels
+        network = self._network
         self.at = None
         self.scatter(network.weights.parameters.flat, w)
-        self._photos.plan([np.arange(start, stop) for start, stop in self._parts])
-        for start, stop in self._parts:
-            size = stop - start
-            pixels = self._photos.pixels(self._photos.bring())
-            rows = self._photos.places(self._rows[start:stop], 0, size)
-            kernels.prepare_photos(
-                network.input[:size], pixels, rows, self._parameters[:size], self._normalise, network.workspace
-            )
-            self._photos.done()
-            network.forward(size, training=True)
+        for start, stop in prepare_in_batches(network, self._photos, self._normalise, self._parameters):
+            network.forward(stop - start, training=True)
             yield start, stop

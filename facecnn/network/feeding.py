@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,13 @@ Array = npt.NDArray[Any]
 
 
 class PhotoFeed:
-    """Photos on the device: all of them where they fit, else batch by batch, each sent while the one before is worked
-    on.
-
-    Usage: ``plan`` the batches; then, for each, ``bring`` it, ask for the kernels that read it, and say ``done``.
-    """
+    """Photos on the device: all of them where they fit, else batch by batch, each sent while the one before is used."""
 
     def __init__(self, kernels: Kernels, pixels: Array, rows: Array, batch_size: int) -> None:
         """pixels (P, H + 2 my, W + 2 mx, C) uint8 and rows (n,) on the host: which of them the n photos are."""
         self._kernels = kernels
         self._host = (pixels, np.asarray(rows))
         self._stream: Any = None
-        self._batches: list[Array] = []
-        self._next = 0
         try:
             self._pixels, self.rows = kernels.resident(pixels, self._host[1])
         except MemoryError:
@@ -40,26 +35,39 @@ class PhotoFeed:
         """Whether the photos are sent batch by batch."""
         return self._stream is not None
 
-    def plan(self, batches: Iterable[Array]) -> None:
-        """The photos, numbered 0 to n - 1, that will be asked for, batch after batch. The first is sent."""
-        self._next = 0
-        if self._stream is not None:
-            self._batches = list(batches)
-            self._send(0)
+    def slots(self, batches: Iterable[Array]) -> Iterator[int]:
+        """The slot that holds each batch, for all kernels that are launched before the next one is asked for.
 
-    def bring(self) -> int:
-        """The slot in which the next batch lies for all kernels that are asked for from now on, until ``done``."""
-        slot = self._next % 2 if self._stream is not None else 0
-        if self._stream is not None:
+        Args:
+            batches: the photos of each batch, as numbers from 0 to n - 1.
+        """
+        if self._stream is None:
+            for _ in batches:
+                yield 0
+            return
+        photos = list(batches)
+        self._send(0, photos)
+        for number in range(len(photos)):
+            slot = number % 2
             self._stream.wait(slot)
-        return slot
+            try:
+                yield slot
+            finally:
+                self._stream.release(slot)
+            self._send(number + 1, photos)
 
-    def done(self) -> None:
-        """All kernels that read the batch have been asked for: the next one is sent meanwhile."""
-        if self._stream is not None:
-            self._stream.release(self._next % 2)
-            self._next += 1
-            self._send(self._next)
+    def in_order(self, size: int) -> Iterator[tuple[int, int, Array, Array]]:
+        """All photos, up to ``size`` at a time.
+
+        Yields:
+            The number of the first photo and of the one after the last; the array on the device that holds them, and
+            the rows (n,) of it that they are, for all kernels that are launched before the next ones are asked for.
+        """
+        count = len(self.rows)
+        bounds = [(start, min(count, start + size)) for start in range(0, count, size)]
+        for (start, stop), slot in zip(bounds, self.slots(np.arange(*bound) for bound in bounds), strict=True):
+            rows = self._rows_on_device[start:stop]
+            yield start, stop, self.pixels(slot), self.places(rows, 0, stop - start)
 
     def pixels(self, slot: int) -> Array:
         """The device's array that holds the batch in ``slot``."""
@@ -71,7 +79,12 @@ class PhotoFeed:
         this feed's ``rows``."""
         return rows[start:stop] if self._stream is None else self._places[start:stop]
 
-    def _send(self, number: int) -> None:
-        if number < len(self._batches):
+    @cached_property
+    def _rows_on_device(self) -> Array:
+        rows: Array = self._kernels.to_device(self.rows)
+        return rows
+
+    def _send(self, number: int, batches: Sequence[Array]) -> None:
+        if number < len(batches):
             pixels, rows = self._host
-            self._stream.send(number % 2, pixels, rows[self._batches[number]])
+            self._stream.send(number % 2, pixels, rows[batches[number]])

@@ -15,11 +15,14 @@ from facecnn.network.network import Network, Weights
 Array = npt.NDArray[Any]
 
 
-def views(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
-    """The ways in which a photo is looked at, as parameters of ``prepare_photos``: (views, columns of AUGMENTATION).
+def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
+    """The views of a photo that answers are averaged over, as parameters of ``prepare_photos``.
 
     The photo as it is; with ``shift``, also moved by that fraction of the side up, down, left and right; with
     ``mirror``, the mirror images of all these.
+
+    Returns:
+        (views, columns of AUGMENTATION)
     """
     places = [(0.0, 0.0)]
     if shift:
@@ -33,6 +36,28 @@ def views(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
     return np.concatenate([made, mirrored])
 
 
+def prepare_in_batches(
+    network: Network, photos: PhotoFeed, normalise: Normalise, parameters: Array
+) -> Iterator[tuple[int, int]]:
+    """Fill ``network.input`` with one batch of the photos after another.
+
+    Args:
+        network: whose batch size is not above the one that the photos are fed in.
+        photos: all of them are taken, in their order.
+        normalise: how their pixels are scaled.
+        parameters: (batch_size, columns of AUGMENTATION) on the device, of the views.
+
+    Yields:
+        The number of the batch's first photo, and of the one after its last.
+    """
+    for start, stop, pixels, rows in photos.in_order(network.batch_size):
+        count = stop - start
+        network.kernels.prepare_photos(
+            network.input[:count], pixels, rows, parameters[:count], normalise, network.workspace
+        )
+        yield start, stop
+
+
 def passes(
     network: Network,
     photos: PhotoFeed,
@@ -42,31 +67,16 @@ def passes(
     shift: float = 0.0,
     weights: Weights | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Run all ``views`` of all photos through the network, batch by batch: (start, stop) of those that have just been,
-    whose outputs are ``network.output[: stop - start]``.
+    """Run all test-time views of all photos through the network, batch by batch.
 
-    ``photos`` must be fed in batches of the network's size at most.
+    Yields:
+        Which photos have just been run, as ``prepare_in_batches`` does: their outputs are
+        ``network.output[: stop - start]``.
     """
-    kernels = network.kernels
-    number = len(photos.rows)
-    rows = kernels.to_device(photos.rows)
-    bounds = [(start, min(number, start + network.batch_size)) for start in range(0, number, network.batch_size)]
-    for view in views(mirror, shift):
-        parameters = kernels.to_device(np.tile(view, (network.batch_size, 1)))
-        photos.plan([np.arange(start, stop) for start, stop in bounds])
-        for start, stop in bounds:
-            count = stop - start
-            pixels = photos.pixels(photos.bring())
-            kernels.prepare_photos(
-                network.input[:count],
-                pixels,
-                photos.places(rows[start:stop], 0, count),
-                parameters[:count],
-                normalise,
-                network.workspace,
-            )
-            photos.done()
-            network.infer(count, weights)
+    for view in views_at_test_time(mirror, shift):
+        parameters = network.kernels.to_device(np.tile(view, (network.batch_size, 1)))
+        for start, stop in prepare_in_batches(network, photos, normalise, parameters):
+            network.infer(stop - start, weights)
             yield start, stop
 
 
@@ -81,16 +91,15 @@ def log_probabilities(
 ) -> npt.NDArray[np.float64]:
     """Logarithms of the probabilities of each output: (photos, units), each row's probabilities summing to 1.
 
-    ``photos`` must be fed in batches of the network's size at most. The answer is the mean over the ``views`` of the
-    photo of the logarithms, scaled to sum to 1 again.
+    They are the mean of the logarithms over the photo's test-time views, scaled to sum to 1 again.
     """
     number = len(photos.rows)
     outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
     for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
         outputs[start:stop] = network.kernels.to_host(network.output[: stop - start])
-        if stop == number:  # the last ones, looked at in one way
+        if stop == number:  # all photos in one view
             total += log_softmax(outputs)
-    return log_softmax(total / len(views(mirror, shift)))
+    return log_softmax(total / len(views_at_test_time(mirror, shift)))
 
 
 def log_softmax(logits: Array) -> npt.NDArray[np.float64]:

@@ -48,25 +48,45 @@ def test_every_batch_holds_its_photos(kernels: Any) -> None:
     assert feed.streamed == (kernels is SMALL_DEVICE)
     for order in (np.arange(7), np.array([6, 1, 0, 2, 5, 4, 3])):
         batches = [order[:3], order[3:5], order[5:]]
-        feed.plan(batches)
-        for batch in batches:
-            slot = feed.bring()
+        for slot, batch in zip(feed.slots(batches), batches, strict=True):
             rows = feed.rows[batch]  # what lies on the device of them
             for start, stop in ((0, len(batch)), (1, len(batch))):
                 places = feed.places(rows, start, stop)
                 np.testing.assert_array_equal(feed.pixels(slot)[places], PIXELS[ROWS[batch[start:stop]]])
-            feed.done()
+
+
+@pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
+def test_all_photos_come_in_their_order(kernels: Any) -> None:
+    feed = PhotoFeed(kernels, PIXELS, ROWS, 3)
+    for _ in range(2):
+        bounds = []
+        for start, stop, pixels, rows in feed.in_order(3):
+            np.testing.assert_array_equal(pixels[rows], PIXELS[ROWS[start:stop]])
+            bounds.append((start, stop))
+        assert bounds == [(0, 3), (3, 6), (6, 7)]
 
 
 def test_a_batch_is_sent_while_the_one_before_is_used() -> None:
     feed = PhotoFeed(SMALL_DEVICE, PIXELS, ROWS, 3)
-    feed.plan([np.arange(3), np.arange(3, 6)])
-    assert feed.bring() == 0
-    feed.done()
-    np.testing.assert_array_equal(feed.pixels(1)[:3], PIXELS[ROWS[3:6]])
+    slots = feed.slots([np.arange(3), np.arange(3, 6)])
+    assert next(slots) == 0
+    stream = feed._stream
+    stream.wait = lambda slot: np.testing.assert_array_equal(feed.pixels(slot)[:3], PIXELS[ROWS[3:6]])
+    assert stream.state == ["in use", "free"]
+    assert next(slots) == 1, "it is there before it is waited for"
+    assert stream.state[0] == "free"
+
+
+def test_a_batch_that_is_given_up_is_released() -> None:
+    feed = PhotoFeed(SMALL_DEVICE, PIXELS, ROWS, 3)
+    slots = feed.slots([np.arange(3), np.arange(3, 6)])
+    next(slots)
+    slots.close()
+    assert feed._stream.state == ["free", "free"]
 
 
 def test_there_may_be_no_photos() -> None:
     feed = PhotoFeed(SMALL_DEVICE, PIXELS, np.zeros(0, np.int64), 3)
-    feed.plan([])
+    assert not list(feed.slots([]))
+    assert not list(feed.in_order(3))
     assert len(feed.rows) == 0
