@@ -24,7 +24,7 @@ from facecnn.jobs.console import TrainingDisplay
 from facecnn.jobs.train import train
 from facecnn.jobs.training_setup import TrainOptions
 from facecnn.kernels import open_device
-from facecnn.learning.training import StepReport
+from facecnn.learning.progress import StepReport
 from facecnn.photos.cache_folder import CACHE_VARIABLE
 
 LONG = 100_000

@@ -32,8 +32,9 @@ from facecnn.kernels import cuda
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
-from facecnn.learning.training import PhotoSet, Recorder, Trainer
-from facecnn.network.layers import with_outputs
+from facecnn.learning.data import PhotoSet, TrainingData
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import Recorder
 from kernel_time import Card, kernel_time
 from machine_code import why_not
 from roofline import Roof
@@ -158,27 +159,18 @@ def planned_trainer(
     ``picture`` makes their pixels, of a shape."""
     settings = load(config).settings
     photos = settings.photos
-    shape = (side or photos.height, side or photos.width, channels or photos.channels)
-    count = count or batch_size
-    pixels = picture((count, round(1.3 * shape[0]), round(1.3 * shape[1]), shape[2]))
-    numbers, nobody = np.arange(count), np.zeros(0, np.int64)
-    return Trainer(
-        layers=with_outputs(settings.network, PEOPLE),
-        input_shape=shape,
-        loss=settings.loss,
-        optimizer=settings.optimizer,
-        schedule=settings.schedule,
-        train=replace(
-            settings.train, batch_size=batch_size, epochs=epochs, least_steps=0, stop_when_worst_loss_below=None
-        ),
-        augment=photos.augment,
-        normalise=photos.normalise,
-        photos=PhotoSet(pixels, numbers, numbers % PEOPLE),
-        chosen=numbers,
-        validation=PhotoSet(pixels, nobody, nobody),
-        outputs=PEOPLE,
-        kernels=kernels,
+    if side is not None:
+        photos = replace(photos, size=side)
+    if channels is not None:
+        photos = replace(photos, colour="grey" if channels == 1 else "rgb")
+    train = replace(
+        settings.train, batch_size=batch_size, epochs=epochs, least_steps=0, stop_when_worst_loss_below=None
     )
+    count = count or batch_size
+    pixels = picture((count, round(1.3 * photos.height), round(1.3 * photos.width), photos.channels))
+    numbers, nobody = np.arange(count), np.zeros(0, np.int64)
+    data = TrainingData(PhotoSet(pixels, numbers, numbers % PEOPLE), numbers, PhotoSet(pixels, nobody, nobody), PEOPLE)
+    return Trainer(replace(settings, photos=photos, train=train), data, kernels)
 
 
 def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> Counter:

@@ -30,7 +30,7 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import make_trainer
 from facecnn.kernels import Device, available_threads, open_device, processor_name
 from facecnn.kernels.cards import find_cuda, package_version
-from facecnn.learning.training import Trainer
+from facecnn.learning.loop import Trainer
 from facecnn.runs.atomic import write_atomically
 from first_card_speed import Figures, estimated, kernel_times, sent
 from machine_code import why_not

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cuda_roofline import planned_trainer, step_of
 from facecnn.kernels import open_device
 from facecnn.kernels.profiling import Profiler
-from facecnn.learning.training import Recorder
+from facecnn.learning.progress import Recorder
 from kernel_time import Card, kernel_time
 
 
@@ -84,11 +84,11 @@ def sent(config: str, photos: int, epochs: int, batch: int) -> dict[str, Any]:
         full = mock.patch.object(kernels, "resident", side_effect=MemoryError) if name == "streamed" else nullcontext()
         with full:
             trainer = planned_trainer(config, kernels, batch_size=batch, epochs=epochs, count=photos, picture=noise)
-        assert trainer.photos_are_streamed == (name == "streamed")
+        assert trainer.step.streamed == (name == "streamed")
         figures = Figures()
         trainer.run(figures)
         found[name] = median(figures.of("photos_per_second")[2:] or figures.of("photos_per_second"))
-        found["photo_bytes"] = int(trainer.photos.pixels[0].nbytes)
+        found["photo_bytes"] = int(trainer.data.photos.pixels[0].nbytes)
     return found
 
 

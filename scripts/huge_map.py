@@ -24,8 +24,10 @@ from facecnn.config import load
 from facecnn.errors import DivergedError
 from facecnn.kernels import open_device
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels
+from facecnn.learning.data import PhotoSet, TrainingData
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import Recorder
 from facecnn.learning.step_rules import Adam, Optimizer, Sgd
-from facecnn.learning.training import PhotoSet, Recorder, Trainer
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import Network, Weights
 from facecnn.photos.dataset import Dataset, load_dataset
@@ -211,24 +213,21 @@ class _Losses(Recorder):
 
 def train(training: Training, photos: Dataset, kernels: Kernels, steps: int, seed: int) -> Trained:
     """Train with the seed network's settings, but for those of ``training``."""
-    settings = photos.settings
     chosen = photos.split(seed).training
     epochs = max(1, round(steps * min(BATCH, len(chosen)) / len(chosen)))
-    trainer = Trainer(
-        layers=with_outputs(SEED.network, len(photos.classes)),
-        input_shape=(settings.height, settings.width, settings.channels),
-        loss=SEED.loss,
-        optimizer=training.rule,
-        schedule=SEED.schedule,
-        train=replace(SEED.train, epochs=epochs, least_steps=1, batch_size=BATCH, seed=seed),
-        augment=settings.augment,
-        normalise=settings.normalise,
+    data = TrainingData(
         photos=PhotoSet(photos.pixels, photos.rows, photos.labels),
-        chosen=chosen,
+        train_indices=chosen,
         validation=PhotoSet(photos.pixels, photos.rows[:0], photos.labels[:0]),
         outputs=len(photos.classes),
-        kernels=kernels,
     )
+    settings = replace(
+        SEED,
+        photos=photos.settings,
+        optimizer=training.rule,
+        train=replace(SEED.train, epochs=epochs, least_steps=1, batch_size=BATCH, seed=seed),
+    )
+    trainer = Trainer(settings, data, kernels)
     apply(training.initialisation, trainer.network.weights, seed)
     before, recorder = trainer.network.weights.to_host(), _Losses()
     diverged = False

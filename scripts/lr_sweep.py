@@ -32,7 +32,7 @@ from facecnn.jobs.people import photo_set, read_people
 from facecnn.jobs.training_setup import TrainOptions, make_trainer
 from facecnn.kernels import Device, open_device
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
-from facecnn.learning.training import Recorder
+from facecnn.learning.progress import Recorder
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import folder_faces
 

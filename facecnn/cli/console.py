@@ -17,7 +17,7 @@ from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:
     from facecnn.kernels.compilation import Compilation
-    from facecnn.learning.training import StepReport
+    from facecnn.learning.progress import StepReport
 
 _COMPILING = "Compiling for this machine, once"
 

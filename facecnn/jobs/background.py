@@ -15,7 +15,7 @@ from facecnn.jobs.people import photo_set, read_people
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import ShowingRecorder, make_trainer
 from facecnn.kernels import Device
-from facecnn.learning.training import PhotoSet
+from facecnn.learning.data import PhotoSet
 from facecnn.photos.cache import load_photos
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import PhotoSettings

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # every command has a console, but few train
-    from facecnn.learning.training import StepReport
+    from facecnn.learning.progress import StepReport
 
 
 class TrainingDisplay(Protocol):

@@ -24,7 +24,8 @@ from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trai
 from facecnn.kernels import Device
 from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration, calibrate
-from facecnn.learning.training import PhotoSet, Trainer
+from facecnn.learning.data import PhotoSet
+from facecnn.learning.loop import Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces

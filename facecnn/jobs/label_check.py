@@ -25,7 +25,7 @@ from facecnn.jobs.label_sheet import sheet_of
 from facecnn.jobs.people import find_folder, read_people
 from facecnn.jobs.training_setup import TrainOptions, open_for_training
 from facecnn.kernels import Device
-from facecnn.learning.training import PhotoSet
+from facecnn.learning.data import PhotoSet
 from facecnn.photos.consensus import folder_scores
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some

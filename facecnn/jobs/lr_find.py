@@ -22,6 +22,7 @@ from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training
 from facecnn.kernels import Device
 from facecnn.learning.curvature import Curvature, curvature_product, largest_curvature, largest_stable_rate
+from facecnn.learning.full_batch import FullBatchStep
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, LineSearch
 from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
 from facecnn.learning.step_rules import Optimizer
@@ -164,12 +165,14 @@ def _curvature(
     trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, empty, device)
     if weights is not None:
         trainer.network.weights.from_host(weights)
-    w = trainer.whole.here().w
+    assert isinstance(trainer.step, FullBatchStep)
+    whole = trainer.step.whole
+    w = whole.here().w
     count = len(training.photos)
     console.info(f"Curvature: of the loss of {count} photos, not augmented, without dropout")
     with console.counting("Curvature") as progress:
         curvature = largest_curvature(
-            curvature_product(trainer.whole, w),
+            curvature_product(whole, w),
             len(w),
             settings.train.seed,
             progress=lambda done, most: progress(done * count, most * count),

@@ -16,7 +16,7 @@ from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, finds_faces
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
-from facecnn.learning.training import TAKEN
+from facecnn.learning.update import INITIAL_PREFIX
 from facecnn.network.inference import views_at_test_time
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import misfits, plan
@@ -145,7 +145,7 @@ def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None
     for prefix in ("model.", "training.", *(f"{state}." for state in settings.optimizer.state_names)):
         own = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
         found += [f"{prefix}{text}" for text in misfits(stages, own, whole=prefix == "model.")]
-    found += [f"{shown(name)} is not expected" for name in arrays if not name.startswith((TAKEN, FACE_FINDER))]
+    found += [f"{shown(name)} is not expected" for name in arrays if not name.startswith((INITIAL_PREFIX, FACE_FINDER))]
     if found:
         raise CheckpointError(
             f"{shown(path)}: its arrays aren't those of its network:\n  " + "\n  ".join(found) + "\nTrain it anew."

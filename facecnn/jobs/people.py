@@ -9,7 +9,7 @@ import numpy as np
 from facecnn.config import Loaded
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
-from facecnn.learning.training import PhotoSet
+from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import refuse_no_folder, remarks

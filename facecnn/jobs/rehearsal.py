@@ -24,8 +24,9 @@ from facecnn.jobs.training_setup import (
     open_for_training,
     say_what_is_trained,
 )
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
-from facecnn.learning.training import StepReport, Trainer
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
 from facecnn.photos.folder_faces import folder_faces
@@ -45,7 +46,7 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, strict, console)
-    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, taken=initial.arrays)
+    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, initial_arrays=initial.arrays)
     say_what_is_trained(trainer, data, console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {

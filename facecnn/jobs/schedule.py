@@ -8,7 +8,7 @@ import numpy as np
 
 from facecnn.config import Settings
 from facecnn.errors import UsageError
-from facecnn.learning.schedules import Plateau, course
+from facecnn.learning.schedules import Plateau
 from facecnn.reports.plots import draw_schedule
 
 ASSUMED_PHOTOS = 200
@@ -26,7 +26,7 @@ def draw(settings: Settings, path: Path) -> None:
             f"--plot: the optimizer {settings.optimizer.name} has no learning rate, so there is no course to draw: "
             "leave --plot out"
         )
-    epochs, steps = course(settings.train, ASSUMED_PHOTOS)
+    epochs, steps = settings.train.epochs_for(ASSUMED_PHOTOS), settings.train.steps_per_epoch(ASSUMED_PHOTOS)
     rates = [rate * settings.schedule.factor(step, epochs * steps) for step in range(epochs * steps)]
     what = f"{epochs} epochs of {steps}, if there are {ASSUMED_PHOTOS} photos to train on"
     remark, schedule = "", settings.schedule

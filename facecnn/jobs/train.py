@@ -38,7 +38,8 @@ from facecnn.jobs.training_setup import (
 )
 from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration, calibrate
-from facecnn.learning.training import StepReport, Trainer
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import StepReport
 from facecnn.learning.watching import KernelNews
 from facecnn.recognition import Recogniser
 from facecnn.reports import findings
@@ -76,7 +77,13 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
     trainer = make_trainer(
-        loaded, data.dataset, data.training, data.validation, device, profile=options.profile, taken=initial.arrays
+        loaded,
+        data.dataset,
+        data.training,
+        data.validation,
+        device,
+        profile=options.profile,
+        initial_arrays=initial.arrays,
     )
     say_what_is_trained(trainer, data, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
@@ -189,7 +196,7 @@ class _Training:
                 assert stop.number is not None
                 where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"
                 if trainer.trials_left:
-                    where = f"with {trainer.trials_left} of {trainer.settings.restarts} initial weights left to try"
+                    where = f"with {trainer.trials_left} of {self.settings.train.restarts} initial weights left to try"
                 raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
             trials = trial_figures(trainer)
             if trainer.watch.start and self.frames.read()[-1].epoch != trainer.progress.epoch:  # sooner than planned

@@ -15,7 +15,7 @@ from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder, photo_set, read_people, say_some
-from facecnn.learning.training import PhotoSet
+from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, some

@@ -17,10 +17,11 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.training_photos import TrainingPhotos
 from facecnn.kernels import Device
+from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
-from facecnn.learning.training import PhotoSet, Recorder, StepReport, Trainer
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import Recorder, StepReport
 from facecnn.network.initialisation import NOTHING
-from facecnn.network.layers import with_outputs
 from facecnn.network.network import Stage
 from facecnn.network.size import (
     MOST_ELEMENTS,
@@ -29,7 +30,7 @@ from facecnn.network.size import (
     countable_photos,
     fitting_photos,
     measure,
-    part_size,
+    micro_batch_size,
     too_large,
 )
 from facecnn.photos.dataset import Dataset
@@ -123,22 +124,22 @@ def make_trainer(
     device: Device,
     *,
     profile: bool = False,
-    taken: Mapping[str, Array] = NOTHING,
+    initial_arrays: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos, of each the face chosen; ``taken``: arrays by name that take the
-    place of initial weights.
+    """The trainer for some of a data set's photos, of each the face chosen; ``initial_arrays``: by name, in the place
+    of initial weights.
 
     Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
     small for; DeviceError for one that a card is too small for.
     """
-    settings, photos = loaded.settings, loaded.settings.photos
-    outputs = len(dataset.classes)
-    rows, labels, chosen = training.samples(dataset)
-    stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(chosen))
+    settings, outputs = loaded.settings, len(dataset.classes)
+    rows, labels, indices = training.samples(dataset)
+    data = TrainingData(PhotoSet(dataset.pixels, rows, labels), indices, validation, outputs)
+    stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(indices))
     if isinstance(settings.optimizer, FullBatchOptimizer) and any(
         stage.layer.uses_batch_statistics for stage in stages
     ):
-        batch_size = len(chosen)
+        batch_size = len(indices)
     free = device.free_memory()
     # Photos that don't fit beside the network are sent to two places for a batch in turn, and those held out as well.
     photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
@@ -147,22 +148,12 @@ def make_trainer(
         check_memory(stages, batch_size)
     try:
         return Trainer(
-            layers=with_outputs(settings.network, outputs),
-            input_shape=photos.shape,
-            loss=settings.loss,
-            optimizer=settings.optimizer,
-            schedule=settings.schedule,
-            train=settings.train,
-            augment=photos.augment,
-            normalise=photos.normalise,
-            photos=PhotoSet(dataset.pixels, rows, labels),
-            chosen=chosen,
-            validation=validation,
-            outputs=outputs,
-            kernels=device.kernels,
-            part_size=None if free is None else _fitting_part(stages, batch_size, settings, free, sent),
+            settings,
+            data,
+            device.kernels,
+            micro_batch_size=None if free is None else _fitting_micro_batch(stages, batch_size, settings, free, sent),
             profile=profile,
-            taken=taken,
+            initial_arrays=initial_arrays,
         )
     except MemoryError:
         if free is not None:
@@ -170,10 +161,10 @@ def make_trainer(
         raise too_large(stages, batch_size) from None
 
 
-def _fitting_part(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:
+def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:
     """Photos of a batch that a card with so many bytes free can work on at a time; ``sent``: bytes that photos take."""
     normalise = settings.photos.normalise
-    size, countable = part_size(stages, batch_size, free - sent, normalise), countable_photos(stages)
+    size, countable = micro_batch_size(stages, batch_size, free - sent, normalise), countable_photos(stages)
     if countable == 0:
         raise DeviceError(
             f"even for a single photo this network has an array of more than {MOST_ELEMENTS:,} numbers, the most that "
@@ -207,7 +198,7 @@ def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
 
 def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console) -> None:
     """People, photos, and the network's size."""
-    dataset = data.dataset
+    dataset, train, optimizer = data.dataset, trainer.settings.train, trainer.settings.optimizer
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
@@ -215,27 +206,27 @@ def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console
     console.info(f"People: {people}; {len(data.chosen)} photos to train on, {len(data.held_out_numbers)} held out")
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
-        f"{trainer.epochs} epochs of {trainer.batches} step{'s' if trainer.batches > 1 else ''}"
+        f"{trainer.epochs} epochs of {trainer.steps_per_epoch} step{'s' if trainer.steps_per_epoch > 1 else ''}"
     )
     if trainer.trials_left:
         console.info(
-            f"Restarts: {trainer.settings.restarts} different initial weights are tried for "
-            f"{trainer.settings.restart_epochs} epochs each, and the best are trained"
+            f"Restarts: {train.restarts} different initial weights are tried for {train.restart_epochs} epochs each, "
+            "and the best are trained"
         )
-    if isinstance(trainer.optimizer, FullBatchOptimizer):
+    if isinstance(optimizer, FullBatchOptimizer):
         console.info(
-            f"Optimizer: {trainer.optimizer.name} sees all photos at once and finds its own steps, so these are not "
+            f"Optimizer: {optimizer.name} sees all photos at once and finds its own steps, so these are not "
             "used: augmentation, dropout, schedule, train.batch_size, train.average_weights, train.least_steps"
         )
         return
-    if trainer.part_size < trainer.batch_size:
+    if trainer.micro_batch_size < trainer.batch_size:
         console.info(
-            f"Batches: {trainer.batch_size} photos, of which the card takes {trainer.part_size} at a time; "
+            f"Batches: {trainer.batch_size} photos, of which the card takes {trainer.micro_batch_size} at a time; "
             "their gradients are added up, which gives the same"
         )
-    if trainer.photos_are_streamed:
+    if trainer.step.streamed:
         console.info("Photos: more than the card's memory takes, so each batch is sent while the one before is used")
-    if trainer.settings.batch_size > len(trainer.chosen):
+    if train.batch_size > len(trainer.data.train_indices):
         console.info(
-            f"Batch size: {len(trainer.chosen)}, all there is (train.batch_size is {trainer.settings.batch_size})"
+            f"Batch size: {len(trainer.data.train_indices)}, all there is (train.batch_size is {train.batch_size})"
         )

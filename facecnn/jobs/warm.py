@@ -22,7 +22,7 @@ from facecnn.kernels import Device
 from facecnn.kernels.cards import card_number
 from facecnn.kernels.code_cache import code_files
 from facecnn.learning.calibration import Calibration
-from facecnn.learning.training import Recorder
+from facecnn.learning.progress import Recorder
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import main_faces
 from facecnn.photos.preparation import PhotoSettings

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
+from facecnn.kernels.protocol import AUGMENTATION_NONE
+from facecnn.learning.data import TrainingData
+from facecnn.learning.progress import Progress
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.network import Network
+from facecnn.network.network import MicroBatch, Network
 from facecnn.network.size import measure
-from facecnn.photos.preparation import AugmentSettings
+from facecnn.photos.preparation import PhotoSettings
 
 Array = npt.NDArray[Any]
 
 PREPARED_BYTES = 2**18
 """As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds."""
 
-STRETCH_MULTIPLY_ADDS = 2**31
-"""Steps are made in one go that do so many of them forward, on all photos together: a fraction of a second of work.
-What Python takes between two steps is next to nothing beside that."""
+GROUP_MULTIPLY_ADDS = 2**31
+"""A group of steps does so many of them forward, on all photos together: a fraction of a second of work. What Python
+takes between two groups is next to nothing beside that."""
 
 MOST_BATCHES = 8
-"""No more batches than these are prepared at once, or worked on in one go: what is recorded of them grows with it, and
-a training can be stopped only between two goes."""
+"""No more batches than these are prepared at once, or worked on by a group of steps: what is recorded of them grows
+with it, and a training can be stopped only between two groups."""
 
 _ORDER_PURPOSE = 2**32
 """Second word of the key of the shuffles, apart from those of the initial weights."""
@@ -43,78 +45,50 @@ def edges_of(photos: int, batches: int) -> list[int]:
     return [batch * photos // batches for batch in range(batches + 1)]
 
 
-class Place(NamedTuple):
+class BatchSlot(NamedTuple):
     """Where a batch's photos are, and what is to be done for it: what the kernels' arguments depend on."""
 
     photos: int
     """In the batch."""
-    slot: int
-    """Of the feed."""
+    feed_slot: int
+    """Of the feed, which has the photos."""
     first: int
     """The batch's first photo among those that are taken from the order together."""
     to_take: int
-    """So many photos, of which the batch's are the first, are to be taken and prepared; 0 if they have been."""
+    """How many photos, of which the batch's are the first, are to be taken and prepared; 0 if they have been."""
 
 
-class Stretch(NamedTuple):
-    """Batches that follow each other, with the figures of their places; their steps can be recorded as one."""
-
-    photos: tuple[int, ...]
-    slot: int
-    first: tuple[int, ...]
-    to_take: tuple[int, ...]
-
-    def places(self) -> Iterator[Place]:
-        """That of each batch."""
-        for photos, first, to_take in zip(self.photos, self.first, self.to_take, strict=True):
-            yield Place(photos, self.slot, first, to_take)
-
-
-class Part(NamedTuple):
-    """Photos of a batch that are worked on at a time; arrays on the device."""
-
-    start: int
-    """The first one's number in the batch."""
-    photos: Array
-    """(n,) int32: their numbers in the data set."""
-    labels: Array
-    """(n,) int32."""
-    x: Array
-    """(n, H, W, C): as the network sees them."""
+StepGroup: TypeAlias = tuple[BatchSlot, ...]
+"""The slots of batches that follow each other, whose steps are recorded as one."""
 
 
 class Batches:
-    """Usage: go through the stretches of an ``epoch``; for each of their places ``take`` the batch and work on its
-    ``parts``. What ``take`` and ``parts`` launch depends on the place only."""
+    """The batches of one epoch after another.
+
+    For each slot of each group of an ``epoch``, ``take`` the batch and work on its ``micro_batches``. What these two
+    launch depends on the slot only.
+    """
 
     def __init__(
-        self,
-        network: Network,
-        feed: PhotoFeed,
-        labels: Array,
-        chosen: Array,
-        *,
-        edges: Sequence[int],
-        in_parts: bool,
-        augment: AugmentSettings | None,
-        normalise: Normalise,
-        seed: int,
+        self, network: Network, feed: PhotoFeed, data: TrainingData, settings: PhotoSettings, steps_per_epoch: int
     ) -> None:
-        """Batches of the photos number ``chosen`` of a data set, which ``feed`` brings to the device; of the data set,
-        ``labels`` has those of all photos. ``edges``: see ``edges_of``. Unless batches are worked on ``in_parts``, they
-        must fit the network's batch size."""
+        """Batches of the photos to train on, which ``feed`` brings to the device; those that are larger than the
+        network's batch size are worked on in micro-batches."""
         self._network = network
         self._kernels = kernels = network.kernels
-        self._labels_of_photos, self._chosen = labels, chosen
-        self._augment, self._normalise, self._seed = augment, normalise, seed
-        self._feed, self._edges, self._in_parts = feed, edges, in_parts
-        count = len(edges) - 1
-        self._sizes = tuple(stop - start for start, stop in pairwise(edges))
+        self._data, self._settings, self._feed = data, settings, feed
+        self._edges = edges_of(len(data.train_indices), steps_per_epoch)
+        self._sizes = [stop - start for start, stop in pairwise(self._edges)]
+        self.steps_per_epoch = steps_per_epoch
+        self.streamed = feed.streamed
+        self.largest: int = max(self._sizes)
+        """Photos of the largest batch."""
+        self._in_micro_batches = network.batch_size < self.largest
 
         # An epoch's order; where each batch begins in it, and its learning rate; the batch and the step that come next.
-        self._order = [kernels.empty((len(chosen),), np.int32) for _ in range(3)]
+        self._order = [kernels.empty((len(data.train_indices),), np.int32) for _ in range(3)]
         self._starts = kernels.to_device(np.array(self._edges[:-1], np.int32))
-        self._rates = kernels.empty((count,), network.dtype)
+        self._rates = kernels.empty((steps_per_epoch,), network.dtype)
         self._cursor = kernels.empty((2,), np.int32)
         self._epoch = kernels.to_device(np.zeros(1, np.int32))
         self._shuffler = np.random.Generator(np.random.Philox(0))
@@ -123,60 +97,65 @@ class Batches:
         self.learning_rate: Array = kernels.to_device(np.zeros(1, network.dtype))
         """(1,): its learning rate."""
 
-        self._at_once = self._in_one_go = 1
-        """Batches that are prepared at once, and, a multiple of it, those whose steps can be made in one go."""
+        self._prepared_together = self._steps_in_group = 1
+        """Batches that are prepared at once, and, a multiple of it, those whose steps can be recorded as one."""
         self._prepared = network.input
-        if not (in_parts or feed.streamed):  # photos that are streamed come batch by batch
+        if not (self._in_micro_batches or feed.streamed):  # photos that are streamed come batch by batch
             size = network.input.size * network.dtype.itemsize
-            self._at_once = max(1, min(MOST_BATCHES, count, PREPARED_BYTES // size))
+            together = self._prepared_together = max(1, min(MOST_BATCHES, steps_per_epoch, PREPARED_BYTES // size))
             work = network.batch_size * measure(network.stages, network.batch_size).multiply_adds
-            in_one_go = min(MOST_BATCHES, STRETCH_MULTIPLY_ADDS // max(1, work))
-            self._in_one_go = self._at_once * max(1, in_one_go // self._at_once)
-        room = self._at_once * max(self._sizes)
-        if self._at_once > 1:
+            steps = min(MOST_BATCHES, GROUP_MULTIPLY_ADDS // max(1, work))
+            self._steps_in_group = together * max(1, steps // together)
+        room = self._prepared_together * self.largest
+        if self._prepared_together > 1:
             self._prepared = kernels.empty((room, *network.input.shape[1:]), network.dtype)
         self._photos, self._rows, self._labels = (kernels.empty((room,), np.int32) for _ in range(3))
         self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
         self._plan(0)
 
     def _plan(self, begin: int) -> None:
-        """Of each batch of an epoch that begins with this one: the first photo among those taken with it, and how many
-        are to be taken for it."""
-        self._planned_from, count = begin, len(self._sizes)
-        first, to_take = [0] * count, [0] * count
-        for start in range(begin, count, self._at_once):
-            stop = min(start + self._at_once, count)
-            to_take[start] = self._edges[stop] - self._edges[start]
-            first[start:stop] = [self._edges[batch] - self._edges[start] for batch in range(start, stop)]
-        self._first, self._to_take = tuple(first), tuple(to_take)
+        """The slots of the batches of an epoch that begins with ``begin``; photos may be in either slot of the feed."""
+        self._planned_from, edges = begin, self._edges
+        places = [(0, 0)] * begin
+        for start in range(begin, self.steps_per_epoch, self._prepared_together):
+            stop = min(start + self._prepared_together, self.steps_per_epoch)
+            for batch in range(start, stop):
+                places.append((edges[batch] - edges[start], edges[stop] - edges[start] if batch == start else 0))
+        self._slots = [
+            tuple(BatchSlot(size, slot, *place) for size, place in zip(self._sizes, places, strict=True))
+            for slot in ((0, 1) if self._feed.streamed else (0,))
+        ]
 
-    def epoch(self, epoch: int, batch: int, step: int, rates: Sequence[float], *, single: bool) -> Iterator[Stretch]:
-        """The batches of an epoch from ``batch`` on, which is step number ``step``; each stretch stays on the device
-        until the next one is asked for. The epoch's last batch always comes by itself, as it may be watched; all do if
-        ``single``. ``rates``: the learning rates of all the epoch's batches."""
-        self._shuffler.bit_generator.state = _philox_state(self._seed, _ORDER_PURPOSE + epoch)
-        permutation = self._shuffler.permutation(len(self._chosen))
-        order = self._chosen[permutation]
+    def epoch(self, progress: Progress, rates: Sequence[float], *, one_by_one: bool) -> Iterator[StepGroup]:
+        """The batches that are left of an epoch, each on the device until the next ones are asked for.
+
+        Args:
+            progress: the epoch, and the step and the batch to begin with.
+            rates: the learning rates of all batches of the epoch.
+            one_by_one: never several steps in a group. The epoch's last one is always by itself, as it may be watched.
+        """
+        self._shuffler.bit_generator.state = _philox_state(self._network.seed, _ORDER_PURPOSE + progress.epoch)
+        permutation = self._shuffler.permutation(len(self._data.train_indices))
+        order = self._data.train_indices[permutation]
         copy = self._kernels.copy_to_device
-        numbers = order, self._feed.rows[permutation], self._labels_of_photos[order]
+        numbers = order, self._feed.rows[permutation], self._data.photos.labels[order]
         for on_device, own in zip(self._order, numbers, strict=True):
             copy(on_device, own.astype(np.int32))
         copy(self._rates, np.array(rates, self._network.dtype))
-        copy(self._cursor, np.array([batch, step], np.int32))
-        copy(self._epoch, np.array([epoch], np.int32))
-        if batch != self._planned_from:
-            self._plan(batch)
-        last = len(self._sizes) - 1
-        length = 1 if single else self._in_one_go
-        starts = [*range(batch, last, length), last]
-        bounds = list(zip(starts, [*starts[1:], last + 1], strict=True))
+        copy(self._cursor, np.array([progress.batch, progress.step], np.int32))
+        copy(self._epoch, np.array([progress.epoch], np.int32))
+        if progress.batch != self._planned_from:
+            self._plan(progress.batch)
+        last = self.steps_per_epoch - 1
+        starts = [*range(progress.batch, last, 1 if one_by_one else self._steps_in_group), last]
+        bounds = list(pairwise([*starts, last + 1]))
         fed = self._feed.slots(permutation[self._edges[start] : self._edges[stop]] for start, stop in bounds)
         for (start, stop), slot in zip(bounds, fed, strict=True):
-            yield Stretch(self._sizes[start:stop], slot, self._first[start:stop], self._to_take[start:stop])
+            yield self._slots[slot][start:stop]
 
-    def take(self, place: Place) -> Array:
-        """The batch, its learning rate and its number; gives back its labels (n,)."""
-        network, taken = self._network, slice(place.first, place.first + (place.to_take or place.photos))
+    def take(self, slot: BatchSlot) -> Array:
+        """Take the batch, its learning rate and its number; returns its labels (n,)."""
+        network, taken = self._network, slice(slot.first, slot.first + (slot.to_take or slot.photos))
         network.announce("batch", "")
         self._kernels.take_batch(
             self._photos[taken],
@@ -190,27 +169,27 @@ class Batches:
             self._rates,
             network.workspace,
         )
-        if place.to_take:
-            self._draw_augmentation(place.to_take)
-        labels: Array = self._labels[place.first : place.first + place.photos]
+        if slot.to_take:
+            self._draw_augmentation(slot.to_take)
+        labels: Array = self._labels[slot.first : slot.first + slot.photos]
         return labels
 
-    def parts(self, place: Place) -> Iterator[Part]:
+    def micro_batches(self, slot: BatchSlot) -> Iterator[MicroBatch]:
         """The batch that was taken, in parts that fit the network, or as one."""
-        if place.to_take and not self._in_parts:
-            self._prepare(place.slot, 0, place.to_take)
-        size = self._network.batch_size if self._in_parts else place.photos
-        for start in range(0, place.photos, size):
-            first = place.first + start
-            stop = min(first + size, place.first + place.photos)
-            if self._in_parts:
-                self._prepare(place.slot, first, stop)
-            x = self._prepared[: stop - first] if self._in_parts else self._prepared[first:stop]
-            yield Part(start, self._photos[first:stop], self._labels[first:stop], x)
+        if slot.to_take and not self._in_micro_batches:
+            self._prepare(slot.feed_slot, 0, slot.to_take)
+        size = self._network.batch_size if self._in_micro_batches else slot.photos
+        for start in range(0, slot.photos, size):
+            first = slot.first + start
+            stop = min(first + size, slot.first + slot.photos)
+            if self._in_micro_batches:
+                self._prepare(slot.feed_slot, first, stop)
+            x = self._prepared[: stop - first] if self._in_micro_batches else self._prepared[first:stop]
+            yield MicroBatch(start, self._labels[first:stop], self._photos[first:stop], self.step, x)
 
     def _draw_augmentation(self, count: int) -> None:
-        """What happens in this epoch to the first so many photos that were taken."""
-        a = self._augment
+        """Draw what happens in this epoch to the first ``count`` photos that were taken."""
+        a = self._settings.augment
         if a is None:
             return
         self._network.announce("augmentation", "")
@@ -218,7 +197,7 @@ class Batches:
             self._parameters[:count],
             self._photos[:count],
             self._epoch,
-            self._seed,
+            self._network.seed,
             a.mirror,
             a.shift,
             a.zoom,
@@ -232,14 +211,14 @@ class Batches:
         )
 
     def _prepare(self, slot: int, start: int, stop: int) -> None:
-        """The photos taken, from ``start`` to ``stop``, at the front of what is prepared."""
+        """Prepare the photos taken, from ``start`` to ``stop``, at the front of ``_prepared``."""
         self._network.announce("augmentation", "")
         self._kernels.prepare_photos(
             self._prepared[: stop - start],
             self._feed.pixels(slot),
             self._feed.places(self._rows, start, stop),
             self._parameters[start:stop],
-            self._normalise,
+            self._settings.normalise,
             self._network.workspace,
         )
 

@@ -14,8 +14,9 @@ from pydantic.dataclasses import dataclass
 
 from facecnn.errors import DivergedError
 from facecnn.learning.full_batch_optimizers import Vector
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import Recorder, StepReport
 from facecnn.learning.schedules import NOTHING, Memory, Schedule
-from facecnn.learning.training import Recorder, StepReport, Trainer
 from facecnn.settings import SETTINGS
 
 Array = npt.NDArray[Any]

@@ -18,7 +18,6 @@ from typing import ClassVar, Literal, TypeAlias
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from facecnn.learning.settings import TrainSettings
 from facecnn.settings import SETTINGS
 
 Memory: TypeAlias = Mapping[str, float]
@@ -206,9 +205,3 @@ SCHEDULES: dict[str, type[Schedule]] = {
     schedule.keyword: schedule for schedule in (Constant, Step, Exponential, Cosine, OneCycle, Polynomial, Plateau)
 }
 """Schedules by their names in the config."""
-
-
-def course(train: TrainSettings, photos: int) -> tuple[int, int]:
-    """Epochs of a training on so many photos, and steps in each."""
-    steps = max(1, math.ceil(photos / train.batch_size))
-    return max(train.epochs, math.ceil(train.least_steps / steps)), steps

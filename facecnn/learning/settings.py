@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -45,3 +47,11 @@ class TrainSettings:
     stop_when_worst_loss_below: float | None = Field(
         default=None, gt=0, description="end when the worst training photo's loss in an epoch is below this | null"
     )
+
+    def steps_per_epoch(self, photos: int) -> int:
+        """With so many photos to train on."""
+        return max(1, math.ceil(photos / self.batch_size))
+
+    def epochs_for(self, photos: int) -> int:
+        """Epochs of a training on so many photos: more than ``epochs`` where these have too few steps."""
+        return max(self.epochs, math.ceil(self.least_steps / self.steps_per_epoch(photos)))

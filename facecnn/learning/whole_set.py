@@ -13,7 +13,7 @@ from facecnn.learning.full_batch_optimizers import Point, Vector
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import prepare_in_batches
 from facecnn.network.loss import CrossEntropy, Loss
-from facecnn.network.network import Network
+from facecnn.network.network import MicroBatch, Network
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ class WholeSet:
     """Loss and gradient over all photos of a feed, not augmented, batch norm with their own statistics.
 
     A vector holds the trained weights, one piece of the flat parameters after the other, rounded to the network's dtype
-    when it is used. With more photos than the network takes at a time, gradients of parts are added up.
+    when it is used. With more photos than the network takes at a time, the gradients of micro-batches are added up.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class WholeSet:
         normalise: Normalise,
         weight_decay: float,
     ) -> None:
-        """labels (n,) int32 on the host, class_weights (units,) on the device; the network was made ``in_parts`` where
+        """labels (n,) int32 on the host, class_weights (units,) on the device; the network accumulates gradients where
         it takes fewer photos than there are."""
         kernels = network.kernels
         count = len(labels)
@@ -75,15 +75,12 @@ class WholeSet:
 
     def evaluate(self, w: Vector) -> tuple[float, Vector]:
         """Loss and gradient at ``w``; the network keeps these weights."""
-        network, kernels, workspace = self._network, self._network.kernels, self._network.workspace
+        network, kernels = self._network, self._network.kernels
         kernels.copy_to_device(self.totals, np.zeros(3, network.dtype))
         network.weigh(self._labels, self._class_weights)
-        for start, stop in self._forward(w):
-            size = stop - start
-            labels, objectives = self._labels[start:stop], self.objectives[start:stop]
-            network.loss(size, labels, self._class_weights, is_part=True, objectives=objectives)
-            kernels.add_to_totals(self.totals, network.losses[:size], network.output[:size], labels, workspace)
-            network.backward(size, is_first=start == 0)
+        for start, stop in self._inputs(w):
+            micro_batch = MicroBatch(start, self._labels[start:stop])
+            network.forward_backward(micro_batch, self._class_weights, self.objectives, self.totals)
         assert network.gradient is not None
         gradient = self.gather(network.gradient.flat)
         loss = float(kernels.to_host(self.objectives).sum(dtype=np.float64))
@@ -98,15 +95,18 @@ class WholeSet:
 
     def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
         """(n, units): the last layer's at ``w``; the network keeps these weights."""
-        network = self._network
-        parts = [network.kernels.to_host(network.output[: stop - start]) for start, stop in self._forward(w)]
-        return np.concatenate(parts).astype(np.float64)
+        network, outputs = self._network, []
+        for start, stop in self._inputs(w):
+            network.forward(stop - start, training=True)
+            outputs.append(network.kernels.to_host(network.output[: stop - start]))
+        return np.concatenate(outputs).astype(np.float64)
 
     def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
         """The derivative at ``w`` of the sum of the outputs times ``dout`` (n, units); the network keeps these
         weights."""
         network = self._network
-        for start, stop in self._forward(w):
+        for start, stop in self._inputs(w):
+            network.forward(stop - start, training=True)
             upstream = network.kernels.to_device(np.ascontiguousarray(dout[start:stop], network.dtype))
             network.backward(stop - start, dout=upstream, is_first=start == 0)
         assert network.gradient is not None
@@ -125,11 +125,9 @@ class WholeSet:
         """What is lowered."""
         return self._network.objective
 
-    def _forward(self, w: Vector) -> Iterator[tuple[int, int]]:
-        """Set the weights, and run each part of the photos through the network: (first, last + 1) of each."""
-        network = self._network
+    def _inputs(self, w: Vector) -> Iterator[tuple[int, int]]:
+        """Set the weights, and fill the network's input with one micro-batch after another: (first, last + 1) of
+        each."""
         self.at = None
-        self.scatter(network.weights.parameters.flat, w)
-        for start, stop in prepare_in_batches(network, self._photos, self._normalise, self._parameters):
-            network.forward(stop - start, training=True)
-            yield start, stop
+        self.scatter(self._network.weights.parameters.flat, w)
+        return prepare_in_batches(self._network, self._photos, self._normalise, self._parameters)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +170,21 @@ class Weights:
         self._kernels.copy_to_device(self.statistics.flat, self._kernels.to_host(other.statistics.flat))
 
 
+class MicroBatch(NamedTuple):
+    """Photos of a batch that the network works on at a time; arrays on the device."""
+
+    start: int
+    """The first one's number in the batch."""
+    labels: Array
+    """(n,) int32."""
+    photos: Array | None = None
+    """(n,) int32: their numbers in the data set; None where nothing is random."""
+    step: Array | None = None
+    """(1,) int32: the number of the step; None where nothing is random."""
+    x: Array | None = None
+    """(n, H, W, C): as the network sees them; None where they are in ``Network.input``."""
+
+
 class Network:
     """Layers with all their arrays, for batches of up to ``batch_size`` photos.
 
@@ -189,12 +204,12 @@ class Network:
         seed: int = 0,
         frozen: int = 0,
         training: bool = True,
-        in_parts: bool = False,
+        accumulate_gradients: bool = False,
     ) -> None:
-        """``frozen``: so many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
-        room for gradients, and the last layer may give maps. ``in_parts``: the gradients of several calls of
-        ``backward`` can be added up. Raises LayerError where a layer doesn't fit, UsageError where training would end
-        in maps, MemoryError where the device's memory is too small."""
+        """``frozen``: how many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
+        room for gradients, and the last layer may give maps. ``accumulate_gradients``: those of several micro-batches
+        can be added up. Raises LayerError where a layer doesn't fit, UsageError where training would end in maps,
+        MemoryError where the device's memory is too small."""
         self.stages = plan(layers, input_shape)
         self.kernels = kernels
         self.batch_size = batch_size
@@ -254,11 +269,11 @@ class Network:
         """Number of the lowest stage whose weights move: backward ends there."""
         self._frozen = frozen
         self.gradient: FlatArrays | None = None
-        self._part: FlatArrays | None = None
-        """The gradient of a part of a batch."""
+        self._micro_gradient: FlatArrays | None = None
+        """The gradient of a micro-batch, where those of several are added up."""
         if training:
             self.gradient = self.new_weights().parameters
-            self._part = self.new_weights().parameters if in_parts else None
+            self._micro_gradient = self.new_weights().parameters if accumulate_gradients else None
             # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
             largest = max(prod(stage.out_shape) for stage in self.stages)
             self._dout_pair = [empty((batch_size * largest,), dtype) for _ in range(2)]
@@ -335,7 +350,7 @@ class Network:
         self._inferences[key]()
 
     def weigh(self, labels: Array, class_weights: Array) -> None:
-        """Prepare for the ``loss`` of parts of a batch with ``labels`` (photos,) int32."""
+        """Prepare for the losses of the micro-batches of a batch with ``labels`` (photos,) int32."""
         weights = class_weights if isinstance(self.objective, CrossEntropy) else self._ones
         self.kernels.label_weight(self._total, labels, weights, self.workspace)
 
@@ -350,8 +365,8 @@ class Network:
     ) -> None:
         """Fill ``losses``, ``probabilities``, ``objectives`` and the output's derivative for ``labels`` (count,) int32.
 
-        class_weights (units,). With ``is_part`` these photos are a part of the batch that was given to ``weigh``;
-        ``objectives`` (count,) takes the place of the network's own.
+        class_weights (units,). With ``is_part`` these photos are a micro-batch of the batch that was given to
+        ``weigh``; ``objectives`` (count,) takes the place of the network's own.
         """
         if not is_part:
             self.weigh(labels, class_weights)
@@ -391,8 +406,8 @@ class Network:
         """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given.
         ``x`` as in ``forward``.
 
-        Of a network made ``in_parts``, the gradient is added to that of the batch's parts before, unless it
-        ``is_first``.
+        Of a network made with ``accumulate_gradients``, the gradient is added to that of the batch's micro-batches
+        before, unless it ``is_first``.
         """
         assert self.gradient is not None, "the network was made without training=True"
         upstream = self.dlogits[:count] if dout is None else dout
@@ -403,9 +418,27 @@ class Network:
             self.stages[number].layer.backward(replace(call, dout=upstream, dx=dx))
             if dx is not None:
                 upstream = dx
-        if self._part is not None:
+        if self._micro_gradient is not None:
             self.announce("update", "")
-            self.kernels.accumulate(self.gradient.flat, self._part.flat, is_first, self.workspace)
+            self.kernels.accumulate(self.gradient.flat, self._micro_gradient.flat, is_first, self.workspace)
+
+    def forward_backward(self, batch: MicroBatch, class_weights: Array, objectives: Array, totals: Array) -> None:
+        """Forward, loss and backward of a micro-batch of the batch that was given to ``weigh``.
+
+        Args:
+            batch: the photos; ``gradient`` grows by theirs, unless they are the batch's first.
+            class_weights: (units,)
+            objectives: (photos of the batch,), of which theirs are filled: what each adds to the number that training
+                lowers.
+            totals: (3,), which grows by their losses and right answers: see ``add_to_totals``.
+        """
+        count = len(batch.labels)
+        own = objectives[batch.start : batch.start + count]
+        self.forward(count, training=True, photos=batch.photos, step=batch.step, x=batch.x)
+        self.announce("loss", "")
+        self.loss(count, batch.labels, class_weights, is_part=True, objectives=own)
+        self.kernels.add_to_totals(totals, self.losses[:count], self.output[:count], batch.labels, self.workspace)
+        self.backward(count, batch.photos, batch.step, is_first=batch.start == 0, x=batch.x)
 
     def call(self, number: int, count: int, *, training: bool = False) -> Call:
         """What stage ``number`` works on for ``count`` photos: to run it by itself, or to look at its arrays."""
@@ -418,7 +451,7 @@ class Network:
         stage, views = self.stages[number], self._stage_views(count)[number]
         if photos is None or step is None:
             photos = step = self._zeros
-        gradient = self._part or self.gradient
+        gradient = self._micro_gradient or self.gradient
         return Call(
             kernels=self.kernels,
             workspace=self.workspace,

@@ -118,9 +118,9 @@ def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
     )
 
 
-def part_size(stages: Sequence[Stage], batch_size: int, free: int, normalise: Normalise = "none") -> int:
-    """How many of a batch's photos to train on at a time with so many bytes of a card free for it: in as few parts as
-    can be, and equal ones; 0 if there isn't room for one photo."""
+def micro_batch_size(stages: Sequence[Stage], batch_size: int, free: int, normalise: Normalise = "none") -> int:
+    """How many of a batch's photos to train on at a time with ``free`` bytes of a card: in as few micro-batches
+    as can be, and equal ones; 0 if there isn't room for one photo."""
     fitting = min(batch_size, fitting_photos(stages, free, normalise))
     return -(-batch_size // -(-batch_size // fitting)) if fitting else 0
 

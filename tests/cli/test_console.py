@@ -13,7 +13,7 @@ from facecnn.cli import console
 from facecnn.cli.console import StderrConsole
 from facecnn.kernels import compilation
 from facecnn.kernels.compilation import Compilation
-from facecnn.learning.training import StepReport
+from facecnn.learning.progress import StepReport
 
 METRICS = {
     "train_loss": 0.5,

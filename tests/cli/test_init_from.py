@@ -13,7 +13,7 @@ from facecnn.config import load
 from facecnn.errors import InterruptedTraining
 from facecnn.jobs.train import train
 from facecnn.jobs.training_setup import TrainOptions
-from facecnn.learning.training import StepReport
+from facecnn.learning.progress import StepReport
 from facecnn.runs.checkpoint import load_checkpoint
 
 from .contract import check

@@ -10,7 +10,7 @@ from contract.harness import Inout, Out
 from cuda_roofline import planned_trainer
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
-from facecnn.learning.training import Recorder
+from facecnn.learning.progress import Recorder
 
 
 def launches_of_training(config: str) -> list[Launch]:
@@ -18,7 +18,7 @@ def launches_of_training(config: str) -> list[Launch]:
     with planning() as launches:
         trainer = planned_trainer(config)
         trainer.run(Recorder())
-        trainer.answers(trainer.photos)
+        trainer.answers(trainer.data.photos)
         return launches
 
 

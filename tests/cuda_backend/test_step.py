@@ -14,7 +14,7 @@ from cuda_roofline import planned_trainer
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda import memory
 from facecnn.kernels.cuda.planning import planning
-from facecnn.learning.training import Recorder
+from facecnn.learning.progress import Recorder
 from facecnn.network.size import card_bytes, measure
 
 WAITING = ("copy_to_device", "to_device", "to_host", "empty", "resident", "synchronise")
@@ -70,9 +70,10 @@ def test_scratch_memory_is_counted(config: str, batch_size: int) -> None:
     with planning():
         trainer = planned_trainer(config, batch_size=batch_size)
         trainer.run(Recorder())
-        trainer.answers(trainer.photos)
+        trainer.answers(trainer.data.photos)
     workspace, stages = trainer.network.workspace, trainer.network.stages
     grown = sum(array.nbytes for array in [*workspace._memory.values(), *workspace._given_up])
     assert grown > 0
-    counted = card_bytes(stages, batch_size, trainer.normalise) - measure(stages, batch_size).training_bytes
+    normalise = trainer.settings.photos.normalise
+    counted = card_bytes(stages, batch_size, normalise) - measure(stages, batch_size).training_bytes
     assert grown <= counted

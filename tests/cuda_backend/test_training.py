@@ -117,12 +117,12 @@ def alike(found: Recorder, expected: Recorder) -> None:
 def test_photos_sent_batch_by_batch_give_the_same_bits(whole: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 100)
     trainer = make_trainer(cuda)
-    assert trainer.photos_are_streamed
+    assert trainer.step.streamed
     assert trained(trainer).lasts == whole.lasts
 
 
 def test_a_batch_in_parts_gives_the_same_gradient(whole: Recorder) -> None:
-    alike(trained(make_trainer(cuda, part_size=2)), whole)
+    alike(trained(make_trainer(cuda, micro_batch_size=2)), whole)
 
 
 @pytest.mark.parametrize("devices", [(cpu, cuda), (cuda, cpu)], ids=["cpu to cuda", "cuda to cpu"])

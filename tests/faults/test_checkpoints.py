@@ -546,7 +546,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(run_folder: Path) -> None:
 
 @pytest.mark.fault("K23")
 def test_a_run_at_its_very_start(made_people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facecnn.learning.training import Trainer
+    from facecnn.learning.loop import Trainer
 
     def stop(*_: Any) -> bool:
         raise SystemExit(9)

@@ -15,7 +15,7 @@ from facecnn.kernels import Device, cpu
 from facecnn.network import size
 from facecnn.network.layers import Buffer, Conv, Dense, Pool
 from facecnn.network.network import plan
-from facecnn.network.size import CARD_SHARE, card_bytes, countable_photos, fitting_photos, part_size
+from facecnn.network.size import CARD_SHARE, card_bytes, countable_photos, fitting_photos, micro_batch_size
 
 CARD = "cuda:0"
 LARGEST = {"smoke": 24 * 24, "default": 48 * 48 * 4}
@@ -84,10 +84,10 @@ def test_parts_fit_and_are_as_few_as_can_be(batch_size: int) -> None:
     stages = load("smoke").plan(2)
     for photos in range(1, batch_size + 2):
         free = int(bytes_for("smoke", photos) / CARD_SHARE) + 1
-        size = part_size(stages, batch_size, free)
+        size = micro_batch_size(stages, batch_size, free)
         assert 1 <= size <= min(batch_size, photos)
         assert -(-batch_size // size) == -(-batch_size // min(batch_size, photos))
-    assert part_size(stages, batch_size, 100) == 0
+    assert micro_batch_size(stages, batch_size, 100) == 0
 
 
 def test_no_array_on_a_card_is_too_large_to_be_counted() -> None:
@@ -100,7 +100,7 @@ def test_no_array_on_a_card_is_too_large_to_be_counted() -> None:
     ):
         stages = plan(layers, (side, side, 3))
         assert fitting_photos(stages, 180 * 10**9) == (2**31 - 1) // of_a_photo
-        assert 0 < part_size(stages, photos, 180 * 10**9) * of_a_photo < 2**31
+        assert 0 < micro_batch_size(stages, photos, 180 * 10**9) * of_a_photo < 2**31
 
 
 def test_what_a_layer_keeps_for_backward_counts_if_it_grows_with_the_batch() -> None:

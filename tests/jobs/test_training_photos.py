@@ -93,7 +93,7 @@ def test_faces_beside_the_people_are_trained_on_as_strangers(
         assert face != chosen[number]
         assert dataset.classes[dataset.labels[number]] != "unknown"
     trainer = make_trainer(loaded, dataset, training, data.validation, open_device("cpu"))
-    rows, labels = trainer.photos.rows[trainer.chosen], trainer.photos.labels[trainer.chosen]
+    rows, labels = trainer.data.train_rows, trainer.data.train_labels
     photos = len(data.chosen)
     assert rows[:photos].tolist() == data.train_photos.rows.tolist()
     assert labels[:photos].tolist() == data.train_photos.labels.tolist()

@@ -65,7 +65,7 @@ def test_after_a_full_batch_optimizer_running_statistics_are_those_of_all_photos
     trainer = make_trainer(NORMED, optimizer=LineSearch())
     trained(trainer)
     found = statistics(trainer.network.weights)
-    trainer.whole.here()
+    trainer.step.whole.here()
     number = [stage.name for stage in trainer.network.stages].index("batch_norm1")
     x = trainer.network.call(number, 22).x.astype(np.float64)
     x = x.reshape(-1, x.shape[-1])
@@ -77,7 +77,7 @@ def test_evaluation_leaves_the_running_statistics_alone() -> None:
     trainer = make_trainer(NORMED)
     trained(trainer)
     before = statistics(trainer.network.weights)
-    trainer.answers(trainer.validation)
+    trainer.answers(trainer.data.validation)
     for name, array in statistics(trainer.network.weights).items():
         assert array.tobytes() == before[name].tobytes(), name
 
@@ -96,14 +96,14 @@ def test_an_answer_does_not_depend_on_the_photos_beside_it(average: float | None
 def test_evaluation_normalises_by_the_running_statistics() -> None:
     trainer = make_trainer(NORMED, augment=None)
     trained(trainer)
-    before = trainer.answers(trainer.validation)
+    before = trainer.answers(trainer.data.validation)
     arrays = trainer.network.weights.to_host()
     # Half the deviation with half the scale is the same; half the deviation alone is not.
     halved = {**arrays, RUNNING[1]: arrays[RUNNING[1]] / 4 - 0.75e-5}
     trainer.network.weights.from_host({**halved, "batch_norm1.scale": arrays["batch_norm1.scale"] / 2})
-    assert trainer.answers(trainer.validation) == pytest.approx(before, rel=1e-4, abs=1e-5)
+    assert trainer.answers(trainer.data.validation) == pytest.approx(before, rel=1e-4, abs=1e-5)
     trainer.network.weights.from_host(halved)
-    assert not np.allclose(trainer.answers(trainer.validation), before, atol=1e-3)
+    assert not np.allclose(trainer.answers(trainer.data.validation), before, atol=1e-3)
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
@@ -114,7 +114,7 @@ def test_running_statistics_come_back_after_a_stop(step: int, average: float | N
     assert all(np.abs(array - (name == RUNNING[1])).max() > 1e-3 for name, array in before.items())
     for name, array in statistics(second.network.weights).items():
         assert array.tobytes() == before[name].tobytes(), name
-    assert second.answers(second.validation).tobytes() == first.answers(first.validation).tobytes()
+    assert second.answers(second.data.validation).tobytes() == first.answers(first.data.validation).tobytes()
 
 
 # -------------------------------------------------------------------------------------------------- weights' average
@@ -133,7 +133,7 @@ def test_the_average_averages_running_statistics_too_and_answers_by_them() -> No
                 expected[name] = d * expected[name] + (1 - d) * array
 
     assert trainer.run(Following())
-    model = trainer.model_arrays()
+    model = trainer.step.arrays.model.to_host()
     for name in RUNNING:
         assert model[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
         assert not np.allclose(model[name], trainer.network.weights.to_host()[name], rtol=1e-4), name
@@ -142,20 +142,20 @@ def test_the_average_averages_running_statistics_too_and_answers_by_them() -> No
     layers = with_outputs(NORMED, 2)
     network = Network(layers, (SIDE, SIDE, 1), reference, 6, training=False)
     network.weights.from_host(model)
-    feed = PhotoFeed(reference, trainer.validation.pixels, trainer.validation.rows, 6)
+    feed = PhotoFeed(reference, trainer.data.validation.pixels, trainer.data.validation.rows, 6)
     answers = log_probabilities(network, feed, "standardise", mirror=True)
-    assert trainer.answers(trainer.validation) == pytest.approx(answers, rel=1e-4, abs=1e-5)
+    assert trainer.answers(trainer.data.validation) == pytest.approx(answers, rel=1e-4, abs=1e-5)
 
 
 def test_validation_is_of_the_average() -> None:
     trainer = make_trainer(RICH, train={"average_weights": 0.9, "epochs": 4})
     recorder = trained(trainer)
-    labels = trainer.validation.labels
-    by_average = -trainer.answers(trainer.validation)[np.arange(len(labels)), labels].mean()
+    labels = trainer.data.validation.labels
+    by_average = -trainer.answers(trainer.data.validation)[np.arange(len(labels)), labels].mean()
     assert recorder.epochs[-1]["validation_loss"] == pytest.approx(by_average, rel=1e-6)
     current = make_trainer(RICH)
     current.network.weights.from_host(trainer.network.weights.to_host())
-    by_current = -current.answers(trainer.validation)[np.arange(len(labels)), labels].mean()
+    by_current = -current.answers(trainer.data.validation)[np.arange(len(labels)), labels].mean()
     assert by_current != pytest.approx(by_average, rel=1e-3)
 
 
@@ -167,7 +167,7 @@ def test_nothing_is_dropped_in_evaluation() -> None:
     trained(dropped)
     plain = make_trainer(SMOKE)
     plain.network.weights.from_host(dropped.network.weights.to_host())
-    assert dropped.answers(dropped.validation).tobytes() == plain.answers(dropped.validation).tobytes()
+    assert dropped.answers(dropped.data.validation).tobytes() == plain.answers(dropped.data.validation).tobytes()
 
 
 class Masks:

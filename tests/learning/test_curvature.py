@@ -70,7 +70,7 @@ def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[Wh
         part,
         loss=loss,
         dtype=dtype,
-        in_parts=part < PHOTOS,
+        accumulate_gradients=part < PHOTOS,
     )
     network.initialise(0)
     rows = np.arange(PHOTOS, dtype=np.int32)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facecnn.learning.loop import Trainer
 from facecnn.learning.lr_find import (
     DIVERGED,
     HIGHEST,
@@ -20,8 +21,8 @@ from facecnn.learning.lr_find import (
     smoothed,
     suggested_rate,
 )
+from facecnn.learning.progress import StepReport
 from facecnn.learning.step_rules import AdamW, Momentum
-from facecnn.learning.training import StepReport, Trainer
 
 from .trainings import Recorder, make_trainer, photos_of
 

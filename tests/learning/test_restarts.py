@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import cpu, reference
 from facecnn.learning.full_batch_optimizers import Lbfgs
+from facecnn.learning.loop import Trainer
 from facecnn.learning.schedules import Plateau
 from facecnn.learning.step_rules import AdamW
-from facecnn.learning.training import Trainer
 from facecnn.network.layers import Activate, Conv, Dense, Layer
 from facecnn.network.network import Network
 
@@ -32,7 +32,8 @@ def only(start: int, layers: Any = RICH, **changes: Any) -> Trainer:
     """A training of the initial weights number ``start`` without any trial; not averaged."""
     train = {**TRAIN, **changes.pop("train", {}), "restarts": 1, "average_weights": None}
     trainer = make_trainer(layers, train=train, **changes)
-    trainer.network.initialise(SEED + start * 2**32, trainer.settings.initialisation, trainer._photos_to_start_from)
+    how = trainer.settings.train.initialisation
+    trainer.network.initialise(SEED + start * 2**32, how, trainer._initial_photos)
     return trainer
 
 
@@ -85,7 +86,7 @@ def test_frozen_weights_move_no_more_than_without_trials() -> None:
     assert recorder.start is not None
     before = only(recorder.start).network.weights.to_host()
     for name in ("conv1.weight", "batch_norm1.running_mean"):
-        assert np.array_equal(trainer.model_arrays()[name], before[name])
+        assert np.array_equal(trainer.step.arrays.model.to_host()[name], before[name])
 
 
 def test_the_distance_is_that_from_the_chosen_start(uninterrupted: Recorder) -> None:

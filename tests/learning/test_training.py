@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
 from facecnn.learning.full_batch_optimizers import Lbfgs, LineSearch, NewtonCg
+from facecnn.learning.loop import STEPS_BETWEEN_SAVES, Trainer
+from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
-from facecnn.learning.training import STEPS_BETWEEN_SAVES, StepReport, Trainer
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.network.size import measure
@@ -172,7 +173,7 @@ def test_batches_are_equal_within_one_photo_and_show_every_photo_once(count: int
     photos = photos_of(np.arange(count + 5) % 2)
     chosen = np.random.default_rng(0).permutation(count + 5)[:count]
     trainer = make_trainer(
-        (Dense(units=2),), photos=photos, chosen=chosen, validation=NOBODY, augment=None, kernels=noting,
+        (Dense(units=2),), photos=photos, train_indices=chosen, validation=NOBODY, augment=None, kernels=noting,
         train={"epochs": 2, "batch_size": batch_size, "seed": seed},
     )  # fmt: skip
     recorder = trained(trainer)
@@ -197,7 +198,7 @@ def losses_of_one_network(seed: int, augment: Any) -> list[float]:
         SMOKE,
         optimizer=Sgd(learning_rate=1e-30),
         augment=augment,
-        taken={name: array for name, array in weights.items() if name.endswith(("weight", "bias"))},
+        initial_arrays={name: array for name, array in weights.items() if name.endswith(("weight", "bias"))},
         train={"epochs": 4, "seed": seed},
     )
     return [epoch["train_loss"] for epoch in trained(training).epochs]
@@ -264,7 +265,10 @@ def test_initial_weights_are_made_for_photos_that_are_trained_on(how: str) -> No
         pixels = photos.pixels.copy()
         pixels[changed] = pixels[changed][:, ::-1] // 2
         trainer = make_trainer(
-            photos=replace(photos, pixels=pixels), chosen=chosen, kernels=reference, train={"initialisation": how}
+            photos=replace(photos, pixels=pixels),
+            train_indices=chosen,
+            kernels=reference,
+            train={"initialisation": how},
         )
         weights.append(in_bytes(trainer.network.weights.to_host()))
     assert weights[0] == weights[1] != weights[2]
@@ -289,7 +293,7 @@ def test_best_holds_the_weights_of_its_epoch(average: float | None) -> None:
     trainer = make_trainer(**changes)
     recorder = Recorder()
     assert not trainer.run(recorder, lambda: trainer.progress.step == 3 * state["epoch"])
-    assert arrays == in_bytes({f"model.{name}": array for name, array in trainer.model_arrays().items()})
+    assert arrays == in_bytes({f"model.{name}": array for name, array in trainer.step.arrays.model.to_host().items()})
     current = in_bytes(trainer.network.weights.to_host())["conv1.weight"]
     assert (arrays["model.conv1.weight"] == current) == (average is None)
 
@@ -316,7 +320,7 @@ def test_validation_accuracy_is_counted_over_all_outputs() -> None:
         train={"epochs": 1},
     )  # fmt: skip
     metrics = trained(trainer).epochs[0]
-    answers = trainer.answers(trainer.validation)
+    answers = trainer.answers(trainer.data.validation)
     assert answers.shape == (4, 3)
     assert metrics["validation_accuracy"] == (answers.argmax(axis=1) == labels).mean()
     assert metrics["validation_loss"] == pytest.approx(-answers[np.arange(4), labels].mean())
@@ -336,10 +340,10 @@ def test_average_weights_follows_its_formula() -> None:
                 expected[name] = d * expected[name] + (1 - d) * array
 
     assert trainer.run(Following())
-    for name, array in trainer.model_arrays().items():
+    for name, array in trainer.step.arrays.model.to_host().items():
         assert array == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
     current = trainer.network.weights.to_host()["conv1.weight"]
-    assert not np.allclose(trainer.model_arrays()["conv1.weight"], current, rtol=1e-5)
+    assert not np.allclose(trainer.step.arrays.model.to_host()["conv1.weight"], current, rtol=1e-5)
 
 
 @pytest.mark.parametrize("freeze", [1, 2, 4])
@@ -348,7 +352,7 @@ def test_frozen_layers_keep_weights_and_statistics_to_the_bit(freeze: int) -> No
     frozen = {stage.name for stage in trainer.network.stages if stage.index < freeze}
     before = in_bytes(trainer.network.weights.to_host())
     trained(trainer)
-    for arrays in (trainer.network.weights.to_host(), trainer.model_arrays()):
+    for arrays in (trainer.network.weights.to_host(), trainer.step.arrays.model.to_host()):
         same = {name for name, array in in_bytes(arrays).items() if array == before[name]}
         assert same == {name for name in before if name.split(".")[0] in frozen}
 
@@ -431,7 +435,7 @@ def overflowing(**changes: Any) -> Trainer:
 def test_balanced_class_weights_count_every_person_alike() -> None:
     labels = np.array([0] * 15 + [1] * 5 + [1] * 10)  # the last ten are not trained on
     changes: dict[str, Any] = {
-        "photos": photos_of(labels), "chosen": np.arange(20), "train": {"epochs": 1, "batch_size": 20},
+        "photos": photos_of(labels), "train_indices": np.arange(20), "train": {"epochs": 1, "batch_size": 20},
         "optimizer": Momentum(learning_rate=0.1, momentum=0.0), "schedule": Constant(), "augment": None,
         "kernels": reference,
     }  # fmt: skip
@@ -470,7 +474,7 @@ def test_answers_use_the_average_and_mirror_where_training_mirrors() -> None:
     assert not make_trainer(augment=None).mirrors
     assert not make_trainer(augment=PLAIN).mirrors
     trained(trainer)
-    photos = trainer.validation
+    photos = trainer.data.validation
     flipped = replace(photos, pixels=np.ascontiguousarray(photos.pixels[:, :, ::-1]))
     assert trainer.answers(photos) == pytest.approx(trainer.answers(flipped), abs=1e-5)
     before = trainer.answers(photos)
@@ -491,13 +495,13 @@ class _Objectives(Recorder):
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(label_smoothing=0.1, class_weights="balanced"), MeanSquaredError()])
-@pytest.mark.parametrize("part_size", [1, 3, 7])
-def test_a_batch_in_parts_has_the_same_gradient(loss: Any, part_size: int) -> None:
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 7])
+def test_a_batch_in_parts_has_the_same_gradient(loss: Any, micro_batch_size: int) -> None:
     layers = (SMOKE[0], Dropout(rate=0.2), *SMOKE[1:])
     labels = np.array([0, 0, 1, 0, 0, 0, 1, 0])
     weights, gradients, objectives = [], [], []
-    for size in (None, part_size):
-        trainer = make_trainer(layers, loss=loss, photos=photos_of(labels), train={"epochs": 2}, part_size=size)
+    for size in (None, micro_batch_size):
+        trainer = make_trainer(layers, loss=loss, photos=photos_of(labels), train={"epochs": 2}, micro_batch_size=size)
         recorder = _Objectives(trainer)
         trainer.run(recorder)
         assert trainer.network.gradient is not None
@@ -511,7 +515,7 @@ def test_a_batch_in_parts_has_the_same_gradient(loss: Any, part_size: int) -> No
 
 def test_photos_sent_batch_by_batch_train_to_the_same_bytes(uninterrupted: Recorder) -> None:
     trainer = make_trainer(RICH, kernels=SMALL_DEVICE, **RICH_TRAINING)
-    assert trainer.photos_are_streamed
+    assert trainer.step.streamed
     assert trained(trainer).lasts == uninterrupted.lasts
 
 
@@ -563,7 +567,7 @@ def test_small_batches_are_prepared_several_at_once_to_the_same_bits(
     trainer = make_trainer(RICH, kernels=kernels, validation=NOBODY, **many)
     assert trainer.run(Recorder())
     assert prepared == [*expected, *expected]
-    assert in_bytes(trainer.model_arrays()) == {
+    assert in_bytes(trainer.step.arrays.model.to_host()) == {
         name.removeprefix("model."): array for name, array in plain.lasts[-1][0].items() if name.startswith("model.")
     }
 
@@ -588,7 +592,7 @@ def test_steps_with_small_batches_are_made_in_one_go_to_the_same_bits(
     single = trained(trainer)
     monkeypatch.setattr("facecnn.learning.batches.PREPARED_BYTES", prepared_at_once)
     work = 2 * measure(trainer.network.stages, 2).multiply_adds
-    monkeypatch.setattr("facecnn.learning.batches.STRETCH_MULTIPLY_ADDS", batches_of_work * work)
+    monkeypatch.setattr("facecnn.learning.batches.GROUP_MULTIPLY_ADDS", batches_of_work * work)
     recorder = Recorder(every_step=False)
     assert make_trainer(RICH, **many).run(recorder)
     assert [report.step for report in recorder.steps] == [30 * epoch + step for epoch in range(3) for step in expected]
@@ -657,21 +661,21 @@ def test_a_full_batch_optimizer_lowers_the_loss_and_goes_on_to_the_same_bits(opt
 
 def test_a_full_batch_optimizer_sees_all_photos_at_once_without_chance() -> None:
     trainer = make_trainer(RICH, optimizer=LineSearch(), **MINIMISED)
-    assert trainer.batches == 1
+    assert trainer.steps_per_epoch == 1
     nothing_drops = make_trainer((SMOKE[0], BatchNorm(), *SMOKE[1:]), optimizer=LineSearch(), **MINIMISED)
     nothing_drops.network.weights.from_host(trainer.network.weights.to_host())
-    assert trainer.whole.here().loss == nothing_drops.whole.here().loss
-    first, again = (trainer.whole.here() for _ in range(2))
+    assert trainer.step.whole.here().loss == nothing_drops.step.whole.here().loss
+    first, again = (trainer.step.whole.here() for _ in range(2))
     assert first.loss == again.loss  # nothing is drawn anew
-    assert trainer.part_size == len(LABELS)  # batch norm takes them all together
-    assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).part_size == 8  # else they come in parts
+    assert trainer.micro_batch_size == len(LABELS)  # batch norm takes them all together
+    assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).micro_batch_size == 8  # else they come in parts
 
 
 def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -> None:
     photos, chosen = photos_of(LABELS), np.array([7, 3, 1, 4, 8, 9, 21, 16, 15, 11])
     alone = replace(photos, rows=photos.rows[chosen], labels=photos.labels[chosen])
     points = [
-        make_trainer(photos=seen, chosen=numbers, optimizer=LineSearch(), **MINIMISED).whole.here()
+        make_trainer(photos=seen, train_indices=numbers, optimizer=LineSearch(), **MINIMISED).step.whole.here()
         for seen, numbers in ((photos, chosen), (alone, np.arange(10)))
     ]
     assert points[0].loss == points[1].loss
@@ -681,7 +685,7 @@ def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -
 @pytest.mark.parametrize("layers", [RICH, SMOKE], ids=["all at once", "in parts"])
 def test_the_whole_sets_gradient_is_that_of_its_loss(layers: Any) -> None:
     trainer = make_trainer(layers, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
-    whole = trainer.whole
+    whole = trainer.step.whole
     start = whole.here()
     direction = np.random.default_rng(0).standard_normal(len(start.w))
     direction /= np.linalg.norm(direction)

@@ -234,10 +234,10 @@ def test_looking_changes_nothing() -> None:
     assert trained(first).lasts == trained(second).lasts
 
 
-@pytest.mark.parametrize("part_size", [3, None])
-def test_only_photos_of_the_last_forward_are_counted(part_size: int | None) -> None:
+@pytest.mark.parametrize("micro_batch_size", [3, None])
+def test_only_photos_of_the_last_forward_are_counted(micro_batch_size: int | None) -> None:
     counts = []
-    trainer = make_trainer(SMOKE, part_size=part_size, train={"epochs": 1})
+    trainer = make_trainer(SMOKE, micro_batch_size=micro_batch_size, train={"epochs": 1})
     original = trainer.watch.figures
 
     def counting(count: int, **more: Any) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def test_only_photos_of_the_last_forward_are_counted(part_size: int | None) -> N
     trainer.watch.figures = counting  # type: ignore[method-assign]
     trained(trainer)
     # 22 photos: 7, 7 and 8, the last in parts of 3, 3 and 2.
-    assert counts == [8 if part_size is None else 2]
+    assert counts == [8 if micro_batch_size is None else 2]
 
 
 def test_who_is_asleep_is_judged_by_a_whole_training_at_the_full_learning_rate() -> None:

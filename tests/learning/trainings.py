@@ -10,17 +10,20 @@ import numpy as np
 
 from facecnn.config import load
 from facecnn.kernels import cpu
-from facecnn.learning import training
+from facecnn.learning import progress
+from facecnn.learning.data import PhotoSet, TrainingData
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Cosine
 from facecnn.learning.settings import TrainSettings
 from facecnn.learning.step_rules import AdamW
-from facecnn.learning.training import PhotoSet, StepReport, Trainer
-from facecnn.network.layers import BatchNorm, Dropout, Layer, with_outputs
+from facecnn.network.layers import BatchNorm, Dropout, Layer
 from facecnn.network.loss import CrossEntropy
 from facecnn.photos.preparation import AugmentSettings
 
 SIDE, MARGIN = 12, 2
-SMOKE: tuple[Layer, ...] = load("smoke").settings.network
+CONFIG = load("smoke").settings
+SMOKE: tuple[Layer, ...] = CONFIG.network
 """The layers of the smoke config, which takes any size: what is compiled for it serves all trainings here."""
 RICH: tuple[Layer, ...] = (SMOKE[0], BatchNorm(), Dropout(rate=0.2), *SMOKE[1:])
 """The same with all that depends on the batch or on chance."""
@@ -40,7 +43,7 @@ def photos_of(labels: Any, seed: int = 0) -> PhotoSet:
     return PhotoSet(pixels, np.arange(len(labels), dtype=np.int32), labels)
 
 
-class Recorder(training.Recorder):
+class Recorder(progress.Recorder):
     """Keeps everything, arrays as bytes, so that two trainings can be compared."""
 
     def __init__(self, *, every_step: bool = True) -> None:
@@ -100,24 +103,28 @@ def make_trainer(layers: tuple[Layer, ...] = SMOKE, **changes: Any) -> Trainer:
 
     ``train`` may be a dictionary of the fields that differ.
     """
-    train = TrainSettings(epochs=3, batch_size=8, seed=1)
-    outputs = changes.get("outputs", 2)
-    arguments: dict[str, Any] = {
-        "layers": with_outputs(layers, outputs),
-        "input_shape": (SIDE, SIDE, 1),
-        "loss": CrossEntropy(),
-        "optimizer": AdamW(learning_rate=0.01),
-        "schedule": Cosine(warmup=0.1),
-        "augment": replace(PLAIN, mirror=True, shift=0.1),
-        "normalise": "standardise",
-        "photos": photos_of(LABELS),
-        "validation": photos_of(HELD_OUT, seed=9),
-        "outputs": outputs,
-        "kernels": cpu,
-    } | changes
-    arguments["train"] = replace(train, **changes.get("train", {}))
-    arguments.setdefault("chosen", np.arange(len(arguments["photos"])))
-    return Trainer(**arguments)
+    own = {
+        "size": SIDE,
+        "augment": changes.pop("augment", replace(PLAIN, mirror=True, shift=0.1)),
+        "normalise": changes.pop("normalise", "standardise"),
+    }
+    settings = replace(
+        CONFIG,
+        photos=replace(CONFIG.photos, **own),
+        network=layers,
+        loss=changes.pop("loss", CrossEntropy()),
+        optimizer=changes.pop("optimizer", AdamW(learning_rate=0.01)),
+        schedule=changes.pop("schedule", Cosine(warmup=0.1)),
+        train=replace(TrainSettings(epochs=3, batch_size=8, seed=1), **changes.pop("train", {})),
+    )
+    photos = changes.pop("photos", photos_of(LABELS))
+    data = TrainingData(
+        photos=photos,
+        train_indices=changes.pop("train_indices", np.arange(len(photos))),
+        validation=changes.pop("validation", photos_of(HELD_OUT, seed=9)),
+        outputs=changes.pop("outputs", 2),
+    )
+    return Trainer(settings, data, changes.pop("kernels", cpu), **changes)
 
 
 def trained(trainer: Trainer) -> Recorder:

@@ -269,7 +269,7 @@ def test_what_is_timed_does_not_end_when_it_has_learned() -> None:
     with planning():
         trainer = planned_trainer("deep", batch_size=8)
     assert load("deep").settings.train.stop_when_worst_loss_below is not None
-    assert trainer.settings.stop_when_worst_loss_below is None
+    assert trainer.settings.train.stop_when_worst_loss_below is None
 
 
 def test_the_sanitizers_summary() -> None:

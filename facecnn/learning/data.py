@@ -1,0 +1,101 @@
+"""What a training is given: its settings, and the photos to train on and to be judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels import reference
+from facecnn.kernels.protocol import AUGMENTATION_NONE
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.schedules import Schedule
+from facecnn.learning.settings import TrainSettings
+from facecnn.learning.step_rules import StepRule
+from facecnn.network.layers import Layer
+from facecnn.network.loss import CrossEntropy, Loss
+from facecnn.photos.preparation import PhotoSettings
+
+Array = npt.NDArray[Any]
+
+_PURPOSE = 2**33
+"""Second word of the key of the choice of photos that initial weights are made for, apart from those of the initial
+weights and of the shuffles (``batches``)."""
+
+_INITIAL_PHOTOS = 64
+"""Initialisations that look at photos look at so many."""
+
+
+class TrainingSettings(Protocol):
+    """The settings that a training follows: those of the config, ``facecnn.config.Settings``."""
+
+    @property
+    def photos(self) -> PhotoSettings: ...
+    @property
+    def network(self) -> tuple[Layer, ...]: ...
+    @property
+    def loss(self) -> Loss: ...
+    @property
+    def optimizer(self) -> StepRule | FullBatchOptimizer: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def train(self) -> TrainSettings: ...
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Prepared photos; arrays on the host."""
+
+    pixels: Array
+    """(P, H + 2 my, W + 2 mx, C) uint8, each with its margin."""
+    rows: Array
+    """(n,): the row of ``pixels`` of each photo."""
+    labels: Array
+    """(n,): the output that each photo belongs to."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The photos of a training."""
+
+    photos: PhotoSet
+    train_indices: Array
+    """(n,): numbers in ``photos`` of those to train on."""
+    validation: PhotoSet
+    """To judge by; there may be none."""
+    outputs: int
+    """The people, and one more where there are photos of unknown people."""
+
+    @property
+    def train_rows(self) -> Array:
+        """(n,): the row of ``photos.pixels`` of each photo to train on."""
+        return self.photos.rows[self.train_indices]
+
+    @property
+    def train_labels(self) -> Array:
+        """(n,) of the photos to train on."""
+        return self.photos.labels[self.train_indices]
+
+    def class_weights(self, loss: Loss) -> Array:
+        """(outputs,): what a photo of each counts in the loss."""
+        if not isinstance(loss, CrossEntropy) or loss.class_weights is None:
+            return np.ones(self.outputs)
+        counts = np.bincount(self.train_labels, minlength=self.outputs)
+        return np.asarray(counts.sum() / (self.outputs * np.maximum(counts, 1)))
+
+    def initial_photos(self, seed: int, settings: PhotoSettings, dtype: npt.DTypeLike) -> Array:
+        """(n, H, W, C): some photos to train on, for initialisations that look at photos. They are not augmented, and
+        prepared on the host, so that they are the same on every device."""
+        generator = np.random.Generator(np.random.Philox(key=[seed, _PURPOSE]))
+        count = min(len(self.train_indices), _INITIAL_PHOTOS)
+        rows = self.photos.rows[np.sort(generator.choice(self.train_indices, count, replace=False))].astype(np.int32)
+        prepared: Array = np.empty((count, *settings.shape), dtype)
+        parameters, normalise = np.tile(AUGMENTATION_NONE, (count, 1)), settings.normalise
+        reference.prepare_photos(prepared, self.photos.pixels, rows, parameters, normalise, reference.Workspace())
+        return prepared

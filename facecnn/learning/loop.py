@@ -1,0 +1,345 @@
+"""The training loop: epochs of steps, when they end, what is kept of them, and an exact way to stop and resume.
+
+Everything random is a function of (seed, what for, epoch or step, photo), nothing of what was drawn before. So the
+state that has to be saved is small, and a training that was interrupted and resumed ends with the same bits as one that
+was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import DivergedError
+from facecnn.kernels.profiling import Profiler
+from facecnn.kernels.protocol import Kernels
+from facecnn.learning.batches import edges_of
+from facecnn.learning.checks import check_settings
+from facecnn.learning.data import PhotoSet, TrainingData, TrainingSettings
+from facecnn.learning.full_batch import full_batch_step
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.progress import Progress, Recorder, StepReport
+from facecnn.learning.restarts import choose_start, start_of, trials_left
+from facecnn.learning.step import Step, training_step
+from facecnn.learning.update import INITIAL_PREFIX, named_below
+from facecnn.learning.watching import KernelWatch
+from facecnn.network.feeding import PhotoFeed
+from facecnn.network.inference import log_probabilities
+from facecnn.network.initialisation import NOTHING
+
+Array = npt.NDArray[Any]
+
+STEPS_BETWEEN_SAVES = 25
+"""The run is saved after the first epoch that ends so many steps or more after the last save."""
+
+STEPS_BETWEEN_READINGS = 10
+"""Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
+
+LARGEST_LOSS = 1e6
+"""A mean loss beyond which a training has diverged, though it still is a number: the right person's probability is
+exp(-1e6) then, and weights have grown so far that no step finds back. It shows where gradients are clipped."""
+
+STALLED = 8
+"""A training ends when a full-batch optimizer has found nothing better so many times in a row."""
+
+
+class Trainer:
+    """Trains one network on one set of photos."""
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        data: TrainingData,
+        kernels: Kernels,
+        *,
+        micro_batch_size: int | None = None,
+        profile: bool = False,
+        initial_arrays: Mapping[str, Array] = NOTHING,
+    ) -> None:
+        """Make the network and all that a training needs on the device.
+
+        Args:
+            settings: the network's last layer may have ``people`` units.
+            data: the photos.
+            kernels: the device's.
+            micro_batch_size: the most photos of a batch that are worked on at a time; the gradients of several
+                micro-batches are added up.
+            profile: whether to time every kernel.
+            initial_arrays: arrays of another model by name (``conv1.weight``) that take the place of initial ones.
+
+        Raises:
+            LayerError, UsageError: the network or the settings don't fit.
+            MemoryError: the device is too small.
+            ValueError: an initial array has another shape.
+        """
+        self.settings, self.data = settings, data
+        self._profiler = Profiler(kernels) if profile else None
+        self.step: Step = _step(settings, data, self._profiler or kernels, micro_batch_size)
+        check_settings(settings, data, self.step, initial_arrays.keys())
+        self.network = self.step.arrays.network
+        self.epochs, self.steps_per_epoch = self.step.epochs, self.step.steps_per_epoch
+        self.batch_size = math.ceil(len(data.train_indices) / self.steps_per_epoch)
+        self.micro_batch_size = self.network.batch_size
+        self._edges = edges_of(len(data.train_indices), self.steps_per_epoch)
+        self._initial_arrays = dict(initial_arrays)
+        self._validation = self._feed(data.validation)
+        self._figures = (0.0, 0.0)
+        self._best: tuple[dict[str, Array], dict[str, Any]] | None = None
+        """The best model since the last save."""
+        self.progress = Progress()
+        self._reset(0)
+        self.watch = KernelWatch(self.network)
+
+    @property
+    def steps(self) -> int:
+        """Updates in the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def trials_left(self) -> int:
+        """How many initial weights are still to be tried before the training."""
+        return trials_left(self.settings.train, self.progress)
+
+    @property
+    def start(self) -> int:
+        """The number of the initial weights that are trained or, while there are trials left, tried next."""
+        return start_of(self.settings.train, self.progress)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether answers are averaged over the photo and its mirror image: where training mirrors too."""
+        augment = self.settings.photos.augment
+        return augment is not None and augment.mirror
+
+    # ------------------------------------------------------------------------------------------------------- training
+
+    def run(self, recorder: Recorder, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end, or until ``stop`` says so after a step (see ``Recorder.every_step``); then the state is
+        saved and False returned. Initial weights are tried before, where there are several and they haven't been.
+
+        Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was. A
+        trial that diverges only counts as lost, unless all do.
+        """
+        if self.trials_left and not choose_start(self, recorder, stop):
+            return False
+        return self.train(self.epochs, recorder, stop)
+
+    def train(self, last: int, recorder: Recorder, stop: Callable[[], bool]) -> bool:
+        """Train to the end of epoch ``last``, or until ``stop`` says so; then the state is saved and False returned."""
+        progress = self.progress
+        while not progress.finished and progress.epoch < last:
+            started, first = time.perf_counter(), progress.batch
+            self._before_step()
+            for made in self.step.epoch(progress, one_by_one=recorder.every_step):
+                progress.batch += made
+                progress.step += made
+                recorder.step(self._report(made))
+                if progress.batch < self.steps_per_epoch and stop():
+                    self._read_totals()
+                    self._check_weights()
+                    self.save(recorder, interrupted=True)
+                    return False
+                self._before_step()
+            self._end_epoch(recorder, first, time.perf_counter() - started)
+            if not progress.finished and stop():
+                if progress.saved_at != progress.step:
+                    self.save(recorder, interrupted=True)
+                return False
+        return True
+
+    def _before_step(self) -> None:
+        if self.progress.batch + 1 == self.steps_per_epoch and self._is_looked_at_closely():
+            self.watch.before_last_step()
+
+    def _report(self, made: int) -> StepReport:
+        """After ``made`` steps since the last one. The figures are read from the device once in a while only, since
+        reading waits for it."""
+        progress = self.progress
+        seen = self._edges[progress.batch]
+        if progress.batch == self.steps_per_epoch or (progress.step - 1) % STEPS_BETWEEN_READINGS < made:
+            self._read_totals()
+            self._figures = progress.totals[0] / seen, progress.totals[1] / seen
+        return StepReport(progress.epoch + 1, self.epochs, progress.step, self.steps, seen, *self._figures)
+
+    def objective(self) -> float:
+        """The number that training lowers, of the last step's batch. Waits for the device."""
+        batch = self.progress.batch - 1
+        photos = self._edges[batch + 1] - self._edges[batch]
+        return float(self.network.kernels.to_host(self.step.objectives[:photos]).sum())
+
+    def _read_totals(self) -> None:
+        totals = [float(value) for value in self.network.kernels.to_host(self.step.totals)]
+        if not math.isfinite(totals[0]):
+            raise self._diverged(f"the loss is {totals[0]}")
+        self.progress.totals = totals
+        if self._profiler is not None:
+            self._profiler.collect()
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"Training diverged in epoch {self.progress.epoch + 1}, step {self.progress.step}: {what}.\n"
+            "Take a smaller learning rate (--set optimizer.learning_rate=...) or a longer warm-up "
+            "(--set schedule.warmup=...). What was saved before is untouched."
+        )
+
+    def _check_weights(self) -> None:
+        """The loss is that of the weights before a step; what the step made of them shows only in the next loss."""
+        weights = self.network.weights
+        for flat in (weights.parameters.flat, weights.statistics.flat):
+            if not np.isfinite(self.network.kernels.to_host(flat)).all():
+                raise self._diverged("there are weights that are no longer numbers")
+
+    # ------------------------------------------------------------------------------------------------ an epoch's end
+
+    def _end_epoch(self, recorder: Recorder, first_batch: int, seconds: float) -> None:
+        """Judge the epoch, of which the steps from ``first_batch`` on took ``seconds``, and keep what is to be kept."""
+        progress, count = self.progress, len(self.data.train_indices)
+        loss, accuracy, worst = progress.totals[0] / count, progress.totals[1] / count, progress.totals[2]
+        self._check_weights()
+        if loss > LARGEST_LOSS:
+            raise self._diverged(f"the loss is {loss:.0e}")
+        # Before the validation, which runs forward, too.
+        watched = self._watch()
+        if self._profiler is not None:
+            watched["milliseconds"] = self._profiler.take(self.steps_per_epoch - first_batch)
+        validation_loss, validation_accuracy = self._validate()
+        judged = loss if validation_loss is None else validation_loss
+        if not math.isfinite(judged):
+            raise self._diverged(f"the validation loss is {judged}")
+        progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
+        # Without photos to judge by, the latest weights are the best.
+        improved = validation_loss is None or progress.best_loss is None or judged < progress.best_loss
+        if improved:
+            progress.best_loss, progress.best_epoch = judged, progress.epoch
+        progress.finished = self._is_finished(worst)
+        photos_seen = count - self._edges[first_batch]
+        recorder.epoch(
+            {
+                "epoch": progress.epoch,
+                "step": progress.step,
+                "learning_rate": self.step.learning_rate(progress),
+                "train_loss": loss,
+                "train_accuracy": accuracy,
+                "train_worst_loss": worst,
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+                "seconds": seconds,
+                "photos_per_second": photos_seen / seconds if seconds > 0 else None,
+                **watched,
+            }
+        )
+        progress.schedule = self.settings.schedule.after_epoch(progress.schedule, judged)
+        if improved and validation_loss is not None:
+            self._best = self._snapshot()
+        if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
+            progress.saved_at = progress.step
+            if validation_loss is None:
+                self._best = self._snapshot()
+            self.save(recorder, interrupted=False)
+
+    def _is_finished(self, worst: float) -> bool:
+        progress, train = self.progress, self.settings.train
+        patience, worst_limit = train.stop_after_epochs_without_gain, train.stop_when_worst_loss_below
+        return (
+            progress.epoch >= self.epochs
+            or progress.minimiser.get("stalled", 0) >= STALLED
+            or (patience is not None and progress.epoch - progress.best_epoch >= patience)
+            or (worst_limit is not None and worst < worst_limit)
+        )
+
+    def _is_looked_at_closely(self) -> bool:
+        """Whether the figures of every kernel are taken in this epoch."""
+        first, between = self.progress.epoch * self.steps_per_epoch, self.step.steps_between_looks
+        return (first + self.steps_per_epoch) // between > first // between or self.progress.epoch + 1 == self.epochs
+
+    def _watch(self) -> dict[str, Any]:
+        """The figures of the kernels, after an epoch's last step and before anything else runs forward."""
+        last = self._edges[-1] - self._edges[-2]
+        return self.watch.figures(
+            (last - 1) % self.micro_batch_size + 1,
+            closely=self._is_looked_at_closely(),
+            reach=self.step.reach(self.progress),
+        )
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Mean loss, and the share of photos whose largest output is their own, strangers' too, as in training."""
+        labels = self.data.validation.labels
+        if not len(labels):
+            return None, None
+        answers = self._answers(self._validation)
+        if self._profiler is not None:
+            self._profiler.take(1)  # what the validation took is not a step's
+        return (
+            0.0 - float(answers[np.arange(len(labels)), labels].mean()),  # not -0.0
+            float((answers.argmax(axis=1) == labels).mean()),
+        )
+
+    def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:
+        """Log-probabilities (n, outputs) of photos, not augmented, by the weights that answer."""
+        return self._answers(self._feed(photos))
+
+    def _answers(self, photos: PhotoFeed) -> npt.NDArray[np.float64]:
+        normalise, weights = self.settings.photos.normalise, self.step.arrays.average
+        return log_probabilities(self.network, photos, normalise, mirror=self.mirrors, weights=weights)
+
+    def _feed(self, photos: PhotoSet) -> PhotoFeed:
+        return PhotoFeed(self.network.kernels, photos.pixels, photos.rows, self.micro_batch_size)
+
+    # --------------------------------------------------------------------------------------------- starting and saving
+
+    def begin(self, progress: Progress) -> None:
+        """Forget all that was trained but ``progress``; the weights are the initial ones that it leads to."""
+        self.progress = progress
+        self._reset(self.start)
+        self.watch.start = self.watch.kernels()
+        if self._profiler is not None:
+            self._profiler.take(1)  # what a trial took is no part of the training
+
+    def _reset(self, start: int) -> None:
+        """Reset all arrays to initialisation ``start``. Number 0 is that of the seed itself; the key of the others'
+        random numbers is a multiple of 2^32 above it, where no seed lies."""
+        train, arrays = self.settings.train, self.step.arrays
+        arrays.reset()
+        seed = train.seed + (start << 32)
+        self.network.initialise(seed, train.initialisation, self._initial_photos, self._initial_arrays)
+        if arrays.average is not None:
+            arrays.average.copy_from(self.network.weights)
+        self._best = None
+
+    def _initial_photos(self) -> Array:
+        return self.data.initial_photos(self.settings.train.seed, self.settings.photos, self.network.dtype)
+
+    def arrays(self) -> dict[str, Array]:
+        """All arrays that resuming needs, by name."""
+        initial = {f"{INITIAL_PREFIX}{name}": array for name, array in self._initial_arrays.items()}
+        return self.step.arrays.to_host() | initial
+
+    def restore(self, arrays: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
+        """Go back to a saved state; raises KeyError or ValueError where arrays are missing or of another shape."""
+        self.progress = Progress(**progress)
+        self._initial_arrays = named_below(INITIAL_PREFIX, arrays)
+        if self._initial_arrays or self.start != 0:
+            self.begin(self.progress)
+        self.step.arrays.from_host(arrays)
+
+    def save(self, recorder: Recorder, *, interrupted: bool) -> None:
+        """Let the recorder keep the state, and the best model since the last save."""
+        if self._best is not None:
+            recorder.save_best(*self._best)
+            self._best = None
+        recorder.save_last(self.arrays(), asdict(self.progress), interrupted=interrupted)
+
+    def _snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        return self.step.arrays.model_to_host(), asdict(self.progress)
+
+
+def _step(settings: TrainingSettings, data: TrainingData, kernels: Kernels, micro_batch_size: int | None) -> Step:
+    if isinstance(settings.optimizer, FullBatchOptimizer):
+        return full_batch_step(settings, settings.optimizer, data, kernels, micro_batch_size)
+    return training_step(settings, settings.optimizer, data, kernels, micro_batch_size)

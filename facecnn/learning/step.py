@@ -1,0 +1,161 @@
+"""A training step: a batch, forward, the loss, backward, and the update of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.kernels.protocol import Kernels
+from facecnn.learning.batches import Batches, BatchSlot, StepGroup
+from facecnn.learning.data import TrainingData, TrainingSettings
+from facecnn.learning.progress import Progress
+from facecnn.learning.schedules import Schedule
+from facecnn.learning.step_rules import StepRule
+from facecnn.learning.update import TrainedArrays, WeightUpdate
+from facecnn.learning.watching import STEPS_BETWEEN_LOOKS
+from facecnn.network.feeding import PhotoFeed
+from facecnn.network.layers import Layer, with_outputs
+from facecnn.network.network import MicroBatch, Network
+
+Array = npt.NDArray[Any]
+
+
+class Step(Protocol):
+    """What the training loop goes by: a training step, or an iteration of a full-batch optimizer."""
+
+    arrays: TrainedArrays
+    epochs: int
+    steps_per_epoch: int
+    steps_between_looks: int
+    """Where epochs are shorter than this, not every one is looked at closely (``watching``)."""
+    streamed: bool
+    """Whether photos are sent to the device batch by batch, as its memory is too small for all of them."""
+    objectives: Array
+    """(photos of a batch,) on the device: what each photo of the last one adds to the number that training lowers."""
+    totals: Array
+    """(3,) on the device: sum of losses, right answers and largest loss of the epoch so far."""
+
+    def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
+        """Run the steps that are left of an epoch. Yields after each, or after each group of steps unless
+        ``one_by_one``, how many that were."""
+
+    def learning_rate(self, progress: Progress) -> float:
+        """That of the last step, or what stands for it."""
+
+    def reach(self, progress: Progress) -> float:
+        """How many steps like the last one a whole training at the full learning rate has."""
+
+
+class BatchSource(Protocol):
+    """Where the batches of training steps come from: ``Batches``, or what a benchmark puts in their place."""
+
+    steps_per_epoch: int
+    largest: int
+    streamed: bool
+    learning_rate: Array
+    step: Array
+
+    def epoch(self, progress: Progress, rates: Sequence[float], *, one_by_one: bool) -> Iterator[StepGroup]: ...
+    def take(self, slot: BatchSlot) -> Array: ...
+    def micro_batches(self, slot: BatchSlot) -> Iterator[MicroBatch]: ...
+
+
+class TrainingStep:
+    """Trains on one batch after another."""
+
+    steps_between_looks = STEPS_BETWEEN_LOOKS
+
+    def __init__(
+        self, batches: BatchSource, update: WeightUpdate, schedule: Schedule, epochs: int, class_weights: Array
+    ) -> None:
+        """``class_weights`` (units,) on the host: what a photo of each class counts in the loss."""
+        self._batches, self._update, self._schedule = batches, update, schedule
+        self.arrays = update.arrays
+        self._network = network = update.arrays.network
+        self.epochs, self.steps_per_epoch = epochs, batches.steps_per_epoch
+        self.streamed = batches.streamed
+        self._class_weights = network.kernels.to_device(class_weights.astype(network.dtype))
+        self.objectives: Array = network.kernels.empty((batches.largest,), network.dtype)
+        self.totals: Array = network.kernels.to_device(np.zeros(3, network.dtype))
+        self._recorded: dict[StepGroup, Callable[[], None]] = {}
+
+    def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
+        """See ``Step.epoch``. Kernels are only launched: nothing is copied to the host or waited for."""
+        rates = self._rates(progress, progress.step - progress.batch, self.steps_per_epoch)
+        self._network.kernels.copy_to_device(self.totals, np.array(progress.totals, self._network.dtype))
+        for group in self._batches.epoch(progress, rates, one_by_one=one_by_one):
+            run = self._recorded.get(group)
+            if run is None:
+                run = self._network.kernels.record(partial(self._launch, group), self._network.workspace)
+                self._recorded[group] = run
+            run()
+            yield len(group)
+
+    def _launch(self, group: StepGroup) -> None:
+        """Launch the kernels of each step of a group; always the same ones, so that they can be recorded."""
+        network, batches = self._network, self._batches
+        for slot in group:
+            labels = batches.take(slot)
+            network.weigh(labels, self._class_weights)
+            for micro_batch in batches.micro_batches(slot):
+                network.forward_backward(micro_batch, self._class_weights, self.objectives, self.totals)
+            network.announce("update", "")
+            self._update.launch(batches.learning_rate, batches.step)
+
+    def learning_rate(self, progress: Progress) -> float:
+        [rate] = self._rates(progress, progress.step - 1, 1)
+        return rate
+
+    def reach(self, progress: Progress) -> float:
+        rate = self.learning_rate(progress)
+        full = self._update.optimizer.learning_rate / rate if rate > 0 else math.inf
+        return self.epochs * self.steps_per_epoch * full
+
+    def _rates(self, progress: Progress, first: int, count: int) -> list[float]:
+        """The learning rates of ``count`` steps, from step number ``first`` on."""
+        rate, factor = self._update.optimizer.learning_rate, self._schedule.factor
+        steps, memory = self.epochs * self.steps_per_epoch, progress.schedule
+        return [rate * factor(step, steps, memory) for step in range(first, first + count)]
+
+
+def training_step(
+    settings: TrainingSettings, optimizer: StepRule, data: TrainingData, kernels: Kernels, micro_batch_size: int | None
+) -> TrainingStep:
+    """The step of a training; see ``loop.Trainer``."""
+    train, count = settings.train, len(data.train_indices)
+    steps_per_epoch = train.steps_per_epoch(count)
+    batch_size = math.ceil(count / steps_per_epoch)
+    layers = with_outputs(settings.network, data.outputs)
+    network = training_network(settings, layers, kernels, batch_size, micro_batch_size)
+    update = WeightUpdate(network, optimizer, train.average_weights)
+    # Photos take the memory that is left, so they come after all that is large.
+    feed = PhotoFeed(kernels, data.photos.pixels, data.train_rows, batch_size)
+    batches = Batches(network, feed, data, settings.photos, steps_per_epoch)
+    return TrainingStep(batches, update, settings.schedule, train.epochs_for(count), data.class_weights(settings.loss))
+
+
+def training_network(
+    settings: TrainingSettings,
+    layers: Sequence[Layer],
+    kernels: Kernels,
+    batch_size: int,
+    micro_batch_size: int | None,
+) -> Network:
+    """A network to be trained, with room for ``micro_batch_size`` photos of a batch, or for all of them."""
+    size = min(batch_size, micro_batch_size or batch_size)
+    train = settings.train
+    return Network(
+        layers,
+        settings.photos.shape,
+        kernels,
+        size,
+        loss=settings.loss,
+        seed=train.seed,
+        frozen=train.freeze,
+        accumulate_gradients=size < batch_size,
+    )

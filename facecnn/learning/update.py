@@ -1,0 +1,132 @@
+"""What training changes: the weights, their moving average and the optimizer's state; and a step's update of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.learning.step_rules import Piece, StepRule
+from facecnn.network.network import FlatArrays, Network, Weights, fitting
+
+Array = npt.NDArray[Any]
+
+INITIAL_PREFIX = "taken."
+"""Begins the names, in a saved training, of the arrays of another model that it began with."""
+
+
+class TrainedArrays:
+    """The weights, their moving average where one is kept, and the optimizer's state, all on the device."""
+
+    def __init__(self, network: Network, state_names: Sequence[str], *, averaged: bool = False) -> None:
+        self.network = network
+        self.average: Weights | None = network.new_weights() if averaged else None
+        self.state: dict[str, FlatArrays] = {name: network.new_weights().parameters for name in state_names}
+
+    @property
+    def model(self) -> Weights:
+        """The weights that answer: their moving average where there is one."""
+        return self.average or self.network.weights
+
+    def reset(self) -> None:
+        """Set weights and state to 0, and what lies between the named arrays, too: a trial that diverged may have left
+        NaNs there."""
+        kernels, weights = self.network.kernels, self.network.weights
+        for values in (weights.parameters, weights.statistics, *self.state.values()):
+            if values.named:
+                kernels.copy_to_device(values.flat, np.zeros(values.flat.shape, self.network.dtype))
+
+    def to_host(self) -> dict[str, Array]:
+        """All arrays by the names that they are saved by."""
+        arrays = self.model_to_host()
+        if self.average is not None:
+            arrays |= {f"training.{name}": array for name, array in self.network.weights.to_host().items()}
+        for state, values in self.state.items():
+            arrays |= {f"{state}.{name}": self.network.kernels.to_host(array) for name, array in values.named.items()}
+        return arrays
+
+    def model_to_host(self) -> dict[str, Array]:
+        """Those of the model, by the names that they are saved by."""
+        return {f"model.{name}": array for name, array in self.model.to_host().items()}
+
+    def from_host(self, arrays: Mapping[str, Array]) -> None:
+        """Overwrite all arrays by saved ones. Raises KeyError or ValueError where they are missing or of another
+        shape."""
+        self.model.from_host(named_below("model.", arrays))
+        if self.average is not None:
+            self.network.weights.from_host(named_below("training.", arrays))
+        for state, values in self.state.items():
+            for name, view in values.named.items():
+                self.network.kernels.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
+
+
+def named_below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+class WeightUpdate:
+    """How a step changes the weights: the gradient is clipped and gets noise, where these are set; the optimizer moves
+    the weights along it; and the moving average follows them."""
+
+    def __init__(self, network: Network, optimizer: StepRule, average_weights: float | None = None) -> None:
+        """``average_weights``: the decay of the moving average; None for none."""
+        self.optimizer = optimizer
+        self.arrays = TrainedArrays(network, optimizer.state_names, averaged=average_weights is not None)
+        self._decay = average_weights
+        self._ranges = network.trained_ranges()
+        # The gradient that the optimizer gets, where that is clipped or noisy. The network's own, which KernelWatch
+        # reads, stays what backward found: a kernel that gets no error must not look alive because of the noise.
+        self._changed_gradient: Array | None = None
+        if optimizer.changes_gradient:
+            self._changed_gradient = network.new_weights().parameters.flat
+            self._noise_counts = network.kernels.to_device(_count_trained(network))
+
+    def launch(self, learning_rate: Array, step: Array) -> None:
+        """Update by the network's gradient.
+
+        Args:
+            learning_rate: (1,) on the device.
+            step: (1,) int32 on the device: updates made so far.
+        """
+        network, optimizer = self.arrays.network, self.optimizer
+        assert network.gradient is not None
+        kernels, workspace = network.kernels, network.workspace
+        weight, gradient = network.weights.parameters.flat, network.gradient.flat
+        if self._changed_gradient is not None:
+            out, counts = self._changed_gradient, self._noise_counts
+            optimizer.change_gradient(kernels, out, gradient, counts, network.seed, step, workspace)
+            gradient = out
+        for first, last, decaying in self._ranges:
+            optimizer.update(
+                Piece(
+                    kernels=kernels,
+                    weight=weight[first:last],
+                    state={name: values.flat[first:last] for name, values in self.arrays.state.items()},
+                    gradient=gradient[first:last],
+                    learning_rate=learning_rate,
+                    step=step,
+                    decaying=decaying,
+                    workspace=workspace,
+                )
+            )
+        if self.arrays.average is not None:
+            for average, current in (
+                (self.arrays.average.parameters, network.weights.parameters),
+                (self.arrays.average.statistics, network.weights.statistics),
+            ):
+                kernels.average_update(average.flat, current.flat, step, self._decay, workspace)
+
+
+def _count_trained(network: Network) -> Array:
+    """(P / 4,) uint8: how many of each four numbers of the flat parameters, from the first of them on, are trained.
+    The others are frozen, or fill the gap to the next array, which starts at a multiple of 16."""
+    trained = np.zeros(network.weights.parameters.flat.size, np.uint8)
+    ranges = network.trained_ranges()
+    for start, shape in network.weights.parameters.offsets.values():
+        if any(first <= start < last for first, last, _ in ranges):
+            trained[start : start + math.prod(shape)] = 1
+    return np.asarray(trained.reshape(-1, 4).sum(axis=1, dtype=np.uint8))
