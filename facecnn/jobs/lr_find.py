@@ -166,13 +166,13 @@ def _curvature(
     if weights is not None:
         trainer.network.weights.from_host(weights)
     assert isinstance(trainer.step, FullBatchStep)
-    whole = trainer.step.whole
-    w = whole.here().w
+    loss = trainer.step.loss
+    w = loss.here().w
     count = len(training.photos)
     console.info(f"Curvature: of the loss of {count} photos, not augmented, without dropout")
     with console.counting("Curvature") as progress:
         curvature = largest_curvature(
-            curvature_product(whole, w),
+            curvature_product(loss, w),
             len(w),
             settings.train.seed,
             progress=lambda done, most: progress(done * count, most * count),

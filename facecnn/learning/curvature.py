@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from facecnn.learning.full_batch import FullBatchLoss
 from facecnn.learning.full_batch_optimizers import Vector
 from facecnn.learning.step_rules import Momentum, Nesterov, Sgd, StepRule
-from facecnn.learning.whole_set import WholeSet
 from facecnn.network.loss import CrossEntropy
 
 DIFFERENCE = 1e-3
@@ -35,7 +35,7 @@ class Curvature:
     converged: bool
 
 
-def curvature_product(whole: WholeSet, w: Vector) -> Callable[[Vector], Vector]:
+def curvature_product(loss: FullBatchLoss, w: Vector) -> Callable[[Vector], Vector]:
     """A function of v, of length 1, that gives J' L J v at ``w``: the Gauss-Newton part of the Hessian times v
     (Schraudolph 2002).
 
@@ -49,16 +49,16 @@ def curvature_product(whole: WholeSet, w: Vector) -> Callable[[Vector], Vector]:
     neuron, and at weights without errors, both are the same.
     """
     h = DIFFERENCE * (float(np.linalg.norm(w)) or 1.0)
-    is_entropy = isinstance(whole.objective, CrossEntropy)
-    logits = whole.outputs(w)
+    is_entropy = isinstance(loss.objective, CrossEntropy)
+    logits = loss.outputs(w)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    shares = whole.shares()[:, None]
+    shares = loss.shares()[:, None]
 
     def product(v: Vector) -> Vector:
-        slope = (whole.outputs(w + h * v) - whole.outputs(w - h * v)) / (2 * h)
+        slope = (loss.outputs(w + h * v) - loss.outputs(w - h * v)) / (2 * h)
         bent = p * (slope - (p * slope).sum(axis=1, keepdims=True)) if is_entropy else 2 / slope.shape[1] * slope
-        return whole.pull_back(w, shares * bent)
+        return loss.pull_back(w, shares * bent)
 
     return product
 

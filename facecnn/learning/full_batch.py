@@ -1,4 +1,5 @@
-"""Training on all photos at once: an epoch is one iteration of line_search, lbfgs or newton_cg."""
+"""Training on all photos at once: their loss as a function of the weights, and an iteration of an optimizer that asks
+for it, which is an epoch."""
 
 from __future__ import annotations
 
@@ -9,17 +10,134 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
 from facecnn.learning.data import TrainingData, TrainingSettings
-from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, Memory, Point
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, Memory, Point, Vector
 from facecnn.learning.progress import Progress
 from facecnn.learning.step import training_network
 from facecnn.learning.update import TrainedArrays
-from facecnn.learning.whole_set import WholeSet
 from facecnn.network.feeding import PhotoFeed
+from facecnn.network.inference import prepare_in_batches
 from facecnn.network.layers import with_outputs
+from facecnn.network.loss import CrossEntropy, Loss
+from facecnn.network.network import MicroBatch, Network
 
 Array = npt.NDArray[Any]
+
+
+class FullBatchLoss:
+    """Loss and gradient over all photos of a feed, not augmented, batch norm with their own statistics.
+
+    A vector holds the trained weights, one piece of the flat parameters after the other, rounded to the network's dtype
+    when it is used. With more photos than the network takes at a time, the gradients of micro-batches are added up.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        photos: PhotoFeed,
+        labels: Array,
+        class_weights: Array,
+        normalise: Normalise,
+        weight_decay: float,
+    ) -> None:
+        """labels (n,) int32 on the host, class_weights (units,) on the device; the network accumulates gradients where
+        it takes fewer photos than there are."""
+        kernels = network.kernels
+        count = len(labels)
+        self._network = network
+        self._photos = photos
+        self._normalise: Normalise = normalise
+        self._decay = weight_decay
+        self._ranges = network.trained_ranges()
+        self._class_weights = class_weights
+        self._labels = kernels.to_device(labels)
+        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
+        self.at: Vector | None = None
+        """Where ``evaluate`` was last, whose results the network, ``objectives`` and ``totals`` hold still."""
+        self.objectives: Array = kernels.empty((count,), network.dtype)
+        """Each photo's part of the loss, on the device, after ``evaluate``."""
+        self.totals: Array = kernels.to_device(np.zeros(3, network.dtype))
+        """Of all photos, on the device: see ``add_to_totals``."""
+
+    def pieces(self, vector: Vector) -> list[Vector]:
+        """Views of a vector, one for each piece of the flat parameters that is trained."""
+        sizes = [stop - start for start, stop, _ in self._ranges]
+        return np.split(vector, np.cumsum(sizes)[:-1])
+
+    def gather(self, flat: Array) -> Vector:
+        """The trained numbers of a flat array on the device, as a vector."""
+        every = self._network.kernels.to_host(flat)
+        return np.concatenate([every[start:stop] for start, stop, _ in self._ranges]).astype(np.float64)
+
+    def scatter(self, flat: Array, vector: Vector) -> None:
+        """Write a vector to where its numbers belong in a flat array on the device."""
+        for (start, stop, _), piece in zip(self._ranges, self.pieces(vector), strict=True):
+            self._network.kernels.copy_to_device(flat[start:stop], piece.astype(self._network.dtype))
+
+    def here(self) -> Point:
+        """The network's own weights, and the loss there."""
+        w = self.gather(self._network.weights.parameters.flat)
+        return Point(w, *self.evaluate(w))
+
+    def evaluate(self, w: Vector) -> tuple[float, Vector]:
+        """Loss and gradient at ``w``; the network keeps these weights."""
+        network, kernels = self._network, self._network.kernels
+        kernels.copy_to_device(self.totals, np.zeros(3, network.dtype))
+        network.weigh(self._labels, self._class_weights)
+        for start, stop in self._inputs(w):
+            micro_batch = MicroBatch(start, self._labels[start:stop])
+            network.forward_backward(micro_batch, self._class_weights, self.objectives, self.totals)
+        assert network.gradient is not None
+        gradient = self.gather(network.gradient.flat)
+        loss = float(kernels.to_host(self.objectives).sum(dtype=np.float64))
+        rounded = w.astype(network.dtype).astype(np.float64)
+        for (_, _, decaying), piece, slope in zip(
+            self._ranges, self.pieces(rounded), self.pieces(gradient), strict=True
+        ):
+            loss += 0.5 * self._decay * float(piece[:decaying] @ piece[:decaying])
+            slope[:decaying] += self._decay * piece[:decaying]
+        self.at = w
+        return loss, gradient
+
+    def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
+        """(n, units): the last layer's at ``w``; the network keeps these weights."""
+        network, outputs = self._network, []
+        for start, stop in self._inputs(w):
+            network.forward(stop - start, training=True)
+            outputs.append(network.kernels.to_host(network.output[: stop - start]))
+        return np.concatenate(outputs).astype(np.float64)
+
+    def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
+        """The derivative at ``w`` of the sum of the outputs times ``dout`` (n, units); the network keeps these
+        weights."""
+        network = self._network
+        for start, stop in self._inputs(w):
+            network.forward(stop - start, training=True)
+            upstream = network.kernels.to_device(np.ascontiguousarray(dout[start:stop], network.dtype))
+            network.backward(stop - start, dout=upstream, is_first=start == 0)
+        assert network.gradient is not None
+        return self.gather(network.gradient.flat)
+
+    def shares(self) -> npt.NDArray[np.float64]:
+        """(n,): what each photo counts in the loss, in all 1."""
+        to_host = self._network.kernels.to_host
+        is_entropy = isinstance(self._network.objective, CrossEntropy)
+        labels = to_host(self._labels)
+        weights = to_host(self._class_weights)[labels].astype(np.float64) if is_entropy else np.ones(len(labels))
+        return np.asarray(weights / weights.sum())
+
+    @property
+    def objective(self) -> Loss:
+        """What is lowered."""
+        return self._network.objective
+
+    def _inputs(self, w: Vector) -> Iterator[tuple[int, int]]:
+        """Set the weights, and fill the network's input with one micro-batch after another: (first, last + 1) of
+        each."""
+        self.at = None
+        self.scatter(self._network.weights.parameters.flat, w)
+        return prepare_in_batches(self._network, self._photos, self._normalise, self._parameters)
 
 
 class FullBatchStep:
@@ -29,33 +147,33 @@ class FullBatchStep:
     steps_between_looks = 1  # an iteration takes longer than a look
 
     def __init__(
-        self, whole: WholeSet, arrays: TrainedArrays, optimizer: FullBatchOptimizer, epochs: int, *, streamed: bool
+        self, loss: FullBatchLoss, arrays: TrainedArrays, optimizer: FullBatchOptimizer, epochs: int, *, streamed: bool
     ) -> None:
-        self.whole, self.arrays, self._optimizer = whole, arrays, optimizer
+        self.loss, self.arrays, self._optimizer = loss, arrays, optimizer
         self.epochs, self.streamed = epochs, streamed
-        self.objectives, self.totals = whole.objectives, whole.totals
+        self.objectives, self.totals = loss.objectives, loss.totals
         self._point: Point | None = None
         """The weights that the last iteration ended with."""
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
         """See ``Step.epoch``. What an iteration leaves is rounded as it is saved, so that a resumed training has the
         same bits."""
-        whole, network, state = self.whole, self.arrays.network, self.arrays.state
+        loss, network, state = self.loss, self.arrays.network, self.arrays.state
         kernels, statistics = network.kernels, network.weights.statistics.flat
         running = kernels.to_host(statistics)
-        if self._point is None or not np.array_equal(self._point.w, whole.gather(network.weights.parameters.flat)):
-            self._point = whole.here()
-        vectors = {name: whole.gather(values.flat) for name, values in state.items()}
+        if self._point is None or not np.array_equal(self._point.w, loss.gather(network.weights.parameters.flat)):
+            self._point = loss.here()
+        vectors = {name: loss.gather(values.flat) for name, values in state.items()}
         memory = Memory(vectors, dict(progress.minimiser))
-        found = self._optimizer.iterate(whole.evaluate, self._point, memory)
+        found = self._optimizer.iterate(loss.evaluate, self._point, memory)
         memory.numbers["stalled"] = memory.numbers.get("stalled", 0) + 1 if found is self._point else 0
         # Points that were only tried must not count in the running statistics, nor in what is reported.
-        if statistics.size or whole.at is not found.w:
+        if statistics.size or loss.at is not found.w:
             kernels.copy_to_device(statistics, running)
-            found = Point(found.w, *whole.evaluate(found.w))
+            found = Point(found.w, *loss.evaluate(found.w))
         self._point = replace(found, w=found.w.astype(network.dtype).astype(np.float64))
         for name, vector in memory.vectors.items():
-            whole.scatter(state[name].flat, vector)
+            loss.scatter(state[name].flat, vector)
         progress.minimiser = memory.numbers
         yield 1
 
@@ -84,5 +202,5 @@ def full_batch_step(
     feed = PhotoFeed(kernels, data.photos.pixels, data.train_rows, network.batch_size)
     labels = data.train_labels.astype(np.int32)
     class_weights = kernels.to_device(data.class_weights(settings.loss).astype(network.dtype))
-    whole = WholeSet(network, feed, labels, class_weights, settings.photos.normalise, optimizer.weight_decay)
-    return FullBatchStep(whole, arrays, optimizer, train.epochs, streamed=feed.streamed)
+    loss = FullBatchLoss(network, feed, labels, class_weights, settings.photos.normalise, optimizer.weight_decay)
+    return FullBatchStep(loss, arrays, optimizer, train.epochs, streamed=feed.streamed)

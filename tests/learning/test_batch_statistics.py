@@ -65,7 +65,7 @@ def test_after_a_full_batch_optimizer_running_statistics_are_those_of_all_photos
     trainer = make_trainer(NORMED, optimizer=LineSearch())
     trained(trainer)
     found = statistics(trainer.network.weights)
-    trainer.step.whole.here()
+    trainer.step.loss.here()
     number = [stage.name for stage in trainer.network.stages].index("batch_norm1")
     x = trainer.network.call(number, 22).x.astype(np.float64)
     x = x.reshape(-1, x.shape[-1])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from facecnn.kernels import cpu, reference
 from facecnn.learning.curvature import curvature_product, largest_curvature, largest_stable_rate
+from facecnn.learning.full_batch import FullBatchLoss
 from facecnn.learning.step_rules import AdamW, Momentum, Nesterov, Piece, Sgd, StepRule
-from facecnn.learning.whole_set import WholeSet
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Dense
 from facecnn.network.loss import CrossEntropy, Loss, MeanSquaredError
@@ -60,7 +60,7 @@ def test_it_says_when_it_has_not_settled() -> None:
 PHOTOS, SIDE, PEOPLE = 30, 4, 3
 
 
-def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[WholeSet, Array]:
+def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[FullBatchLoss, Array]:
     """The loss of a dense layer, and its inputs (PHOTOS, SIDE^2 + 1) with a 1 for the bias, in float64."""
     pixels = np.random.default_rng(3).integers(0, 256, (PHOTOS, SIDE, SIDE, 1), np.uint8)
     network = Network(
@@ -76,7 +76,7 @@ def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[Wh
     rows = np.arange(PHOTOS, dtype=np.int32)
     feed = PhotoFeed(kernels, pixels, rows, part)
     class_weights = kernels.to_device(np.array([1, 2, 3], dtype))
-    whole = WholeSet(network, feed, rows % PEOPLE, class_weights, "none", 0.0)
+    whole = FullBatchLoss(network, feed, rows % PEOPLE, class_weights, "none", 0.0)
     inputs = prepared(kernels, network, pixels).reshape(PHOTOS, -1).astype(np.float64)
     return whole, np.hstack([inputs, np.ones((PHOTOS, 1))])
 
@@ -93,7 +93,7 @@ backends = pytest.mark.parametrize(
 )
 
 
-def found_in(whole: WholeSet) -> float:
+def found_in(whole: FullBatchLoss) -> float:
     w = whole.here().w
     found = largest_curvature(curvature_product(whole, w), len(w), 0)
     assert found.converged

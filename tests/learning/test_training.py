@@ -664,8 +664,8 @@ def test_a_full_batch_optimizer_sees_all_photos_at_once_without_chance() -> None
     assert trainer.steps_per_epoch == 1
     nothing_drops = make_trainer((SMOKE[0], BatchNorm(), *SMOKE[1:]), optimizer=LineSearch(), **MINIMISED)
     nothing_drops.network.weights.from_host(trainer.network.weights.to_host())
-    assert trainer.step.whole.here().loss == nothing_drops.step.whole.here().loss
-    first, again = (trainer.step.whole.here() for _ in range(2))
+    assert trainer.step.loss.here().loss == nothing_drops.step.loss.here().loss
+    first, again = (trainer.step.loss.here() for _ in range(2))
     assert first.loss == again.loss  # nothing is drawn anew
     assert trainer.micro_batch_size == len(LABELS)  # batch norm takes them all together
     assert make_trainer(SMOKE, optimizer=LineSearch(), **MINIMISED).micro_batch_size == 8  # else they come in parts
@@ -675,7 +675,7 @@ def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -
     photos, chosen = photos_of(LABELS), np.array([7, 3, 1, 4, 8, 9, 21, 16, 15, 11])
     alone = replace(photos, rows=photos.rows[chosen], labels=photos.labels[chosen])
     points = [
-        make_trainer(photos=seen, train_indices=numbers, optimizer=LineSearch(), **MINIMISED).step.whole.here()
+        make_trainer(photos=seen, train_indices=numbers, optimizer=LineSearch(), **MINIMISED).step.loss.here()
         for seen, numbers in ((photos, chosen), (alone, np.arange(10)))
     ]
     assert points[0].loss == points[1].loss
@@ -685,7 +685,7 @@ def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -
 @pytest.mark.parametrize("layers", [RICH, SMOKE], ids=["all at once", "in parts"])
 def test_the_whole_sets_gradient_is_that_of_its_loss(layers: Any) -> None:
     trainer = make_trainer(layers, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
-    whole = trainer.step.whole
+    whole = trainer.step.loss
     start = whole.here()
     direction = np.random.default_rng(0).standard_normal(len(start.w))
     direction /= np.linalg.norm(direction)
