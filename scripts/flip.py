@@ -18,8 +18,14 @@ import numpy.typing as npt
 
 from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
+from facecnn.learning.progress import Progress
+from facecnn.learning.schedules import Constant
+from facecnn.learning.step import TrainingStep
+from facecnn.learning.step_rules import Sgd
+from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Activate, Conv, Dense, Pool
 from facecnn.network.network import Network
+from ready_batches import ReadyBatches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -242,16 +248,10 @@ class Training:
 def train(formula: type[Formula], seed: int, steps: int, rate: float) -> Training:
     """Plain gradient descent on batches of 32; with a seed, all formulas get the same weights and batches."""
     network = new_network(formula, NEW_ARROWS, seed)
-    learning_rate, losses = np.array([rate]), np.empty(steps)
-    pictures, labels = arrows(32 * steps, 1000 + seed)
-    assert network.gradient is not None
-    for step in range(steps):
-        batch = slice(32 * step, 32 * (step + 1))
-        losses[step] = loss(network, pictures[batch], labels[batch])
-        network.backward(32)
-        reference.sgd_update(
-            network.weights.parameters.flat, network.gradient.flat, learning_rate, 0.0, 0, network.workspace
-        )
+    batches = ReadyBatches(network, *arrows(32 * steps, 1000 + seed), batch_size=32, steps=steps)
+    update = WeightUpdate(network, Sgd(learning_rate=rate))
+    step = TrainingStep(batches, update, Constant(), epochs=1, class_weights=np.ones(4))
+    losses = np.array([step.objectives.sum() for _ in step.epoch(Progress(), one_by_one=True)])
     pictures, labels = arrows(NEW_ARROWS, 2000 + seed)
     loss(network, pictures, labels)
     return Training(losses, float((network.output.argmax(axis=1) == labels).mean()))

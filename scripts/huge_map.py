@@ -29,7 +29,7 @@ from facecnn.learning.loop import Trainer
 from facecnn.learning.progress import Recorder
 from facecnn.learning.step_rules import Adam, Optimizer, Sgd
 from facecnn.network.layers import with_outputs
-from facecnn.network.network import Network, Weights
+from facecnn.network.network import MicroBatch, Network, Weights
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.sample import sample_folder
 
@@ -123,15 +123,15 @@ def measure(photos: Dataset, kernels: Kernels, seeds: int) -> dict[str, Measured
     )
     labels = kernels.to_device(photos.labels[chosen].astype(np.int32))
     alike = kernels.to_device(np.ones(people, np.float32))
+    totals = kernels.to_device(np.zeros(3, np.float32))
     found = {}
     for name in INITIALISATIONS:
         figures = []
         for seed in range(seeds):
             network.initialise(seed)
             apply(name, network.weights, seed)
-            network.forward(len(chosen), training=True)
-            network.loss(len(chosen), labels, alike)
-            network.backward(len(chosen))
+            network.weigh(labels, alike)
+            network.forward_backward(MicroBatch(0, labels), alike, network.objectives, totals)
             figures.append(_figures(network))
         mean = [float(value) for value in np.mean(figures, axis=0)]
         _, rows, columns, _ = network.weights.by_stage["neuron1"]["weight"].shape

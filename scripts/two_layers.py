@@ -21,9 +21,15 @@ from pydantic.dataclasses import dataclass as settings
 
 from experiment import BLUE, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
+from facecnn.learning.progress import Progress
+from facecnn.learning.schedules import Constant
+from facecnn.learning.step import TrainingStep
+from facecnn.learning.step_rules import Adam
+from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Buffer, Call, Conv, Dense, Layer, Parameter, Pool, Shape
 from facecnn.network.network import Network, plan
 from facecnn.settings import SETTINGS
+from ready_batches import ReadyBatches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,23 +226,10 @@ def train(a_plan: Plan, seed: int, steps: int) -> Training:
     kernels: Any = Remembering()
     network = Network(a_plan.layers(), (SIDE, SIDE, 2), kernels, NEW_PICTURES, dtype=np.float64, seed=seed)
     network.initialise(seed)
-    assert network.gradient is not None
-    weights, gradient = network.weights.parameters.flat, network.gradient.flat
-    mean, variance = np.zeros_like(weights), np.zeros_like(weights)
-    rate, even = np.array([0.01]), np.ones(2)
-    pictures, labels = dots(32 * steps, 1000 + seed)
-    losses = []
-    for step in range(steps):
-        batch = slice(32 * step, 32 * (step + 1))
-        network.input[:32] = pictures[batch]
-        network.forward(32, training=True)
-        network.loss(32, labels[batch], even)
-        network.backward(32)
-        losses.append(float(network.objectives[:32].sum()))
-        number = np.array([step], np.int32)
-        reference.adam_update(
-            weights, mean, variance, gradient, rate, number, 0.9, 0.999, 1e-8, 0.0, False, 0, network.workspace
-        )
+    batches = ReadyBatches(network, *dots(32 * steps, 1000 + seed), batch_size=32, steps=steps)
+    update = WeightUpdate(network, Adam(learning_rate=0.01))
+    step = TrainingStep(batches, update, Constant(), epochs=1, class_weights=np.ones(2))
+    losses = [float(step.objectives.sum()) for _ in step.epoch(Progress(), one_by_one=True)]
     pictures, labels = dots(NEW_PICTURES, 2000 + seed)
     network.input[...] = pictures
     network.forward(NEW_PICTURES)

@@ -23,7 +23,7 @@ from facecnn.network.gradient_check.results import TOLERANCE, Name, Part, Row, c
 from facecnn.network.gradient_check.shrinking import Shrunk, smallest_picture
 from facecnn.network.layers import Array, Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
-from facecnn.network.network import Network, Stage, plan
+from facecnn.network.network import MicroBatch, Network, Stage, plan
 
 DEVICE_CLEARANCE = 1e-4
 """The same distance for a comparison with float32, whose rounding mustn't choose another winner."""
@@ -168,9 +168,9 @@ def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, kernels: Kernels
 
     labels, class_weights = _labels(small, loss, seed)
     network = _network(small.layers, small, loss, numbers, kernels, np.float64)
-    network.forward(count, training=True, photos=numbers.photos, step=numbers.step)
-    network.loss(count, labels, class_weights)
-    network.backward(count, numbers.photos, numbers.step)
+    network.weigh(labels, class_weights)
+    batch = MicroBatch(0, labels, numbers.photos, numbers.step)
+    network.forward_backward(batch, class_weights, network.objectives, np.zeros(3))
     found.append(_gradients(network))
 
     chain = Chain(stages, numbers, kernels)
