@@ -89,32 +89,17 @@ def sort(
     earlier = _earlier_rows(table)
     make_folder(destination)  # before the work, in case it can't be made
     results = predict(model_path, files, threshold, console, device_name, threads)
-
     earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
     placing = _Placing(destination, earlier_folders, several, link)
-    with console.counting("Linking photos" if link else "Copying photos") as progress:
-        for number, result in enumerate(results, 1):
-            placing.place(result)
-            progress(number, len(results))
-    if placing.not_linked:
-        copies = counted(placing.not_linked, "copy", "copies")
-        console.info(f"Links couldn't be made ({placing.why_not_linked}): {copies} instead")
+    placing.place_all(results, console)
     _write_table(table, earlier, placing.rows)
-    order = {name: place for place, name in enumerate(_SPECIAL)}
     return {
         "source": str(source),
         "destination": str(destination),
         "model": str(model_path),
         "photos": len(results),
         "several": {"mode": several, "photos": sum(len(result["faces"]) > 1 for result in results)},
-        "folders": dict(
-            sorted(placing.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
-        ),
-        "copied": placing.copied,
-        "linked": placing.linked,
-        "already_there": placing.already_there,
-        "elsewhere": placing.elsewhere,
-        "unreadable": placing.unreadable,
+        **placing.figures(),
         "table": str(table),
     }
 
@@ -171,7 +156,31 @@ class _Placing:
         self.unreadable: list[dict[str, str]] = []
         self.rows: list[dict[str, Any]] = []
 
-    def place(self, result: dict[str, Any]) -> None:
+    def place_all(self, results: Sequence[dict[str, Any]], console: Console) -> None:
+        """Deal with the photos of the ``predict`` JSON. Raises OutputError."""
+        with console.counting("Linking photos" if self._link else "Copying photos") as progress:
+            for number, result in enumerate(results, 1):
+                self._place(result)
+                progress(number, len(results))
+        if self.not_linked:
+            copies = counted(self.not_linked, "copy", "copies")
+            console.info(f"Links couldn't be made ({self.why_not_linked}): {copies} instead")
+
+    def figures(self) -> dict[str, Any]:
+        """What became of the photos, as ``sort`` returns it."""
+        order = {name: place for place, name in enumerate(_SPECIAL)}
+        return {
+            "folders": dict(
+                sorted(self.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
+            ),
+            "copied": self.copied,
+            "linked": self.linked,
+            "already_there": self.already_there,
+            "elsewhere": self.elsewhere,
+            "unreadable": self.unreadable,
+        }
+
+    def _place(self, result: dict[str, Any]) -> None:
         """Deal with one photo of the ``predict`` JSON. Raises OutputError."""
         photo, error = Path(result["path"]), result["error"]
         copies: dict[str, Path] = {}
