@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -150,26 +151,22 @@ def _classes(side: Any) -> Counter[str]:
 
 
 def _created(folder: RunFolder, start: Mapping[str, Any], made_up: re.Match[str] | None) -> str | None:
-    try:
-        return datetime.fromisoformat(start["created"]).astimezone().isoformat(timespec="seconds")
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    if made_up:
-        try:
-            return datetime.strptime(made_up[1], "%Y%m%d-%H%M%S").astimezone().isoformat(timespec="seconds")
-        except (ValueError, OverflowError):
-            pass
-    try:
-        return _iso(folder.config_path.stat().st_mtime)  # written once, when the run begins
-    except OSError:
-        return None
+    """When a run was made: as it was noted, else as its name says, else when its settings were written."""
+    moments: tuple[Callable[[], datetime], ...] = (
+        lambda: datetime.fromisoformat(start["created"]),
+        lambda: datetime.strptime(made_up[1] if made_up else "", "%Y%m%d-%H%M%S"),
+        lambda: datetime.fromtimestamp(folder.config_path.stat().st_mtime),
+    )
+    for moment in moments:
+        with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
+            return moment().astimezone().isoformat(timespec="seconds")
+    return None
 
 
 def _iso(seconds: float) -> str | None:
-    try:
+    with suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
+    return None
 
 
 def _share(figures: Mapping[str, Any], key: str) -> float | None:

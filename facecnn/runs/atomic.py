@@ -47,14 +47,20 @@ def _working_folder_is_gone() -> bool:
     return False
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder to write into, and those above it; one that is there is fine. Raises OutputError."""
+def make_folder(path: Path, remedy: str = _ANOTHER_PLACE) -> None:
+    """Makes a folder to write into, and those above it; one that is there is fine. Raises OutputError, with what to do
+    where that can't be one."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: choose another place") from None
+        raise no_folder(path, remedy) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise output_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+
+
+def no_folder(path: Path, remedy: str) -> OutputError:
+    """The error where something else is at a folder's place."""
+    return OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: {remedy}")
 
 
 def check_output(path: Path) -> None:

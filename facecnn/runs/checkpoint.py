@@ -117,16 +117,8 @@ def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
         CheckpointError: it is missing, damaged, from another program or from a newer version.
     """
     file = find_checkpoint(path, which)
-    try:
+    with _refusing(file):
         return _decode(*_read(file))
-    except _Refused as refused:
-        raise CheckpointError(f"{shown(file)}: {refused}: {refused.remedy or _remedy(file)}") from None
-    except OSError as error:
-        raise CheckpointError(f"{shown(file)}: can't be read ({error.strerror}): {_CHECK}") from error
-    except MemoryError:
-        raise CheckpointError(
-            f"{shown(file)}: not enough memory to read it: free some or use a smaller model"
-        ) from None
 
 
 def glance_at_checkpoint(file: Path) -> CheckpointGlance:
@@ -135,17 +127,27 @@ def glance_at_checkpoint(file: Path) -> CheckpointGlance:
     Raises:
         CheckpointError: it can't be read, isn't a facecnn model, or its header or state is damaged.
     """
-    try:
-        with _opened(file) as (stream, size):
-            head, header, metadata, _ = _read_structure(stream, size)
-            begin, end = header[_STATE]["data_offsets"]
-            stream.seek(len(head) + begin)
-            state = _parse_json(stream.read(end - begin), "its training state")
+    with _refusing(file), _opened(file) as (stream, size):
+        head, header, metadata, _ = _read_structure(stream, size)
+        begin, end = header[_STATE]["data_offsets"]
+        stream.seek(len(head) + begin)
+        state = _parse_json(stream.read(end - begin), "its training state")
         return CheckpointGlance(_parse_classes(metadata), state)
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Tells a user why a file is refused, and what to do about it."""
+    try:
+        yield
     except _Refused as refused:
         raise CheckpointError(f"{shown(file)}: {refused}: {refused.remedy or _remedy(file)}") from None
     except OSError as error:
         raise CheckpointError(f"{shown(file)}: can't be read ({error.strerror}): {_CHECK}") from error
+    except MemoryError:
+        raise CheckpointError(
+            f"{shown(file)}: not enough memory to read it: free some or use a smaller model"
+        ) from None
 
 
 def find_checkpoint(path: Path, which: Which = "best") -> Path:

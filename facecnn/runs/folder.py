@@ -16,13 +16,21 @@ from filelock import FileLock, Timeout
 
 from facecnn import __version__
 from facecnn.errors import CheckpointError, OutputError, UsageError, shown
-from facecnn.runs.atomic import TEMPORARY_SUFFIX, output_error, refuse_unwritable, write_atomically
+from facecnn.runs.atomic import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    no_folder,
+    output_error,
+    refuse_unwritable,
+    write_atomically,
+)
 from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names, save_checkpoint
 
 _LOCK = ".facecnn.lock"
 _PROCESS = ".facecnn.pid"
 _CHECKPOINTS = (BEST, LAST, PREVIOUS)
 _LONGEST_NAME = 100
+_ANOTHER_OUT = "choose another --out"
 
 
 class RunFolder:
@@ -72,12 +80,7 @@ class RunFolder:
             UsageError: see `check_new_run`.
             OutputError: the folder can't be made, or another process is writing to it.
         """
-        try:
-            out_dir.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise _no_folder(out_dir) from None
-        except OSError as error:
-            raise output_error(out_dir, error) from error
+        make_folder(out_dir, _ANOTHER_OUT)
         if name is None:
             run = cls(_make_numbered(out_dir / f"{_timestamp()}-{_label(config_label)}"))
             run.lock()
@@ -294,7 +297,7 @@ def check_out(out_dir: Path) -> None:
         try:
             folder.lstat()
             if not folder.is_dir():
-                raise _no_folder(folder)
+                raise no_folder(folder, _ANOTHER_OUT)
             refuse_unwritable(folder)
         except FileNotFoundError:
             continue
@@ -326,7 +329,10 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
     if run.in_use():
         raise run._held()
     if not overwrite:
-        raise _taken(path)
+        raise UsageError(
+            f"{shown(path)}: this run exists already: --resume {shown(path)} goes on with it, --overwrite replaces it,"
+            " or choose another --name"
+        )
     if path.is_symlink() or not (looks_like_run(path) or not any(path.iterdir())):
         raise UsageError(f"{shown(path)}: not the folder of a run, so it is not overwritten: choose another --name")
 
@@ -360,17 +366,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise CheckpointError(f"{shown(path)}: damaged: delete it, and what it holds is left out or made anew")
     return value
-
-
-def _no_folder(path: Path) -> OutputError:
-    return OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: choose another --out")
-
-
-def _taken(path: Path) -> UsageError:
-    return UsageError(
-        f"{shown(path)}: this run exists already: --resume {shown(path)} goes on with it, --overwrite replaces it,"
-        " or choose another --name"
-    )
 
 
 def _make_numbered(path: Path) -> Path:
