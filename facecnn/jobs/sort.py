@@ -9,7 +9,7 @@ import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,8 +83,7 @@ def sort(
         OutputError: something couldn't be written, or ``sorted.csv`` is not of this program.
     """
     files = _files(source, destination, console)
-    people = [name for name in load_checkpoint(model_path).classes if name != UNKNOWN]
-    _check_names(people)
+    people = _people(model_path)
     table = destination / TABLE
     earlier = _earlier_rows(table)
     make_folder(destination)  # before the work, in case it can't be made
@@ -131,13 +130,16 @@ def _files(source: Path, destination: Path, console: Console) -> list[Path]:
     return files
 
 
-def _check_names(people: Iterable[str]) -> None:
+def _people(model_path: Path) -> list[str]:
+    """The people whom a model knows, each of whom can have a folder."""
+    people = [name for name in load_checkpoint(model_path).classes if name != UNKNOWN]
     for name in people:
         # Names come from the folders of whoever made the model.
         if Path(name).parts != (name,) or name == os.pardir or "\0" in name:
             raise CheckpointError(f"The model has a person named {shown(name)!r}, which can't be a folder's name")
         if folded(name) in _SPECIAL:
             raise UsageError(f"The model has a person named {shown(name)}, as is a folder for {', '.join(_SPECIAL)}")
+    return people
 
 
 class _Placing:
