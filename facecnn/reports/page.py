@@ -1,5 +1,7 @@
-"""What is written for people by templates: HTML pages of one file each, and Markdown. Whatever a template is given is
-escaped, names can't be taken for markup."""
+"""What is written for people by Jinja2 templates: HTML pages, each one file that needs no network, and Markdown.
+
+Every value in a template is escaped, so a name is never taken for markup.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,7 @@ def _environment(*, is_html: bool) -> Environment:
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=StrictUndefined,
         autoescape=True,
+        # Escapes before Jinja2 would, which knows only HTML and leaves control characters as they are.
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -50,7 +53,7 @@ def _environment(*, is_html: bool) -> Environment:
     environment.filters |= {
         "counted": findings.counted,
         "percent": lambda share: "-" if share is None else findings.percent(share),
-        "figure": lambda value, digits=3: "-" if value is None else f"{value:.{digits}f}",
+        "digits": lambda value, digits=3: "-" if value is None else f"{value:.{digits}f}",
         "thousands": "{:,}".format,
         "name": lambda name: Markup(html_name(name)),
         "told": lambda text, names: Markup(_told(escape, is_html, text, names)),
