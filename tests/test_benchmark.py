@@ -13,7 +13,7 @@ import pytest
 
 from benchmark_steps import chosen_subjects
 from facecnn.config import load
-from scripts.running import assert_picture
+from scripts.running import assert_picture, run_script
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 RATIOS = {
@@ -40,8 +40,8 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 
 
 def test_help() -> None:
-    done = run("--help")
-    assert done.returncode == 0
+    done = run_script("benchmark", "--help")
+    assert done.exit_code == 0
     for option in ("--device", "--threads", "--only", "--network", "--quick", "--rounds", "--json", "--picture"):
         assert option in done.stdout
 
@@ -62,8 +62,8 @@ def test_help() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_arguments(arguments: list[str], named: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
+    done = run_script("benchmark", *arguments)
+    assert done.exit_code == 2
     assert named in done.stderr
     assert not done.stdout
 
@@ -115,8 +115,8 @@ def test_json_without_pytorch(tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "benchmark.json"
-    done = run(*SMALL, "--against", "none", "--output", missing)
-    assert done.returncode == 6
+    done = run_script("benchmark", *SMALL, "--against", "none", "--output", missing)
+    assert done.exit_code == 6
     assert done.stdout == "", "it is found out before anything is measured"
     assert done.stderr.startswith("error: ")
 
