@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from benchmark_work import WARM_UP_STEPS, Work, Worker, serve
-from facecnn.learning.step_rules import Momentum
+from facecnn.learning.optimizers import Momentum
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool
 from facecnn.network.network import Stage
 

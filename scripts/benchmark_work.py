@@ -22,7 +22,7 @@ import numpy.typing as npt
 from facecnn.config import load
 from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
-from facecnn.learning.step_rules import AdamW, Momentum
+from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.network.layers import Dropout, Layer, Shape, with_outputs
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.network import Network, Stage
@@ -96,7 +96,7 @@ def work_of(case: Case, *, dropout: bool = True) -> Work:
 
 
 def known(rule: object) -> Momentum | AdamW:
-    """The step rule, if both sides have it; raises NotImplementedError for others, and for further settings of it."""
+    """The optimizer, if both sides have it; raises NotImplementedError for others, and for further settings of it."""
     for kind, settings in (
         (Momentum, ("learning_rate", "weight_decay", "momentum")),
         (AdamW, ("learning_rate", "weight_decay", "beta1", "beta2", "epsilon")),

@@ -20,7 +20,7 @@ from typing import Any
 from experiment import at_least, new_figure, parser, save, table
 from facecnn.errors import DivergedError
 from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS
-from facecnn.learning.step_rules import OPTIMIZERS
+from facecnn.learning.optimizers import OPTIMIZERS
 
 NEVER = float("inf")
 COLUMNS = ("optimizer", "rate", "epochs to it", "seconds to it", "best loss", "accuracy")

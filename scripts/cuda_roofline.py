@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from facecnn.config import load
 from facecnn.kernels import cuda
-from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
+from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened, planning
 from facecnn.kernels.profiling import Profiler
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.data import PhotoSet, TrainingData
@@ -68,6 +68,7 @@ AN_ELEMENT = {
     "mean_squared_error": 4,
     "sgd_update": 4,
     "momentum_update": 6,
+    "nesterov_update": 6,
     "rmsprop_update": 9,
     "adagrad_update": 8,
     "lion_update": 9,
@@ -80,17 +81,11 @@ AN_ELEMENT = {
 """About so many operations for each element of the first array; of other kernels one."""
 
 CHANGED = {
-    "sgd_update": 1,
-    "momentum_update": 2,
-    "rmsprop_update": 2,
-    "adagrad_update": 2,
-    "adam_update": 3,
-    "lion_update": 2,
     "average_update": 1,
     "accumulate": 1,
     "add_to_totals": 1,
 }
-"""So many arrays at the start are read and written."""
+"""So many arrays at the start are read and written; of an optimizer the weights and its state."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +125,14 @@ class Counter(Profiler):
 
 
 def _work(layer: str, name: str, arguments: tuple[Any, ...], launches: int) -> Work:
-    arrays = [argument for argument in arguments if isinstance(argument, PlannedArray)]
+    arrays = [argument for argument in flattened(arguments) if isinstance(argument, PlannedArray)]
+    changed = CHANGED.get(name, 0)
+    if name == "optimizer_update":
+        name, changed = f"{arguments[5]}_update", 1 + len(arguments[1])
     sizes = [array.nbytes for array in arrays]
     if name == "prepare_photos":  # of all photos on the card, only the batch's are read
         sizes[1] = sizes[1] // arrays[1].shape[0] * arrays[0].shape[0]
-    moved = sum(sizes) + sum(sizes[: CHANGED.get(name, 0)])
+    moved = sum(sizes) + sum(sizes[:changed])
     exact = name in PRODUCTS
     operations = 2 * PRODUCTS[name](arguments) if exact else AN_ELEMENT.get(name, 1) * arrays[0].size
     return Work(layer, name, launches, operations, exact, moved)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
-from facecnn.kernels.cuda.planning import Launch, PlannedArray
+from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened
 
 SLOTS = {
     "mov": 0, "cvta": 0, "ld.param": 0,  # mostly gone: registers are renamed, and parameters are operands
@@ -121,7 +121,7 @@ def _followed(code: Program, launch: Launch, place: dict[str, int]) -> Counts:
 def _parameters(launch: Launch) -> list[int]:
     """As Numba passes them: an array is owner, parent, elements, bytes of one, address, shape and strides."""
     values: list[int] = []
-    for number, argument in enumerate(launch.arguments):
+    for number, argument in enumerate(flattened(launch.arguments)):
         if isinstance(argument, PlannedArray):
             strides, stride = [], argument.dtype.itemsize
             for side in reversed(argument.shape):

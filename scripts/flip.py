@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
+from facecnn.learning.optimizers import Sgd
 from facecnn.learning.progress import Progress
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step import TrainingStep
-from facecnn.learning.step_rules import Sgd
 from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Activate, Conv, Dense, Pool
 from facecnn.network.network import Network

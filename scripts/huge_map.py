@@ -26,8 +26,8 @@ from facecnn.kernels import open_device
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import Adam, Optimizer, Sgd
 from facecnn.learning.progress import Recorder
-from facecnn.learning.step_rules import Adam, Optimizer, Sgd
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import MicroBatch, Network, Weights
 from facecnn.photos.dataset import Dataset, load_dataset

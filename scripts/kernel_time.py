@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from executed_instructions import Counts, executed
-from facecnn.kernels.cuda.planning import Launch, PlannedArray
+from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened
 from machine_code import LIMITS, machine_code
 
 CAPABILITY = (9, 0)
@@ -112,7 +112,7 @@ def timed(launch: Launch, counts: Counts, most_held: int, card: Card) -> KernelT
         "latency": waves * alone / (blocks * warps),
     }
     seconds = {bound: count / card.clock for bound, count in cycles.items()}
-    arrays = {id(a): a.nbytes for a in launch.arguments if isinstance(a, PlannedArray)}
+    arrays = {id(a): a.nbytes for a in flattened(launch.arguments) if isinstance(a, PlannedArray)}
     seconds["DRAM"] = sum(arrays.values()) / card.bandwidth
     bound = max(seconds, key=lambda name: seconds[name])
     return KernelTime(seconds[bound], bound, held, held * warps * 32 / LIMITS[CAPABILITY].threads, waves)

@@ -57,10 +57,10 @@ def evaluate(weight: Vector) -> tuple[float, Vector]:
 
 def descend(rate: float, steps: int) -> list[Point]:
     """The start and the places after each step of gradient descent."""
-    weight, learning_rate = START.copy(), np.array([rate])
+    weight = START.copy()
     points = [Point(weight.copy(), *evaluate(weight))]
     for _ in range(steps):
-        reference.sgd_update(weight, points[-1].gradient, learning_rate, 0.0, 0, reference.Workspace())
+        weight -= rate * points[-1].gradient
         points.append(Point(weight.copy(), *evaluate(weight)))
     return points
 

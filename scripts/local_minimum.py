@@ -84,12 +84,11 @@ class Task:
         """The kernels (K, 3) at the start and after each step, at a rate that is safe whoever wins."""
         pixels = np.lib.stride_tricks.sliding_window_view(self.picture, len(TRUE))
         norms = (pixels**2).sum(axis=1)[: self._sums // self.pool * self.pool].reshape(-1, self.pool)
-        rate = np.array([1 / norms.max(axis=1).sum()])
+        rate = 1 / norms.max(axis=1).sum()
         weight = kernels.copy()
         path = [kernels]
         for _ in range(steps):
-            flat, gradient = weight.reshape(-1), self(weight).gradients.reshape(-1)
-            reference.sgd_update(flat, gradient, rate, 0.0, 0, reference.Workspace())
+            weight -= rate * self(weight).gradients
             path.append(weight.copy())
         return path
 

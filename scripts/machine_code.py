@@ -104,7 +104,13 @@ def machine_code(launch: Launch, capability: Capability) -> MachineCode:
 
 
 def _types(launch: Launch) -> tuple[Any, ...]:
-    return tuple(a.numba_type if isinstance(a, PlannedArray) else typeof(a) for a in launch.arguments)
+    return tuple(map(_type, launch.arguments))
+
+
+def _type(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return types.BaseTuple.from_types(tuple(map(_type, argument)))
+    return argument.numba_type if isinstance(argument, PlannedArray) else typeof(argument)
 
 
 def _is_float64(operation: str, operands: str) -> bool:

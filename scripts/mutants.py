@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_name("mutants.toml")
 RESULTS = ROOT / "docs" / "MUTANTS.md"
 KERNELS = Path("facecnn", "kernels", "cpu")
+SHARED = {KERNELS.with_name("formulas.py"), KERNELS.with_name("update_rules.py")}
 UNMARKED = "not (slow or browser or fault or cuda or ptx or parity)"
 SECONDS = 900
 """After so many the tests of a bug are stopped, which counts as caught: it made something endless."""
@@ -137,7 +138,7 @@ def read_table(path: Path) -> dict[str, Mutant]:
     mutants = [
         Mutant(
             **{**row, "tests": tuple(row["tests"])},
-            quick=compile_nothing.issuperset(row["tests"]) and not Path(row["file"]).is_relative_to(KERNELS),
+            quick=compile_nothing.issuperset(row["tests"]) and not is_compiled(Path(row["file"])),
         )
         for row in table["mutant"]
     ]
@@ -194,7 +195,7 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
 @contextmanager
 def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
     """Meanwhile the copy has the bug; and, if it is in a kernel, as much compiled code as can be had from before."""
-    without = compiled_code(root) if Path(mutant.file).is_relative_to(KERNELS) else None
+    without = compiled_code(root) if is_compiled(Path(mutant.file)) else None
     before = mutant.put_in(root)
     within = None if without is None else compiled_code(root)
     try:
@@ -205,6 +206,11 @@ def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
         (root / mutant.file).write_text(before, encoding="utf-8")
         if within is not None:
             shutil.rmtree(within)
+
+
+def is_compiled(file: Path) -> bool:
+    """Whether compiled code is made of it."""
+    return file.is_relative_to(KERNELS) or file in SHARED
 
 
 def link_code(source: Path, target: Path, but: set[str]) -> None:

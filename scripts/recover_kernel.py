@@ -22,7 +22,7 @@ from command import errors_told
 from experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise, PoolKind
-from facecnn.learning.step_rules import Adam, Momentum, Piece, Sgd, StepRule
+from facecnn.learning.optimizers import Adam, Momentum, Optimizer, Sgd
 from facecnn.photos.dataset import load_files
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.sample import sample_folder
@@ -46,7 +46,7 @@ KERNELS, STARTS, PICTURES, FRESH = range(4)
 """Streams of random numbers, so that all trials share kernels, starts and pictures."""
 
 DESCENT = Sgd(learning_rate=0.1)
-OPTIMIZERS: dict[str, StepRule] = {
+OPTIMIZERS: dict[str, Optimizer] = {
     "gradient descent": DESCENT,
     "momentum": Momentum(learning_rate=0.02, momentum=0.9),
     "adam": Adam(learning_rate=0.01),
@@ -60,7 +60,7 @@ class Trial:
     pools: tuple[int, ...]
     """Sides of the windows, each for an equal part of the steps; the last one is the one to judge by."""
     steps: int
-    rule: StepRule = DESCENT
+    rule: Optimizer = DESCENT
     kind: PoolKind = "max"
     pictures: int = 1
     fresh: bool = False
@@ -178,16 +178,14 @@ def run(trial: Trial, kernels: int, seed: int) -> Outcome:
         history.append((_lengths(weight - true) / lengths, error, same))
         if step < trial.steps:
             trial.rule.update(
-                Piece(
-                    kernels=reference,
-                    weight=weight.reshape(-1),
-                    state=state,
-                    gradient=model.backward(dout, weight).reshape(-1),
-                    learning_rate=rate,
-                    step=np.array([step], np.int32),
-                    decaying=0,
-                    workspace=reference.Workspace(),
-                )
+                kernels=reference,
+                weight=weight.reshape(-1),
+                state=state,
+                gradient=model.backward(dout, weight).reshape(-1),
+                learning_rate=rate,
+                step=np.array([step], np.int32),
+                decaying=0,
+                workspace=reference.Workspace(),
             )
     distance, error, agreement = (np.array(column) for column in zip(*history, strict=True))
     best = np.arange(kernels) * trial.starts + error[-1].reshape(kernels, -1).argmin(axis=1)
@@ -297,7 +295,7 @@ def face_trials(steps: int, seed: int) -> dict[tuple[str, int, str], tuple[Trial
     for name, source in SOURCES.items():
         noise = np.random.default_rng([seed, PICTURES]).standard_normal((1, SIDE, SIDE, 1))
         values = curvatures(noise if source is None else face(source))
-        rules: dict[str, StepRule] = {
+        rules: dict[str, Optimizer] = {
             "gradient descent": replace(DESCENT, learning_rate=1 / float(values[-1])),
             "adam": OPTIMIZERS["adam"],
         }

@@ -42,7 +42,7 @@ from facecnn.kernels import available_threads, processor_name
 from facecnn.kernels.cpu.jit import compiled, set_threads
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
 from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
-from facecnn.learning.step_rules import StepRule
+from facecnn.learning.optimizers import Optimizer
 from facecnn.network.layers import Conv, Dense, Neuron, Shape, with_outputs
 from facecnn.network.network import Stage, plan
 from facecnn.network.size import parameter_count
@@ -200,7 +200,7 @@ def cost(config: str, shape: Shape, batch: int, *, training: bool) -> Cost:
     if not training:
         return Cost(2 * batch * sum(_multiply_adds(stages)), _moved_forward(stages, batch))
     rule = known(settings.optimizer)
-    assert isinstance(rule, StepRule)
+    assert isinstance(rule, Optimizer)
     averages = 0 if settings.train.average_weights is None else 1
     # Read for the input's gradient; the gradient written and read; weights, state and average read and written.
     copies = 1 + 2 + 2 * (1 + len(rule.state_names) + averages)

@@ -21,10 +21,10 @@ from pydantic.dataclasses import dataclass as settings
 
 from experiment import BLUE, ORANGE, at_least, new_figure, parser, save, table
 from facecnn.kernels import open_device, reference
+from facecnn.learning.optimizers import Adam
 from facecnn.learning.progress import Progress
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step import TrainingStep
-from facecnn.learning.step_rules import Adam
 from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Buffer, Call, Conv, Dense, Layer, Parameter, Pool, Shape
 from facecnn.network.network import Network, plan

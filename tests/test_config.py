@@ -18,9 +18,9 @@ from facecnn.cli.config import app
 from facecnn.config import Settings, apply_overrides, from_dict, json_schema, load, shipped, to_dict, to_yaml
 from facecnn.errors import UsageError
 from facecnn.learning.calibration import CalibrationSettings
+from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.learning.schedules import Constant, Cosine, Step
 from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import AdamW, Momentum
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, LayerError, Neuron, Pool, PoolSettings
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.photos.preparation import AugmentSettings, PhotoSettings

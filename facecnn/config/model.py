@@ -13,9 +13,9 @@ from pydantic_core import core_schema
 
 from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS, FullBatchOptimizer
+from facecnn.learning.optimizers import OPTIMIZERS, AdamW, AnyOptimizer
 from facecnn.learning.schedules import SCHEDULES, Constant, Schedule
 from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Optimizer
 from facecnn.network.layers import LAYERS, Layer
 from facecnn.network.loss import LOSSES, CrossEntropy, Loss
 from facecnn.photos.preparation import PhotoSettings
@@ -89,8 +89,8 @@ class Settings:
     loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
         default=CrossEntropy(), description="what training lowers"
     )
-    optimizer: Annotated[Optimizer | FullBatchOptimizer, _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS, "adamw")] = Field(
-        default=AdamW(), description="how a gradient becomes a change of the weights"
+    optimizer: Annotated[AnyOptimizer | FullBatchOptimizer, _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS, "adamw")] = (
+        Field(default=AdamW(), description="how a gradient becomes a change of the weights")
     )
     schedule: Annotated[Schedule, _named(SCHEDULES, "constant")] = Field(
         default=Constant(), description="the learning rate's course"

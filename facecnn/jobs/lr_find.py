@@ -25,7 +25,7 @@ from facecnn.learning.curvature import Curvature, curvature_product, largest_cur
 from facecnn.learning.full_batch import FullBatchStep
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, LineSearch
 from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
-from facecnn.learning.step_rules import Optimizer
+from facecnn.learning.optimizers import AnyOptimizer
 from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
 
@@ -120,7 +120,7 @@ def lr_find(
 
 
 def _range_test(
-    loaded: Loaded, optimizer: Optimizer, data: TrainingPhotos, device: Device, steps: int, console: Console
+    loaded: Loaded, optimizer: AnyOptimizer, data: TrainingPhotos, device: Device, steps: int, console: Console
 ) -> RangeTest:
     settings = loaded.settings
     empty = photo_set(data.dataset, np.zeros(0, np.int64))
@@ -197,7 +197,7 @@ def refuse_to_write(path: Path, config: str) -> None:
         raise UsageError(f"--write {shown(path)}: there is such a file: give the name of a new one, or of the config")
 
 
-def with_rate(loaded: Loaded, config: str | None, optimizer: Optimizer) -> str:
+def with_rate(loaded: Loaded, config: str | None, optimizer: AnyOptimizer) -> str:
     """The text of a settings file with another ``optimizer``, which differs from that of ``loaded`` by its learning
     rate: ``config``'s own text, with its comments, where its settings are those of ``loaded``; else a new one with
     every option."""

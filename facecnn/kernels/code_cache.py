@@ -33,6 +33,9 @@ config: Any = _numba_config  # its attributes are made at run time
 _FORMAT = b"2"
 """Of the files; counts in their folder's name."""
 
+_SHARED = ("formulas.py", "protocol.py", "update_rules.py")
+"""Modules beside those of a backend whose content compiled code depends on, too."""
+
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
 
@@ -42,15 +45,16 @@ _HASH_BYTES = 32
 
 @cache
 def code_folder(sources: Path, *compiler: str) -> str | None:
-    """The folder for the compiled code of the modules in ``sources``: in the user's NUMBA_CACHE_DIR, else in facecnn's
-    cache folder. None, with a note, where that can't be written to.
+    """The folder for the compiled code of the modules in ``sources`` and its subfolders, and of those that all backends
+    share: in the user's NUMBA_CACHE_DIR, else in facecnn's cache folder. None, with a note, where that can't be written
+    to.
 
     ``compiler``: what the code depends on besides the sources and Numba's version.
     """
     digest = hashlib.sha256(_FORMAT)
     for part in (numba.__version__, *compiler):
         digest.update(part.encode() + b"\0")
-    for source in [sources.parent / "protocol.py", *sorted(sources.rglob("*.py"))]:
+    for source in [*(sources.parent / name for name in _SHARED), *sorted(sources.rglob("*.py"))]:
         digest.update(source.relative_to(sources.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     base = Path(config.CACHE_DIR) / "facecnn" if config.CACHE_DIR else cache_folder() / "kernels"
     folder = base / digest.hexdigest()[:32]

@@ -11,16 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 Activation = Literal["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"]
-IDENTITY, SIGMOID, TANH, RELU, LEAKY_RELU, GELU = range(6)
-CODES: dict[Activation, int] = {
-    "identity": IDENTITY,
-    "sigmoid": SIGMOID,
-    "tanh": TANH,
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "gelu": GELU,
-}
-"""What compiled kernels know an activation by."""
 
 FUSED_ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu")
 """Activations that never fall, so that pooling may come first and the derivative be taken from the output."""

@@ -29,7 +29,7 @@ How a convolution learns
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,38 +111,35 @@ def hold_up(at_least: float, workspace: Workspace) -> None:
 # ---------------------------------------------------------------------------------------------------- activations
 
 
-def _activate(z: Array, activation: Activation, slope: float) -> Array:
-    if activation == "identity":
-        return z.copy()
-    if activation == "relu":
-        return np.asarray(np.where(z > 0, z, 0 * z))
-    if activation == "leaky_relu":
-        return np.asarray(np.where(z > 0, z, z.dtype.type(slope) * z))
-    if activation == "sigmoid":
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))  # the same as 1 / (1 + exp(-z)), and never overflows
-    if activation == "tanh":
-        return np.asarray(np.tanh(z))
-    return np.asarray(z * _normal_cdf(z))
-
-
-def _derivative_from_output(out: Array, activation: Activation, slope: float) -> Array:
-    """activation'(z) from activation(z): possible for every activation that is monotonic."""
-    if activation == "identity":
-        return np.ones_like(out)
-    if activation == "relu":
-        return np.asarray(np.where(out > 0, out.dtype.type(1), out.dtype.type(0)))
-    if activation == "leaky_relu":
-        return np.asarray(np.where(out > 0, out.dtype.type(1), out.dtype.type(slope)))
-    if activation == "sigmoid":
-        return np.asarray(out * (1 - out))
-    assert activation == "tanh"
-    return np.asarray(1 - out * out)
-
-
 def _normal_cdf(z: Array) -> Array:
     from math import erf
 
     return np.asarray(0.5 * (1 + np.vectorize(erf, otypes=[z.dtype])(z / np.sqrt(z.dtype.type(2)))))
+
+
+def _normal_density(z: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(z.dtype.type(2 * np.pi)))
+
+
+_ACTIVATIONS: dict[Activation, tuple[Callable[[Array, Any], Any], Callable[[Array, Any], Any]]] = {
+    "identity": (lambda z, slope: z, lambda out, slope: np.ones_like(out)),
+    "sigmoid": (
+        lambda z, slope: 0.5 * (1 + np.tanh(0.5 * z)),  # the same as 1 / (1 + exp(-z)), and never overflows
+        lambda out, slope: out * (1 - out),
+    ),
+    "tanh": (lambda z, slope: np.tanh(z), lambda out, slope: 1 - out * out),
+    "relu": (
+        lambda z, slope: np.where(z > 0, z, 0 * z),
+        lambda out, slope: np.where(out > 0, out.dtype.type(1), out.dtype.type(0)),
+    ),
+    "leaky_relu": (
+        lambda z, slope: np.where(z > 0, z, z.dtype.type(slope) * z),
+        lambda out, slope: np.where(out > 0, out.dtype.type(1), out.dtype.type(slope)),
+    ),
+    "gelu": (lambda z, slope: z * _normal_cdf(z), lambda z, slope: _normal_cdf(z) + z * _normal_density(z)),
+}
+"""activation(z), and its derivative: from activation(z), which is possible for every activation that is monotonic
+(FUSED_ACTIVATIONS), else from z."""
 
 
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
@@ -150,18 +147,16 @@ def activation_forward(out: Array, x: Array, activation: Activation, slope: floa
 
     gelu is x times the normal distribution function of x (Hendrycks and Gimpel 2016, the exact form with erf).
     """
-    out[...] = _activate(x, activation, slope)
+    value, _ = _ACTIVATIONS[activation]
+    out[...] = value(x, slope)
 
 
 def activation_backward(
     dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
 ) -> None:
     """dx = dout * activation'(x); from ``out`` where that is enough, for gelu from ``x``: Phi(x) + x * phi(x)."""
-    if activation == "gelu":
-        density = np.exp(-0.5 * x * x) / np.sqrt(x.dtype.type(2 * np.pi))
-        dx[...] = dout * (_normal_cdf(x) + x * density)
-    else:
-        dx[...] = dout * _derivative_from_output(out, activation, slope)
+    _, derivative = _ACTIVATIONS[activation]
+    dx[...] = dout * derivative(out if activation in FUSED_ACTIVATIONS else x, slope)
 
 
 def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> None:
@@ -233,14 +228,15 @@ def conv_forward(
     windows = windows.reshape(photos, height, width, kernels, pool * pool)
     if pool > 1 and len(argmax) > 0:
         argmax[...] = windows.argmax(axis=-1)
-    out[...] = _activate(windows.max(axis=-1) + bias, activation, slope)
+    activation_forward(out, windows.max(axis=-1) + bias, activation, slope, workspace)
 
 
 def _spread_over_windows(
     dout: Array, out: Array, argmax: Array, activation: Activation, slope: float, pool: int
 ) -> Array:
     """delta (N, H' * pool, W' * pool, K): dout * activation' at the element that won its window, zero elsewhere."""
-    delta = dout * _derivative_from_output(out, activation, slope)
+    _, derivative = _ACTIVATIONS[activation]
+    delta: Array = dout * derivative(out, slope)
     if pool == 1:
         return delta
     photos, height, width, kernels = out.shape
@@ -597,154 +593,104 @@ def take_batch(
     cursor += 1
 
 
-# ------------------------------------------------------------------------------------------------------ step rules
+# ------------------------------------------------------------------------------------------------------ optimizers
 
 
-def _with_decay(
-    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decoupled: bool, decaying: int
-) -> Array:
-    """The gradient that a step rule goes on with. The first ``decaying`` weights are pulled towards 0: ``decoupled`` by
-    weight -= learning_rate * weight_decay * weight (Loshchilov and Hutter 2019), else by weight_decay * weight in the
-    gradient, which is the derivative of weight_decay / 2 * the sum of squares (L2)."""
-    decay = weight.dtype.type(weight_decay)
-    if decoupled:
-        weight[:decaying] -= learning_rate[0] * decay * weight[:decaying]
-        return gradient
-    g = gradient.copy()
-    g[:decaying] += decay * weight[:decaying]
-    return g
-
-
-def sgd_update(
-    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
-) -> None:
-    """Stochastic gradient descent (Robbins and Monro 1951), in place; both arrays (P,), the first ``decaying`` decay.
-
-    weight -= learning_rate * (gradient + weight_decay * weight). As torch.optim.SGD.
-    """
-    weight -= learning_rate[0] * _with_decay(weight, gradient, learning_rate, weight_decay, False, decaying)
-
-
-def momentum_update(
+def optimizer_update(
     weight: Array,
-    velocity: Array,
-    gradient: Array,
-    learning_rate: Array,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Stochastic gradient descent with momentum, in place; all arrays (P,), of which the first ``decaying`` decay.
-
-    g = gradient + weight_decay * weight (or ``decoupled``: weight -= learning_rate * weight_decay * weight before all
-    else, and g = gradient); velocity = momentum * velocity + g;
-    weight -= learning_rate * (g + momentum * velocity if nesterov else velocity). As torch.optim.SGD.
-    """
-    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
-    velocity[...] = weight.dtype.type(momentum) * velocity + g
-    weight -= learning_rate[0] * (g + weight.dtype.type(momentum) * velocity if nesterov else velocity)
-
-
-def rmsprop_update(
-    weight: Array,
-    variance: Array,
-    gradient: Array,
-    learning_rate: Array,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """RMSprop (Tieleman and Hinton 2012), in place; all arrays (P,), g and the decay as in ``momentum_update``.
-
-    variance = beta2 * variance + (1 - beta2) * g^2; weight -= learning_rate * g / (sqrt(variance) + epsilon).
-    As torch.optim.RMSprop, not centred and without momentum.
-    """
-    kind = weight.dtype.type
-    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
-    variance[...] = kind(beta2) * variance + kind(1 - beta2) * g * g
-    weight -= learning_rate[0] * g / (np.sqrt(variance) + kind(epsilon))
-
-
-def adagrad_update(
-    weight: Array,
-    squares: Array,
-    gradient: Array,
-    learning_rate: Array,
-    initial: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Adagrad (Duchi, Hazan and Singer 2011), in place; all arrays (P,), g and the decay as in ``momentum_update``.
-
-    squares += g^2; weight -= learning_rate * g / (sqrt(initial + squares) + epsilon). As torch.optim.Adagrad with this
-    initial accumulator value and no decay of the rate.
-    """
-    kind = weight.dtype.type
-    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
-    squares += g * g
-    weight -= learning_rate[0] * g / (np.sqrt(kind(initial) + squares) + kind(epsilon))
-
-
-def adam_update(
-    weight: Array,
-    mean: Array,
-    variance: Array,
+    state: Sequence[Array],
     gradient: Array,
     learning_rate: Array,
     step: Array,
+    rule: str,
+    scalars: Mapping[str, float],
+    decaying: int,
+    workspace: Workspace,
+) -> None:
+    """One step of an optimizer, in place.
+
+    weight, gradient (P,); ``state``: the arrays (P,) that the function below for this ``rule`` takes between weight and
+    g; step (1,): updates made so far; ``scalars``: the rule's settings by name, and its weight decay.
+
+    Weight decay pulls the first ``decaying`` weights towards 0: as ``weight_decay`` by weight_decay * weight in the
+    gradient, which is the derivative of weight_decay / 2 * the sum of squares (L2), or as ``decoupled_weight_decay`` by
+    weight -= learning_rate * decoupled_weight_decay * weight before all else (Loshchilov and Hutter 2019).
+    """
+    kind, rate = weight.dtype.type, learning_rate[0]
+    settings = dict(scalars)
+    decay = kind(settings.pop("weight_decay", 0.0))
+    decoupled_decay = kind(settings.pop("decoupled_weight_decay", 0.0))
+    g = gradient.copy()
+    g[:decaying] += decay * weight[:decaying]
+    weight[:decaying] -= rate * decoupled_decay * weight[:decaying]
+    _UPDATE_RULES[f"_{rule}"](weight, *state, g, rate, int(step[0]) + 1, **settings)
+
+
+def _sgd(weight: Array, g: Array, rate: Any, t: int) -> None:
+    """Stochastic gradient descent (Robbins and Monro 1951). As torch.optim.SGD."""
+    weight -= rate * g
+
+
+def _momentum(weight: Array, velocity: Array, g: Array, rate: Any, t: int, *, momentum: float) -> None:
+    """Stochastic gradient descent with momentum (Polyak 1964). As torch.optim.SGD."""
+    velocity[...] = weight.dtype.type(momentum) * velocity + g
+    weight -= rate * velocity
+
+
+def _nesterov(weight: Array, velocity: Array, g: Array, rate: Any, t: int, *, momentum: float) -> None:
+    """Stochastic gradient descent with Nesterov's momentum (Nesterov 1983). As torch.optim.SGD with ``nesterov``."""
+    velocity[...] = weight.dtype.type(momentum) * velocity + g
+    weight -= rate * (g + weight.dtype.type(momentum) * velocity)
+
+
+def _rmsprop(weight: Array, second_moment: Array, g: Array, rate: Any, t: int, *, beta2: float, epsilon: float) -> None:
+    """RMSprop (Tieleman and Hinton 2012). As torch.optim.RMSprop, not centred and without momentum."""
+    kind = weight.dtype.type
+    second_moment[...] = kind(beta2) * second_moment + kind(1 - beta2) * g * g
+    weight -= rate * g / (np.sqrt(second_moment) + kind(epsilon))
+
+
+def _adagrad(
+    weight: Array, squares: Array, g: Array, rate: Any, t: int, *, initial_squares: float, epsilon: float
+) -> None:
+    """Adagrad (Duchi, Hazan and Singer 2011). As torch.optim.Adagrad with this initial accumulator value, and no decay
+    of the rate."""
+    kind = weight.dtype.type
+    squares += g * g
+    weight -= rate * g / (np.sqrt(kind(initial_squares) + squares) + kind(epsilon))
+
+
+def _adam(
+    weight: Array,
+    mean: Array,
+    second_moment: Array,
+    g: Array,
+    rate: Any,
+    t: int,
+    *,
     beta1: float,
     beta2: float,
     epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
 ) -> None:
-    """Adam (Kingma and Ba 2015), in place; all arrays (P,), g and the decay as in ``momentum_update``.
-
-    With t = step + 1 (``step`` counts the updates made so far): mean and variance are moving averages of g and its
-    square, with beta1 and beta2;
-    weight -= learning_rate * (mean / (1 - beta1^t)) / (sqrt(variance / (1 - beta2^t)) + epsilon).
-    As torch.optim.Adam, and ``decoupled`` as torch.optim.AdamW.
-    """
+    """Adam (Kingma and Ba 2015): moving averages of g and of its square, each divided by what it would be of ones. As
+    torch.optim.Adam, and with decoupled weight decay as torch.optim.AdamW."""
     kind = weight.dtype.type
-    t = int(step[0]) + 1
-    g = _with_decay(weight, gradient, learning_rate, weight_decay, decoupled, decaying)
     mean += kind(1 - beta1) * (g - mean)
-    variance[...] = kind(beta2) * variance + kind(1 - beta2) * g * g
-    corrected = np.sqrt(variance / kind(1 - beta2**t)) + kind(epsilon)
-    weight -= learning_rate[0] / kind(1 - beta1**t) * mean / corrected
+    second_moment[...] = kind(beta2) * second_moment + kind(1 - beta2) * g * g
+    corrected = np.sqrt(second_moment / kind(1 - beta2**t)) + kind(epsilon)
+    weight -= rate / kind(1 - beta1**t) * mean / corrected
 
 
-def lion_update(
-    weight: Array,
-    mean: Array,
-    gradient: Array,
-    learning_rate: Array,
-    beta1: float,
-    beta2: float,
-    weight_decay: float,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Lion (Chen et al. 2023, algorithm 2), in place; all arrays (P,), of which the first ``decaying`` decay.
-
-    weight -= learning_rate * (sign(beta1 * mean + (1 - beta1) * gradient) + weight_decay * weight), and then
-    mean = beta2 * mean + (1 - beta2) * gradient. The sign of 0 is 0.
-    """
+def _lion(weight: Array, mean: Array, g: Array, rate: Any, t: int, *, beta1: float, beta2: float) -> None:
+    """Lion (Chen et al. 2023, algorithm 2). The sign of 0 is 0."""
     kind = weight.dtype.type
-    g = _with_decay(weight, gradient, learning_rate, weight_decay, True, decaying)
-    weight -= learning_rate[0] * np.sign(kind(beta1) * mean + kind(1 - beta1) * g)
+    weight -= rate * np.sign(kind(beta1) * mean + kind(1 - beta1) * g)
     mean[...] = kind(beta2) * mean + kind(1 - beta2) * g
+
+
+_UPDATE_RULES: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (_sgd, _momentum, _nesterov, _rmsprop, _adagrad, _adam, _lion)
+}
 
 
 def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:

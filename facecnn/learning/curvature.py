@@ -15,7 +15,7 @@ import numpy as np
 
 from facecnn.learning.full_batch import FullBatchLoss
 from facecnn.learning.full_batch_optimizers import Vector
-from facecnn.learning.step_rules import Momentum, Nesterov, Sgd, StepRule
+from facecnn.learning.optimizers import Momentum, Nesterov, Optimizer, Sgd
 from facecnn.network.loss import CrossEntropy
 
 DIFFERENCE = 1e-3
@@ -103,7 +103,7 @@ def _rest(change: float, change_before: float) -> float:
     return change * ratio / (1 - ratio) if ratio < 1 else math.inf
 
 
-def largest_stable_rate(curvature: float, optimizer: StepRule | None = None) -> float | None:
+def largest_stable_rate(curvature: float, optimizer: Optimizer | None = None) -> float | None:
     """The rate at which gradient descent, or ``optimizer``, on a quadratic of this curvature begins to diverge.
 
     2 / curvature; with momentum m 2 (1 + m) / curvature, with Nesterov's 2 (1 + m) / ((1 + 2 m) curvature): where an

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.optimizers import Optimizer
 from facecnn.learning.schedules import Schedule
 from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import StepRule
 from facecnn.network.layers import Layer
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.photos.preparation import PhotoSettings
@@ -38,7 +38,7 @@ class TrainingSettings(Protocol):
     @property
     def loss(self) -> Loss: ...
     @property
-    def optimizer(self) -> StepRule | FullBatchOptimizer: ...
+    def optimizer(self) -> Optimizer | FullBatchOptimizer: ...
     @property
     def schedule(self) -> Schedule: ...
     @property

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from facecnn.kernels.protocol import Kernels
 from facecnn.learning.batches import Batches, BatchSlot, StepGroup
 from facecnn.learning.data import TrainingData, TrainingSettings
+from facecnn.learning.optimizers import Optimizer
 from facecnn.learning.progress import Progress
 from facecnn.learning.schedules import Schedule
-from facecnn.learning.step_rules import StepRule
 from facecnn.learning.update import TrainedArrays, WeightUpdate
 from facecnn.learning.watching import STEPS_BETWEEN_LOOKS
 from facecnn.network.feeding import PhotoFeed
@@ -124,7 +124,7 @@ class TrainingStep:
 
 
 def training_step(
-    settings: TrainingSettings, optimizer: StepRule, data: TrainingData, kernels: Kernels, micro_batch_size: int | None
+    settings: TrainingSettings, optimizer: Optimizer, data: TrainingData, kernels: Kernels, micro_batch_size: int | None
 ) -> TrainingStep:
     """The step of a training; see ``loop.Trainer``."""
     train, count = settings.train, len(data.train_indices)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.learning.step_rules import Piece, StepRule
+from facecnn.learning.optimizers import Optimizer
 from facecnn.network.network import FlatArrays, Network, Weights, fitting
 
 Array = npt.NDArray[Any]
@@ -72,7 +72,7 @@ class WeightUpdate:
     """How a step changes the weights: the gradient is clipped and gets noise, where these are set; the optimizer moves
     the weights along it; and the moving average follows them."""
 
-    def __init__(self, network: Network, optimizer: StepRule, average_weights: float | None = None) -> None:
+    def __init__(self, network: Network, optimizer: Optimizer, average_weights: float | None = None) -> None:
         """``average_weights``: the decay of the moving average; None for none."""
         self.optimizer = optimizer
         self.arrays = TrainedArrays(network, optimizer.state_names, averaged=average_weights is not None)
@@ -102,16 +102,14 @@ class WeightUpdate:
             gradient = out
         for first, last, decaying in self._ranges:
             optimizer.update(
-                Piece(
-                    kernels=kernels,
-                    weight=weight[first:last],
-                    state={name: values.flat[first:last] for name, values in self.arrays.state.items()},
-                    gradient=gradient[first:last],
-                    learning_rate=learning_rate,
-                    step=step,
-                    decaying=decaying,
-                    workspace=workspace,
-                )
+                kernels=kernels,
+                weight=weight[first:last],
+                state={name: values.flat[first:last] for name, values in self.arrays.state.items()},
+                gradient=gradient[first:last],
+                learning_rate=learning_rate,
+                step=step,
+                decaying=decaying,
+                workspace=workspace,
             )
         if self.arrays.average is not None:
             for average, current in (

@@ -235,7 +235,7 @@ def _advice(state: str, silent: bool, activations: set[str]) -> str:
             "batch_norm after the layer",
             "more kernels, so that enough are left",
         ]
-        if activations & {"relu", "gelu", "sigmoid", "tanh"}:
+        if activations - {"identity", "leaky_relu"}:
             tries.insert(0, "activation leaky_relu, which is never quite flat")
         if not silent:
             tries.insert(0, "a look at the layers above: their weights may be 0")

@@ -52,6 +52,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
+_RENAMED = {"variance": "second_moment"}
+"""What arrays' names began with in older files, and begin with now."""
 _METADATA_KEYS = {"format", "format_version", "settings", "classes", "sha256"}
 _TRAIN_WRITES = "give a run folder or a .safetensors file that `facecnn train` wrote"
 _CHECK = "check the path and its permissions"
@@ -416,7 +418,13 @@ def _decode(metadata: dict[str, str], file_bytes: bytes) -> Checkpoint:
     for name, array in arrays.items():
         if (fault := _not_finite(array)) is not None:
             raise _Refused(f"{_quoted(name)} {fault}")
+    arrays = {_current_name(name): array for name, array in arrays.items()}
     return Checkpoint(_parse_json(metadata["settings"], "its settings text"), _parse_classes(metadata), arrays, state)
+
+
+def _current_name(name: str) -> str:
+    first, dot, rest = name.partition(".")
+    return _RENAMED.get(first, first) + dot + rest
 
 
 def _parse_classes(metadata: dict[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.kernels import cpu, reference
+from facecnn.kernels.update_rules import update_rule
 
 Array = npt.NDArray[Any]
 
@@ -52,10 +53,12 @@ def call(
 
     Fails where something was written outside of an output, or an input was changed.
     """
-    passed: list[Any] = []
     guarded: list[tuple[Array, Array]] = []
     inputs: list[tuple[Array, Array]] = []
-    for argument in arguments:
+
+    def placed(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(map(placed, argument))
         if isinstance(argument, Out | Inout):
             array = argument.array if isinstance(argument, Inout) else None
             shape = argument.shape if isinstance(argument, Out) else argument.array.shape
@@ -67,17 +70,17 @@ def call(
             buffer = kernels.to_device(host)
             view = buffer[GUARD : GUARD + size].reshape(shape)
             guarded.append((buffer, view))
-            passed.append(view)
-        elif isinstance(argument, np.ndarray):
+            return view
+        if isinstance(argument, np.ndarray):
             host = np.ascontiguousarray(argument, _kind(argument, dtype))
             device = _poisoned_around(kernels, host)
             inputs.append((device, host))
-            passed.append(device)
-        else:
-            passed.append(argument)
+            return device
+        return argument
+
     if workspace is None:
         workspace = UsedWorkspace() if kernels is cpu else kernels.Workspace()
-    getattr(kernels, name)(*passed, workspace)
+    getattr(kernels, name)(*map(placed, arguments), workspace)
     kernels.synchronise()
     for device, host in inputs:
         assert kernels.to_host(device).tobytes() == host.tobytes(), f"{name} changed an input"
@@ -124,6 +127,14 @@ def close(got: Array, wanted: Array, tolerance: float, name: str, least_scale: f
 def random(*shape: int, seed: int = 0) -> Array:
     """Normal numbers that float32 holds exactly, so that both sides start from the same."""
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32).astype(np.float64)
+
+
+def rule_state(rule: str, size: int) -> tuple[Inout, ...]:
+    """Arrays that an optimizer's rule keeps; no negative numbers among the squares."""
+    made = {name: random(size, seed=1 + number) for number, name in enumerate(update_rule(rule).state)}
+    return tuple(
+        Inout(np.abs(array) + 0.01 if name in ("second_moment", "squares") else array) for name, array in made.items()
+    )
 
 
 def integers(*shape: int, low: int, high: int, seed: int = 0) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.harness import Inout, Out, call, random
+from contract.harness import Inout, Out, call, random, rule_state
 from facecnn.kernels import available_threads, cpu
 from facecnn.kernels.protocol import AUGMENTATION
 
@@ -19,6 +19,12 @@ BLOCK = ((1, 1), "leaky_relu", 0.1, 2)
 ARGMAX = np.random.default_rng(0).integers(0, 4, CONV[2]).astype(np.uint8)
 PARAMETERS = np.random.default_rng(0).uniform(0, 0.3, (23, len(AUGMENTATION))).astype(np.float32) + 0.7
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 20, 20, 1), dtype=np.uint8)
+
+
+def update(rule: str, **scalars: float) -> tuple[Any, ...]:
+    state = rule_state(rule, 9001)
+    return Inout(random(9001)), state, random(9001, seed=9), RATE, STEP, rule, scalars, 5000
+
 
 CALLS: dict[str, tuple[Any, ...]] = {
     "conv_forward": (Out(CONV[2]), Out(CONV[2], np.uint8), random(*CONV[0]), random(*CONV[1]), random(16), *BLOCK),
@@ -79,19 +85,13 @@ CALLS: dict[str, tuple[Any, ...]] = {
         Out((9001, 5)), Out((5,)), Out((5,)), random(9001, 5), random(9001, 5, seed=1), random(5), random(5), random(5),
     ),
     "dropout": (Out((23, 301)), random(23, 301), PHOTOS, 0.3, 5, 2, STEP),
-    "sgd_update": (Inout(random(9001)), random(9001), RATE, 0.01, 5000),
-    "momentum_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, True, 0.01, False, 5000),
-    "rmsprop_update": (
-        Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, 0.9, 1e-8, 0.05, False, 5000,
-    ),
-    "adagrad_update": (
-        Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, 0.1, 1e-8, 0.05, False, 5000,
-    ),
-    "adam_update": (
-        Inout(random(9001)), Inout(random(9001)), Inout(random(9001) ** 2), random(9001), RATE, STEP, 0.9, 0.999, 1e-8,
-        0.05, True, 5000,
-    ),
-    "lion_update": (Inout(random(9001)), Inout(random(9001)), random(9001), RATE, 0.9, 0.99, 0.05, 5000),
+    "optimizer_update, sgd": update("sgd", weight_decay=0.01),
+    "optimizer_update, momentum": update("momentum", momentum=0.9, weight_decay=0.01),
+    "optimizer_update, nesterov": update("nesterov", momentum=0.9, weight_decay=0.01),
+    "optimizer_update, rmsprop": update("rmsprop", beta2=0.9, epsilon=1e-8, weight_decay=0.05),
+    "optimizer_update, adagrad": update("adagrad", initial_squares=0.1, epsilon=1e-8, weight_decay=0.05),
+    "optimizer_update, adam": update("adam", beta1=0.9, beta2=0.999, epsilon=1e-8, decoupled_weight_decay=0.05),
+    "optimizer_update, lion": update("lion", beta1=0.9, beta2=0.99, decoupled_weight_decay=0.05),
     "clip_gradient": (Out((90_001,)), random(90_001), 2.0),
     "add_noise": (Out((9004,)), random(9004), np.full(2251, 4, np.uint8), 5, 0.1, 0.55, STEP),
     "average_update": (Inout(random(9001)), random(9001, seed=1), STEP, 0.99),

@@ -1,11 +1,12 @@
-"""Losses and step rules, on every backend."""
+"""Losses and optimizers, on every backend."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from contract.harness import Inout, Out, call, check, random
+from contract.harness import Inout, Out, call, check, random, rule_state
+from facecnn.kernels import cpu, cuda, reference
 
 
 @pytest.mark.parametrize(("photos", "units"), [(1, 1), (5, 2), (60, 33)])
@@ -108,53 +109,86 @@ SIZES = [(1, 0), (100, 100), (9001, 5000)]
 RATE = np.array([0.125])
 
 
-def state(size: int, *, positive: int | None = None, arrays: int = 2) -> list[Any]:
-    """Weights and so much of a rule's state, of which one array holds no negative numbers; and the gradient, last."""
-    made = [random(size, seed=i) for i in range(arrays + 1)]
-    return [Inout(np.abs(array) + 0.01 if i == positive else array) for i, array in enumerate(made[:-1])] + made[-1:]
+def update(rule: str, size: int, scalars: dict[str, float], decaying: int, step: int = 7) -> tuple[Any, ...]:
+    steps = np.array([step], np.int32)
+    return Inout(random(size)), rule_state(rule, size), random(size, seed=9), RATE, steps, rule, scalars, decaying
+
+
+def decayed(decay: float, decoupled: bool, **settings: float) -> dict[str, float]:
+    return {**settings, "decoupled_weight_decay" if decoupled else "weight_decay": decay}
+
+
+STEP = np.array([7], np.int32)
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 def test_sgd_update(kernels: Any, size: int, decaying: int) -> None:
-    check(kernels, "sgd_update", *state(size, arrays=1), RATE, 0.01, decaying)
+    scalars = decayed(0.01, False)
+    check(kernels, "optimizer_update", *update("sgd", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_momentum_update(kernels: Any, size: int, decaying: int, nesterov: bool, decoupled: bool) -> None:
-    check(kernels, "momentum_update", *state(size), RATE, 0.9, nesterov, 0.01, decoupled, decaying)
+    rule, scalars = "nesterov" if nesterov else "momentum", decayed(0.01, decoupled, momentum=0.9)
+    check(kernels, "optimizer_update", *update(rule, size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_rmsprop_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
-    check(kernels, "rmsprop_update", *state(size, positive=1), RATE, 0.9, 1e-3, 0.05, decoupled, decaying)
+    scalars = decayed(0.05, decoupled, beta2=0.9, epsilon=1e-3)
+    check(kernels, "optimizer_update", *update("rmsprop", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_adagrad_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
-    check(kernels, "adagrad_update", *state(size, positive=1), RATE, 0.5, 1e-3, 0.05, decoupled, decaying)
+    scalars = decayed(0.05, decoupled, initial_squares=0.5, epsilon=1e-3)
+    check(kernels, "optimizer_update", *update("adagrad", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("step", [0, 1000])
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_adam_update(kernels: Any, size: int, decaying: int, step: int, decoupled: bool) -> None:
-    arrays, steps = state(size, positive=2, arrays=3), np.array([step], np.int32)
-    check(kernels, "adam_update", *arrays, RATE, steps, 0.9, 0.999, 1e-8, 0.05, decoupled, decaying)
+    scalars = decayed(0.05, decoupled, beta1=0.9, beta2=0.999, epsilon=1e-8)
+    check(kernels, "optimizer_update", *update("adam", size, scalars, decaying, step))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 def test_lion_update(kernels: Any, size: int, decaying: int) -> None:
-    check(kernels, "lion_update", *state(size), RATE, 0.9, 0.99, 0.05, decaying)
+    scalars = decayed(0.05, True, beta1=0.9, beta2=0.99)
+    check(kernels, "optimizer_update", *update("lion", size, scalars, decaying))
 
 
 def test_lion_stays_where_nothing_pulls_and_lets_nan_through(kernels: Any) -> None:
-    weight, mean = Inout(np.array([1.0, 2.0, 3.0])), Inout(np.zeros(3))
-    moved, _ = check(kernels, "lion_update", weight, mean, np.array([0.0, np.nan, -1e-30]), RATE, 0.9, 0.99, 0.0, 0)
+    weight, mean, gradient = Inout(np.array([1.0, 2.0, 3.0])), Inout(np.zeros(3)), np.array([0.0, np.nan, -1e-30])
+    scalars = decayed(0.0, True, beta1=0.9, beta2=0.99)
+    moved, _ = check(kernels, "optimizer_update", weight, (mean,), gradient, RATE, STEP, "lion", scalars, 0)
     np.testing.assert_array_equal(moved, [1.0, np.nan, 3.125])
+
+
+@pytest.mark.parametrize("backend", [cpu, cuda, reference], ids=["cpu", "cuda", "reference"])
+@pytest.mark.parametrize(
+    ("rule", "scalars", "arrays"),
+    [
+        ("sdg", {"weight_decay": 0.1}, 0),
+        ("momentum", {"momentum": 0.9, "beta1": 0.9}, 1),
+        ("momentum", {"weight_decay": 0.1}, 1),
+        ("adam", {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}, 1),
+        ("lion", {"beta1": 0.9, "beta2": 0.99}, 2),
+    ],
+)
+def test_an_unknown_rule_and_what_it_does_not_take_are_errors(
+    backend: Any, rule: str, scalars: dict[str, float], arrays: int
+) -> None:
+    """A name too much, one too few; too few arrays, one too many. No device is needed to find them."""
+    weight, *state = (np.ones(4, np.float32) for _ in range(1 + arrays))
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        backend.optimizer_update(weight, state, weight, RATE, STEP, rule, scalars, 0, backend.Workspace())
+    assert (weight == 1).all()
 
 
 @pytest.mark.parametrize("size", [1, 100, 9001, 300_001])

@@ -1,10 +1,11 @@
-"""Losses, batches and step rules."""
+"""Losses, batches and optimizers."""
 
 from typing import Any
 
 import numpy as np
 
-from contract.harness import Inout, Out, random
+from contract.harness import Inout, Out, random, rule_state
+from facecnn.kernels import formulas
 
 RATE = np.array([0.125])
 
@@ -31,25 +32,17 @@ def _batch(count: int) -> tuple[Any, ...]:
     return *[Out((count,), np.int32)] * 3, *state, *orders, np.array([0, 2, 4], np.int32), np.array([0.5, 0.25, 0.125])
 
 
-def _momentum(size: int, nesterov: bool, decoupled: bool, decaying: int) -> tuple[Any, ...]:
-    arrays = Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2)
-    return *arrays, RATE, 0.9, nesterov, 0.01, decoupled, decaying
+def _update(
+    size: int, rule: str, decaying: int, *, decoupled: bool = False, step: int = 7, **settings: float
+) -> tuple[Any, ...]:
+    decay = {"decoupled_weight_decay" if decoupled else "weight_decay": 0.05}
+    state, steps = rule_state(rule, size), np.array([step], np.int32)
+    return Inout(random(size)), state, random(size, seed=9), RATE, steps, rule, {**settings, **decay}, decaying
 
 
-def _scaled(size: int, number: float, decoupled: bool, decaying: int) -> tuple[Any, ...]:
-    """Of RMSprop and Adagrad, whose arguments are of the same kinds."""
-    arrays = Inout(random(size)), Inout(np.abs(random(size, seed=1)) + 0.01), random(size, seed=2)
-    return *arrays, RATE, number, 1e-3, 0.05, decoupled, decaying
-
-
-def _adam(size: int, step: int, beta1: float, beta2: float, decoupled: bool, decaying: int) -> tuple[Any, ...]:
-    state = Inout(random(size)), Inout(random(size, seed=1)), Inout(np.abs(random(size, seed=2)) + 0.01)
-    steps = np.array([step], np.int32)
-    return *state, random(size, seed=3), RATE, steps, beta1, beta2, 1e-8, 0.05, decoupled, decaying
-
-
-def _lion(size: int, decaying: int) -> tuple[Any, ...]:
-    return Inout(random(size)), Inout(random(size, seed=1)), random(size, seed=2), RATE, 0.9, 0.99, 0.05, decaying
+def _adam(size: int, step: int, decaying: int, **changes: Any) -> tuple[Any, ...]:
+    settings = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "decoupled": True, **changes}
+    return _update(size, "adam", decaying, step=step, **settings)
 
 
 def _noise(size: int, step: int, noise_decay: float = 0.55, seed: int = 5) -> tuple[Any, ...]:
@@ -85,23 +78,26 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "take_batch, one photo": _batch(1),
     "take_batch, several turns": _batch(21),
-    "sgd_update, one weight": (Inout(random(1)), random(1, seed=1), RATE, 0.01, 0),
-    "sgd_update, decay of some": (Inout(random(59)), random(59, seed=1), RATE, 0.01, 30),
-    "momentum_update, one weight": _momentum(1, False, False, 0),
-    "momentum_update, decay of some": _momentum(59, False, False, 30),
-    "momentum_update, decoupled": _momentum(11, False, True, 7),
-    "momentum_update, nesterov": _momentum(11, True, False, 11),
-    "rmsprop_update, decay of some": _scaled(59, 0.9, False, 30),
-    "rmsprop_update, decoupled": _scaled(7, 0.9, True, 5),
-    "adagrad_update, decay of some": _scaled(59, 0.0, False, 30),
-    "adagrad_update, decoupled": _scaled(7, 0.5, True, 5),
-    "adam_update, first step": _adam(59, 0, 0.9, 0.999, True, 30),
-    "adam_update, later": _adam(7, 1000, 0.9, 0.999, True, 0),
-    "adam_update, no averages": _adam(7, 3, 0.0, 0.0, True, 7),
-    "adam_update, decay in the gradient": _adam(7, 3, 0.9, 0.999, False, 5),
-    "lion_update, decay of some": _lion(59, 30),
-    "lion_update, neither way": (
-        Inout(np.ones(3)), Inout(np.zeros(3)), np.array([0.0, np.nan, -1e-30]), RATE, 0.9, 0.99, 0.0, 0,
+    "optimizer_update, sgd, one weight": _update(1, "sgd", 0),
+    "optimizer_update, sgd, decay of some": _update(59, "sgd", 30),
+    "optimizer_update, momentum, one weight": _update(1, "momentum", 0, momentum=0.9),
+    "optimizer_update, momentum, decay of some": _update(59, "momentum", 30, momentum=0.9),
+    "optimizer_update, momentum, decoupled": _update(11, "momentum", 7, decoupled=True, momentum=0.9),
+    "optimizer_update, nesterov": _update(11, "nesterov", 11, momentum=0.9),
+    "optimizer_update, rmsprop, decay of some": _update(59, "rmsprop", 30, beta2=0.9, epsilon=1e-3),
+    "optimizer_update, rmsprop, decoupled": _update(7, "rmsprop", 5, decoupled=True, beta2=0.9, epsilon=1e-3),
+    "optimizer_update, adagrad, decay of some": _update(59, "adagrad", 30, initial_squares=0.0, epsilon=1e-3),
+    "optimizer_update, adagrad, decoupled": _update(
+        7, "adagrad", 5, decoupled=True, initial_squares=0.5, epsilon=1e-3
+    ),
+    "optimizer_update, adam, first step": _adam(59, 0, 30),
+    "optimizer_update, adam, later": _adam(7, 1000, 0),
+    "optimizer_update, adam, no averages": _adam(7, 3, 7, beta1=0.0, beta2=0.0),
+    "optimizer_update, adam, decay in the gradient": _adam(7, 3, 5, decoupled=False),
+    "optimizer_update, lion, decay of some": _update(59, "lion", 30, decoupled=True, beta1=0.9, beta2=0.99),
+    "optimizer_update, lion, neither way": (
+        Inout(np.ones(3)), (Inout(np.zeros(3)),), np.array([0.0, np.nan, -1e-30]), RATE, np.array([7], np.int32),
+        "lion", {"beta1": 0.9, "beta2": 0.99}, 0,
     ),
     "clip_gradient, one": (Out((1,)), random(1), 0.125),
     "clip_gradient, too long": (Out((59,)), random(59), 0.5),
@@ -116,3 +112,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "accumulate, first": (Inout(random(59)), random(59, seed=1), True),
     "accumulate, later": (Inout(random(59)), random(59, seed=1), False),
 }  # fmt: skip
+
+assert {arguments[5] for name, arguments in CASES.items() if name.startswith("optimizer_update")} == set(
+    formulas.OPTIMIZERS
+)

@@ -31,6 +31,8 @@ def launches_of_case(name: str, arguments: tuple[Any, ...]) -> list[Launch]:
 
 
 def _planned(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(map(_planned, argument))
     if isinstance(argument, Out):
         return PlannedArray(argument.shape, np.float32 if argument.dtype is None else argument.dtype)
     array = argument.array if isinstance(argument, Inout) else argument

@@ -170,7 +170,7 @@ OLDEST_AND_NEWEST = ("7.5", "12.0")
 def test_a_training_can_be_compiled_for_every_card(capability: str, machine: Machine) -> None:
     text = f"""
 sys.path.insert(0, {str(TESTS)!r})
-from facecnn.learning.step_rules import Sgd
+from facecnn.learning.optimizers import Sgd
 from facecnn.network.layers import Conv, Dense
 from learning.trainings import Recorder, make_trainer, photos_of
 make_trainer(

@@ -10,7 +10,7 @@ import pytest
 
 from facecnn.kernels import cpu, cuda, reference
 from facecnn.kernels.cuda import memory
-from facecnn.learning.step_rules import AdamW, Momentum, RMSprop
+from facecnn.learning.optimizers import AdamW, Momentum, RMSprop
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Pool, PRelu
 from facecnn.network.loss import MeanSquaredError
 from learning.trainings import PLAIN, Recorder, photos_of, trained

@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_safetensors
 
 from cli.running import Outcome, call
 from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS
-from facecnn.learning.step_rules import OPTIMIZERS
+from facecnn.learning.optimizers import OPTIMIZERS
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facecnn.runs.metrics import MetricsLog
 
@@ -605,7 +605,7 @@ def test_an_optimizer_without_its_state(stopped: Path) -> None:
         kept = bytearray()
         for name in sorted(set(header) - {"__metadata__"}, key=lambda name: header[name]["data_offsets"]):
             begin, end = header[name]["data_offsets"]
-            if name.startswith(("mean.", "variance.")):
+            if name.startswith(("mean.", "second_moment.")):
                 del header[name]
             else:
                 header[name]["data_offsets"] = [len(kept), len(kept) + end - begin]

@@ -219,8 +219,10 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
         return code_folder(tmp_path / "backend", *compiler)
 
     backend = tmp_path / "backend"
-    sources = [backend / "jit.py", backend / "helper.py", backend / "conv" / "plain.py", tmp_path / "protocol.py"]
+    sources = [backend / "jit.py", backend / "helper.py", backend / "conv" / "plain.py"]
+    sources += [tmp_path / name for name in ("protocol.py", "formulas.py", "update_rules.py")]
     for source in sources:
+        source.parent.mkdir(exist_ok=True)
         source.write_text("a = 1\n")
     before = folder("one processor")
     assert folder("one processor") == before
@@ -229,6 +231,8 @@ def test_an_edit_of_any_source_names_another_folder(tmp_path: Path, monkeypatch:
         source.write_text("a = 2\n")
         assert folder("one processor") != before
         source.write_text("a = 1\n")
+    (backend / "direct.py").write_text("a = 1\n")
+    assert folder("one processor") != before
     monkeypatch.setattr("numba.__version__", "0.0.1")
     assert folder("one processor") != before
 

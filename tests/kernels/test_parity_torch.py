@@ -250,7 +250,7 @@ def test_mean_squared_error(backend: Backend) -> None:
 
 
 def _trajectory(backend: Backend, optimizer: Any, parameters: list[Any], weight: Array, update: Any) -> None:
-    """Twenty steps of a step rule; the first 30 elements decay, the others don't."""
+    """Twenty steps of an optimizer; the first 30 elements decay, the others don't."""
     rate = backend.zeros(1)
     step = np.zeros(1, np.int32)
     for i in range(20):
@@ -275,20 +275,22 @@ def test_momentum(backend: Backend, nesterov: bool) -> None:
     optimizer = backend.torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=nesterov)
     _trajectory(
         backend, optimizer, parameters, weight,
-        lambda gradient, rate, step: backend.kernels.momentum_update(
-            weight, velocity, gradient, rate, 0.9, nesterov, 0.02, False, 30, backend.workspace
+        lambda gradient, rate, step: backend.kernels.optimizer_update(
+            weight, (velocity,), gradient, rate, step, "nesterov" if nesterov else "momentum",
+            {"momentum": 0.9, "weight_decay": 0.02}, 30, backend.workspace,
         ),
     )  # fmt: skip
 
 
 def test_adam(backend: Backend) -> None:
-    weight, mean, variance = backend.random(50), backend.zeros(50), backend.zeros(50)
+    weight, mean, second_moment = backend.random(50), backend.zeros(50), backend.zeros(50)
     parameters = [backend.tensor(weight[:30]), backend.tensor(weight[30:])]
     groups = [{"params": [parameters[0]], "weight_decay": 0.05}, {"params": [parameters[1]], "weight_decay": 0.0}]
     optimizer = backend.torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.999), eps=1e-8)
     _trajectory(
         backend, optimizer, parameters, weight,
-        lambda gradient, rate, step: backend.kernels.adam_update(
-            weight, mean, variance, gradient, rate, step, 0.9, 0.999, 1e-8, 0.05, True, 30, backend.workspace
+        lambda gradient, rate, step: backend.kernels.optimizer_update(
+            weight, (mean, second_moment), gradient, rate, step, "adam",
+            {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "decoupled_weight_decay": 0.05}, 30, backend.workspace,
         ),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from facecnn.kernels import cpu, reference
 from facecnn.learning.curvature import curvature_product, largest_curvature, largest_stable_rate
 from facecnn.learning.full_batch import FullBatchLoss
-from facecnn.learning.step_rules import AdamW, Momentum, Nesterov, Piece, Sgd, StepRule
+from facecnn.learning.optimizers import AdamW, Momentum, Nesterov, Optimizer, Sgd
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Dense
 from facecnn.network.loss import CrossEntropy, Loss, MeanSquaredError
@@ -136,21 +136,19 @@ def prepared(kernels: Any, network: Network, pixels: Any) -> Any:
     return kernels.to_host(out)
 
 
-def distance_after(rule: StepRule, curvature: float, rate: float, steps: int) -> float:
+def distance_after(rule: Optimizer, curvature: float, rate: float, steps: int) -> float:
     """From the lowest place of a quadratic, where the start is at 1."""
     weight, velocity = np.ones(1), np.zeros(1)
     for step in range(steps):
         rule.update(
-            Piece(
-                kernels=reference,  # type: ignore[arg-type]
-                weight=weight,
-                state=dict.fromkeys(rule.state_names, velocity),
-                gradient=curvature * weight,
-                learning_rate=np.array([rate]),
-                step=np.array([step], np.int32),
-                decaying=0,
-                workspace=reference.Workspace(),
-            )
+            kernels=reference,  # type: ignore[arg-type]
+            weight=weight,
+            state=dict.fromkeys(rule.state_names, velocity),
+            gradient=curvature * weight,
+            learning_rate=np.array([rate]),
+            step=np.array([step], np.int32),
+            decaying=0,
+            workspace=reference.Workspace(),
         )
     return float(np.abs(weight[0]))
 

@@ -21,8 +21,8 @@ from facecnn.learning.lr_find import (
     smoothed,
     suggested_rate,
 )
+from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.learning.progress import StepReport
-from facecnn.learning.step_rules import AdamW, Momentum
 
 from .trainings import Recorder, make_trainer, photos_of
 

@@ -13,8 +13,8 @@ from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import cpu, reference
 from facecnn.learning.full_batch_optimizers import Lbfgs
 from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import AdamW
 from facecnn.learning.schedules import Plateau
-from facecnn.learning.step_rules import AdamW
 from facecnn.network.layers import Activate, Conv, Dense, Layer
 from facecnn.network.network import Network
 

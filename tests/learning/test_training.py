@@ -18,9 +18,9 @@ from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
 from facecnn.learning.full_batch_optimizers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.loop import STEPS_BETWEEN_SAVES, Trainer
+from facecnn.learning.optimizers import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
-from facecnn.learning.step_rules import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.network.size import measure
@@ -134,7 +134,7 @@ def test_arrays_of_another_network_are_not_restored(uninterrupted: Recorder) -> 
     assert uninterrupted.saved is not None
     arrays, progress = uninterrupted.saved
     trainer = make_trainer(RICH, **RICH_TRAINING)
-    for name in ("model.conv1.weight", "training.dense1.bias", "variance.neuron1.weight"):
+    for name in ("model.conv1.weight", "training.dense1.bias", "second_moment.neuron1.weight"):
         missing = {key: array for key, array in arrays.items() if key != name}
         with pytest.raises(KeyError, match=name.split(".", 1)[1]):
             trainer.restore(missing, progress)

@@ -13,10 +13,10 @@ from facecnn.kernels import cpu
 from facecnn.learning import progress
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import AdamW
 from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Cosine
 from facecnn.learning.settings import TrainSettings
-from facecnn.learning.step_rules import AdamW
 from facecnn.network.layers import BatchNorm, Dropout, Layer
 from facecnn.network.loss import CrossEntropy
 from facecnn.photos.preparation import AugmentSettings

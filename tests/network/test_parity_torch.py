@@ -1,4 +1,4 @@
-"""Every layer, the shipped networks and the step rules against PyTorch's autograd and optimizers.
+"""Every layer, the shipped networks and the optimizers against PyTorch's autograd and torch.optim.
 
 PyTorch is no dependency; these tests are marked ``parity`` and fail where it can't be imported.
 
@@ -18,7 +18,7 @@ import pytest
 
 from facecnn.config import load
 from facecnn.kernels import cpu, reference
-from facecnn.learning.step_rules import (
+from facecnn.learning.optimizers import (
     OPTIMIZERS,
     Adagrad,
     Adam,
@@ -26,10 +26,9 @@ from facecnn.learning.step_rules import (
     Lion,
     Momentum,
     Nesterov,
-    Piece,
+    Optimizer,
     RMSprop,
     Sgd,
-    StepRule,
 )
 from facecnn.network.layers import (
     Activate,
@@ -260,7 +259,7 @@ def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, toler
     compare_gradients(run.gradients(), {"dense1.bias": dlogits.sum(axis=0), "dense1.weight": dlogits.T @ x}, tolerance)
 
 
-RULES: list[StepRule] = [
+RULES: list[Optimizer] = [
     Sgd(),
     Sgd(weight_decay=0.1),
     Momentum(weight_decay=0.01),
@@ -326,7 +325,7 @@ def test_every_rule_has_a_twin() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
+def test_optimizers_over_twenty_steps(torch: Any, rule: Any) -> None:
     """The same trajectory with a rate that changes, of which the first 30 weights decay."""
     apart = getattr(rule, "decoupled", False) and not isinstance(rule, AdamW)
     generator = np.random.default_rng(0)
@@ -341,16 +340,14 @@ def test_step_rules_over_twenty_steps(torch: Any, rule: Any) -> None:
         gradient = generator.standard_normal(COUNT) * 10.0 ** generator.integers(-3, 2)
         rate = 0.05 / (1 + step)
         rule.update(
-            Piece(
-                kernels=reference,
-                weight=weight,
-                state=state,
-                gradient=gradient.copy(),
-                learning_rate=np.array([rate]),
-                step=np.array([step], np.int32),
-                decaying=DECAYING,
-                workspace=reference.Workspace(),
-            )
+            kernels=reference,
+            weight=weight,
+            state=state,
+            gradient=gradient.copy(),
+            learning_rate=np.array([rate]),
+            step=np.array([step], np.int32),
+            decaying=DECAYING,
+            workspace=reference.Workspace(),
         )
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = torch.tensor(gradient[part])

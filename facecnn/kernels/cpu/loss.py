@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels import formulas
+from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 
-_ZERO = np.float32(0)
+_target_share = helper(inline=True)(formulas.target_share)
+_counts_as_larger = helper(inline=True)(formulas.counts_as_larger)
 
 
 @compiled()
@@ -39,22 +41,17 @@ def _softmax_cross_entropy(
             denominator += exp(np.float64(logits[n, u] - largest))
         log_denominator = log(denominator)
         losses[n] = log_denominator - (logits[n, label] - largest)
-        # The target: the label's share, and a little of every class; q of it lies on unit u.
         objective, mass = 0.0, 0.0
         for u in range(units):
-            q = class_weights[u] * (smoothing / units)
-            if u == label:
-                q += class_weights[label] * (1.0 - smoothing)
-            mass += q / total
+            q = _target_share(u == label, class_weights[u], smoothing / units, smoothing, total)
+            mass += q
             log_p = np.float64(logits[n, u] - largest) - log_denominator
             probabilities[n, u] = exp(log_p)
-            objective -= q / total * log_p
+            objective -= q * log_p
         objectives[n] = objective
         for u in range(units):
-            q = class_weights[u] * (smoothing / units)
-            if u == label:
-                q += class_weights[label] * (1.0 - smoothing)
-            dlogits[n, u] = probabilities[n, u] * mass - q / total
+            q = _target_share(u == label, class_weights[u], smoothing / units, smoothing, total)
+            dlogits[n, u] = probabilities[n, u] * mass - q
 
 
 @compiled()
@@ -78,10 +75,7 @@ def _add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) 
     for n in range(losses.shape[0]):
         best = 0
         for u in range(1, outputs.shape[1]):
-            # As in NumPy, the first NaN counts as the largest.
-            if outputs[n, u] > outputs[n, best] or (
-                outputs[n, u] != outputs[n, u] and outputs[n, best] == outputs[n, best]
-            ):
+            if _counts_as_larger(outputs[n, u], outputs[n, best]):
                 best = u
         totals[0] += losses[n]
         totals[1] += 1 if best == labels[n] else 0

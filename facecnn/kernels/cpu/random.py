@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 from numba import prange
 
+from facecnn.kernels import formulas
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
 
-_F, _U32, _U64 = np.float32, np.uint32, np.uint64
-_LOW, _SHIFT = _U64(0xFFFFFFFF), _U64(32)
-_MULTIPLIER_0, _MULTIPLIER_1 = _U64(0xD2511F53), _U64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = _U64(0x9E3779B9), _U64(0xBB67AE85)
+_F, _U64 = np.float32, np.uint64
+_LOW = _U64(0xFFFFFFFF)
 
-
-@helper(inline=True)
-def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Philox4x32-10 (Salmon et al. 2011): four random words for counter c and key k, 32-bit words kept in uint64."""
-    for _ in range(10):
-        p0, p1 = _MULTIPLIER_0 * c0, _MULTIPLIER_1 * c2
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW
-    return c0, c1, c2, c3
+philox = helper(inline=True)(formulas.philox)
+_dropped = helper(inline=True)(formulas.dropped)
+_uniform = helper(inline=True)(formulas.uniform)
+# Without contracted multiply-adds: every device must draw the same bits.
+_parameters = helper(inline=True, exact=True)(formulas.augmentation(operator.mul, operator.add))
 
 
 @compiled()
@@ -56,7 +52,7 @@ def _dropout(
             for i, word in enumerate(words):
                 e = 4 * block + i
                 if e < size:
-                    out[n, e] = x[n, e] / keep if word >= threshold else _F(0)
+                    out[n, e] = _dropped(x[n, e], word, threshold, keep)
 
 
 def dropout(
@@ -70,13 +66,6 @@ def dropout(
     launch(_dropout, out, x, photos, _F(1 - rate), threshold, _U64(seed), _U64(purpose), step, operations=20 * x.size)
 
 
-@helper(inline=True, exact=True)
-def _either_way(u: Any) -> Any:
-    """From -1 to 1, of a number from 0 to 1."""
-    return _F(2) * u - _F(1)
-
-
-# Without contracted multiply-adds: every device must draw the same bits.
 @compiled(exact=True)
 def _draw_augmentation(
     parameters: Array,
@@ -100,24 +89,10 @@ def _draw_augmentation(
         for block in range(4):
             words = philox(_U64(block), photo, step, zero, seed, _U64(PURPOSE_AUGMENT))
             for i, word in enumerate(words):
-                u[4 * block + i] = _F(_U32(word) >> _U32(8)) * _F(2.0**-24)
-        erased = u[10] < erase
-        height = _F(0.15) + _F(0.3) * u[11] if erased else _F(0)
-        width = _F(0.15) + _F(0.3) * u[12] if erased else _F(0)
-        p = parameters[n]
-        p[0] = _F(1) if mirror and u[0] < _F(0.5) else _F(0)
-        p[1] = shift * _either_way(u[1])
-        p[2] = shift * _either_way(u[2])
-        p[3] = _F(1) + zoom * _either_way(u[3])
-        p[4] = rotate * _either_way(u[4])
-        p[5] = gamma * _either_way(u[5])
-        p[6] = _F(1) + contrast * _either_way(u[6])
-        p[7] = brightness * _either_way(u[7])
-        p[8] = _F(0.5) + u[9] if u[8] < blur else _F(0)
-        p[9] = u[13] * (_F(1) - height)
-        p[10] = u[14] * (_F(1) - width)
-        p[11] = height
-        p[12] = width
+                u[4 * block + i] = _uniform(word)
+        drawn = _parameters(u, mirror, shift, zoom, rotate, gamma, contrast, brightness, blur, erase)
+        for i, value in enumerate(drawn):
+            parameters[n, i] = value
 
 
 def draw_augmentation(

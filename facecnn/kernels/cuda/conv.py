@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.activations import activate
 from facecnn.kernels.cuda.conv_sums import load_delta, load_photo, load_weights, sum_up
 from facecnn.kernels.cuda.conv_tiles import LANES, Tile, choose_tile
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.conv_weight import conv_backward_weight
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.elementwise import value_of
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.protocol import CODES, FUSED_ACTIVATIONS, Activation
+from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 
@@ -140,19 +140,19 @@ def _largest(tile: Tile) -> Any:
 
 
 @cache
-def _forward(tile: Tile, maps: int, kernels: int, code: int) -> Any:
+def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any:
     pool, strips, kernel_count = tile.pool, tile.strips, tile.kernels
     floats, weights = tile.floats, tile.weights
     sums_size = tile.patch_rows * tile.patch_columns * kernel_count
     window_size = tile.patch_rows * (tile.patch_columns + tile.kernel_columns - 1)
     best_size = tile.outputs_down * tile.outputs_across * kernel_count if pool > 1 else 1
     sums_of = sum_up(tile, maps, load_photo(tile, maps), load_weights(tile, maps, kernels, transposed=False))
-    place_of, largest, activation = _block_place(tile, kernels), _largest(tile), activate(code)
+    place_of, largest, value_at = _block_place(tile, kernels), _largest(tile), value_of(activation)
 
     @device_function
     def finish(target: Any, value: Any, where: Any, index: Any, kernel: Any) -> None:
         out, argmax, bias, slope = target
-        out[index] = activation(value + bias[kernel], slope)
+        out[index] = value_at(value + bias[kernel], slope)
         if pool > 1:
             argmax[index] = np.uint8(where)
 
@@ -223,7 +223,7 @@ def conv_forward(
         argmax = workspace.array("places nobody asks for", out.shape, np.uint8)
     tile = choose_tile(rows, columns, kernels, maps, (kernel_rows, kernel_columns), pool)
     launch(
-        _forward(tile, maps, kernels, CODES[activation]),
+        _forward(tile, maps, kernels, activation),
         tile.blocks(photos, rows, columns, kernels),
         tile.threads,
         workspace,
@@ -245,14 +245,14 @@ def conv_forward(
 
 
 @cache
-def _backward_input(tile: Tile, maps: int, kernels: int, pool: int, code: int) -> Any:
+def _backward_input(tile: Tile, maps: int, kernels: int, pool: int, activation: Activation) -> Any:
     """dx[q, c] = sum over kernels k and taps t of delta[q + padding - t, k] * weight[k, t, c]. With t' = last tap - t
     this is the sum of conv_sums.py, for map k of delta, kernel c, tap t' and a padding of last tap - padding."""
     floats, weights = tile.floats, tile.weights
     sums_size = tile.patch_rows * tile.patch_columns * tile.kernels
     window_size = tile.patch_rows * (tile.patch_columns + tile.kernel_columns - 1)
     sums_of = sum_up(
-        tile, kernels, load_delta(tile, kernels, pool, code), load_weights(tile, kernels, maps, transposed=True)
+        tile, kernels, load_delta(tile, kernels, pool, activation), load_weights(tile, kernels, maps, transposed=True)
     )
     place_of = _block_place(tile, maps)
 
@@ -310,7 +310,7 @@ def conv_backward_input(
     photos, rows, columns, _ = dx.shape
     tile = choose_tile(rows, columns, maps, kernels, (kernel_rows, kernel_columns), 1)
     launch(
-        _backward_input(tile, maps, kernels, pool, CODES[activation]),
+        _backward_input(tile, maps, kernels, pool, activation),
         tile.blocks(photos, rows, columns, maps),
         tile.threads,
         workspace,

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.activations import derivative
 from facecnn.kernels.cuda.conv_tiles import LANES, Tile, ceil_div
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.driver import cuda, device_function
+from facecnn.kernels.cuda.elementwise import derivative_of
 from facecnn.kernels.cuda.memory import Array
+from facecnn.kernels.protocol import Activation
 
 _I, _U, _U64 = np.int32, np.uint32, np.uint64  # indices that Numba needn't check for being negative
 _ZERO = np.float32(0)
@@ -64,7 +65,7 @@ def load_photo(tile: Tile, maps: int) -> Any:
     return load
 
 
-def load_delta(tile: Tile, maps: int, pool: int, code: int) -> Any:
+def load_delta(tile: Tile, maps: int, pool: int, activation: Activation) -> Any:
     """The same for delta (N, H' * pool, W' * pool, maps): dout * activation' at the element that won its window, zero
     elsewhere; source = (dout flat, out flat, argmax flat, slope, H', W')."""
     teams, lanes, held_maps = _U(tile.threads // LANES), _U(LANES), _U(tile.maps)
@@ -73,7 +74,7 @@ def load_delta(tile: Tile, maps: int, pool: int, code: int) -> Any:
     input_rows, input_columns = _I(tile.input_rows), _I(tile.input_columns)
     row_stride, map_stride, phase_stride = _U(tile.row_stride), _U(tile.map_stride), _U(tile.phase_stride)
     phases = _U(tile.patch_columns)
-    slope_of = derivative(code)
+    slope_of = derivative_of(activation)
 
     @device_function
     def load(

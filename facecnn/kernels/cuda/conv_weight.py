@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.activations import derivative
 from facecnn.kernels.cuda.columns import column_sum, natural
 from facecnn.kernels.cuda.conv_tiles import LANES
 from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.conv_weight_tiles import WeightTile, choose_weight_tile
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.elementwise import derivative_of
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import THREADS
-from facecnn.kernels.protocol import CODES, Activation
+from facecnn.kernels.protocol import Activation
 
 _I, _U, _U64 = np.int32, np.uint32, np.uint64
 _ZERO = np.float32(0)
@@ -70,13 +70,13 @@ def _load_input(tile: WeightTile, maps: int) -> Any:
     return load
 
 
-def _load_deltas(tile: WeightTile, kernels: int, code: int) -> Any:
+def _load_deltas(tile: WeightTile, kernels: int, activation: Activation) -> Any:
     """A device function that brings deltas and starts of a tile of outputs (N, rows, columns, kernels), flat, to shared
     memory: 0 for outputs that there aren't."""
     pool, threads, count = _U(tile.pool), _U(tile.threads), _U(tile.outputs * tile.block_kernels)
     block_kernels, tile_columns = _U(tile.block_kernels), _U(tile.columns)
     row_stride, held_maps = _U(tile.row_stride), _U(tile.maps)
-    slope_of, pooled = derivative(code), tile.pool > 1
+    slope_of, pooled = derivative_of(activation), tile.pool > 1
 
     @device_function
     def load(
@@ -114,7 +114,7 @@ def _load_deltas(tile: WeightTile, kernels: int, code: int) -> Any:
 
 
 @cache
-def _partial_sums(tile: WeightTile, maps: int, kernels: int, code: int) -> Any:
+def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activation) -> Any:
     pool, places, teams, block_maps = tile.pool, tile.places, tile.teams, tile.maps
     kernel_rows, kernel_columns, tap_rows = tile.kernel_rows, tile.kernel_columns, tile.tap_rows
     kernel_count, kernel_groups, block_kernels = tile.kernels, tile.kernel_groups, tile.block_kernels
@@ -124,7 +124,7 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, code: int) -> Any:
     row_stride = tile.row_stride
     map_blocks, kernel_blocks = -(-maps // block_maps), -(-kernels // block_kernels)
     weights = kernels * kernel_rows * kernel_columns * maps
-    load_input, load_deltas = _load_input(tile, maps), _load_deltas(tile, kernels, code)
+    load_input, load_deltas = _load_input(tile, maps), _load_deltas(tile, kernels, activation)
 
     def tap_row(r: int) -> Any:
         @device_function
@@ -292,7 +292,7 @@ def conv_backward_weight(
     blocks = -(-kernels // tile.block_kernels) * -(-maps // tile.maps)
     partials = workspace.array("partial sums", (chunks, dweight.size + kernels))
     launch(
-        _partial_sums(tile, maps, kernels, CODES[activation]),
+        _partial_sums(tile, maps, kernels, activation),
         chunks * blocks,
         tile.threads,
         workspace,

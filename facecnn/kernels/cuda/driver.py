@@ -81,6 +81,8 @@ def launch(kernel: Any, grid: int | tuple[int, ...], threads: int, workspace: An
 
 
 def _narrow(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(map(_narrow, argument))
     if isinstance(argument, int | np.bool_):
         return np.int32(argument)
     return np.float32(argument) if isinstance(argument, float) else argument

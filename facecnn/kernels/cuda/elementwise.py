@@ -1,72 +1,70 @@
-"""Activations on their own, element by element."""
+"""Activations, element by element: on their own, and as functions that the kernels of a convolution call."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from facecnn.kernels.cuda.activations import activate, derivative, gelu_derivative
-from facecnn.kernels.cuda.driver import cuda, kernel
+from facecnn.kernels import formulas
+from facecnn.kernels.cuda.driver import cuda, device_function, kernel
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import STRIDE, launch_each
-from facecnn.kernels.protocol import CODES, GELU, Activation
-
-"""Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
+from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 
 @cache
-def _forward(code: int) -> Any:
-    activation = activate(code)
+def value_of(activation: Activation) -> Any:
+    """The device function ``value_at(z, slope)``: activation(z)."""
+    return device_function(formulas.ACTIVATIONS[activation].value)
+
+
+@cache
+def derivative_of(activation: Activation) -> Any:
+    """The device function ``derivative_at(source, slope)``: activation'(z), where source is activation(z) for those of
+    FUSED_ACTIVATIONS and z for others."""
+    return device_function(formulas.ACTIVATIONS[activation].derivative)
+
+
+@cache
+def _forward(activation: Activation) -> Any:
+    value_at = value_of(activation)
 
     @kernel
     def forward(out: Array, x: Array, slope: Any) -> None:
         # both flat
         i = cuda.grid(1)
         while i < out.size:
-            out[i] = activation(x[i], slope)
+            out[i] = value_at(x[i], slope)
             i += STRIDE
 
     return forward
 
 
 @cache
-def _backward(code: int) -> Any:
-    slope_at = derivative(code)
+def _backward(activation: Activation) -> Any:
+    derivative_at = derivative_of(activation)
 
     @kernel
-    def backward(dx: Array, dout: Array, out: Array, slope: Any) -> None:
+    def backward(dx: Array, dout: Array, source: Array, slope: Any) -> None:
         # all flat
         i = cuda.grid(1)
         while i < dx.size:
-            dx[i] = dout[i] * slope_at(out[i], slope)
+            dx[i] = dout[i] * derivative_at(source[i], slope)
             i += STRIDE
 
     return backward
 
 
-@kernel
-def _backward_gelu(dx: Array, dout: Array, x: Array) -> None:
-    # all flat
-    i = cuda.grid(1)
-    while i < dx.size:
-        dx[i] = dout[i] * gelu_derivative(x[i])
-        i += STRIDE
-
-
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
     """out = activation(x), element by element."""
     arrays = (array.reshape(array.size) for array in (out, x))
-    launch_each(_forward(CODES[activation]), out.size, workspace, *arrays, float(slope))
+    launch_each(_forward(activation), out.size, workspace, *arrays, float(slope))
 
 
 def activation_backward(
     dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
 ) -> None:
-    """dx = dout * activation'(x), from ``out``; for gelu from ``x``."""
-    code = CODES[activation]
-    if code == GELU:
-        arrays = (array.reshape(array.size) for array in (dx, dout, x))
-        launch_each(_backward_gelu, dx.size, workspace, *arrays)
-    else:
-        arrays = (array.reshape(array.size) for array in (dx, dout, out))
-        launch_each(_backward(code), dx.size, workspace, *arrays, float(slope))
+    """dx = dout * activation'(x), from ``out`` where that is enough, else from ``x``."""
+    source = out if activation in FUSED_ACTIVATIONS else x
+    arrays = (array.reshape(array.size) for array in (dx, dout, source))
+    launch_each(_backward(activation), dx.size, workspace, *arrays, float(slope))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.kernels import formulas
 from facecnn.kernels.cuda.block import block_largest, block_sum, columns_of, larger
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
@@ -16,7 +17,8 @@ from facecnn.kernels.cuda.sizes import STRIDE, THREADS, launch_each
 _F, _I, _U = np.float32, np.int32, np.uint32
 _ZERO, _ONE, _TWO, _LEAST = _F(0), _F(1), _F(2), _F(-np.inf)
 
-"""Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
+_target_share = device_function(formulas.target_share)
+_counts_as_larger = device_function(formulas.counts_as_larger)
 
 _FEW_THREADS: int = 4 if SIMULATED else 32
 """Threads of a block that has no more outputs than that to work on: two people are most common."""
@@ -33,14 +35,6 @@ def _threads_for(units: int) -> int:
 def _softmax_cross_entropy(threads: int) -> Any:
     columns = columns_of(threads)
     add_up, find_largest = block_sum(threads), block_largest(threads)
-
-    @device_function
-    def weight_of(u: Any, label: Any, class_weights: Any, total: Any, smoothing: Any, share: Any) -> Any:
-        # The target: the label's share, and a little of every class.
-        q = class_weights[u] * share
-        if u == label:
-            q += class_weights[u] * (_ONE - smoothing)
-        return q / total
 
     @kernel
     def softmax(
@@ -81,7 +75,7 @@ def _softmax_cross_entropy(threads: int) -> Any:
                 equals += _ONE
             else:
                 others += _F(math.exp(z))
-            mass += weight_of(u, label, class_weights, total, smoothing, share)
+            mass += _target_share(u == label, class_weights[u], share, smoothing, total)
             u += threads
         others = add_up(values, partial, others)
         equals = add_up(values, partial, equals)
@@ -92,7 +86,7 @@ def _softmax_cross_entropy(threads: int) -> Any:
         u = thread
         while u < units:
             log_p = (logits[n, u] - largest) - log_denominator
-            q = weight_of(u, label, class_weights, total, smoothing, share)
+            q = _target_share(u == label, class_weights[u], share, smoothing, total)
             p = _F(math.exp(log_p))
             probabilities[n, u] = p
             objective -= q * log_p
@@ -257,8 +251,7 @@ def _add_to_totals(threads: int) -> Any:
             u = 1
             while u < outputs.shape[1]:
                 value = outputs[n, u]
-                # Of equal outputs the first counts, and as in NumPy the first NaN as the largest of all.
-                if value > largest or (value != value and largest == largest):
+                if _counts_as_larger(value, largest):
                     best, largest = u, value
                 u += 1
             if best == labels[n]:

@@ -26,7 +26,7 @@ class Launch:
     threads: int
     """Of a block."""
     arguments: tuple[Any, ...]
-    """``PlannedArray``, and NumPy numbers."""
+    """``PlannedArray``, NumPy numbers, and tuples of them."""
 
 
 class PlannedArray:
@@ -61,6 +61,11 @@ class PlannedArray:
 
     def copy_to_device(self, array: npt.NDArray[Any]) -> None:
         assert array.size == self.size
+
+
+def flattened(arguments: Sequence[Any]) -> list[Any]:
+    """Arguments, with what is in tuples in their place."""
+    return [one for each in arguments for one in (flattened(each) if isinstance(each, tuple) else [each])]
 
 
 _launches: list[Launch] | None = None

@@ -7,33 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.kernels import formulas
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch, unfused
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import STRIDE, THREADS, launch_each
 from facecnn.kernels.protocol import PURPOSE_AUGMENT
 
-_F, _I, _U32, _U64 = np.float32, np.int32, np.uint32, np.uint64
-_ZERO, _HALF, _ONE, _TWO, _MINUS_ONE = _F(0), _F(0.5), _F(1), _F(2), _F(-1)
-_LOW, _SHIFT = _U64(0xFFFFFFFF), _U64(32)
-_MULTIPLIER_0, _MULTIPLIER_1 = _U64(0xD2511F53), _U64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = _U64(0x9E3779B9), _U64(0xBB67AE85)
-_UNIFORM_SHIFT, _UNIFORM_STEP = _U64(8), _F(2.0**-24)
-_BOX_LEAST, _BOX_MORE = _F(0.15), _F(0.3)
+_U32, _U64 = np.uint32, np.uint64
 
-"""Of the largest grid: a constant, so that no trip is counted by a 64-bit division. A smaller grid needs one turn."""
-
-
-@device_function
-def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Philox4x32-10 (Salmon et al. 2011): four random words for counter c and key k, 32-bit words kept in uint64.
-
-    The compiler sees that the upper halves are 0 and multiplies 32 bits by 32.
-    """
-    for _ in range(10):
-        p0, p1 = _MULTIPLIER_0 * c0, _MULTIPLIER_1 * c2
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW
-    return c0, c1, c2, c3
+philox = device_function(formulas.philox)
+_dropped = device_function(formulas.dropped)
+_uniform = device_function(formulas.uniform)
 
 
 @device_function
@@ -95,7 +79,7 @@ def _dropout(threads: int) -> Any:
         while i < span:
             e = start + i
             if e < x.shape[1]:
-                out[n, e] = x[n, e] / keep if words[i] >= threshold else _ZERO
+                out[n, e] = _dropped(x[n, e], words[i], threshold, keep)
             i += threads
 
     return dropout
@@ -128,17 +112,7 @@ def dropout(
 
 @cache
 def _draw_augmentation() -> Any:
-    multiply, add = unfused()
-
-    @device_function
-    def uniform(word: Any) -> Any:
-        # in [0, 1), exactly
-        return multiply(_F(_U32(word >> _UNIFORM_SHIFT)), _UNIFORM_STEP)
-
-    @device_function
-    def signed(u: Any) -> Any:
-        # in [-1, 1)
-        return add(multiply(_TWO, u), _MINUS_ONE)
+    parameters_of = device_function(formulas.augmentation(*unfused()))
 
     @kernel
     def draw(
@@ -156,31 +130,22 @@ def _draw_augmentation() -> Any:
         blur: Any,
         erase: Any,
     ) -> None:
-        # parameters (N, 13): a thread draws for one photo. Every operation is rounded by itself.
+        # parameters (N, 13): a thread draws for one photo
         n = cuda.grid(1)
         while n < photos.size:
             photo, when, purpose, zero = _word(photos[n]), _word(epoch[0]), _U64(PURPOSE_AUGMENT), _U64(0)
             w0, w1, w2, w3 = philox(zero, photo, when, zero, seed, purpose)
-            parameters[n, 0] = _ONE if mirror and uniform(w0) < _HALF else _ZERO
-            parameters[n, 1] = multiply(shift, signed(uniform(w1)))
-            parameters[n, 2] = multiply(shift, signed(uniform(w2)))
-            parameters[n, 3] = add(_ONE, multiply(zoom, signed(uniform(w3))))
             w4, w5, w6, w7 = philox(_U64(1), photo, when, zero, seed, purpose)
-            parameters[n, 4] = multiply(rotate, signed(uniform(w4)))
-            parameters[n, 5] = multiply(gamma, signed(uniform(w5)))
-            parameters[n, 6] = add(_ONE, multiply(contrast, signed(uniform(w6))))
-            parameters[n, 7] = multiply(brightness, signed(uniform(w7)))
             w8, w9, w10, w11 = philox(_U64(2), photo, when, zero, seed, purpose)
             w12, w13, w14, _ = philox(_U64(3), photo, when, zero, seed, purpose)
-            parameters[n, 8] = add(_HALF, uniform(w9)) if uniform(w8) < blur else _ZERO
-            height, width = _ZERO, _ZERO
-            if uniform(w10) < erase:
-                height = add(_BOX_LEAST, multiply(_BOX_MORE, uniform(w11)))
-                width = add(_BOX_LEAST, multiply(_BOX_MORE, uniform(w12)))
-            parameters[n, 9] = multiply(uniform(w13), add(_ONE, -height))
-            parameters[n, 10] = multiply(uniform(w14), add(_ONE, -width))
-            parameters[n, 11] = height
-            parameters[n, 12] = width
+            u = (
+                _uniform(w0), _uniform(w1), _uniform(w2), _uniform(w3), _uniform(w4), _uniform(w5), _uniform(w6),
+                _uniform(w7), _uniform(w8), _uniform(w9), _uniform(w10), _uniform(w11), _uniform(w12), _uniform(w13),
+                _uniform(w14),
+            )  # fmt: skip
+            drawn = parameters_of(u, mirror, shift, zoom, rotate, gamma, contrast, brightness, blur, erase)
+            for i in range(len(drawn)):
+                parameters[n, i] = drawn[i]
             n += STRIDE
 
     return draw

@@ -1,13 +1,15 @@
-"""Step rules over flat buffers: each thread takes every so-manieth element."""
+"""Optimizers over flat buffers, in grid-stride loops."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from facecnn.kernels import formulas
 from facecnn.kernels.cuda.block import block_sum, columns_of
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
@@ -15,11 +17,12 @@ from facecnn.kernels.cuda.random import philox
 from facecnn.kernels.cuda.sizes import BLOCKS, STRIDE, THREADS, blocks_for, launch_each
 from facecnn.kernels.cuda.trigonometry import cosine_and_sine
 from facecnn.kernels.protocol import PURPOSE_NOISE
+from facecnn.kernels.update_rules import map_tuple, store_tuple, update_rule
 
 _F, _I, _U32, _U64 = np.float32, np.int32, np.uint32, np.uint64
-_ZERO, _ONE, _MINUS_TWO = _F(0), _F(1), _F(-2)
+_ZERO, _ONE = _F(0), _F(1)
 _LEAST_NORM = _F(1e-6)
-_UNIFORM_SHIFT, _UNIFORM_STEP = _U64(8), _F(2.0**-24)
+_TO_24_BITS = _U64(8)
 _EIGHTH, _QUARTER_BITS, _RADIANS = _I(2**21), _I(22), _F(2 * math.pi / 2**24)
 """Of a turn of 2^24."""
 
@@ -28,330 +31,86 @@ _PARTS: int = min(BLOCKS, THREADS)
 _PARTS_STRIDE: int = _PARTS * THREADS
 
 
-def _decays(weight_decay: float, decoupled: bool) -> tuple[float, float]:
-    """The shares of a weight that are added to its gradient, and that (times the learning rate) are taken from it."""
-    return (0.0, float(weight_decay)) if decoupled else (float(weight_decay), 0.0)
+_radius = device_function(formulas.radius)
 
 
-# ------------------------------------------------------------------------------------------------------ step rules
+# ------------------------------------------------------------------------------------------------------ optimizers
 
 
-@kernel
-def _sgd(weight: Array, gradient: Array, learning_rate: Array, weight_decay: Any, decaying: Any) -> None:
-    # weight, gradient (P,); learning_rate (1,)
-    rate = learning_rate[0]
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            g += weight_decay * w
-        weight[i] = w - rate * g
-        i += STRIDE
+@device_function
+def _element(array: Array, i: Any) -> Any:
+    return array[i]
 
 
-def sgd_update(
-    weight: Array, gradient: Array, learning_rate: Array, weight_decay: float, decaying: int, workspace: Workspace
-) -> None:
-    """Stochastic gradient descent, in place."""
-    arrays = weight, gradient, learning_rate
-    launch_each(_sgd, weight.size, workspace, *arrays, float(weight_decay), decaying)
+@device_function
+def _bias_correction(log_beta: Any, t: Any) -> Any:
+    return -math.expm1(t * log_beta)  # 1 - beta^t without loss of digits
 
 
-@kernel
-def _momentum(
+@cache
+def _update(name: str) -> Any:
+    rule = update_rule(name)
+    step_of, decayed, count = device_function(rule.step), device_function(rule.decay), len(rule.state)
+    read, write = map_tuple(device_function, _element, count), store_tuple(device_function, count)
+    corrections_of = map_tuple(device_function, _bias_correction, len(rule.betas))
+    of_rate = 1 if rule.corrects_rate else 0
+
+    @kernel
+    def update(
+        weight: Array,
+        state: Any,
+        gradient: Array,
+        learning_rate: Array,
+        step: Array,
+        numbers: Any,
+        log_betas: Any,
+        coupled: Any,
+        decoupled: Any,
+        decaying: Any,
+    ) -> None:
+        # weight, each of the state, gradient (P,); learning_rate, step (1,)
+        rate = learning_rate[0]
+        corrections = corrections_of(log_betas, _F(step[0]) + _ONE)
+        own_rate = rate / corrections[0] if of_rate else rate
+        i = cuda.grid(1)
+        while i < weight.size:
+            w, g = weight[i], gradient[i]
+            if i < decaying:
+                w, g = decayed(w, g, coupled, rate * decoupled)
+            new = step_of(w, g, *read(state, i), own_rate, *numbers, *corrections[of_rate:])
+            weight[i] = new[0]
+            write(state, i, new[1:])
+            i += STRIDE
+
+    return update
+
+
+def optimizer_update(
     weight: Array,
-    velocity: Array,
-    gradient: Array,
-    learning_rate: Array,
-    momentum: Any,
-    nesterov: Any,
-    coupled: Any,
-    pull: Any,
-    decaying: Any,
-) -> None:
-    # weight, velocity, gradient (P,); learning_rate (1,)
-    rate = learning_rate[0]
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            g += coupled * w
-            w -= rate * pull * w
-        v = momentum * velocity[i] + g
-        velocity[i] = v
-        if nesterov:
-            v = g + momentum * v
-        weight[i] = w - rate * v
-        i += STRIDE
-
-
-def momentum_update(
-    weight: Array,
-    velocity: Array,
-    gradient: Array,
-    learning_rate: Array,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Stochastic gradient descent with momentum, in place."""
-    launch_each(
-        _momentum,
-        weight.size,
-        workspace,
-        weight,
-        velocity,
-        gradient,
-        learning_rate,
-        float(momentum),
-        bool(nesterov),
-        *_decays(weight_decay, decoupled),
-        decaying,
-    )
-
-
-@kernel
-def _rmsprop(
-    weight: Array,
-    variance: Array,
-    gradient: Array,
-    learning_rate: Array,
-    keep2: Any,
-    pull2: Any,
-    epsilon: Any,
-    coupled: Any,
-    pull: Any,
-    decaying: Any,
-) -> None:
-    # weight, variance, gradient (P,); learning_rate (1,)
-    rate = learning_rate[0]
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            g += coupled * w
-            w -= rate * pull * w
-        v = keep2 * variance[i] + pull2 * g * g
-        variance[i] = v
-        weight[i] = w - rate * g / (math.sqrt(v) + epsilon)
-        i += STRIDE
-
-
-def rmsprop_update(
-    weight: Array,
-    variance: Array,
-    gradient: Array,
-    learning_rate: Array,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """RMSprop, in place."""
-    launch_each(
-        _rmsprop,
-        weight.size,
-        workspace,
-        weight,
-        variance,
-        gradient,
-        learning_rate,
-        float(beta2),
-        1.0 - beta2,
-        float(epsilon),
-        *_decays(weight_decay, decoupled),
-        decaying,
-    )
-
-
-@kernel
-def _adagrad(
-    weight: Array,
-    squares: Array,
-    gradient: Array,
-    learning_rate: Array,
-    initial: Any,
-    epsilon: Any,
-    coupled: Any,
-    pull: Any,
-    decaying: Any,
-) -> None:
-    # weight, squares, gradient (P,); learning_rate (1,)
-    rate = learning_rate[0]
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            g += coupled * w
-            w -= rate * pull * w
-        total = squares[i] + g * g
-        squares[i] = total
-        weight[i] = w - rate * g / (math.sqrt(initial + total) + epsilon)
-        i += STRIDE
-
-
-def adagrad_update(
-    weight: Array,
-    squares: Array,
-    gradient: Array,
-    learning_rate: Array,
-    initial: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Adagrad, in place."""
-    launch_each(
-        _adagrad,
-        weight.size,
-        workspace,
-        weight,
-        squares,
-        gradient,
-        learning_rate,
-        float(initial),
-        float(epsilon),
-        *_decays(weight_decay, decoupled),
-        decaying,
-    )
-
-
-@kernel
-def _adam(
-    weight: Array,
-    mean: Array,
-    variance: Array,
+    state: Sequence[Array],
     gradient: Array,
     learning_rate: Array,
     step: Array,
-    log_beta1: Any,
-    log_beta2: Any,
-    pull1: Any,
-    keep2: Any,
-    pull2: Any,
-    epsilon: Any,
-    coupled: Any,
-    pull: Any,
-    decaying: Any,
-) -> None:
-    # all arrays (P,), but learning_rate and step (1,); 1 - beta^t = -expm1(t log(beta)) without loss of digits
-    t = _F(step[0]) + _ONE
-    rate = learning_rate[0]
-    scaled_rate = rate / -math.expm1(t * log_beta1)
-    unbias2 = -math.expm1(t * log_beta2)
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            g += coupled * w
-            w -= rate * pull * w
-        m = mean[i] + pull1 * (g - mean[i])
-        v = keep2 * variance[i] + pull2 * g * g
-        mean[i] = m
-        variance[i] = v
-        weight[i] = w - scaled_rate * m / (math.sqrt(v / unbias2) + epsilon)
-        i += STRIDE
-
-
-def adam_update(
-    weight: Array,
-    mean: Array,
-    variance: Array,
-    gradient: Array,
-    learning_rate: Array,
-    step: Array,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
+    rule: str,
+    scalars: Mapping[str, float],
     decaying: int,
     workspace: Workspace,
 ) -> None:
-    """Adam, and with ``decoupled`` weight decay AdamW, in place."""
+    """One step of an optimizer, in place."""
+    values = update_rule(rule).values(state, scalars)
     launch_each(
-        _adam,
+        _update(rule),
         weight.size,
         workspace,
         weight,
-        mean,
-        variance,
+        tuple(state),
         gradient,
         learning_rate,
         step,
-        math.log(beta1) if beta1 > 0 else -math.inf,
-        math.log(beta2) if beta2 > 0 else -math.inf,
-        1.0 - beta1,
-        float(beta2),
-        1.0 - beta2,
-        float(epsilon),
-        *_decays(weight_decay, decoupled),
-        decaying,
-    )
-
-
-@kernel
-def _lion(
-    weight: Array,
-    mean: Array,
-    gradient: Array,
-    learning_rate: Array,
-    keep1: Any,
-    pull1: Any,
-    keep2: Any,
-    pull2: Any,
-    weight_decay: Any,
-    decaying: Any,
-) -> None:
-    # weight, mean, gradient (P,); learning_rate (1,)
-    rate = learning_rate[0]
-    i = cuda.grid(1)
-    while i < weight.size:
-        w, g = weight[i], gradient[i]
-        if i < decaying:
-            w -= rate * weight_decay * w
-        m = keep1 * mean[i] + pull1 * g
-        if m > _ZERO:
-            m = _ONE
-        elif m < _ZERO:
-            m = -_ONE  # and neither 0 nor NaN
-        mean[i] = keep2 * mean[i] + pull2 * g
-        weight[i] = w - rate * m
-        i += STRIDE
-
-
-def lion_update(
-    weight: Array,
-    mean: Array,
-    gradient: Array,
-    learning_rate: Array,
-    beta1: float,
-    beta2: float,
-    weight_decay: float,
-    decaying: int,
-    workspace: Workspace,
-) -> None:
-    """Lion, in place."""
-    launch_each(
-        _lion,
-        weight.size,
-        workspace,
-        weight,
-        mean,
-        gradient,
-        learning_rate,
-        float(beta1),
-        1.0 - beta1,
-        float(beta2),
-        1.0 - beta2,
-        float(weight_decay),
+        tuple(map(float, values.numbers)),
+        tuple(math.log(beta) if beta > 0 else -math.inf for beta in values.betas),
+        float(values.coupled),
+        float(values.decoupled),
         decaying,
     )
 
@@ -417,9 +176,8 @@ def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspac
 @device_function
 def _two_normals(word0: Any, word1: Any) -> Any:
     """Box and Muller's. Of the angle, a number of 24 bits, whole quarter turns are taken off without rounding."""
-    u = (_F(_U32(word0 >> _UNIFORM_SHIFT)) + _ONE) * _UNIFORM_STEP
-    radius = math.sqrt(_MINUS_TWO * _F(math.log(u)))
-    angle = _I(_U32(word1 >> _UNIFORM_SHIFT))
+    radius = _radius(word0)
+    angle = _I(_U32(word1 >> _TO_24_BITS))
     turned = (angle + _EIGHTH) >> _QUARTER_BITS
     cosine, sine = cosine_and_sine(turned, _F(angle - (turned << _QUARTER_BITS)) * _RADIANS)
     return radius * cosine, radius * sine

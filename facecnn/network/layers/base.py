@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy.typing as npt
 from pydantic import Field
@@ -24,6 +24,7 @@ Size: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 Pair: TypeAlias = Annotated[tuple[Size, Size], Field(strict=False)]
 Slope: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
+ACTIVATION_NAMES = " | ".join(get_args(Activation))
 KINKED = ("relu", "leaky_relu")
 """Activations with a kink at zero, where they have no derivative."""
 
@@ -207,10 +208,10 @@ class Layer:
 
 
 def gain_of(activation: Activation, slope: float) -> float:
-    """He et al.'s (2015) sqrt(2 / (1 + slope^2)) for the relu family, to which gelu counts, else 1."""
+    """He et al.'s (2015) sqrt(2 / (1 + slope^2)) for the relu family and its smooth relatives, else 1."""
     if activation == "leaky_relu":
         return sqrt(2 / (1 + slope**2))
-    return sqrt(2) if activation in ("relu", "gelu") else 1.0
+    return 1.0 if activation in ("identity", "sigmoid", "tanh") else sqrt(2)
 
 
 def flat(array: Array) -> Array:

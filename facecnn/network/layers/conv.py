@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, LARGEST_FUSED_POOL, Activation
 from facecnn.network.layers.base import (
+    ACTIVATION_NAMES,
     KINKED,
     Array,
     Buffer,
@@ -53,9 +54,7 @@ class Conv(Layer):
     padding: Literal["valid", "same"] = Field(
         default="valid", description="valid: only where the kernel fits | same: zeros around, the map keeps its size"
     )
-    activation: Activation = Field(
-        default="leaky_relu", description="identity | sigmoid | tanh | relu | leaky_relu | gelu; before the pool"
-    )
+    activation: Activation = Field(default="leaky_relu", description=f"{ACTIVATION_NAMES}; before the pool")
     slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
     pool: Size | PoolSettings | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
 from facecnn.network.layers.base import (
+    ACTIVATION_NAMES,
     KINKED,
     Array,
     Call,
@@ -34,7 +35,7 @@ class Activate(Layer):
     keyword: ClassVar[str] = "activation"
     shorthand: ClassVar[str | None] = "name"
 
-    name: Activation = Field(description="identity | sigmoid | tanh | relu | leaky_relu | gelu")
+    name: Activation = Field(description=ACTIVATION_NAMES)
     slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
 
     @property

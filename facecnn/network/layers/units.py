@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from facecnn.kernels.protocol import Activation
 from facecnn.network.layers.base import (
+    ACTIVATION_NAMES,
     Array,
     Call,
     Layer,
@@ -43,9 +44,7 @@ class Neuron(Layer):
     sums_inputs: ClassVar[bool] = True
 
     per_kernel: Size = Field(default=1, description="neurons for each kernel's map")
-    activation: Activation = Field(
-        default="identity", description="identity | sigmoid | tanh | relu | leaky_relu | gelu"
-    )
+    activation: Activation = Field(default="identity", description=ACTIVATION_NAMES)
     slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
 
     def expand(self) -> tuple[Layer, ...]:
@@ -100,9 +99,7 @@ class Dense(Layer):
     units: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["people"] = Field(
         description="outputs; people: as many as the data needs (one more when there is an unknown/ folder)"
     )
-    activation: Activation = Field(
-        default="identity", description="identity | sigmoid | tanh | relu | leaky_relu | gelu"
-    )
+    activation: Activation = Field(default="identity", description=ACTIVATION_NAMES)
     slope: Slope = Field(default=0.01, description="of leaky_relu below zero")
 
     def expand(self) -> tuple[Layer, ...]:

@@ -25,7 +25,7 @@ from facecnn.kernels.cpu.conv.frames import (
     frame_size,
     in_frame,
 )
-from facecnn.kernels.cpu.elementwise import activate, derivative
+from facecnn.kernels.cpu.elementwise import derivative_of, value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
@@ -37,7 +37,7 @@ from facecnn.kernels.cpu.vector_ir.micro_kernels import (
     taps_held,
     window_parts,
 )
-from facecnn.kernels.protocol import CODES, Activation
+from facecnn.kernels.protocol import Activation
 
 _F = np.float32
 _ZERO = _F(0)
@@ -98,8 +98,8 @@ def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, valu
 
 @cache
 def _forward(
-    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int, tile: int,
-    mixed: bool, rows_at_once: int,
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation, lanes: int,
+    tile: int, mixed: bool, rows_at_once: int,
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
     full, rest = _packs(kernels, lanes)
@@ -110,6 +110,7 @@ def _forward(
     run = kernel_columns * maps
     whole_size = kernel_rows * run * lanes
     rest_steps = -(-run // values)
+    value_at = value_of(activation)
 
     @compiled(parallel=True)
     def forward(
@@ -148,7 +149,7 @@ def _forward(
                     )  # fmt: skip
                 o = target[row * columns * kernels : (row + 1) * columns * kernels]
                 for i in range(columns * kernels):
-                    o[i] = activate(o[i] + bias_row[i], code, slope)
+                    o[i] = value_at(o[i] + bias_row[i], slope)
 
     return forward
 
@@ -167,7 +168,7 @@ def conv_forward(
     steps = full * run + (-(-run // values) if rest else 0)
     tile = _tile(out.shape[2], pool, kernel_columns, 1 if full else group // values, lanes)
     launch(
-        _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes, *tile),
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes, *tile),
         out,
         argmax,
         x,
@@ -201,12 +202,12 @@ def _winner_bases(bases: Array, rows: int, columns: int, kernels: int, pool: int
 @helper(inline=True)
 def _find_winners(
     delta: Array, windows: Array, dout: Array, out: Array, argmax: Array, bases: Array, row_length: int, slope: Any,
-    maps: int, pool: int, code: int,
+    derivative_at: Any, maps: int, pool: int,
 ) -> None:  # fmt: skip
     """Of each number of the output, all flat and equally many: delta, and the first float of the window that won. The
     last three arguments are constants where it is called."""
     for i in range(len(dout)):
-        delta[i] = dout[i] * derivative(out[i], code, slope)
+        delta[i] = dout[i] * derivative_at(out[i], slope)
     if pool > 1:
         for i in range(len(dout)):
             won = np.uint32(argmax[i])
@@ -225,13 +226,14 @@ def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, la
 
 @cache
 def _backward_weight(
-    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation, lanes: int
 ) -> Any:
     """Each chunk of photos has sums of its own, which are added in order."""
     together = _together(kernels, maps, kernel_rows, kernel_columns, lanes)
     size = kernel_rows * kernel_columns * maps
     last = kernels - kernels % together
     bias_tile = bias_tile_of(kernels)
+    derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
     def backward(
@@ -260,7 +262,7 @@ def _backward_weight(
                     winners = (stop - start) // kernels
                     _find_winners(
                         delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
-                        maps, pool, code,
+                        derivative_at, maps, pool,
                     )  # fmt: skip
                     add_to_bias(own_bias, delta, stop - start, bias_tile)
                     first = row * pool * row_length
@@ -290,7 +292,7 @@ def conv_backward_weight(
     numbers = band * out.shape[2] * kernels
     chunks = min(CHUNKS, len(x))
     launch(
-        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes),
+        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes),
         dweight.reshape(kernels, -1),
         dbias,
         dout,
@@ -313,11 +315,12 @@ def conv_backward_weight(
 
 @cache
 def _backward_input(
-    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int, lanes: int
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation, lanes: int
 ) -> Any:
     """Every winner adds delta times its kernel to its window of the photo's gradient."""
     size = kernel_rows * kernel_columns * maps
     stride = -(-(pool - 1 + kernel_columns) // pool)
+    derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
     def backward(
@@ -342,7 +345,7 @@ def _backward_input(
                 start, stop = row * numbers, (row + 1) * numbers
                 _find_winners(
                     delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
-                    maps, pool, code,
+                    derivative_at, maps, pool,
                 )  # fmt: skip
                 for k in range(kernels):
                     spread_windows(
@@ -364,7 +367,7 @@ def conv_backward_input(
     height, width, framed = frame_size(out.shape, dx.shape, weight.shape, padding, pool)
     numbers = out.shape[2] * kernels
     launch(
-        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation], lanes),
+        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes),
         dx,
         dout,
         out,

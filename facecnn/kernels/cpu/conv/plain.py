@@ -16,19 +16,20 @@ import numpy as np
 from numba import prange
 
 from facecnn.kernels.cpu.conv.frames import CHUNKS, add_chunks, cut_out, frame_size, in_frame
-from facecnn.kernels.cpu.elementwise import activate, derivative
+from facecnn.kernels.cpu.elementwise import derivative_of, value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
-from facecnn.kernels.protocol import CODES, Activation
+from facecnn.kernels.protocol import Activation
 
 _F = np.float32
 _ZERO = _F(0)
 
 
 @cache
-def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int) -> Any:
+def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation) -> Any:
     run = kernel_columns * maps
+    value_at = value_of(activation)
 
     @compiled(parallel=True)
     def forward(
@@ -59,7 +60,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
                                 if pool > 1:
                                     argmax[n, row, column, k] = place
                     for k in range(kernels):
-                        o[k] = activate(o[k], code, slope)
+                        o[k] = value_at(o[k], slope)
 
     return forward
 
@@ -74,7 +75,7 @@ def conv_forward(
     by_kernel = workspace.array("packed weights", (kernel_rows, kernel_columns * maps, kernels))
     by_kernel[:] = weight.reshape(kernels, kernel_rows, -1).transpose(1, 2, 0)
     launch(
-        _forward(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, activation),
         out, argmax, x, by_kernel, bias, *padding, _F(slope), height, width,
         workspace.per_thread("frames", height * width * maps if framed else 0),
         workspace.per_thread("window sums", kernels),
@@ -93,9 +94,12 @@ def _winner(argmax: Array, n: int, row: int, column: int, k: int, width: int, ma
 
 
 @cache
-def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int) -> Any:
+def _backward_weight(
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation
+) -> Any:
     """Each chunk of photos has sums of its own, which are added in order."""
     run = kernel_columns * maps
+    derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
     def backward(
@@ -114,7 +118,7 @@ def _backward_weight(maps: int, kernels: int, kernel_rows: int, kernel_columns: 
                 for row in range(rows):
                     for column in range(columns):
                         for k in range(kernels):
-                            delta = dout[n, row, column, k] * derivative(out[n, row, column, k], code, slope)
+                            delta = dout[n, row, column, k] * derivative_at(out[n, row, column, k], slope)
                             first = _winner(argmax, n, row, column, k, width, maps, pool)
                             own_bias[k] += delta
                             for r in range(kernel_rows):
@@ -134,7 +138,7 @@ def conv_backward_weight(
     height, width, framed = frame_size(out.shape, x.shape, dweight.shape, padding, pool)
     chunks = min(CHUNKS, len(x))
     launch(
-        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
+        _backward_weight(maps, kernels, kernel_rows, kernel_columns, pool, activation),
         dweight.reshape(kernels, -1), dbias, dout, out, argmax, x, *padding, _F(slope), height, width,
         workspace.per_thread("frames", height * width * maps if framed else 0),
         workspace.array("chunk sums", (chunks, kernels, dweight[0].size)),
@@ -143,8 +147,11 @@ def conv_backward_weight(
 
 
 @cache
-def _backward_input(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, code: int) -> Any:
+def _backward_input(
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation
+) -> Any:
     run = kernel_columns * maps
+    derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
     def backward(
@@ -158,7 +165,7 @@ def _backward_input(maps: int, kernels: int, kernel_rows: int, kernel_columns: i
             for row in range(out.shape[1]):
                 for column in range(out.shape[2]):
                     for k in range(kernels):
-                        delta = dout[n, row, column, k] * derivative(out[n, row, column, k], code, slope)
+                        delta = dout[n, row, column, k] * derivative_at(out[n, row, column, k], slope)
                         first = _winner(argmax, n, row, column, k, width, maps, pool)
                         for r in range(kernel_rows):
                             for i in range(run):
@@ -176,7 +183,7 @@ def conv_backward_input(
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     height, width, _ = frame_size(out.shape, dx.shape, weight.shape, padding, pool)
     launch(
-        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, CODES[activation]),
+        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, activation),
         dx, dout, out, argmax, weight.reshape(kernels, -1), *padding, _F(slope), height, width,
         workspace.per_thread("frames", height * width * maps),
     )  # fmt: skip

@@ -40,7 +40,7 @@ from facecnn.kernels.cpu.conv.winograd_tiles import (
     transform_rows,
     weights_transform,
 )
-from facecnn.kernels.cpu.elementwise import activate
+from facecnn.kernels.cpu.elementwise import value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
@@ -49,7 +49,7 @@ from facecnn.kernels.cpu.vector_ir.winograd_kernels import (
     sums_held,
     transform_output,
 )
-from facecnn.kernels.protocol import CODES, Activation
+from facecnn.kernels.protocol import Activation
 
 _F = np.float32
 _ZERO = _F(0)
@@ -142,8 +142,8 @@ def _convolve_row(
 
 @cache
 def _forward(
-    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, full_block: tuple[int, int],
-    rest_width: int, group: int, rest_block: tuple[int, int], row_tiles: int,
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, activation: Activation, lanes: int,
+    full_block: tuple[int, int], rest_width: int, group: int, rest_block: tuple[int, int], row_tiles: int,
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; then one for what is left of them."""
     points = OUTPUTS + taps - 1
@@ -158,6 +158,7 @@ def _forward(
     point_length, map_length = row_tiles * maps, row_tiles if planar else 1
     windows = OUTPUTS // pool
     products = points * sums_held(lanes) * lanes
+    value_at = value_of(activation)
 
     @compiled(parallel=True)
     def forward(
@@ -222,7 +223,7 @@ def _forward(
                         )  # fmt: skip
                     o = target[start : start + numbers]
                     for i in range(numbers):
-                        o[i] = activate(found[i] + bias_row[i], code, slope)
+                        o[i] = value_at(found[i] + bias_row[i], slope)
                     if with_places:
                         won = places[start : start + numbers]
                         for i in range(numbers):
@@ -251,7 +252,7 @@ def conv_forward(
     scratch = first_point + points * (window_rows * row_tiles * maps + sums_held(lanes) * lanes) + row_size
     launch(
         _forward(
-            maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, full_block, rest_width, group, rest_block,
+            maps, kernels, kernel_rows, taps, pool, activation, lanes, full_block, rest_width, group, rest_block,
             row_tiles,
         ),
         out,

@@ -28,12 +28,12 @@ from facecnn.kernels.cpu.conv.winograd_tiles import (
     transform_rows,
     weights_transform,
 )
-from facecnn.kernels.cpu.elementwise import derivative
+from facecnn.kernels.cpu.elementwise import derivative_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Array, Workspace
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import add_points, transform_gradient
-from facecnn.kernels.protocol import CODES, Activation
+from facecnn.kernels.protocol import Activation
 
 _F = np.float32
 _ZERO = _F(0)
@@ -107,8 +107,8 @@ def _add_row(
 
 @cache
 def _backward_weight(
-    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, code: int, lanes: int, rest_width: int, group: int,
-    row_tiles: int,
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, activation: Activation, lanes: int,
+    rest_width: int, group: int, row_tiles: int,
 ) -> Any:  # fmt: skip
     """Each chunk of photos has sums of its own, which are added in order."""
     points = OUTPUTS + taps - 1
@@ -123,6 +123,7 @@ def _backward_weight(
     point_length, map_length = row_tiles * maps, row_tiles if planar else 1
     windows, bias_tile = OUTPUTS // pool, bias_tile_of(kernels)
     at_once, rest_at_once = points_at_once(points, weights, lanes), points_at_once(points, weights, rest_width)
+    derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
     def backward(
@@ -162,7 +163,7 @@ def _backward_weight(
                         later = start + out_columns * kernels
                         own_d, own_o = d[start : start + numbers], o[start : start + numbers]
                         for i in range(numbers):
-                            delta[i] = own_d[i] * derivative(own_o[i], code, slope)
+                            delta[i] = own_d[i] * derivative_at(own_o[i], slope)
                         if pool > 1:
                             own_won = won[start : start + numbers]
                             for i in range(numbers):
@@ -211,7 +212,7 @@ def conv_backward_weight(
     chunks = min(CHUNKS, len(x))
     launch(
         _backward_weight(
-            maps, kernels, kernel_rows, taps, pool, CODES[activation], lanes, rest_width, group, row_tiles
+            maps, kernels, kernel_rows, taps, pool, activation, lanes, rest_width, group, row_tiles
         ),
         dweight.reshape(kernels, kernel_rows, taps * maps),
         dbias,

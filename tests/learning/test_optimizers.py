@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,36 +14,36 @@ from hypothesis import strategies as st
 
 from facecnn.config import from_dict, load, to_dict, to_yaml
 from facecnn.kernels import cpu, reference
+from facecnn.learning.optimizers import OPTIMIZERS, Adam, AdamW, Momentum, Optimizer, RMSprop, Sgd
 from facecnn.learning.schedules import Constant
-from facecnn.learning.step_rules import OPTIMIZERS, Adam, AdamW, Momentum, Piece, Sgd, StepRule
 from facecnn.network.network import ALIGNMENT
+from facecnn.runs.checkpoint import load_checkpoint
 
 from .trainings import RICH, SMOKE, Recorder, make_trainer, trained
 
 Array = npt.NDArray[Any]
 
+DATA = Path(__file__).parent.parent / "data"
 KINDS = list(OPTIMIZERS.values())
 EITHER_DECAY = ["momentum", "nesterov", "rmsprop", "adagrad"]
 numbers = st.integers(-1000, 1000).map(lambda n: n / 64)
 vectors = st.lists(numbers, min_size=1, max_size=40).map(np.array)
 
 
-def follow(rule: StepRule, weight: Array, gradients: list[Array], decaying: int = 0) -> tuple[Array, dict[str, Array]]:
+def follow(rule: Optimizer, weight: Array, gradients: list[Array], decaying: int = 0) -> tuple[Array, dict[str, Array]]:
     """The weights after a step for each gradient, and the state, in float64."""
     weight = weight.astype(np.float64)
     state = {name: np.zeros(weight.shape) for name in rule.state_names}
     for step, gradient in enumerate(gradients):
         rule.update(
-            Piece(
-                kernels=reference,
-                weight=weight,
-                state=state,
-                gradient=gradient,
-                learning_rate=np.array([rule.learning_rate]),
-                step=np.array([step], np.int32),
-                decaying=decaying,
-                workspace=reference.Workspace(),
-            )
+            kernels=reference,
+            weight=weight,
+            state=state,
+            gradient=gradient,
+            learning_rate=np.array([rule.learning_rate]),
+            step=np.array([step], np.int32),
+            decaying=decaying,
+            workspace=reference.Workspace(),
         )
     return weight, state
 
@@ -104,7 +105,7 @@ def test_a_gradient_of_zeros_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
-def test_the_first_step_goes_against_the_gradient(kind: type[StepRule]) -> None:
+def test_the_first_step_goes_against_the_gradient(kind: type[Optimizer]) -> None:
     gradient = np.array([3.0, -0.01, 0.0])
     moved, _ = follow(kind(weight_decay=0.0), np.ones(3), [gradient])
     assert (np.sign(moved - 1) == -np.sign(gradient)).all()
@@ -113,7 +114,7 @@ def test_the_first_step_goes_against_the_gradient(kind: type[StepRule]) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(weight=vectors, share=st.floats(0, 1), seed=st.integers(0, 9))
-def test_decay_concerns_the_decaying_part_alone(kind: type[StepRule], weight: Array, share: float, seed: int) -> None:
+def test_decay_concerns_the_decaying_part_alone(kind: type[Optimizer], weight: Array, share: float, seed: int) -> None:
     decaying = round(share * len(weight))
     gradients = list(np.random.default_rng(seed).standard_normal((3, len(weight))))
     plain, _ = follow(kind(weight_decay=0.0), weight, gradients, decaying)
@@ -145,7 +146,7 @@ def test_other_decay_is_the_gradient_of_the_squared_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
-def test_every_rule_is_a_choice_in_the_config(kind: type[StepRule]) -> None:
+def test_every_rule_is_a_choice_in_the_config(kind: type[Optimizer]) -> None:
     base = load("smoke").settings
     rule = kind(learning_rate=0.02, clip=1.0, noise=0.01)
     chosen = replace(base, optimizer=rule)
@@ -153,6 +154,20 @@ def test_every_rule_is_a_choice_in_the_config(kind: type[StepRule]) -> None:
     described = to_yaml(chosen).split("optimizer:")[1].split("schedule:")[0].splitlines()[1:]
     assert {"clip", "noise", "noise_decay", "weight_decay"} < {line.split(":")[0].strip() for line in described}
     assert all("#" in line for line in described if "name:" not in line)
+
+
+@pytest.mark.parametrize("kind", [AdamW, RMSprop])
+def test_a_training_that_was_saved_under_older_names_goes_on(kind: type[Optimizer]) -> None:
+    """The files were written when the second moment was called variance, after five of nine steps."""
+    saved = load_checkpoint(DATA / f"{kind.keyword}_with_variance.safetensors")
+    assert b'"variance.conv1.weight"' in (DATA / f"{kind.keyword}_with_variance.safetensors").read_bytes()
+    names = set(kind().state_names) | {"model"}
+    assert {name.partition(".")[0] for name in saved.arrays} == names
+    resumed, whole = (make_trainer(optimizer=kind(learning_rate=0.01)) for _ in range(2))
+    resumed.restore(saved.arrays, saved.state["progress"])
+    results = [trainer.arrays() for trainer in (resumed, whole) if trained(trainer)]
+    for name, wanted in results[1].items():  # within what another processor rounds otherwise
+        np.testing.assert_allclose(results[0][name], wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max(), err_msg=name)
 
 
 # -------------------------------------------------------------------------------------------------------- clipping
@@ -252,7 +267,7 @@ class Gradients(Recorder):
         self._before = after
 
 
-def gradients_of(rule: StepRule, layers: Any = SMOKE, **changes: Any) -> tuple[Any, Gradients]:
+def gradients_of(rule: Optimizer, layers: Any = SMOKE, **changes: Any) -> tuple[Any, Gradients]:
     trainer = make_trainer(layers, optimizer=rule, schedule=Constant(), **changes)
     recorder = Gradients(trainer)
     assert trainer.run(recorder)

@@ -1,8 +1,8 @@
-"""Step rules: how one gradient becomes one change of the weights.
+"""Optimizers: how one gradient becomes one change of the weights.
 
-Each is a small set of settings over flat buffers: ``state_names`` says which arrays of the parameters' shape it keeps
-(they are saved with a checkpoint), ``update`` changes weights and state in place. In the formulas w is a weight, g its
-gradient, rate the learning rate at the time; all is done number by number.
+Each is a small set of settings; its step is a formula in ``facecnn.kernels.formulas``, which a backend applies to flat
+buffers in place. In the formulas here w is a weight, g its gradient, rate the learning rate at the time; all is done
+number by number.
 
 Weight decay, which never concerns biases and batch norm, comes in two kinds. Added to the gradient, g + weight_decay *
 w, it is the derivative of a penalty, weight_decay / 2 * the sum of squares (L2), and is scaled as the gradient is.
@@ -12,16 +12,15 @@ For ``sgd`` they are one and the same; ``adam`` and ``adamw`` differ by nothing 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass as plain_dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.update_rules import update_rule
 from facecnn.settings import SETTINGS
 
 Array = npt.NDArray[Any]
@@ -32,29 +31,9 @@ _SQUARE_MEMORY = "memory of the gradient's square"
 _EPSILON = "added to the root of the square"
 
 
-@plain_dataclass(frozen=True)
-class Piece:
-    """A piece of the flat parameters, P numbers, with all that one update of it needs."""
-
-    kernels: Kernels
-    weight: Array
-    """(P,), to be changed in place."""
-    state: Mapping[str, Array]
-    """(P,) for each of the rule's ``state_names``, to be changed in place."""
-    gradient: Array
-    """(P,)"""
-    learning_rate: Array
-    """(1,)"""
-    step: Array
-    """(1,) int32: updates made so far."""
-    decaying: int
-    """Weight decay applies to so many elements, from the first on."""
-    workspace: Any
-
-
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class StepRule(ABC):
-    """What all step rules have: a rate, weight decay, and what is done to the gradient before.
+class Optimizer:
+    """What all optimizers have: a rate, weight decay, and what is done to the gradient before.
 
     ``clip`` scales a gradient that is longer than this down to it, with the 2-norm over all trained parameters
     (Pascanu, Mikolov and Bengio 2013; torch.nn.utils.clip_grad_norm_). ``noise`` then adds normal numbers with the
@@ -62,6 +41,7 @@ class StepRule(ABC):
     variance, eta / (1 + t)^gamma: noise is the root of their eta, noise_decay half of their gamma).
     """
 
+    keyword: ClassVar[str]
     learning_rate: float = Field(default=0.01, gt=0, description=_RATE)
     weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
     clip: float | None = Field(
@@ -71,13 +51,48 @@ class StepRule(ABC):
     noise_decay: float = Field(default=0.55, ge=0, description="after t steps it is divided by (1 + t)^noise_decay")
 
     @property
-    @abstractmethod
-    def state_names(self) -> tuple[str, ...]:
-        """Names of the arrays, shaped like the flat parameters and zero at the start, that the rule keeps."""
+    def rule(self) -> str:
+        """The name of its step among the formulas."""
+        return self.keyword
 
-    @abstractmethod
-    def update(self, piece: Piece) -> None:
-        """Change ``piece.weight`` and ``piece.state`` in place."""
+    @property
+    def _decouples(self) -> bool:
+        """Whether weight decay is decoupled."""
+        return False
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the arrays, shaped like the flat parameters and zero at the start, that a step changes too; they are
+        saved with a checkpoint."""
+        return update_rule(self.rule).state
+
+    def update(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        state: Mapping[str, Array],
+        gradient: Array,
+        learning_rate: Array,
+        step: Array,
+        decaying: int,
+        workspace: Any,
+    ) -> None:
+        """Make one step, in place.
+
+        Args:
+            kernels: The backend.
+            weight: (P,), a piece of the flat parameters.
+            state: (P,) for each of ``state_names``.
+            gradient: (P,).
+            learning_rate: (1,).
+            step: (1,) int32, updates made so far.
+            decaying: Weight decay applies to so many weights, from the first on.
+            workspace: The backend's scratch memory.
+        """
+        scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
+        scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay
+        arrays = [state[name] for name in self.state_names]
+        kernels.optimizer_update(weight, arrays, gradient, learning_rate, step, self.rule, scalars, decaying, workspace)
 
     @property
     def changes_gradient(self) -> bool:
@@ -97,83 +112,50 @@ class StepRule(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Sgd(StepRule):
+class _EitherDecay(Optimizer):
+    """Optimizers in which weight decay may be of either kind."""
+
+    decoupled: bool = Field(
+        default=False, description="weight_decay is taken from the weights themselves, not added to the gradient"
+    )
+
+    @property
+    def _decouples(self) -> bool:
+        return self.decoupled
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Sgd(Optimizer):
     """Stochastic gradient descent (Robbins and Monro 1951): w -= rate * (g + weight_decay * w)."""
 
     keyword: ClassVar[str] = "sgd"
 
     name: Literal["sgd"] = "sgd"
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ()
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.sgd_update(
-            piece.weight, piece.gradient, piece.learning_rate, self.weight_decay, piece.decaying, piece.workspace
-        )
-
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class _EitherDecay(StepRule, ABC):
-    """Step rules in which weight decay may be of either kind."""
-
-    decoupled: bool = Field(
-        default=False, description="weight_decay is taken from the weights themselves, not added to the gradient"
-    )
-
-
-@dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class _WithVelocity(_EitherDecay, ABC):
-    """The two kinds of momentum."""
-
-    ahead: ClassVar[bool]
-    """Whether the gradient is taken as if the next step had been made."""
-
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="share of the last step that is kept")
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("velocity",)
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.momentum_update(
-            piece.weight,
-            piece.state["velocity"],
-            piece.gradient,
-            piece.learning_rate,
-            self.momentum,
-            self.ahead,
-            self.weight_decay,
-            self.decoupled,
-            piece.decaying,
-            piece.workspace,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Momentum(_WithVelocity):
+class Momentum(_EitherDecay):
     """Stochastic gradient descent with momentum (Polyak 1964; Sutskever et al. 2013).
 
     v = momentum * v + g; w -= rate * v.
     """
 
     keyword: ClassVar[str] = "momentum"
-    ahead: ClassVar[bool] = False
 
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="share of the last step that is kept")
     name: Literal["momentum"] = "momentum"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Nesterov(_WithVelocity):
+class Nesterov(_EitherDecay):
     """Stochastic gradient descent with Nesterov's momentum (Nesterov 1983; Sutskever et al. 2013).
 
     v = momentum * v + g; w -= rate * (g + momentum * v).
     """
 
     keyword: ClassVar[str] = "nesterov"
-    ahead: ClassVar[bool] = True
 
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="share of the last step that is kept")
     name: Literal["nesterov"] = "nesterov"
 
 
@@ -191,24 +173,6 @@ class RMSprop(_EitherDecay):
     beta2: float = Field(default=0.99, ge=0, lt=1, description=_SQUARE_MEMORY)
     epsilon: float = Field(default=1e-8, gt=0, description=_EPSILON)
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("variance",)
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.rmsprop_update(
-            piece.weight,
-            piece.state["variance"],
-            piece.gradient,
-            piece.learning_rate,
-            self.beta2,
-            self.epsilon,
-            self.weight_decay,
-            self.decoupled,
-            piece.decaying,
-            piece.workspace,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Adagrad(_EitherDecay):
@@ -223,30 +187,10 @@ class Adagrad(_EitherDecay):
     initial_squares: float = Field(default=0.0, ge=0, description="what the sum of the gradient's squares starts from")
     epsilon: float = Field(default=1e-10, gt=0, description=_EPSILON)
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("squares",)
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.adagrad_update(
-            piece.weight,
-            piece.state["squares"],
-            piece.gradient,
-            piece.learning_rate,
-            self.initial_squares,
-            self.epsilon,
-            self.weight_decay,
-            self.decoupled,
-            piece.decaying,
-            piece.workspace,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class _WithMoments(StepRule, ABC):
+class _WithMoments(Optimizer):
     """The two kinds of Adam."""
-
-    decoupled: ClassVar[bool]
 
     learning_rate: float = Field(default=0.001, gt=0, description=_RATE)
     beta1: float = Field(default=0.9, ge=0, lt=1, description="memory of the gradient's mean")
@@ -254,25 +198,8 @@ class _WithMoments(StepRule, ABC):
     epsilon: float = Field(default=1e-8, gt=0, description=_EPSILON)
 
     @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("mean", "variance")
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.adam_update(
-            piece.weight,
-            piece.state["mean"],
-            piece.state["variance"],
-            piece.gradient,
-            piece.learning_rate,
-            piece.step,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            self.weight_decay,
-            self.decoupled,
-            piece.decaying,
-            piece.workspace,
-        )
+    def rule(self) -> str:
+        return "adam"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -284,7 +211,6 @@ class Adam(_WithMoments):
     """
 
     keyword: ClassVar[str] = "adam"
-    decoupled: ClassVar[bool] = False
 
     name: Literal["adam"] = "adam"
 
@@ -294,14 +220,17 @@ class AdamW(_WithMoments):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): w -= rate * weight_decay * w, then as ``adam``."""
 
     keyword: ClassVar[str] = "adamw"
-    decoupled: ClassVar[bool] = True
 
     name: Literal["adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, description=_DECAY)
 
+    @property
+    def _decouples(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class Lion(StepRule):
+class Lion(Optimizer):
     """Lion (Chen et al. 2023): every weight moves by the rate, only the sign of its gradient counts.
 
     w -= rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w); m = beta2 * m + (1 - beta2) * g. As its steps
@@ -317,25 +246,10 @@ class Lion(StepRule):
     beta2: float = Field(default=0.99, ge=0, lt=1, description="memory of the gradient's mean")
 
     @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("mean",)
-
-    def update(self, piece: Piece) -> None:
-        piece.kernels.lion_update(
-            piece.weight,
-            piece.state["mean"],
-            piece.gradient,
-            piece.learning_rate,
-            self.beta1,
-            self.beta2,
-            self.weight_decay,
-            piece.decaying,
-            piece.workspace,
-        )
+    def _decouples(self) -> bool:
+        return True
 
 
-Optimizer = Sgd | Momentum | Nesterov | RMSprop | Adagrad | Adam | AdamW | Lion
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    rule.keyword: rule for rule in (Sgd, Momentum, Nesterov, RMSprop, Adagrad, Adam, AdamW, Lion)
-}
-"""Optimizers by their names in the config."""
+AnyOptimizer = Sgd | Momentum | Nesterov | RMSprop | Adagrad | Adam | AdamW | Lion
+OPTIMIZERS: dict[str, type[AnyOptimizer]] = {kind.keyword: kind for kind in get_args(AnyOptimizer)}
+"""By their names in the config."""
