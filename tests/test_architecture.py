@@ -1,6 +1,7 @@
 """The house's layout: imports go one way, and the command line starts light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,34 @@ def test_the_help_imports_nothing_heavy() -> None:
     assert "typer" in loaded
     heavy = {"numpy", "numba", "PIL", "pydantic", "ruamel", "tqdm", "matplotlib", "safetensors", "rich", "jinja2"}
     assert not heavy & set(loaded)
+
+
+GUIDE = (PACKAGE.parent / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("example", "steps"),
+    re.findall(r"^### an? \w+ \(example: `(\w+)`\)\n\n((?:.+\n)+)", GUIDE, re.MULTILINE),
+    ids=lambda text: text if "\n" not in text else "",
+)
+def test_what_is_added_stands_where_the_guide_says(example: str, steps: str) -> None:
+    """The guide's example is named in each of the files of its list, and in no other file of facecnn but the self-test,
+    which has a case of it."""
+    listed = {step.split("`")[1] for step in re.split(r"^\d\. ", steps, flags=re.MULTILINE)[1:]}
+    named = {
+        path.relative_to(PACKAGE.parent).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(rf"(?<![\w-]){example}(?!\w)", path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    assert named - {"facecnn/kernels/self_test.py"} == listed
+
+
+def test_the_guide_has_a_list_for_each_thing_to_add() -> None:
+    assert re.findall(r"^### an? (\w+)", GUIDE, re.MULTILINE) == ["activation", "optimizer", "layer", "command", "plot"]
+
+
+def test_every_file_that_the_guide_names_exists() -> None:
+    files = set(re.findall(r"`([\w./]+\.(?:py|yaml)|[\w/]+/)`", GUIDE)) - {"unknown/"}
+    assert len(files) > 30
+    roots = (PACKAGE.parent, PACKAGE, PACKAGE / "kernels")
+    assert [file for file in files if not any((root / file).exists() for root in roots)] == ["config.yaml"]
