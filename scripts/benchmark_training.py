@@ -21,8 +21,8 @@ from benchmark_work import memory, serve
 from facecnn.cli.console import LINES, StderrConsole
 from facecnn.config import apply_overrides, load
 from facecnn.jobs.console import TrainingDisplay
-from facecnn.jobs.train import train
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train
 from facecnn.kernels import open_device
 from facecnn.learning.progress import StepReport
 from facecnn.photos.cache_folder import CACHE_VARIABLE

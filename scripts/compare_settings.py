@@ -34,7 +34,7 @@ from facecnn.config import Loaded, apply_overrides, load, to_dict
 from facecnn.config.source import read
 from facecnn.errors import DivergedError, OutputError, UsageError, shown
 from facecnn.jobs.cross_validate import cross_validate
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
 from facecnn.photos.folder import scan
 from facecnn.runs.atomic import append_whole
 

@@ -25,9 +25,9 @@ from command import errors_told
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import FacecnnError, PhotoError
-from facecnn.jobs import training_photos
-from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import make_trainer
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos
+from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device, available_threads, open_device, processor_name
 from facecnn.kernels.cards import find_cuda, package_version
 from facecnn.learning.loop import Trainer
@@ -163,7 +163,7 @@ def settings_of(config: str, steps: int | None) -> Loaded:
 
 def photos_for(loaded: Loaded, photos: Path | None) -> TrainingPhotos:
     try:
-        return training_photos.read(photos, None, loaded, False, StderrConsole(quiet=True, verbose=False))
+        return read_photos(loaded, TrainOptions(photos=photos), StderrConsole(quiet=True, verbose=False))
     except PhotoError as error:
         raise PhotoError(
             f"{error} Or give photos of your own: --photos FOLDER" if photos is None else str(error)

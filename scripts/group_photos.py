@@ -34,12 +34,12 @@ from experiment import at_least, table
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import UsageError
-from facecnn.jobs import training_photos
 from facecnn.jobs.evaluate import EvaluateOptions, evaluate
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import read_people
-from facecnn.jobs.train import train
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos
+from facecnn.jobs.training.train import train
 from facecnn.photos.dataset import Dataset, load_files
 from facecnn.photos.face import Face
 from facecnn.photos.folder import UNKNOWN, list_photos
@@ -127,7 +127,7 @@ def run(options: Any, loaded: Loaded, work: Path) -> None:
         truth = paste_groups(people, kept, share, strangers, folder, options.seed)
         link([(path, folder / UNKNOWN / path.name) for path in photos[1::2]])
         (work / f"{share:g}.json").write_text(json.dumps(truth, indent=1))
-        data = training_photos.read(folder, None, loaded, False, console, options.threads)
+        data = read_photos(loaded, TrainOptions(photos=folder, threads=options.threads), console)
         groups, main, chosen, left_out = judge(data, truth)
         named = trained_right(folder) if options.train else ["-"] * 4
         rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, *named])
@@ -226,7 +226,7 @@ def arrangement(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
             return sides, places
 
 
-def judge(data: training_photos.TrainingPhotos, truth: dict[str, Box]) -> tuple[int, int, int, int]:
+def judge(data: TrainingPhotos, truth: dict[str, Box]) -> tuple[int, int, int, int]:
     """Of the group pictures to train on: how many, of how many the main face is the true one, of how many the face
     that is trained on, and how many are left out."""
     dataset = data.dataset

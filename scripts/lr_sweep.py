@@ -29,7 +29,8 @@ from facecnn.errors import DivergedError, FacecnnError, OutputError
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.lr_find import lr_find
 from facecnn.jobs.people import photo_set, read_people
-from facecnn.jobs.training_setup import TrainOptions, make_trainer
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device, open_device
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.progress import Recorder

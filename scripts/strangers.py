@@ -40,8 +40,8 @@ from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.models import Model, open_model
 from facecnn.jobs.people import read_people
-from facecnn.jobs.train import train
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train
 from facecnn.kernels import open_device
 from facecnn.learning import scores
 from facecnn.learning.calibration import unknown_score

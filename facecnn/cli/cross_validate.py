@@ -46,7 +46,7 @@ def cross_validate(
 ) -> None:
     """Train several times, leaving out other photos each time, and judge by those."""
     from facecnn.jobs.cross_validate import cross_validate as job
-    from facecnn.jobs.training_setup import TrainOptions
+    from facecnn.jobs.training.options import TrainOptions
 
     loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
     options = TrainOptions(photos=photos, device=device, threads=threads, strict=strict)

@@ -131,7 +131,7 @@ def _check_faces(
     console: StderrConsole,
 ) -> None:
     from facecnn.jobs.label_check import check_labels
-    from facecnn.jobs.training_setup import TrainOptions
+    from facecnn.jobs.training.options import TrainOptions
 
     found = check_labels(
         loaded, TrainOptions(photos=photos, device=device, threads=threads), console, quick=quick, out=out

@@ -45,7 +45,7 @@ def lr_find(
 ) -> None:
     """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
     from facecnn.jobs.lr_find import lr_find as job
-    from facecnn.jobs.training_setup import TrainOptions
+    from facecnn.jobs.training.options import TrainOptions
     from facecnn.runs.atomic import check_output, make_folder
 
     if out is not None:

@@ -66,9 +66,9 @@ def train(
     format: FormatOption = Format.text,
 ) -> None:
     """Train a network on a folder of photos."""
-    from facecnn.jobs import rehearsal
-    from facecnn.jobs.train import train as job
-    from facecnn.jobs.training_setup import TrainOptions
+    from facecnn.jobs.training import rehearsal
+    from facecnn.jobs.training.options import TrainOptions
+    from facecnn.jobs.training.train import train as job
 
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
     common.require(

@@ -12,8 +12,9 @@ from facecnn.config import Loaded
 from facecnn.errors import PhotoError
 from facecnn.jobs.console import Console
 from facecnn.jobs.people import photo_set, read_people
-from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import ShowingRecorder, make_trainer
+from facecnn.jobs.training.photos import TrainingPhotos
+from facecnn.jobs.training.recorders import ShowingRecorder
+from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.cache import load_photos

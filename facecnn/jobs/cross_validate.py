@@ -20,7 +20,9 @@ from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import make_recogniser
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.training_setup import ShowingRecorder, TrainOptions, make_trainer, open_for_training, trial_figures
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.recorders import ShowingRecorder
+from facecnn.jobs.training.setup import make_trainer, open_for_training, trial_figures
 from facecnn.kernels import Device
 from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration, calibrate

@@ -17,7 +17,7 @@ from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_model
 from facecnn.jobs.people import read_people
-from facecnn.jobs.training_photos import changes
+from facecnn.jobs.training.photos import changes
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import UNKNOWN, some
 from facecnn.recognition import Answer

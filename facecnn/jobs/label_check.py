@@ -23,7 +23,8 @@ from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.label_doubts import Answers, Looked, in_order_of_doubt, maybe_one_person
 from facecnn.jobs.label_sheet import sheet_of
 from facecnn.jobs.people import find_folder, read_people
-from facecnn.jobs.training_setup import TrainOptions, open_for_training
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.setup import open_for_training
 from facecnn.kernels import Device
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.consensus import folder_scores

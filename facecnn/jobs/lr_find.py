@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 from facecnn.config import Loaded, load, shipped, to_yaml
 from facecnn.config.source import Place, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
-from facecnn.jobs import training_photos
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import open_model
 from facecnn.jobs.people import photo_set
-from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import TrainOptions, make_trainer, open_for_training
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos
+from facecnn.jobs.training.setup import make_trainer, open_for_training
 from facecnn.kernels import Device
 from facecnn.learning.curvature import Curvature, curvature_product, largest_curvature, largest_stable_rate
 from facecnn.learning.full_batch import FullBatchStep
@@ -70,7 +70,7 @@ def lr_find(
         )
     if write is not None:
         refuse_to_write(write, config)
-    data = training_photos.read(options.photos, None, loaded, options.strict, console, options.threads)
+    data = read_photos(loaded, options, console)
     if model is not None and list(trained.recogniser.classes) != data.classes:
         raise UsageError(
             f"{shown(model)} knows other people than {shown(data.dataset.folder)}: give the photos it was trained on"

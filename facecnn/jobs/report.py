@@ -15,7 +15,6 @@ import numpy.typing as npt
 from facecnn import __version__
 from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
-from facecnn.jobs import training_photos
 from facecnn.jobs.background import judge_background, train_on_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
@@ -23,8 +22,9 @@ from facecnn.jobs.judgement import JudgedPhotos, judge_photos, verdicts
 from facecnn.jobs.models import UNFINISHED, Model, open_model
 from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.shown_photos import show_photos
-from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import TrainOptions, open_for_training
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
+from facecnn.jobs.training.setup import open_for_training
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
@@ -128,7 +128,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
             "found: train with photos.faces required"
         )
     loaded = load(str(run.config_path))
-    data = training_photos.read_again(run, None, loaded, model.finder, False, console)
+    data = read_photos_again(run, None, loaded, model.finder, False, console)
     logs = model.recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
     measured = judge_background(model.recogniser, loaded.settings.photos, data, logs)
     if measured is None:

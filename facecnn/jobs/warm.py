@@ -17,7 +17,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import run_installed_networks
 from facecnn.jobs.models import make_recogniser
 from facecnn.jobs.people import photo_set
-from facecnn.jobs.training_setup import make_trainer
+from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device
 from facecnn.kernels.cards import card_number
 from facecnn.kernels.code_cache import code_files

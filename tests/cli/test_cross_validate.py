@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facecnn.jobs import cross_validate
-from facecnn.jobs.training_setup import make_trainer
+from facecnn.jobs.training.setup import make_trainer
 
 from .contract import NUMBER, check
 from .running import Facecnn

@@ -561,7 +561,7 @@ def test_everybody_is_in_the_batch_to_learn_by_heart(
         batch.extend(dataset.labels[training.photos].tolist())
         raise PhotoError("enough")
 
-    monkeypatch.setattr("facecnn.jobs.rehearsal.make_trainer", make_no_trainer)
+    monkeypatch.setattr("facecnn.jobs.training.rehearsal.make_trainer", make_no_trainer)
     facecnn("train", people, "-c", "smoke", "--overfit-batch")
     assert batch == [0, 0, 0, 0, 1, 1, 1, 1]
 

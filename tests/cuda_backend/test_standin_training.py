@@ -24,10 +24,10 @@ def note(text):
 """
 TRAINING = """
 from facecnn.cli import app
-from facecnn.jobs import train
+from facecnn.jobs.training.run import RunRecorder
 def step(recorder, report):
     note("step")
-train._RunRecorder.every_step, train._RunRecorder.step = True, step
+RunRecorder.every_step, RunRecorder.step = True, step
 arguments = {!r}
 app(["train", *arguments, "-c", "smoke", "--set", "train.batch_size=4", "--epochs", "5", "--device", "cuda"])
 """

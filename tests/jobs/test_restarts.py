@@ -8,8 +8,8 @@ import pytest
 
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import InterruptedTraining
-from facecnn.jobs.train import train
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train
 from facecnn.learning.progress import StepReport
 from facecnn.runs.checkpoint import load_checkpoint
 

@@ -10,7 +10,7 @@ import pytest
 
 from cli.running import call
 from facecnn.config import load
-from facecnn.jobs import training_setup
+from facecnn.jobs.training import setup
 from facecnn.kernels import Device, cpu
 from facecnn.network import size
 from facecnn.network.layers import Buffer, Conv, Dense, Pool
@@ -28,7 +28,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def with_free(free: int) -> None:
         device = Device(cpu, CARD, "a small card", "asked for", lambda: free)
-        monkeypatch.setattr(training_setup, "open_and_show", lambda *arguments: device)
+        monkeypatch.setattr(setup, "open_and_show", lambda *arguments: device)
 
     return with_free
 
@@ -124,7 +124,7 @@ def can_count(monkeypatch: pytest.MonkeyPatch, card: Any) -> Any:
     def set_most(elements: int) -> None:
         card(2**50)
         monkeypatch.setattr(size, "MOST_ELEMENTS", elements)
-        monkeypatch.setattr(training_setup, "MOST_ELEMENTS", elements)
+        monkeypatch.setattr(setup, "MOST_ELEMENTS", elements)
 
     return set_most
 

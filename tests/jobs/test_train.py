@@ -13,8 +13,8 @@ from PIL import Image
 
 from facecnn.config import apply_overrides, load
 from facecnn.errors import InterruptedTraining
-from facecnn.jobs.train import train
-from facecnn.jobs.training_setup import TrainOptions
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train
 from facecnn.learning.loop import STEPS_BETWEEN_SAVES
 from facecnn.learning.progress import StepReport
 from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint

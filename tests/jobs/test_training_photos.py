@@ -12,10 +12,10 @@ from PIL import Image
 from cli.squares import find_squares, finder, write_album
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, load
-from facecnn.jobs import training_photos
 from facecnn.jobs.judgement import labels_in
-from facecnn.jobs.training_photos import TrainingPhotos
-from facecnn.jobs.training_setup import make_trainer
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos, read_photos_again
+from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import open_device
 from facecnn.runs.folder import RunFolder, write_json
 
@@ -35,13 +35,13 @@ def loaded() -> Loaded:
 
 def read(album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> TrainingPhotos:
     find_squares(monkeypatch)
-    return training_photos.read(album, None, loaded, False, QUIET)
+    return read_photos(loaded, TrainOptions(photos=album), QUIET)
 
 
 def again(data: TrainingPhotos, record: dict[str, Any], loaded: Loaded, folder: Path) -> TrainingPhotos:
     with RunFolder.create(folder, "run", "smoke", False) as run:
         write_json(run.split_path, record)
-        return training_photos.read_again(run, data.dataset.folder, loaded, finder(), False, QUIET)
+        return read_photos_again(run, data.dataset.folder, loaded, finder(), False, QUIET)
 
 
 def test_what_was_chosen_is_read_again(
@@ -152,7 +152,7 @@ def test_photos_with_several_faces_are_in_no_loss(
 
 
 def test_a_second_folder_may_lack_people(people: Path, write_people: Callable[..., Path], loaded: Loaded) -> None:
-    data = training_photos.read(people, write_people({"bob": 3}, start=50), loaded, False, QUIET)
+    data = read_photos(loaded, TrainOptions(photos=people, validation=write_people({"bob": 3}, start=50)), QUIET)
     assert data.classes == ["ann", "bob"]
     labels = labels_in(data.held_out, data.held_out_numbers, data.classes)
     assert labels.tolist() == data.validation.labels.tolist() == [1, 1, 1]

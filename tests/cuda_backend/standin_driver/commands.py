@@ -20,15 +20,17 @@ from typing import Any
 from blank_pictures import PICTURES, draw_nothing
 
 COMMANDS = ("train", "predict", "evaluate", "cross_validate", "doctor", "lr_find")
+JOBS = ("training.train", *COMMANDS[1:])
 
 
 def _get_ready() -> None:
     importlib.import_module("facecnn.kernels.cuda.devices")
     for name in PICTURES:
-        module, function = name.split(".")
+        module, function = name.rsplit(".", 1)
         setattr(importlib.import_module(f"facecnn.jobs.{module}"), function, draw_nothing)
     for name in COMMANDS:
         importlib.import_module(f"facecnn.cli.{name}")
+    for name in JOBS:
         importlib.import_module(f"facecnn.jobs.{name}")
 
 

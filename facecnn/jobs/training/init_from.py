@@ -15,7 +15,7 @@ from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.models import TRAINED_ON, check_arrays
-from facecnn.jobs.training_photos import TrainingPhotos, warn
+from facecnn.jobs.training.photos import TrainingPhotos, warn
 from facecnn.network.network import Stage
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.checkpoint import load_checkpoint

@@ -15,6 +15,7 @@ from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder, photo_set, read_people, say_some
+from facecnn.jobs.training.options import TrainOptions
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
@@ -72,7 +73,7 @@ class TrainingPhotos:
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
     def record(self) -> dict[str, Any]:
-        """What ``read_again`` needs, for the run's split.json."""
+        """What ``read_photos_again`` needs, for the run's split.json."""
         dataset = self.dataset
         return {
             "classes": self.classes,
@@ -83,26 +84,19 @@ class TrainingPhotos:
         }
 
 
-def read(
-    folder: Path | None,
-    validation: Path | None,
-    loaded: Loaded,
-    strict: bool,
-    console: Console,
-    threads: int | None = None,
-) -> TrainingPhotos:
-    """Read the photos for a new training and split them, unless those to judge by have a folder of their own. Faces are
-    found on ``threads`` threads.
+def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> TrainingPhotos:
+    """Read the photos for a new training and split them, unless those to judge by have a folder of their own.
 
-    Raises PhotoError for what can't be trained on; with ``strict`` OutputError for what is doubtful.
+    Raises PhotoError for what can't be trained on; with ``options.strict`` OutputError for what is doubtful.
     """
+    strict = options.strict
     settings = loaded.settings.photos
-    folder = find_folder(folder, loaded, console)
-    finder = installed_finder(settings, console, threads)
+    folder = find_folder(options.photos, loaded, console)
+    finder = installed_finder(settings, console, options.threads)
     dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
-    if validation is not None:
+    if options.validation is not None:
         training = _choose_faces(dataset, np.arange(len(dataset.labels)), strict, console)
-        return _with_validation_folder(dataset, training, validation, strict, console)
+        return _with_validation_folder(dataset, training, options.validation, strict, console)
     split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
     if not settings.validation:
@@ -110,7 +104,7 @@ def read(
     return _with_own_validation(dataset, _choose_faces(dataset, split.training, strict, console), split.validation)
 
 
-def read_again(
+def read_photos_again(
     run: RunFolder,
     folder: Path | None,
     loaded: Loaded,

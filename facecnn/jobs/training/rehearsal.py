@@ -11,19 +11,14 @@ import numpy.typing as npt
 
 from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError
-from facecnn.jobs import training_photos
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.people import find_folder, photo_set, read_people
-from facecnn.jobs.training_setup import (
-    ShowingRecorder,
-    TrainOptions,
-    check_place,
-    make_trainer,
-    open_for_training,
-    say_what_is_trained,
-)
+from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
+from facecnn.jobs.training.options import TrainOptions, check_place
+from facecnn.jobs.training.photos import read_photos
+from facecnn.jobs.training.recorders import ShowingRecorder
+from facecnn.jobs.training.setup import make_trainer, open_for_training, say_what_is_trained
 from facecnn.learning.loop import Trainer
 from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
@@ -41,11 +36,10 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
     check_place(options)
     device = open_for_training(options, console, say_why=True)
-    photos, validation, strict = options.photos, options.validation, options.strict
-    data = training_photos.read(photos, validation, loaded, strict, console, options.threads)
+    data = read_photos(loaded, options, console)
     initial = NO_MODEL
     if options.init_from is not None:
-        initial = read_initial_weights(options.init_from, loaded, data, strict, console)
+        initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
     trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, initial_arrays=initial.arrays)
     say_what_is_trained(trainer, data, console)
     size = measure(trainer.network.stages, trainer.batch_size)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,14 @@ import numpy.typing as npt
 
 from facecnn.config import Loaded, Settings
 from facecnn.errors import DeviceError, shown
-from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.training_photos import TrainingPhotos
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.kernels import Device
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.loop import Trainer
-from facecnn.learning.progress import Recorder, StepReport
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.network import Stage
 from facecnn.network.size import (
@@ -36,75 +34,8 @@ from facecnn.network.size import (
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import FolderFaces
-from facecnn.runs.folder import check_new_run, check_out
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the command line says besides the settings."""
-
-    photos: Path | None = None
-    label: str = "default"
-    """The config's name, for the run's."""
-    out: Path = Path("runs")
-    name: str | None = None
-    overwrite: bool = False
-    resume: Path | None = None
-    init_from: Path | None = None
-    """The model whose weights to start from where they fit."""
-    validation: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    strict: bool = False
-    profile: bool = False
-    """Whether to time every layer."""
-
-
-class TrialRecorder(Recorder):
-    """A recorder that shows the trials of initial weights, and says what came of them."""
-
-    every_step = False
-
-    def __init__(self, display: TrainingDisplay, console: Console, label: str = "") -> None:
-        self._display = display
-        self._console = console
-        self._label = f"{label}, " if label else ""
-
-    def trial_step(self, start: int, step: StepReport) -> None:
-        self._display.trial_step(start, step)
-
-    def tried(self, losses: Sequence[float | None]) -> None:
-        what = "diverged" if losses[-1] is None else f"training loss {losses[-1]:.4f}"
-        self._console.info(f"{self._label}start {len(losses) - 1}: {what}")
-
-    def chosen(self, start: int) -> None:
-        self._console.info(f"{self._label}start {start} has learned best, and is trained")
-
-
-class ShowingRecorder(TrialRecorder):
-    """A recorder that shows a training and keeps nothing but its last figures."""
-
-    def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
-        super().__init__(display, console, label)
-        self._epochs = epochs
-        self.last: Mapping[str, Any] = {}
-        """Of the last epoch."""
-
-    def step(self, step: StepReport) -> None:
-        self._display.step(step)
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        self.last = metrics
-        self._display.epoch(metrics, self._epochs)
-
-
-def check_place(options: TrainOptions) -> None:
-    """Whether the run could be made where the options say, before any photo is read. Raises UsageError, OutputError."""
-    check_out(options.out)
-    if options.name is not None:
-        check_new_run(options.out, options.name, options.overwrite)
 
 
 def open_for_training(options: TrainOptions, console: Console, *, say_why: bool = False) -> Device:
@@ -126,8 +57,7 @@ def make_trainer(
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos, of each the face chosen; ``initial_arrays``: by name, in the place
-    of initial weights.
+    """The trainer for some of a data set's photos, of each the face chosen.
 
     Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
     small for; DeviceError for one that a card is too small for.
@@ -136,22 +66,24 @@ def make_trainer(
     rows, labels, indices = training.samples(dataset)
     data = TrainingData(PhotoSet(dataset.pixels, rows, labels), indices, validation, outputs)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(indices))
-    if isinstance(settings.optimizer, FullBatchOptimizer) and any(
-        stage.layer.uses_batch_statistics for stage in stages
-    ):
+    has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
+    if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
         batch_size = len(indices)
     free = device.free_memory()
-    # Photos that don't fit beside the network are sent to two places for a batch in turn, and those held out as well.
-    photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
-    sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
+    fitting = None
     if free is None:
         check_memory(stages, batch_size)
+    else:
+        # Photos that don't fit beside the network are sent to two slots for a batch, and those held out as well.
+        photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
+        sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
+        fitting = _fitting_micro_batch(stages, batch_size, settings, free, sent)
     try:
         return Trainer(
             settings,
             data,
             device.kernels,
-            micro_batch_size=None if free is None else _fitting_micro_batch(stages, batch_size, settings, free, sent),
+            micro_batch_size=fitting,
             profile=profile,
             initial_arrays=initial_arrays,
         )
@@ -162,7 +94,7 @@ def make_trainer(
 
 
 def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:
-    """Photos of a batch that a card with so many bytes free can work on at a time; ``sent``: bytes that photos take."""
+    """Photos of a batch that a card with ``free`` bytes can work on at a time; ``sent``: bytes that photos take."""
     normalise = settings.photos.normalise
     size, countable = micro_batch_size(stages, batch_size, free - sent, normalise), countable_photos(stages)
     if countable == 0:
@@ -226,7 +158,6 @@ def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console
         )
     if trainer.step.streamed:
         console.info("Photos: more than the card's memory takes, so each batch is sent while the one before is used")
-    if train.batch_size > len(trainer.data.train_indices):
-        console.info(
-            f"Batch size: {len(trainer.data.train_indices)}, all there is (train.batch_size is {train.batch_size})"
-        )
+    photos = len(trainer.data.train_indices)
+    if train.batch_size > photos:
+        console.info(f"Batch size: {photos}, all there is (train.batch_size is {train.batch_size})")

@@ -1,0 +1,153 @@
+"""What is left to do when a training has ended: calibrate its model, judge it, draw, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.errors import CheckpointError, shown
+from facecnn.jobs.background import judge_background
+from facecnn.jobs.console import Console
+from facecnn.jobs.judgement import judge, judge_photos
+from facecnn.jobs.models import Model, about_calibration, make_recogniser
+from facecnn.jobs.report import report_training
+from facecnn.jobs.run_pictures import draw_pictures
+from facecnn.jobs.training.run import TrainingRun
+from facecnn.learning.calibration import Calibration, calibrate
+from facecnn.recognition import Recogniser
+from facecnn.reports import findings
+from facecnn.reports.facts import Background
+from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
+from facecnn.runs.folder import read_json, write_json
+from facecnn.runs.metrics import read_metrics
+
+Array = npt.NDArray[Any]
+
+
+def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console) -> dict[str, Any]:
+    """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures.
+
+    ``trials``: the figures of the initial weights that were tried.
+    """
+    run, data = training.folder, training.data
+    best = load_checkpoint(run.best_path)
+    recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.kernels)
+    train_photos = data.train_photos
+    train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
+    crops = data.held_out.crops(data.held_out_numbers)
+    all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
+    # Those of the photos with one face, of which it is known whose it is.
+    logs = all_logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
+    recogniser.calibration = _calibration(training, best, logs, data.validation.labels)
+    console.info(about_calibration(recogniser))
+    background = _background(training, recogniser, logs, console)
+    threshold = recogniser.threshold("auto")
+    trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
+    held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, all_logs)
+    for one, other in held_out.figures["alike"]:
+        console.warning(findings.one_person_twice(shown(one), shown(other)))
+    model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
+    judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
+    draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
+    metrics = read_metrics(run.metrics_path)
+    result = {
+        **_about(training, metrics),
+        "best_epoch": model.best_epoch,
+        "train": _summary(train_logs, train_photos.labels, trained_on),
+        "validation": {
+            **_summary(logs, data.validation.labels, held_out.figures),
+            "several": held_out.figures["several"],
+        },
+        **_watched_figures(metrics),
+        "restarts": trials,
+        "init_from": read_json(run.init_from_path),
+        **_profile_figures(metrics),
+        "kernel_change": metrics[-1]["kernel_change"],
+        "background": None if background is None else asdict(background),
+    }
+    report_training(run, model, data, held_out, result)
+    return result
+
+
+def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: Array) -> Calibration:
+    """That of the best model, by its answers ``logs`` (n, outputs) to photos of ``labels`` (n,); it is saved."""
+    if best.state["calibration"] is not None:
+        # The run had ended before: its photos may have changed since, its model must not.
+        return Calibration(**best.state["calibration"])
+    calibration = calibrate(logs, labels, len(training.data.dataset.people), training.settings.calibration)
+    training.folder.save_best(training.checkpoint(best.arrays, best.state["progress"], calibration))
+    return calibration
+
+
+def _background(training: TrainingRun, recogniser: Recogniser, logs: Array, console: Console) -> Background | None:
+    """How much the photos' surroundings give away, noted in the run's folder."""
+    run = training.folder
+    background = judge_background(recogniser, training.settings.photos, training.data, logs)
+    if background is None:
+        return None
+    try:
+        before = read_json(run.background_path) or {}
+    except CheckpointError:
+        console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
+        before = {}
+    background = replace(background, trained_hidden=before.get("trained_hidden"))
+    write_json(run.background_path, asdict(background))
+    if background.nearly_as_well:
+        console.warning(findings.only_surroundings(background))
+    return background
+
+
+def _model(training: TrainingRun, recogniser: Recogniser, best_epoch: int) -> Model:
+    """The calibrated model, as it would be read from best.safetensors."""
+    return Model(
+        path=training.folder.best_path,
+        settings=training.settings,
+        recogniser=recogniser,
+        finder=training.data.dataset.finder,
+        best_epoch=best_epoch,
+        calibrated=True,
+        trained_on=frozenset(row.tobytes().hex() for row in training.trained_on),
+    )
+
+
+def _about(training: TrainingRun, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    data, device = training.data, training.device
+    return {
+        "run": str(training.folder.path),
+        "device": device.name,
+        "device_description": device.description,
+        "device_reason": device.reason,
+        "classes": data.classes,
+        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
+        "epochs": metrics[-1]["epoch"],
+    }
+
+
+def _watched_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median speed, and the kernels that learned nothing at the end."""
+    return {
+        "photos_per_second": float(np.median([row["photos_per_second"] or 0.0 for row in metrics])),
+        "dead_kernels": metrics[-1]["dead_kernels"],
+        "asleep_kernels": next((row["asleep_kernels"] for row in metrics[::-1] if "asleep_kernels" in row), []),
+    }
+
+
+def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Milliseconds a step of each layer and pass: medians over the epochs that were timed, if any was."""
+    timed = [row["milliseconds"] for row in metrics if row.get("milliseconds")]
+    if not timed:
+        return {}
+    return {"milliseconds": {place: float(np.median([row.get(place, 0.0) for row in timed])) for place in timed[-1]}}
+
+
+def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some photos: mean loss over all outputs of those with one face, and the figures that ``judge`` gave which a
+    summary needs."""
+    return {
+        "loss": 0.0 - float(logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
+        **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},
+    }

@@ -1,0 +1,36 @@
+"""What the command line says about a training, besides its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from facecnn.runs.folder import check_new_run, check_out
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says besides the settings."""
+
+    photos: Path | None = None
+    label: str = "default"
+    """The config's name, for the run's."""
+    out: Path = Path("runs")
+    name: str | None = None
+    overwrite: bool = False
+    resume: Path | None = None
+    init_from: Path | None = None
+    """The model whose weights to start from where they fit."""
+    validation: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    strict: bool = False
+    profile: bool = False
+    """Whether to time every layer."""
+
+
+def check_place(options: TrainOptions) -> None:
+    """Whether the run could be made where the options say, before any photo is read. Raises UsageError, OutputError."""
+    check_out(options.out)
+    if options.name is not None:
+        check_new_run(options.out, options.name, options.overwrite)

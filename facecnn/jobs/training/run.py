@@ -1,0 +1,99 @@
+"""A training in its run folder, and what is written there while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Settings
+from facecnn.jobs.console import Console, TrainingDisplay
+from facecnn.jobs.models import make_checkpoint
+from facecnn.jobs.signals import StopRequest
+from facecnn.jobs.training.photos import TrainingPhotos
+from facecnn.jobs.training.recorders import TrialRecorder
+from facecnn.kernels import Device
+from facecnn.learning.calibration import Calibration
+from facecnn.learning.loop import Trainer
+from facecnn.learning.progress import StepReport
+from facecnn.learning.watching import KernelNews
+from facecnn.runs.checkpoint import Checkpoint
+from facecnn.runs.folder import RunFolder
+from facecnn.runs.frames import KernelFrames, frame_epochs
+from facecnn.runs.metrics import MetricsLog, read_metrics
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class TrainingRun:
+    """A training in its run folder, which is locked."""
+
+    folder: RunFolder
+    settings: Settings
+    data: TrainingPhotos
+    trainer: Trainer
+    device: Device
+    trained_on: npt.NDArray[np.uint8]
+    """(n, 32): SHA-256 of each photo that the model was trained on, before this run, too."""
+    frames: KernelFrames = field(init=False)
+    """The kernels as they change from epoch to epoch."""
+
+    def __post_init__(self) -> None:
+        self.frames = KernelFrames(self.folder.frames_path, self.trainer.watch.start)
+
+    def checkpoint(
+        self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
+    ) -> Checkpoint:
+        """What is saved of the training."""
+        data, finder = self.data, self.data.dataset.finder
+        return make_checkpoint(self.settings, data.classes, arrays, progress, self.trained_on, finder, calibration)
+
+
+class RunRecorder(TrialRecorder):
+    """Writes a training's results to its run folder and shows them."""
+
+    def __init__(self, training: TrainingRun, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:
+        super().__init__(display, console)
+        self._training = training
+        self._stop = stop
+        self._log = MetricsLog(training.folder.metrics_path)
+        # What an interrupt leaves, and the states before the first step, are none to keep as previous: the next save
+        # takes their place, so that last and previous end the same with and without an interrupt.
+        progress = training.trainer.progress
+        self._rotate = 0 < progress.saved_at == progress.step
+        trainer = training.trainer
+        self._news = KernelNews(trainer.network.stages, read_metrics(training.folder.metrics_path))
+        self._frame_epochs = frame_epochs(trainer.epochs) if trainer.watch.start else set()
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        self._stop.stepped = True
+        super().trial_step(start, step)
+
+    def chosen(self, start: int) -> None:
+        super().chosen(start)
+        self._training.frames.start_again_after(0, self._training.trainer.watch.start)
+
+    def step(self, step: StepReport) -> None:
+        self._stop.stepped = True
+        self._display.step(step)
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        trainer = self._training.trainer
+        self._log.append(metrics)
+        if metrics["epoch"] in self._frame_epochs:
+            self._training.frames.append(metrics["epoch"], trainer.watch.kernels())
+        self._display.epoch(metrics, trainer.epochs)
+        for message in self._news.of(metrics):
+            self._console.warning(message)
+
+    def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        self._training.folder.save_best(self._training.checkpoint(arrays, state))
+
+    def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
+        self._log.sync()
+        self._training.folder.save_last(self._training.checkpoint(arrays, state), rotate=self._rotate)
+        self._rotate = state["saved_at"] > 0

@@ -1,0 +1,168 @@
+"""Train a network on a folder of photos: from the first photo to the finished run folder."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facecnn.config import Loaded, differences, from_dict, load, to_yaml
+from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.faces import finder_of_checkpoint
+from facecnn.jobs.models import TRAINED_ON, check_arrays
+from facecnn.jobs.signals import Stopped, StopRequest
+from facecnn.jobs.training.finish import finish
+from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
+from facecnn.jobs.training.options import TrainOptions, check_place
+from facecnn.jobs.training.photos import read_photos, read_photos_again
+from facecnn.jobs.training.run import RunRecorder, TrainingRun
+from facecnn.jobs.training.setup import make_trainer, open_for_training, say_what_is_trained, trial_figures
+from facecnn.kernels import Device
+from facecnn.runs.checkpoint import load_checkpoint
+from facecnn.runs.folder import RunFolder, write_json
+from facecnn.runs.metrics import MetricsLog, read_metrics
+
+
+def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
+    """Train, and give back the figures of the finished run (the ``train`` JSON).
+
+    Raises FacecnnError: whatever is wrong with settings, photos, device, run folder or the loss; InterruptedTraining
+    after a signal, when the run has been saved.
+    """
+    device = open_for_training(options, console, say_why=True)
+    with ExitStack() as held:
+        if options.resume is None:
+            training = _begin(loaded, options, device, held, console)
+        else:
+            training = _resume(options.resume, options, device, held, console)
+        return _run(training, console)
+
+
+def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
+    """A new run: its folder is made when all else is ready."""
+    check_place(options)
+    settings = loaded.settings
+    data = read_photos(loaded, options, console)
+    settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
+    initial = NO_MODEL
+    if options.init_from is not None:
+        initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
+    trainer = make_trainer(
+        loaded,
+        data.dataset,
+        data.training,
+        data.validation,
+        device,
+        profile=options.profile,
+        initial_arrays=initial.arrays,
+    )
+    say_what_is_trained(trainer, data, console)
+    run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
+    training = TrainingRun(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
+    run.write_start(options.label)
+    run.write_config(to_yaml(settings))
+    if initial.record is not None:
+        write_json(run.init_from_path, initial.record)
+    write_json(run.split_path, data.record())
+    # Before the first step, so that a run that is killed can be resumed from its first moment on.
+    run.save_last(training.checkpoint(trainer.arrays(), asdict(trainer.progress)))
+    return training
+
+
+def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
+    """A run as it was saved last. Nothing of it is read before it is locked."""
+    run = held.enter_context(RunFolder.open(path))
+    checkpoint = load_checkpoint(run.path, which="last")
+    loaded = load(str(run.config_path))
+    settings = loaded.settings
+    changed = differences(
+        from_dict(checkpoint.settings), replace(settings, photos=replace(settings.photos, folder=None))
+    )
+    if changed:
+        raise CheckpointError(
+            f"{shown(run.config_path)}: other settings than the run was started with ({'; '.join(changed)}): put them "
+            "back, or start a new run"
+        )
+    check_arrays(run.last_path, checkpoint, settings)
+    data = read_photos_again(
+        run,
+        options.photos,
+        loaded,
+        finder_of_checkpoint(checkpoint.arrays, options.threads),
+        options.strict,
+        console,
+    )
+    if checkpoint.classes != data.classes:
+        raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
+    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, profile=options.profile)
+    say_what_is_trained(trainer, data, console)
+    try:
+        trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
+        before = checkpoint.arrays[TRAINED_ON]
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{shown(run.path)}: its checkpoint doesn't fit its config.yaml ({error}): start a new run"
+        ) from error
+    progress = trainer.progress
+    log = MetricsLog(run.metrics_path)
+    log.truncate_after(progress.epoch)
+    if len(read_metrics(run.metrics_path)) != progress.epoch:
+        raise CheckpointError(
+            f"{shown(run.metrics_path)}: lines of the first {progress.epoch} epochs are missing: put the file back, or "
+            "start a new run"
+        )
+    if progress.finished:
+        console.info(
+            f"The run had ended, at epoch {progress.epoch}: only its results are made anew. To train its model "
+            f"further, start a new run: --init-from {shlex.quote(shown(run.path))}"
+        )
+    elif not trainer.trials_left:
+        console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
+    return TrainingRun(run, settings, data, trainer, device, _together(before, data.trained_on))
+
+
+def _together(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The photos trained on before, and those that have come to be trained on since."""
+    known = {row.tobytes() for row in before}
+    new = [row for row in now if row.tobytes() not in known]
+    return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
+
+
+def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
+    """Train to the end, or until a signal comes."""
+    folder, trainer = training.folder, training.trainer
+    console.info(f"Run: {shown(folder.path)}")
+    training.frames.start_again_after(trainer.progress.epoch, trainer.watch.start)
+    started = time.perf_counter()
+    go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
+    try:
+        with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
+            finished = trainer.run(RunRecorder(training, display, stop, console), stop)
+        if not finished:
+            assert stop.number is not None
+            where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"
+            if trainer.trials_left:
+                where = f"with {trainer.trials_left} of {training.settings.train.restarts} initial weights left to try"
+            raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
+        trials, epoch = trial_figures(trainer), trainer.progress.epoch
+        if trainer.watch.start and training.frames.read()[-1].epoch != epoch:  # it ended sooner than planned
+            training.frames.append(epoch, trainer.watch.kernels())
+        # What is left to do asks for a network of its own, which a card may have no room for beside the training.
+        # Arrays and the steps that are recorded with them refer to each other, so they don't go by themselves.
+        del trainer, training.trainer
+        gc.collect()
+        result = finish(training, trials, console)
+    except OutputError as error:
+        hint = f"\n{go_on}" if folder.last_path.exists() else ""
+        raise OutputError(f"{error}{hint}") from error
+    except Stopped as stopped:
+        raise InterruptedTraining(f"Stopped at once: what was saved before is good.\n{go_on}", stopped.number) from None
+    return {**result, "seconds": time.perf_counter() - started}
