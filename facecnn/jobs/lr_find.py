@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,7 @@ def lr_find(
         trained = open_model(model, device.kernels, options.threads)
         loaded = Loaded(trained.settings, Tree.at_one_place({}, Place(0, 0, 0, shown(model))))
         weights = trained.recogniser.network.weights.to_host()
-    settings = loaded.settings
-    optimizer = settings.optimizer
-    if isinstance(optimizer, FullBatchOptimizer):
-        raise UsageError(
-            f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "
-            "itself: there is no learning rate to look for"
-        )
+    optimizer = _with_a_rate(loaded)
     if write is not None:
         refuse_to_write(write, config)
     data = read_photos(loaded, options, console)
@@ -79,12 +73,7 @@ def lr_find(
     curvature, photos = _curvature(loaded, data, device, weights, console)
     plain, own = (largest_stable_rate(curvature.largest, rule) for rule in (None, optimizer))
     suggestion = suggested_rate(test, None if own is None or model is not None else curvature.largest)
-    marks = [] if suggestion is None else [(suggestion, f"suggested: {suggestion:g}")]
-    if plain is not None:
-        marks.append((plain, f"2 / largest curvature: {plain:.2g}"))
-    if own is not None and own != plain:
-        marks.append((own, f"with momentum: {own:.2g}"))
-    draw_range_test(plot, test.rates, test.single, test.smooth, test.diverged, marks)
+    draw_range_test(plot, test.rates, test.single, test.smooth, test.diverged, _marks(suggestion, plain, own))
     if write is not None:
         if suggestion is None:
             raise OutputError(f"{shown(write)}: not written, as no rate made the loss fall: see {shown(plot)}")
@@ -97,25 +86,49 @@ def lr_find(
         "optimizer": optimizer.name,
         "learning_rate": optimizer.learning_rate,
         "suggestion": suggestion,
-        "range_test": {
-            "tests": TESTS,
-            "steps": steps,
-            "rates": test.rates[: len(test.smooth)].tolist(),
-            "losses": test.smooth.tolist(),
-            "low": None if test.low is None else list(test.low),
-            "middle": test.middle,
-            "diverged_at": float(test.rates[len(test.smooth) - 1]) if test.diverged else None,
-        },
+        "range_test": _figures(test, steps),
         "curvature": {
-            "largest": curvature.largest,
-            "products": curvature.products,
-            "converged": curvature.converged,
+            **asdict(curvature),
             "photos": photos,
             "weights": None if model is None else str(model),
         },
         "largest_stable_rate": {"gradient_descent": plain, "optimizer": own},
         "plot": str(plot),
         "written": None if write is None else str(write),
+    }
+
+
+def _with_a_rate(loaded: Loaded) -> Optimizer:
+    """The settings' optimizer. Raises UsageError where it has no learning rate."""
+    optimizer = loaded.settings.optimizer
+    if isinstance(optimizer, FullBatchOptimizer):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "
+            "itself: there is no learning rate to look for"
+        )
+    return optimizer
+
+
+def _marks(suggestion: float | None, plain: float | None, own: float | None) -> list[tuple[float, str]]:
+    """The rates that are marked in the picture: the suggested one, and the largest stable ones of plain gradient
+    descent and of the optimizer."""
+    marks = [] if suggestion is None else [(suggestion, f"suggested: {suggestion:g}")]
+    if plain is not None:
+        marks.append((plain, f"2 / largest curvature: {plain:.2g}"))
+    if own is not None and own != plain:
+        marks.append((own, f"with momentum: {own:.2g}"))
+    return marks
+
+
+def _figures(test: RangeTest, steps: int) -> dict[str, Any]:
+    return {
+        "tests": TESTS,
+        "steps": steps,
+        "rates": test.rates[: len(test.smooth)].tolist(),
+        "losses": test.smooth.tolist(),
+        "low": None if test.low is None else list(test.low),
+        "middle": test.middle,
+        "diverged_at": float(test.rates[len(test.smooth) - 1]) if test.diverged else None,
     }
 
 

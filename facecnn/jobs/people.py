@@ -80,7 +80,7 @@ def read_people(
     if strict and (skipped or dataset.warnings):
         raise OutputError(
             f"--strict: {len(skipped)} photos of {shown(folder)} skipped, {len(dataset.warnings)} warnings about them: "
-            "mend what is listed above, or leave --strict out"
+            "fix what is listed above, or leave --strict out"
         )
     return dataset
 

@@ -181,7 +181,7 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
         say_some(lines, console)
     say_some(list(chosen.warnings), console)
     if strict and (lines or chosen.warnings):
-        raise OutputError("--strict: see the warnings above: mend what they name, or leave --strict out")
+        raise OutputError("--strict: see the warnings above: fix what they name, or leave --strict out")
     return chosen
 
 
@@ -246,4 +246,4 @@ def warn(doubts: list[str], strict: bool, console: Console) -> None:
     for doubt in doubts:
         console.warning(doubt)
     if strict and doubts:
-        raise OutputError("--strict: see the warnings above: mend what they name, or leave --strict out")
+        raise OutputError("--strict: see the warnings above: fix what they name, or leave --strict out")
