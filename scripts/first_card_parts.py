@@ -172,7 +172,7 @@ def photos_for(loaded: Loaded, photos: Path | None) -> TrainingPhotos:
 
 def trained(loaded: Loaded, data: TrainingPhotos, device: Device) -> tuple[Trainer, Figures]:
     """A training to its end."""
-    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device)
+    trainer = make_trainer(loaded, data.dataset, data.training, device, validation=data.validation)
     figures = Figures()
     trainer.run(figures)
     return trainer, figures
@@ -190,7 +190,7 @@ def repeated(config: str, steps: int, photos: Path | None, device_name: str) -> 
     one, other = (trained(loaded, data, device)[0] for _ in range(2))
     first, second = one.arrays(), other.arrays()
     differing = [name for name, array in first.items() if array.tobytes() != second[name].tobytes()]
-    return {"steps": one.progress.step, "photos": len(data.chosen), "arrays": len(first), "differing": differing}
+    return {"steps": one.progress.step, "photos": len(data.train_indices), "arrays": len(first), "differing": differing}
 
 
 def accuracy(findings: Findings) -> None:
@@ -202,7 +202,7 @@ def compared(config: str, steps: int | None, photos: Path | None, devices: Seque
     """The same training on several devices: loss by epochs, and what is right of the held-out photos at the end."""
     loaded = settings_of(config, steps)
     data = photos_for(loaded, photos)
-    found: dict[str, Any] = {"photos": len(data.chosen), "held_out": len(data.validation)}
+    found: dict[str, Any] = {"photos": len(data.train_indices), "held_out": len(data.validation)}
     for name in devices:
         device = open_device(name)
         trainer, figures = trained(loaded, data, device)

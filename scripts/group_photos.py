@@ -230,10 +230,10 @@ def judge(data: TrainingPhotos, truth: dict[str, Box]) -> tuple[int, int, int, i
     """Of the group pictures to train on: how many, of how many the main face is the true one, of how many the face
     that is trained on, and how many are left out."""
     dataset = data.dataset
-    numbers = [*data.chosen.tolist(), *data.training.left_out]
+    numbers = [*data.train_indices.tolist(), *data.training.left_out]
     groups = [number for number in numbers if dataset.paths[number] in truth]
     first = [is_at(dataset.faces[number][0].box, truth[dataset.paths[number]]) for number in groups]
-    faces = dict(zip(data.chosen.tolist(), data.training.faces.tolist(), strict=True))
+    faces = dict(zip(data.train_indices.tolist(), data.training.faces.tolist(), strict=True))
     chosen = [
         number in faces and is_at(dataset.faces[number][faces[number]].box, truth[dataset.paths[number]])
         for number in groups

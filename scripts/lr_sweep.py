@@ -60,7 +60,8 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
     recorder = Losses()
     gc.collect()  # the trainer before, which refers to itself
     try:
-        make_trainer(loaded, dataset, folder_faces(dataset, chosen), photo_set(dataset, fold), device).run(recorder)
+        training, validation = folder_faces(dataset, chosen), photo_set(dataset, fold)
+        make_trainer(loaded, dataset, training, device, validation=validation).run(recorder)
     except DivergedError:
         return min(recorder.held_out, default=math.inf), math.inf
     return min(recorder.held_out), recorder.held_out[-1]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from facecnn.config import Loaded
 from facecnn.errors import PhotoError
 from facecnn.jobs.console import Console
-from facecnn.jobs.people import photo_set, read_people
+from facecnn.jobs.people import read_people
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.recorders import ShowingRecorder
 from facecnn.jobs.training.setup import make_trainer
@@ -82,8 +82,7 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
     if not there.any():
         raise PhotoError("none of the held-out photos can be read any more: put them back")
     labels = data.validation.labels[known][there]
-    nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, training, nobody, device)
+    trainer = make_trainer(replace(loaded, settings=settings), dataset, training, device)
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))

@@ -157,8 +157,7 @@ def train_outside(
 ) -> tuple[Trainer, dict[str, Any]]:
     """Train on all photos outside the fold, to the end; the trainer, and what is told of its training."""
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
-    nobody = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), nobody, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), device)
     return trainer, _train(trainer, ShowingRecorder, console, label)[0]
 
 
@@ -169,7 +168,7 @@ def _train_calibrated(
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
-    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), held_out, device)
+    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), device, validation=held_out)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     del trainer  # a card may have no room for another network beside it
     gc.collect()

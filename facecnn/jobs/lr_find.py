@@ -16,7 +16,6 @@ from facecnn.config.source import Place, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import open_model
-from facecnn.jobs.people import photo_set
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos
 from facecnn.jobs.training.setup import make_trainer, open_for_training
@@ -82,7 +81,7 @@ def lr_find(
     return {
         "device": device.name,
         "device_reason": device.reason,
-        "photos": len(data.chosen),
+        "photos": len(data.train_indices),
         "optimizer": optimizer.name,
         "learning_rate": optimizer.learning_rate,
         "suggestion": suggestion,
@@ -136,28 +135,17 @@ def _range_test(
     loaded: Loaded, optimizer: AnyOptimizer, data: TrainingPhotos, device: Device, steps: int, console: Console
 ) -> RangeTest:
     settings = loaded.settings
-    empty = photo_set(data.dataset, np.zeros(0, np.int64))
     console.info(f"Range test: {TESTS} times {steps} steps from fresh weights, rates from {LOWEST:g} to {HIGHEST:g}")
     results = []
     with console.counting("Range test") as progress:
         for number in range(TESTS):
-            train = replace(
-                settings.train,
-                epochs=steps,
-                least_steps=0,
-                restarts=1,
-                seed=(settings.train.seed + number) % 2**32,
-                average_weights=None,
-                stop_after_epochs_without_gain=None,
-                stop_when_worst_loss_below=None,
-            )
             rising = replace(
                 settings,
                 optimizer=replace(optimizer, learning_rate=HIGHEST),
                 schedule=Ramp(length=steps),
-                train=train,
+                train=replace(settings.train.for_epochs(steps), seed=(settings.train.seed + number) % 2**32),
             )
-            trainer = make_trainer(replace(loaded, settings=rising), data.dataset, data.training, empty, device)
+            trainer = make_trainer(replace(loaded, settings=rising), data.dataset, data.training, device)
             size, before = trainer.batch_size, number * steps
             results.append(
                 range_test(trainer, steps, lambda done: progress((before + done) * size, TESTS * steps * size))  # noqa: B023
@@ -174,8 +162,7 @@ def _curvature(
         training = training.part(np.sort(generator.choice(len(training.photos), CURVATURE_PHOTOS, replace=False)))
     # A full-batch optimizer's training has the deterministic loss as a function of the weights.
     still = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
-    empty = photo_set(data.dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, empty, device)
+    trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, device)
     if weights is not None:
         trainer.network.weights.from_host(weights)
     assert isinstance(trainer.step, FullBatchStep)

@@ -100,7 +100,9 @@ def _train_and_answer(config: Planned, device: Device) -> None:
     count = min(train.batch_size, _MOST_PHOTOS)
     dataset = _made_up(settings.photos, config.outputs, count + _HELD_OUT)
     held_out = photo_set(dataset, np.arange(count, count + _HELD_OUT))
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, main_faces(np.arange(count)), held_out, device)
+    trainer = make_trainer(
+        replace(loaded, settings=settings), dataset, main_faces(np.arange(count)), device, validation=held_out
+    )
     with suppress(DivergedError):  # such photos may be too much for a config's rate, and nobody needs the result
         trainer.run(Recorder())
     recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.kernels)

@@ -25,7 +25,7 @@ from facecnn.learning.data import PhotoSet, TrainingData, TrainingSettings
 from facecnn.learning.full_batch import full_batch_step
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.progress import Progress, Recorder, StepReport
-from facecnn.learning.restarts import choose_start, start_of, trials_left
+from facecnn.learning.restarts import choose_start
 from facecnn.learning.step import Step, training_step
 from facecnn.learning.update import INITIAL_PREFIX, named_below
 from facecnn.learning.watching import KernelWatch
@@ -104,12 +104,16 @@ class Trainer:
     @property
     def trials_left(self) -> int:
         """How many initial weights are still to be tried before the training."""
-        return trials_left(self.settings.train, self.progress)
+        restarts = self.settings.train.restarts
+        return restarts - len(self.progress.trials) if restarts > 1 else 0
 
     @property
     def start(self) -> int:
         """The number of the initial weights that are trained or, while there are trials left, tried next."""
-        return start_of(self.settings.train, self.progress)
+        trials = self.progress.trials
+        if self.trials_left or not trials:
+            return len(trials)
+        return int(np.argmin([math.inf if loss is None else loss for loss in trials]))
 
     @property
     def mirrors(self) -> bool:

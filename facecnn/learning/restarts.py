@@ -7,31 +7,14 @@ restart_epochs`` epochs more, and the training is, to the bit, the one that thes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from facecnn.errors import DivergedError
 from facecnn.learning.progress import Progress, Recorder, StepReport
-from facecnn.learning.settings import TrainSettings
 
 if TYPE_CHECKING:
     from facecnn.learning.loop import Trainer
-
-
-def trials_left(train: TrainSettings, progress: Progress) -> int:
-    """How many initial weights are still to be tried before the training."""
-    return train.restarts - len(progress.trials) if train.restarts > 1 else 0
-
-
-def start_of(train: TrainSettings, progress: Progress) -> int:
-    """The number of the initial weights that are trained or, while there are trials left, tried next."""
-    trials = progress.trials
-    if trials_left(train, progress) or not trials:
-        return len(trials)
-    return int(np.argmin([math.inf if loss is None else loss for loss in trials]))
 
 
 class _Trial(Recorder):

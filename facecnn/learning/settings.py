@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -47,6 +48,18 @@ class TrainSettings:
     stop_when_worst_loss_below: float | None = Field(
         default=None, gt=0, description="end when the worst training photo's loss in an epoch is below this | null"
     )
+
+    def for_epochs(self, epochs: int) -> TrainSettings:
+        """For that many epochs of the first of the starts, without an average of the weights and without a stop."""
+        return replace(
+            self,
+            epochs=epochs,
+            least_steps=0,
+            restarts=1,
+            average_weights=None,
+            stop_after_epochs_without_gain=None,
+            stop_when_worst_loss_below=None,
+        )
 
     def steps_per_epoch(self, photos: int) -> int:
         """With so many photos to train on."""

@@ -71,9 +71,10 @@ def test_a_fold_is_judged_by_photos_that_its_training_never_saw(
 ) -> None:
     seen = []
 
-    def made(loaded: Any, dataset: Any, training: Any, validation: Any, device: Any) -> Any:
-        seen.append((dataset, training.photos.tolist(), validation.rows.tolist()))
-        return make_trainer(loaded, dataset, training, validation, device)
+    def made(loaded: Any, dataset: Any, training: Any, *rest: Any, **more: Any) -> Any:
+        trainer = make_trainer(loaded, dataset, training, *rest, **more)
+        seen.append((dataset, training.photos.tolist(), trainer.data.validation.rows.tolist()))
+        return trainer
 
     monkeypatch.setattr(cross_validate, "make_trainer", made)
     options = ["-c", "smoke", "--epochs", "2", "--folds", "2", *calibrated, "--format", "json"]

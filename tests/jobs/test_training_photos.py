@@ -66,7 +66,7 @@ def test_the_record_is_followed_and_nothing_chosen_anew(
     face = next(face for face in data.dataset.faces[number] if list(face.box) != record["faces"][path]["box"])
     record["faces"][path]["box"] = list(face.box)
     resumed = again(data, record, loaded, tmp_path)
-    index = data.chosen.tolist().index(number)
+    index = data.train_indices.tolist().index(number)
     row = resumed.train_photos.rows[index]
     assert row == data.dataset.rows[number] + data.dataset.faces[number].index(face)
     assert np.delete(resumed.train_photos.rows, index).tolist() == np.delete(data.train_photos.rows, index).tolist()
@@ -87,14 +87,14 @@ def test_faces_beside_the_people_are_trained_on_as_strangers(
 ) -> None:
     data = read(album, loaded, monkeypatch)
     dataset, training = data.dataset, data.training
-    chosen = dict(zip(data.chosen.tolist(), training.faces.tolist(), strict=True))
+    chosen = dict(zip(data.train_indices.tolist(), training.faces.tolist(), strict=True))
     for number, face in training.spectators.tolist():
         assert number in chosen, "no photo that is held out, or left out, is looked at"
         assert face != chosen[number]
         assert dataset.classes[dataset.labels[number]] != "unknown"
-    trainer = make_trainer(loaded, dataset, training, data.validation, open_device("cpu"))
+    trainer = make_trainer(loaded, dataset, training, open_device("cpu"), validation=data.validation)
     rows, labels = trainer.data.train_rows, trainer.data.train_labels
-    photos = len(data.chosen)
+    photos = len(data.train_indices)
     assert rows[:photos].tolist() == data.train_photos.rows.tolist()
     assert labels[:photos].tolist() == data.train_photos.labels.tolist()
     assert rows[photos:].tolist() == [dataset.rows[number] + face for number, face in training.spectators.tolist()]
@@ -115,7 +115,7 @@ def test_people_beside_each_other_are_no_strangers(
     strangers = {put_beside("person2", number, folder / "unknown" / f"{number:02}.png") for number in range(10)}
     data = read(folder, loaded, monkeypatch)
     taken = {data.dataset.paths[number] for number in data.training.spectators[:, 0].tolist()}
-    trained_on = {data.dataset.paths[number] for number in data.chosen.tolist()}
+    trained_on = {data.dataset.paths[number] for number in data.train_indices.tolist()}
     assert taken.isdisjoint(people & trained_on)
     assert len(taken & strangers) > len(strangers & trained_on) / 2
 

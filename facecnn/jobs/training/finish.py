@@ -122,7 +122,7 @@ def _about(training: TrainingRun, metrics: Sequence[Mapping[str, Any]]) -> dict[
         "device_description": device.description,
         "device_reason": device.reason,
         "classes": data.classes,
-        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
+        "photos": data.counts,
         "epochs": metrics[-1]["epoch"],
     }
 

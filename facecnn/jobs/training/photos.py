@@ -51,15 +51,15 @@ class TrainingPhotos:
         return list(self.dataset.classes)
 
     @property
-    def chosen(self) -> Array:
+    def train_indices(self) -> Array:
         """Numbers of the photos to train on."""
         return self.training.photos
 
     @property
     def train_photos(self) -> PhotoSet:
         """The photos to train on, of each the face that is chosen."""
-        dataset = self.dataset
-        return PhotoSet(dataset.pixels, self.training.rows(dataset)[self.chosen], dataset.labels[self.chosen])
+        dataset, photos = self.dataset, self.train_indices
+        return PhotoSet(dataset.pixels, self.training.rows(dataset)[photos], dataset.labels[photos])
 
     @property
     def skipped(self) -> int:
@@ -67,9 +67,14 @@ class TrainingPhotos:
         return len(self.dataset.skipped) + (0 if self.validation_folder is None else len(self.held_out.skipped))
 
     @property
+    def counts(self) -> dict[str, int]:
+        """``photos`` of the ``train`` JSON."""
+        return {"train": len(self.train_indices), "validation": len(self.held_out_numbers), "skipped": self.skipped}
+
+    @property
     def trained_on(self) -> npt.NDArray[np.uint8]:
         """(n, 32): SHA-256 of the photos to train on."""
-        digests = [bytes.fromhex(self.dataset.sha256[number]) for number in self.chosen]
+        digests = [bytes.fromhex(self.dataset.sha256[number]) for number in self.train_indices]
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
     def record(self) -> dict[str, Any]:
@@ -77,7 +82,7 @@ class TrainingPhotos:
         dataset = self.dataset
         return {
             "classes": self.classes,
-            "train": {dataset.paths[number]: dataset.sha256[number] for number in self.chosen.tolist()},
+            "train": {dataset.paths[number]: dataset.sha256[number] for number in self.train_indices.tolist()},
             **self.training.record(dataset),
             "validation": self.validation_digests,
             "validation_folder": None if self.validation_folder is None else str(self.validation_folder),

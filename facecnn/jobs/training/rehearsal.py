@@ -13,7 +13,7 @@ from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.jobs.people import find_folder, read_people
 from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos
@@ -40,14 +40,16 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
-    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, initial_arrays=initial.arrays)
+    trainer = make_trainer(
+        loaded, data.dataset, data.training, device, validation=data.validation, initial_arrays=initial.arrays
+    )
     say_what_is_trained(trainer, data, console)
     size = measure(trainer.network.stages, trainer.batch_size)
     return {
         "device": device.name,
         "device_reason": device.reason,
         "classes": data.classes,
-        "photos": {"train": len(data.chosen), "validation": len(data.held_out_numbers), "skipped": data.skipped},
+        "photos": data.counts,
         "epochs": trainer.epochs,
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
@@ -73,8 +75,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
     dataset = read_people(folder, photos, finder, console, strict=options.strict, for_training=True)
     training = folder_faces(dataset, np.arange(len(dataset.labels)), spectators=False)
     batch = training.part(_one_batch(dataset.labels[training.photos], loaded.settings.train.batch_size))
-    empty = photo_set(dataset, np.zeros(0, np.int64))
-    trainer = make_trainer(loaded, dataset, batch, empty, device)
+    trainer = make_trainer(loaded, dataset, batch, device)
     with console.training(trainer.epochs, trainer.steps) as display:
         recorder = _OverfitRecorder(trainer, display, console)
         trainer.run(recorder, lambda: recorder.reached)
@@ -125,15 +126,7 @@ def _overfit_settings(settings: Settings) -> Settings:
         loss=loss,
         optimizer=replace(settings.optimizer, weight_decay=0.0),
         schedule=Constant(),
-        train=replace(
-            settings.train,
-            epochs=OVERFIT_STEPS,
-            least_steps=0,
-            restarts=1,
-            average_weights=None,
-            stop_after_epochs_without_gain=None,
-            stop_when_worst_loss_below=None,
-        ),
+        train=settings.train.for_epochs(OVERFIT_STEPS),
     )
 
 

@@ -51,19 +51,21 @@ def make_trainer(
     loaded: Loaded,
     dataset: Dataset,
     training: FolderFaces,
-    validation: PhotoSet,
     device: Device,
     *,
+    validation: PhotoSet | None = None,
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos, of each the face chosen.
+    """The trainer for some of a data set's photos, of each the face chosen; judged by ``validation``, if any.
 
     Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
     small for; DeviceError for one that a card is too small for.
     """
     settings, outputs = loaded.settings, len(dataset.classes)
     rows, labels, indices = training.samples(dataset)
+    if validation is None:
+        validation = PhotoSet(dataset.pixels, rows[:0], labels[:0])
     data = TrainingData(PhotoSet(dataset.pixels, rows, labels), indices, validation, outputs)
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(indices))
     has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
@@ -135,7 +137,8 @@ def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
     size = measure(trainer.network.stages, trainer.batch_size)
-    console.info(f"People: {people}; {len(data.chosen)} photos to train on, {len(data.held_out_numbers)} held out")
+    counted = data.counts
+    console.info(f"People: {people}; {counted['train']} photos to train on, {counted['validation']} held out")
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.steps_per_epoch} step{'s' if trainer.steps_per_epoch > 1 else ''}"

@@ -59,8 +59,8 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
         loaded,
         data.dataset,
         data.training,
-        data.validation,
         device,
+        validation=data.validation,
         profile=options.profile,
         initial_arrays=initial.arrays,
     )
@@ -102,7 +102,9 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
-    trainer = make_trainer(loaded, data.dataset, data.training, data.validation, device, profile=options.profile)
+    trainer = make_trainer(
+        loaded, data.dataset, data.training, device, validation=data.validation, profile=options.profile
+    )
     say_what_is_trained(trainer, data, console)
     try:
         trainer.restore(checkpoint.arrays, checkpoint.state["progress"])
