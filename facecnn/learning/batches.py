@@ -8,6 +8,7 @@ more of the time that it takes goes into starting it; and their steps can be rec
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -76,7 +77,10 @@ class Batches:
         network's batch size are worked on in micro-batches."""
         self._network = network
         self._kernels = kernels = network.kernels
-        self._data, self._settings, self._feed = data, settings, feed
+        self._data, self._feed = data, feed
+        self._normalise = settings.normalise
+        self._augment = None if settings.augment is None else astuple(settings.augment)
+        """In the order of the arguments of ``draw_augmentation``."""
         self._edges = edges_of(len(data.train_indices), steps_per_epoch)
         self._sizes = [stop - start for start, stop in pairwise(self._edges)]
         self.steps_per_epoch = steps_per_epoch
@@ -189,8 +193,7 @@ class Batches:
 
     def _draw_augmentation(self, count: int) -> None:
         """Draw what happens in this epoch to the first ``count`` photos that were taken."""
-        a = self._settings.augment
-        if a is None:
+        if self._augment is None:
             return
         self._network.announce("augmentation", "")
         self._kernels.draw_augmentation(
@@ -198,15 +201,7 @@ class Batches:
             self._photos[:count],
             self._epoch,
             self._network.seed,
-            a.mirror,
-            a.shift,
-            a.zoom,
-            a.rotate,
-            a.gamma,
-            a.contrast,
-            a.brightness,
-            a.blur,
-            a.erase,
+            *self._augment,
             self._network.workspace,
         )
 
@@ -218,7 +213,7 @@ class Batches:
             self._feed.pixels(slot),
             self._feed.places(self._rows, start, stop),
             self._parameters[start:stop],
-            self._settings.normalise,
+            self._normalise,
             self._network.workspace,
         )
 
