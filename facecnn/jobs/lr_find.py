@@ -97,7 +97,7 @@ def lr_find(
     }
 
 
-def _with_a_rate(loaded: Loaded) -> Optimizer:
+def _with_a_rate(loaded: Loaded) -> AnyOptimizer:
     """The settings' optimizer. Raises UsageError where it has no learning rate."""
     optimizer = loaded.settings.optimizer
     if isinstance(optimizer, FullBatchOptimizer):
