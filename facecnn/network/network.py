@@ -232,37 +232,12 @@ class Network:
             )
         self.units = prod(out_shape)
         """Numbers that the last layer gives for a photo."""
-        empty = kernels.empty
-        self.input: Array = empty((batch_size, *input_shape), dtype)
-        self._outs: list[Array] = [empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
-        self._buffers: list[dict[str, tuple[Array, bool]]] = []
-        for stage in self.stages:
-            self._buffers.append(
-                {
-                    name: (
-                        empty(
-                            (batch_size, *buffer.shape) if buffer.per_photo and buffer.shape != (0,) else buffer.shape,
-                            self.dtype if buffer.dtype is None else buffer.dtype,
-                        ),
-                        buffer.per_photo and buffer.shape != (0,),
-                    )
-                    for name, buffer in stage.layer.buffers(stage.shape).items()
-                }
-            )
-        self.losses: Array = empty((batch_size,), dtype)
-        """Plain cross-entropy of each photo, after ``loss``."""
-        self.objectives: Array = empty((batch_size,), dtype)
-        """Each photo's part of the number that training lowers, which is their sum."""
-        self.probabilities: Array = empty((batch_size, self.units), dtype)
-        self.dlogits: Array = empty((batch_size, self.units), dtype)
-        """The loss's derivative by ``output``, after ``loss``."""
-        self._squares: Array = empty((batch_size,), dtype)
-        self._target: Array = empty((batch_size, self.units), dtype)
-        self._total: Array = kernels.to_device(np.ones(1, dtype))
-        """What the loss of a batch is divided by."""
-        self._ones: Array = kernels.to_device(np.ones(self.units, dtype))
+        self.input: Array = kernels.empty((batch_size, *input_shape), dtype)
+        self._outs: list[Array] = [kernels.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
+        self._buffers = [self._new_buffers(stage) for stage in self.stages]
         self._zeros: Array = kernels.to_device(np.zeros(batch_size, np.int32))
         """Stands in for photos and step where nothing is random."""
+        self._make_loss_arrays()
 
         trained = [i for i, stage in enumerate(self.stages) if stage.index >= frozen and stage.parameters]
         self.first_trained: int = trained[0] if trained else len(self.stages)
@@ -276,7 +251,31 @@ class Network:
             self._micro_gradient = self.new_weights().parameters if accumulate_gradients else None
             # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
             largest = max(prod(stage.out_shape) for stage in self.stages)
-            self._dout_pair = [empty((batch_size * largest,), dtype) for _ in range(2)]
+            self._dout_pair = [kernels.empty((batch_size * largest,), dtype) for _ in range(2)]
+
+    def _new_buffers(self, stage: Stage) -> dict[str, tuple[Array, bool]]:
+        """The arrays that a layer keeps for backward, and whether each has a row for every photo."""
+        made = {}
+        for name, buffer in stage.layer.buffers(stage.shape).items():
+            per_photo = buffer.per_photo and buffer.shape != (0,)
+            shape = (self.batch_size, *buffer.shape) if per_photo else buffer.shape
+            made[name] = self.kernels.empty(shape, self.dtype if buffer.dtype is None else buffer.dtype), per_photo
+        return made
+
+    def _make_loss_arrays(self) -> None:
+        empty, photos, units = self.kernels.empty, self.batch_size, self.units
+        self.losses: Array = empty((photos,), self.dtype)
+        """Plain cross-entropy of each photo, after ``loss``."""
+        self.objectives: Array = empty((photos,), self.dtype)
+        """Each photo's part of the number that training lowers, which is their sum."""
+        self.probabilities: Array = empty((photos, units), self.dtype)
+        self.dlogits: Array = empty((photos, units), self.dtype)
+        """The loss's derivative by ``output``, after ``loss``."""
+        self._squares: Array = empty((photos,), self.dtype)
+        self._target: Array = empty((photos, units), self.dtype)
+        self._total: Array = self.kernels.to_device(np.ones(1, self.dtype))
+        """What the loss of a batch is divided by."""
+        self._ones: Array = self.kernels.to_device(np.ones(units, self.dtype))
 
     def new_weights(self) -> Weights:
         """A second set of weights of this network, all zero."""
