@@ -1,1 +1,1 @@
-"""Step rules, schedules, the training loop, what watches it, calibration and scores."""
+"""Optimizers, schedules, the training loop, what watches it, calibration and scores."""

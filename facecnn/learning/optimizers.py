@@ -91,7 +91,7 @@ class Optimizer:
         """
         scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
         scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay
-        arrays = [state[name] for name in self.state_names]
+        arrays = tuple(state[name] for name in self.state_names)
         kernels.optimizer_update(weight, arrays, gradient, learning_rate, step, self.rule, scalars, decaying, workspace)
 
     @property

@@ -1,4 +1,4 @@
-"""Step rules: what weight decay touches, how a gradient is clipped and made noisy, and that training does so."""
+"""Optimizers: what weight decay touches, how a gradient is clipped and made noisy, and that training does so."""
 
 from __future__ import annotations
 
