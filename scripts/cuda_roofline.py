@@ -126,15 +126,15 @@ class Counter(Profiler):
 
 def _work(layer: str, name: str, arguments: tuple[Any, ...], launches: int) -> Work:
     arrays = [argument for argument in flattened(arguments) if isinstance(argument, PlannedArray)]
-    changed = CHANGED.get(name, 0)
+    changed, counted_as = CHANGED.get(name, 0), name
     if name == "optimizer_update":
-        name, changed = f"{arguments[5]}_update", 1 + len(arguments[1])
+        counted_as, changed = f"{arguments[5]}_update", 1 + len(arguments[1])
     sizes = [array.nbytes for array in arrays]
     if name == "prepare_photos":  # of all photos on the card, only the batch's are read
         sizes[1] = sizes[1] // arrays[1].shape[0] * arrays[0].shape[0]
     moved = sum(sizes) + sum(sizes[:changed])
     exact = name in PRODUCTS
-    operations = 2 * PRODUCTS[name](arguments) if exact else AN_ELEMENT.get(name, 1) * arrays[0].size
+    operations = 2 * PRODUCTS[name](arguments) if exact else AN_ELEMENT.get(counted_as, 1) * arrays[0].size
     return Work(layer, name, launches, operations, exact, moved)
 
 

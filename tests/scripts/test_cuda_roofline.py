@@ -19,7 +19,7 @@ def test_operations_and_bytes_are_those_of_the_formulas() -> None:
     assert weights["operations"] == 2 * 3 * 110 * 110 * 8 * 75
     neuron = rows["neuron1", "neuron_forward"]
     assert neuron["operations"] == 2 * 3 * 110 * 110 * 8
-    update = rows["update", "momentum_update"]
+    update = rows["update", "optimizer_update"]
     parameters = 8 * 75 + 8 + 8 * 110 * 110 + 8 + 16 * 8 + 16 + 2 * 16 + 2
     assert update["bytes"] >= 4 * 5 * parameters  # weights and velocity read and written, the gradient read
     for row in rows.values():
