@@ -117,6 +117,38 @@ def test_other_vectors_agree_with_the_reference(
     check_all(cpu, size, maps, kernel, pool, padding, activation)
 
 
+@pytest.mark.parametrize("lanes", [None, 0])
+def test_recorded_it_still_follows_its_weights(monkeypatch: pytest.MonkeyPatch, lanes: int | None) -> None:
+    """As in training: a step is recorded once, and played back while weights change. ``lanes`` None: as here."""
+    if lanes is not None:
+        monkeypatch.setattr(vectors, "of_processor", lambda: lanes)
+    open_device("cpu")
+    size, kernel, pool = (2, 20, 17), (5, 5), 2
+    shape, above = shapes(size, (3, 8), kernel, pool, "valid")
+    block = (above, "leaky_relu", 0.1, pool)
+    x, weight, bias, dout = random(*size, 3), random(8, *kernel, 3), random(8), random(*shape, seed=1)
+    on_device = [cpu.to_device(array.astype(np.float32)) for array in (x, weight, bias, dout)]
+    out, argmax, dx = cpu.empty(shape, np.float32), cpu.empty(shape, np.uint8), cpu.empty(x.shape, np.float32)
+    dweight, dbias = cpu.empty(weight.shape, np.float32), cpu.empty(bias.shape, np.float32)
+    workspace = cpu.Workspace()
+
+    def step() -> None:
+        pixels, weights, biases, delta = on_device
+        cpu.conv_forward(out, argmax, pixels, weights, biases, *block, workspace)
+        cpu.conv_backward_weight(dweight, dbias, delta, out, argmax, pixels, *block, workspace)
+        cpu.conv_backward_input(dx, delta, out, argmax, weights, *block, workspace)
+
+    run = cpu.record(step, workspace)
+    for number in range(4):
+        new = random(*weight.shape, seed=10 + number)
+        cpu.copy_to_device(on_device[1], new.astype(np.float32))
+        run()
+        expected = call(reference, "conv_forward", Out(shape), Out(shape, np.uint8), x, new, bias, *block)
+        np.testing.assert_allclose(out, expected[0], rtol=1e-4, atol=1e-4)
+        (expected_dx,) = call(reference, "conv_backward_input", Out(x.shape), dout, *expected, new, *block)
+        np.testing.assert_allclose(dx, expected_dx, rtol=1e-4, atol=1e-4)
+
+
 @given(
     # Not the widest: of so many random sums two may be too close for float32.
     case=st.sampled_from([case for case in CASES if case[0][2] <= 100]),

@@ -73,7 +73,8 @@ def conv_forward(
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     height, width, framed = frame_size(out.shape, x.shape, weight.shape, padding, pool)
     by_kernel = workspace.array("packed weights", (kernel_rows, kernel_columns * maps, kernels))
-    by_kernel[:] = weight.reshape(kernels, kernel_rows, -1).transpose(1, 2, 0)
+    # Launched, so that a recorded step does it each time it is played back.
+    launch(np.copyto, by_kernel, weight.reshape(kernels, kernel_rows, -1).transpose(1, 2, 0))
     launch(
         _forward(maps, kernels, kernel_rows, kernel_columns, pool, activation),
         out, argmax, x, by_kernel, bias, *padding, _F(slope), height, width,
