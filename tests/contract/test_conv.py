@@ -93,7 +93,7 @@ def test_agrees_with_the_reference(
     check_all(kernels, size, maps, kernel, pool, padding, activation)
 
 
-# Without vectors, the second has columns enough for the loops for few kernels, and the others don't.
+# Narrow and wide rows, with and without a frame around the photo.
 OTHERS = and_slow(
     [
         ((2, 20, 17), (3, 8), (5, 5), 2, "valid", "leaky_relu"),

@@ -1,4 +1,4 @@
-"""What both ways of computing a convolution on the CPU have in common: frames around photos, and sums of chunks."""
+"""What all ways of computing a convolution on the CPU have in common: frames around photos, and sums of chunks."""
 
 from __future__ import annotations
 
