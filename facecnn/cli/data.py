@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,20 +33,19 @@ def sample(
     from facecnn.photos.sample import write_sample
 
     written = write_sample(destination, people, strangers)
-    names = [*written.people, *(["unknown"] if written.strangers else [])]
-    if format is Format.json:
-        common.print_json(
-            {
-                "folder": str(written.folder),
-                "people": list(written.people),
-                "photos": written.photos,
-                "strangers": written.strangers,
-            }
-        )
-    else:
-        common.print_text(
-            f"{written.photos + written.strangers} photos written to {shown(written.folder)}: {', '.join(names)}"
-        )
+    result = {
+        "folder": str(written.folder),
+        "people": list(written.people),
+        "photos": written.photos,
+        "strangers": written.strangers,
+    }
+    common.print_result(result, format, _describe_sample)
+
+
+def _describe_sample(result: dict[str, Any]) -> str:
+    names = [*result["people"], *(["unknown"] if result["strangers"] else [])]
+    photos = result["photos"] + result["strangers"]
+    return f"{photos} photos written to {shown(result['folder'])}: {', '.join(names)}"
 
 
 @app.command(short_help="Report people, counts, unusable photos, duplicates; doubtful photos.")
@@ -190,10 +189,10 @@ def crop(
     from facecnn.jobs.crop import crop as job
 
     loaded = common.read_settings(config, overrides, {})
-    written = job(source, destination, loaded.settings.photos, console)
-    if format is Format.json:
-        common.print_json(written)
-        return
-    skipped = [f"{photo['path']}: {photo['reason']}" for photo in written["skipped"]]
-    crops = f"{written['crops']} crops written to {shown(destination)}"
-    common.print_text("\n".join([*skipped, f"{crops}, side by side in {shown(written['contact_sheet'])}"]))
+    common.print_result(job(source, destination, loaded.settings.photos, console), format, _describe_crops)
+
+
+def _describe_crops(result: dict[str, Any]) -> str:
+    skipped = [f"{photo['path']}: {photo['reason']}" for photo in result["skipped"]]
+    crops = f"{result['crops']} crops written to {shown(result['folder'])}"
+    return "\n".join([*skipped, f"{crops}, side by side in {shown(result['contact_sheet'])}"])

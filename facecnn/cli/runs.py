@@ -135,13 +135,13 @@ def prune(
     runs = to_prune(out, keep, unfinished)
     if runs and not yes and not _agreed(runs):
         runs = []
-    result = delete(runs, console)
-    if format is Format.json:
-        common.print_json(result)
-    elif result["deleted"]:
-        common.print_text(f"Deleted {counted(len(result['deleted']), 'run')}, {megabytes(result['bytes'])}.")
-    else:
-        common.print_text("Nothing deleted.")
+    common.print_result(delete(runs, console), format, _describe_deleted)
+
+
+def _describe_deleted(result: dict[str, Any]) -> str:
+    if not result["deleted"]:
+        return "Nothing deleted."
+    return f"Deleted {counted(len(result['deleted']), 'run')}, {megabytes(result['bytes'])}."
 
 
 def _agreed(runs: Sequence[Summary]) -> bool:
