@@ -37,25 +37,26 @@ def judge_background(
     if data.dataset.finder is None or settings.hide_face or not known.any():
         return None
     labels = data.validation.labels[known]
-    hidden = load_photos(_files(data, known), replace(settings, hide_face=True), finder=data.dataset.finder)
-    # A file may have gone or changed since it was read.
-    there = hidden.row >= 0
-    if not there.any():
+    hidden = _blanked(data, known, settings)
+    if not len(hidden):
         return None
-    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.row[there])
+    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.rows)
     return Background(
         photos=len(labels),
         largest_class=float(np.bincount(labels).max() / len(labels)),
         plain=_accuracy(logs[known], labels, people),
-        hidden=_accuracy(hidden_logs, labels[there], people),
+        hidden=_accuracy(hidden_logs, hidden.labels, people),
         trained_hidden=None,
     )
 
 
-def _files(data: TrainingPhotos, among: npt.NDArray[np.bool_]) -> list[Path]:
-    """Where some photos of ``data.validation`` are."""
+def _blanked(data: TrainingPhotos, among: npt.NDArray[np.bool_], settings: PhotoSettings) -> PhotoSet:
+    """Some photos of ``data.validation`` with the faces blanked, those of them that can still be read."""
     alone = data.held_out_numbers[data.held_out.show_one_face(data.held_out_numbers)]
-    return [Path(data.held_out.files[number]) for number in alone[among].tolist()]
+    files = [Path(data.held_out.files[number]) for number in alone[among].tolist()]
+    hidden = load_photos(files, replace(settings, hide_face=True), finder=data.dataset.finder)
+    there = hidden.row >= 0
+    return PhotoSet(hidden.pixels, hidden.row[there], data.validation.labels[among][there])
 
 
 def _accuracy(logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], people: int) -> float:
@@ -76,15 +77,11 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
     dataset = read_people(data.dataset.folder, photos, data.dataset.finder, console, strict=False, for_training=True)
     training = from_record(data.record(), dataset)
     known = data.validation.labels < len(dataset.people)
-    hidden = load_photos(_files(data, known), photos, finder=data.dataset.finder)
-    # A file may have gone or changed since it was read.
-    there = hidden.row >= 0
-    if not there.any():
+    hidden = _blanked(data, known, photos)
+    if not len(hidden):
         raise PhotoError("none of the held-out photos can be read any more: put them back")
-    labels = data.validation.labels[known][there]
     trainer = make_trainer(replace(loaded, settings=settings), dataset, training, device)
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))
-    logs = trainer.answers(PhotoSet(hidden.pixels, hidden.row[there], labels))
-    return _accuracy(logs, labels, len(dataset.people))
+    return _accuracy(trainer.answers(hidden), hidden.labels, len(dataset.people))
