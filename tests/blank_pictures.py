@@ -7,13 +7,13 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = (
-    "run_pictures.draw_curves",
-    "run_pictures.draw_watching",
-    "run_pictures.draw_confusion",
-    "run_pictures.draw_kernels",
-    "run_pictures.draw_patches",
+    "draw_curves",
+    "draw_watching",
+    "draw_confusion",
+    "draw_kernels",
+    "draw_patches",
 )
-"""The functions of facecnn.jobs that draw them."""
+"""The functions that draw them, as facecnn.jobs.run_pictures calls them."""
 
 
 def draw_nothing(path: Path, *_: object) -> None:

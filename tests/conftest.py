@@ -113,7 +113,7 @@ def _blank_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     tests with the fixture ``pictures`` and in trainings that several tests share."""
     if "pictures" not in request.fixturenames:
         for name in PICTURES:
-            monkeypatch.setattr(f"facecnn.jobs.{name}", draw_nothing)
+            monkeypatch.setattr(f"facecnn.jobs.run_pictures.{name}", draw_nothing)
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ JOBS = ("training.train", *COMMANDS[1:])
 
 def _get_ready() -> None:
     importlib.import_module("facecnn.kernels.cuda.devices")
+    run_pictures = importlib.import_module("facecnn.jobs.run_pictures")
     for name in PICTURES:
-        module, function = name.rsplit(".", 1)
-        setattr(importlib.import_module(f"facecnn.jobs.{module}"), function, draw_nothing)
+        setattr(run_pictures, name, draw_nothing)
     for name in COMMANDS:
         importlib.import_module(f"facecnn.cli.{name}")
     for name in JOBS:
