@@ -20,6 +20,7 @@ from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
 from facecnn.reports.evolution import draw_evolution
 from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
+from facecnn.reports.findings import counted
 from facecnn.reports.kernel_pictures import (
     MOST_COLUMNS,
     MOST_KERNELS,
@@ -107,7 +108,7 @@ def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
         matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
         rows = [*people, "strangers"]
     counts = np.array(matrix)[:, [*order, len(names)]]
-    draw_confusion(path, counts, rows, [*people, "refused"], f"{counts.sum()} {what} photos")
+    draw_confusion(path, counts, rows, [*people, "refused"], counted(int(counts.sum()), f"{what} photo"))
 
 
 def _exciting_patches(

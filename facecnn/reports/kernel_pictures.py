@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.reports.figure import DPI, saved_figure
+from facecnn.reports.findings import counted
 from facecnn.reports.lettering import printable
 
 MOST_KERNELS = 64
@@ -100,7 +101,7 @@ def draw_kernels(path: Path, layers: Sequence[DrawnKernels]) -> None:
 
 def _kernel_blocks(layer: DrawnKernels) -> list[_Block]:
     kernels, height, width, maps = layer.now.shape
-    what = f"{printable(layer.name)}: {kernels} kernel{'s' * (kernels != 1)} of {height}×{width}"
+    what = f"{printable(layer.name)}: {counted(kernels, 'kernel')} of {height}×{width}"
     table = maps not in (1, 3)
     now = layer.now[:MOST_COLUMNS, :, :, :_MOST_ROWS] if table else layer.now[:MOST_KERNELS]
     if maps != 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facecnn.reports.figure import TRAIN_COLOUR, count_on, explain, make_plain, place_below, saved_figure
+from facecnn.reports.findings import counted
 from facecnn.reports.lettering import printable
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     names = list(looks[-1]["kernels"])
     late = {*looks[-1]["dead_kernels"], *looks[-1]["asleep_kernels"]}
     shown = names[:_MOST_LAYERS]
+    counts = [len(looks[-1]["kernels"][name]["distance"]) for name in shown]
     figures = {name: _of_kernels(looks, name) for name in shown}
     limits = [_limits(key, [of_layer[key] for of_layer in figures.values() if key in of_layer]) for key, _ in _WATCHED]
     with saved_figure(path, 1.2 + 3.4 * max(len(shown), 1.6), 9.4, laid_out=False) as figure:
         panels = figure.subplots(len(_WATCHED), len(shown), sharex=True, sharey="row", squeeze=False)
-        for column, name in enumerate(shown):
+        for column, (name, count) in enumerate(zip(shown, counts, strict=True)):
             for panel, (key, title), (lowest, _) in zip(panels[:, column], _WATCHED, limits, strict=True):
                 values = figures[name].get(key)
                 if values is not None:
@@ -65,9 +67,8 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
                 if column == 0:
                     panel.set_ylabel(title)
                 make_plain(panel)
-            count = len(looks[-1]["kernels"][name]["distance"])
             panels[0, column].set_title(
-                f"{printable(name)}: {count} kernel{'s' * (count != 1)}", parse_math=False, fontsize=10.5, loc="left"
+                f"{printable(name)}: {counted(count, 'kernel')}", parse_math=False, fontsize=10.5, loc="left"
             )
             panels[-1, column].set_xlabel("epoch")
             count_on(panels[-1, column].xaxis, 5)
@@ -79,7 +80,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
                 row[0].yaxis.set_minor_locator(NullLocator())  # placing these takes longer than all else
             row[0].set_ylim(lowest, highest)
         cut = f"The first {len(shown)} of {len(names)} conv layers" if len(names) > len(shown) else None
-        handles = _kernel_handles([len(looks[-1]["kernels"][name]["distance"]) for name in shown], shown, late)
+        handles = _kernel_handles(counts, shown, late)
         legend = explain(figure, handles, columns=min(len(handles), 3 if len(shown) < 3 else 5), title=cut)
         place_below(legend, figure, left=0.85, titles=0.35, gap=0.1)
         figure.align_ylabels()
