@@ -182,7 +182,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "report": str(run.report_path),
         "model_card": str(run.card_path),
         "photos": {"shown": len(pictures), "missing": len({answer.sha256 for answer in chosen}) - len(pictures)},
-        "background": read_json(run.background_path),
+        "background": None if facts.background is None else asdict(facts.background),
         "missing": missing,
     }
 
