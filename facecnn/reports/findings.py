@@ -306,7 +306,7 @@ def limits(facts: RunFacts) -> list[str]:
     photos = facts.calibration.photos
     if facts.training.finished and photos < FEW_PHOTOS:
         by = f"rests on {counted(photos, 'held-out photo')}" if photos else "isn't calibrated"
-        found.append(f"Its confidence {by}: 90 % need not mean right in nine of ten.")
+        found.append(f"Its confidence {by}: {percent(0.9)} need not mean right in nine of ten.")
     if facts.background is None:
         found.append("How much it goes by the surroundings instead of the faces wasn't measured.")
     return found
@@ -344,7 +344,8 @@ def _flattering(facts: RunFacts) -> list[str]:
             "named right."
         )
     own = "come from the same folder, perhaps from the same occasions, and " if facts.photos.own_validation else ""
-    tuned = " and set how sure it is and whom it refuses" if facts.calibration.photos else ""
+    refuses = "" if facts.calibration.threshold is None else " and whom it refuses"
+    tuned = f" and set how sure it is{refuses}" if facts.calibration.photos else ""
     found.append(
         f"The held-out photos {own}also decided which epoch was kept{tuned}, so these figures flatter. Photos of other "
         "days and places are the real test."

@@ -543,6 +543,8 @@ def test_what_a_model_is_not_good_for() -> None:
     unequal = facts(judged={**judged(), "per_class": [ann, {**bob, "recall": 0.8, "named_right": 16}]})
     assert "It is worst at Bob: 80 % of 20 photos named right." in map(words, findings.limits(unequal))
     assert "training hasn't ended" in findings.limits(CASES["unfinished"])[0]
+    for threshold, told in ((0.4, "set how sure it is and whom it refuses, so"), (None, "set how sure it is, so")):
+        assert any(told in limit for limit in findings.limits(facts(threshold=threshold)))
     assert "isn't known" in findings.accuracy(CASES["nothing held out"])
     assert "By the log of its training it named 94" in findings.accuracy(facts(**{**NOTHING, "logged_accuracy": 0.94}))
 
