@@ -171,7 +171,7 @@ def _describe_run(result: dict[str, Any]) -> str:
         lines += [
             "",
             f"{run}; pictures: curves, confusion, kernels,",
-            "  watching, and how the kernels came about: kernels.gif)",
+            "  patches, watching, and how the kernels came about: kernels.gif)",
         ]
     else:
         lines += ["", f"{run})"]
