@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import CheckpointError, UsageError
-from facecnn.kernels.protocol import Kernels, Normalise
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import Normalise
 from facecnn.learning.calibration import Calibration, unknown_score
 from facecnn.learning.scores import over_people
 from facecnn.network.feeding import PhotoFeed
@@ -19,8 +20,6 @@ from facecnn.network.layers import Layer, Shape
 from facecnn.network.network import Network, plan
 from facecnn.network.size import countable_photos
 from facecnn.photos.folder import UNKNOWN
-
-Array = npt.NDArray[Any]
 
 BATCH_SIZE = 32
 """Photos that are answered at once."""
@@ -112,7 +111,7 @@ class Recogniser:
         classes: Sequence[str],
         arrays: Mapping[str, Array],
         calibration: Calibration,
-        kernels: Kernels,
+        backend: Backend,
         shift: float = 0.0,
     ) -> None:
         """``classes``: the outputs' names, ``unknown`` last where there is one; ``arrays``: a checkpoint's; ``mirror``,
@@ -128,7 +127,7 @@ class Recogniser:
         self.shift = shift
         try:
             batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(layers, input_shape))))
-            self.network = Network(layers, input_shape, kernels, batch_size, training=False)
+            self.network = Network(layers, input_shape, backend, batch_size, training=False)
             if len(self.network.stages[-1].out_shape) != 1:
                 raise UsageError("it gives maps, and must end with dense or neuron")
             self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})
@@ -152,7 +151,7 @@ class Recogniser:
 
     def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
         """(n, outputs), not calibrated, for photos ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
-        photos = PhotoFeed(self.network.kernels, pixels, rows, self.network.batch_size)
+        photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 
     def answers(self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None) -> Answers:

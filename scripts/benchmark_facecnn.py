@@ -29,10 +29,10 @@ class Facecnn:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._device: Device = open_device(options["device"], options["threads"])
-        self._kernels: Any = self._device.kernels
+        self._backend: Any = self._device.backend
         if not options["recorded"]:
             as_it_is = {"record": lambda function, workspace: function}
-            self._kernels = SimpleNamespace(**{**vars(self._kernels), **as_it_is})
+            self._backend = SimpleNamespace(**{**vars(self._backend), **as_it_is})
         self._network: Network
         self._step: TrainingStep
 
@@ -72,31 +72,31 @@ class Facecnn:
         return run
 
     def loss(self) -> float:
-        return float(self._kernels.to_host(self._step.objectives).sum(dtype=np.float64))
+        return float(self._backend.to_host(self._step.objectives).sum(dtype=np.float64))
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.float32]]:
         network, count = self._filled(work, training=False), len(work.pictures)
-        forward = self._kernels.record(lambda: network.forward(count, for_backward=False), network.workspace)
+        forward = self._backend.record(lambda: network.forward(count, for_backward=False), network.workspace)
 
         def answer() -> npt.NDArray[np.float32]:
             forward()
-            logits = self._kernels.to_host(network.output[:count])
+            logits = self._backend.to_host(network.output[:count])
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
         return answer
 
     def milliseconds(self, step: Callable[[], object], steps: int) -> float:
-        kernels, workspace = self._kernels, self._network.workspace
-        start = kernels.mark(workspace)
+        backend, workspace = self._backend, self._network.workspace
+        start = backend.mark(workspace)
         for _ in range(steps):
             step()
-        return float(kernels.milliseconds(start, kernels.mark(workspace)))
+        return float(backend.milliseconds(start, backend.mark(workspace)))
 
     def _filled(self, work: Work, *, training: bool) -> Network:
-        network = Network(work.layers, work.shape, self._kernels, len(work.pictures), loss=work.loss, training=training)
+        network = Network(work.layers, work.shape, self._backend, len(work.pictures), loss=work.loss, training=training)
         network.weights.from_host(work.weights)
-        self._kernels.copy_to_device(network.input, work.pictures)
+        self._backend.copy_to_device(network.input, work.pictures)
         self._network = network
         return network
 

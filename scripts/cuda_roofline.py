@@ -29,9 +29,9 @@ import numpy.typing as npt
 
 from facecnn.config import load
 from facecnn.kernels import cuda
+from facecnn.kernels.backend import Backend
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened, planning
 from facecnn.kernels.profiling import Profiler
-from facecnn.kernels.protocol import Kernels
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
 from facecnn.learning.progress import Recorder
@@ -144,7 +144,7 @@ def _black(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 def planned_trainer(
     config: str,
-    kernels: Kernels = cuda,
+    backend: Backend = cuda,
     *,
     batch_size: int = 60,
     epochs: int = 1,
@@ -168,7 +168,7 @@ def planned_trainer(
     pixels = picture((count, round(1.3 * photos.height), round(1.3 * photos.width), photos.channels))
     numbers, nobody = np.arange(count), np.zeros(0, np.int64)
     data = TrainingData(PhotoSet(pixels, numbers, numbers % PEOPLE), numbers, PhotoSet(pixels, nobody, nobody), PEOPLE)
-    return Trainer(replace(settings, photos=photos, train=train), data, kernels)
+    return Trainer(replace(settings, photos=photos, train=train), data, backend)
 
 
 def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> Counter:

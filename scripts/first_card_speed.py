@@ -49,7 +49,7 @@ class KernelTimes(Profiler):
 
 def kernel_times(config: str, batch: int, steps: int, device: str = "cuda") -> dict[str, Any]:
     """Microseconds a step of each kernel function in each layer, as ``train --profile`` times them."""
-    times = KernelTimes(open_device(device).kernels)
+    times = KernelTimes(open_device(device).backend)
     # Of an epoch's only step: the first is to compile, and the last, which is watched, isn't made.
     trainer = planned_trainer(config, times, batch_size=batch, epochs=steps + 2, picture=noise)
     figures = Figures()
@@ -78,12 +78,12 @@ def estimated(config: str, batch: int) -> dict[str, Any]:
 
 def sent(config: str, photos: int, epochs: int, batch: int) -> dict[str, Any]:
     """Photos a second, of noise: the median of the epochs after the first two."""
-    kernels = open_device("cuda").kernels
+    backend = open_device("cuda").backend
     found: dict[str, Any] = {"photos": photos, "batch": batch}
     for name in ("resident", "streamed"):
-        full = mock.patch.object(kernels, "resident", side_effect=MemoryError) if name == "streamed" else nullcontext()
+        full = mock.patch.object(backend, "resident", side_effect=MemoryError) if name == "streamed" else nullcontext()
         with full:
-            trainer = planned_trainer(config, kernels, batch_size=batch, epochs=epochs, count=photos, picture=noise)
+            trainer = planned_trainer(config, backend, batch_size=batch, epochs=epochs, count=photos, picture=noise)
         assert trainer.step.streamed == (name == "streamed")
         figures = Figures()
         trainer.run(figures)

@@ -180,8 +180,8 @@ def arrows(count: int, seed: int) -> tuple[Array, Labels]:
 
 def new_network(formula: type[Formula], batch_size: int, seed: int) -> Network:
     """A network with random weights that gets its gradients by a formula."""
-    kernels: Any = formula()
-    network = Network(LAYERS, (SIDE, SIDE, 1), kernels, batch_size, dtype=np.float64, seed=seed)
+    backend: Any = formula()
+    network = Network(LAYERS, (SIDE, SIDE, 1), backend, batch_size, dtype=np.float64, seed=seed)
     network.initialise(seed)
     return network
 

@@ -23,7 +23,8 @@ from experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, 
 from facecnn.config import load
 from facecnn.errors import DivergedError
 from facecnn.kernels import open_device
-from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import Adam, Optimizer, Sgd
@@ -106,24 +107,24 @@ class Measured:
     """Share of the kernels in the squared gradient: in what a small step of gradient descent takes off the loss."""
 
 
-def measure(photos: Dataset, kernels: Kernels, seeds: int) -> dict[str, Measured]:
+def measure(photos: Dataset, backend: Backend, seeds: int) -> dict[str, Measured]:
     """What reaches the kernels at the start, for each initialisation. The loss is the mean over some photos."""
     settings, people = photos.settings, len(photos.classes)
     # Evenly from all people: they come one after another.
     chosen = np.linspace(0, len(photos.labels) - 1, min(BATCH, len(photos.labels))).round().astype(np.int64)
     shape = (settings.height, settings.width, settings.channels)
-    network = Network(with_outputs(SEED.network, people), shape, kernels, len(chosen), loss=SEED.loss)
-    kernels.prepare_photos(
+    network = Network(with_outputs(SEED.network, people), shape, backend, len(chosen), loss=SEED.loss)
+    backend.prepare_photos(
         network.input,
-        kernels.to_device(photos.pixels),
-        kernels.to_device(photos.rows[chosen].astype(np.int32)),
-        kernels.to_device(np.tile(AUGMENTATION_NONE, (len(chosen), 1))),
+        backend.to_device(photos.pixels),
+        backend.to_device(photos.rows[chosen].astype(np.int32)),
+        backend.to_device(np.tile(AUGMENTATION_NONE, (len(chosen), 1))),
         settings.normalise,
         network.workspace,
     )
-    labels = kernels.to_device(photos.labels[chosen].astype(np.int32))
-    alike = kernels.to_device(np.ones(people, np.float32))
-    totals = kernels.to_device(np.zeros(3, np.float32))
+    labels = backend.to_device(photos.labels[chosen].astype(np.int32))
+    alike = backend.to_device(np.ones(people, np.float32))
+    totals = backend.to_device(np.zeros(3, np.float32))
     found = {}
     for name in INITIALISATIONS:
         figures = []
@@ -142,7 +143,7 @@ def measure(photos: Dataset, kernels: Kernels, seeds: int) -> dict[str, Measured
 def _figures(network: Network) -> list[float]:
     """In the order of Measured, without the places."""
     assert network.gradient is not None
-    to_host = network.kernels.to_host
+    to_host = network.backend.to_host
     weights, gradient = network.weights.to_host(), {k: to_host(v) for k, v in network.gradient.named.items()}
 
     def lengths(arrays: Mapping[str, Array]) -> tuple[Array, Array]:
@@ -211,7 +212,7 @@ class _Losses(Recorder):
         self.losses.append(float(metrics["train_loss"]))
 
 
-def train(training: Training, photos: Dataset, kernels: Kernels, steps: int, seed: int) -> Trained:
+def train(training: Training, photos: Dataset, backend: Backend, steps: int, seed: int) -> Trained:
     """Train with the seed network's settings, but for those of ``training``."""
     chosen = photos.split(seed).training
     epochs = max(1, round(steps * min(BATCH, len(chosen)) / len(chosen)))
@@ -227,7 +228,7 @@ def train(training: Training, photos: Dataset, kernels: Kernels, steps: int, see
         optimizer=training.rule,
         train=replace(SEED.train, epochs=epochs, least_steps=1, batch_size=BATCH, seed=seed),
     )
-    trainer = Trainer(settings, data, kernels)
+    trainer = Trainer(settings, data, backend)
     apply(training.initialisation, trainer.network.weights, seed)
     before, recorder = trainer.network.weights.to_host(), _Losses()
     diverged = False
@@ -430,12 +431,12 @@ def main() -> None:
     if len(sizes) < 2:
         arguments.error("--size: two sizes at least are to be compared")
     with errors_told():
-        kernels = open_device(options.device).kernels
+        backend = open_device(options.device).backend
         folder = options.photos or sample_folder()
         photos = {size: read_photos(folder, size) for size in sizes}
-        gradients = {size: measure(photos[size], kernels, options.seeds) for size in sizes}
+        gradients = {size: measure(photos[size], backend, options.seeds) for size in sizes}
         show_gradients(gradients)
-        trained = show_trainings(photos, kernels, options.steps, options.seed) if options.steps else []
+        trained = show_trainings(photos, backend, options.steps, options.seed) if options.steps else []
     draw(gradients, trained, options.output)
 
 
@@ -450,10 +451,10 @@ def show_gradients(found: Mapping[int, Mapping[str, Measured]]) -> None:
 
 
 def show_trainings(
-    photos: Mapping[int, Dataset], kernels: Kernels, steps: int, seed: int
+    photos: Mapping[int, Dataset], backend: Backend, steps: int, seed: int
 ) -> list[tuple[Training, Trained]]:
     found = [
-        (training, train(training, photos[training.size], kernels, steps, seed)) for training in trainings(list(photos))
+        (training, train(training, photos[training.size], backend, steps, seed)) for training in trainings(list(photos))
     ]
     print(f"\nAfter about {steps} steps of training: how far the weights moved, in % of their start's norm\n")
     print(table([row_of_training(*one) for one in found], TRAINING_HEADERS), flush=True)

@@ -178,7 +178,7 @@ def run(trial: Trial, kernels: int, seed: int) -> Outcome:
         history.append((_lengths(weight - true) / lengths, error, same))
         if step < trial.steps:
             trial.rule.update(
-                kernels=reference,
+                backend=reference,
                 weight=weight.reshape(-1),
                 state=state,
                 gradient=model.backward(dout, weight).reshape(-1),

@@ -156,7 +156,7 @@ def run(options: Any, loaded: Loaded, work: Path, runs: Path) -> None:
                     TrainOptions(photos=photos, out=runs, name=path.name, overwrite=True, threads=options.threads),
                     console,
                 )
-            model = open_model(path / BEST, open_device("cpu", options.threads).kernels, options.threads)
+            model = open_model(path / BEST, open_device("cpu", options.threads).backend, options.threads)
             check(model, loaded, people, fold, path)
             folds.append(judge(model, people, fold, others.pixels, rows))
         found[title] = folds
@@ -239,12 +239,12 @@ def look(model: Model, pixels: np.ndarray, rows: np.ndarray) -> Looks:
     last = len(network.stages) - 1
     logs, logits = np.zeros((2, len(rows), network.units))
     features = np.zeros((len(rows), int(np.prod(network.stages[last].shape))))
-    feed = PhotoFeed(network.kernels, pixels, rows, network.batch_size)
+    feed = PhotoFeed(network.backend, pixels, rows, network.batch_size)
     for start, stop in passes(network, feed, recogniser.normalise, **seen):
-        output = network.kernels.to_host(network.output[: stop - start])
+        output = network.backend.to_host(network.output[: stop - start])
         logits[start:stop] += output
         logs[start:stop] += log_softmax(output)
-        features[start:stop] += network.kernels.to_host(network.call(last, stop - start).x).reshape(stop - start, -1)
+        features[start:stop] += network.backend.to_host(network.context(last, stop - start).x).reshape(stop - start, -1)
     number = len(views_at_test_time(**seen))
     lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return Looks(log_softmax(logs / number), logits / number, features / lengths)

@@ -26,7 +26,7 @@ from facecnn.learning.progress import Progress
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step import TrainingStep
 from facecnn.learning.update import WeightUpdate
-from facecnn.network.layers import Buffer, Call, Conv, Dense, Layer, Parameter, Pool, Shape
+from facecnn.network.layers import Buffer, Conv, Dense, Layer, LayerContext, Parameter, Pool, Shape
 from facecnn.network.network import Network, plan
 from facecnn.settings import SETTINGS
 from ready_batches import ReadyBatches
@@ -78,27 +78,32 @@ class Separate(Conv):
     def multiply_adds(self, shape: Shape) -> int:
         return shape[2] * super().multiply_adds((*shape[:2], 1))
 
-    def _folded(self, call: Call) -> Call:
-        maps = call.x.shape[3]
-        out = _fold(call.out, maps)
-        argmax = call.buffers["argmax"]
+    def _folded(self, context: LayerContext) -> LayerContext:
+        maps = context.x.shape[3]
+        out = _fold(context.out, maps)
+        argmax = context.buffers["argmax"]
         if argmax.ndim > 1:
             argmax = argmax.reshape(out.shape)
-        dx = None if call.dx is None else _fold(call.dx, maps)
+        dx = None if context.dx is None else _fold(context.dx, maps)
         return replace(
-            call, x=_fold(call.x, maps), out=out, buffers={"argmax": argmax}, dout=_fold(call.dout, maps), dx=dx
+            context,
+            x=_fold(context.x, maps),
+            out=out,
+            buffers={"argmax": argmax},
+            dout=_fold(context.dout, maps),
+            dx=dx,
         )
 
-    def forward(self, call: Call) -> None:
-        folded = self._folded(call)
+    def forward(self, context: LayerContext) -> None:
+        folded = self._folded(context)
         super().forward(folded)
-        call.out[...] = _unfold(folded.out, call.x.shape[3])
+        context.out[...] = _unfold(folded.out, context.x.shape[3])
 
-    def backward(self, call: Call) -> None:
-        folded = self._folded(call)
+    def backward(self, context: LayerContext) -> None:
+        folded = self._folded(context)
         super().backward(folded)
-        if call.dx is not None and folded.dx is not None:
-            call.dx[...] = _unfold(folded.dx, call.x.shape[3])
+        if context.dx is not None and folded.dx is not None:
+            context.dx[...] = _unfold(folded.dx, context.x.shape[3])
 
 
 SIZES = ("weights", "million multiply-adds")
@@ -127,8 +132,8 @@ def gradient_error(kind: str) -> float:
         KINDS[kind](kernels=2, activation="tanh"),
         Dense(units=2),
     )
-    kernels: Any = reference
-    network = Network(layers, (9, 9, 2), kernels, 3, dtype=np.float64)
+    backend: Any = reference
+    network = Network(layers, (9, 9, 2), backend, 3, dtype=np.float64)
     network.initialise(0)
     network.input[...] = random.standard_normal(network.input.shape)
     upstream = random.standard_normal((3, 2))
@@ -223,8 +228,8 @@ class Training:
 
 def train(a_plan: Plan, seed: int, steps: int) -> Training:
     """Adam on batches of 32 new pictures each."""
-    kernels: Any = Remembering()
-    network = Network(a_plan.layers(), (SIDE, SIDE, 2), kernels, NEW_PICTURES, dtype=np.float64, seed=seed)
+    backend: Any = Remembering()
+    network = Network(a_plan.layers(), (SIDE, SIDE, 2), backend, NEW_PICTURES, dtype=np.float64, seed=seed)
     network.initialise(seed)
     batches = ReadyBatches(network, *dots(32 * steps, 1000 + seed), batch_size=32, steps=steps)
     update = WeightUpdate(network, Adam(learning_rate=0.01))
@@ -292,8 +297,8 @@ def _draw_maps(figure: Figure, grid: Any, networks: dict[str, Network]) -> None:
     for row, (kind, network) in zip(panels[1:], networks.items(), strict=True):
         network.input[...] = pictures
         network.forward(NEW_PICTURES)
-        kernels: Any = network.kernels
-        maps = kernels.pooled
+        backend: Any = network.backend
+        maps = backend.pooled
         # The map whose largest number tells the classes apart best.
         largest = maps.max(axis=(1, 2))
         gaps = largest[labels == 1].mean(axis=0) - largest[labels == 0].mean(axis=0)

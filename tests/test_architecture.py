@@ -14,9 +14,21 @@ PACKAGE = Path(facecnn.__file__).parent
 
 # Each room may import from those that stand after it. Photos and runs are leaves that any other may import; reports
 # tells of these two, and only jobs and cli make reports.
-ORDER = ["cli", "jobs", "config", "recognition", "learning", "faces", "network", "kernels", "settings", "errors"]
+ORDER = [
+    "cli",
+    "jobs",
+    "config",
+    "recognition",
+    "learning",
+    "faces",
+    "network",
+    "kernels",
+    "settings",
+    "errors",
+    "arrays",
+]
 LEAVES = {"photos", "runs"}
-BASE = {"settings", "errors"}
+BASE = {"settings", "errors", "arrays"}
 
 
 def _allowed(room: str) -> set[str]:

@@ -40,7 +40,7 @@ def recogniser(
             "model.dense1.bias": np.zeros(outputs, np.float32),
         },
         calibration=calibration or Calibration(),
-        kernels=reference,
+        backend=reference,
         shift=shift,
     )
 
@@ -309,5 +309,5 @@ def build(
 ) -> Recogniser:
     return Recogniser(
         layers=layers, input_shape=shape, normalise="none", mirror=False, classes=classes, arrays=arrays,
-        calibration=Calibration(), kernels=reference,
+        calibration=Calibration(), backend=reference,
     )  # fmt: skip

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from facecnn.errors import CheckpointError
 from facecnn.kernels import Device, open_device
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.backend import Backend
 from facecnn.network.layers import Conv, Dense, Layer, Pool, PRelu
 from facecnn.network.network import Network, Stage, plan
 
@@ -113,11 +113,11 @@ class Nets:
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None
         self._worker, opened = _started(threads)
-        kernels: Kernels = opened.result().kernels
+        backend: Backend = opened.result().backend
         self._networks: dict[str, Network] = {}
         known: set[str] = set()
         for name, net in NETS.items():
-            network = Network(net.layers, (net.side, net.side, 3), kernels, net.batch_size, training=False)
+            network = Network(net.layers, (net.side, net.side, 3), backend, net.batch_size, training=False)
             own = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
             known |= {f"{name}.{key}" for key in network.weights.to_host()}
             try:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
@@ -32,8 +32,6 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
 from facecnn.reports import findings
-
-Array = npt.NDArray[Any]
 
 _LINES = 3
 """Epochs of each fold that a log tells of."""
@@ -172,7 +170,7 @@ def _train_calibrated(
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     del trainer  # a card may have no room for another network beside it
     gc.collect()
-    recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.kernels)
+    recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.backend)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
     recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)
     judged = judge_photos(recogniser, dataset, fold)

@@ -170,7 +170,7 @@ def _open(name: str, console: Console) -> tuple[Device | None, str | None]:
 def _self_test(device: Device, console: Console) -> list[Result]:
     compiling = "" if device.name == "reference" else "; what isn't compiled yet is first, which can take a minute"
     console.info(f"Testing every kernel on {device.name}{compiling}")
-    return check_kernels(device.kernels)
+    return check_kernels(device.backend)
 
 
 def _failure(result: Result, device: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
     """
     device = open_and_show(options.device, options.threads, console)
     console.info(f"Model: {shown(options.model)}")
-    model = open_model(options.model, device.kernels, options.threads)
+    model = open_model(options.model, device.backend, options.threads)
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser
     judged = judge_photos(recogniser, dataset, chosen)

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from PIL import Image
 
 from facecnn.jobs.console import Console
@@ -21,8 +20,6 @@ from facecnn.photos.decode import Decoded, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
 from facecnn.reports.explanation import FaceMaps, draw_explanation
-
-Array = npt.NDArray[Any]
 
 MOST_FACES = 4
 """So many faces of a photo get maps, the largest ones."""
@@ -48,8 +45,8 @@ def explain(
     Raises CheckpointError, DeviceError, OutputError.
     """
     names = PictureNames(folder, EXPLAINED)
-    kernels = open_and_show(device_name, threads, console).kernels
-    model = open_model(model_path, kernels, threads)
+    backend = open_and_show(device_name, threads, console).backend
+    model = open_model(model_path, backend, threads)
     return make_pictures(results, names, ("explaining", "explained"), partial(_explain_photo, model), console)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import UsageError
 from facecnn.faces.finder import FaceFinder
 from facecnn.faces.nets import NETS, Nets
@@ -15,8 +14,6 @@ from facecnn.faces.weights import installed_arrays
 from facecnn.jobs.console import Console
 from facecnn.photos.face import Finder
 from facecnn.photos.preparation import PhotoSettings
-
-Array = npt.NDArray[Any]
 
 PREFIX = "finder."
 """Of the names that a finder's arrays have in a checkpoint."""

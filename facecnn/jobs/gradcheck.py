@@ -41,7 +41,7 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     comparison = None
     if device.name != "reference":
         console.info(f"Comparing {device.name} with the reference")
-        comparison = compare_device(small, settings.loss, device.kernels, seed=settings.train.seed)
+        comparison = compare_device(small, settings.loss, device.backend, seed=settings.train.seed)
     return {
         "passed": check.passed and (comparison is None or comparison.passed),
         "worst": _number(worst(check.alone).max_relative_error),

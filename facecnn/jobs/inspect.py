@@ -17,7 +17,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
 
     Raises CheckpointError, OutputError.
     """
-    model = open_model(path, open_device("cpu", None).kernels)
+    model = open_model(path, open_device("cpu", None).backend)
     recogniser, photos = model.recogniser, model.settings.photos
     stages = recogniser.network.stages
     size = measure(stages, model.settings.train.batch_size)

@@ -10,11 +10,10 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.console import Console
@@ -34,8 +33,6 @@ from facecnn.photos.folder_faces import folder_faces
 from facecnn.photos.hog import describe
 from facecnn.reports import findings
 from facecnn.reports.contact_sheet import check_folder, write_contact_sheet
-
-Array = npt.NDArray[Any]
 
 FOLDS = 5
 

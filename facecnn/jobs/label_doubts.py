@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import shown
 from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
@@ -16,8 +16,6 @@ from facecnn.photos.face import Face
 from facecnn.photos.folder import UNKNOWN
 from facecnn.photos.preparation import without_margin
 from facecnn.photos.sharpness import sharpness
-
-Array = npt.NDArray[Any]
 
 BLURRED = 0.2
 """Of the album's median sharpness: below this a face is called blurred. Measured: of 896 photos of LFW three are; with

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from facecnn.arrays import Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.label_doubts import Looked
 from facecnn.jobs.shown_photos import show_faces
@@ -19,8 +18,6 @@ from facecnn.photos.face import Face
 from facecnn.photos.folder import class_order
 from facecnn.reports.contact_sheet import Card, Sheet
 from facecnn.reports.page import THUMBNAIL
-
-Array = npt.NDArray[Any]
 
 _CHOSEN, _OTHER, _GROUND = (255, 190, 40), (235, 235, 235), (20, 20, 20)
 

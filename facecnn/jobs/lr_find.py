@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ruamel.yaml import YAML
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded, load, shipped, to_yaml
 from facecnn.config.source import Place, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
@@ -27,8 +27,6 @@ from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, r
 from facecnn.learning.optimizers import AnyOptimizer
 from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
-
-Array = npt.NDArray[Any]
 
 TESTS = 3
 """Range tests, each with other weights and another order of the photos, whose mean is looked at."""
@@ -57,7 +55,7 @@ def lr_find(
     device = open_for_training(options, console)
     weights = None
     if model is not None:
-        trained = open_model(model, device.kernels, options.threads)
+        trained = open_model(model, device.backend, options.threads)
         loaded = Loaded(trained.settings, Tree.at_one_place({}, Place(0, 0, 0, shown(model))))
         weights = trained.recogniser.network.weights.to_host()
     optimizer = _with_a_rate(loaded)

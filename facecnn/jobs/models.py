@@ -14,7 +14,7 @@ from facecnn.config import Settings, from_dict, to_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, finds_faces
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.backend import Backend
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.learning.update import INITIAL_PREFIX
 from facecnn.network.inference import views_at_test_time
@@ -94,14 +94,14 @@ class ModelFile:
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
         return len(views_at_test_time(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
 
-    def model(self, kernels: Kernels, threads: int | None = None) -> Model:
+    def model(self, backend: Backend, threads: int | None = None) -> Model:
         """Its network, and its face finder, which works on ``threads`` threads of the CPU. Raises CheckpointError."""
         calibration = self.calibration or Calibration()
         return Model(
             path=self.path,
             settings=self.settings,
             recogniser=make_recogniser(
-                self.settings, self.checkpoint.classes, self.checkpoint.arrays, calibration, kernels
+                self.settings, self.checkpoint.classes, self.checkpoint.arrays, calibration, backend
             ),
             finder=finder_of_checkpoint(self.checkpoint.arrays, threads),
             best_epoch=self.best_epoch,
@@ -152,12 +152,12 @@ def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None
         )
 
 
-def open_model(path: Path, kernels: Kernels, threads: int | None = None) -> Model:
+def open_model(path: Path, backend: Backend, threads: int | None = None) -> Model:
     """Read a checkpoint file and make its network, and its face finder, which works on ``threads`` threads of the CPU.
 
     Raises CheckpointError where anything about it is wrong.
     """
-    return read_model(path).model(kernels, threads)
+    return read_model(path).model(backend, threads)
 
 
 def looked_at(settings: Settings) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def make_recogniser(
     classes: list[str],
     arrays: Mapping[str, npt.NDArray[Any]],
     calibration: Calibration,
-    kernels: Kernels,
+    backend: Backend,
 ) -> Recogniser:
     """The network of ``settings`` with a checkpoint's arrays."""
     return Recogniser(
@@ -184,7 +184,7 @@ def make_recogniser(
         classes=classes,
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,
-        kernels=kernels,
+        backend=backend,
         **looked_at(settings),
     )
 

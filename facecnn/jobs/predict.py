@@ -53,7 +53,7 @@ def predict(
     for_one = None if any(map(is_folder, photos)) else file.multiply_adds()
     device = open_for_answers(device_name, threads, console, for_one and for_one * len(photos))
     console.info(f"Model: {shown(model_path)}")
-    model = file.model(device.kernels, threads)
+    model = file.model(device.backend, threads)
     if not model.calibrated:
         console.info(UNFINISHED)
     limit = model.recogniser.threshold(threshold)

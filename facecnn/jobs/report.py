@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from facecnn import __version__
+from facecnn.arrays import Array
 from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, FacecnnError, PhotoError, UsageError, shown
 from facecnn.jobs.background import judge_background, train_on_background
@@ -47,8 +47,6 @@ from facecnn.reports.summary import counted_otherwise
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.metrics import read_metrics
-
-Array = npt.NDArray[Any]
 
 
 def report_training(
@@ -117,7 +115,7 @@ def report(
 def _check_background(run: RunFolder, options: TrainOptions, console: Console) -> None:
     """Measure what the surroundings of the faces tell a training that sees nothing else, and note it in the run."""
     device = open_for_training(options, console)
-    model = open_model(find_checkpoint(run.path), device.kernels, options.threads)
+    model = open_model(find_checkpoint(run.path), device.backend, options.threads)
     if not model.calibrated:
         raise CheckpointError(f"{shown(run.path)}: --check-background needs a training that has ended. {UNFINISHED}")
     if model.settings.photos.hide_face:
@@ -140,7 +138,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
 
 
 def _report(run: RunFolder, console: Console) -> dict[str, Any]:
-    model = open_model(find_checkpoint(run.path), open_and_show("cpu", None, console).kernels)
+    model = open_model(find_checkpoint(run.path), open_and_show("cpu", None, console).backend)
     figures = read_json(run.figures_path) if model.calibrated else None
     missing = []
     held_out: _HeldOut | None = None

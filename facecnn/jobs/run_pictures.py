@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model
 from facecnn.network.excitation import Excitation, excitation
@@ -34,8 +34,6 @@ from facecnn.reports.watching import draw_watching
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames
 from facecnn.runs.metrics import read_metrics
-
-Array = npt.NDArray[Any]
 
 MOST_PHOTOS = 128
 """So many photos, spread over all, are looked at for what excites the kernels."""
@@ -120,7 +118,7 @@ def _exciting_patches(
     convs = [number for number, stage in enumerate(network.stages) if stage.layer.has_kernels][:MOST_LAYERS]
     rows = from_record(run.read_split(), dataset).rows(dataset)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_PHOTOS).round().astype(int))]
-    photos = PhotoFeed(network.kernels, dataset.pixels, rows, network.batch_size)
+    photos = PhotoFeed(network.backend, dataset.pixels, rows, network.batch_size)
     layers = []
     for name, found in excitation(network, photos, recogniser.normalise, convs, PATCHES).items():
         most = MOST_KERNELS if kernels[name].shape[3] in (1, 3) else MOST_COLUMNS

@@ -105,7 +105,7 @@ def _train_and_answer(config: Planned, device: Device) -> None:
     )
     with suppress(DivergedError):  # such photos may be too much for a config's rate, and nobody needs the result
         trainer.run(Recorder())
-    recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.kernels)
+    recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.backend)
     recogniser.answers(held_out.pixels, held_out.rows, None)
 
 

@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from facecnn.errors import DeviceError, UsageError
+from facecnn.kernels.backend import Backend
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, free_memory
-from facecnn.kernels.protocol import Kernels
 
 DEVICES = ("auto", "cpu", "cuda", "reference")
 
@@ -23,7 +23,7 @@ DEVICES = ("auto", "cpu", "cuda", "reference")
 class Device:
     """A backend that was opened, and what a user is told about it."""
 
-    kernels: Kernels
+    backend: Backend
     """The module with the functions of ``facecnn.kernels.reference``."""
     name: str
     """``cpu``, ``cuda:0`` or ``reference``."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.backend import Backend
 
 _HELD_UP = 10.0
 """Milliseconds for which a card is busy with nothing, while what is to be timed queues up behind."""
@@ -26,8 +26,8 @@ class Profiler:
     ``announce`` says for which layer, and which way through it, the kernels are that are asked for from then on.
     """
 
-    def __init__(self, kernels: Kernels) -> None:
-        self._kernels = kernels
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._place = ("", "")
         self._marks: list[tuple[tuple[str, str], Any, Any]] = []
         self._sums: dict[tuple[str, str], float] = {}
@@ -35,7 +35,7 @@ class Profiler:
         """The card has something to do until then."""
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self._kernels, name)
+        function = getattr(self._backend, name)
         if inspect.isfunction(function) and "workspace" in inspect.signature(function).parameters:
             function = self._timed(function, name)
             setattr(self, name, function)
@@ -57,12 +57,12 @@ class Profiler:
             workspace = arguments[-1]
             layer, way = self._place
             if time.perf_counter() >= self._behind_until:
-                self._kernels.hold_up(_HELD_UP, workspace)
+                self._backend.hold_up(_HELD_UP, workspace)
                 # Half of the time, since the card may run faster than when it was tried how long it takes.
                 self._behind_until = time.perf_counter() + _HELD_UP / 2000
-            start = self._kernels.mark(workspace)
+            start = self._backend.mark(workspace)
             function(*arguments)
-            stop = self._kernels.mark(workspace)
+            stop = self._backend.mark(workspace)
             self._marks.append(((layer, "backward_weight" if name.endswith("_backward_weight") else way), start, stop))
 
         return run
@@ -78,7 +78,7 @@ class Profiler:
         """Add up what was timed since the last time; waits for the device."""
         self.synchronise()
         for place, start, stop in self._marks:
-            self._sums[place] = self._sums.get(place, 0.0) + self._kernels.milliseconds(start, stop)
+            self._sums[place] = self._sums.get(place, 0.0) + self._backend.milliseconds(start, stop)
         self._marks.clear()
 
     def take(self, steps: int) -> dict[str, float]:

@@ -1,11 +1,8 @@
-"""Names and constants that all backends share, and the type of a backend: a module with these functions.
-
-The functions themselves are defined, with shapes and formulas, in ``facecnn.kernels.reference``.
-"""
+"""Names and constants that all backends share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +48,6 @@ PURPOSE_NOISE = 0
 PURPOSE_AUGMENT = 1
 PURPOSE_DROPOUT = 2
 """Second word of the key of random numbers. Dropout of layer i uses PURPOSE_DROPOUT + i: no other may be above it."""
-
-Kernels: TypeAlias = Any
-"""A backend: a module with the functions of ``facecnn.kernels.reference``, signatures equal to the letter (tested)."""
 
 
 def gaussian_weights(sigma: float, radius: int) -> npt.NDArray[np.float64]:

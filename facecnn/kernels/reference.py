@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import (
     AUGMENTATION,
     FUSED_ACTIVATIONS,
@@ -46,8 +47,6 @@ from facecnn.kernels.protocol import (
     gaussian_weights,
     local_contrast_weights,
 )
-
-Array = npt.NDArray[Any]
 
 
 class Workspace:
@@ -87,13 +86,13 @@ def synchronise() -> None:
     """Wait until everything that was asked for is done."""
 
 
-def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
+def record(function: Callable[[], None], workspace: Any) -> Callable[[], None]:
     """A function that does the same as ``function``, which only calls kernels with this workspace, and always with the
     same arguments. A device may record what it launches and play that back; this one calls it."""
     return function
 
 
-def mark(workspace: Workspace) -> Any:
+def mark(workspace: Any) -> Any:
     """A moment between the kernels that were asked for before and those that will be asked for later."""
     return time.perf_counter()
 
@@ -103,7 +102,7 @@ def milliseconds(start: Any, stop: Any) -> float:
     return float(1000 * (stop - start))
 
 
-def hold_up(at_least: float, workspace: Workspace) -> None:
+def hold_up(at_least: float, workspace: Any) -> None:
     """Let a device that works beside the processor be busy for so many milliseconds before it does what it is asked for
     next, so that marks aren't later than the kernels before them."""
 
@@ -142,7 +141,7 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[[Array, Any], Any], Callable[[Arra
 (FUSED_ACTIVATIONS), else from z."""
 
 
-def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Workspace) -> None:
+def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Any) -> None:
     """out = activation(x), element by element; both of any one shape.
 
     gelu is x times the normal distribution function of x (Hendrycks and Gimpel 2016, the exact form with erf).
@@ -152,14 +151,14 @@ def activation_forward(out: Array, x: Array, activation: Activation, slope: floa
 
 
 def activation_backward(
-    dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Workspace
+    dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Any
 ) -> None:
     """dx = dout * activation'(x); from ``out`` where that is enough, for gelu from ``x``: Phi(x) + x * phi(x)."""
     _, derivative = _ACTIVATIONS[activation]
     dx[...] = dout * derivative(out if activation in FUSED_ACTIVATIONS else x, slope)
 
 
-def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> None:
+def prelu_forward(out: Array, x: Array, slope: Array, workspace: Any) -> None:
     """A leaky relu whose slope is learned (He et al. 2015, arXiv:1502.01852): out = x where x > 0, else slope[c] * x.
 
     out, x (M, C): M counts photos, or photos times positions; slope (C,), one for each map or unit, of any sign.
@@ -167,7 +166,7 @@ def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> N
     out[...] = np.where(x > 0, x, slope * x)
 
 
-def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Workspace) -> None:
+def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Any) -> None:
     """dx = dout where x > 0, else dout * slope[c]; dslope[c] = sum of dout * x over those of column c that aren't > 0.
 
     On which side of 0 it was is read from ``x``: below a negative slope ``out`` has the other sign.
@@ -202,7 +201,7 @@ def conv_forward(
     activation: Activation,
     slope: float,
     pool: int,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """Convolution, bias, activation and max-pooling in one block.
 
@@ -257,7 +256,7 @@ def conv_backward_weight(
     activation: Activation,
     slope: float,
     pool: int,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta[p, k].
 
@@ -282,7 +281,7 @@ def conv_backward_input(
     activation: Activation,
     slope: float,
     pool: int,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]. Shapes as in ``conv_forward``.
 
@@ -313,7 +312,7 @@ def pool_forward(
     kind: PoolKind,
     size: tuple[int, int],
     stride: tuple[int, int],
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """The largest or the average element of each window.
 
@@ -342,7 +341,7 @@ def pool_backward(
     kind: PoolKind,
     size: tuple[int, int],
     stride: tuple[int, int],
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average"); windows add up."""
     dx[...] = 0
@@ -361,7 +360,7 @@ def pool_backward(
 # ----------------------------------------------------------------------------------------------- neurons and dense
 
 
-def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
+def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Any) -> None:
     """m neurons for each map, each of which sees the whole of its own map and nothing else.
 
     out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]
@@ -371,29 +370,29 @@ def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: 
     out[...] = np.einsum("nhwk,mhwk->nmk", x, weight) + bias
 
 
-def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
+def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Any) -> None:
     """dweight[m, p, k] = sum over photos of dout[n, m, k] * x[n, p, k]; dbias = sum of dout."""
     dweight[...] = np.einsum("nmk,nhwk->mhwk", dout, x)
     dbias[...] = dout.sum(axis=0)
 
 
-def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
+def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Any) -> None:
     """dx[n, p, k] = sum over the map's neurons m of dout[n, m, k] * weight[m, p, k]."""
     dx[...] = np.einsum("nmk,mhwk->nhwk", dout, weight)
 
 
-def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
+def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Any) -> None:
     """out = x weight' + bias: out (N, U), x (N, I), weight (U, I), bias (U,)."""
     out[...] = x @ weight.T + bias
 
 
-def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
+def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Any) -> None:
     """dweight = dout' x, dbias = sum of dout over the batch."""
     dweight[...] = dout.T @ x
     dbias[...] = dout.sum(axis=0)
 
 
-def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
+def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Any) -> None:
     """dx = dout weight."""
     dx[...] = dout @ weight
 
@@ -404,7 +403,7 @@ def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Works
 def batch_norm_forward(
     out: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     running_mean: Array,
     running_variance: Array,
     x: Array,
@@ -412,7 +411,7 @@ def batch_norm_forward(
     shift: Array,
     momentum: float,
     epsilon: float,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """Batch normalisation in training (Ioffe and Szegedy 2015), per map or unit.
 
@@ -420,13 +419,13 @@ def batch_norm_forward(
     running_mean and running_variance move towards the batch's mean and unbiased variance by the share ``momentum``;
     they are the one exception to outputs being wholly overwritten.
 
-    out, x (M, C): M counts photos, or photos times positions; all others (C,). inverse_deviation is kept for backward.
+    out, x (M, C): M counts photos, or photos times positions; all others (C,). inverse_std is kept for backward.
     """
     count = len(x)
     mean[...] = x.mean(axis=0)
     variance = ((x - mean) ** 2).mean(axis=0)
-    inverse_deviation[...] = 1 / np.sqrt(variance + x.dtype.type(epsilon))
-    out[...] = (x - mean) * inverse_deviation * scale + shift
+    inverse_std[...] = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    out[...] = (x - mean) * inverse_std * scale + shift
     running_mean += x.dtype.type(momentum) * (mean - running_mean)
     running_variance += x.dtype.type(momentum) * (variance * (count / max(count - 1, 1)) - running_variance)
 
@@ -439,7 +438,7 @@ def batch_norm_inference(
     scale: Array,
     shift: Array,
     epsilon: float,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """The same with the running statistics: a photo's answer doesn't depend on what else is in its batch."""
     out[...] = (x - running_mean) / np.sqrt(running_variance + x.dtype.type(epsilon)) * scale + shift
@@ -452,21 +451,21 @@ def batch_norm_backward(
     dout: Array,
     x: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     scale: Array,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
-    """With h = (x - mean) * inverse_deviation: dshift = sum dout, dscale = sum dout * h, and, since the mean and the
-    variance depend on every x of the batch, dx = scale * inverse_deviation * (dout - dshift / M - h * dscale / M).
+    """With h = (x - mean) * inverse_std: dshift = sum dout, dscale = sum dout * h, and, since the mean and the
+    variance depend on every x of the batch, dx = scale * inverse_std * (dout - dshift / M - h * dscale / M).
     """
-    normalised = (x - mean) * inverse_deviation
+    normalised = (x - mean) * inverse_std
     dshift[...] = dout.sum(axis=0)
     dscale[...] = (dout * normalised).sum(axis=0)
-    dx[...] = scale * inverse_deviation * (dout - dshift / len(x) - normalised * (dscale / len(x)))
+    dx[...] = scale * inverse_std * (dout - dshift / len(x) - normalised * (dscale / len(x)))
 
 
 def dropout(
-    out: Array, x: Array, photos: Array, rate: float, seed: int, purpose: int, step: Array, workspace: Workspace
+    out: Array, x: Array, photos: Array, rate: float, seed: int, purpose: int, step: Array, workspace: Any
 ) -> None:
     """Each element is zero with probability ``rate``, else x / (1 - rate) (inverted dropout, Srivastava et al. 2014).
 
@@ -494,7 +493,7 @@ def softmax_cross_entropy(
     class_weights: Array,
     total: Array,
     label_smoothing: float,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """Softmax and cross-entropy, with label smoothing s and class weights v.
 
@@ -522,7 +521,7 @@ def softmax_cross_entropy(
 
 
 def mean_squared_error(
-    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Workspace
+    losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Any
 ) -> None:
     """losses (N,) = mean over the outputs of (out - target)^2; objectives = losses / total; dout the derivative of
     their sum. out, target, dout (N, U); total (1,) the photos of the whole batch, of which these may be a part."""
@@ -532,17 +531,17 @@ def mean_squared_error(
     dout[...] = error * (2 / (error.shape[1] * total[0]))
 
 
-def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
+def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Any) -> None:
     """total (1,) = sum of class_weights[label] over labels (N,): what a batch's loss is divided by."""
     total[0] = class_weights[labels].sum()
 
 
-def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
+def one_hot(out: Array, labels: Array, workspace: Any) -> None:
     """out (N, U) = 1 at each photo's label, 0 elsewhere; labels (N,) int32."""
     out[...] = labels[:, None] == np.arange(out.shape[1])
 
 
-def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
+def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Any) -> None:
     """totals (3,) += (sum of losses, photos whose largest output is their label's), and totals[2] = the worst loss.
 
     outputs (N, U): of equal outputs the first counts as the largest. Adds up over the steps of an epoch; a loss that is
@@ -555,7 +554,7 @@ def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, w
             totals[2] = losses[n]
 
 
-def accumulate(total: Array, x: Array, first: bool, workspace: Workspace) -> None:
+def accumulate(total: Array, x: Array, first: bool, workspace: Any) -> None:
     """total += x, or total = x if it is the ``first`` of several; both (P,)."""
     total[...] = x if first else total + x
 
@@ -575,7 +574,7 @@ def take_batch(
     order_labels: Array,
     starts: Array,
     rates: Array,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """What the next step of an epoch works on, found without the host.
 
@@ -605,7 +604,7 @@ def optimizer_update(
     rule: str,
     scalars: Mapping[str, float],
     decaying: int,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """One step of an optimizer, in place.
 
@@ -693,7 +692,7 @@ _UPDATE_RULES: dict[str, Callable[..., None]] = {
 }
 
 
-def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
+def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Any) -> None:
     """out = gradient * min(1, limit / (|gradient| + 1e-6)), where |gradient| is the 2-norm; both (P,).
 
     No step is made of a gradient that is longer than ``limit``, and its direction is kept (Pascanu, Mikolov and Bengio
@@ -711,7 +710,7 @@ def add_noise(
     noise: float,
     noise_decay: float,
     step: Array,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """out = gradient + noise / (1 + t)^noise_decay * z with t = step, and z normal with mean 0 and variance 1.
 
@@ -735,7 +734,7 @@ def add_noise(
     out[...] = gradient + kind(noise / (1 + t) ** noise_decay) * z.reshape(-1)
 
 
-def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:
+def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Any) -> None:
     """average = d * average + (1 - d) * weight with d = min(decay, (1 + t) / (10 + t)), t = step: an exponential moving
     average that follows quickly in the first steps. Both (P,)."""
     t = int(step[0])
@@ -763,7 +762,7 @@ def philox(counter: tuple[Any, int, int, int], key: tuple[int, int]) -> tuple[An
     return c0, c1, c2, c3
 
 
-def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, workspace: Workspace) -> None:
+def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, workspace: Any) -> None:
     """out (n,) uint32: word e is word e % 4 of philox(counter=(e // 4, photo, step, 0), key=(seed, purpose))."""
     for block in range(-(-len(out) // 4)):
         words = philox((block, photo, int(step[0]), 0), (seed, purpose))
@@ -787,7 +786,7 @@ def draw_augmentation(
     brightness: float,
     blur: float,
     erase: float,
-    workspace: Workspace,
+    workspace: Any,
 ) -> None:
     """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)) float32, in AUGMENTATION's order.
 
@@ -828,7 +827,7 @@ def draw_augmentation(
 
 
 def prepare_photos(
-    out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Workspace
+    out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Any
 ) -> None:
     """Photos as they lie in the cache become the network's input.
 

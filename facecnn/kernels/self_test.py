@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels import formulas, reference
-from facecnn.kernels.protocol import AUGMENTATION, PURPOSE_DROPOUT, Kernels
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import AUGMENTATION, PURPOSE_DROPOUT
 from facecnn.kernels.update_rules import update_rule
-
-Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-5
 """Largest difference in parts of an output's largest element: float32 keeps seven digits, and sums lose some."""
@@ -74,21 +74,21 @@ def kernel_names() -> list[str]:
     ]
 
 
-def check_kernels(kernels: Kernels, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Result]:
+def check_kernels(backend: Backend, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Result]:
     """A result for each kernel; nothing that a kernel does, not even to fail, ends the test."""
     cases = _cases()
     results = []
     for name in kernel_names():
-        of_kernel = [_check(kernels, name, case) for case in cases[name]]
+        of_kernel = [_check(backend, name, case) for case in cases[name]]
         results.append(min(of_kernel, key=lambda result: (result.passed, -(result.worst or 0))))
         progress(len(results), len(cases))
     return results
 
 
-def _check(kernels: Kernels, name: str, case: _Case) -> Result:
+def _check(backend: Backend, name: str, case: _Case) -> Result:
     wanted = _run(reference, name, case.arguments, np.float64)
     try:
-        got = _run(kernels, name, case.arguments, np.float32)
+        got = _run(backend, name, case.arguments, np.float32)
     except Exception as error:  # of the compiler or the driver: it is this kernel's result
         return Result(name, False, None, case.tolerance, f"{type(error).__name__}: {error}")
     worst, integers_differ = 0.0, False
@@ -105,11 +105,11 @@ def _check(kernels: Kernels, name: str, case: _Case) -> Result:
     return Result(name, worst <= case.tolerance, worst, case.tolerance)
 
 
-def _run(kernels: Kernels, name: str, arguments: Iterable[Any], dtype: npt.DTypeLike) -> list[Array]:
+def _run(backend: Backend, name: str, arguments: Iterable[Any], dtype: npt.DTypeLike) -> list[Array]:
     """The outputs, as host arrays. They are filled with nonsense before, so that what isn't written shows."""
 
     def on_device(array: Array) -> Any:
-        return kernels.to_device(np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else array.dtype))
+        return backend.to_device(np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else array.dtype))
 
     outputs = []
 
@@ -125,9 +125,9 @@ def _run(kernels: Kernels, name: str, arguments: Iterable[Any], dtype: npt.DType
             return outputs[-1]
         return on_device(argument) if isinstance(argument, np.ndarray) else argument
 
-    getattr(kernels, name)(*map(placed, arguments), kernels.Workspace())
-    kernels.synchronise()
-    return [kernels.to_host(output) for output in outputs]
+    getattr(backend, name)(*map(placed, arguments), backend.Workspace())
+    backend.synchronise()
+    return [backend.to_host(output) for output in outputs]
 
 
 def _cases() -> dict[str, list[_Case]]:

@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.data import TrainingData
 from facecnn.learning.progress import Progress
@@ -22,8 +22,6 @@ from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import MicroBatch, Network
 from facecnn.network.size import measure
 from facecnn.photos.preparation import PhotoSettings
-
-Array = npt.NDArray[Any]
 
 PREPARED_BYTES = 2**18
 """As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds."""
@@ -76,11 +74,13 @@ class Batches:
         """Batches of the photos to train on, which ``feed`` brings to the device; those that are larger than the
         network's batch size are worked on in micro-batches."""
         self._network = network
-        self._kernels = kernels = network.kernels
+        self._backend = backend = network.backend
         self._data, self._feed = data, feed
         self._normalise = settings.normalise
-        self._augment = None if settings.augment is None else astuple(settings.augment)
-        """In the order of the arguments of ``draw_augmentation``."""
+        self._augment: tuple[Any, ...] | None = None
+        """The last arguments of ``draw_augmentation``, in its order."""
+        if settings.augment is not None:
+            self._augment = (*astuple(settings.augment), network.workspace)
         self._edges = edges_of(len(data.train_indices), steps_per_epoch)
         self._sizes = [stop - start for start, stop in pairwise(self._edges)]
         self.steps_per_epoch = steps_per_epoch
@@ -90,15 +90,15 @@ class Batches:
         self._in_micro_batches = network.batch_size < self.largest
 
         # An epoch's order; where each batch begins in it, and its learning rate; the batch and the step that come next.
-        self._order = [kernels.empty((len(data.train_indices),), np.int32) for _ in range(3)]
-        self._starts = kernels.to_device(np.array(self._edges[:-1], np.int32))
-        self._rates = kernels.empty((steps_per_epoch,), network.dtype)
-        self._cursor = kernels.empty((2,), np.int32)
-        self._epoch = kernels.to_device(np.zeros(1, np.int32))
+        self._order = [backend.empty((len(data.train_indices),), np.int32) for _ in range(3)]
+        self._starts = backend.to_device(np.array(self._edges[:-1], np.int32))
+        self._rates = backend.empty((steps_per_epoch,), network.dtype)
+        self._cursor = backend.empty((2,), np.int32)
+        self._epoch = backend.to_device(np.zeros(1, np.int32))
         self._shuffler = np.random.Generator(np.random.Philox(0))
-        self.step: Array = kernels.to_device(np.zeros(1, np.int32))
+        self.step: Array = backend.to_device(np.zeros(1, np.int32))
         """(1,): the number of the step that was taken."""
-        self.learning_rate: Array = kernels.to_device(np.zeros(1, network.dtype))
+        self.learning_rate: Array = backend.to_device(np.zeros(1, network.dtype))
         """(1,): its learning rate."""
 
         self._prepared_together = self._steps_in_group = 1
@@ -112,9 +112,9 @@ class Batches:
             self._steps_in_group = together * max(1, steps // together)
         room = self._prepared_together * self.largest
         if self._prepared_together > 1:
-            self._prepared = kernels.empty((room, *network.input.shape[1:]), network.dtype)
-        self._photos, self._rows, self._labels = (kernels.empty((room,), np.int32) for _ in range(3))
-        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
+            self._prepared = backend.empty((room, *network.input.shape[1:]), network.dtype)
+        self._photos, self._rows, self._labels = (backend.empty((room,), np.int32) for _ in range(3))
+        self._parameters = backend.to_device(np.tile(AUGMENTATION_NONE, (room, 1)))
         self._plan(0)
 
     def _plan(self, begin: int) -> None:
@@ -141,7 +141,7 @@ class Batches:
         self._shuffler.bit_generator.state = _philox_state(self._network.seed, _ORDER_PURPOSE + progress.epoch)
         permutation = self._shuffler.permutation(len(self._data.train_indices))
         order = self._data.train_indices[permutation]
-        copy = self._kernels.copy_to_device
+        copy = self._backend.copy_to_device
         numbers = order, self._feed.rows[permutation], self._data.photos.labels[order]
         for on_device, own in zip(self._order, numbers, strict=True):
             copy(on_device, own.astype(np.int32))
@@ -161,14 +161,17 @@ class Batches:
         """Take the batch, its learning rate and its number; returns its labels (n,)."""
         network, taken = self._network, slice(slot.first, slot.first + (slot.to_take or slot.photos))
         network.announce("batch", "")
-        self._kernels.take_batch(
+        order_photos, order_rows, order_labels = self._order
+        self._backend.take_batch(
             self._photos[taken],
             self._rows[taken],
             self._labels[taken],
             self.learning_rate,
             self.step,
             self._cursor,
-            *self._order,
+            order_photos,
+            order_rows,
+            order_labels,
             self._starts,
             self._rates,
             network.workspace,
@@ -196,19 +199,18 @@ class Batches:
         if self._augment is None:
             return
         self._network.announce("augmentation", "")
-        self._kernels.draw_augmentation(
+        self._backend.draw_augmentation(
             self._parameters[:count],
             self._photos[:count],
             self._epoch,
             self._network.seed,
             *self._augment,
-            self._network.workspace,
         )
 
     def _prepare(self, slot: int, start: int, stop: int) -> None:
         """Prepare the photos taken, from ``start`` to ``stop``, at the front of ``_prepared``."""
         self._network.announce("augmentation", "")
-        self._kernels.prepare_photos(
+        self._backend.prepare_photos(
             self._prepared[: stop - start],
             self._feed.pixels(slot),
             self._feed.places(self._rows, start, stop),

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from facecnn.arrays import Array
 from facecnn.settings import SETTINGS
-
-Array = npt.NDArray[Any]
 
 LEAST_PHOTOS = 20
 """With fewer held-out photos of strangers, or of known people where there is no output for strangers, no threshold is

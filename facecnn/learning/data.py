@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
@@ -17,8 +18,6 @@ from facecnn.learning.settings import TrainSettings
 from facecnn.network.layers import Layer
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.photos.preparation import PhotoSettings
-
-Array = npt.NDArray[Any]
 
 _PURPOSE = 2**33
 """Second word of the key of the choice of photos that initial weights are made for, apart from those of the initial

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.protocol import AUGMENTATION_NONE, Kernels, Normalise
+from facecnn.arrays import Array
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
 from facecnn.learning.data import TrainingData, TrainingSettings
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, Memory, Point, Vector
 from facecnn.learning.progress import Progress
@@ -21,8 +22,6 @@ from facecnn.network.inference import prepare_in_batches
 from facecnn.network.layers import with_outputs
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import MicroBatch, Network
-
-Array = npt.NDArray[Any]
 
 
 class FullBatchLoss:
@@ -43,7 +42,7 @@ class FullBatchLoss:
     ) -> None:
         """labels (n,) int32 on the host, class_weights (units,) on the device; the network accumulates gradients where
         it takes fewer photos than there are."""
-        kernels = network.kernels
+        backend = network.backend
         count = len(labels)
         self._network = network
         self._photos = photos
@@ -51,13 +50,13 @@ class FullBatchLoss:
         self._decay = weight_decay
         self._ranges = network.trained_ranges()
         self._class_weights = class_weights
-        self._labels = kernels.to_device(labels)
-        self._parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
+        self._labels = backend.to_device(labels)
+        self._parameters = backend.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
         self.at: Vector | None = None
         """Where ``evaluate`` was last, whose results the network, ``objectives`` and ``totals`` hold still."""
-        self.objectives: Array = kernels.empty((count,), network.dtype)
+        self.objectives: Array = backend.empty((count,), network.dtype)
         """Each photo's part of the loss, on the device, after ``evaluate``."""
-        self.totals: Array = kernels.to_device(np.zeros(3, network.dtype))
+        self.totals: Array = backend.to_device(np.zeros(3, network.dtype))
         """Of all photos, on the device: see ``add_to_totals``."""
 
     def pieces(self, vector: Vector) -> list[Vector]:
@@ -67,13 +66,13 @@ class FullBatchLoss:
 
     def gather(self, flat: Array) -> Vector:
         """The trained numbers of a flat array on the device, as a vector."""
-        every = self._network.kernels.to_host(flat)
+        every = self._network.backend.to_host(flat)
         return np.concatenate([every[start:stop] for start, stop, _ in self._ranges]).astype(np.float64)
 
     def scatter(self, flat: Array, vector: Vector) -> None:
         """Write a vector to where its numbers belong in a flat array on the device."""
         for (start, stop, _), piece in zip(self._ranges, self.pieces(vector), strict=True):
-            self._network.kernels.copy_to_device(flat[start:stop], piece.astype(self._network.dtype))
+            self._network.backend.copy_to_device(flat[start:stop], piece.astype(self._network.dtype))
 
     def here(self) -> Point:
         """The network's own weights, and the loss there."""
@@ -82,15 +81,15 @@ class FullBatchLoss:
 
     def evaluate(self, w: Vector) -> tuple[float, Vector]:
         """Loss and gradient at ``w``; the network keeps these weights."""
-        network, kernels = self._network, self._network.kernels
-        kernels.copy_to_device(self.totals, np.zeros(3, network.dtype))
+        network, backend = self._network, self._network.backend
+        backend.copy_to_device(self.totals, np.zeros(3, network.dtype))
         network.weigh(self._labels, self._class_weights)
         for start, stop in self._inputs(w):
             micro_batch = MicroBatch(start, self._labels[start:stop])
             network.forward_backward(micro_batch, self._class_weights, self.objectives, self.totals)
         assert network.gradient is not None
         gradient = self.gather(network.gradient.flat)
-        loss = float(kernels.to_host(self.objectives).sum(dtype=np.float64))
+        loss = float(backend.to_host(self.objectives).sum(dtype=np.float64))
         rounded = w.astype(network.dtype).astype(np.float64)
         for (_, _, decaying), piece, slope in zip(
             self._ranges, self.pieces(rounded), self.pieces(gradient), strict=True
@@ -105,7 +104,7 @@ class FullBatchLoss:
         network, outputs = self._network, []
         for start, stop in self._inputs(w):
             network.forward(stop - start, training=True)
-            outputs.append(network.kernels.to_host(network.output[: stop - start]))
+            outputs.append(network.backend.to_host(network.output[: stop - start]))
         return np.concatenate(outputs).astype(np.float64)
 
     def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
@@ -114,14 +113,14 @@ class FullBatchLoss:
         network = self._network
         for start, stop in self._inputs(w):
             network.forward(stop - start, training=True)
-            upstream = network.kernels.to_device(np.ascontiguousarray(dout[start:stop], network.dtype))
+            upstream = network.backend.to_device(np.ascontiguousarray(dout[start:stop], network.dtype))
             network.backward(stop - start, dout=upstream, is_first=start == 0)
         assert network.gradient is not None
         return self.gather(network.gradient.flat)
 
     def shares(self) -> npt.NDArray[np.float64]:
         """(n,): what each photo counts in the loss, in all 1."""
-        to_host = self._network.kernels.to_host
+        to_host = self._network.backend.to_host
         is_entropy = isinstance(self._network.objective, CrossEntropy)
         labels = to_host(self._labels)
         weights = to_host(self._class_weights)[labels].astype(np.float64) if is_entropy else np.ones(len(labels))
@@ -159,8 +158,8 @@ class FullBatchStep:
         """See ``Step.epoch``. What an iteration leaves is rounded as it is saved, so that a resumed training has the
         same bits."""
         loss, network, state = self.loss, self.arrays.network, self.arrays.state
-        kernels, statistics = network.kernels, network.weights.statistics.flat
-        running = kernels.to_host(statistics)
+        backend, statistics = network.backend, network.weights.statistics.flat
+        running = backend.to_host(statistics)
         if self._point is None or not np.array_equal(self._point.w, loss.gather(network.weights.parameters.flat)):
             self._point = loss.here()
         vectors = {name: loss.gather(values.flat) for name, values in state.items()}
@@ -169,7 +168,7 @@ class FullBatchStep:
         memory.numbers["stalled"] = memory.numbers.get("stalled", 0) + 1 if found is self._point else 0
         # Points that were only tried must not count in the running statistics, nor in what is reported.
         if statistics.size or loss.at is not found.w:
-            kernels.copy_to_device(statistics, running)
+            backend.copy_to_device(statistics, running)
             found = Point(found.w, *loss.evaluate(found.w))
         self._point = replace(found, w=found.w.astype(network.dtype).astype(np.float64))
         for name, vector in memory.vectors.items():
@@ -188,7 +187,7 @@ def full_batch_step(
     settings: TrainingSettings,
     optimizer: FullBatchOptimizer,
     data: TrainingData,
-    kernels: Kernels,
+    backend: Backend,
     micro_batch_size: int | None,
 ) -> FullBatchStep:
     """The iteration of a training with a full-batch optimizer; see ``loop.Trainer``."""
@@ -196,11 +195,11 @@ def full_batch_step(
     layers = [layer.without_randomness().for_whole_set() for layer in with_outputs(settings.network, data.outputs)]
     if not any(layer.uses_batch_statistics for layer in layers):  # which needs all photos together
         micro_batch_size = min(micro_batch_size or train.batch_size, train.batch_size)
-    network = training_network(settings, layers, kernels, count, micro_batch_size)
+    network = training_network(settings, layers, backend, count, micro_batch_size)
     arrays = TrainedArrays(network, optimizer.state_names)
     # Photos take the memory that is left, so they come after all that is large.
-    feed = PhotoFeed(kernels, data.photos.pixels, data.train_rows, network.batch_size)
+    feed = PhotoFeed(backend, data.photos.pixels, data.train_rows, network.batch_size)
     labels = data.train_labels.astype(np.int32)
-    class_weights = kernels.to_device(data.class_weights(settings.loss).astype(network.dtype))
+    class_weights = backend.to_device(data.class_weights(settings.loss).astype(network.dtype))
     loss = FullBatchLoss(network, feed, labels, class_weights, settings.photos.normalise, optimizer.weight_decay)
     return FullBatchStep(loss, arrays, optimizer, train.epochs, streamed=feed.streamed)

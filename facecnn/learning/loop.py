@@ -11,14 +11,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import DivergedError
+from facecnn.kernels.backend import Backend
 from facecnn.kernels.profiling import Profiler
-from facecnn.kernels.protocol import Kernels
 from facecnn.learning.batches import edges_of
 from facecnn.learning.checks import check_settings
 from facecnn.learning.data import PhotoSet, TrainingData, TrainingSettings
@@ -32,8 +33,6 @@ from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
-
-Array = npt.NDArray[Any]
 
 STEPS_BETWEEN_SAVES = 25
 """The run is saved after the first epoch that ends so many steps or more after the last save."""
@@ -56,7 +55,7 @@ class Trainer:
         self,
         settings: TrainingSettings,
         data: TrainingData,
-        kernels: Kernels,
+        backend: Backend,
         *,
         micro_batch_size: int | None = None,
         profile: bool = False,
@@ -67,7 +66,7 @@ class Trainer:
         Args:
             settings: the network's last layer may have ``people`` units.
             data: the photos.
-            kernels: the device's.
+            backend: the device's kernels.
             micro_batch_size: the most photos of a batch that are worked on at a time; the gradients of several
                 micro-batches are added up.
             profile: whether to time every kernel.
@@ -79,8 +78,10 @@ class Trainer:
             ValueError: an initial array has another shape.
         """
         self.settings, self.data = settings, data
-        self._profiler = Profiler(kernels) if profile else None
-        self.step: Step = _step(settings, data, self._profiler or kernels, micro_batch_size)
+        self._profiler = Profiler(backend) if profile else None
+        if self._profiler is not None:
+            backend = cast(Backend, self._profiler)
+        self.step: Step = _step(settings, data, backend, micro_batch_size)
         check_settings(settings, data, self.step, initial_arrays.keys())
         self.network = self.step.arrays.network
         self.epochs, self.steps_per_epoch = self.step.epochs, self.step.steps_per_epoch
@@ -175,10 +176,10 @@ class Trainer:
         """The number that training lowers, of the last step's batch. Waits for the device."""
         batch = self.progress.batch - 1
         photos = self._edges[batch + 1] - self._edges[batch]
-        return float(self.network.kernels.to_host(self.step.objectives[:photos]).sum())
+        return float(self.network.backend.to_host(self.step.objectives[:photos]).sum())
 
     def _read_totals(self) -> None:
-        totals = [float(value) for value in self.network.kernels.to_host(self.step.totals)]
+        totals = [float(value) for value in self.network.backend.to_host(self.step.totals)]
         if not math.isfinite(totals[0]):
             raise self._diverged(f"the loss is {totals[0]}")
         self.progress.totals = totals
@@ -196,7 +197,7 @@ class Trainer:
         """The loss is that of the weights before a step; what the step made of them shows only in the next loss."""
         weights = self.network.weights
         for flat in (weights.parameters.flat, weights.statistics.flat):
-            if not np.isfinite(self.network.kernels.to_host(flat)).all():
+            if not np.isfinite(self.network.backend.to_host(flat)).all():
                 raise self._diverged("there are weights that are no longer numbers")
 
     # ------------------------------------------------------------------------------------------------ an epoch's end
@@ -293,7 +294,7 @@ class Trainer:
         return log_probabilities(self.network, photos, normalise, mirror=self.mirrors, weights=weights)
 
     def _feed(self, photos: PhotoSet) -> PhotoFeed:
-        return PhotoFeed(self.network.kernels, photos.pixels, photos.rows, self.micro_batch_size)
+        return PhotoFeed(self.network.backend, photos.pixels, photos.rows, self.micro_batch_size)
 
     # --------------------------------------------------------------------------------------------- starting and saving
 
@@ -343,7 +344,7 @@ class Trainer:
         return self.step.arrays.model_to_host(), asdict(self.progress)
 
 
-def _step(settings: TrainingSettings, data: TrainingData, kernels: Kernels, micro_batch_size: int | None) -> Step:
+def _step(settings: TrainingSettings, data: TrainingData, backend: Backend, micro_batch_size: int | None) -> Step:
     if isinstance(settings.optimizer, FullBatchOptimizer):
-        return full_batch_step(settings, settings.optimizer, data, kernels, micro_batch_size)
-    return training_step(settings, settings.optimizer, data, kernels, micro_batch_size)
+        return full_batch_step(settings, settings.optimizer, data, backend, micro_batch_size)
+    return training_step(settings, settings.optimizer, data, backend, micro_batch_size)

@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass as plain_dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from facecnn.errors import DivergedError
@@ -18,8 +17,6 @@ from facecnn.learning.loop import Trainer
 from facecnn.learning.progress import Recorder, StepReport
 from facecnn.learning.schedules import NOTHING, Memory, Schedule
 from facecnn.settings import SETTINGS
-
-Array = npt.NDArray[Any]
 
 LOWEST, HIGHEST = 1e-5, 10.0
 """Rates that a range test begins and ends with."""

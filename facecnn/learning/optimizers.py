@@ -15,15 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from facecnn.kernels.protocol import Kernels
+from facecnn.arrays import Array
+from facecnn.kernels.backend import Backend
 from facecnn.kernels.update_rules import update_rule
 from facecnn.settings import SETTINGS
-
-Array = npt.NDArray[Any]
 
 _RATE = "largest rate; the schedule scales it"
 _DECAY = "pull of the weights towards 0; never on biases and batch norm"
@@ -68,7 +66,7 @@ class Optimizer:
 
     def update(
         self,
-        kernels: Kernels,
+        backend: Backend,
         weight: Array,
         state: Mapping[str, Array],
         gradient: Array,
@@ -80,7 +78,7 @@ class Optimizer:
         """Make one step, in place.
 
         Args:
-            kernels: The backend.
+            backend: The device's kernels.
             weight: (P,), a piece of the flat parameters.
             state: (P,) for each of ``state_names``.
             gradient: (P,).
@@ -92,7 +90,7 @@ class Optimizer:
         scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
         scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay
         arrays = tuple(state[name] for name in self.state_names)
-        kernels.optimizer_update(weight, arrays, gradient, learning_rate, step, self.rule, scalars, decaying, workspace)
+        backend.optimizer_update(weight, arrays, gradient, learning_rate, step, self.rule, scalars, decaying, workspace)
 
     @property
     def changes_gradient(self) -> bool:
@@ -100,15 +98,15 @@ class Optimizer:
         return self.clip is not None or self.noise > 0
 
     def change_gradient(
-        self, kernels: Kernels, out: Array, gradient: Array, counts: Array, seed: int, step: Array, workspace: Any
+        self, backend: Backend, out: Array, gradient: Array, counts: Array, seed: int, step: Array, workspace: Any
     ) -> None:
         """out (P,) = ``gradient`` (P,), clipped and then with noise, on those elements that ``counts`` (P / 4,) name
         (see ``add_noise``); what is not trained must be 0 in ``gradient``. ``step`` (1,): updates made so far."""
         if self.clip is not None:
-            kernels.clip_gradient(out, gradient, self.clip, workspace)
+            backend.clip_gradient(out, gradient, self.clip, workspace)
             gradient = out
         if self.noise > 0:
-            kernels.add_noise(out, gradient, counts, seed, self.noise, self.noise_decay, step, workspace)
+            backend.add_noise(out, gradient, counts, seed, self.noise, self.noise_decay, step, workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

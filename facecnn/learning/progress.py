@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
+from facecnn.arrays import Array
 
 
 @dataclass

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from math import exp, lgamma, log
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from facecnn.arrays import Array
 
 
 def over_people(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:

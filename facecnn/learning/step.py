@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.kernels.protocol import Kernels
+from facecnn.arrays import Array
+from facecnn.kernels.backend import Backend
 from facecnn.learning.batches import Batches, BatchSlot, StepGroup
 from facecnn.learning.data import TrainingData, TrainingSettings
 from facecnn.learning.optimizers import Optimizer
@@ -21,8 +21,6 @@ from facecnn.learning.watching import STEPS_BETWEEN_LOOKS
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Layer, with_outputs
 from facecnn.network.network import MicroBatch, Network
-
-Array = npt.NDArray[Any]
 
 
 class Step(Protocol):
@@ -79,19 +77,19 @@ class TrainingStep:
         self._network = network = update.arrays.network
         self.epochs, self.steps_per_epoch = epochs, batches.steps_per_epoch
         self.streamed = batches.streamed
-        self._class_weights = network.kernels.to_device(class_weights.astype(network.dtype))
-        self.objectives: Array = network.kernels.empty((batches.largest,), network.dtype)
-        self.totals: Array = network.kernels.to_device(np.zeros(3, network.dtype))
+        self._class_weights = network.backend.to_device(class_weights.astype(network.dtype))
+        self.objectives: Array = network.backend.empty((batches.largest,), network.dtype)
+        self.totals: Array = network.backend.to_device(np.zeros(3, network.dtype))
         self._recorded: dict[StepGroup, Callable[[], None]] = {}
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
         """See ``Step.epoch``. Kernels are only launched: nothing is copied to the host or waited for."""
         rates = self._rates(progress, progress.step - progress.batch, self.steps_per_epoch)
-        self._network.kernels.copy_to_device(self.totals, np.array(progress.totals, self._network.dtype))
+        self._network.backend.copy_to_device(self.totals, np.array(progress.totals, self._network.dtype))
         for group in self._batches.epoch(progress, rates, one_by_one=one_by_one):
             run = self._recorded.get(group)
             if run is None:
-                run = self._network.kernels.record(partial(self._launch, group), self._network.workspace)
+                run = self._network.backend.record(partial(self._launch, group), self._network.workspace)
                 self._recorded[group] = run
             run()
             yield len(group)
@@ -124,17 +122,17 @@ class TrainingStep:
 
 
 def training_step(
-    settings: TrainingSettings, optimizer: Optimizer, data: TrainingData, kernels: Kernels, micro_batch_size: int | None
+    settings: TrainingSettings, optimizer: Optimizer, data: TrainingData, backend: Backend, micro_batch_size: int | None
 ) -> TrainingStep:
     """The step of a training; see ``loop.Trainer``."""
     train, count = settings.train, len(data.train_indices)
     steps_per_epoch = train.steps_per_epoch(count)
     batch_size = math.ceil(count / steps_per_epoch)
     layers = with_outputs(settings.network, data.outputs)
-    network = training_network(settings, layers, kernels, batch_size, micro_batch_size)
+    network = training_network(settings, layers, backend, batch_size, micro_batch_size)
     update = WeightUpdate(network, optimizer, train.average_weights)
     # Photos take the memory that is left, so they come after all that is large.
-    feed = PhotoFeed(kernels, data.photos.pixels, data.train_rows, batch_size)
+    feed = PhotoFeed(backend, data.photos.pixels, data.train_rows, batch_size)
     batches = Batches(network, feed, data, settings.photos, steps_per_epoch)
     return TrainingStep(batches, update, settings.schedule, train.epochs_for(count), data.class_weights(settings.loss))
 
@@ -142,7 +140,7 @@ def training_step(
 def training_network(
     settings: TrainingSettings,
     layers: Sequence[Layer],
-    kernels: Kernels,
+    backend: Backend,
     batch_size: int,
     micro_batch_size: int | None,
 ) -> Network:
@@ -152,7 +150,7 @@ def training_network(
     return Network(
         layers,
         settings.photos.shape,
-        kernels,
+        backend,
         size,
         loss=settings.loss,
         seed=train.seed,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.learning.optimizers import Optimizer
 from facecnn.network.network import FlatArrays, Network, Weights, fitting
-
-Array = npt.NDArray[Any]
 
 INITIAL_PREFIX = "taken."
 """Begins the names, in a saved training, of the arrays of another model that it began with."""
@@ -34,10 +31,10 @@ class TrainedArrays:
     def reset(self) -> None:
         """Set weights and state to 0, and what lies between the named arrays, too: a trial that diverged may have left
         NaNs there."""
-        kernels, weights = self.network.kernels, self.network.weights
+        backend, weights = self.network.backend, self.network.weights
         for values in (weights.parameters, weights.statistics, *self.state.values()):
             if values.named:
-                kernels.copy_to_device(values.flat, np.zeros(values.flat.shape, self.network.dtype))
+                backend.copy_to_device(values.flat, np.zeros(values.flat.shape, self.network.dtype))
 
     def to_host(self) -> dict[str, Array]:
         """All arrays by the names that they are saved by."""
@@ -45,7 +42,7 @@ class TrainedArrays:
         if self.average is not None:
             arrays |= {f"training.{name}": array for name, array in self.network.weights.to_host().items()}
         for state, values in self.state.items():
-            arrays |= {f"{state}.{name}": self.network.kernels.to_host(array) for name, array in values.named.items()}
+            arrays |= {f"{state}.{name}": self.network.backend.to_host(array) for name, array in values.named.items()}
         return arrays
 
     def model_to_host(self) -> dict[str, Array]:
@@ -60,7 +57,7 @@ class TrainedArrays:
             self.network.weights.from_host(named_below("training.", arrays))
         for state, values in self.state.items():
             for name, view in values.named.items():
-                self.network.kernels.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
+                self.network.backend.copy_to_device(view, fitting(arrays, f"{state}.{name}", view))
 
 
 def named_below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -83,7 +80,7 @@ class WeightUpdate:
         self._changed_gradient: Array | None = None
         if optimizer.changes_gradient:
             self._changed_gradient = network.new_weights().parameters.flat
-            self._noise_counts = network.kernels.to_device(_count_trained(network))
+            self._noise_counts = network.backend.to_device(_count_trained(network))
 
     def launch(self, learning_rate: Array, step: Array) -> None:
         """Update by the network's gradient.
@@ -94,15 +91,15 @@ class WeightUpdate:
         """
         network, optimizer = self.arrays.network, self.optimizer
         assert network.gradient is not None
-        kernels, workspace = network.kernels, network.workspace
+        backend, workspace = network.backend, network.workspace
         weight, gradient = network.weights.parameters.flat, network.gradient.flat
         if self._changed_gradient is not None:
             out, counts = self._changed_gradient, self._noise_counts
-            optimizer.change_gradient(kernels, out, gradient, counts, network.seed, step, workspace)
+            optimizer.change_gradient(backend, out, gradient, counts, network.seed, step, workspace)
             gradient = out
         for first, last, decaying in self._ranges:
             optimizer.update(
-                kernels=kernels,
+                backend=backend,
                 weight=weight[first:last],
                 state={name: values.flat[first:last] for name, values in self.arrays.state.items()},
                 gradient=gradient[first:last],
@@ -112,11 +109,12 @@ class WeightUpdate:
                 workspace=workspace,
             )
         if self.arrays.average is not None:
+            assert self._decay is not None
             for average, current in (
                 (self.arrays.average.parameters, network.weights.parameters),
                 (self.arrays.average.statistics, network.weights.statistics),
             ):
-                kernels.average_update(average.flat, current.flat, step, self._decay, workspace)
+                backend.average_update(average.flat, current.flat, step, self._decay, workspace)
 
 
 def _count_trained(network: Network) -> Array:

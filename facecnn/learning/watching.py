@@ -11,11 +11,9 @@ from math import inf, prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.network.network import Network, Stage
-
-Array = npt.NDArray[Any]
 
 DEAD_SHARE = 1e-6
 """A kernel whose gradient is below this share of the largest kernel's in its layer gets no error to learn from."""
@@ -49,21 +47,21 @@ class KernelWatch:
     def __init__(self, network: Network) -> None:
         """To be made right after ``network.initialise``."""
         self._network = network
-        kernels, stages = network.kernels, network.stages
+        backend, stages = network.backend, network.stages
         self._convs = [(number, stage) for number, stage in enumerate(stages) if stage.layer.has_kernels]
         self._trained = [(number, stage) for number, stage in self._convs if number >= network.first_trained]
         self.start = self.kernels()
         """The kernels (kernel, row, column, input map) of each conv layer before the first step, on the host."""
         self._before = {
-            stage.name: kernels.empty((self.start[stage.name].size,), network.dtype) for _, stage in self._trained
+            stage.name: backend.empty((self.start[stage.name].size,), network.dtype) for _, stage in self._trained
         }
         """Those before the last step of an epoch, on the device."""
-        self._copy = kernels.record(self._launch_copy, network.workspace)
+        self._copy = backend.record(self._launch_copy, network.workspace)
 
     def kernels(self) -> dict[str, Array]:
         """The kernels (kernel, row, column, input map) of each conv layer as they are now, on the host."""
         weights = self._network.weights.by_stage
-        return {stage.name: self._network.kernels.to_host(weights[stage.name]["weight"]) for _, stage in self._convs}
+        return {stage.name: self._network.backend.to_host(weights[stage.name]["weight"]) for _, stage in self._convs}
 
     def before_last_step(self) -> None:
         """To be called before the last step of an epoch of which ``figures`` are wanted ``closely``."""
@@ -75,7 +73,7 @@ class KernelWatch:
         for name, before in self._before.items():
             start, _ = parameters.offsets[name, "weight"]
             weight = parameters.flat[start : start + before.shape[0]]
-            network.kernels.accumulate(before, weight, True, network.workspace)
+            network.backend.accumulate(before, weight, True, network.workspace)
 
     def figures(self, count: int, *, closely: bool, reach: float = inf) -> dict[str, Any]:
         """What an epoch's last step shows, before anything else runs forward.
@@ -99,12 +97,12 @@ class KernelWatch:
         layers: dict[str, dict[str, list[float]]] = {}
         for number, stage in self._trained:
             name = stage.name
-            norms = _norms(network.kernels.to_host(network.gradient.by_stage[name]["weight"]))
+            norms = _norms(network.backend.to_host(network.gradient.by_stage[name]["weight"]))
             is_dead = norms <= DEAD_SHARE * norms.max()
             dead += _names(name, is_dead)
             if not closely:
                 continue
-            before = network.kernels.to_host(self._before[name]).reshape(now[name].shape)
+            before = network.backend.to_host(self._before[name]).reshape(now[name].shape)
             ratio = _shares(_norms(now[name] - before), _norms(before))
             distance = _shares(_norms(now[name] - self.start[name]), _norms(self.start[name]))
             slow = (ratio < UNMOVED / reach) & (distance < UNMOVED)
@@ -127,7 +125,7 @@ class KernelWatch:
             return None
         number, activation = found
         photos = max(1, min(count, _MOST_OUTPUTS // prod(self._network.stages[number].out_shape)))
-        out = self._network.kernels.to_host(self._network.call(number, count).out[:photos])
+        out = self._network.backend.to_host(self._network.context(number, count).out[:photos])
         if activation == "sigmoid":
             active = 4 * out * (1 - out) > _FLAT
         elif activation == "tanh":

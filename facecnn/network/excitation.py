@@ -38,7 +38,7 @@ def excitation(
     places: dict[int, list[npt.NDArray[np.int64]]] = {number: [] for number in layers}
     for start, stop in passes(network, photos, normalise, mirror=False):
         for number in layers:
-            out = network.kernels.to_host(network.call(number, stop - start).out)
+            out = network.backend.to_host(network.context(number, stop - start).out)
             flat = out.reshape(len(out), -1, out.shape[-1])
             where = flat.argmax(axis=1)
             highest[number].append(np.take_along_axis(flat, where[:, None], axis=1)[:, 0])

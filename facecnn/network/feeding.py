@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.kernels.protocol import Kernels
-
-Array = npt.NDArray[Any]
+from facecnn.arrays import Array
+from facecnn.kernels.backend import Backend, StreamingBackend
 
 
 class PhotoFeed:
     """Photos on the device: all of them where they fit, else batch by batch, each sent while the one before is used."""
 
-    def __init__(self, kernels: Kernels, pixels: Array, rows: Array, batch_size: int) -> None:
+    def __init__(self, backend: Backend, pixels: Array, rows: Array, batch_size: int) -> None:
         """pixels (P, H + 2 my, W + 2 mx, C) uint8 and rows (n,) on the host: which of them the n photos are."""
-        self._kernels = kernels
+        self._backend = backend
         self._host = (pixels, np.asarray(rows))
         self._stream: Any = None
         try:
-            self._pixels, self.rows = kernels.resident(pixels, self._host[1])
+            self._pixels, self.rows = backend.resident(pixels, self._host[1])
         except MemoryError:
-            self._stream = kernels.PhotoStream(pixels.shape[1:], max(1, min(batch_size, len(rows))))
-            self._places = kernels.to_device(np.arange(batch_size, dtype=np.int32))
+            self._stream = cast(StreamingBackend, backend).PhotoStream(
+                pixels.shape[1:], max(1, min(batch_size, len(rows)))
+            )
+            self._places = backend.to_device(np.arange(batch_size, dtype=np.int32))
             self.rows = np.zeros(len(rows), np.int32)
         """``rows`` (n,) int32, on the host: where in the device's pixels each photo lies, if all are there."""
 
@@ -81,7 +81,7 @@ class PhotoFeed:
 
     @cached_property
     def _rows_on_device(self) -> Array:
-        rows: Array = self._kernels.to_device(self.rows)
+        rows: Array = self._backend.to_device(self.rows)
         return rows
 
     def _send(self, number: int, batches: Sequence[Array]) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import Network, Weights
-
-Array = npt.NDArray[Any]
 
 
 def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
@@ -52,7 +50,7 @@ def prepare_in_batches(
     """
     for start, stop, pixels, rows in photos.in_order(network.batch_size):
         count = stop - start
-        network.kernels.prepare_photos(
+        network.backend.prepare_photos(
             network.input[:count], pixels, rows, parameters[:count], normalise, network.workspace
         )
         yield start, stop
@@ -74,7 +72,7 @@ def passes(
         ``network.output[: stop - start]``.
     """
     for view in views_at_test_time(mirror, shift):
-        parameters = network.kernels.to_device(np.tile(view, (network.batch_size, 1)))
+        parameters = network.backend.to_device(np.tile(view, (network.batch_size, 1)))
         for start, stop in prepare_in_batches(network, photos, normalise, parameters):
             network.infer(stop - start, weights)
             yield start, stop
@@ -96,7 +94,7 @@ def log_probabilities(
     number = len(photos.rows)
     outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
     for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
-        outputs[start:stop] = network.kernels.to_host(network.output[: stop - start])
+        outputs[start:stop] = network.backend.to_host(network.output[: stop - start])
         if stop == number:  # all photos in one view
             total += log_softmax(outputs)
     return log_softmax(total / len(views_at_test_time(mirror, shift)))

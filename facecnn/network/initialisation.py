@@ -13,15 +13,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import UsageError
-from facecnn.network.layers import Call, Parameter, shape_text
+from facecnn.network.layers import LayerContext, Parameter, shape_text
 
 if TYPE_CHECKING:
     from facecnn.network.network import Network, Stage
 
-Array = npt.NDArray[Any]
 Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv", "zca_patches"]
 
 NOTHING: Mapping[str, Array] = MappingProxyType({})
@@ -135,36 +134,36 @@ def _scale_to_unit_variance(
     Biases are 0, so that what is measured is proportional to the weights, and one division does what the paper's loop
     does. Batch norm takes the batch's own statistics, as in training; nothing is dropped.
     """
-    kernels, count = network.kernels, min(len(photos), network.batch_size)
-    kernels.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
+    backend, count = network.backend, min(len(photos), network.batch_size)
+    backend.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
     for number, stage in enumerate(network.stages):
-        call = network.call(number, count, training=stage.layer.uses_batch_statistics)
+        context = network.context(number, count, training=stage.layer.uses_batch_statistics)
         is_drawn = any(parameter.start == "random" for parameter in stage.parameters.values())
         if is_drawn and f"{stage.name}.weight" not in given:
-            deviation = _deviation(stage, call)
+            deviation = _deviation(stage, context)
             if deviation > 0:  # else the photos are all of one colour, and nothing can be scaled
-                weight = call.weights["weight"]
-                scaled = kernels.to_host(weight) / deviation
-                kernels.copy_to_device(weight, scaled.astype(network.dtype))
-        stage.layer.forward(call)
+                weight = context.weights["weight"]
+                scaled = backend.to_host(weight) / deviation
+                backend.copy_to_device(weight, scaled.astype(network.dtype))
+        stage.layer.forward(context)
     for name, running in network.weights.statistics.named.items():
-        kernels.copy_to_device(running, arrays[name].astype(network.dtype))
+        backend.copy_to_device(running, arrays[name].astype(network.dtype))
 
 
-def _deviation(stage: Stage, call: Call) -> float:
-    """Deviation over all of a layer's outputs for ``call.x``, before activation and pool."""
-    layer, kernels, count = stage.layer, call.kernels, len(call.x)
+def _deviation(stage: Stage, context: LayerContext) -> float:
+    """Deviation over all of a layer's outputs for ``context.x``, before activation and pool."""
+    layer, backend, count = stage.layer, context.backend, len(context.x)
     if not layer.has_kernels:  # the activation of the others is a layer of its own
-        layer.forward(call)
-        return float(kernels.to_host(call.out).astype(np.float64).std())
+        layer.forward(context)
+        return float(backend.to_host(context.out).astype(np.float64).std())
     plain = layer.sums_only()
-    out = kernels.empty((min(count, _PHOTOS_AT_ONCE), *plain.output_shape(stage.shape)), call.out.dtype)
+    out = backend.empty((min(count, _PHOTOS_AT_ONCE), *plain.output_shape(stage.shape)), context.out.dtype)
     total = squares = 0.0
     for start in range(0, count, _PHOTOS_AT_ONCE):
-        x = call.x[start : start + _PHOTOS_AT_ONCE]
+        x = context.x[start : start + _PHOTOS_AT_ONCE]
         part = out[: len(x)]
-        plain.forward(replace(call, x=x, out=part, buffers={"argmax": kernels.empty((0,), np.uint8)}))
-        values = kernels.to_host(part).astype(np.float64)
+        plain.forward(replace(context, x=x, out=part, buffers={"argmax": backend.empty((0,), np.uint8)}))
+        values = backend.to_host(part).astype(np.float64)
         total += float(values.sum())
         squares += float(np.square(values).sum())
     elements = count * prod(plain.output_shape(stage.shape))

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import UsageError, shown
+from facecnn.kernels.backend import Backend
 from facecnn.kernels.profiling import Profiler
-from facecnn.kernels.protocol import Kernels
 from facecnn.network.initialisation import NOTHING, Initialisation, initialise
-from facecnn.network.layers import Array, Call, Layer, LayerError, Parameter, Shape, shape_text
+from facecnn.network.layers import Layer, LayerContext, LayerError, Parameter, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
 
 ALIGNMENT = 16
@@ -78,13 +79,13 @@ def _shapes_so_far(stages: Sequence[Stage]) -> str:
 class FlatArrays:
     """Named arrays laid out in one flat buffer, in the order given, each aligned."""
 
-    def __init__(self, shapes: Sequence[tuple[str, str, Shape]], kernels: Kernels, dtype: npt.DTypeLike) -> None:
+    def __init__(self, shapes: Sequence[tuple[str, str, Shape]], backend: Backend, dtype: npt.DTypeLike) -> None:
         self.offsets: dict[tuple[str, str], tuple[int, Shape]] = {}
         end = 0
         for stage, name, shape in shapes:
             self.offsets[stage, name] = (end, shape)
             end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
-        self.flat: Array = kernels.to_device(np.zeros(end, dtype))
+        self.flat: Array = backend.to_device(np.zeros(end, dtype))
         self.named: dict[str, Array] = {}
         """``conv1.weight`` and so on: views of ``flat``."""
         self.by_stage: dict[str, dict[str, Array]] = {}
@@ -130,14 +131,14 @@ def misfits(stages: Sequence[Stage], arrays: Mapping[str, Array], *, whole: bool
 class Weights:
     """All that a network has learned: ``parameters`` by gradients, ``statistics`` (of batch norm) by averaging."""
 
-    def __init__(self, stages: Sequence[Stage], kernels: Kernels, dtype: npt.DTypeLike) -> None:
-        self._kernels = kernels
+    def __init__(self, stages: Sequence[Stage], backend: Backend, dtype: npt.DTypeLike) -> None:
+        self._backend = backend
         trained = [(stage.name, name, p) for stage in stages for name, p in stage.parameters.items()]
         # Those that decay come first, so that weight decay is a matter of one bound.
         ordered = [entry for entry in trained if entry[2].decays] + [entry for entry in trained if not entry[2].decays]
-        self.parameters = FlatArrays([(stage, name, p.shape) for stage, name, p in ordered], kernels, dtype)
+        self.parameters = FlatArrays([(stage, name, p.shape) for stage, name, p in ordered], backend, dtype)
         self.statistics = FlatArrays(
-            [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], kernels, dtype
+            [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], backend, dtype
         )
         ends = [
             self.parameters.offsets[stage, name][0] + -(-prod(p.shape) // ALIGNMENT) * ALIGNMENT
@@ -157,17 +158,17 @@ class Weights:
     def to_host(self) -> dict[str, Array]:
         """Copies of all arrays by name."""
         named = {**self.parameters.named, **self.statistics.named}
-        return {name: self._kernels.to_host(array) for name, array in named.items()}
+        return {name: self._backend.to_host(array) for name, array in named.items()}
 
     def from_host(self, arrays: Mapping[str, Array]) -> None:
         """Overwrite all arrays; raises KeyError where a name is missing, ValueError where a shape is another."""
         for name, array in {**self.parameters.named, **self.statistics.named}.items():
-            self._kernels.copy_to_device(array, fitting(arrays, name, array))
+            self._backend.copy_to_device(array, fitting(arrays, name, array))
 
     def copy_from(self, other: Weights) -> None:
         """Overwrite all arrays with another's of the same network."""
-        self._kernels.copy_to_device(self.parameters.flat, self._kernels.to_host(other.parameters.flat))
-        self._kernels.copy_to_device(self.statistics.flat, self._kernels.to_host(other.statistics.flat))
+        self._backend.copy_to_device(self.parameters.flat, self._backend.to_host(other.parameters.flat))
+        self._backend.copy_to_device(self.statistics.flat, self._backend.to_host(other.statistics.flat))
 
 
 class MicroBatch(NamedTuple):
@@ -196,7 +197,7 @@ class Network:
         self,
         layers: Sequence[Layer],
         input_shape: Shape,
-        kernels: Kernels,
+        backend: Backend,
         batch_size: int,
         *,
         loss: Loss | None = None,
@@ -211,14 +212,14 @@ class Network:
         can be added up. Raises LayerError where a layer doesn't fit, UsageError where training would end in maps,
         MemoryError where the device's memory is too small."""
         self.stages = plan(layers, input_shape)
-        self.kernels = kernels
+        self.backend = backend
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.seed = seed
         self.objective: Loss = loss if loss is not None else CrossEntropy()
-        self.workspace = kernels.Workspace()
+        self.workspace = backend.Workspace()
         self.announce: Callable[[str, str], None] = (
-            kernels.announce if isinstance(kernels, Profiler) else lambda layer, way: None
+            backend.announce if isinstance(backend, Profiler) else lambda layer, way: None
         )
         """To be told which layer's kernels are asked for next, and which way."""
         self.weights = self.new_weights()
@@ -232,10 +233,10 @@ class Network:
             )
         self.units = prod(out_shape)
         """Numbers that the last layer gives for a photo."""
-        self.input: Array = kernels.empty((batch_size, *input_shape), dtype)
-        self._outs: list[Array] = [kernels.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
+        self.input: Array = backend.empty((batch_size, *input_shape), dtype)
+        self._outs: list[Array] = [backend.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
         self._buffers = [self._new_buffers(stage) for stage in self.stages]
-        self._zeros: Array = kernels.to_device(np.zeros(batch_size, np.int32))
+        self._zeros: Array = backend.to_device(np.zeros(batch_size, np.int32))
         """Stands in for photos and step where nothing is random."""
         self._make_loss_arrays()
 
@@ -251,7 +252,7 @@ class Network:
             self._micro_gradient = self.new_weights().parameters if accumulate_gradients else None
             # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
             largest = max(prod(stage.out_shape) for stage in self.stages)
-            self._dout_pair = [kernels.empty((batch_size * largest,), dtype) for _ in range(2)]
+            self._dout_pair = [backend.empty((batch_size * largest,), dtype) for _ in range(2)]
 
     def _new_buffers(self, stage: Stage) -> dict[str, tuple[Array, bool]]:
         """The arrays that a layer keeps for backward, and whether each has a row for every photo."""
@@ -259,11 +260,11 @@ class Network:
         for name, buffer in stage.layer.buffers(stage.shape).items():
             per_photo = buffer.per_photo and buffer.shape != (0,)
             shape = (self.batch_size, *buffer.shape) if per_photo else buffer.shape
-            made[name] = self.kernels.empty(shape, self.dtype if buffer.dtype is None else buffer.dtype), per_photo
+            made[name] = self.backend.empty(shape, self.dtype if buffer.dtype is None else buffer.dtype), per_photo
         return made
 
     def _make_loss_arrays(self) -> None:
-        empty, photos, units = self.kernels.empty, self.batch_size, self.units
+        empty, photos, units = self.backend.empty, self.batch_size, self.units
         self.losses: Array = empty((photos,), self.dtype)
         """Plain cross-entropy of each photo, after ``loss``."""
         self.objectives: Array = empty((photos,), self.dtype)
@@ -273,13 +274,13 @@ class Network:
         """The loss's derivative by ``output``, after ``loss``."""
         self._squares: Array = empty((photos,), self.dtype)
         self._target: Array = empty((photos, units), self.dtype)
-        self._total: Array = self.kernels.to_device(np.ones(1, self.dtype))
+        self._total: Array = self.backend.to_device(np.ones(1, self.dtype))
         """What the loss of a batch is divided by."""
-        self._ones: Array = self.kernels.to_device(np.ones(units, self.dtype))
+        self._ones: Array = self.backend.to_device(np.ones(units, self.dtype))
 
     def new_weights(self) -> Weights:
         """A second set of weights of this network, all zero."""
-        return Weights(self.stages, self.kernels, self.dtype)
+        return Weights(self.stages, self.backend, self.dtype)
 
     @property
     def output(self) -> Array:
@@ -336,8 +337,8 @@ class Network:
         weights = weights or self.weights
         for number, stage in enumerate(self.stages):
             self.announce(stage.name, "forward")
-            call = self._call(number, count, weights, training, photos, step, x)
-            stage.layer.forward(replace(call, for_backward=for_backward))
+            context = self._context(number, count, weights, training, photos, step, x)
+            stage.layer.forward(replace(context, for_backward=for_backward))
 
     def infer(self, count: int, weights: Weights | None = None) -> None:
         """``output[:count]`` from ``input[:count]`` as ``forward`` makes it outside training, and nothing that
@@ -345,13 +346,13 @@ class Network:
         key = count, weights or self.weights
         if key not in self._inferences:
             forward = partial(self.forward, count, weights=weights, for_backward=False)
-            self._inferences[key] = self.kernels.record(forward, self.workspace)
+            self._inferences[key] = self.backend.record(forward, self.workspace)
         self._inferences[key]()
 
     def weigh(self, labels: Array, class_weights: Array) -> None:
         """Prepare for the losses of the micro-batches of a batch with ``labels`` (photos,) int32."""
         weights = class_weights if isinstance(self.objective, CrossEntropy) else self._ones
-        self.kernels.label_weight(self._total, labels, weights, self.workspace)
+        self.backend.label_weight(self._total, labels, weights, self.workspace)
 
     def loss(
         self,
@@ -369,11 +370,11 @@ class Network:
         """
         if not is_part:
             self.weigh(labels, class_weights)
-        kernels, out = self.kernels, self.output[:count]
+        backend, out = self.backend, self.output[:count]
         losses = self.losses[:count]
         objectives = self.objectives[:count] if objectives is None else objectives
         smoothing = self.objective.label_smoothing if isinstance(self.objective, CrossEntropy) else 0.0
-        kernels.softmax_cross_entropy(
+        backend.softmax_cross_entropy(
             losses,
             objectives,
             self.probabilities[:count],
@@ -387,8 +388,8 @@ class Network:
         )
         if not isinstance(self.objective, CrossEntropy):
             target, dlogits = self._target[:count], self.dlogits[:count]
-            kernels.one_hot(target, labels, self.workspace)
-            kernels.mean_squared_error(
+            backend.one_hot(target, labels, self.workspace)
+            backend.mean_squared_error(
                 self._squares[:count], objectives, dlogits, out, target, self._total, self.workspace
             )
 
@@ -411,15 +412,15 @@ class Network:
         assert self.gradient is not None, "the network was made without training=True"
         upstream = self.dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
-            call = self._call(number, count, self.weights, True, photos, step, x)
-            dx = None if number == self.first_trained else call.dx
+            context = self._context(number, count, self.weights, True, photos, step, x)
+            dx = None if number == self.first_trained else context.dx
             self.announce(self.stages[number].name, "backward")
-            self.stages[number].layer.backward(replace(call, dout=upstream, dx=dx))
+            self.stages[number].layer.backward(replace(context, dout=upstream, dx=dx))
             if dx is not None:
                 upstream = dx
         if self._micro_gradient is not None:
             self.announce("update", "")
-            self.kernels.accumulate(self.gradient.flat, self._micro_gradient.flat, is_first, self.workspace)
+            self.backend.accumulate(self.gradient.flat, self._micro_gradient.flat, is_first, self.workspace)
 
     def forward_backward(self, batch: MicroBatch, class_weights: Array, objectives: Array, totals: Array) -> None:
         """Forward, loss and backward of a micro-batch of the batch that was given to ``weigh``.
@@ -436,23 +437,23 @@ class Network:
         self.forward(count, training=True, photos=batch.photos, step=batch.step, x=batch.x)
         self.announce("loss", "")
         self.loss(count, batch.labels, class_weights, is_part=True, objectives=own)
-        self.kernels.add_to_totals(totals, self.losses[:count], self.output[:count], batch.labels, self.workspace)
+        self.backend.add_to_totals(totals, self.losses[:count], self.output[:count], batch.labels, self.workspace)
         self.backward(count, batch.photos, batch.step, is_first=batch.start == 0, x=batch.x)
 
-    def call(self, number: int, count: int, *, training: bool = False) -> Call:
+    def context(self, number: int, count: int, *, training: bool = False) -> LayerContext:
         """What stage ``number`` works on for ``count`` photos: to run it by itself, or to look at its arrays."""
-        return self._call(number, count, self.weights, training, None, None, None)
+        return self._context(number, count, self.weights, training, None, None, None)
 
-    def _call(
+    def _context(
         self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None,
         x: Array | None,
-    ) -> Call:  # fmt: skip
+    ) -> LayerContext:  # fmt: skip
         stage, views = self.stages[number], self._stage_views(count)[number]
         if photos is None or step is None:
             photos = step = self._zeros
         gradient = self._micro_gradient or self.gradient
-        return Call(
-            kernels=self.kernels,
+        return LayerContext(
+            backend=self.backend,
             workspace=self.workspace,
             training=training and stage.index >= self._frozen,
             number=number,

@@ -12,15 +12,14 @@ covered in all views, and their derivatives are brought back to where the pixels
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.network import Network
 
-Array = npt.NDArray[Any]
 Figures = npt.NDArray[np.float64]
 
 GREY: dict[Normalise, float] = {"none": 0.5, "standardise": 0.0, "local_contrast": 0.0}
@@ -43,22 +42,22 @@ AS_IT_IS: Array = AUGMENTATION_NONE[None]
 def prepared_inputs(network: Network, pixels: Array, normalise: Normalise, views: Array = AS_IT_IS) -> Array:
     """The network's inputs (n, views, H, W, C), on the host, for n crops (n, H + 2 my, W + 2 mx, C) uint8 with their
     margin; ``views`` (views, columns of AUGMENTATION)."""
-    kernels, count = network.kernels, len(views)
-    on_device = kernels.to_device(np.ascontiguousarray(pixels))
+    backend, count = network.backend, len(views)
+    on_device = backend.to_device(np.ascontiguousarray(pixels))
     inputs = np.empty((len(pixels), count, *network.input.shape[1:]), network.dtype)
     flat = inputs.reshape(-1, *inputs.shape[2:])
     for start in range(0, len(flat), network.batch_size):
         numbers = np.arange(start, min(len(flat), start + network.batch_size))
         batch = network.input[: len(numbers)]
-        kernels.prepare_photos(
+        backend.prepare_photos(
             batch,
             on_device,
-            kernels.to_device((numbers // count).astype(np.int32)),
-            kernels.to_device(np.ascontiguousarray(views[numbers % count])),
+            backend.to_device((numbers // count).astype(np.int32)),
+            backend.to_device(np.ascontiguousarray(views[numbers % count])),
             normalise,
             network.workspace,
         )
-        flat[numbers] = kernels.to_host(batch)
+        flat[numbers] = backend.to_host(batch)
     return inputs
 
 
@@ -68,15 +67,15 @@ def input_gradient(network: Network, count: int, dout: Array) -> Array:
     Of the last ``forward``, which must have been one in evaluation; ``dout`` (count, units) lies on the device. The
     network needs no room for gradients (``training``), and ``Network.backward`` would leave the input's out.
     """
-    kernels = network.kernels
+    backend = network.backend
     unused = network.new_weights().parameters.by_stage  # layers fill their weights' gradients along with dx
     for number in reversed(range(len(network.stages))):
         stage = network.stages[number]
-        dx = kernels.empty((count, *stage.shape), network.dtype)
-        call = replace(network.call(number, count), dout=dout, dx=dx, gradient=unused.get(stage.name, {}))
-        stage.layer.backward(call)
+        dx = backend.empty((count, *stage.shape), network.dtype)
+        context = replace(network.context(number, count), dout=dout, dx=dx, gradient=unused.get(stage.name, {}))
+        stage.layer.backward(context)
         dout = dx
-    return np.asarray(kernels.to_host(dout))
+    return np.asarray(backend.to_host(dout))
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class LogOdds:
         gradient = np.empty(flat.shape, network.dtype)
         for part in self._batches(len(flat)):
             self._forward(flat[part])
-            upstream = network.kernels.to_device(np.ascontiguousarray(dout[part]))
+            upstream = network.backend.to_device(np.ascontiguousarray(dout[part]))
             gradient[part] = input_gradient(network, len(flat[part]), upstream)
         return gradient.reshape(inputs.shape)
 
@@ -118,9 +117,9 @@ class LogOdds:
     def _forward(self, batch: Array) -> Figures:
         """(n, units), the logits of n inputs, a batch at most."""
         network = self.network
-        network.kernels.copy_to_device(network.input[: len(batch)], np.ascontiguousarray(batch, network.dtype))
+        network.backend.copy_to_device(network.input[: len(batch)], np.ascontiguousarray(batch, network.dtype))
         network.forward(len(batch))
-        return np.asarray(network.kernels.to_host(network.output[: len(batch)]), np.float64)
+        return np.asarray(network.backend.to_host(network.output[: len(batch)]), np.float64)
 
     def _odds_and_slopes(self, inputs: Array) -> tuple[Figures, Figures]:
         """(n,) log-odds, and (n, units) their derivatives by the mean of the logits: 1 / T for the output, and for the

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import Array
 from facecnn.reports.drawing import NamedFace, draw_faces, letters_for
 from facecnn.reports.figure import DPI, saved_figure
 from facecnn.reports.findings import confidence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
     from matplotlib.image import AxesImage
 
-Array = npt.NDArray[Any]
 
 _FAINT = "#555555"
 _PHOTO_WIDTH = 5.5  # inches

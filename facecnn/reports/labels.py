@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from facecnn.arrays import Array
+
 Box = tuple[float, float, float, float]
 """left, top, right, bottom."""
 

@@ -10,6 +10,6 @@ BACKENDS = ["reference", "cpu", *(["cuda"] if _CUDA.available and not _CUDA.simu
 
 
 @pytest.fixture(params=BACKENDS)
-def kernels(request: pytest.FixtureRequest) -> Any:
+def backend(request: pytest.FixtureRequest) -> Any:
     """Every backend, in float32 (the reference, too); a card's where there is one."""
-    return open_device(request.param).kernels
+    return open_device(request.param).backend

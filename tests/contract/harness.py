@@ -47,7 +47,7 @@ class UsedWorkspace(cpu.Workspace):
 
 
 def call(
-    kernels: Any, name: str, *arguments: Any, dtype: npt.DTypeLike = np.float32, workspace: Any = None
+    backend: Any, name: str, *arguments: Any, dtype: npt.DTypeLike = np.float32, workspace: Any = None
 ) -> list[Array]:
     """The outputs of ``kernels.name(*arguments, workspace)`` as host arrays; floating arguments become ``dtype``.
 
@@ -67,49 +67,49 @@ def call(
             host = np.full(size + 2 * GUARD, poison(kind), kind)
             if array is not None:
                 host[GUARD : GUARD + size] = array.reshape(-1)
-            buffer = kernels.to_device(host)
+            buffer = backend.to_device(host)
             view = buffer[GUARD : GUARD + size].reshape(shape)
             guarded.append((buffer, view))
             return view
         if isinstance(argument, np.ndarray):
             host = np.ascontiguousarray(argument, _kind(argument, dtype))
-            device = _poisoned_around(kernels, host)
+            device = _poisoned_around(backend, host)
             inputs.append((device, host))
             return device
         return argument
 
     if workspace is None:
-        workspace = UsedWorkspace() if kernels is cpu else kernels.Workspace()
-    getattr(kernels, name)(*map(placed, arguments), workspace)
-    kernels.synchronise()
+        workspace = UsedWorkspace() if backend is cpu else backend.Workspace()
+    getattr(backend, name)(*map(placed, arguments), workspace)
+    backend.synchronise()
     for device, host in inputs:
-        assert kernels.to_host(device).tobytes() == host.tobytes(), f"{name} changed an input"
+        assert backend.to_host(device).tobytes() == host.tobytes(), f"{name} changed an input"
     results = []
     for buffer, view in guarded:
-        whole = kernels.to_host(buffer)
+        whole = backend.to_host(buffer)
         around = np.concatenate([whole[:GUARD], whole[-GUARD:]])
         untouched = np.full(2 * GUARD, poison(whole.dtype), whole.dtype)
         np.testing.assert_array_equal(around, untouched, f"{name} wrote outside of an output")
-        results.append(kernels.to_host(view))
+        results.append(backend.to_host(view))
     return results
 
 
-def _poisoned_around(kernels: Any, host: Array) -> Any:
+def _poisoned_around(backend: Any, host: Array) -> Any:
     """On the device, between elements that show in the result where they are used."""
     whole = np.full(host.size + 2 * GUARD, poison(host.dtype), host.dtype)
     whole[GUARD : GUARD + host.size] = host.reshape(-1)
-    return kernels.to_device(whole)[GUARD : GUARD + host.size].reshape(host.shape)
+    return backend.to_device(whole)[GUARD : GUARD + host.size].reshape(host.shape)
 
 
 def _kind(array: Array, dtype: npt.DTypeLike) -> npt.DTypeLike:
     return dtype if array.dtype.kind == "f" else array.dtype
 
 
-def check(kernels: Any, name: str, *arguments: Any, tolerance: float = 1e-5, least_scale: float = 1e-6) -> list[Array]:
+def check(backend: Any, name: str, *arguments: Any, tolerance: float = 1e-5, least_scale: float = 1e-6) -> list[Array]:
     """The backend's outputs equal those of the reference in float64: indices exactly, numbers to ``tolerance`` of the
     largest (or of ``least_scale``), NaN where the reference has NaN. Returns the reference's."""
     expected = call(reference, name, *arguments, dtype=np.float64)
-    for got, wanted in zip(call(kernels, name, *arguments), expected, strict=True):
+    for got, wanted in zip(call(backend, name, *arguments), expected, strict=True):
         close(got, wanted, tolerance, name, least_scale)
     return expected
 

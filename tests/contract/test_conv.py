@@ -72,25 +72,25 @@ def shapes(size: Any, maps: Any, kernel: Any, pool: int, padding: str) -> tuple[
 
 
 def check_all(
-    kernels: Any, size: Any, maps: Any, kernel: Any, pool: int, padding: str, activation: Any, **scale: float
+    backend: Any, size: Any, maps: Any, kernel: Any, pool: int, padding: str, activation: Any, **scale: float
 ) -> None:  # fmt: skip
     shape, above = shapes(size, maps, kernel, pool, padding)
     x, weight, bias = random(*size, maps[0]), random(maps[1], *kernel, maps[0]), random(maps[1])
     # With pool 1 there is no argmax: networks pass an empty array.
     argmax = Out(shape if pool > 1 else (0,), np.uint8)
     block = (above, activation, 0.1, pool)
-    out, won = check(kernels, "conv_forward", Out(shape), argmax, x, weight, bias, *block, **scale)
+    out, won = check(backend, "conv_forward", Out(shape), argmax, x, weight, bias, *block, **scale)
     out = out.astype(np.float32).astype(np.float64)
     dout = random(*shape, seed=1)
-    check(kernels, "conv_backward_weight", Out(weight.shape), Out(bias.shape), dout, out, won, x, *block, **scale)
-    check(kernels, "conv_backward_input", Out(x.shape), dout, out, won, weight, *block, **scale)
+    check(backend, "conv_backward_weight", Out(weight.shape), Out(bias.shape), dout, out, won, x, *block, **scale)
+    check(backend, "conv_backward_input", Out(x.shape), dout, out, won, weight, *block, **scale)
 
 
 @pytest.mark.parametrize(SETTINGS, and_slow(CASES, MORE_CASES), ids=str)
 def test_agrees_with_the_reference(
-    kernels: Any, size: Any, maps: Any, kernel: Any, pool: int, padding: str, activation: Any
+    backend: Any, size: Any, maps: Any, kernel: Any, pool: int, padding: str, activation: Any
 ) -> None:
-    check_all(kernels, size, maps, kernel, pool, padding, activation)
+    check_all(backend, size, maps, kernel, pool, padding, activation)
 
 
 # Narrow and wide rows, with and without a frame around the photo.
@@ -191,28 +191,28 @@ def test_any_shape_agrees_with_the_reference(
     check_all(cpu, size, maps, kernel, pool, padding, activation)
 
 
-def test_the_first_of_equal_sums_wins(kernels: Any) -> None:
+def test_the_first_of_equal_sums_wins(backend: Any) -> None:
     x, weight, bias = integers(3, 14, 13, 1, low=0, high=2), integers(16, 3, 3, 1, low=-1, high=2), np.zeros(16)
     shape, above = shapes((3, 14, 13), (1, 16), (3, 3), 2, "same")
     arguments = (Out(shape), Out(shape, np.uint8), x, weight, bias, above, "leaky_relu", 0.1, 2)
-    check(kernels, "conv_forward", *arguments)
-    _, argmax = call(kernels, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
+    check(backend, "conv_forward", *arguments)
+    _, argmax = call(backend, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
     assert not argmax.any()
 
 
 @pytest.mark.parametrize(("width", "maps"), [(13, 16), (80, 8)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_nan_comes_through(kernels: Any, activation: Any, width: int, maps: int) -> None:
+def test_nan_comes_through(backend: Any, activation: Any, width: int, maps: int) -> None:
     x, weight, bias = random(2, 12, width, 1), random(maps, 3, 3, 1), random(maps)
     x[1, 5, 6] = np.nan
     shape, above = shapes((2, 12, width), (1, maps), (3, 3), 2, "same")
-    out = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, weight, bias, above, activation, 0.1, 2)[0]
+    out = call(backend, "conv_forward", Out(shape), Out(shape, np.uint8), x, weight, bias, above, activation, 0.1, 2)[0]
     touched = np.zeros(shape, bool)
     touched[1, 2:4, 2:4] = True
     np.testing.assert_array_equal(np.isnan(out), touched)
 
     losses = call(
-        kernels, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, maps)), Out((2, maps)), out.mean(axis=(1, 2)),
+        backend, "softmax_cross_entropy", Out((2,)), Out((2,)), Out((2, maps)), Out((2, maps)), out.mean(axis=(1, 2)),
         np.zeros(2, np.int32), np.ones(maps), np.array([2.0]), 0.0,
     )[0]  # fmt: skip
     np.testing.assert_array_equal(np.isnan(losses), [False, True])
@@ -245,12 +245,12 @@ TILED = and_slow(
 
 @pytest.mark.parametrize(("size", "maps", "kernel", "padding"), TILED, ids=str)
 def test_in_tiles_the_largest_sum_wins_but_for_rounding(
-    kernels: Any, size: Any, maps: Any, kernel: Any, padding: str
+    backend: Any, size: Any, maps: Any, kernel: Any, padding: str
 ) -> None:
     shape, above = shapes(size, maps, kernel, 2, padding)
     x, weight = integers(*size, maps[0], low=0, high=2), integers(maps[1], *kernel, maps[0], low=-1, high=2)
     arguments = (Out(shape), Out(shape, np.uint8), x, weight, np.zeros(maps[1]), above, "leaky_relu", 0.1, 2)
-    out, won = call(kernels, "conv_forward", *arguments)
+    out, won = call(backend, "conv_forward", *arguments)
     every, _ = call(
         reference, "conv_forward", Out((shape[0], 2 * shape[1], 2 * shape[2], shape[3])), Out((0,), np.uint8),
         *arguments[2:-1], 1, dtype=np.float64,
@@ -258,20 +258,20 @@ def test_in_tiles_the_largest_sum_wins_but_for_rounding(
     windows = every.reshape(shape[0], shape[1], 2, shape[2], 2, shape[3]).transpose(0, 1, 3, 5, 2, 4).reshape(*shape, 4)
     np.testing.assert_allclose(out, windows.max(axis=-1), atol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(windows, won[..., None].astype(int), -1)[..., 0], out, atol=1e-4)
-    _, won = call(kernels, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
+    _, won = call(backend, "conv_forward", *arguments[:3], 0 * weight, *arguments[4:])
     assert not won.any()
 
 
 @pytest.mark.parametrize(("size", "maps", "kernel", "padding"), TILED, ids=str)
 def test_in_tiles_nan_comes_through_and_stays_in_its_tiles(
-    kernels: Any, size: Any, maps: Any, kernel: Any, padding: str
+    backend: Any, size: Any, maps: Any, kernel: Any, padding: str
 ) -> None:
     shape, above = shapes(size, maps, kernel, 2, padding)
     x, weight, bias = random(*size, maps[0]), random(maps[1], *kernel, maps[0]), random(maps[1])
     block = (weight, bias, above, "leaky_relu", 0.1, 2)
-    before = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
+    before = call(backend, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
     x[0], x[2], x[1, 5, 9, 0] = np.nan, np.nan, np.nan
-    out, won = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
+    out, won = call(backend, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block)
     wanted = call(reference, "conv_forward", Out(shape), Out(shape, np.uint8), x, *block, dtype=np.float64)[0]
     assert np.isnan(out[np.isnan(wanted)]).all()
     touched = np.isnan(wanted[1]).any(axis=-1)
@@ -286,26 +286,26 @@ def test_in_tiles_nan_comes_through_and_stays_in_its_tiles(
 @pytest.mark.parametrize(
     ("size", "maps", "kernel", "padding"), [*TILED, ((2, 7, 13), (1, 16), (3, 3), "same")], ids=str
 )
-def test_without_places_the_numbers_are_the_same(kernels: Any, size: Any, maps: Any, kernel: Any, padding: str) -> None:
+def test_without_places_the_numbers_are_the_same(backend: Any, size: Any, maps: Any, kernel: Any, padding: str) -> None:
     """An empty argmax stands for places that nobody asks for."""
     shape, above = shapes(size, maps, kernel, 2, padding)
     x, weight, bias = random(*size, maps[0]), random(maps[1], *kernel, maps[0]), random(maps[1])
     for column in range(0, 9, 2):  # in each place of a window once
         x[1, 3 + column % 4 // 2, column, 0] = np.nan
     block = (x, weight, bias, above, "leaky_relu", 0.1, 2)
-    out, _ = call(kernels, "conv_forward", Out(shape), Out(shape, np.uint8), *block)
-    alone, _ = call(kernels, "conv_forward", Out(shape), Out((0, *shape[1:]), np.uint8), *block)
+    out, _ = call(backend, "conv_forward", Out(shape), Out(shape, np.uint8), *block)
+    alone, _ = call(backend, "conv_forward", Out(shape), Out((0, *shape[1:]), np.uint8), *block)
     assert np.isnan(out).any()
     np.testing.assert_array_equal(alone, out)
 
 
-def test_one_workspace_serves_many_shapes(kernels: Any) -> None:
-    workspace = kernels.Workspace()
+def test_one_workspace_serves_many_shapes(backend: Any) -> None:
+    workspace = backend.Workspace()
     for size in [(2, 12, 13), (5, 6, 5), (1, 30, 49), (2, 12, 13)]:
         shape, above = shapes(size, (1, 16), (3, 3), 2, "same")
         arguments = (Out(shape), Out(shape, np.uint8), random(*size, 1), random(16, 3, 3, 1), random(16), above)
-        shared = call(kernels, "conv_forward", *arguments, "leaky_relu", 0.1, 2, workspace=workspace)
-        fresh = call(kernels, "conv_forward", *arguments, "leaky_relu", 0.1, 2)
+        shared = call(backend, "conv_forward", *arguments, "leaky_relu", 0.1, 2, workspace=workspace)
+        fresh = call(backend, "conv_forward", *arguments, "leaky_relu", 0.1, 2)
         for one, other in zip(shared, fresh, strict=True):
             np.testing.assert_array_equal(one, other)
 

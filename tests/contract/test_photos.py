@@ -16,23 +16,23 @@ RANGES = (True, 0.06, 0.1, 8.0, 0.5, 0.3, 0.2, 0.2, 0.3)
 
 
 @pytest.mark.parametrize("count", [1, 4, 17])
-def test_random_words(kernels: Any, count: int) -> None:
+def test_random_words(backend: Any, count: int) -> None:
     for seed, purpose, photo in [(0, 1, 0), (2**32 - 1, 2**32 - 1, 2**31 - 1), (5, 3, 12)]:
-        check(kernels, "random_words", Out((count,), np.uint32), seed, purpose, photo, EPOCH)
+        check(backend, "random_words", Out((count,), np.uint32), seed, purpose, photo, EPOCH)
 
 
 @pytest.mark.parametrize("ranges", [RANGES, (False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)])
-def test_augmentation_is_equal_to_the_bit(kernels: Any, ranges: Any) -> None:
+def test_augmentation_is_equal_to_the_bit(backend: Any, ranges: Any) -> None:
     photos = np.arange(500, dtype=np.int32)
     parameters = Out((500, len(AUGMENTATION)), np.float32)
     expected = call(reference, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
-    got = call(kernels, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
+    got = call(backend, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
     np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
-def test_augmentation_keeps_to_its_ranges(kernels: Any) -> None:
+def test_augmentation_keeps_to_its_ranges(backend: Any) -> None:
     photos = np.arange(2000, dtype=np.int32)
-    drawn = call(kernels, "draw_augmentation", Out((2000, len(AUGMENTATION))), photos, EPOCH, 3, *RANGES)[0]
+    drawn = call(backend, "draw_augmentation", Out((2000, len(AUGMENTATION))), photos, EPOCH, 3, *RANGES)[0]
     columns = dict(zip(AUGMENTATION, drawn.T, strict=True))
     assert 0.45 < columns["mirror"].mean() < 0.55
     spreads = {"shift_y": 0.06, "shift_x": 0.06, "angle": 8, "gamma": 0.5, "brightness": 0.2}
@@ -56,13 +56,13 @@ def _correlations(one: Any, other: Any) -> Any:
     return np.corrcoef(one.T, other.T)[: one.shape[1], one.shape[1] :]
 
 
-def test_nothing_that_is_drawn_goes_with_anything_else(kernels: Any) -> None:
+def test_nothing_that_is_drawn_goes_with_anything_else(backend: Any) -> None:
     """Neither in one photo, nor between an epoch and the next, a photo and the next, or two seeds."""
 
     def drawn(epoch: int = 7, seed: int = 3, first: int = 0) -> tuple[Any, Any]:
         photos = np.arange(first, first + 1000, dtype=np.int32)
         place = Out((1000, len(AUGMENTATION)))
-        found = call(kernels, "draw_augmentation", place, photos, np.array([epoch], np.int32), seed, *RANGES)[0]
+        found = call(backend, "draw_augmentation", place, photos, np.array([epoch], np.int32), seed, *RANGES)[0]
         columns = dict(zip(AUGMENTATION, found.T, strict=True))
         always = [columns[name] for name in AUGMENTATION if name not in ("blur", *boxes)]
         return np.stack([*always, columns["blur"] > 0, columns["erase_height"] > 0], axis=1), columns
@@ -80,12 +80,12 @@ def test_nothing_that_is_drawn_goes_with_anything_else(kernels: Any) -> None:
     assert np.abs(_correlations(box, box) - np.eye(4)).max() < 5 / np.sqrt(erased.sum())
 
 
-def test_augmentation_of_a_photo_does_not_depend_on_its_batch(kernels: Any) -> None:
+def test_augmentation_of_a_photo_does_not_depend_on_its_batch(backend: Any) -> None:
     width = len(AUGMENTATION)
-    together = call(kernels, "draw_augmentation", Out((3, width)), np.array([5, 1, 8], np.int32), EPOCH, 3, *RANGES)[0]
-    alone = call(kernels, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH, 3, *RANGES)[0]
+    together = call(backend, "draw_augmentation", Out((3, width)), np.array([5, 1, 8], np.int32), EPOCH, 3, *RANGES)[0]
+    alone = call(backend, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH, 3, *RANGES)[0]
     np.testing.assert_array_equal(together[2], alone[0])
-    later = call(kernels, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH + 1, 3, *RANGES)[0]
+    later = call(backend, "draw_augmentation", Out((1, width)), np.array([8], np.int32), EPOCH + 1, 3, *RANGES)[0]
     assert not np.array_equal(alone, later)
 
 
@@ -97,7 +97,7 @@ def _pixels(*shape: int) -> Any:
 @pytest.mark.parametrize(
     ("shape", "margin"), [((12, 9, 1), (3, 2)), ((20, 24, 3), (5, 6)), ((4, 4, 1), (0, 0)), ((2, 3, 1), (1, 1))]
 )
-def test_prepared_photos(kernels: Any, normalise: Any, shape: Any, margin: Any) -> None:
+def test_prepared_photos(backend: Any, normalise: Any, shape: Any, margin: Any) -> None:
     height, width, maps = shape
     pixels = _pixels(6, height + 2 * margin[0], width + 2 * margin[1], maps)
     rows = np.array([5, 0, 0, 3, 2, 1, 4, 4], np.int32)
@@ -108,7 +108,7 @@ def test_prepared_photos(kernels: Any, normalise: Any, shape: Any, margin: Any) 
     assert len(np.unique(parameters[:, AUGMENTATION.index("blur")] > 0)) == 2
     # Local contrast divides by as little as 4 / 255, so that rounding is magnified; its numbers lie within -4 and 4.
     out = Out((8, *shape))
-    check(kernels, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=3e-4, least_scale=1)
+    check(backend, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=3e-4, least_scale=1)
 
 
 @given(
@@ -136,11 +136,11 @@ def test_any_photo_is_prepared_as_by_the_reference(
     check(cpu, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=1e-3, least_scale=1)
 
 
-def test_without_augmentation_the_crop_comes_through_unchanged(kernels: Any) -> None:
+def test_without_augmentation_the_crop_comes_through_unchanged(backend: Any) -> None:
     pixels = _pixels(3, 18, 13, 3)
     rows = np.array([2, 0], np.int32)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
-    (out,) = call(kernels, "prepare_photos", Out((2, 12, 9, 3)), pixels, rows, parameters, "none")
+    (out,) = call(backend, "prepare_photos", Out((2, 12, 9, 3)), pixels, rows, parameters, "none")
     crop = pixels[rows, 3:-3, 2:-2].astype(np.float32)
     # What the tone table makes of each of the 256 values: equal pixels stay equal, and all are within rounding.
     np.testing.assert_allclose(out, crop / 255, atol=1e-6)
@@ -148,29 +148,29 @@ def test_without_augmentation_the_crop_comes_through_unchanged(kernels: Any) -> 
 
 
 @pytest.mark.parametrize(("width", "maps"), [(9, 1), (20, 1), (17, 3)])
-def test_a_mirrored_photo_is_the_mirror_image(kernels: Any, width: int, maps: int) -> None:
+def test_a_mirrored_photo_is_the_mirror_image(backend: Any, width: int, maps: int) -> None:
     pixels = _pixels(1, 18, width + 4, maps)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
     parameters[1, AUGMENTATION.index("mirror")] = 1
     rows = np.zeros(2, np.int32)
-    (out,) = call(kernels, "prepare_photos", Out((2, 12, width, maps)), pixels, rows, parameters, "none")
+    (out,) = call(backend, "prepare_photos", Out((2, 12, width, maps)), pixels, rows, parameters, "none")
     np.testing.assert_array_equal(out[1], out[0, :, ::-1])
 
 
-def test_the_contrast_of_a_single_white_pixel_is_cut_to_4(kernels: Any) -> None:
+def test_the_contrast_of_a_single_white_pixel_is_cut_to_4(backend: Any) -> None:
     pixels = np.zeros((1, 40, 40, 1), np.uint8)
     pixels[0, 20, 20] = 255
     out, rows = Out(pixels.shape), np.zeros(1, np.int32)
     (found,) = check(
-        kernels, "prepare_photos", out, pixels, rows, AUGMENTATION_NONE[None], "local_contrast", tolerance=1e-4
+        backend, "prepare_photos", out, pixels, rows, AUGMENTATION_NONE[None], "local_contrast", tolerance=1e-4
     )
     assert found.max() == found[0, 20, 20, 0] == 4
 
 
 @pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
 @pytest.mark.parametrize("value", [0, 255])
-def test_a_photo_of_one_colour_stays_finite(kernels: Any, normalise: Any, value: int) -> None:
+def test_a_photo_of_one_colour_stays_finite(backend: Any, normalise: Any, value: int) -> None:
     pixels = np.full((1, 12, 12, 1), value, np.uint8)
     parameters = AUGMENTATION_NONE[None]
-    (out,) = call(kernels, "prepare_photos", Out((1, 8, 8, 1)), pixels, np.zeros(1, np.int32), parameters, normalise)
+    (out,) = call(backend, "prepare_photos", Out((1, 8, 8, 1)), pixels, np.zeros(1, np.int32), parameters, normalise)
     assert np.isfinite(out).all()

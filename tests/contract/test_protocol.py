@@ -35,21 +35,21 @@ def test_a_backend_has_these_functions_and_no_others() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (2, 3, 4, 5)])
-def test_empty(kernels: Any, dtype: Any, shape: tuple[int, ...]) -> None:
-    array = kernels.empty(shape, dtype)
+def test_empty(backend: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    array = backend.empty(shape, dtype)
     assert array.shape == shape
     assert array.dtype == dtype
-    assert np.isfinite(kernels.to_host(array)).all()
+    assert np.isfinite(backend.to_host(array)).all()
 
 
-def test_arrays_go_to_the_device_and_back(kernels: Any) -> None:
+def test_arrays_go_to_the_device_and_back(backend: Any) -> None:
     host = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    device = kernels.to_device(host)
-    back = kernels.to_host(device)
+    device = backend.to_device(host)
+    back = backend.to_host(device)
     np.testing.assert_array_equal(back, host)
-    kernels.copy_to_device(device, host + 1)
-    kernels.synchronise()
-    np.testing.assert_array_equal(kernels.to_host(device), host + 1)
+    backend.copy_to_device(device, host + 1)
+    backend.synchronise()
+    np.testing.assert_array_equal(backend.to_host(device), host + 1)
     np.testing.assert_array_equal(back, host)  # a copy, not a view
 
 

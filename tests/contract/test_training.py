@@ -11,32 +11,32 @@ from facecnn.kernels import cpu, cuda, reference
 
 @pytest.mark.parametrize(("photos", "units"), [(1, 1), (5, 2), (60, 33)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.5])
-def test_softmax_cross_entropy(kernels: Any, photos: int, units: int, smoothing: float) -> None:
+def test_softmax_cross_entropy(backend: Any, photos: int, units: int, smoothing: float) -> None:
     labels = (np.arange(photos) * 7 % units).astype(np.int32)
     class_weights = np.linspace(0.5, 2, units)
     per_photo, per_unit = Out((photos,)), Out((photos, units))
     logits = 5 * random(photos, units)
     check(
-        kernels, "softmax_cross_entropy", per_photo, per_photo, per_unit, per_unit, logits, labels, class_weights,
+        backend, "softmax_cross_entropy", per_photo, per_photo, per_unit, per_unit, logits, labels, class_weights,
         np.array([7.5]), smoothing,
     )  # fmt: skip
 
 
-def test_softmax_of_large_logits_does_not_overflow(kernels: Any) -> None:
+def test_softmax_of_large_logits_does_not_overflow(backend: Any) -> None:
     logits = np.array([[1e4, 0.0, -1e4], [-1e30, 1e30, 0.0]])
     labels, weights, total = np.array([2, 1], np.int32), np.ones(3), np.array([2.0])
     outs = (Out((2,)), Out((2,)), Out((2, 3)), Out((2, 3)))
-    losses = check(kernels, "softmax_cross_entropy", *outs, logits, labels, weights, total, 0.0)[0]
+    losses = check(backend, "softmax_cross_entropy", *outs, logits, labels, weights, total, 0.0)[0]
     np.testing.assert_allclose(losses, [2e4, 0])
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_a_logit_that_is_not_a_number_makes_the_loss_so(kernels: Any, at: int) -> None:
+def test_a_logit_that_is_not_a_number_makes_the_loss_so(backend: Any, at: int) -> None:
     logits = np.array([[1.0, 2.0, 3.0]])
     logits[0, at] = np.nan
     outs = (Out((1,)), Out((1,)), Out((1, 3)), Out((1, 3)))
     losses, objectives, _, dlogits = call(
-        kernels, "softmax_cross_entropy", *outs, logits, np.array([1], np.int32), np.ones(3), np.ones(1), 0.1
+        backend, "softmax_cross_entropy", *outs, logits, np.array([1], np.int32), np.ones(3), np.ones(1), 0.1
     )
     assert np.isnan(losses).all()
     assert np.isnan(objectives).all()
@@ -44,10 +44,10 @@ def test_a_logit_that_is_not_a_number_makes_the_loss_so(kernels: Any, at: int) -
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3)])
-def test_mean_squared_error(kernels: Any, shape: tuple[int, int]) -> None:
+def test_mean_squared_error(backend: Any, shape: tuple[int, int]) -> None:
     photos = Out(shape[:1])
     check(
-        kernels,
+        backend,
         "mean_squared_error",
         photos,
         photos,
@@ -59,23 +59,23 @@ def test_mean_squared_error(kernels: Any, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("photos", [1, 70])
-def test_label_weight(kernels: Any, photos: int) -> None:
+def test_label_weight(backend: Any, photos: int) -> None:
     labels = (np.arange(photos) * 7 % 5).astype(np.int32)
-    check(kernels, "label_weight", Out((1,)), labels, np.linspace(0.5, 2, 5))
+    check(backend, "label_weight", Out((1,)), labels, np.linspace(0.5, 2, 5))
 
 
-def test_one_hot(kernels: Any) -> None:
-    (out,) = check(kernels, "one_hot", Out((3, 4)), np.array([3, 0, 0], np.int32))
+def test_one_hot(backend: Any) -> None:
+    (out,) = check(backend, "one_hot", Out((3, 4)), np.array([3, 0, 0], np.int32))
     assert out.tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [1, 0, 0, 0]]
 
 
-def test_take_batch_goes_through_an_epoch(kernels: Any) -> None:
+def test_take_batch_goes_through_an_epoch(backend: Any) -> None:
     orders = [np.random.default_rng(i).integers(0, 99, 7).astype(np.int32) for i in range(3)]
     starts, rates, cursor = np.array([0, 2, 4], np.int32), np.array([0.5, 0.25, 0.125]), np.array([1, 8], np.int32)
     for batch, count in ((1, 2), (2, 3)):
         outs = [Out((count,), np.int32)] * 3
         step = [Out((1,)), Out((1,), np.int32)]
-        *taken, rate, number, cursor = check(kernels, "take_batch", *outs, *step, Inout(cursor), *orders, starts, rates)
+        *taken, rate, number, cursor = check(backend, "take_batch", *outs, *step, Inout(cursor), *orders, starts, rates)
         for got, order in zip(taken, orders, strict=True):
             assert got.tolist() == order[starts[batch] : starts[batch] + count].tolist()
         assert rate[0] == rates[batch]
@@ -84,21 +84,21 @@ def test_take_batch_goes_through_an_epoch(kernels: Any) -> None:
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_accumulate(kernels: Any, first: bool) -> None:
-    check(kernels, "accumulate", Inout(random(9001)), random(9001, seed=1), first)
+def test_accumulate(backend: Any, first: bool) -> None:
+    check(backend, "accumulate", Inout(random(9001)), random(9001, seed=1), first)
 
 
-def test_totals_add_up(kernels: Any) -> None:
+def test_totals_add_up(backend: Any) -> None:
     outputs = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 4.0, 5.0]])
     losses, labels = np.array([0.25, 0.5, 4.0]), np.array([0, 2, 2], np.int32)
-    (totals,) = check(kernels, "add_to_totals", Inout(np.array([10.0, 5.0, 3.0])), losses, outputs, labels)
+    (totals,) = check(backend, "add_to_totals", Inout(np.array([10.0, 5.0, 3.0])), losses, outputs, labels)
     assert totals.tolist() == [14.75, 7.0, 4.0]  # of equal outputs the first counts
 
 
-def test_a_loss_that_is_not_a_number_stays_in_the_totals(kernels: Any) -> None:
+def test_a_loss_that_is_not_a_number_stays_in_the_totals(backend: Any) -> None:
     outputs, labels = np.zeros((3, 2)), np.zeros(3, np.int32)
     losses = np.array([1.0, np.nan, 2.0])
-    (totals,) = call(kernels, "add_to_totals", Inout(np.zeros(3)), losses, outputs, labels)
+    (totals,) = call(backend, "add_to_totals", Inout(np.zeros(3)), losses, outputs, labels)
     assert np.isnan(totals[0])
     assert np.isnan(totals[2]) or totals[2] == 2.0
 
@@ -122,51 +122,51 @@ STEP = np.array([7], np.int32)
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
-def test_sgd_update(kernels: Any, size: int, decaying: int) -> None:
+def test_sgd_update(backend: Any, size: int, decaying: int) -> None:
     scalars = decayed(0.01, False)
-    check(kernels, "optimizer_update", *update("sgd", size, scalars, decaying))
+    check(backend, "optimizer_update", *update("sgd", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_momentum_update(kernels: Any, size: int, decaying: int, nesterov: bool, decoupled: bool) -> None:
+def test_momentum_update(backend: Any, size: int, decaying: int, nesterov: bool, decoupled: bool) -> None:
     rule, scalars = "nesterov" if nesterov else "momentum", decayed(0.01, decoupled, momentum=0.9)
-    check(kernels, "optimizer_update", *update(rule, size, scalars, decaying))
+    check(backend, "optimizer_update", *update(rule, size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_rmsprop_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
+def test_rmsprop_update(backend: Any, size: int, decaying: int, decoupled: bool) -> None:
     scalars = decayed(0.05, decoupled, beta2=0.9, epsilon=1e-3)
-    check(kernels, "optimizer_update", *update("rmsprop", size, scalars, decaying))
+    check(backend, "optimizer_update", *update("rmsprop", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_adagrad_update(kernels: Any, size: int, decaying: int, decoupled: bool) -> None:
+def test_adagrad_update(backend: Any, size: int, decaying: int, decoupled: bool) -> None:
     scalars = decayed(0.05, decoupled, initial_squares=0.5, epsilon=1e-3)
-    check(kernels, "optimizer_update", *update("adagrad", size, scalars, decaying))
+    check(backend, "optimizer_update", *update("adagrad", size, scalars, decaying))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
 @pytest.mark.parametrize("step", [0, 1000])
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_adam_update(kernels: Any, size: int, decaying: int, step: int, decoupled: bool) -> None:
+def test_adam_update(backend: Any, size: int, decaying: int, step: int, decoupled: bool) -> None:
     scalars = decayed(0.05, decoupled, beta1=0.9, beta2=0.999, epsilon=1e-8)
-    check(kernels, "optimizer_update", *update("adam", size, scalars, decaying, step))
+    check(backend, "optimizer_update", *update("adam", size, scalars, decaying, step))
 
 
 @pytest.mark.parametrize(("size", "decaying"), SIZES)
-def test_lion_update(kernels: Any, size: int, decaying: int) -> None:
+def test_lion_update(backend: Any, size: int, decaying: int) -> None:
     scalars = decayed(0.05, True, beta1=0.9, beta2=0.99)
-    check(kernels, "optimizer_update", *update("lion", size, scalars, decaying))
+    check(backend, "optimizer_update", *update("lion", size, scalars, decaying))
 
 
-def test_lion_stays_where_nothing_pulls_and_lets_nan_through(kernels: Any) -> None:
+def test_lion_stays_where_nothing_pulls_and_lets_nan_through(backend: Any) -> None:
     weight, mean, gradient = Inout(np.array([1.0, 2.0, 3.0])), Inout(np.zeros(3)), np.array([0.0, np.nan, -1e-30])
     scalars = decayed(0.0, True, beta1=0.9, beta2=0.99)
-    moved, _ = check(kernels, "optimizer_update", weight, (mean,), gradient, RATE, STEP, "lion", scalars, 0)
+    moved, _ = check(backend, "optimizer_update", weight, (mean,), gradient, RATE, STEP, "lion", scalars, 0)
     np.testing.assert_array_equal(moved, [1.0, np.nan, 3.125])
 
 
@@ -193,32 +193,32 @@ def test_an_unknown_rule_and_what_it_does_not_take_are_errors(
 
 @pytest.mark.parametrize("size", [1, 100, 9001, 300_001])
 @pytest.mark.parametrize("limit", [0.5, 1e6])
-def test_clip_gradient(kernels: Any, size: int, limit: float) -> None:
+def test_clip_gradient(backend: Any, size: int, limit: float) -> None:
     gradient = random(size)
-    (clipped,) = check(kernels, "clip_gradient", Out((size,)), gradient, limit)
+    (clipped,) = check(backend, "clip_gradient", Out((size,)), gradient, limit)
     assert np.linalg.norm(clipped) == pytest.approx(min(limit, float(np.linalg.norm(gradient))), rel=1e-5)
 
 
-def test_a_gradient_of_zeros_or_with_a_nan_is_clipped_to_the_same(kernels: Any) -> None:
-    assert not call(kernels, "clip_gradient", Out((100,)), np.zeros(100), 1e-3)[0].any()
+def test_a_gradient_of_zeros_or_with_a_nan_is_clipped_to_the_same(backend: Any) -> None:
+    assert not call(backend, "clip_gradient", Out((100,)), np.zeros(100), 1e-3)[0].any()
     broken = np.where(np.arange(5000) == 4321, np.nan, 1.0)
-    assert np.isnan(call(kernels, "clip_gradient", Out((5000,)), broken, 1e-3)[0]).all()
+    assert np.isnan(call(backend, "clip_gradient", Out((5000,)), broken, 1e-3)[0]).all()
 
 
 @pytest.mark.parametrize("size", [4, 100, 90_004])
 @pytest.mark.parametrize(("step", "noise_decay"), [(0, 0.55), (2000, 0.55), (2**31 - 2, 0.0)])
-def test_add_noise(kernels: Any, size: int, step: int, noise_decay: float) -> None:
+def test_add_noise(backend: Any, size: int, step: int, noise_decay: float) -> None:
     counts = (np.arange(size // 4) * 7 % 5).astype(np.uint8)
     steps = np.array([step], np.int32)
-    check(kernels, "add_noise", Out((size,)), random(size), counts, 2**32 - 1, 0.25, noise_decay, steps)
+    check(backend, "add_noise", Out((size,)), random(size), counts, 2**32 - 1, 0.25, noise_decay, steps)
 
 
-def test_noise_is_normal_and_falls_on_what_is_counted_only(kernels: Any) -> None:
+def test_noise_is_normal_and_falls_on_what_is_counted_only(backend: Any) -> None:
     count = 100_000
     counts = np.full(count // 4, 4, np.uint8)
     counts[: count // 8] = 2
     step = np.array([3], np.int32)
-    (noise,) = call(kernels, "add_noise", Out((count,)), np.zeros(count), counts, 5, 0.5, 1.0, step)
+    (noise,) = call(backend, "add_noise", Out((count,)), np.zeros(count), counts, 5, 0.5, 1.0, step)
     quads = noise.astype(np.float64).reshape(-1, 4)
     assert not quads[: count // 8, 2:].any()
     z = np.concatenate([quads[: count // 8, :2].ravel(), quads[count // 8 :].ravel()]) / (0.5 / 4)
@@ -230,6 +230,6 @@ def test_noise_is_normal_and_falls_on_what_is_counted_only(kernels: Any) -> None
 
 
 @pytest.mark.parametrize("step", [0, 10**6])
-def test_average_update(kernels: Any, step: int) -> None:
+def test_average_update(backend: Any, step: int) -> None:
     steps = np.array([step], np.int32)
-    check(kernels, "average_update", Inout(random(5000)), random(5000, seed=1), steps, 0.99)
+    check(backend, "average_update", Inout(random(5000)), random(5000, seed=1), steps, 0.99)

@@ -47,5 +47,5 @@ def test_random_parameters_are_equal_to_the_bit() -> None:
     photos = np.arange(100, dtype=np.int32)
     for ranges in (cases_photos.RANGES, cases_photos.NOTHING):
         arguments = (Out((100, len(AUGMENTATION)), np.float32), photos, cases_photos.EPOCH, 3, *ranges)
-        wanted, got = (call(kernels, "draw_augmentation", *arguments)[0] for kernels in (reference, cuda))
+        wanted, got = (call(backend, "draw_augmentation", *arguments)[0] for backend in (reference, cuda))
         np.testing.assert_array_equal(got.view(np.uint32), wanted.view(np.uint32))

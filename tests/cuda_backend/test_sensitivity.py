@@ -30,8 +30,8 @@ def test_log_odds_and_their_gradient_are_the_references() -> None:
     """For two views of three pictures, more than a batch holds, and the last one is not full."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
     found: dict[Any, list[Any]] = {}
-    for kernels in (reference, cuda):
-        network = Network(LAYERS, (8, 8, 1), kernels, 4, training=False)
+    for backend in (reference, cuda):
+        network = Network(LAYERS, (8, 8, 1), backend, 4, training=False)
         generator = np.random.default_rng(1)
         network.weights.from_host(
             {
@@ -45,7 +45,7 @@ def test_log_odds_and_their_gradient_are_the_references() -> None:
         views[1, [MIRROR, SHIFT_X]] = True, 0.125
         inputs = prepared_inputs(network, pixels, "standardise", views)
         score = LogOdds(network, 1, temperature=1.5)
-        found[kernels] = [inputs, score(inputs), score.gradient(inputs)]
+        found[backend] = [inputs, score(inputs), score.gradient(inputs)]
     for ours, theirs in zip(found[cuda], found[reference], strict=True):
         assert float(np.abs(theirs).max()) > 0.1
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -37,7 +37,7 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
 
     for name in WAITING:
         monkeypatch.setattr(memory, name, watched(name))  # the workspace's allocations, too
-    kernels = SimpleNamespace(**{**vars(cuda), **{name: getattr(memory, name) for name in WAITING}})
+    backend = SimpleNamespace(**{**vars(cuda), **{name: getattr(memory, name) for name in WAITING}})
     steps: list[list[Any]] = []
 
     def step(function: Any, workspace: Any) -> Any:
@@ -52,9 +52,9 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
 
         return run
 
-    kernels.record = step
+    backend.record = step
     with planning() as launches:
-        trainer = planned_trainer(config, kernels, epochs=3)
+        trainer = planned_trainer(config, backend, epochs=3)
         trainer.run(Recorder())
     assert len(steps) == 3
     assert not calls

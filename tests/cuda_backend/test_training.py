@@ -40,7 +40,7 @@ OTHER: tuple[Layer, ...] = (
 SHORT: tuple[Layer, ...] = (Conv(kernels=2, size=3, pool=4), Dropout(rate=0.25), Dense(units=2))
 
 
-def make_trainer(kernels: Any, layers: tuple[Layer, ...] = SHORT, **changes: Any) -> Any:
+def make_trainer(backend: Any, layers: tuple[Layer, ...] = SHORT, **changes: Any) -> Any:
     """Two steps of two or three photos: in the simulator each takes seconds."""
     train = {"epochs": 1, "batch_size": 3, "average_weights": 0.9, **changes.pop("train", {})}
     arguments: dict[str, Any] = {
@@ -48,7 +48,7 @@ def make_trainer(kernels: Any, layers: tuple[Layer, ...] = SHORT, **changes: Any
         "validation": photos_of(np.arange(1), seed=3),
         "augment": replace(PLAIN, shift=0.1, gamma=0.2),
     }
-    return make(layers, kernels=kernels, train=train, **arguments | changes)
+    return make(layers, backend=backend, train=train, **arguments | changes)
 
 
 class Weights(Recorder):
@@ -64,8 +64,8 @@ class Weights(Recorder):
         self.weights.append(self._trainer.network.weights.to_host())
 
 
-def follow(kernels: Any, *arguments: Any, **changes: Any) -> Weights:
-    trainer = make_trainer(kernels, *arguments, **changes)
+def follow(backend: Any, *arguments: Any, **changes: Any) -> Weights:
+    trainer = make_trainer(backend, *arguments, **changes)
     recorder = Weights(trainer)
     assert trainer.run(recorder)
     return recorder
@@ -88,7 +88,7 @@ def follow(kernels: Any, *arguments: Any, **changes: Any) -> Weights:
     ids=["momentum", "adamw", "other layers, rmsprop, squared error"],
 )
 def test_it_follows_the_reference_step_by_step(layers: tuple[Layer, ...], changes: dict[str, Any]) -> None:
-    expected, found = (follow(kernels, layers, **changes) for kernels in (reference, cuda))
+    expected, found = (follow(backend, layers, **changes) for backend in (reference, cuda))
     assert len(found.weights) == len(expected.weights) == 2 * changes.get("train", {}).get("epochs", 1)
     for step, (wanted, got) in enumerate(zip(expected.weights, found.weights, strict=True)):
         for name, array in wanted.items():
@@ -144,7 +144,7 @@ def test_a_profile_has_every_kernel() -> None:
 
 def test_initial_weights_are_tried_as_on_the_reference() -> None:
     train = {"restarts": 2, "restart_epochs": 1}
-    expected, found = (trained(make_trainer(kernels, train=train)) for kernels in (reference, cuda))
+    expected, found = (trained(make_trainer(backend, train=train)) for backend in (reference, cuda))
     assert found.trials == pytest.approx(expected.trials, rel=1e-3)
     assert found.start == expected.start
     alike(found, expected)

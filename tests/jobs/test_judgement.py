@@ -25,7 +25,7 @@ def recogniser() -> Recogniser:
     return Recogniser(
         layers=[Dense(units=4)], input_shape=(1, 1, 1), normalise="none", mirror=False, classes=(*PEOPLE, "unknown"),
         arrays={"model.dense1.weight": np.zeros((4, 1), np.float32), "model.dense1.bias": np.zeros(4, np.float32)},
-        calibration=Calibration(threshold=THRESHOLD), kernels=reference,
+        calibration=Calibration(threshold=THRESHOLD), backend=reference,
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def test_a_machine_whose_card_cannot_be_used(name: str, enter: Enter) -> None:
     with pytest.raises(DeviceError, match=f"(?s)--device cuda: .*{reason}.*{mend}.*--device cpu"):
         open_device("cuda")
     device = open_device("auto")
-    assert (device.kernels, device.name, device.free_memory()) == (cpu, "cpu", None)
+    assert (device.backend, device.name, device.free_memory()) == (cpu, "cpu", None)
     assert f"{available_threads()} thread" in device.description
     found = find_cuda()
     assert found.reason in device.reason
@@ -142,14 +142,14 @@ def test_without_a_driver_or_numba_cuda_nothing_is_imported(enter: Enter, monkey
     for machine in (Machine(driver_version=no_driver), Machine(package=None)):
         enter(machine)
         monkeypatch.setattr(cards, "_backend", failing(AssertionError("imported")))
-        assert open_device("auto").kernels is cpu
+        assert open_device("auto").backend is cpu
 
 
 def test_auto_takes_a_card_that_works(enter: Enter) -> None:
     machine = Machine()
     backend = enter(machine)
     device = open_device("auto")
-    assert (device.kernels, device.name, device.reason) == (backend, "cuda:0", "the best device here")
+    assert (device.backend, device.name, device.reason) == (backend, "cuda:0", "the best device here")
     assert device.description == "NVIDIA H100 80GB HBM3, 80 GB, compute capability 9.0"
     assert device.free_memory() == 70 * GIB
     assert machine.selected == [0]
@@ -211,10 +211,10 @@ def test_the_simulator_is_taken_only_if_asked_for(enter: Enter, monkeypatch: pyt
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     assert find_cuda().cards == (simulator,)
     device = open_device("cuda")
-    assert (device.kernels, device.free_memory()) == (backend, None)
+    assert (device.backend, device.free_memory()) == (backend, None)
     assert "simulator" in device.description
     device = open_device("auto")
-    assert device.kernels is cpu
+    assert device.backend is cpu
     assert "only simulated" in device.reason
     with pytest.raises(DeviceError, match=r"there is cuda:0 \(simulator\)"):
         open_device("cuda:1")
@@ -250,13 +250,13 @@ def test_a_kernel_really_runs() -> None:
         pytest.skip(f"no card to run it on: {found.reason}")
     assert found.available, found.reason
     assert found.cards[0].name == "simulator" or found.cards[0].free
-    assert open_device("cuda").kernels.__name__ == "facecnn.kernels.cuda"
+    assert open_device("cuda").backend.__name__ == "facecnn.kernels.cuda"
 
 
 def test_a_device_can_be_asked_for() -> None:
     assert open_device("cpu", 1).description.endswith("1 thread")
     assert open_device("cpu").reason == "asked for"
-    assert open_device("reference").kernels is reference
+    assert open_device("reference").backend is reference
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Backend:
 
     def __init__(self, torch: Any, name: str, dtype: Any, tolerance: float) -> None:
         self.torch, self.dtype, self.tolerance = torch, dtype, tolerance
-        self.kernels = open_device(name).kernels
+        self.kernels = open_device(name).backend
         self.workspace = self.kernels.Workspace()
 
     def random(self, *shape: int, seed: int = 0) -> Array:

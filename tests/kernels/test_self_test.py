@@ -22,8 +22,8 @@ def backend(**broken: Any) -> Any:
     return SimpleNamespace(**{**vars(reference), **broken})
 
 
-def failures(kernels: Any) -> dict[str, Any]:
-    return {result.kernel: result for result in check_kernels(kernels) if not result.passed}
+def failures(backend: Any) -> dict[str, Any]:
+    return {result.kernel: result for result in check_kernels(backend) if not result.passed}
 
 
 def test_every_kernel_is_tested() -> None:
@@ -45,7 +45,7 @@ def test_a_sound_backend_passes(device: str) -> None:
         found = find_cuda()
         if not found.available and not found.simulated:
             pytest.skip(f"no card to run on: {found.reason}")
-    assert failures(open_device(device).kernels) == {}
+    assert failures(open_device(device).backend) == {}
 
 
 def test_progress_is_told() -> None:

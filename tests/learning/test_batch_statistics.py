@@ -50,7 +50,7 @@ def test_running_statistics_follow_the_batches() -> None:
         def step(self, step: Any) -> None:
             number = [stage.name for stage in trainer.network.stages].index("batch_norm1")
             count = step.photos - (self.steps[-1].photos if self.steps and self.steps[-1].epoch == step.epoch else 0)
-            x = trainer.network.call(number, count).x.astype(np.float64)
+            x = trainer.network.context(number, count).x.astype(np.float64)
             x = x.reshape(-1, x.shape[-1])
             for name, seen in zip(RUNNING, (x.mean(axis=0), x.var(axis=0, ddof=1)), strict=True):
                 expected[name] = 0.7 * expected[name] + 0.3 * seen
@@ -67,7 +67,7 @@ def test_after_a_full_batch_optimizer_running_statistics_are_those_of_all_photos
     found = statistics(trainer.network.weights)
     trainer.step.loss.here()
     number = [stage.name for stage in trainer.network.stages].index("batch_norm1")
-    x = trainer.network.call(number, 22).x.astype(np.float64)
+    x = trainer.network.context(number, 22).x.astype(np.float64)
     x = x.reshape(-1, x.shape[-1])
     for name, expected in zip(RUNNING, (x.mean(axis=0), x.var(axis=0, ddof=1)), strict=True):
         assert found[name] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
@@ -193,13 +193,13 @@ class Masks:
 
 def test_what_is_dropped_changes_from_step_to_step_and_is_the_same_after_a_stop() -> None:
     def masks(stops: set[int]) -> list[bytes]:
-        kernels, recorder = Masks(), Recorder()
-        trainer = make_trainer(DROPPED, kernels=kernels)
+        backend, recorder = Masks(), Recorder()
+        trainer = make_trainer(DROPPED, backend=backend)
         while not trainer.run(recorder, lambda: trainer.progress.step in stops):  # noqa: B023
-            trainer = make_trainer(DROPPED, kernels=kernels)
+            trainer = make_trainer(DROPPED, backend=backend)
             assert recorder.saved is not None
             trainer.restore(*recorder.saved)
-        return kernels.noted
+        return backend.noted
 
     whole = masks(set())
     # Nine steps, each with one mask that forward and backward share.
@@ -212,10 +212,10 @@ def test_what_is_dropped_changes_from_step_to_step_and_is_the_same_after_a_stop(
 def test_no_other_layer_and_no_other_seed_drops_the_same() -> None:
     noted = []
     for seed in (1, 2):
-        kernels = Masks()
+        backend = Masks()
         layers = (SMOKE[0], Dropout(rate=0.5), Dropout(rate=0.5), *SMOKE[1:])
-        trained(make_trainer(layers, kernels=kernels, train={"epochs": 1, "batch_size": 22, "seed": seed}))
-        forward, backward = kernels.noted[:2], kernels.noted[2:]
+        trained(make_trainer(layers, backend=backend, train={"epochs": 1, "batch_size": 22, "seed": seed}))
+        forward, backward = backend.noted[:2], backend.noted[2:]
         assert backward == forward[::-1]
         noted += forward
     assert len(set(noted)) == 4

@@ -60,13 +60,13 @@ def test_it_says_when_it_has_not_settled() -> None:
 PHOTOS, SIDE, PEOPLE = 30, 4, 3
 
 
-def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[FullBatchLoss, Array]:
+def one_dense_layer(backend: Any, dtype: Any, part: int, loss: Loss) -> tuple[FullBatchLoss, Array]:
     """The loss of a dense layer, and its inputs (PHOTOS, SIDE^2 + 1) with a 1 for the bias, in float64."""
     pixels = np.random.default_rng(3).integers(0, 256, (PHOTOS, SIDE, SIDE, 1), np.uint8)
     network = Network(
         [Dense(units=PEOPLE)],
         (SIDE, SIDE, 1),
-        kernels,
+        backend,
         part,
         loss=loss,
         dtype=dtype,
@@ -74,10 +74,10 @@ def one_dense_layer(kernels: Any, dtype: Any, part: int, loss: Loss) -> tuple[Fu
     )
     network.initialise(0)
     rows = np.arange(PHOTOS, dtype=np.int32)
-    feed = PhotoFeed(kernels, pixels, rows, part)
-    class_weights = kernels.to_device(np.array([1, 2, 3], dtype))
+    feed = PhotoFeed(backend, pixels, rows, part)
+    class_weights = backend.to_device(np.array([1, 2, 3], dtype))
     whole = FullBatchLoss(network, feed, rows % PEOPLE, class_weights, "none", 0.0)
-    inputs = prepared(kernels, network, pixels).reshape(PHOTOS, -1).astype(np.float64)
+    inputs = prepared(backend, network, pixels).reshape(PHOTOS, -1).astype(np.float64)
     return whole, np.hstack([inputs, np.ones((PHOTOS, 1))])
 
 
@@ -101,18 +101,18 @@ def found_in(whole: FullBatchLoss) -> float:
 
 
 @backends
-def test_of_linear_neurons_under_the_squared_error(kernels: Any, dtype: Any, part: int) -> None:
+def test_of_linear_neurons_under_the_squared_error(backend: Any, dtype: Any, part: int) -> None:
     """The loss is the mean over N photos and U units of (w x + b - target)^2, its Hessian for each unit 2 / (N U) times
     the sum of (x, 1)(x, 1)'."""
-    whole, inputs = one_dense_layer(kernels, dtype, part, MeanSquaredError())
+    whole, inputs = one_dense_layer(backend, dtype, part, MeanSquaredError())
     expected = np.linalg.eigvalsh(2 / (PHOTOS * PEOPLE) * inputs.T @ inputs)[-1]
     assert found_in(whole) == pytest.approx(expected, rel=0.01)
 
 
 @backends
-def test_of_linear_neurons_under_the_cross_entropy(kernels: Any, dtype: Any, part: int) -> None:
+def test_of_linear_neurons_under_the_cross_entropy(backend: Any, dtype: Any, part: int) -> None:
     """The Hessian of softmax regression is the sum over photos of share * (diag(p) - p p') (x) (x, 1)(x, 1)'."""
-    whole, inputs = one_dense_layer(kernels, dtype, part, CrossEntropy(class_weights="balanced"))
+    whole, inputs = one_dense_layer(backend, dtype, part, CrossEntropy(class_weights="balanced"))
     logits = whole.outputs(whole.here().w)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     shares = np.array([1, 2, 3] * (PHOTOS // PEOPLE)) / (2 * PHOTOS)
@@ -125,15 +125,15 @@ def test_of_linear_neurons_under_the_cross_entropy(kernels: Any, dtype: Any, par
     assert found_in(whole) == pytest.approx(expected, rel=0.01)
 
 
-def prepared(kernels: Any, network: Network, pixels: Any) -> Any:
+def prepared(backend: Any, network: Network, pixels: Any) -> Any:
     """The photos as the network sees them."""
     from facecnn.kernels.protocol import AUGMENTATION_NONE
 
-    out = kernels.empty(pixels.shape, network.dtype)
-    parameters = kernels.to_device(np.tile(AUGMENTATION_NONE, (len(pixels), 1)))
-    places = kernels.to_device(np.arange(len(pixels), dtype=np.int32))
-    kernels.prepare_photos(out, kernels.to_device(pixels), places, parameters, "none", network.workspace)
-    return kernels.to_host(out)
+    out = backend.empty(pixels.shape, network.dtype)
+    parameters = backend.to_device(np.tile(AUGMENTATION_NONE, (len(pixels), 1)))
+    places = backend.to_device(np.arange(len(pixels), dtype=np.int32))
+    backend.prepare_photos(out, backend.to_device(pixels), places, parameters, "none", network.workspace)
+    return backend.to_host(out)
 
 
 def distance_after(rule: Optimizer, curvature: float, rate: float, steps: int) -> float:
@@ -141,7 +141,7 @@ def distance_after(rule: Optimizer, curvature: float, rate: float, steps: int) -
     weight, velocity = np.ones(1), np.zeros(1)
     for step in range(steps):
         rule.update(
-            kernels=reference,  # type: ignore[arg-type]
+            backend=reference,  # type: ignore[arg-type]
             weight=weight,
             state=dict.fromkeys(rule.state_names, velocity),
             gradient=curvature * weight,

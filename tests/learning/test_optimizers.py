@@ -36,7 +36,7 @@ def follow(rule: Optimizer, weight: Array, gradients: list[Array], decaying: int
     state = {name: np.zeros(weight.shape) for name in rule.state_names}
     for step, gradient in enumerate(gradients):
         rule.update(
-            kernels=reference,
+            backend=reference,
             weight=weight,
             state=state,
             gradient=gradient,
@@ -173,22 +173,22 @@ def test_a_training_that_was_saved_under_older_names_goes_on(kind: type[Optimize
 # -------------------------------------------------------------------------------------------------------- clipping
 
 
-def clipped(kernels: Any, gradient: Array, limit: float, dtype: npt.DTypeLike) -> Array:
-    out = kernels.empty(gradient.shape, dtype)
-    kernels.clip_gradient(out, kernels.to_device(gradient.astype(dtype)), limit, kernels.Workspace())
-    return np.asarray(kernels.to_host(out), np.float64)
+def clipped(backend: Any, gradient: Array, limit: float, dtype: npt.DTypeLike) -> Array:
+    out = backend.empty(gradient.shape, dtype)
+    backend.clip_gradient(out, backend.to_device(gradient.astype(dtype)), limit, backend.Workspace())
+    return np.asarray(backend.to_host(out), np.float64)
 
 
 @pytest.mark.parametrize(("kernels", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(gradient=vectors, scale=st.sampled_from([1e-3, 1.0, 1e6]), limit=st.floats(1e-3, 1e3))
 def test_clipping_never_lengthens_and_keeps_the_direction(
-    kernels: Any, dtype: npt.DTypeLike, gradient: Array, scale: float, limit: float
+    backend: Any, dtype: npt.DTypeLike, gradient: Array, scale: float, limit: float
 ) -> None:
     gradient = (gradient * scale).astype(dtype).astype(np.float64)
     length = np.linalg.norm(gradient)
     assume(abs(length - limit) > 1e-5 * limit)
-    out = clipped(kernels, gradient, limit, dtype)
+    out = clipped(backend, gradient, limit, dtype)
     if length < limit - 1e-6:
         np.testing.assert_array_equal(out, gradient)
     else:
@@ -200,21 +200,21 @@ def test_clipping_never_lengthens_and_keeps_the_direction(
 # ------------------------------------------------------------------------------------------------------------ noise
 
 
-def noise_of(kernels: Any = cpu, count: int = 40_000, **changes: Any) -> Array:
+def noise_of(backend: Any = cpu, count: int = 40_000, **changes: Any) -> Array:
     """What is added to a gradient of zeros."""
     how: dict[str, Any] = {"seed": 1, "noise": 0.5, "noise_decay": 0.55, "step": 0} | changes
-    out = kernels.empty((count,), np.float32)
-    kernels.add_noise(
+    out = backend.empty((count,), np.float32)
+    backend.add_noise(
         out,
-        kernels.to_device(np.zeros(count, np.float32)),
-        kernels.to_device(np.full(count // 4, 4, np.uint8)),
+        backend.to_device(np.zeros(count, np.float32)),
+        backend.to_device(np.full(count // 4, 4, np.uint8)),
         how["seed"],
         how["noise"],
         how["noise_decay"],
-        kernels.to_device(np.array([how["step"]], np.int32)),
-        kernels.Workspace(),
+        backend.to_device(np.array([how["step"]], np.int32)),
+        backend.Workspace(),
     )
-    return np.asarray(kernels.to_host(out), np.float64)
+    return np.asarray(backend.to_host(out), np.float64)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
@@ -305,8 +305,8 @@ def test_noise_moves_every_trained_weight_and_no_other() -> None:
 def test_noise_is_drawn_anew_by_another_seed_and_on_any_device_alike() -> None:
     rule = Momentum(learning_rate=1e-3, clip=0.1, noise=0.5)
     weights = {}
-    for key, kernels, seed in (("cpu", cpu, 1), ("reference", reference, 1), ("other", cpu, 2)):
-        trainer = make_trainer(optimizer=rule, kernels=kernels, train={"epochs": 1, "seed": seed})
+    for key, backend, seed in (("cpu", cpu, 1), ("reference", reference, 1), ("other", cpu, 2)):
+        trainer = make_trainer(optimizer=rule, backend=backend, train={"epochs": 1, "seed": seed})
         trainer.network.initialise(1)
         trained(trainer)
         weights[key] = trainer.network.weights.to_host()["dense1.weight"]

@@ -190,9 +190,9 @@ FEW: tuple[Layer, ...] = (
 """So few relus that all may be dead from the start, after which nothing is learned but the share of each person."""
 
 
-@pytest.mark.parametrize("kernels", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
-def test_a_dead_start_is_left_for_one_that_learns(kernels: Any) -> None:
-    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "kernels": kernels}
+@pytest.mark.parametrize("backend", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
+def test_a_dead_start_is_left_for_one_that_learns(backend: Any) -> None:
+    changes: dict[str, Any] = {"augment": None, "photos": photos_of(LABELS), "backend": backend}
     train = {"epochs": 25, "seed": 2}
     dead = trained(make_trainer(FEW, train=train, **changes))
     assert dead.epochs[-1]["train_loss"] == pytest.approx(np.log(2), abs=0.01)
@@ -215,9 +215,9 @@ def overflowing(monkeypatch: pytest.MonkeyPatch, starts: set[int]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("kernels", [cpu, reference], ids=["cpu", "reference"])
-def test_a_start_that_diverges_is_lost_and_leaves_nothing_behind(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: dict[str, Any] = {"optimizer": AdamW(learning_rate=0.01, clip=1.0), "kernels": kernels}
+@pytest.mark.parametrize("backend", [cpu, reference], ids=["cpu", "reference"])
+def test_a_start_that_diverges_is_lost_and_leaves_nothing_behind(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"optimizer": AdamW(learning_rate=0.01, clip=1.0), "backend": backend}
     alone = trained(only(1, **changes))
     overflowing(monkeypatch, {0, 2})
     recorder = trained(make_trainer(RICH, train={**TRAIN, "average_weights": None}, **changes))

@@ -173,7 +173,7 @@ def test_batches_are_equal_within_one_photo_and_show_every_photo_once(count: int
     photos = photos_of(np.arange(count + 5) % 2)
     chosen = np.random.default_rng(0).permutation(count + 5)[:count]
     trainer = make_trainer(
-        (Dense(units=2),), photos=photos, train_indices=chosen, validation=NOBODY, augment=None, kernels=noting,
+        (Dense(units=2),), photos=photos, train_indices=chosen, validation=NOBODY, augment=None, backend=noting,
         train={"epochs": 2, "batch_size": batch_size, "seed": seed},
     )  # fmt: skip
     recorder = trained(trainer)
@@ -209,7 +209,7 @@ def test_photos_come_in_another_order_in_every_epoch_and_with_every_seed() -> No
     for seed in (1, 2):
         noting = Noting()
         train = {"epochs": 3, "batch_size": 8, "seed": seed}
-        trained(make_trainer((Dense(units=2),), validation=NOBODY, augment=None, kernels=noting, train=train))
+        trained(make_trainer((Dense(units=2),), validation=NOBODY, augment=None, backend=noting, train=train))
         shown = [row for batch in noting.batches for row in batch]
         assert len(shown) == 3 * 22
         orders += [tuple(shown[start : start + 22]) for start in (0, 22, 44)]
@@ -267,7 +267,7 @@ def test_initial_weights_are_made_for_photos_that_are_trained_on(how: str) -> No
         trainer = make_trainer(
             photos=replace(photos, pixels=pixels),
             train_indices=chosen,
-            kernels=reference,
+            backend=reference,
             train={"initialisation": how},
         )
         weights.append(in_bytes(trainer.network.weights.to_host()))
@@ -437,7 +437,7 @@ def test_balanced_class_weights_count_every_person_alike() -> None:
     changes: dict[str, Any] = {
         "photos": photos_of(labels), "train_indices": np.arange(20), "train": {"epochs": 1, "batch_size": 20},
         "optimizer": Momentum(learning_rate=0.1, momentum=0.0), "schedule": Constant(), "augment": None,
-        "kernels": reference,
+        "backend": reference,
     }  # fmt: skip
     layers = (Dense(units=2),)
 
@@ -514,7 +514,7 @@ def test_a_batch_in_parts_has_the_same_gradient(loss: Any, micro_batch_size: int
 
 
 def test_photos_sent_batch_by_batch_train_to_the_same_bytes(uninterrupted: Recorder) -> None:
-    trainer = make_trainer(RICH, kernels=SMALL_DEVICE, **RICH_TRAINING)
+    trainer = make_trainer(RICH, backend=SMALL_DEVICE, **RICH_TRAINING)
     assert trainer.step.streamed
     assert trained(trainer).lasts == uninterrupted.lasts
 
@@ -535,8 +535,8 @@ def test_a_profile_says_where_a_step_takes_its_time_and_changes_nothing(uninterr
 
 def test_figures_are_read_once_in_a_while_and_at_the_end_of_an_epoch() -> None:
     reads = []
-    kernels: Any = SimpleNamespace(**{**vars(cpu), "to_host": lambda array: reads.append(1) or cpu.to_host(array)})
-    trainer = make_trainer(kernels=kernels, photos=photos_of(np.arange(60) % 2), train={"batch_size": 2, "epochs": 1})
+    backend: Any = SimpleNamespace(**{**vars(cpu), "to_host": lambda array: reads.append(1) or cpu.to_host(array)})
+    trainer = make_trainer(backend=backend, photos=photos_of(np.arange(60) % 2), train={"batch_size": 2, "epochs": 1})
     seen = []
     recorder = Recorder()
     recorder.step = lambda step: seen.append((step.step, len(reads)))  # type: ignore[method-assign]
@@ -563,8 +563,8 @@ def test_small_batches_are_prepared_several_at_once_to_the_same_bits(
         cpu.prepare_photos(out, *arguments)
 
     plainly: Any = lambda function, workspace: function  # noqa: E731  (a recording would not call it each time)
-    kernels: Any = SimpleNamespace(**{**vars(cpu), "prepare_photos": prepare_photos, "record": plainly})
-    trainer = make_trainer(RICH, kernels=kernels, validation=NOBODY, **many)
+    backend: Any = SimpleNamespace(**{**vars(cpu), "prepare_photos": prepare_photos, "record": plainly})
+    trainer = make_trainer(RICH, backend=backend, validation=NOBODY, **many)
     assert trainer.run(Recorder())
     assert prepared == [*expected, *expected]
     assert in_bytes(trainer.step.arrays.model.to_host()) == {
@@ -684,7 +684,7 @@ def test_a_full_batch_optimizer_sees_the_chosen_photos_with_their_own_labels() -
 
 @pytest.mark.parametrize("layers", [RICH, SMOKE], ids=["all at once", "in parts"])
 def test_the_whole_sets_gradient_is_that_of_its_loss(layers: Any) -> None:
-    trainer = make_trainer(layers, optimizer=Lbfgs(weight_decay=0.1), kernels=reference, **MINIMISED)
+    trainer = make_trainer(layers, optimizer=Lbfgs(weight_decay=0.1), backend=reference, **MINIMISED)
     whole = trainer.step.loss
     start = whole.here()
     direction = np.random.default_rng(0).standard_normal(len(start.w))

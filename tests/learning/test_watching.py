@@ -104,7 +104,7 @@ def test_figures_of_every_kernel_follow_their_formulas() -> None:
     assert figures["gradient_norm"] == pytest.approx(norms(gradient), rel=0.005)  # three digits are kept
     assert figures["update_ratio"] == pytest.approx(norms(weight - before) / norms(before), rel=0.005)
     assert figures["distance"] == pytest.approx(norms(weight - start) / norms(start), rel=0.005)
-    assert figures["active"] == pytest.approx((made.call(0, 2).out > 0).mean(axis=(0, 1, 2)), rel=0.005)
+    assert figures["active"] == pytest.approx((made.context(0, 2).out > 0).mean(axis=(0, 1, 2)), rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_active_outputs_are_those_of_the_activation_that_follows(layers: list[La
         assert "active" not in figures
         return
     number = [s.name for s in made.stages].index(stage)
-    assert figures["active"] == pytest.approx((made.call(number, 2).out > 0).mean(axis=(0, 1, 2)), abs=0.001)
+    assert figures["active"] == pytest.approx((made.context(number, 2).out > 0).mean(axis=(0, 1, 2)), abs=0.001)
 
 
 def test_only_a_part_of_many_outputs_is_looked_at() -> None:

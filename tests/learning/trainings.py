@@ -124,7 +124,7 @@ def make_trainer(layers: tuple[Layer, ...] = SMOKE, **changes: Any) -> Trainer:
         validation=changes.pop("validation", photos_of(HELD_OUT, seed=9)),
         outputs=changes.pop("outputs", 2),
     )
-    return Trainer(settings, data, changes.pop("kernels", cpu), **changes)
+    return Trainer(settings, data, changes.pop("backend", cpu), **changes)
 
 
 def trained(trainer: Trainer) -> Recorder:

@@ -38,51 +38,51 @@ class Watching:
     """A backend that notes at each forward which way every kink went, what dropout multiplied by, and how large the
     numbers were that batch norm took the mean from, in deviations."""
 
-    def __init__(self, kernels: Any = reference) -> None:
-        self.kernels = kernels
+    def __init__(self, backend: Any = reference) -> None:
+        self.backend = backend
         self.kinks: list[bytes] = []
         self.dropout_factors: list[Array] = []
         self.sizes_in_deviations: list[float] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.kernels, name)
+        return getattr(self.backend, name)
 
     def conv_forward(
         self, out: Array, argmax: Array, x: Array, weight: Array, bias: Array, padding: Any, activation: str,
         slope: float, pool: int, workspace: Any,
     ) -> None:  # fmt: skip
-        self.kernels.conv_forward(out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
+        self.backend.conv_forward(out, argmax, x, weight, bias, padding, activation, slope, pool, workspace)
         if pool > 1:
             self.kinks.append(argmax.tobytes())
         if activation in KINKED:
             self.kinks.append((out > 0).tobytes())
 
     def activation_forward(self, out: Array, x: Array, activation: str, slope: float, workspace: Any) -> None:
-        self.kernels.activation_forward(out, x, activation, slope, workspace)
+        self.backend.activation_forward(out, x, activation, slope, workspace)
         if activation in KINKED:
             self.kinks.append((out > 0).tobytes())
 
     def prelu_forward(self, out: Array, x: Array, *rest: Any) -> None:
-        self.kernels.prelu_forward(out, x, *rest)
+        self.backend.prelu_forward(out, x, *rest)
         self.kinks.append((x > 0).tobytes())
 
     def pool_forward(self, out: Array, argmax: Array, x: Array, kind: str, *rest: Any) -> None:
-        self.kernels.pool_forward(out, argmax, x, kind, *rest)
+        self.backend.pool_forward(out, argmax, x, kind, *rest)
         if kind == "max":
             self.kinks.append(argmax.tobytes())
 
     def batch_norm_forward(
-        self, out: Array, mean: Array, inverse_deviation: Array, running_mean: Array, running_variance: Array,
+        self, out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array,
         x: Array, *rest: Any,
     ) -> None:  # fmt: skip
-        self.kernels.batch_norm_forward(out, mean, inverse_deviation, running_mean, running_variance, x, *rest)
-        self.sizes_in_deviations.append(float((np.abs(x) * inverse_deviation).max()))
+        self.backend.batch_norm_forward(out, mean, inverse_std, running_mean, running_variance, x, *rest)
+        self.sizes_in_deviations.append(float((np.abs(x) * inverse_std).max()))
 
     def dropout(self, out: Array, x: Array, *rest: Any) -> None:
-        factors = self.kernels.to_device(np.ones_like(x))
-        self.kernels.dropout(factors, factors.copy(), *rest)
+        factors = self.backend.to_device(np.ones_like(x))
+        self.backend.dropout(factors, factors.copy(), *rest)
         self.dropout_factors.append(factors)
-        self.kernels.dropout(out, x, *rest)
+        self.backend.dropout(out, x, *rest)
 
 
 @dataclass
@@ -102,9 +102,9 @@ class Run:
     ``nudge`` changes every number by that share of its size, up or down.
     """
 
-    def __init__(self, case: Case, kernels: Any, dtype: npt.DTypeLike, nudge: float = 0.0) -> None:
+    def __init__(self, case: Case, backend: Any, dtype: npt.DTypeLike, nudge: float = 0.0) -> None:
         self.case = case
-        self.watching = Watching(kernels)
+        self.watching = Watching(backend)
         self.network = Network(
             case.layers, case.shape, self.watching, case.batch_size or case.count, dtype=dtype, seed=case.seed
         )
@@ -123,8 +123,8 @@ class Run:
         x = generator.standard_normal((case.count, *case.shape))
         self.dout: Array = generator.standard_normal((case.count, self.network.units)).astype(dtype)
         """A random upstream delta: one of all ones would hide indices that changed places."""
-        self.photos = kernels.to_device(generator.permutation(100)[: case.count].astype(np.int32))
-        self.step = kernels.to_device(np.array([7], np.int32))
+        self.photos = backend.to_device(generator.permutation(100)[: case.count].astype(np.int32))
+        self.step = backend.to_device(np.array([7], np.int32))
         signs = np.random.default_rng(case.seed + 1)
         for array in (*arrays.values(), x):
             # Numbers that float32 can hold, so that both precisions start from the same ones.
@@ -253,7 +253,7 @@ sizes = st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1,
 
 convs = st.builds(
     Conv,
-    kernels=st.integers(1, 3),
+    backend=st.integers(1, 3),
     size=sizes,
     padding=st.sampled_from(["valid", "same"]),
     activation=activations,

@@ -43,9 +43,9 @@ ROWS = np.array([8, 2, 2, 5, 0, 7, 1])
 
 
 @pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
-def test_every_batch_holds_its_photos(kernels: Any) -> None:
-    feed = PhotoFeed(kernels, PIXELS, ROWS, 3)
-    assert feed.streamed == (kernels is SMALL_DEVICE)
+def test_every_batch_holds_its_photos(backend: Any) -> None:
+    feed = PhotoFeed(backend, PIXELS, ROWS, 3)
+    assert feed.streamed == (backend is SMALL_DEVICE)
     for order in (np.arange(7), np.array([6, 1, 0, 2, 5, 4, 3])):
         batches = [order[:3], order[3:5], order[5:]]
         for slot, batch in zip(feed.slots(batches), batches, strict=True):
@@ -56,8 +56,8 @@ def test_every_batch_holds_its_photos(kernels: Any) -> None:
 
 
 @pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
-def test_all_photos_come_in_their_order(kernels: Any) -> None:
-    feed = PhotoFeed(kernels, PIXELS, ROWS, 3)
+def test_all_photos_come_in_their_order(backend: Any) -> None:
+    feed = PhotoFeed(backend, PIXELS, ROWS, 3)
     for _ in range(2):
         bounds = []
         for start, stop, pixels, rows in feed.in_order(3):

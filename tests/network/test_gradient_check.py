@@ -283,7 +283,7 @@ WRONG_INPUTS = {
 )
 def test_wrong_gradients_of_a_convolution(function: str, wrong: tuple[Wrap, set[str], str]) -> None:
     wrap, blamed, part = wrong
-    check = check_gradients(CONVS, SMOOTHED, kernels=with_wrong(function, wrap))
+    check = check_gradients(CONVS, SMOOTHED, backend=with_wrong(function, wrap))
     assert wrong_rows(check).keys() == blamed
     assert first_wrong_part(check) == part
     assert not check.parts[-1].passed
@@ -292,8 +292,8 @@ def test_wrong_gradients_of_a_convolution(function: str, wrong: tuple[Wrap, set[
 def test_mean_poolings_delta_on_the_way_down() -> None:
     """It spoils nothing of the layer that pools, so it shows where there is something below it."""
     layers = (Conv(kernels=2, size=1, activation="identity"), *CONVS.layers)
-    kernels = with_wrong("conv_backward_input", over_all_winners(1))
-    check = check_gradients(Shrunk(layers, layers, (7, 9, 1), 2), SMOOTHED, kernels=kernels)
+    backend = with_wrong("conv_backward_input", over_all_winners(1))
+    check = check_gradients(Shrunk(layers, layers, (7, 9, 1), 2), SMOOTHED, backend=backend)
     assert wrong_rows(check).keys() == {"conv2.input"}
     assert first_wrong_part(check) == "+ conv2's leaky_relu and pool of 2x2"
 
@@ -303,8 +303,8 @@ def constant_statistics(right: Wrong) -> Wrong:
 
     def wrong(dx: Array, dscale: Array, dshift: Array, dout: Array, *rest: Any) -> None:
         right(dx, dscale, dshift, dout, *rest)
-        _, _, inverse_deviation, scale, _ = rest
-        dx[...] = dout * scale * inverse_deviation
+        _, _, inverse_std, scale, _ = rest
+        dx[...] = dout * scale * inverse_std
 
     return wrong
 
@@ -397,7 +397,7 @@ def summed_over_the_batch(right: Wrong) -> Wrong:
     ],
 )
 def test_wrong_gradients_of_other_layers(function: str, wrap: Wrap, blamed: set[str], part: str) -> None:
-    check = check_gradients(HEADS, SMOOTHED, kernels=with_wrong(function, wrap))
+    check = check_gradients(HEADS, SMOOTHED, backend=with_wrong(function, wrap))
     assert wrong_rows(check).keys() == blamed
     assert first_wrong_part(check) == part
 
@@ -422,7 +422,7 @@ def test_wrong_gradients_of_learned_slopes_and_at_the_edges(
     )
     small = Shrunk(layers, layers, (3, 5, 2), 2)
     assert check_gradients(small, SMOOTHED).passed
-    check = check_gradients(small, SMOOTHED, kernels=with_wrong(function, wrap))
+    check = check_gradients(small, SMOOTHED, backend=with_wrong(function, wrap))
     assert wrong_rows(check).keys() == blamed
     assert first_wrong_part(check) == part
 
@@ -439,7 +439,7 @@ def test_a_transposed_dense_layer(function: str) -> None:
         changed_result(lambda dw: dw.T) if function == "dense_backward_weight" else changed_weight(np.transpose, at=2)
     )
     layers = (Dense(units=3), Dense(units=3))
-    check = check_gradients(Shrunk(layers, layers, (1, 3, 1), 2), SMOOTHED, kernels=with_wrong(function, wrap))
+    check = check_gradients(Shrunk(layers, layers, (1, 3, 1), 2), SMOOTHED, backend=with_wrong(function, wrap))
     what = "weight" if function == "dense_backward_weight" else "input"
     assert wrong_rows(check).keys() == {f"dense1.{what}", f"dense2.{what}"}
 
@@ -454,8 +454,8 @@ def test_a_mistake_in_one_layer_is_not_blamed_on_another() -> None:
         return wrong
 
     layers = (Conv(kernels=2, size=2, pool=2), Conv(kernels=3, size=2), Conv(kernels=2, size=2), Dense(units=2))
-    kernels = with_wrong("conv_backward_weight", wrong_in_the_second)
-    check = check_gradients(Shrunk(layers, layers, (10, 12, 1), 2), SMOOTHED, kernels=kernels)
+    backend = with_wrong("conv_backward_weight", wrong_in_the_second)
+    check = check_gradients(Shrunk(layers, layers, (10, 12, 1), 2), SMOOTHED, backend=backend)
     assert wrong_rows(check).keys() == {"conv2.weight"}
     assert {part.worst.name for part in check.parts if not part.passed} == {"conv2"}
     assert first_wrong_part(check) == SECOND_SUMS
@@ -478,8 +478,8 @@ def test_a_mistake_that_no_layer_makes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_something_that_is_not_a_number() -> None:
-    kernels = with_wrong("dense_backward_weight", changed_result(lambda dweight: dweight * np.nan))
-    check = check_gradients(CONVS, SMOOTHED, kernels=kernels)
+    backend = with_wrong("dense_backward_weight", changed_result(lambda dweight: dweight * np.nan))
+    check = check_gradients(CONVS, SMOOTHED, backend=backend)
     assert not check.passed
     assert wrong_rows(check).keys() == {"dense1.weight"}
 
@@ -498,8 +498,8 @@ def test_something_that_is_not_a_number() -> None:
     ],
 )
 def test_what_a_wrong_gradient_looks_like(change: Callable[[Array], Array], likeness: str | None) -> None:
-    kernels = with_wrong("conv_backward_weight", changed_result(change))
-    row = wrong_rows(check_gradients(CONVS, SMOOTHED, kernels=kernels))["conv1.weight"]
+    backend = with_wrong("conv_backward_weight", changed_result(change))
+    row = wrong_rows(check_gradients(CONVS, SMOOTHED, backend=backend))["conv1.weight"]
     assert row.fault is not None
     assert row.fault.likeness == likeness
     assert len(row.fault.place) == 4
@@ -519,8 +519,8 @@ def test_a_device_is_held_against_the_reference() -> None:
 
 
 def test_a_device_that_is_wrong() -> None:
-    kernels = with_wrong("dense_backward_weight", changed_result(lambda dweight: dweight * 1.01))
-    assert wrong_rows(compare_device(CONVS, SMOOTHED, kernels)).keys() == {"dense1.weight"}
+    backend = with_wrong("dense_backward_weight", changed_result(lambda dweight: dweight * 1.01))
+    assert wrong_rows(compare_device(CONVS, SMOOTHED, backend)).keys() == {"dense1.weight"}
 
 
 def test_a_device_is_tested_with_all_kernels() -> None:

@@ -37,10 +37,10 @@ def photos(count: int = 24, shape: Shape = SHAPE, seed: int = 0) -> Any:
 
 
 def made(
-    how: Any, layers: tuple[Layer, ...] = LAYERS, shape: Shape = SHAPE, *, kernels: Any = reference, seed: int = 5,
+    how: Any, layers: tuple[Layer, ...] = LAYERS, shape: Shape = SHAPE, *, backend: Any = reference, seed: int = 5,
     batch_size: int = 16, dtype: Any = np.float64,
 ) -> Network:  # fmt: skip
-    network = Network(layers, shape, kernels, batch_size, dtype=dtype, training=False)
+    network = Network(layers, shape, backend, batch_size, dtype=dtype, training=False)
     network.initialise(seed, how, lambda: photos(shape=shape))
     return network
 
@@ -128,7 +128,7 @@ def test_lsuv_gives_every_layer_unit_variance_before_its_activation(with_norm: b
     weighted = [number for number, stage in enumerate(plain.stages) if any(p.decays for p in stage.parameters.values())]
     assert len(weighted) == 5
     for number in weighted:
-        assert float(plain.call(number, 16).out.std()) == pytest.approx(1, rel=1e-9), plain.stages[number].name
+        assert float(plain.context(number, 16).out.std()) == pytest.approx(1, rel=1e-9), plain.stages[number].name
 
 
 def test_lsuv_leaves_running_statistics_as_they_start() -> None:
@@ -147,7 +147,7 @@ def test_lsuv_of_black_photos_leaves_the_weights_as_they_are() -> None:
 @pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.slow) if how == "lsuv" else how for how in ALL])
 def test_same_seed_same_bits_on_every_device_and_another_seed_others(how: Any) -> None:
     first, second, other = (made(how, seed=seed, dtype=np.float32).weights.to_host() for seed in (5, 5, 6))
-    on_cpu = made(how, kernels=cpu, dtype=np.float32).weights.to_host()
+    on_cpu = made(how, backend=cpu, dtype=np.float32).weights.to_host()
     for name, array in first.items():
         assert array.tobytes() == second[name].tobytes(), name
         if how == "lsuv":  # what a layer gives is rounded in another way on each device

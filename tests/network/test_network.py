@@ -93,8 +93,8 @@ def test_biases_start_at_zero_and_batch_norm_at_one() -> None:
             assert array.std() > 0, name
 
 
-def initial(layers: tuple[Layer, ...], seed: int, kernels: Any = reference) -> dict[str, bytes]:
-    network = Network(layers, SHAPE, kernels, 2)
+def initial(layers: tuple[Layer, ...], seed: int, backend: Any = reference) -> dict[str, bytes]:
+    network = Network(layers, SHAPE, backend, 2)
     network.initialise(seed)
     return bits(network.weights.to_host())
 
@@ -148,8 +148,8 @@ def test_without_freezing_all_parameters_are_one_range() -> None:
 
 
 def test_every_parameter_starts_on_a_boundary_of_64_bytes() -> None:
-    for kernels in (reference, cpu):
-        network = Network(LAYERS, SHAPE, kernels, 1)
+    for backend in (reference, cpu):
+        network = Network(LAYERS, SHAPE, backend, 1)
         flat = network.weights.parameters.flat
         for array in network.weights.parameters.named.values():
             assert (array.ctypes.data - flat.ctypes.data) % 64 == 0
@@ -252,7 +252,7 @@ ROWS = np.array([3, 0, 8, 8, 5, 1, 7], np.int32)
 def answers(batch_size: int, pixels: Any = PIXELS, rows: Any = ROWS, mirror: bool = False) -> Any:
     network = answering(batch_size)
     return log_probabilities(
-        network, PhotoFeed(network.kernels, pixels, rows, batch_size), "standardise", mirror=mirror
+        network, PhotoFeed(network.backend, pixels, rows, batch_size), "standardise", mirror=mirror
     )
 
 
@@ -285,7 +285,7 @@ def test_mirrored_answers_are_the_mean_over_the_photo_and_its_mirror_image() -> 
 
 def test_other_weights_can_answer() -> None:
     network = answering(4)
-    photos = PhotoFeed(network.kernels, PIXELS, ROWS, network.batch_size)
+    photos = PhotoFeed(network.backend, PIXELS, ROWS, network.batch_size)
     plain = log_probabilities(network, photos, "standardise", mirror=False)
     other = network.new_weights()
     given = log_probabilities(network, photos, "standardise", mirror=False, weights=other)
@@ -294,7 +294,7 @@ def test_other_weights_can_answer() -> None:
 
 
 @pytest.mark.parametrize("kernels", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
-def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size(kernels: Any) -> None:
+def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size(backend: Any) -> None:
     """Fully convolutional: what it says of a part of a picture doesn't depend on how large the picture is."""
     layers = (
         Conv(kernels=4, size=3, activation="identity"),
@@ -302,7 +302,7 @@ def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_si
         Pool(size=2, edges="keep"),
         Conv(kernels=3, size=2, activation="identity"),
     )
-    large, small = (Network(layers, (*sides, 2), kernels, 1, training=False) for sides in ((17, 22), (12, 12)))
+    large, small = (Network(layers, (*sides, 2), backend, 1, training=False) for sides in ((17, 22), (12, 12)))
     large.initialise(1)
     small.weights.from_host(large.weights.to_host())
     large.input[...] = np.random.default_rng(0).standard_normal(large.input.shape)

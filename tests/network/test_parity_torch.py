@@ -146,9 +146,9 @@ class Twin:
         return {name: p.grad.numpy() for name, p in self.parameters.items()}
 
 
-def compare(torch: Any, case: Case, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+def compare(torch: Any, case: Case, backend: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
     """Forward in both modes, and all gradients, relative to the largest element of each array."""
-    run = Run(case, kernels, dtype)
+    run = Run(case, backend, dtype)
     twin = Twin(torch, run)
     with torch.no_grad():
         expected = twin.forward(training=False).numpy()
@@ -204,15 +204,15 @@ PRECISIONS = pytest.mark.parametrize(
 
 @PRECISIONS
 @pytest.mark.parametrize("layer", EACH, ids=repr)
-def test_each_layer(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+def test_each_layer(torch: Any, layer: Layer, backend: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
     layers = (Conv(kernels=2, size=1, activation="identity"), layer, Dense(units=3))
-    compare(torch, first_away_from_kinks(lambda seed: Case(layers, (7, 6, 2), 3, seed)), kernels, dtype, tolerance)
+    compare(torch, first_away_from_kinks(lambda seed: Case(layers, (7, 6, 2), 3, seed)), backend, dtype, tolerance)
 
 
 @PRECISIONS
 @pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.4), Activate(name="gelu"), PRelu()], ids=repr)
-def test_each_layer_over_units(torch: Any, layer: Layer, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
-    compare(torch, Case((Dense(units=6), layer, Dense(units=3)), (4, 3, 2), 5), kernels, dtype, tolerance)
+def test_each_layer_over_units(torch: Any, layer: Layer, backend: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    compare(torch, Case((Dense(units=6), layer, Dense(units=3)), (4, 3, 2), 5), backend, dtype, tolerance)
 
 
 @PRECISIONS
@@ -222,12 +222,12 @@ def test_each_layer_over_units(torch: Any, layer: Layer, kernels: Any, dtype: np
     ("name", "side", "count"), [("seed", 20, 4), ("default", 16, 12), ("smoke", 12, 3), ("deep", 40, 2)]
 )
 def test_whole_networks(
-    torch: Any, name: str, side: int, count: int, kernels: Any, dtype: npt.DTypeLike, tolerance: float
+    torch: Any, name: str, side: int, count: int, backend: Any, dtype: npt.DTypeLike, tolerance: float
 ) -> None:
     loaded = load(name).settings
     layers, maps = with_outputs(loaded.network, 2), 3 if loaded.photos.colour == "rgb" else 1
     case = first_away_from_kinks(lambda seed: Case(layers, (side, side, maps), count, seed))
-    compare(torch, case, kernels, dtype, tolerance)
+    compare(torch, case, backend, dtype, tolerance)
 
 
 LOGITS = (Dense(units=4),)
@@ -237,8 +237,8 @@ CLASS_WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25])
 
 @PRECISIONS
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.15), MeanSquaredError()], ids=repr)
-def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
-    run = Run(Case(LOGITS, (6,), 5), kernels, dtype)
+def test_losses(torch: Any, loss: Any, backend: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+    run = Run(Case(LOGITS, (6,), 5), backend, dtype)
     run.network.objective = loss
     logits = Twin(torch, run).forward(True).detach().requires_grad_()
     if isinstance(loss, MeanSquaredError):
@@ -249,7 +249,7 @@ def test_losses(torch: Any, loss: Any, kernels: Any, dtype: npt.DTypeLike, toler
         )
     expected.backward()
     run.forward()
-    to_device = kernels.to_device
+    to_device = backend.to_device
     run.network.loss(5, to_device(LABELS), to_device(CLASS_WEIGHTS.astype(dtype)))
     assert float(run.network.objectives.sum(dtype=np.float64)) == pytest.approx(expected.item(), rel=tolerance)
     run.network.backward(5, run.photos, run.step)
@@ -340,7 +340,7 @@ def test_optimizers_over_twenty_steps(torch: Any, rule: Any) -> None:
         gradient = generator.standard_normal(COUNT) * 10.0 ** generator.integers(-3, 2)
         rate = 0.05 / (1 + step)
         rule.update(
-            kernels=reference,
+            backend=reference,
             weight=weight,
             state=state,
             gradient=gradient.copy(),
@@ -362,7 +362,7 @@ def test_optimizers_over_twenty_steps(torch: Any, rule: Any) -> None:
 
 @PRECISIONS
 @pytest.mark.parametrize("limit", [1e-3, 2.0, 1e6])
-def test_clipping(torch: Any, limit: float, kernels: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
+def test_clipping(torch: Any, limit: float, backend: Any, dtype: npt.DTypeLike, tolerance: float) -> None:
     """Over all parameters together, which are two arrays there and one buffer here."""
     gradient = np.random.default_rng(1).standard_normal(9000).astype(dtype)
     parts = gradient[:4000], gradient[4000:]
@@ -370,6 +370,6 @@ def test_clipping(torch: Any, limit: float, kernels: Any, dtype: npt.DTypeLike, 
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = torch.tensor(part)
     torch.nn.utils.clip_grad_norm_(parameters, limit)
-    out = kernels.empty(gradient.shape, dtype)
-    kernels.clip_gradient(out, kernels.to_device(gradient), limit, kernels.Workspace())
+    out = backend.empty(gradient.shape, dtype)
+    backend.clip_gradient(out, backend.to_device(gradient), limit, backend.Workspace())
     assert_close(out, np.concatenate([p.grad.numpy() for p in parameters]), tolerance, "clipped gradient")

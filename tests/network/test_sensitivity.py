@@ -46,9 +46,9 @@ BOTH = np.stack([view(), view(mirror=True)])
 MANY = np.stack([view(), view(down=0.1), view(along=-0.2), view(mirror=True, along=0.2)])
 
 
-def in_evaluation(case: Case, kernels: Any, dtype: npt.DTypeLike) -> tuple[Run, Array]:
+def in_evaluation(case: Case, backend: Any, dtype: npt.DTypeLike) -> tuple[Run, Array]:
     """A case that was run forward, and its gradient by the input for the case's random upstream delta."""
-    run = Run(case, kernels, dtype)
+    run = Run(case, backend, dtype)
     run.forward(training=False)
     dout = run.watching.to_device(run.dout)
     return run, input_gradient(run.network, case.count, dout)

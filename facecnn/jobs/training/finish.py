@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console
@@ -25,8 +25,6 @@ from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.folder import read_json, write_json
 from facecnn.runs.metrics import read_metrics
 
-Array = npt.NDArray[Any]
-
 
 def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console) -> dict[str, Any]:
     """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures.
@@ -35,7 +33,7 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
     """
     run, data = training.folder, training.data
     best = load_checkpoint(run.best_path)
-    recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.kernels)
+    recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.backend)
     train_photos = data.train_photos
     train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
     crops = data.held_out.crops(data.held_out_numbers)

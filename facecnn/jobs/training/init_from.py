@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded, from_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.console import Console
@@ -19,8 +20,6 @@ from facecnn.jobs.training.photos import TrainingPhotos, warn
 from facecnn.network.network import Stage
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.runs.checkpoint import load_checkpoint
-
-Array = npt.NDArray[Any]
 
 _NO_PREPARATION = {"folder", "faces", "validation", "augment"}
 """Settings of photos that say nothing about what a prepared photo looks like; whether faces are aligned is known

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
@@ -23,8 +24,6 @@ from facecnn.photos.folder import UNKNOWN, Skipped, some
 from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
 from facecnn.reports.findings import counted
 from facecnn.runs.folder import RunFolder
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

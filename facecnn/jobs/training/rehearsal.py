@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError
 from facecnn.jobs.console import Console, TrainingDisplay
@@ -25,8 +25,6 @@ from facecnn.learning.schedules import Constant
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
 from facecnn.photos.folder_faces import folder_faces
-
-Array = npt.NDArray[Any]
 
 OVERFIT_LOSS = 0.01
 OVERFIT_STEPS = 3000

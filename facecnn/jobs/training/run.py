@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Settings
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.models import make_checkpoint
@@ -24,8 +25,6 @@ from facecnn.runs.checkpoint import Checkpoint
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
-
-Array = npt.NDArray[Any]
 
 
 @dataclass

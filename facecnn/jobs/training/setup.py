@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Loaded, Settings
 from facecnn.errors import DeviceError, shown
 from facecnn.jobs.console import Console
@@ -34,8 +34,6 @@ from facecnn.network.size import (
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import FolderFaces
-
-Array = npt.NDArray[Any]
 
 
 def open_for_training(options: TrainOptions, console: Console, *, say_why: bool = False) -> Device:
@@ -84,7 +82,7 @@ def make_trainer(
         return Trainer(
             settings,
             data,
-            device.kernels,
+            device.backend,
             micro_batch_size=fitting,
             profile=profile,
             initial_arrays=initial_arrays,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -20,7 +21,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 def _forward(
     out: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     running_mean: Array,
     running_variance: Array,
     x: Array,
@@ -59,15 +60,15 @@ def _forward(
             for i in range(len(a)):
                 d = a[i] - centre[i]
                 own[i] += d * d
-    add_up(inverse_deviation, squares)
+    add_up(inverse_std, squares)
     for c in range(columns):
-        variance = inverse_deviation[c] / np.float32(count)
-        inverse_deviation[c] = _ONE / np.float32(sqrt(variance + epsilon))
+        variance = inverse_std[c] / np.float32(count)
+        inverse_std[c] = _ONE / np.float32(sqrt(variance + epsilon))
         unbiased = variance * np.float32(count / max(count - 1, 1))
         running_mean[c] += momentum * (mean[c] - running_mean[c])
         running_variance[c] += momentum * (unbiased - running_variance[c])
         for i in range(c, tile, columns):
-            repeated[1, i] = inverse_deviation[c] * scale[c]
+            repeated[1, i] = inverse_std[c] * scale[c]
             repeated[2, i] = shift[c]
     factor, offset = repeated[1], repeated[2]
     for chunk in prange(chunks):
@@ -113,7 +114,7 @@ def _backward(
     dout: Array,
     x: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     scale: Array,
     sums: Array,
     products: Array,
@@ -126,7 +127,7 @@ def _backward(
     tiles = (x.shape[0] + tile - 1) // tile
     centre, inverse = repeated[0], repeated[1]
     repeat(centre, mean)
-    repeat(inverse, inverse_deviation)
+    repeat(inverse, inverse_std)
     for chunk in prange(chunks):
         own, own_products = sums[chunk], products[chunk]
         for i in range(tile):
@@ -143,7 +144,7 @@ def _backward(
         for i in range(c, tile, columns):
             repeated[2, i] = dshift[c] / np.float32(count)
             repeated[3, i] = dscale[c] / np.float32(count)
-            repeated[4, i] = scale[c] * inverse_deviation[c]
+            repeated[4, i] = scale[c] * inverse_std[c]
     mean_delta, mean_product, factor = repeated[2], repeated[3], repeated[4]
     for chunk in prange(chunks):
         for t in range(tiles * chunk // chunks, tiles * (chunk + 1) // chunks):
@@ -156,7 +157,7 @@ def _backward(
 def batch_norm_forward(
     out: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     running_mean: Array,
     running_variance: Array,
     x: Array,
@@ -172,7 +173,7 @@ def batch_norm_forward(
         _forward,
         out.reshape(-1),
         mean,
-        inverse_deviation,
+        inverse_std,
         running_mean,
         running_variance,
         x.reshape(-1),
@@ -222,7 +223,7 @@ def batch_norm_backward(
     dout: Array,
     x: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     scale: Array,
     workspace: Workspace,
 ) -> None:
@@ -236,7 +237,7 @@ def batch_norm_backward(
         dout.reshape(-1),
         x.reshape(-1),
         mean,
-        inverse_deviation,
+        inverse_std,
         scale,
         workspace.array("norm sums", shape),
         workspace.array("norm products", shape),

@@ -7,8 +7,8 @@ own, which are added in order.
 
 from __future__ import annotations
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import helper
-from facecnn.kernels.cpu.memory import Array
 
 _TILE = 64
 _CHUNKS = 16

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels import formulas
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 BLOCK = 4096

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.kernels import formulas
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 
 _target_share = helper(inline=True)(formulas.target_share)
 _counts_as_larger = helper(inline=True)(formulas.counts_as_larger)

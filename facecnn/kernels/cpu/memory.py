@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import config
-
-Array = npt.NDArray[Any]
 
 THREADS: int = config.NUMBA_NUM_THREADS
 """The most threads that there can be: so many rows has scratch memory that each thread needs for itself."""

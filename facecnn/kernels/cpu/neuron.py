@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir import lanes
 from facecnn.kernels.cpu.vector_ir.micro_kernels import sum_products
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import helper
-from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, scale_run, sum_distances, weigh_neighbours
 
 _F = np.float32

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.protocol import PoolKind
 
 _ZERO, _ONE = np.float32(0), np.float32(1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.columns import add_up, chunks_and_tile, repeat
 from facecnn.kernels.cpu.jit import compiled
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 
 _ZERO = np.float32(0)
 

@@ -13,9 +13,10 @@ from functools import cache
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.normalise import blur, fill_gaussian, local_contrast, standardise
 from facecnn.kernels.cpu.warp import fill_table, tone, warp, warp_straight
 from facecnn.kernels.protocol import (

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels import formulas
 from facecnn.kernels.cpu.elementwise import BLOCK
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.random import philox
 from facecnn.kernels.protocol import PURPOSE_NOISE
 from facecnn.kernels.update_rules import map_tuple, store_tuple, update_rule

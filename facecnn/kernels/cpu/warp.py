@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import helper
-from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, mix_rows, mix_squares
 from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
 

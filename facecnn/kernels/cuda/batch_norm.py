@@ -133,7 +133,7 @@ def _forward(columns: int, whole: bool) -> Any:
     def forward(
         out: Array,
         mean: Array,
-        inverse_deviation: Array,
+        inverse_std: Array,
         running_mean: Array,
         running_variance: Array,
         x: Array,
@@ -166,7 +166,7 @@ def _forward(columns: int, whole: bool) -> Any:
             inverse = _ONE / math.sqrt(variance + epsilon)
             if cuda.blockIdx.x == 0 and lane == 0:
                 mean[c] = centre
-                inverse_deviation[c] = inverse
+                inverse_std[c] = inverse
                 running_mean[c] += momentum * (centre - running_mean[c])
                 running_variance[c] += momentum * (variance * unbias - running_variance[c])
             factor, offset = inverse * scale[c], shift[c]
@@ -194,7 +194,7 @@ def _span(rows: int, columns: int) -> int:
 def batch_norm_forward(
     out: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     running_mean: Array,
     running_variance: Array,
     x: Array,
@@ -221,7 +221,7 @@ def batch_norm_forward(
         workspace,
         out,
         mean,
-        inverse_deviation,
+        inverse_std,
         running_mean,
         running_variance,
         x,
@@ -337,9 +337,7 @@ def _backward_chunks(columns: int) -> Any:
     products = _products(columns)
 
     @kernel
-    def backward_chunks(
-        partials: Array, dout: Array, x: Array, mean: Array, inverse_deviation: Array, chunk: Any
-    ) -> None:
+    def backward_chunks(partials: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, chunk: Any) -> None:
         # partials (2, chunks, C): sums of dout and of dout * h of each chunk of rows; grid: (chunks, tiles)
         values = cuda.shared.array(THREADS, np.float32)
         thread = natural(cuda.threadIdx.x)
@@ -350,7 +348,7 @@ def _backward_chunks(columns: int) -> Any:
         c = min(c, columns - 1)
         start = block * natural(chunk)
         stop = min(start + natural(chunk), x.shape[0])
-        total, product = products(values, dout, x, mean[c], inverse_deviation[c], column, c, lane, start, stop)
+        total, product = products(values, dout, x, mean[c], inverse_std[c], column, c, lane, start, stop)
         if exists:
             partials[0, block, c] = total
             partials[1, block, c] = product
@@ -371,7 +369,7 @@ def _backward(columns: int, whole: bool) -> Any:
         dout: Array,
         x: Array,
         mean: Array,
-        inverse_deviation: Array,
+        inverse_std: Array,
         scale: Array,
         partials: Array,
         span: Any,
@@ -385,7 +383,7 @@ def _backward(columns: int, whole: bool) -> Any:
         exists = lane < lanes and c < columns
         c = min(c, columns - 1)
         rows = x.shape[0]
-        centre, inverse = mean[c], inverse_deviation[c]
+        centre, inverse = mean[c], inverse_std[c]
         if whole:
             total, product = products(values, dout, x, centre, inverse, column, c, lane, 0, rows)
         else:
@@ -420,7 +418,7 @@ def batch_norm_backward(
     dout: Array,
     x: Array,
     mean: Array,
-    inverse_deviation: Array,
+    inverse_std: Array,
     scale: Array,
     workspace: Workspace,
 ) -> None:
@@ -432,7 +430,7 @@ def batch_norm_backward(
     whole = chunks == 1
     span = rows if whole else _span(rows, columns)
     partials = workspace.array("norm partials", (2, chunks, columns))
-    kept = (mean, inverse_deviation)
+    kept = (mean, inverse_std)
     if not whole:
         launch(_backward_chunks(columns), (chunks, tiles), THREADS, workspace, partials, dout, x, *kept, chunk)
     launch(

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.backend import Backend
 from facecnn.network.gradient_check.results import (
     Name,
 )
-from facecnn.network.layers import Array, Call, Shape
+from facecnn.network.layers import LayerContext, Shape
 from facecnn.network.network import Stage
 
 STEP = 2e-5
@@ -103,7 +104,7 @@ def away_from_kinks(
 class Chain:
     """Some layers one after the other, with every array of its own: nothing is overwritten, all can be looked at."""
 
-    def __init__(self, stages: Sequence[Stage], numbers: Numbers, kernels: Kernels) -> None:
+    def __init__(self, stages: Sequence[Stage], numbers: Numbers, backend: Backend) -> None:
         self.stages = stages
         self.numbers = numbers
         count = len(numbers.x)
@@ -115,8 +116,8 @@ class Chain:
             }
             for stage in stages
         ]
-        self._kernels = kernels
-        self._workspace = kernels.Workspace()
+        self._backend = backend
+        self._workspace = backend.Workspace()
         self.forward()
         self._sides = [self._side(number) for number in range(len(stages))]
 
@@ -131,13 +132,13 @@ class Chain:
             return self._outs[number]
         stage = sums_only(stage)
         out = np.zeros((len(self.numbers.x), *stage.out_shape))
-        stage.layer.forward(replace(self._call(number), out=out, buffers={"argmax": np.zeros(0, np.uint8)}))
+        stage.layer.forward(replace(self._context(number), out=out, buffers={"argmax": np.zeros(0, np.uint8)}))
         return out
 
     def forward(self, first: int = 0) -> None:
         """From layer number ``first`` on."""
         for number in range(first, len(self.stages)):
-            self.stages[number].layer.forward(self._call(number))
+            self.stages[number].layer.forward(self._context(number))
 
     def backward(self, dout: Array) -> dict[Name, Array]:
         """The derivatives of sum(out * dout) by every parameter and every layer's input."""
@@ -146,7 +147,7 @@ class Chain:
             stage = self.stages[number]
             gradient = {name: np.zeros(parameter.shape) for name, parameter in stage.parameters.items()}
             dx = np.zeros((len(dout), *stage.shape))
-            stage.layer.backward(replace(self._call(number), dout=dout, dx=dx, gradient=gradient))
+            stage.layer.backward(replace(self._context(number), dout=dout, dx=dx, gradient=gradient))
             found |= {(stage.name, name): array for name, array in gradient.items()}
             found[stage.name, "input"] = dout = dx
         self.forward()  # backward may overwrite out
@@ -187,10 +188,10 @@ class Chain:
     def _x(self, number: int) -> Array:
         return self._outs[number - 1] if number else self.numbers.x
 
-    def _call(self, number: int) -> Call:
+    def _context(self, number: int) -> LayerContext:
         stage = self.stages[number]
-        return Call(
-            kernels=self._kernels,
+        return LayerContext(
+            backend=self._backend,
             workspace=self._workspace,
             training=True,
             number=number,

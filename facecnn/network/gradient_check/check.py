@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.kernels import reference
-from facecnn.kernels.protocol import Kernels
+from facecnn.kernels.backend import Backend
 from facecnn.network.gradient_check.chain import (
     POINTS,
     STEP,
@@ -21,7 +22,7 @@ from facecnn.network.gradient_check.chain import (
 )
 from facecnn.network.gradient_check.results import TOLERANCE, Name, Part, Row, compared
 from facecnn.network.gradient_check.shrinking import Shrunk, smallest_picture
-from facecnn.network.layers import Array, Layer, Shape
+from facecnn.network.layers import Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import MicroBatch, Network, Stage, plan
 
@@ -64,7 +65,7 @@ def check_gradients(
     loss: Loss,
     *,
     seed: int = 0,
-    kernels: Kernels = reference,
+    backend: Backend = reference,
 ) -> Check:
     """Every element of every derivative of a shrunk network against differences, with ``kernels`` in float64.
 
@@ -80,21 +81,21 @@ def check_gradients(
         one = replace(stage, shape=shape, out_shape=stage.layer.output_shape(shape))
 
         def by_itself(numbers: Numbers, one: Stage = one, number: int = number) -> list[Row]:
-            return _layer_rows(one, numbers, kernels, (seed, 1, number))
+            return _layer_rows(one, numbers, backend, (seed, 1, number))
 
         rows, distance = away_from_kinks([one], small.photos, (seed, 0, number), by_itself)
         alone += rows
         distances.append(distance)
-    alone.append(_loss_row(small, loss, kernels, seed))
+    alone.append(_loss_row(small, loss, backend, seed))
     parts, distance = away_from_kinks(
-        stages, small.photos, (seed, 3), lambda numbers: _checked_parts(small, loss, numbers, kernels, seed)
+        stages, small.photos, (seed, 3), lambda numbers: _checked_parts(small, loss, numbers, backend, seed)
     )
     return Check(tuple(alone), tuple(parts), min(*distances, distance))
 
 
-def _layer_rows(stage: Stage, numbers: Numbers, kernels: Kernels, seed: Sequence[int]) -> list[Row]:
+def _layer_rows(stage: Stage, numbers: Numbers, backend: Backend, seed: Sequence[int]) -> list[Row]:
     """The parameters and the input of one layer."""
-    chain = Chain([stage], numbers, kernels)
+    chain = Chain([stage], numbers, backend)
     dout = _random_dout(chain.out(0).shape, seed)
 
     def values() -> Sequence[float]:
@@ -106,10 +107,10 @@ def _layer_rows(stage: Stage, numbers: Numbers, kernels: Kernels, seed: Sequence
     return compared(found, expected, TOLERANCE)
 
 
-def _loss_row(small: Shrunk, loss: Loss, kernels: Kernels, seed: int) -> Row:
+def _loss_row(small: Shrunk, loss: Loss, backend: Backend, seed: int) -> Row:
     """The loss's derivatives by the network's outputs."""
     labels, class_weights = _labels(small, loss, seed)
-    network = Network(small.layers, small.shape, kernels, small.photos, loss=loss, dtype=np.float64)
+    network = Network(small.layers, small.shape, backend, small.photos, loss=loss, dtype=np.float64)
     out = network.output
     out[...] = _random_dout(out.shape, (seed, 4))
     expected = np.zeros(out.shape)
@@ -155,7 +156,7 @@ def _random_dout(shape: Shape, seed: Sequence[int]) -> Array:
     return np.asarray(dout.astype(np.float32).astype(np.float64))
 
 
-def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, kernels: Kernels, seed: int) -> list[Part]:
+def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, backend: Backend, seed: int) -> list[Part]:
     """Every parameter of the network up to each layer, and of all of it with its loss.
 
     Each number is moved once for all parts: their outputs are all there after one forward. The gradient of the last
@@ -164,16 +165,16 @@ def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, kernels: Kernels
     stages, count = small.stages, small.photos
     parts = _growing(stages)
     douts = [_random_dout((count, *part.stages[-1].out_shape), (seed, 2, n)) for n, part in enumerate(parts)]
-    found = [Chain(p.stages, numbers, kernels).backward(dout) for p, dout in zip(parts, douts, strict=True)]
+    found = [Chain(p.stages, numbers, backend).backward(dout) for p, dout in zip(parts, douts, strict=True)]
 
     labels, class_weights = _labels(small, loss, seed)
-    network = _network(small.layers, small, loss, numbers, kernels, np.float64)
+    network = _network(small.layers, small, loss, numbers, backend, np.float64)
     network.weigh(labels, class_weights)
     batch = MicroBatch(0, labels, numbers.photos, numbers.step)
     network.forward_backward(batch, class_weights, network.objectives, np.zeros(3))
     found.append(_gradients(network))
 
-    chain = Chain(stages, numbers, kernels)
+    chain = Chain(stages, numbers, backend)
     expected: list[dict[Name, Array]] = [{} for _ in found]
     for number, stage in enumerate(stages):
         first = next((n for n, part in enumerate(parts) if len(part.stages) > number), len(parts))
@@ -207,26 +208,26 @@ def _labels(small: Shrunk, loss: Loss, seed: int) -> tuple[Array, Array]:
 
 
 def _network(
-    layers: Sequence[Layer], small: Shrunk, loss: Loss, numbers: Numbers, kernels: Kernels, dtype: Any
+    layers: Sequence[Layer], small: Shrunk, loss: Loss, numbers: Numbers, backend: Backend, dtype: Any
 ) -> Network:
-    network = Network(layers, small.shape, kernels, small.photos, loss=loss, dtype=dtype)
+    network = Network(layers, small.shape, backend, small.photos, loss=loss, dtype=dtype)
     network.weights.from_host(
         {f"{stage}.{name}": array for stage, arrays in numbers.weights.items() for name, array in arrays.items()}
     )
-    kernels.copy_to_device(network.input, numbers.x.astype(dtype))
+    backend.copy_to_device(network.input, numbers.x.astype(dtype))
     return network
 
 
 def _gradients(network: Network) -> dict[Name, Array]:
     assert network.gradient is not None
     return {
-        (stage.name, name): network.kernels.to_host(network.gradient.by_stage[stage.name][name])
+        (stage.name, name): network.backend.to_host(network.gradient.by_stage[stage.name][name])
         for stage in network.stages
         for name in stage.parameters
     }
 
 
-def compare_device(small: Shrunk, loss: Loss, kernels: Kernels, *, seed: int = 0) -> Comparison:
+def compare_device(small: Shrunk, loss: Loss, backend: Backend, *, seed: int = 0) -> Comparison:
     """Every parameter's gradient on a device, in float32, against the reference in float64, from the same numbers.
 
     The picture is the shrunk one, kernels and units are as many as the config's: these are the kernels that training
@@ -237,14 +238,14 @@ def compare_device(small: Shrunk, loss: Loss, kernels: Kernels, *, seed: int = 0
     labels, class_weights = _labels(small, loss, seed)
     dout = _random_dout((small.photos, *stages[-1].out_shape), (seed, 7))
 
-    def run(kernels: Kernels, dtype: Any) -> dict[Name, Array]:
-        network = _network(small.full, small, loss, numbers, kernels, dtype)
-        photos, step, labels_there = (kernels.to_device(array) for array in (numbers.photos, numbers.step, labels))
+    def run(backend: Backend, dtype: Any) -> dict[Name, Array]:
+        network = _network(small.full, small, loss, numbers, backend, dtype)
+        photos, step, labels_there = (backend.to_device(array) for array in (numbers.photos, numbers.step, labels))
         network.forward(small.photos, training=True, photos=photos, step=step)
-        network.loss(small.photos, labels_there, kernels.to_device(class_weights.astype(dtype)))
-        dlogits = kernels.to_host(network.dlogits)
-        network.backward(small.photos, photos, step, kernels.to_device(dout.astype(dtype)))
+        network.loss(small.photos, labels_there, backend.to_device(class_weights.astype(dtype)))
+        dlogits = backend.to_host(network.dlogits)
+        network.backward(small.photos, photos, step, backend.to_device(dout.astype(dtype)))
         return {**_gradients(network), ("loss", "input"): dlogits}
 
-    rows = compared(run(kernels, np.float32), run(reference, np.float64), DEVICE_TOLERANCE)
+    rows = compared(run(backend, np.float32), run(reference, np.float64), DEVICE_TOLERANCE)
     return Comparison(tuple(rows), distance)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from facecnn.network.layers import Array
+from facecnn.arrays import Array
 
 TOLERANCE = 1e-6
 """Largest error of a gradient in float64, in parts of the array's largest element."""

@@ -1,4 +1,4 @@
-"""The layers: settings without arrays, which know their shapes and which kernels to call.
+"""The layers: settings without arrays, which know their shapes and which kernels to context.
 
 To add one, write its class in a module of this folder, with its shapes, its forward and its backward pass, and name it
 in ``LAYERS``; ``base.Layer`` says what else a layer may have to answer.
@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from facecnn.network.layers.base import (
-    Array,
     Arrays,
     Buffer,
-    Call,
     Layer,
+    LayerContext,
     LayerError,
     Pair,
     Parameter,
@@ -33,15 +32,14 @@ from facecnn.network.layers.units import Dense, Neuron
 __all__ = [
     "LAYERS",
     "Activate",
-    "Array",
     "Arrays",
     "BatchNorm",
     "Buffer",
-    "Call",
     "Conv",
     "Dense",
     "Dropout",
     "Layer",
+    "LayerContext",
     "LayerError",
     "Neuron",
     "PRelu",

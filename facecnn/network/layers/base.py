@@ -1,4 +1,4 @@
-"""What every layer is: settings without arrays, which know their shapes and which kernels to call.
+"""What every layer is: settings without arrays, which know their shapes and which kernels to context.
 
 A layer's input and output are (N, H, W, C) maps or (N, U) units; the shapes here leave out N. The network owns all
 arrays (see ``facecnn.network.network``) and hands out views.
@@ -14,10 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 import numpy.typing as npt
 from pydantic import Field
 
+from facecnn.arrays import Array
 from facecnn.errors import UsageError
-from facecnn.kernels.protocol import Activation, Kernels
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import Activation
 
-Array = npt.NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
 Shape: TypeAlias = tuple[int, ...]
 Size: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
@@ -81,10 +82,10 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerContext:
     """What a layer is called with: its arrays, for one batch of N photos, and all else that its kernels need."""
 
-    kernels: Kernels
+    backend: Backend
     workspace: Any
     training: bool
     number: int
@@ -198,11 +199,11 @@ class Layer:
         """On which side of its activation's kink each element is; None where it has none."""
         return None
 
-    def forward(self, call: Call) -> None:
+    def forward(self, context: LayerContext) -> None:
         """Fill ``out`` from ``x`` and, if the call is ``for_backward``, the buffers that backward needs."""
         raise NotImplementedError
 
-    def backward(self, call: Call) -> None:
+    def backward(self, context: LayerContext) -> None:
         """Fill ``gradient``, and ``dx`` unless it is None. May overwrite ``out``."""
         raise NotImplementedError
 

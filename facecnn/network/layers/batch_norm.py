@@ -10,15 +10,8 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from facecnn.network.layers.base import (
-    Array,
-    Buffer,
-    Call,
-    Layer,
-    Parameter,
-    Shape,
-    by_last,
-)
+from facecnn.arrays import Array
+from facecnn.network.layers.base import Buffer, Layer, LayerContext, Parameter, Shape, by_last
 from facecnn.settings import SETTINGS
 
 
@@ -50,36 +43,40 @@ class BatchNorm(Layer):
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {
             "mean": Buffer((shape[-1],), per_photo=False),
-            "inverse_deviation": Buffer((shape[-1],), per_photo=False),
+            "inverse_std": Buffer((shape[-1],), per_photo=False),
         }
 
     def multiply_adds(self, shape: Shape) -> int:
         return prod(shape)
 
-    def forward(self, call: Call) -> None:
-        out, x, weights, kernels = by_last(call.out), by_last(call.x), call.weights, call.kernels
+    def forward(self, context: LayerContext) -> None:
+        out, x, weights, backend = by_last(context.out), by_last(context.x), context.weights, context.backend
         running = (weights["running_mean"], weights["running_variance"])
         affine = (weights["scale"], weights["shift"])
-        if call.training:
-            kept = (call.buffers["mean"], call.buffers["inverse_deviation"])
-            kernels.batch_norm_forward(out, *kept, *running, x, *affine, self.momentum, self.epsilon, call.workspace)
+        if context.training:
+            kept = (context.buffers["mean"], context.buffers["inverse_std"])
+            backend.batch_norm_forward(out, *kept, *running, x, *affine, self.momentum, self.epsilon, context.workspace)
         else:
-            kernels.batch_norm_inference(out, x, *running, *affine, self.epsilon, call.workspace)
+            backend.batch_norm_inference(out, x, *running, *affine, self.epsilon, context.workspace)
 
-    def backward(self, call: Call) -> None:
+    def backward(self, context: LayerContext) -> None:
         # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
-        dx, dout, x = (by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
-        if not call.training:
-            self._backward_inference(dx, dout, call)
+        dx, dout, x = (
+            by_last(array) for array in (context.out if context.dx is None else context.dx, context.dout, context.x)
+        )
+        if not context.training:
+            self._backward_inference(dx, dout, context)
             return
-        dscale, dshift = call.gradient["scale"], call.gradient["shift"]
-        kept = (call.buffers["mean"], call.buffers["inverse_deviation"])
-        call.kernels.batch_norm_backward(dx, dscale, dshift, dout, x, *kept, call.weights["scale"], call.workspace)
+        dscale, dshift = context.gradient["scale"], context.gradient["shift"]
+        kept = (context.buffers["mean"], context.buffers["inverse_std"])
+        context.backend.batch_norm_backward(
+            dx, dscale, dshift, dout, x, *kept, context.weights["scale"], context.workspace
+        )
 
-    def _backward_inference(self, dx: Array, dout: Array, call: Call) -> None:
+    def _backward_inference(self, dx: Array, dout: Array, context: LayerContext) -> None:
         """dx = dout * scale / sqrt(running_variance + epsilon): the same affine map, without what it adds. Nothing is
         trained in evaluation, so ``gradient`` is left alone."""
-        zero, weights = call.buffers["mean"], call.weights  # the batch's mean, which evaluation has no use for
-        call.kernels.copy_to_device(zero, np.zeros(zero.shape, zero.dtype))
+        zero, weights = context.buffers["mean"], context.weights  # the batch's mean, which evaluation has no use for
+        context.backend.copy_to_device(zero, np.zeros(zero.shape, zero.dtype))
         affine = (weights["running_variance"], weights["scale"], zero)
-        call.kernels.batch_norm_inference(dx, dout, zero, *affine, self.epsilon, call.workspace)
+        context.backend.batch_norm_inference(dx, dout, zero, *affine, self.epsilon, context.workspace)

@@ -11,14 +11,14 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, LARGEST_FUSED_POOL, Activation
 from facecnn.network.layers.base import (
     ACTIVATION_NAMES,
     KINKED,
-    Array,
     Buffer,
-    Call,
     Layer,
+    LayerContext,
     LayerError,
     Pair,
     Parameter,
@@ -166,18 +166,18 @@ class Conv(Layer):
     def sides(self, x: Array, out: Array) -> Array | None:
         return out > 0 if self.activation in KINKED else None
 
-    def forward(self, call: Call) -> None:
-        weight, bias = call.weights["weight"], call.weights["bias"]
-        argmax = call.buffers["argmax"] if call.for_backward else call.buffers["argmax"][:0]
-        call.kernels.conv_forward(call.out, argmax, call.x, weight, bias, *self._block(call))
+    def forward(self, context: LayerContext) -> None:
+        weight, bias = context.weights["weight"], context.weights["bias"]
+        argmax = context.buffers["argmax"] if context.for_backward else context.buffers["argmax"][:0]
+        context.backend.conv_forward(context.out, argmax, context.x, weight, bias, *self._block(context))
 
-    def backward(self, call: Call) -> None:
-        result = (call.dout, call.out, call.buffers["argmax"])
-        dweight, dbias = call.gradient["weight"], call.gradient["bias"]
-        call.kernels.conv_backward_weight(dweight, dbias, *result, call.x, *self._block(call))
-        if call.dx is not None:
-            call.kernels.conv_backward_input(call.dx, *result, call.weights["weight"], *self._block(call))
+    def backward(self, context: LayerContext) -> None:
+        result = (context.dout, context.out, context.buffers["argmax"])
+        dweight, dbias = context.gradient["weight"], context.gradient["bias"]
+        context.backend.conv_backward_weight(dweight, dbias, *result, context.x, *self._block(context))
+        if context.dx is not None:
+            context.backend.conv_backward_input(context.dx, *result, context.weights["weight"], *self._block(context))
 
-    def _block(self, call: Call) -> tuple[Any, ...]:
+    def _block(self, context: LayerContext) -> tuple[Any, ...]:
         """The arguments at the end that all three kernels share."""
-        return self._padding(), self.activation, self.slope, self._pooled(), call.workspace
+        return self._padding(), self.activation, self.slope, self._pooled(), context.workspace

@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import PURPOSE_DROPOUT, Activation
 from facecnn.network.layers.base import (
     ACTIVATION_NAMES,
     KINKED,
-    Array,
-    Call,
     Layer,
+    LayerContext,
     Parameter,
     Shape,
     Slope,
@@ -52,13 +52,13 @@ class Activate(Layer):
     def sides(self, x: Array, out: Array) -> Array | None:
         return out > 0 if self.name in KINKED else None
 
-    def forward(self, call: Call) -> None:
-        call.kernels.activation_forward(flat(call.out), flat(call.x), self.name, self.slope, call.workspace)
+    def forward(self, context: LayerContext) -> None:
+        context.backend.activation_forward(flat(context.out), flat(context.x), self.name, self.slope, context.workspace)
 
-    def backward(self, call: Call) -> None:
-        if call.dx is not None:
-            dx, dout, x, out = (flat(array) for array in (call.dx, call.dout, call.x, call.out))
-            call.kernels.activation_backward(dx, dout, x, out, self.name, self.slope, call.workspace)
+    def backward(self, context: LayerContext) -> None:
+        if context.dx is not None:
+            dx, dout, x, out = (flat(array) for array in (context.dx, context.dout, context.x, context.out))
+            context.backend.activation_backward(dx, dout, x, out, self.name, self.slope, context.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -88,13 +88,19 @@ class PRelu(Layer):
     def sides(self, x: Array, out: Array) -> Array | None:
         return x > 0
 
-    def forward(self, call: Call) -> None:
-        call.kernels.prelu_forward(by_last(call.out), by_last(call.x), call.weights["slope"], call.workspace)
+    def forward(self, context: LayerContext) -> None:
+        context.backend.prelu_forward(
+            by_last(context.out), by_last(context.x), context.weights["slope"], context.workspace
+        )
 
-    def backward(self, call: Call) -> None:
+    def backward(self, context: LayerContext) -> None:
         # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
-        dx, dout, x = (by_last(array) for array in (call.out if call.dx is None else call.dx, call.dout, call.x))
-        call.kernels.prelu_backward(dx, call.gradient["slope"], dout, x, call.weights["slope"], call.workspace)
+        dx, dout, x = (
+            by_last(array) for array in (context.out if context.dx is None else context.dx, context.dout, context.x)
+        )
+        context.backend.prelu_backward(
+            dx, context.gradient["slope"], dout, x, context.weights["slope"], context.workspace
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -109,14 +115,16 @@ class Dropout(Layer):
     def without_randomness(self) -> Layer:
         return replace(self, rate=0.0)
 
-    def _apply(self, call: Call, out: Array, x: Array) -> None:
-        rate = self.rate if call.training else 0.0
-        purpose = PURPOSE_DROPOUT + call.number
-        call.kernels.dropout(flat(out), flat(x), call.photos, rate, call.seed, purpose, call.step, call.workspace)
+    def _apply(self, context: LayerContext, out: Array, x: Array) -> None:
+        rate = self.rate if context.training else 0.0
+        purpose = PURPOSE_DROPOUT + context.number
+        context.backend.dropout(
+            flat(out), flat(x), context.photos, rate, context.seed, purpose, context.step, context.workspace
+        )
 
-    def forward(self, call: Call) -> None:
-        self._apply(call, call.out, call.x)
+    def forward(self, context: LayerContext) -> None:
+        self._apply(context, context.out, context.x)
 
-    def backward(self, call: Call) -> None:
-        if call.dx is not None:
-            self._apply(call, call.dx, call.dout)
+    def backward(self, context: LayerContext) -> None:
+        if context.dx is not None:
+            self._apply(context, context.dx, context.dout)

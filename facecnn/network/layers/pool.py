@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import PoolKind
 from facecnn.network.layers.base import (
-    Array,
     Buffer,
-    Call,
     Layer,
+    LayerContext,
     LayerError,
     Pair,
     Reach,
@@ -94,11 +94,15 @@ class Pool(Layer):
             over = [max(0, (out_shape[axis] - 1) * stride[axis] + size[axis] - x.shape[1 + axis]) for axis in (0, 1)]
             yield lead(np.pad(x, ((0, 0), (0, over[0]), (0, over[1]), (0, 0)), constant_values=-np.inf), size, stride)
 
-    def forward(self, call: Call) -> None:
-        window = self.window(call.x.shape[1:])
-        call.kernels.pool_forward(call.out, call.buffers["argmax"], call.x, self.kind, *window, call.workspace)
+    def forward(self, context: LayerContext) -> None:
+        window = self.window(context.x.shape[1:])
+        context.backend.pool_forward(
+            context.out, context.buffers["argmax"], context.x, self.kind, *window, context.workspace
+        )
 
-    def backward(self, call: Call) -> None:
-        if call.dx is not None:
-            window = self.window(call.x.shape[1:])
-            call.kernels.pool_backward(call.dx, call.dout, call.buffers["argmax"], self.kind, *window, call.workspace)
+    def backward(self, context: LayerContext) -> None:
+        if context.dx is not None:
+            window = self.window(context.x.shape[1:])
+            context.backend.pool_backward(
+                context.dx, context.dout, context.buffers["argmax"], self.kind, *window, context.workspace
+            )

@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Array
 from facecnn.kernels.protocol import Activation
 from facecnn.network.layers.base import (
     ACTIVATION_NAMES,
-    Array,
-    Call,
     Layer,
+    LayerContext,
     LayerError,
     Parameter,
     Scratch,
@@ -77,15 +77,15 @@ class Neuron(Layer):
     def _by_neuron(self, array: Array) -> Array:
         return array.reshape(array.shape[0], self.per_kernel, -1)
 
-    def forward(self, call: Call) -> None:
-        weight, bias = call.weights["weight"], call.weights["bias"]
-        call.kernels.neuron_forward(self._by_neuron(call.out), call.x, weight, bias, call.workspace)
+    def forward(self, context: LayerContext) -> None:
+        weight, bias = context.weights["weight"], context.weights["bias"]
+        context.backend.neuron_forward(self._by_neuron(context.out), context.x, weight, bias, context.workspace)
 
-    def backward(self, call: Call) -> None:
-        dout, dweight, dbias = self._by_neuron(call.dout), call.gradient["weight"], call.gradient["bias"]
-        call.kernels.neuron_backward_weight(dweight, dbias, dout, call.x, call.workspace)
-        if call.dx is not None:
-            call.kernels.neuron_backward_input(call.dx, dout, call.weights["weight"], call.workspace)
+    def backward(self, context: LayerContext) -> None:
+        dout, dweight, dbias = self._by_neuron(context.dout), context.gradient["weight"], context.gradient["bias"]
+        context.backend.neuron_backward_weight(dweight, dbias, dout, context.x, context.workspace)
+        if context.dx is not None:
+            context.backend.neuron_backward_input(context.dx, dout, context.weights["weight"], context.workspace)
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -130,15 +130,17 @@ class Dense(Layer):
     def multiply_adds(self, shape: Shape) -> int:
         return prod(shape) * self.output_shape(shape)[0]
 
-    def forward(self, call: Call) -> None:
-        weight, bias = call.weights["weight"], call.weights["bias"]
-        call.kernels.dense_forward(call.out, flat(call.x), weight, bias, call.workspace)
+    def forward(self, context: LayerContext) -> None:
+        weight, bias = context.weights["weight"], context.weights["bias"]
+        context.backend.dense_forward(context.out, flat(context.x), weight, bias, context.workspace)
 
-    def backward(self, call: Call) -> None:
-        dweight, dbias = call.gradient["weight"], call.gradient["bias"]
-        call.kernels.dense_backward_weight(dweight, dbias, call.dout, flat(call.x), call.workspace)
-        if call.dx is not None:
-            call.kernels.dense_backward_input(flat(call.dx), call.dout, call.weights["weight"], call.workspace)
+    def backward(self, context: LayerContext) -> None:
+        dweight, dbias = context.gradient["weight"], context.gradient["bias"]
+        context.backend.dense_backward_weight(dweight, dbias, context.dout, flat(context.x), context.workspace)
+        if context.dx is not None:
+            context.backend.dense_backward_input(
+                flat(context.dx), context.dout, context.weights["weight"], context.workspace
+            )
 
 
 def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float) -> tuple[Layer, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv import direct, plain, winograd, winograd_gradient
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir import lanes
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv.frames import (
     CHUNKS,
     add_chunks,
@@ -28,7 +29,7 @@ from facecnn.kernels.cpu.conv.frames import (
 from facecnn.kernels.cpu.elementwise import derivative_of, value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir.lanes import registers
 from facecnn.kernels.cpu.vector_ir.micro_kernels import (
     add_windows,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled, helper
-from facecnn.kernels.cpu.memory import Array
 from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, copy_run
 
 _ZERO = np.float32(0)

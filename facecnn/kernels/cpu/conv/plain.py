@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv.frames import CHUNKS, add_chunks, cut_out, frame_size, in_frame
 from facecnn.kernels.cpu.elementwise import derivative_of, value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.protocol import Activation
 
 _F = np.float32

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv.frames import (
     in_frame,
 )
@@ -43,7 +44,7 @@ from facecnn.kernels.cpu.conv.winograd_tiles import (
 from facecnn.kernels.cpu.elementwise import value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import (
     multiply_points,
     sums_held,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import literally, prange  # type: ignore[attr-defined]
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv import winograd
 from facecnn.kernels.cpu.conv.frames import CHUNKS, add_bias_chunks, add_to_bias, bias_tile_of, in_frame
 from facecnn.kernels.cpu.conv.winograd_tiles import (
@@ -31,7 +32,7 @@ from facecnn.kernels.cpu.conv.winograd_tiles import (
 from facecnn.kernels.cpu.elementwise import derivative_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
-from facecnn.kernels.cpu.memory import Array, Workspace
+from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import add_points, transform_gradient
 from facecnn.kernels.protocol import Activation
 

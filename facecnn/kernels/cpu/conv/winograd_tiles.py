@@ -8,9 +8,10 @@ from functools import cache
 import numpy as np
 from numba import literally  # type: ignore[attr-defined]
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv.frames import copy, frame_size
 from facecnn.kernels.cpu.jit import helper
-from facecnn.kernels.cpu.memory import Array, to_device
+from facecnn.kernels.cpu.memory import to_device
 from facecnn.kernels.cpu.vector_ir.filtering import filtering
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import sums_held, transform_maps, transform_pixels
 
