@@ -82,7 +82,7 @@ def one_dense_layer(backend: Any, dtype: Any, part: int, loss: Loss) -> tuple[Fu
 
 
 backends = pytest.mark.parametrize(
-    ("kernels", "dtype", "part"),
+    ("backend", "dtype", "part"),
     [
         (reference, np.float64, PHOTOS),
         (reference, np.float64, 8),

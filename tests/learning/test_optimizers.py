@@ -179,7 +179,7 @@ def clipped(backend: Any, gradient: Array, limit: float, dtype: npt.DTypeLike) -
     return np.asarray(backend.to_host(out), np.float64)
 
 
-@pytest.mark.parametrize(("kernels", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
+@pytest.mark.parametrize(("backend", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(gradient=vectors, scale=st.sampled_from([1e-3, 1.0, 1e6]), limit=st.floats(1e-3, 1e3))
 def test_clipping_never_lengthens_and_keeps_the_direction(

@@ -42,7 +42,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), np.uint8)
 ROWS = np.array([8, 2, 2, 5, 0, 7, 1])
 
 
-@pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
+@pytest.mark.parametrize("backend", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
 def test_every_batch_holds_its_photos(backend: Any) -> None:
     feed = PhotoFeed(backend, PIXELS, ROWS, 3)
     assert feed.streamed == (backend is SMALL_DEVICE)
@@ -55,7 +55,7 @@ def test_every_batch_holds_its_photos(backend: Any) -> None:
                 np.testing.assert_array_equal(feed.pixels(slot)[places], PIXELS[ROWS[batch[start:stop]]])
 
 
-@pytest.mark.parametrize("kernels", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
+@pytest.mark.parametrize("backend", [cpu, SMALL_DEVICE], ids=["all at once", "batch by batch"])
 def test_all_photos_come_in_their_order(backend: Any) -> None:
     feed = PhotoFeed(backend, PIXELS, ROWS, 3)
     for _ in range(2):

@@ -293,7 +293,7 @@ def test_other_weights_can_answer() -> None:
     assert np.array_equal(log_probabilities(network, photos, "standardise", mirror=False), plain)
 
 
-@pytest.mark.parametrize("kernels", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
+@pytest.mark.parametrize("backend", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
 def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_size(backend: Any) -> None:
     """Fully convolutional: what it says of a part of a picture doesn't depend on how large the picture is."""
     layers = (

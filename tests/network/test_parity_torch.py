@@ -196,7 +196,7 @@ EACH: list[Layer] = [
     BatchNorm(momentum=0.3),
 ]
 PRECISIONS = pytest.mark.parametrize(
-    ("kernels", "dtype", "tolerance"),
+    ("backend", "dtype", "tolerance"),
     [(reference, np.float64, 1e-10), (cpu, np.float32, 1e-5)],
     ids=["reference-float64", "cpu-float32"],
 )
