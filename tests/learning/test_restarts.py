@@ -156,7 +156,7 @@ def test_ended_trials_are_not_made_again(uninterrupted: Recorder) -> None:
     [
         {"optimizer": Lbfgs(history=2)},
         {"schedule": Plateau(patience=0, threshold=0.5)},
-        {"kernels": reference},
+        {"backend": reference},
         {"augment": None, "optimizer": AdamW(learning_rate=0.01, clip=0.5, noise=0.01)},
         *({"train": {"initialisation": how}} for how in ("xavier", "lecun", "orthogonal", "lsuv", "zca_patches")),
     ],
