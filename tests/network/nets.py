@@ -253,7 +253,7 @@ sizes = st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1,
 
 convs = st.builds(
     Conv,
-    backend=st.integers(1, 3),
+    kernels=st.integers(1, 3),
     size=sizes,
     padding=st.sampled_from(["valid", "same"]),
     activation=activations,
