@@ -21,7 +21,7 @@ DEVICES = ("auto", "cpu", "cuda", "reference")
 
 @dataclass(frozen=True)
 class Device:
-    """A backend that was opened, and what a user is told about it."""
+    """An opened backend, with a description for the user."""
 
     backend: Backend
     """The module with the functions of ``facecnn.kernels.reference``."""
@@ -36,11 +36,14 @@ class Device:
 
 
 def open_device(device: str, threads: int | None = None) -> Device:
-    """The kernels for what ``--device`` and ``--threads`` say: auto, cpu, cuda, cuda:N or reference.
+    """Open the backend for ``--device`` (auto, cpu, cuda, cuda:N or reference) and ``--threads``.
 
     auto takes a card on which a kernel really runs, else the CPU; cuda is the first card. ``threads`` None takes all
-    that this process may use. A backend is imported only here. Raises UsageError for a name that there isn't or a
-    number of threads that can't be had, DeviceError for a device that can't be used.
+    that this process may use. A backend is imported only here.
+
+    Raises:
+        UsageError: for an unknown device or an impossible number of threads.
+        DeviceError: for a device that can't be used.
     """
     card = card_number(device)
     if device not in DEVICES and card is None:

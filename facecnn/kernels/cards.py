@@ -1,7 +1,7 @@
-"""Whether there is an NVIDIA card that can be used, and why not.
+"""Finds usable NVIDIA cards, or the reason why there is none.
 
-Cheap things are asked first, so that a machine without a card pays next to nothing: Numba's CUDA and the CUDA backend
-are imported only where a driver and the package numba-cuda are there.
+Cheap checks come first, so that a machine without a card pays next to nothing: Numba's CUDA and the CUDA backend are
+imported only where a driver and the package numba-cuda are installed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class Card:
-    """A card as CUDA numbers it."""
+    """A card, by CUDA's number."""
 
     number: int
     name: str
     compute_capability: str
     """``9.0``."""
     memory: int | None = None
-    """Bytes in all; None where it wasn't asked for or can't be told."""
+    """Bytes in total; None if unknown."""
     free: int | None = None
-    """Bytes that were free."""
+    """Free bytes."""
 
     @property
     def description(self) -> str:
@@ -46,22 +46,22 @@ class Card:
 
 @dataclass(frozen=True)
 class Cuda:
-    """What was found."""
+    """The result of ``find_cuda``."""
 
     available: bool
-    """Whether a kernel has really run on the card that was asked for."""
+    """Whether a kernel has really run on the requested card."""
     reason: str | None = None
-    """Why it isn't available, as the middle of a sentence."""
+    """Why it isn't available, as a phrase."""
     details: str | None = None
-    """All that the driver or Numba said, where the reason is only a part of it."""
+    """The whole message of the driver or Numba, where the reason is only a part of it."""
     mend: str | None = None
     """What to do about it."""
     fault: bool = False
-    """Whether something is wrong; otherwise there is just no card, or the user doesn't want it."""
+    """Whether something is broken, rather than no card being there or wanted."""
     simulated: bool = False
-    """Whether this is Numba's simulator, which is no card."""
+    """Whether this is Numba's simulator instead of a card."""
     driver: str | None = None
-    """The newest CUDA version that the driver knows: ``12.2``."""
+    """The newest CUDA version that the driver supports: ``12.2``."""
     toolkit: str | None = None
     """The version of the toolkit's libraries."""
     cards: tuple[Card, ...] = ()
@@ -75,7 +75,7 @@ class _Unusable(Exception):
         self.texts: dict[str, Any] = {"reason": reason, "mend": mend, "fault": fault, "details": details}
 
 
-# What the driver's words mean, what to do, and whether something is wrong.
+# Errors of the driver: the reason, what to do, and whether something is broken.
 _MEANINGS = {
     "CUDA_ERROR_NO_DEVICE": (
         "no card is visible",
@@ -112,7 +112,7 @@ _MEANINGS = {
 
 
 def card_number(device: str) -> int | None:
-    """N of ``cuda:N``, 0 for ``cuda``; None for what is no card's name."""
+    """N of ``cuda:N``, 0 for ``cuda``; None for any other name."""
     match = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", device)
     return int(match.group(1) or 0) if match else None
 
@@ -183,11 +183,11 @@ def _driver() -> tuple[int, int] | None:
 
 
 def _driver_version() -> int:
-    """12020 for 12.2, or 0. Raises FileNotFoundError where there is no driver, OSError where it is no library."""
+    """12020 for 12.2, or 0. Raises FileNotFoundError without a driver, OSError if it isn't a library."""
     try:
         library = ctypes.CDLL(_DRIVER_LIBRARY)
     except OSError as error:
-        # Only Windows has an error of its own for it; and what is missing may be a library that the driver's needs.
+        # Only Windows has a separate error for this, and the missing file may be a library that the driver needs.
         if "no such file" in str(error).lower() and _DRIVER_LIBRARY in str(error).split(":")[0]:
             raise FileNotFoundError(str(error)) from None
         raise
@@ -288,7 +288,7 @@ def _prove(devices: Any, number: int) -> None:
     try:
         devices.select(number)
         devices.prove()
-    except Exception as error:  # the only real proof: whatever goes wrong, nothing else would run either
+    except Exception as error:  # the only real proof: if this fails, nothing else would run either
         text = f"{type(error).__name__}: {error}"
         raise _explained(
             "a first kernel failed", text, f"update the NVIDIA driver, and install what it takes: {EXTRA}"
@@ -315,7 +315,7 @@ def _explained(what: str, text: str, mend: str) -> _Unusable:
 
 
 def first_sentence(text: str) -> str:
-    """What a long text begins with, in one line and without a full stop."""
+    """The beginning of a long text, on one line and without a full stop."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else "no reason given"
     if first.endswith(":") and len(lines) > 1:

@@ -1,11 +1,11 @@
-"""Where compiled kernels are kept, so that every edit of their sources is noticed, and every damaged file.
+"""The cache of compiled kernels, which notices every edit of their sources and every damaged file.
 
-Numba keys its cache by the file that a function stands in, and so misses edits of the helpers that the function calls
-in other files. Here the folder itself is named by a hash of all of a backend's sources, and of what compiles them.
+Numba keys its cache by the file of a function, and so misses edits of the helpers that it calls in other files. Here
+the folder's name is a hash of all of a backend's sources, and of the versions of what compiles them.
 
-Numba unpickles what it finds, and has LLVM link the machine code in it, whatever it is: a file that was cut or has a
-flipped bit ends the process, or worse. Here each file begins with a hash of the rest, which is compared before anything
-else is done with it. A damaged file is deleted, and the function compiled again.
+Numba unpickles whatever it finds, and has LLVM link the machine code in it: a truncated file or a flipped bit ends the
+process, or worse. Here each file begins with a hash of the rest, which is checked first. A damaged file is deleted, and
+the function compiled again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_priva
 config: Any = _numba_config  # its attributes are made at run time
 
 _FORMAT = b"2"
-"""Of the files; counts in their folder's name."""
+"""Of the files; part of the hash in their folder's name."""
 
 _SHARED = ("formulas.py", "protocol.py", "update_rules.py")
-"""Modules beside those of a backend whose content compiled code depends on, too."""
+"""Modules outside a backend's folder that its compiled code depends on."""
 
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
@@ -68,7 +68,7 @@ def code_folder(sources: Path, *compiler: str) -> str | None:
 
 
 def code_files(folder: str | None) -> set[Path]:
-    """The compiled functions that are kept there, a file for each; of other networks' kernels, maybe."""
+    """The compiled functions in the folder, a file for each; perhaps of other networks' kernels."""
     return set() if folder is None else set(Path(folder).rglob("*.nbc"))
 
 
@@ -194,7 +194,7 @@ class _CheckedFiles(_Files):  # type: ignore[misc]
         self._write(self._data_path(name), data)
 
     def _read(self, path: str) -> memoryview | None:
-        """What a file holds behind its hash; None where there is no such file, or none that is whole."""
+        """The content of a file behind its hash; None if it doesn't exist or is damaged."""
         try:
             whole = memoryview(Path(path).read_bytes())
         except OSError:

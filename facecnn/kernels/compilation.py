@@ -1,8 +1,8 @@
-"""What the compiler is doing, told as it happens: the first use of a kernel takes seconds, and nobody should wonder.
+"""Progress of the compiler: the first use of a kernel takes seconds, and a user should see why.
 
-Numba tells of every function that it compiles (``numba.core.event``), and of none that it finds on the disk, so being
-told costs nothing where all is compiled. It compiles one function at a time, whichever thread asks. Of kernels for
-cards it tells nothing: ``tell_of`` does it in its place.
+Numba announces every function that it compiles (``numba.core.event``), and none that it finds in the cache, so
+listening costs nothing where all is compiled. It compiles one function at a time, in whichever thread. It doesn't
+announce CUDA kernels: ``tell_of`` does that.
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ _event: Any = event  # untyped
 
 @dataclass(frozen=True)
 class Compilation:
-    """What has been compiled since it is told."""
+    """What has been compiled since listening began."""
 
     functions: int
-    """Those that Python calls; helpers, which become a part of these, are not counted."""
+    """Functions that Python calls; the helpers compiled into them are not counted."""
     seconds: float
     """Spent on it."""
     at_work: bool
-    """Whether there is more of it to come at once."""
+    """Whether a function is being compiled now."""
 
 
 @contextmanager
 def told(tell: Callable[[Compilation], None]) -> Iterator[None]:
-    """Meanwhile ``tell`` is called whenever a function, a helper too, begins or ends to be compiled, by the thread that
+    """Within the context, call ``tell`` whenever compilation of a function or helper starts or ends, in the thread that
     compiles it."""
     with event.install_listener(_KIND, _Listener(tell)):
         yield
 
 
 def tell_of(kernel: Any) -> None:
-    """Have it told, too, when a kernel for cards is compiled, which is so when it is launched and not found on the
-    disk."""
+    """Announce the compilation of a CUDA kernel, too: at its first launch, unless it is found in the cache."""
     compile_or_load, load = kernel.compile, kernel._cache.load_overload
     now = threading.local()
 

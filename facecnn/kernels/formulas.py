@@ -103,8 +103,8 @@ ACTIVATIONS: dict[Activation, ActivationFormulas] = {
 
 
 def either_decay(w: Any, g: Any, coupled: Any, decoupled: Any) -> Any:
-    """A weight and its gradient with weight decay: ``coupled`` is added to the gradient and goes with it through the
-    optimizer, ``decoupled`` comes multiplied by the learning rate."""
+    """Apply weight decay to a weight and its gradient. ``coupled`` is L2 regularisation, added to the gradient;
+    ``decoupled`` is already multiplied by the learning rate."""
     return w - decoupled * w, g + coupled * w
 
 
@@ -112,10 +112,10 @@ def decoupled_decay(w: Any, g: Any, coupled: Any, decoupled: Any) -> Any:
     return w - decoupled * w, g
 
 
-# A step of each optimizer, (w, g, state, rate, numbers) -> (w, state): a weight, its gradient, and what is kept for it.
-# The parameters' names say what is passed. Between g and the rate stands the state. ``corrected_rate`` is
-# rate / (1 - beta1^t) at the t-th step. Of the numbers, ``one_minus_beta1`` is 1 - beta1, ``bias_correction1`` is
-# 1 - beta1^t, and they come last; any other is a setting.
+# One step of each optimizer for one weight: (w, g, *state, rate, *numbers) -> (w, *state). Arguments are passed by the
+# parameters' names: those between g and the rate are the state, those after it are settings. ``corrected_rate`` is
+# rate / (1 - beta1^t) at step t, ``one_minus_beta1`` is 1 - beta1, and ``bias_correction1`` is 1 - beta1^t; bias
+# corrections come last.
 
 
 def sgd(w: Any, g: Any, rate: Any) -> Any:
@@ -233,7 +233,7 @@ def uniform(word: Any) -> Any:
 def augmentation(multiply: Formula, add: Formula) -> Formula:
     """A formula for a photo's parameters, in AUGMENTATION's order, from the settings and at least 15 uniform numbers u.
 
-    ``multiply`` and ``add`` round each by itself, so that every device draws the same bits; 2 u - 1 is exact anyway.
+    ``multiply`` and ``add`` round separately, so that every device draws the same bits; 2 u - 1 is exact anyway.
     """
 
     def parameters(

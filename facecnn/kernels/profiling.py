@@ -1,4 +1,4 @@
-"""Where a step's time goes."""
+"""A profile of a training step, kernel by kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from facecnn.kernels.backend import Backend
 
 _HELD_UP = 10.0
-"""Milliseconds for which a card is busy with nothing, while what is to be timed queues up behind."""
+"""Milliseconds of a spin kernel, behind which the kernels to be timed queue up."""
 
 _WAITING = ("copy_to_device", "synchronise", "to_device", "to_host")
 """Functions that wait until the device has nothing more to do."""
@@ -19,11 +19,10 @@ _WAITING = ("copy_to_device", "synchronise", "to_device", "to_host")
 class Profiler:
     """Stands in for a backend, and times each kernel on the device: by events on a card, by the clock on the CPU.
 
-    A card must never wait for Python meanwhile: the time between two events holds all that lies between them, and
-    Python takes longer for a launch than a small kernel runs. So the card is held up, again and again, for longer than
-    until the next time; what it does besides only puts it further behind.
+    The card must never wait for Python: the time between two events includes any idle time, and Python takes longer to
+    launch a small kernel than the card to run it. So a spin kernel holds the card up whenever it may have caught up.
 
-    ``announce`` says for which layer, and which way through it, the kernels are that are asked for from then on.
+    ``announce`` names the layer and the direction that later launches are counted for.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -45,11 +44,11 @@ class Profiler:
         return function
 
     def announce(self, layer: str, way: str) -> None:
-        """``conv1`` and ``forward`` or ``backward``; or what is no layer (``update``) and an empty string."""
+        """``conv1`` and ``forward`` or ``backward``; or another part of the step (``update``) and an empty string."""
         self._place = (layer, way)
 
     def record(self, function: Callable[[], None], workspace: Any) -> Callable[[], None]:
-        """The function itself: what is recorded can't be timed kernel by kernel."""
+        """The function itself: a recording can't be timed kernel by kernel."""
         return function
 
     def _timed(self, function: Callable[..., None], name: str) -> Callable[..., None]:
@@ -58,7 +57,7 @@ class Profiler:
             layer, way = self._place
             if time.perf_counter() >= self._behind_until:
                 self._backend.hold_up(_HELD_UP, workspace)
-                # Half of the time, since the card may run faster than when it was tried how long it takes.
+                # Half of the time, since the card may run faster than in the calibration.
                 self._behind_until = time.perf_counter() + _HELD_UP / 2000
             start = self._backend.mark(workspace)
             function(*arguments)
@@ -75,14 +74,14 @@ class Profiler:
         return run
 
     def collect(self) -> None:
-        """Add up what was timed since the last time; waits for the device."""
+        """Add up the times since the last call; waits for the device."""
         self.synchronise()
         for place, start, stop in self._marks:
             self._sums[place] = self._sums.get(place, 0.0) + self._backend.milliseconds(start, stop)
         self._marks.clear()
 
     def take(self, steps: int) -> dict[str, float]:
-        """Milliseconds a step, ``conv1 forward`` and so on, over ``steps`` steps; and start anew."""
+        """Mean milliseconds per step over ``steps`` steps, by ``conv1 forward`` and so on; resets the sums."""
         self.collect()
         means = {" ".join(filter(None, place)): total / steps for place, total in self._sums.items()}
         self._sums.clear()

@@ -74,37 +74,40 @@ def copy_to_device(out: Array, array: Array) -> None:
 
 
 def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
-    """Some ``rows`` (n,) of a read-only host array as kernels take it: an array, and where in it each of the rows lies.
+    """Put ``rows`` (n,) of a read-only host array on the device.
 
-    Copied only where the device has a memory of its own, which may be too small: MemoryError. Such a backend has a
-    class ``PhotoStream``, too, which brings the photos batch by batch.
+    Returns an array, and the index in it of each row. A device without memory of its own copies nothing. One with its
+    own memory raises MemoryError if that is too small; its backend has a class ``PhotoStream``, which sends the photos
+    batch by batch.
     """
     return np.asarray(array), np.asarray(rows, np.int32)
 
 
 def synchronise() -> None:
-    """Wait until everything that was asked for is done."""
+    """Wait until all launched work is done."""
 
 
 def record(function: Callable[[], None], workspace: Any) -> Callable[[], None]:
-    """A function that does the same as ``function``, which only calls kernels with this workspace, and always with the
-    same arguments. A device may record what it launches and play that back; this one calls it."""
+    """Record ``function``, and return a function that replays it.
+
+    ``function`` may only launch kernels, always the same ones with the same arguments and this workspace. This backend
+    records nothing and returns it unchanged."""
     return function
 
 
 def mark(workspace: Any) -> Any:
-    """A moment between the kernels that were asked for before and those that will be asked for later."""
+    """An event between the kernels launched before it and those launched later, for ``milliseconds``."""
     return time.perf_counter()
 
 
 def milliseconds(start: Any, stop: Any) -> float:
-    """Time that the device took from one ``mark`` to another."""
+    """Device time between two events of ``mark``."""
     return float(1000 * (stop - start))
 
 
 def hold_up(at_least: float, workspace: Any) -> None:
-    """Let a device that works beside the processor be busy for so many milliseconds before it does what it is asked for
-    next, so that marks aren't later than the kernels before them."""
+    """Keep an asynchronous device busy for ``at_least`` milliseconds, so that launches queue up behind it and the time
+    between marks is the kernels' own."""
 
 
 # ---------------------------------------------------------------------------------------------------- activations
@@ -167,9 +170,9 @@ def prelu_forward(out: Array, x: Array, slope: Array, workspace: Any) -> None:
 
 
 def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Any) -> None:
-    """dx = dout where x > 0, else dout * slope[c]; dslope[c] = sum of dout * x over those of column c that aren't > 0.
+    """dx = dout where x > 0, else dout * slope[c]; dslope[c] = sum of dout * x over the x <= 0 of column c.
 
-    On which side of 0 it was is read from ``x``: below a negative slope ``out`` has the other sign.
+    The side is read from ``x``, since a negative slope changes the sign of ``out``.
     """
     above = x > 0
     dx[...] = np.where(above, dout, dout * slope)
@@ -206,15 +209,15 @@ def conv_forward(
     """Convolution, bias, activation and max-pooling in one block.
 
     out     (N, H', W', K)  activation(largest sum of each window + bias)
-    argmax  (N, H', W', K)  uint8: where in its window that sum stood, row * pool + column; the first of equal ones,
-                           where a backend doesn't round them differently; not touched if pool is 1, and of no photos,
-                           (0, H', W', K), if nobody asks for it
-    x       (N, H, W, C)    zeros are taken outside of it: ``padding`` = (rows above, columns to the left)
+    argmax  (N, H', W', K)  uint8: position of that sum in its window, row * pool + column. Of equal sums the first
+                           wins, unless a backend rounds them differently. Not written if pool is 1; a forward pass
+                           that needs no argmax passes one for no photos, (0, H', W', K)
+    x       (N, H, W, C)    zero-padded: ``padding`` = (rows above, columns to the left)
     weight  (K, R, S, C), bias (K,)
 
     pool    windows of pool x pool, side by side; rows and columns that fill no window are dropped.
 
-    Only activations that never fall (FUSED_ACTIVATIONS) may be used: for these the largest sum has the largest output.
+    Only monotonic activations (FUSED_ACTIVATIONS) are allowed: for these the largest sum has the largest output.
     """
     assert activation in FUSED_ACTIVATIONS
     photos, height, width, kernels = out.shape
@@ -317,8 +320,9 @@ def pool_forward(
     """The largest or the average element of each window.
 
     out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1], inside of x.
-    There are as many windows as out has room for: of those that reach over the edge, the part that is in x counts.
-    argmax (N, H', W', C) int32: row * W + column in x of the largest, the first in row order; untouched for "average".
+    The shape of out sets the number of windows. Where a window reaches over the edge, its part inside x counts.
+    argmax (N, H', W', C) int32: row * W + column in x of the largest element, the first in row order; not written for
+    "average".
     """
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
@@ -361,7 +365,7 @@ def pool_backward(
 
 
 def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Any) -> None:
-    """m neurons for each map, each of which sees the whole of its own map and nothing else.
+    """m neurons for each map; a neuron sees the whole of its own map, and no other map.
 
     out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]
 
@@ -440,7 +444,7 @@ def batch_norm_inference(
     epsilon: float,
     workspace: Any,
 ) -> None:
-    """The same with the running statistics: a photo's answer doesn't depend on what else is in its batch."""
+    """The same with the running statistics, so that a photo's output doesn't depend on the rest of its batch."""
     out[...] = (x - running_mean) / np.sqrt(running_variance + x.dtype.type(epsilon)) * scale + shift
 
 
@@ -471,7 +475,7 @@ def dropout(
 
     The function is its own backward: called with dout in the place of x it gives dx. out, x (N, F); photos (N,) are the
     photos' numbers in the data set. Element e of a photo is dropped where word e of ``random_words(seed, purpose,
-    photo, step)`` lies below rate * 2**32, so a photo's mask doesn't depend on the batch that it falls in.
+    photo, step)`` lies below rate * 2**32, so a photo's mask doesn't depend on its batch.
     """
     words = np.empty(x.shape[1], np.uint32)
     threshold = np.uint32(min(int(rate * 2**32), 2**32 - 1))
@@ -498,11 +502,11 @@ def softmax_cross_entropy(
     """Softmax and cross-entropy, with label smoothing s and class weights v.
 
     losses         (N,)  -log p[label]: the plain cross-entropy that is reported and compared
-    objectives     (N,)  each photo's part of the number that training lowers: their sum is the weighted mean
+    objectives     (N,)  each photo's share of the objective, which is their sum, the weighted mean
                          sum_n ((1 - s) v[label] * -log p[label] + s / U * sum_u v[u] * -log p[u]) / total
     probabilities  (N, U), dlogits (N, U) the derivative of that sum by the logits (N, U)
     labels         (N,) int32; class_weights (U,)
-    total          (1,) sum_n v[label] over the whole batch, of which these photos may be a part: ``label_weight``
+    total          (1,) sum_n v[label] over the whole batch, not only this micro-batch: ``label_weight``
 
     The same definition as torch.nn.CrossEntropyLoss(weight, label_smoothing). With q the smoothed and weighted target
     of a photo, the derivative of -sum_u q[u] log p[u] is p * sum(q) - q.
@@ -524,7 +528,7 @@ def mean_squared_error(
     losses: Array, objectives: Array, dout: Array, out: Array, target: Array, total: Array, workspace: Any
 ) -> None:
     """losses (N,) = mean over the outputs of (out - target)^2; objectives = losses / total; dout the derivative of
-    their sum. out, target, dout (N, U); total (1,) the photos of the whole batch, of which these may be a part."""
+    their sum. out, target, dout (N, U); total (1,): number of photos in the whole batch, not only this micro-batch."""
     error = out - target
     losses[...] = (error * error).mean(axis=1)
     objectives[...] = losses / total[0]
@@ -544,8 +548,8 @@ def one_hot(out: Array, labels: Array, workspace: Any) -> None:
 def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Any) -> None:
     """totals (3,) += (sum of losses, photos whose largest output is their label's), and totals[2] = the worst loss.
 
-    outputs (N, U): of equal outputs the first counts as the largest. Adds up over the steps of an epoch; a loss that is
-    not a number makes the sum and the worst loss so too.
+    outputs (N, U): of equal outputs the first counts as the largest. Accumulates over the steps of an epoch; a NaN
+    among the losses makes their sum and the worst loss NaN.
     """
     for n in range(len(losses)):
         totals[0] += losses[n]
@@ -555,7 +559,7 @@ def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, w
 
 
 def accumulate(total: Array, x: Array, first: bool, workspace: Any) -> None:
-    """total += x, or total = x if it is the ``first`` of several; both (P,)."""
+    """total += x, or total = x if ``first``; both (P,)."""
     total[...] = x if first else total + x
 
 
@@ -576,7 +580,7 @@ def take_batch(
     rates: Array,
     workspace: Any,
 ) -> None:
-    """What the next step of an epoch works on, found without the host.
+    """Take the next batch of an epoch, without the host.
 
     photos, rows, labels       (N,) int32: the batch's part of order_photos, order_rows, order_labels (photos,)
     learning_rate (1,), step (1,) int32: the step's rate, and the updates made so far
@@ -671,8 +675,8 @@ def _adam(
     beta2: float,
     epsilon: float,
 ) -> None:
-    """Adam (Kingma and Ba 2015): moving averages of g and of its square, each divided by what it would be of ones. As
-    torch.optim.Adam, and with decoupled weight decay as torch.optim.AdamW."""
+    """Adam (Kingma and Ba 2015): bias-corrected moving averages of g and of its square. As torch.optim.Adam, and with
+    decoupled weight decay as torch.optim.AdamW."""
     kind = weight.dtype.type
     mean += kind(1 - beta1) * (g - mean)
     second_moment[...] = kind(beta2) * second_moment + kind(1 - beta2) * g * g
@@ -695,8 +699,8 @@ _UPDATE_RULES: dict[str, Callable[..., None]] = {
 def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Any) -> None:
     """out = gradient * min(1, limit / (|gradient| + 1e-6)), where |gradient| is the 2-norm; both (P,).
 
-    No step is made of a gradient that is longer than ``limit``, and its direction is kept (Pascanu, Mikolov and Bengio
-    2013). As torch.nn.utils.clip_grad_norm_. One number that is none makes all of ``out`` so.
+    Clipping by norm: the direction is kept (Pascanu, Mikolov and Bengio 2013). As torch.nn.utils.clip_grad_norm_. A NaN
+    in the gradient makes all of ``out`` NaN.
     """
     norm = np.sqrt((gradient * gradient).sum())
     out[...] = gradient * np.minimum(gradient.dtype.type(1), limit / (norm + gradient.dtype.type(1e-6)))
@@ -714,8 +718,8 @@ def add_noise(
 ) -> None:
     """out = gradient + noise / (1 + t)^noise_decay * z with t = step, and z normal with mean 0 and variance 1.
 
-    out, gradient (P,), P a multiple of 4; they may be the same array. counts (P / 4,) uint8: so many of each four
-    numbers, from the first of them on, get noise; the others are copied.
+    out, gradient (P,), P a multiple of 4; they may be the same array. counts (P / 4,) uint8: of elements 4 b to
+    4 b + 3, the first counts[b] get noise, the others are copied.
 
     The four z of elements 4 b to 4 b + 3 come from the words w of philox(counter=(b, 0, step, 0), key=(seed,
     PURPOSE_NOISE)), so that they are the same on every device but for rounding (Box and Muller 1958): with
@@ -747,10 +751,10 @@ def average_update(average: Array, weight: Array, step: Array, decay: float, wor
 
 def philox(counter: tuple[Any, int, int, int], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011): four random 32-bit words for a counter and a key.
-    The counter's first word may be an array of uint64: as many counters at once.
+    The counter's first word may be an array of uint64, for many counters at once.
 
-    Any word of any counter can be had at once and in any order, so nothing that is drawn depends on what was drawn
-    before it, on the batch or on the device.
+    It is counter-based: any word can be computed directly, so random numbers don't depend on what was drawn before, on
+    the batch or on the device.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -788,7 +792,7 @@ def draw_augmentation(
     erase: float,
     workspace: Any,
 ) -> None:
-    """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)) float32, in AUGMENTATION's order.
+    """Draw each photo's augmentation in this epoch: parameters (N, len(AUGMENTATION)) float32, in AUGMENTATION's order.
 
     photos (N,) are the photos' numbers in the data set. Column by column, with u uniform in [0, 1) from word i of
     ``random_words(seed, PURPOSE_AUGMENT, photo, epoch)`` as (word >> 8) * 2**-24 and v = 2 u - 1:
@@ -829,7 +833,7 @@ def draw_augmentation(
 def prepare_photos(
     out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Any
 ) -> None:
-    """Photos as they lie in the cache become the network's input.
+    """Cached photos become the network's input.
 
     out         (N, H, W, C)      floating
     pixels      (P, H + 2 my, W + 2 mx, C) uint8: every photo with a margin of my rows and mx columns around the picture

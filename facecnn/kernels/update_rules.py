@@ -19,26 +19,26 @@ class Values(NamedTuple):
 
     numbers: list[float]
     betas: list[float]
-    """What bias corrections are made of."""
+    """The betas of the bias corrections."""
     coupled: float
     decoupled: float
 
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """An optimizer's step, with the names of what it takes."""
+    """An optimizer's step, with the names of its arguments."""
 
     step: Callable[..., Any]
     decay: Callable[..., Any]
-    """What is done before it."""
+    """Applied before the step."""
     state: tuple[str, ...]
-    """Arrays like the weights, zero at the start, that a step changes too."""
+    """Arrays shaped like the weights, zero at the start, that a step updates."""
     corrects_rate: bool
-    """Whether it takes ``corrected_rate``; the bias correction for that is the first."""
+    """Whether it takes ``corrected_rate``, whose bias correction is the first."""
     numbers: tuple[str, ...]
-    """What follows the rate, but for the bias corrections, which are last."""
+    """The arguments between the rate and the bias corrections."""
     betas: tuple[str, ...]
-    """The settings that bias corrections are made of."""
+    """The settings of the bias corrections."""
 
     @property
     def decays(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class UpdateRule:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What all its numbers are made of."""
+        """The settings that its numbers are computed from."""
         return tuple(dict.fromkeys([*(name.removeprefix(_COMPLEMENT) for name in self.numbers), *self.betas]))
 
     def values(self, state: Sequence[Any], scalars: Mapping[str, float]) -> Values:

@@ -1,7 +1,7 @@
 """The arithmetic on an NVIDIA card: Numba CUDA kernels, float32, with sums in a fixed order.
 
 The same functions as ``facecnn.kernels.reference``, signature by signature; for arrays from ``empty`` or ``to_device``.
-Kernels are asked for and run later, one after another: only ``to_host`` and ``synchronise`` wait for them.
+Launches are asynchronous and run in order: only ``to_host`` and ``synchronise`` wait for them.
 """
 
 from facecnn.kernels.cuda.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference

@@ -1,12 +1,12 @@
 """Batch normalisation per map or unit.
 
-x (M, C) is taken in tiles of columns as in ``columns``. The statistics of a column are made in two launches: first
-those of chunks of rows, then every block of the kernel that needs them merges the chunks for its own columns (there are
-few, and they lie in the card's cache) and goes on. Where one chunk is all, one launch does both.
+x (M, C) is processed in tiles of columns, as in ``columns``. The statistics of a column take two launches: the first
+computes them for chunks of rows; then each block of the kernel that needs them merges the chunks of its own columns
+(they are few, and in the card's cache). Where there is one chunk only, one launch does both.
 
-Nothing is lost where the mean is much larger than the deviation: all numbers are taken less their column's first one,
-which is near the others; and squared deviations are those from the mean of a few rows that are in registers, merged by
-the formula of Chan, Golub and LeVeque (1979).
+Precision isn't lost where the mean is much larger than the deviation: each column's first number is subtracted from all
+its numbers, and squared deviations are taken from the mean of a few rows in registers and merged by the formula of
+Chan, Golub and LeVeque (1979).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _chunk(rows: int, columns: int) -> int:
 
 
 def _span(rows: int, columns: int) -> int:
-    """Rows that a block goes over when nothing is summed."""
+    """Rows per block where nothing is summed."""
     _, lanes, tiles = tile(columns)
     return max(lanes, -(-rows // max(1, BLOCKS // tiles)))
 

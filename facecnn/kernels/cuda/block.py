@@ -1,4 +1,4 @@
-"""Sums and largest values over a block's threads, in a fixed order and without shuffles (the simulator knows none)."""
+"""Sums and maxima over a block's threads, in a fixed order and without shuffles (the simulator has none)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function
 
 _COLUMNS = 4 if SIMULATED else 32
-"""Threads that work in parallel on the first half of it: a warp, each at another bank of the shared memory. (Fewer than
-THREADS in the simulator, too, so that each adds up several values there as well.)"""
+"""Threads of the first half of a reduction: a warp, each on its own bank of shared memory. (Fewer than THREADS in the
+simulator, too, so that each adds up several values there as well.)"""
 
 
 def columns_of(threads: int) -> int:
@@ -30,19 +30,19 @@ def larger(a: Any, b: Any) -> Any:
 
 @cache
 def block_sum(threads: int) -> Any:
-    """A device function ``total(values, partial, value)``: the sum of ``value`` over a block of so many threads, which
-    each of them gets. Has two barriers.
+    """A device function ``total(values, partial, value)``: the sum of ``value`` over a block, which every thread
+    gets. Has two barriers.
 
-    values (threads,) and partial (columns_of(threads),) are in shared memory. Both may be handed to the next such call
-    at once: it writes to values what nobody reads after the second barrier, and to partial only behind a barrier of its
-    own. For anything else there must be a barrier first.
+    values (threads,) and partial (columns_of(threads),) are in shared memory. Both may be passed to the next such call
+    at once: it overwrites values, which no thread reads after the second barrier, and partial only after a barrier of
+    its own. Any other use needs a barrier first.
     """
     return _folded(threads, _plus)
 
 
 @cache
 def block_largest(threads: int) -> Any:
-    """As ``block_sum``, for the largest value: NaN if there is one among them."""
+    """As ``block_sum``, for the largest value; NaN if any is NaN."""
     return _folded(threads, larger)
 
 

@@ -1,7 +1,7 @@
 """Sums over the rows of a matrix, column by column, in a fixed order.
 
-A block takes a tile of columns: its threads stand in ``lanes`` rows of ``width``, so that neighbours read neighbouring
-memory. A thread adds up every so-manieth row of its column, and then the lanes are added in order.
+A block takes a tile of columns. Its threads form ``lanes`` rows of ``width``, so that neighbouring threads read
+neighbouring memory. A thread sums the rows of its column with stride ``lanes``; then the lanes are added in order.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from facecnn.kernels.cuda.sizes import THREADS
 
 _F = np.float32
 _WIDEST = 4 if SIMULATED else 32
-"""Columns of a tile: a warp reads 128 bytes in a row. Fewer columns are taken as they are, with more lanes."""
+"""Columns of a tile: a warp reads 128 bytes in a row. Where there are fewer columns, the tile has more lanes."""
 
 
 @device_function
 def natural(i: Any) -> Any:
-    """A thread's or block's number, or a count, as an int64 of which the compiler knows that it isn't negative: for
-    others every use as an index costs instructions, since Python counts negative indices from the end."""
+    """A thread's or block's number, or a count, as an int64 that the compiler knows isn't negative. Any other index
+    costs instructions at every use, since Python counts negative indices from the end."""
     return np.int64(np.uint32(i))
 
 
 def tile(columns: int) -> tuple[int, int, int]:
-    """(width, lanes, tiles): how THREADS threads stand on so many columns. Threads beyond width * lanes are idle."""
+    """(width, lanes, tiles): the layout of THREADS threads over ``columns``. Threads beyond width * lanes are idle."""
     width = min(columns, _WIDEST)
     return width, THREADS // width, -(-columns // width)
 
@@ -38,7 +38,7 @@ def lane_sum(width: int, lanes: int) -> Any:
     """A device function ``total(values, column, value)``: the sum of ``value`` over the block's lanes, which all
     threads of a column get. Has two barriers, the last of them behind all reading.
 
-    values (THREADS,) is in shared memory; thread t stands in column t % width and lane t // width.
+    values (THREADS,) is in shared memory; thread t has column t % width and lane t // width.
     """
 
     @device_function

@@ -220,7 +220,7 @@ def conv_forward(
     if out.size == 0:
         return
     if pool > 1 and argmax.size == 0:
-        argmax = workspace.array("places nobody asks for", out.shape, np.uint8)
+        argmax = workspace.array("unused argmax", out.shape, np.uint8)
     tile = choose_tile(rows, columns, kernels, maps, (kernel_rows, kernel_columns), pool)
     launch(
         _forward(tile, maps, kernels, activation),

@@ -113,9 +113,9 @@ def load_delta(tile: Tile, maps: int, pool: int, activation: Activation) -> Any:
 
 
 def load_weights(tile: Tile, maps: int, kernels: int, transposed: bool) -> Any:
-    """A device function ``load(held, weight, first_kernel, first_map)``: the weights of the block's kernels to shared
-    memory, zeros for kernels and maps that there aren't. weight (kernels, R, S, maps), flat; or if ``transposed``
-    (maps, R, S, kernels), of which the taps are taken in reverse. Both are read as they lie."""
+    """A device function ``load(held, weight, first_kernel, first_map)``: copies the weights of the block's kernels to
+    shared memory, with zeros beyond the last kernel and map. weight (kernels, R, S, maps), flat; or if ``transposed``
+    (maps, R, S, kernels), with the taps reversed. Both are read in memory order."""
     count, threads, held_maps, block_kernels = _U(tile.weights), _U(tile.threads), _U(tile.maps), _U(tile.block_kernels)
     taps = _U(tile.kernel_rows * tile.kernel_columns)
     all_maps, all_kernels, one = _U(maps), _U(kernels), _U(1)
@@ -205,7 +205,7 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
         thread = cuda.threadIdx.x
         place, group = thread % places, thread // places
         if group >= groups:
-            group = 0  # a thread too many, whose sums nobody asks for
+            group = 0  # a surplus thread, whose sums are unused
         place_at = _U((place // threads_across * pitch + strip * patch_rows) * row_stride + place % threads_across)
         for i in range(sums_size):
             sums[i] = _ZERO

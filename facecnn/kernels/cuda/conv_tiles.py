@@ -16,20 +16,20 @@ LANES: int = 4 if SIMULATED else 32
 _THREADS: int = 16 if SIMULATED else 128
 """Most threads of a block that sums up outputs. With up to 170 registers each, three blocks fit a multiprocessor."""
 FLOATS: int = 400 if SIMULATED else 5200
-"""About so many floats of shared memory for a block: 64 KiB, the least that a multiprocessor has, do for three."""
+"""Target for a block's shared memory, in floats: 64 KiB, the least that a multiprocessor has, hold three blocks."""
 _WARPS: int = 4 if SIMULATED else 528
-"""A card is busy with so many warps (one for each scheduler of an H100): fewer take as long as so many."""
+"""Warps that keep a card busy (one for each scheduler of an H100): fewer take as long as these."""
 PHOTOS: int = 2 if SIMULATED else 32
-"""A batch as tiles are chosen for: the same for every batch, so that no kernel is compiled anew for the last one."""
+"""Batch size that tiles are chosen for: the same for every batch, so that the last one compiles no other kernel."""
 
 BANKS = 32
 _LARGEST_PATCH = 18
 """Elements of the convolution's result that a thread sums up, for each of its kernels."""
 KERNELS_OF_THREAD = 4
 LOAD_COST = 15
-"""Instructions to bring a number to shared memory, roughly."""
+"""Instructions to load a number into shared memory, roughly."""
 SIDES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 64, 128)
-"""Numbers of threads side by side that are tried."""
+"""Numbers of threads side by side to try."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -37,7 +37,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def conflicts(addresses: Iterable[int]) -> int:
-    """How many different floats, at most, a warp that reads at these addresses takes from one bank: so many turns."""
+    """Bank conflicts: the most different floats that a warp reading these addresses takes from one bank."""
     banks = [0] * BANKS
     for address in set(addresses):
         banks[address % BANKS] += 1
@@ -141,8 +141,8 @@ class Tile:
         return photos * ceil_div(rows, self.block_rows) * across * ceil_div(kernels, self.block_kernels)
 
     def cost(self, rows: int, columns: int, kernels: int, maps: int) -> float:
-        """Time, roughly: instructions of a warp times the number of warps, in which a read from shared memory counts
-        as four, if there is nothing else to do meanwhile."""
+        """Time, roughly: instructions of a warp times the number of warps. A read from shared memory counts as four
+        instructions, unless there are enough others to hide it."""
         taps = self.kernel_columns * self.kernels
         sums = taps * self.patch_rows * self.patch_columns
         reads = taps + self.patch_rows * (self.patch_columns + self.kernel_columns - 1)

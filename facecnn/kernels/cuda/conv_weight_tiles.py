@@ -26,7 +26,7 @@ from facecnn.kernels.cuda.driver import SIMULATED
 _THREADS: int = 12 if SIMULATED else 256
 """Most threads of a block that sums up the weights' gradient."""
 _SUMS = 64
-"""Of the weights' gradient a thread sums up about so many elements."""
+"""Elements of the weights' gradient that a thread sums up, about."""
 _CHUNKS: int = 6 if SIMULATED else 528
 """Blocks that sum up the weights' gradient, each over tiles of its own: four for each multiprocessor of an H100."""
 
@@ -37,8 +37,8 @@ class WeightTile:
 
     A thread sums up ``tap_rows`` rows of taps of ``kernels`` kernels and one map in registers. With pooling each kernel
     has its own winner in a window, so no two sums share an element of x, and a thread has one kernel; without, four.
-    Threads that are left over are further teams: each takes every so-manieth output of the tile, and in the end the
-    teams' sums are added in order. Threads are numbered by maps, kernels, rows of taps, teams.
+    Threads left over form further teams, which share the outputs of the tile with a stride; in the end the teams' sums
+    are added in order. Threads are numbered by maps, kernels, rows of taps, teams.
     """
 
     kernel_rows: int

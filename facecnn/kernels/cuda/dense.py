@@ -25,13 +25,13 @@ _ZERO = np.float32(0)
 _SIDE = 2 if SIMULATED else 8
 """A block is _SIDE x _SIDE threads."""
 _EACH = (1, 2) if SIMULATED else (1, 2, 4, 6, 8)
-"""Rows of outputs that a thread may have, and columns."""
+"""Possible numbers of output rows, and columns, of a thread."""
 _SLAB = 4 if SIMULATED else 32
-"""Depth of what is in shared memory at a time."""
+"""Depth of the slab in shared memory."""
 _SPLIT_SLABS = 2 if SIMULATED else 4
-"""A long sum is cut into parts of so many slabs, or of more, ..."""
+"""Least number of slabs in a part, where a long sum is split, ..."""
 _BLOCKS = 6 if SIMULATED else 256
-"""... so that the parts of all columns are not more than this: about two for each multiprocessor of a large card."""
+"""... and the most parts of all columns: about two for each multiprocessor of a large card."""
 
 Bias = Literal["none", "add", "sum"]
 

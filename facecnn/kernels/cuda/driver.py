@@ -1,7 +1,8 @@
 """The one module that imports ``numba.cuda``, so that another compiler of CUDA kernels is one line away.
 
-Kernels stand in the other modules. They are made by factories whose arguments (kernel size, maps, block and tile sizes)
-become constants of the compiled code, and have no signatures: those would be compiled at import, without a card.
+The kernels are in the other modules. Factories make them, whose arguments (kernel size, maps, block and tile sizes)
+become constants of the compiled code. Kernels have no signatures: with one they would be compiled at import, which
+needs a card.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def device_function(function: Callable[..., Any]) -> Any:
 
 @cache
 def unfused() -> tuple[Any, Any]:
-    """(multiply, add) of two float32 on the card, each rounded by itself: the compiler may fuse neither into a
-    multiply-add, so that results are those of the other backends to the bit."""
+    """(multiply, add) of two float32 on the card, each rounded separately: never fused into a multiply-add, so that
+    results equal the other backends' to the bit."""
     if SIMULATED:
         return device_function(lambda a, b: a * b), device_function(lambda a, b: a + b)
     from numba.cuda import libdevice
@@ -72,7 +73,7 @@ def unfused() -> tuple[Any, Any]:
 
 
 def launch(kernel: Any, grid: int | tuple[int, ...], threads: int, workspace: Any, *arguments: Any) -> None:
-    """Ask for a kernel on the workspace's stream. Integers are passed as int32 and other numbers as float32."""
+    """Launch a kernel on the workspace's stream. Integers are passed as int32 and other numbers as float32."""
     narrow = tuple(map(_narrow, arguments))
     if planning.is_planning():
         planning.write_down(kernel, grid, threads, narrow)

@@ -13,14 +13,14 @@ from facecnn.kernels.cuda.planning import is_planning
 from facecnn.kernels.notes import slow
 
 _said = False
-"""Whether it was said that there is no recording: the reason is the same for all."""
+"""Whether the user has been told that recording failed: the reason is the same for all."""
 
 
 def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
-    """A function that does the same as ``function``, which only launches kernels, and always the same.
+    """Record ``function``, which always launches the same kernels, as a CUDA graph; returns a function to call instead.
 
-    First it is called plainly, which compiles the kernels and makes the workspace grow; the second time it is recorded;
-    from then on the recording is played. Where a recording can't be made, it is always called plainly.
+    The first call runs it plainly, which compiles the kernels and grows the workspace; the second captures it; later
+    calls replay the graph. If capture fails, it always runs plainly.
     """
     return _Recorded(function, workspace)
 

@@ -1,8 +1,8 @@
-"""Something for the card to do while Python launches what is to be timed.
+"""A spin kernel that keeps the card busy while Python launches the kernels to be timed.
 
-Python takes longer to launch a kernel than a small one takes to run. So a card that does at once what it is asked for
-waits for each next kernel, and the time between two events around it is mostly Python's. Behind a kernel that takes
-some milliseconds launches queue up, events too, and are then worked on one right after the other.
+Python takes longer to launch a small kernel than the card takes to run it. An idle card waits for each launch, and the
+time between two events around a kernel is mostly Python's. Behind a kernel that runs for some milliseconds, launches
+and events queue up, and then run back to back.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from facecnn.kernels.cuda.memory import Array, Workspace, mark, milliseconds, sy
 from facecnn.kernels.cuda.planning import is_planning
 
 _TRIED = 2**20
-"""Turns by which it is found out how long one takes: some milliseconds in all."""
+"""Turns of the calibration run: some milliseconds in all."""
 
 _MOST = 2**30
 
 
 @kernel
 def spin(out: Array, turns: Any) -> None:
-    # One thread; each turn waits for the sum of the one before, and what comes out depends on all of them.
+    # One thread; each turn depends on the one before, and the output on all of them.
     value = out[0]
     for _ in range(turns):
         value = value * np.float32(0.5) + np.float32(1)
@@ -35,7 +35,7 @@ _turns_of_a_millisecond: dict[int, float] = {}
 
 
 def _try_out(workspace: Workspace) -> float:
-    """How many turns a millisecond has, once the kernel is compiled."""
+    """Turns per millisecond, measured after the kernel is compiled."""
     _spin(1, workspace)
     synchronise()
     start = mark(workspace)
@@ -48,7 +48,7 @@ def _spin(turns: int, workspace: Workspace) -> None:
 
 
 def hold_up(at_least: float, workspace: Workspace) -> None:
-    """Let the card be busy for so many milliseconds, about, before it does what it is asked for next."""
+    """Keep the card busy for about ``at_least`` milliseconds before it runs what is launched next."""
     if SIMULATED or is_planning():
         return
     card = cuda.get_current_device().id

@@ -48,9 +48,9 @@ def _softmax_cross_entropy(threads: int) -> Any:
         batch_total: Array,
         smoothing: Any,
     ) -> None:
-        # losses, objectives (N,), probabilities, dlogits, logits (N, U): a block for each photo, whose threads take
-        # every so-manieth unit. With z = logit - largest, log p = z - log(sum of exp(z)). The largest's own part of
-        # that sum is 1; it is left out, and log1p and expm1 keep the digits of losses close to 0.
+        # losses, objectives (N,), probabilities, dlogits, logits (N, U): a block for each photo, whose threads
+        # loop over the units with a stride. With z = logit - largest, log p = z - log(sum of exp(z)). The largest's
+        # own part of that sum is 1; it is left out, and log1p and expm1 keep the digits of losses close to 0.
         values = cuda.shared.array(threads, _F)
         partial = cuda.shared.array(columns, _F)
         thread = cuda.threadIdx.x

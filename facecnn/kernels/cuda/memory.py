@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = 2
 _RESERVE = 256 << 20
 """Bytes of the card's memory that photos leave free, for compiled kernels and for whatever else runs there."""
 _CHUNK = 64 << 20
-"""Photos are gathered and sent in pieces of about so many bytes."""
+"""Target size in bytes of the pieces in which photos are gathered and sent."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def to_device(array: npt.NDArray[Any]) -> Array:
 
 
 def to_host(array: Array) -> npt.NDArray[Any]:
-    """A copy of a device array on the host; waits for all that was asked for before."""
+    """A copy of a device array on the host; waits for everything launched before."""
     return np.asarray(array.copy_to_host())
 
 
@@ -66,7 +66,7 @@ def free_bytes() -> int | None:
     if SIMULATED:
         return None
     context = cuda.current_context()
-    # What isn't used any more Numba gives back later, and only when it is a fifth of the memory, or ten arrays.
+    # Numba frees unused arrays later, and only once they are a fifth of the memory, or ten arrays.
     context.memory_manager.deallocations.clear()
     return int(context.get_memory_info().free)
 
@@ -93,7 +93,7 @@ def resident(array: npt.NDArray[Any], rows: npt.NDArray[Any]) -> tuple[Array, np
 
 
 def synchronise() -> None:
-    """Wait until everything that was asked for is done."""
+    """Wait until everything launched is done."""
     if not is_planning():
         cuda.synchronize()
 
@@ -176,16 +176,16 @@ class PhotoStream:
         self._sent[slot].record(self._stream)
 
     def wait(self, slot: int) -> None:
-        """Let the kernels that are asked for from now on wait for the slot's photos."""
+        """Make kernels launched from now on wait for the slot's photos."""
         self._sent[slot].wait()
 
     def release(self, slot: int) -> None:
-        """The kernels that read the slot have been asked for."""
+        """Say that all kernels that read the slot have been launched."""
         self._read[slot].record()
 
 
 def _pinned(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Memory of the host that stays in its place, so that a card can read it while the processor goes on."""
+    """Pinned host memory, which a card can read while the processor goes on."""
     if SIMULATED:
         return np.zeros(shape, np.uint8)
     with _out_of_memory_said("no more of this machine's memory can be pinned for the card"):

@@ -21,10 +21,10 @@ _ZERO = np.float32(0)
 _EACH = 2 if SIMULATED else 4
 """Photos, and neurons, that a thread works for at once."""
 _TURNS = 2 if SIMULATED else 8
-"""Positions that a thread adds up in ``neuron_forward``, at least, if there are so many, ..."""
+"""Least number of positions that a thread adds up in ``neuron_forward``, if there are that many, ..."""
 _MOST_CHUNKS = 3 if SIMULATED else 64
-"""... and parts that the positions are cut into, at most. Depends on neither photos nor neurons: a photo's answer is
-the same in every batch."""
+"""... and the most chunks that the positions are cut into. Depends on neither photos nor neurons, so that a photo's
+output is the same in every batch."""
 
 
 @cache

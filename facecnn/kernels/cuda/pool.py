@@ -32,7 +32,7 @@ def _position(element: Any, height: Any, width: Any, maps: Any) -> Any:
 
 @device_function
 def _inside(first: Any, size: Any, side: Any) -> Any:
-    """How many rows (or columns) of a window that starts at ``first`` are on a map of so many."""
+    """Rows (or columns) of a window starting at ``first`` that lie inside a map of ``side``."""
     return size if first + size <= side else side - first
 
 
@@ -87,8 +87,8 @@ def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> 
 
     @kernel
     def backward(dx: Array, dout: Array, argmax: Array) -> None:
-        # dx (N, H, W, C), dout (N, H', W', C), argmax the same if ``largest``. Each element of dx goes over the windows
-        # that cover it in order, so that nothing is added up by several threads.
+        # dx (N, H, W, C), dout (N, H', W', C), argmax the same if ``largest``. Each element of dx sums the windows that
+        # cover it, in order, so that no two threads add to the same element.
         o = cuda.grid(1)
         while o < dx.size:
             n, y, z, c = _position(o, dx.shape[1], dx.shape[2], dx.shape[3])
