@@ -2,9 +2,9 @@
 
 All are plain functions of float32 numbers. ``cpu`` compiles them into its loops over blocks, ``cuda`` into its
 grid-stride loops; called from Python they run in Python. None calls another one, and constants are float32, so that
-nothing is widened to float64. ``facecnn.kernels.reference`` doesn't use them: it is what they are held against.
+nothing is widened to float64. ``facecnn.kernels.reference`` doesn't use them: they are tested against it.
 
-An activation or an optimizer that is added here, to its table, exists on both backends.
+An activation or optimizer that is added here, with a row in its table, exists on both backends.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The arithmetic of a convolutional network in plain NumPy: the definition that the other backends are held against.
+"""The arithmetic of a convolutional network in plain NumPy: the definition that the other backends are checked
+against.
 
-Written to be read. Any floating dtype works; gradients are checked in float64 here. ``facecnn.kernels.cpu`` fills the
-same protocol, function by function and argument by argument.
+Written to be read. Any floating dtype works; gradients are checked in float64 here. ``cpu`` and ``cuda`` implement the
+same functions with the same arguments.
 
 Conventions
     Arrays are NHWC: photo, row, column, map. N photos, H rows, W columns, C input maps, K kernels.
-    Outputs come first and are wholly overwritten, then inputs, then scalars, then ``workspace`` (scratch memory that
-    a backend may keep between calls; this one needs none).
+    Outputs come first, and are overwritten whole unless the function says that it updates them in place. Inputs
+    follow, then scalars, then ``workspace``: scratch memory that a backend may keep between calls; none is used here.
     ``dout`` is the loss's derivative by ``out``, and so on; a layer's ``dout`` is the next layer's ``dx``.
     Values that change from step to step (``learning_rate``, ``step``, ``epoch``) are arrays of one element, so that a
     recorded sequence of launches reads them afresh.
@@ -140,8 +141,8 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[[Array, Any], Any], Callable[[Arra
     ),
     "gelu": (lambda z, slope: z * _normal_cdf(z), lambda z, slope: _normal_cdf(z) + z * _normal_density(z)),
 }
-"""activation(z), and its derivative: from activation(z), which is possible for every activation that is monotonic
-(FUSED_ACTIVATIONS), else from z."""
+"""activation(z) and its derivative: computed from activation(z) for FUSED_ACTIVATIONS, which never decrease and allow
+it, and from z for others."""
 
 
 def activation_forward(out: Array, x: Array, activation: Activation, slope: float, workspace: Any) -> None:
@@ -217,7 +218,7 @@ def conv_forward(
 
     pool    windows of pool x pool, side by side; rows and columns that fill no window are dropped.
 
-    Only monotonic activations (FUSED_ACTIVATIONS) are allowed: for these the largest sum has the largest output.
+    Only FUSED_ACTIVATIONS are allowed: they never decrease, so the largest sum has the largest output.
     """
     assert activation in FUSED_ACTIVATIONS
     photos, height, width, kernels = out.shape
@@ -420,8 +421,8 @@ def batch_norm_forward(
     """Batch normalisation in training (Ioffe and Szegedy 2015), per map or unit.
 
     out = (x - mean) / sqrt(variance + epsilon) * scale + shift, with the batch's own mean and (biased) variance.
-    running_mean and running_variance move towards the batch's mean and unbiased variance by the share ``momentum``;
-    they are the one exception to outputs being wholly overwritten.
+    running_mean and running_variance are updated in place: they move towards the batch's mean and unbiased variance by
+    the share ``momentum``.
 
     out, x (M, C): M counts photos, or photos times positions; all others (C,). inverse_std is kept for backward.
     """

@@ -1,4 +1,4 @@
-"""What the optimizers' formulas take, by the names of their parameters, and how compiled loops call them."""
+"""The arguments of the optimizers' formulas, by the names of their parameters, and how compiled loops pass them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COUPLED, _DECOUPLED = "weight_decay", "decoupled_weight_decay"
 
 
 class Values(NamedTuple):
-    """What the steps of a training have in common."""
+    """The arguments that all steps of a training share."""
 
     numbers: list[float]
     betas: list[float]
@@ -34,7 +34,7 @@ class UpdateRule:
     state: tuple[str, ...]
     """Arrays shaped like the weights, zero at the start, that a step updates."""
     corrects_rate: bool
-    """Whether it takes ``corrected_rate``, whose bias correction is the first."""
+    """Whether it takes ``corrected_rate``, the rate divided by 1 - beta1^t. beta1 is then the first of ``betas``."""
     numbers: tuple[str, ...]
     """The arguments between the rate and the bias corrections."""
     betas: tuple[str, ...]
@@ -51,8 +51,10 @@ class UpdateRule:
         return tuple(dict.fromkeys([*(name.removeprefix(_COMPLEMENT) for name in self.numbers), *self.betas]))
 
     def values(self, state: Sequence[Any], scalars: Mapping[str, float]) -> Values:
-        """Of the settings and the weight decay by name. Raises ValueError for a name that is missing or unknown, and
-        for more or fewer arrays than the rule's."""
+        """The values for these settings and this weight decay, by name.
+
+        Raises ValueError for a missing or unknown name, and for a wrong number of state arrays.
+        """
         name = self.step.__name__
         if len(state) != len(self.state):
             raise ValueError(f"{name} keeps {len(self.state)} arrays, not {len(state)}")
@@ -68,7 +70,7 @@ class UpdateRule:
 
 @cache
 def update_rule(name: str) -> UpdateRule:
-    """The rule of an optimizer. Raises ValueError for one that there isn't."""
+    """The rule of an optimizer. Raises ValueError for an unknown name."""
     if name not in formulas.OPTIMIZERS:
         raise ValueError(f"there is no optimizer {name!r}, but {', '.join(formulas.OPTIMIZERS)}")
     step, decay = formulas.OPTIMIZERS[name]

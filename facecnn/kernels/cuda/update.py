@@ -165,8 +165,8 @@ def _clip(threads: int) -> Any:
 
 
 def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
-    """out = gradient, scaled down to a 2-norm of ``limit`` if it is longer. (One of 1e19 or more, whose square is no
-    float32, becomes 0.)"""
+    """out = gradient, scaled down to a 2-norm of ``limit`` if it is longer. (Above about
+    1.8e19 the square of the norm overflows float32, and the result is 0.)"""
     parts = min(_PARTS, blocks_for(gradient.size))
     sums = workspace.array("squares", (parts,))
     launch(_sum_squares(THREADS), parts, THREADS, workspace, sums, gradient)

@@ -8,6 +8,8 @@ tail).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import gcd
@@ -44,10 +46,10 @@ def convolve_row(
     ``tiles`` of ``outputs`` neighbours and, if it is ``mixed``, ``shorter_tiles`` of one less after them.
 
     A window's row is a run of kernel_columns * maps values of the photo. A vector's lanes are kernels x ``group``
-    values that follow each other in the photo: as many of the run (``values`` = group), where lane k * group + g holds
-    the sum over values g, g + group ... of it, and in the end a kernel's lanes are added; or one for each of as many
-    windows beside each other (``values`` = 1, only where maps = 1). Then ``group`` outputs share a vector. All sums of
-    a tile stay in registers: ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
+    consecutive values of the photo. These are either values of the run (``values`` = group): lane k * group + g holds
+    the sum over values g, g + group ..., and in the end the lanes of a kernel are added. Or they are one value of each
+    of ``group`` adjacent windows (``values`` = 1, only where maps = 1). Then ``group`` outputs share a vector. All sums
+    of a tile stay in registers: ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
 
     out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
     row order, not written with pool 1. x: the row's first window begins at ``x_offset``; its rows are ``row_length``
@@ -56,137 +58,211 @@ def convolve_row(
     literals = (
         maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, values, count, outputs, mixed, rows_at_once,
     )  # fmt: skip
-    c, all_kernels, rows, columns, p, width, g, in_run, valid, most, both, at_once = (
-        literal.literal_value for literal in literals
-    )
+    sizes = _RowSizes(*(literal.literal_value for literal in literals))
     signature = types.void(
         out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, tiles, shorter_tiles, *literals
     )
-    run = columns * c
-    steps = [min(in_run, run - start) for start in range(0, run, in_run)]
-    whole, beside = run // in_run, g // in_run
-    # A value that is read serves all windows that it lies in: what a step meets in one, the step that is ``apart`` from
-    # it meets in the one ``shift`` columns before. So steps go by what they leave when divided by ``apart``: the first
-    # few of them, of which there is one more in the run, and the others.
-    apart, shift = c // gcd(c, in_run), in_run // gcd(c, in_run)
-    both_kinds = [(whole // apart + 1, 0, whole % apart), (whole // apart, whole % apart, apart)]
-    both_kinds = [(taps, first, stop) for taps, first, stop in both_kinds if taps and first < stop]
-    each = width // g
-    # Where windows lie beside each other: of ``group`` outputs, in as many vectors as a window has places.
-    windows = [[t * p + s for t in range(g)] for s in range(p)]
-    places_beside = [
-        [w // g * width + k * g + w % g for w in windows_of_place for k in range(each)] for windows_of_place in windows
-    ]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        row_target = e.pointer(kinds[0], arguments[0], arguments[1])
-        row_places = e.pointer(kinds[2], arguments[2], arguments[1]) if p > 1 else None
-        row_photo = e.pointer(kinds[3], arguments[3], arguments[4])
-        weights = e.pointer(kinds[6], arguments[6], arguments[7])
-        row_length = arguments[5]
-
-        def of_place(sums: list[Any], s: int) -> list[Any]:
-            """Vectors of ``group`` outputs' sums each, an output's kernels side by side, at place ``s`` of the rows of
-            their windows, which ``sums`` has all places of."""
-            if beside > 1:
-                return [e.gather(sums[v : v + p], places_beside[s]) for v in range(0, len(sums), p)]
-            sums, distance = sums[s::p], 1
-            while distance < g:
-                pairs = zip(sums[::2], [*sums[1::2], sums[-1]], strict=False)
-                sums = [e.add_pairs(a, b) for a, b in pairs]
-                distance *= 2
-            return sums
-
-        def tile(n: int, first_column: Any, number: Any, _: list[Any]) -> list[Any]:
-            """Tile ``number`` of those of ``n`` outputs that begin at ``first_column``."""
-            in_row, vectors = -(-n * p // beside), -(-n // g)
-            column = builder.add(first_column, builder.mul(number, index(n)))
-            offset = builder.mul(column, index(all_kernels))
-            target, places = e.moved(row_target, offset), e.moved(row_places, offset) if p > 1 else None
-            photo = e.moved(row_photo, builder.mul(column, index(p * c)))
-
-            def window_rows(first: Any, best: list[Any]) -> list[Any]:
-                """A turn over ``at_once`` rows of the windows, from ``first`` on; best: largest sums so far, then their
-                places."""
-                base = e.moved(photo, builder.mul(first, row_length))
-
-                def kernel_row(i: Any, sums: list[Any]) -> list[Any]:
-                    starts = [e.moved(base, builder.mul(builder.add(i, index(r)), row_length)) for r in range(at_once)]
-                    own = e.moved(weights, builder.mul(i, index(len(steps) * width)))
-
-                    def add(taps: list[int], values: int, first: Any, sums: list[Any]) -> list[Any]:
-                        """Steps first + tap * apart."""
-                        sums = list(sums)
-                        own_first = e.moved(own, builder.mul(first, index(width)))
-                        held = [(tap, e.load(own_first, tap * apart * width, width)) for tap in taps]
-                        e.keep_apart()
-                        value_rows = [e.moved(start, builder.mul(first, index(in_run))) for start in starts]
-                        for place in range(taps[0] * shift, in_row * beside + taps[-1] * shift):
-                            met = [(divmod(place - tap * shift, beside), weight) for tap, weight in held]
-                            met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
-                            if not met:
-                                continue
-                            for r, row in enumerate(value_rows):
-                                value = _group_step(e, row, place * c, g, values, width)
-                                for at, weight in met:
-                                    own_sum = r * in_row + at
-                                    sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
-                        return sums
-
-                    for taps, first, stop in both_kinds:
-                        for some in _in_groups(list(range(taps)), taps_held(width)):
-                            sums = e.loop(stop, 1, sums, partial(add, some, g), start=first)
-                    if whole < len(steps):
-                        sums = add([0], steps[-1], index(whole), sums)
-                    return sums
-
-                sums = e.loop(rows, 1, [e.constant(0.0, width)] * (at_once * in_row), kernel_row)
-                by_place = [of_place(sums[r * in_row : (r + 1) * in_row], s) for r in range(at_once) for s in range(p)]
-                if p == 1:
-                    return by_place[0]
-                if best:
-                    largest, where = best[:vectors], best[vectors:]
-                else:
-                    largest, where = by_place[0], [e.integers(0, width)] * vectors
-                row = builder.trunc(builder.mul(first, index(p)), e.int32)
-                for number, totals in enumerate(by_place):
-                    if number == 0 and not best:
-                        continue
-                    place = builder.add(e.broadcast(row, width), e.integers(number, width))
-                    for v, total in enumerate(totals):
-                        larger = e.larger_or_nan(total, largest[v])
-                        largest[v] = e.select(larger, total, largest[v])
-                        where[v] = e.select(larger, place, where[v])
-                return [*largest, *where]
-
-            if at_once == p:
-                best = window_rows(index(0), [])
-            else:
-                start = [e.constant(float("-inf"), width)] * vectors + [e.integers(0, width)] * vectors
-                best = e.loop(p, 1, start, window_rows)
-            for v in range(vectors):
-                here = min(g, n - v * g)
-                e_bytes = e.to_bytes(best[vectors + v]) if p > 1 else None
-                if here * each == here * valid == here * all_kernels:
-                    e.store(best[v], target, v * g * all_kernels, here * each)
-                    if p > 1:
-                        e.store(e_bytes, places, v * g * all_kernels, here * each)
-                    continue
-                for t in range(here):
-                    own = range(t * each, (t + 1) * each)
-                    e.store(e.shuffle(best[v], own), target, (v * g + t) * all_kernels, valid)
-                    if p > 1:
-                        e.store(e.shuffle(e_bytes, own), places, (v * g + t) * all_kernels, valid)
-            return []
-
-        e.loop(arguments[8], 1, [], partial(tile, most, index(0)))
-        if both:
-            e.loop(arguments[9], 1, [], partial(tile, most - 1, builder.mul(arguments[8], index(most))))
+        _RowOfSums(sizes, Emitter(context, builder), signature.args, arguments).emit(*arguments[8:10])
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@dataclass(frozen=True)
+class _RowSizes:
+    """The literals of ``convolve_row``, and what follows from them."""
+
+    maps: int
+    kernels: int
+    kernel_rows: int
+    kernel_columns: int
+    pool: int
+    lanes: int
+    group: int
+    values: int
+    count: int
+    outputs: int
+    mixed: int
+    rows_at_once: int
+
+    @property
+    def steps(self) -> list[int]:
+        """How many values of a run each step takes."""
+        run = self.kernel_columns * self.maps
+        return [min(self.values, run - start) for start in range(0, run, self.values)]
+
+    @property
+    def windows_in_vector(self) -> int:
+        """Adjacent windows whose sums share a vector."""
+        return self.group // self.values
+
+    @property
+    def kernels_in_vector(self) -> int:
+        return self.lanes // self.group
+
+    @property
+    def apart(self) -> int:
+        """The least distance of two steps that read the same value, in neighbouring windows: see ``shift``."""
+        return self.maps // gcd(self.maps, self.values)
+
+    @property
+    def shift(self) -> int:
+        """By how many columns those windows are apart."""
+        return self.values // gcd(self.maps, self.values)
+
+    def kinds_of_steps(self) -> list[tuple[int, int, int]]:
+        """The whole steps of a run by their remainder modulo ``apart``, (how many, first, stop): the first remainders
+        occur once more than the others."""
+        whole = self.kernel_columns * self.maps // self.values
+        both = [(whole // self.apart + 1, 0, whole % self.apart), (whole // self.apart, whole % self.apart, self.apart)]
+        return [(taps, first, stop) for taps, first, stop in both if taps and first < stop]
+
+    def lanes_of_place(self, place: int) -> list[int]:
+        """Where the lanes at a place of the rows of ``group`` adjacent windows are, in the vectors with all of them."""
+        windows = [t * self.pool + place for t in range(self.group)]
+        return [
+            w // self.group * self.lanes + k * self.group + w % self.group
+            for w in windows
+            for k in range(self.kernels_in_vector)
+        ]
+
+
+class _RowOfSums:
+    """Emits ``convolve_row``."""
+
+    def __init__(self, sizes: _RowSizes, e: Emitter, kinds: Sequence[Any], arguments: Sequence[Any]) -> None:
+        self._sizes, self._e = sizes, e
+        self._target = e.pointer(kinds[0], arguments[0], arguments[1])
+        self._places = e.pointer(kinds[2], arguments[2], arguments[1]) if sizes.pool > 1 else None
+        self._photo = e.pointer(kinds[3], arguments[3], arguments[4])
+        self._weights = e.pointer(kinds[6], arguments[6], arguments[7])
+        self._row_length = arguments[5]
+
+    def emit(self, tiles: Any, shorter_tiles: Any) -> None:
+        e, most = self._e, self._sizes.outputs
+        e.loop(tiles, 1, [], partial(self._tile, most, index(0)))
+        if self._sizes.mixed:
+            e.loop(shorter_tiles, 1, [], partial(self._tile, most - 1, e.builder.mul(tiles, index(most))))
+
+    def _tile(self, n: int, first_column: Any, number: Any, _: list[Any]) -> list[Any]:
+        """Tile ``number`` of those of ``n`` outputs that begin at ``first_column``."""
+        e, s = self._e, self._sizes
+        builder = e.builder
+        vectors = -(-n // s.group)
+        column = builder.add(first_column, builder.mul(number, index(n)))
+        offset = builder.mul(column, index(s.kernels))
+        target = e.moved(self._target, offset)
+        places = e.moved(self._places, offset) if s.pool > 1 else None
+        photo = e.moved(self._photo, builder.mul(column, index(s.pool * s.maps)))
+        window_rows = partial(self._window_rows, n, photo)
+        if s.rows_at_once == s.pool:
+            best = window_rows(index(0), [])
+        else:
+            start = [e.constant(float("-inf"), s.lanes)] * vectors + [e.integers(0, s.lanes)] * vectors
+            best = e.loop(s.pool, 1, start, window_rows)
+        self._store(n, best[:vectors], best[vectors:], target, places)
+        return []
+
+    def _window_rows(self, n: int, photo: Any, first: Any, best: list[Any]) -> list[Any]:
+        """``rows_at_once`` rows of the windows, from ``first`` on; best: the largest sums so far, then their places."""
+        e, s = self._e, self._sizes
+        in_row = -(-n * s.pool // s.windows_in_vector)
+        base = e.moved(photo, e.builder.mul(first, self._row_length))
+        sums = [e.constant(0.0, s.lanes)] * (s.rows_at_once * in_row)
+        sums = e.loop(s.kernel_rows, 1, sums, partial(self._kernel_row, in_row, base))
+        by_place = [
+            self._at_place(sums[r * in_row : (r + 1) * in_row], place)
+            for r in range(s.rows_at_once)
+            for place in range(s.pool)
+        ]
+        return by_place[0] if s.pool == 1 else self._largest(first, by_place, best)
+
+    def _kernel_row(self, in_row: int, base: Any, i: Any, sums: list[Any]) -> list[Any]:
+        """Add row ``i`` of the kernels to the ``in_row`` sums of each row of the windows."""
+        e, s = self._e, self._sizes
+        builder = e.builder
+        starts = [e.moved(base, builder.mul(builder.add(i, index(r)), self._row_length)) for r in range(s.rows_at_once)]
+        own = e.moved(self._weights, builder.mul(i, index(len(s.steps) * s.lanes)))
+        for taps, first, stop in s.kinds_of_steps():
+            for some in _in_groups(list(range(taps)), taps_held(s.lanes)):
+                sums = e.loop(stop, 1, sums, partial(self._steps, in_row, starts, own, some, s.group), start=first)
+        if s.steps[-1] < s.values:
+            sums = self._steps(in_row, starts, own, [0], s.steps[-1], index(len(s.steps) - 1), sums)
+        return sums
+
+    def _steps(
+        self, in_row: int, starts: list[Any], weights: Any, taps: list[int], values: int, first: Any, sums: list[Any]
+    ) -> list[Any]:
+        """Add the steps first + tap * apart. Each value that is read serves all windows that it lies in."""
+        e, s = self._e, self._sizes
+        sums = list(sums)
+        own = e.moved(weights, e.builder.mul(first, index(s.lanes)))
+        held = [(tap, e.load(own, tap * s.apart * s.lanes, s.lanes)) for tap in taps]
+        e.keep_apart()
+        rows = [e.moved(start, e.builder.mul(first, index(s.values))) for start in starts]
+        for place in range(taps[0] * s.shift, in_row * s.windows_in_vector + taps[-1] * s.shift):
+            met = [(divmod(place - tap * s.shift, s.windows_in_vector), weight) for tap, weight in held]
+            met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
+            if not met:
+                continue
+            for r, row in enumerate(rows):
+                value = _group_step(e, row, place * s.maps, s.group, values, s.lanes)
+                for at, weight in met:
+                    own_sum = r * in_row + at
+                    sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])
+        return sums
+
+    def _at_place(self, sums: list[Any], place: int) -> list[Any]:
+        """The sums at a place of the windows' rows: vectors of ``group`` outputs, an output's kernels side by side."""
+        e, s = self._e, self._sizes
+        if s.windows_in_vector > 1:
+            lanes = s.lanes_of_place(place)
+            return [e.gather(sums[v : v + s.pool], lanes) for v in range(0, len(sums), s.pool)]
+        sums, distance = sums[place :: s.pool], 1
+        while distance < s.group:
+            pairs = zip(sums[::2], [*sums[1::2], sums[-1]], strict=False)
+            sums = [e.add_pairs(a, b) for a, b in pairs]
+            distance *= 2
+        return sums
+
+    def _largest(self, first: Any, by_place: list[list[Any]], best: list[Any]) -> list[Any]:
+        """The largest of the sums at all places and of ``best``; then their places in the window."""
+        e, lanes = self._e, self._sizes.lanes
+        vectors = len(by_place[0])
+        if best:
+            largest, where = best[:vectors], best[vectors:]
+        else:
+            largest, where = by_place[0], [e.integers(0, lanes)] * vectors
+        row = e.builder.trunc(e.builder.mul(first, index(self._sizes.pool)), e.int32)
+        for number, totals in enumerate(by_place):
+            if number == 0 and not best:
+                continue
+            place = e.builder.add(e.broadcast(row, lanes), e.integers(number, lanes))
+            for v, total in enumerate(totals):
+                larger = e.larger_or_nan(total, largest[v])
+                largest[v] = e.select(larger, total, largest[v])
+                where[v] = e.select(larger, place, where[v])
+        return [*largest, *where]
+
+    def _store(self, n: int, largest: list[Any], where: list[Any], target: Any, places: Any) -> None:
+        """Write the ``n`` outputs of a tile and, with pooling, their argmax."""
+        e, s = self._e, self._sizes
+        each = s.kernels_in_vector
+        for v, vector in enumerate(largest):
+            here = min(s.group, n - v * s.group)
+            written = [(vector, target)]
+            if s.pool > 1:
+                written.append((e.to_bytes(where[v]), places))
+            if each == s.count == s.kernels:
+                for source, there in written:
+                    e.store(source, there, v * s.group * s.kernels, here * each)
+                continue
+            for t in range(here):
+                own = range(t * each, (t + 1) * each)
+                for source, there in written:
+                    e.store(e.shuffle(source, own), there, (v * s.group + t) * s.kernels, s.count)
 
 
 def window_parts(run: int, lanes: int) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -59,6 +60,21 @@ def _tiles_of(e: Emitter, pointer: Any, group: int, lanes: int) -> Any:
     return e.shuffle(e.load(pointer, 0, group), [lane % group for lane in range(lanes)])
 
 
+def _split(e: Emitter, vectors: list[Any], apart: int) -> list[list[Any]]:
+    """The elements at places 0, 1, ... modulo ``apart``."""
+    groups = [vectors[v : v + apart] for v in range(0, len(vectors), apart)]
+    lanes = range(vectors[0].type.count)
+    return [[e.gather(group, [lane * apart + s for lane in lanes]) for group in groups] for s in range(apart)]
+
+
+def _by_column(e: Emitter, vectors: list[Any], apart: int) -> list[Any]:
+    """The same as one vector for each remainder, by halves; ``apart`` is a power of 2."""
+    if apart == 1:
+        return vectors
+    even, odd = (_by_column(e, half, apart // 2) for half in _split(e, vectors, 2))
+    return [(even if s % 2 == 0 else odd)[s // 2] for s in range(apart)]
+
+
 @emitted
 def transform_maps(
     typing: Any,
@@ -92,29 +108,14 @@ def transform_maps(
             for own in range(c)
         ]
 
-        def split(vectors: list[Any], apart: int) -> list[list[Any]]:
-            """What lies at the places that are 0, 1, ... when divided by ``apart``."""
-            groups = [vectors[v : v + apart] for v in range(0, len(vectors), apart)]
-            return [
-                [e.gather(group, [place * apart + s for place in range(width)]) for group in groups]
-                for s in range(apart)
-            ]
-
-        def by_column(vectors: list[Any], apart: int) -> list[Any]:
-            """The same, with a vector for each, by halves."""
-            if apart == 1:
-                return vectors
-            even, odd = (by_column(half, apart // 2) for half in split(vectors, 2))
-            return [(even if s % 2 == 0 else odd)[s // 2] for s in range(apart)]
-
         def columns(number: Any) -> list[Any]:
-            """Of so many tiles: vectors of each map's columns 0, 1, ... ``outputs`` - 1."""
+            """Vectors of each map's columns 0, 1, ... ``outputs`` - 1 of the tiles."""
             here = e.moved(source, builder.mul(number, index(width * m * c)))
             loaded = [e.load(here, v * width, width) for v in range(m * c)]
             later = e.moved(here, arguments[8])
             for v in range(m * c):
                 e.prefetch(later, v * width)
-            return [vector for own in split(loaded, c) for vector in by_column(own, m)]
+            return [vector for own in _split(e, loaded, c) for vector in _by_column(e, own, m)]
 
         def transform(number: Any, own: list[Any], following: list[Any]) -> None:
             there = builder.mul(number, index(width))
@@ -235,6 +236,28 @@ def multiply_points(
     return signature, generate
 
 
+def _from_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
+    """matrix @ vectors, for a matrix (outputs, points), whose points but for the first and the last are opposite
+    pairs."""
+    inner = range(1, len(vectors) - 1, 2)
+    pairs = [(e.add(vectors[p], vectors[p + 1]), e.subtract(vectors[p], vectors[p + 1])) for p in inner]
+    return [
+        _combined(e, [row[0], *row[1:-1:2], row[-1]], [vectors[0], *(pair[i % 2] for pair in pairs), vectors[-1]])
+        for i, row in enumerate(matrix)
+    ]
+
+
+def _winner(e: Emitter, window: list[Any]) -> tuple[Any, Any]:
+    """The largest of a window's sums, NaN if any is NaN, and its place."""
+    lanes = window[0].type.count
+    largest, where = window[0], e.integers(0, lanes)
+    for place, total in enumerate(window[1:], 1):
+        larger = e.larger_or_nan(total, largest)
+        largest = e.select(larger, total, largest)
+        where = e.select(larger, e.integers(place, lanes), where)
+    return largest, where
+
+
 @emitted
 def transform_output(
     typing: Any,
@@ -255,7 +278,6 @@ def transform_output(
         *literals,
     )  # fmt: skip
     plan = filtering(m, r)
-    n = len(plan.input)
     each = width // g
     together = some == each == all_kernels
 
@@ -265,29 +287,13 @@ def transform_output(
         row_target = e.pointer(kinds[0], arguments[0], arguments[1])
         row_places = e.pointer(kinds[2], arguments[2], arguments[3])
         source = e.pointer(kinds[4], arguments[4], arguments[5])
-        of_points = [e.moved(source, builder.mul(index(p), arguments[6])) for p in range(n)]
+        of_points = [e.moved(source, builder.mul(index(p), arguments[6])) for p in range(len(plan.input))]
         row_length = builder.mul(arguments[7], index(width))
         written_next = e.pointer(kinds[8], arguments[8], arguments[9])
 
         def outputs_of(row: int, here: Any) -> list[Any]:
             own = builder.add(builder.mul(index(row), row_length), here)
-            m_p = [e.load(e.moved(pointer, own), 0, width) for pointer in of_points]
-            pairs = [(e.add(m_p[p], m_p[p + 1]), e.subtract(m_p[p], m_p[p + 1])) for p in range(1, n - 1, 2)]
-            found = []
-            for i in range(m):
-                vectors = [m_p[0], *(pair[i % 2] for pair in pairs), m_p[n - 1]]
-                factors = [plan.output[i][0], *plan.output[i][1 : n - 1 : 2], plan.output[i][n - 1]]
-                found.append(_combined(e, factors, vectors))
-            return found
-
-        def winner(window: list[Any]) -> tuple[Any, Any]:
-            """The largest of a window's sums, NaN if one is, and its place."""
-            largest, where = window[0], e.integers(0, width)
-            for place, total in enumerate(window[1:], 1):
-                larger = e.larger_or_nan(total, largest)
-                largest = e.select(larger, total, largest)
-                where = e.select(larger, e.integers(place, width), where)
-            return largest, where
+            return _from_points(e, plan.output, [e.load(e.moved(pointer, own), 0, width) for pointer in of_points])
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
             here = builder.mul(number, index(width))
@@ -297,7 +303,7 @@ def transform_output(
             found: list[tuple[Any, Any]] = []
             for w in range(m // high):
                 window = [row[w * high + s] for row in rows for s in range(high)]
-                found.append(winner(window) if placed or high == 1 else (e.largest(window), None))
+                found.append(_winner(e, window) if placed or high == 1 else (e.largest(window), None))
             # Tile after tile, window after window: where each kernel's lanes are, in the vectors that were found.
             runs = [[w * width + k * g + t for k in range(each)] for t in range(g) for w in range(m // high)]
             if together:
@@ -351,31 +357,24 @@ def transform_gradient(
         needed_next = e.pointer(kinds[8], arguments[8], arguments[9])
         targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(len(matrix))]
 
-        def in_lanes(load: Any, pointer: Any, whole: bool) -> list[Any]:
-            """Of each window a vector."""
+        def by_window(load: Any, pointer: Any, *count: int) -> list[Any]:
+            """A vector of each window; where an output's kernels don't fill it, ``count`` of them are read."""
             if together:
                 loaded = [load(pointer, v * width, width) for v in range(windows)]
                 return [
                     e.gather(loaded, [(lane % g * windows + w) * all_kernels + lane // g for lane in range(width)])
                     for w in range(windows)
                 ]
-            return [
-                e.gather(
-                    [
-                        load(pointer, (t * windows + w) * all_kernels, width, *([] if whole else [some]))
-                        for t in range(g)
-                    ],
-                    [lane % g * width + lane // g for lane in range(width)],
-                )
-                for w in range(windows)
-            ]
+            run = [lane % g * width + lane // g for lane in range(width)]
+            starts = [[(t * windows + w) * all_kernels for t in range(g)] for w in range(windows)]
+            return [e.gather([load(pointer, start, width, *count) for start in own], run) for own in starts]
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
             offset = builder.mul(number, index(g * windows * all_kernels))
             e.prefetch(e.moved(needed_next, builder.mul(number, index(64))), 0)
-            values = in_lanes(e.load, e.moved(deltas, offset), False)
+            values = by_window(e.load, e.moved(deltas, offset), some)
             if high > 1:
-                won = in_lanes(e.load_bytes, e.moved(places, offset), True)
+                won = by_window(e.load_bytes, e.moved(places, offset))
             zero = e.constant(0.0, width)
             there = builder.mul(number, index(width))
             for row in range(high):
@@ -410,67 +409,81 @@ def add_points(
     The sums stay in registers, as many at once as there are; the others are read again for each such group.
     """
     literals = (maps, kernel_rows, pool, tile_length, together, group, lanes)
-    c, rows, high, apart, some, g, width = (literal.literal_value for literal in literals)
+    sizes = tuple(literal.literal_value for literal in literals)
     signature = types.void(
         sums, sums_offset, gradients, gradients_offset, point_gradients, row_gradients, points, points_offset,
         point_length, map_length, row_starts, tiles, ahead, ahead_offset, *literals,
     )  # fmt: skip
-    held = sums_held(width)
-    maps_at_once = max(1, min(c, held // rows // some))
-    rows_at_once = min(rows, held)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        deltas = e.pointer(kinds[2], arguments[2], arguments[3])
-        needed_next = e.pointer(kinds[12], arguments[12], arguments[13])
-        source = e.pointer(kinds[6], arguments[6], arguments[7])
-        starts = e.pointer(kinds[10], arguments[10], index(0))
-        row_sources = [e.moved(source, e.as_index(e.scalar(starts, i))) for i in range(rows + high - 1)]
-        of_points = [(builder.mul(index(p), arguments[4]), builder.mul(index(p), arguments[8])) for p in range(some)]
-        of_rows = [builder.mul(index(row), arguments[5]) for row in range(high)]
-
-        def group_of(first_map: int, count: int, first_row: int, last_row: int) -> None:
-            slots = [
-                (p, own, i)
-                for p in range(some)
-                for own in range(first_map, first_map + count)
-                for i in range(first_row, last_row)
-            ]
-            places = {slot: number for number, slot in enumerate(slots)}
-            at = [((p * c + own) * rows + i) * width for p, own, i in slots]
-
-            def tile(number: Any, totals: list[Any]) -> list[Any]:
-                totals = list(totals)
-                there, here = builder.mul(number, index(width)), builder.mul(number, index(apart))
-                if first_map == first_row == 0:
-                    e.prefetch(e.moved(needed_next, builder.mul(number, index(16))), 0)
-                for p in range(some):
-                    e.keep_apart()
-                    own_deltas = e.moved(e.moved(deltas, of_points[p][0]), there)
-                    met = [e.load(e.moved(own_deltas, of_rows[row]), 0, width) for row in range(high)]
-                    for i in range(first_row, last_row + high - 1):
-                        values = e.moved(e.moved(row_sources[i], of_points[p][1]), here)
-                        for own in range(first_map, first_map + count):
-                            value = None
-                            for row in range(high):
-                                place = places.get((p, own, i - row))
-                                if place is None:
-                                    continue
-                                if value is None:
-                                    place_of_map = builder.mul(index(own), arguments[9])
-                                    value = _tiles_of(e, e.moved(values, place_of_map), g, width)
-                                totals[place] = e.multiply_add(met[row], value, totals[place])
-                return totals
-
-            totals = [e.load(target, offset, width) for offset in at]
-            for total, offset in zip(e.loop(arguments[11], 1, totals, tile), at, strict=True):
-                e.store(total, target, offset)
-
-        for first_map in range(0, c, maps_at_once):
-            for first_row in range(0, rows, rows_at_once):
-                group_of(first_map, min(maps_at_once, c - first_map), first_row, min(rows, first_row + rows_at_once))
+        _SumsAtPoints(sizes, Emitter(context, builder), signature.args, arguments).emit()
         return context.get_dummy_value()
 
     return signature, generate
+
+
+class _SumsAtPoints:
+    """Emits ``add_points``."""
+
+    def __init__(self, sizes: Sequence[int], e: Emitter, kinds: Sequence[Any], arguments: Sequence[Any]) -> None:
+        self._maps, self._rows, self._high, self._tile_length, self._together, self._group, self._lanes = sizes
+        self._e = e
+        self._sums = e.pointer(kinds[0], arguments[0], arguments[1])
+        self._gradients = e.pointer(kinds[2], arguments[2], arguments[3])
+        self._ahead = e.pointer(kinds[12], arguments[12], arguments[13])
+        source = e.pointer(kinds[6], arguments[6], arguments[7])
+        starts = e.pointer(kinds[10], arguments[10], index(0))
+        builder = e.builder
+        self._row_sources = [
+            e.moved(source, e.as_index(e.scalar(starts, i))) for i in range(self._rows + self._high - 1)
+        ]
+        self._of_points = [
+            (builder.mul(index(p), arguments[4]), builder.mul(index(p), arguments[8])) for p in range(self._together)
+        ]
+        self._of_rows = [builder.mul(index(row), arguments[5]) for row in range(self._high)]
+        self._map_length, self._tiles = arguments[9], arguments[11]
+
+    def emit(self) -> None:
+        held = sums_held(self._lanes)
+        maps_at_once = max(1, min(self._maps, held // self._rows // self._together))
+        rows_at_once = min(self._rows, held)
+        for first_map in range(0, self._maps, maps_at_once):
+            for first_row in range(0, self._rows, rows_at_once):
+                maps = range(first_map, min(self._maps, first_map + maps_at_once))
+                self._add(maps, range(first_row, min(self._rows, first_row + rows_at_once)))
+
+    def _add(self, maps: range, rows: range) -> None:
+        """Add to the sums of some maps and rows of the kernel, which stay in registers."""
+        e, slots = self._e, list(product(range(self._together), maps, rows))
+        at = [((p * self._maps + own) * self._rows + i) * self._lanes for p, own, i in slots]
+        totals = [e.load(self._sums, offset, self._lanes) for offset in at]
+        places = {slot: number for number, slot in enumerate(slots)}
+        totals = e.loop(self._tiles, 1, totals, partial(self._tile, places, maps, rows))
+        for total, offset in zip(totals, at, strict=True):
+            e.store(total, self._sums, offset)
+
+    def _tile(
+        self, places: dict[tuple[int, ...], int], maps: range, rows: range, number: Any, totals: list[Any]
+    ) -> list[Any]:
+        e, builder, width = self._e, self._e.builder, self._lanes
+        totals = list(totals)
+        there, here = builder.mul(number, index(width)), builder.mul(number, index(self._tile_length))
+        if maps.start == rows.start == 0:
+            e.prefetch(e.moved(self._ahead, builder.mul(number, index(16))), 0)
+        for p, (of_gradients, of_point) in enumerate(self._of_points):
+            e.keep_apart()
+            deltas = e.moved(e.moved(self._gradients, of_gradients), there)
+            met = [e.load(e.moved(deltas, of_row), 0, width) for of_row in self._of_rows]
+            for i in range(rows.start, rows.stop + self._high - 1):
+                values = e.moved(e.moved(self._row_sources[i], of_point), here)
+                for own in maps:
+                    value = None
+                    for row in range(self._high):
+                        place = places.get((p, own, i - row))
+                        if place is None:
+                            continue
+                        if value is None:
+                            start = e.moved(values, builder.mul(index(own), self._map_length))
+                            value = _tiles_of(e, start, self._group, width)
+                        totals[place] = e.multiply_add(met[row], value, totals[place])
+        return totals

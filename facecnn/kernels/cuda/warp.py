@@ -1,0 +1,250 @@
+"""Tone, warp and blur: augmentation of a photo, tile by tile."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from facecnn.kernels.cuda.block import block_sum, columns_of
+from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel
+from facecnn.kernels.cuda.erasing import erased_box
+from facecnn.kernels.cuda.memory import Array
+from facecnn.kernels.cuda.trigonometry import cosine_and_sine
+from facecnn.kernels.protocol import ANGLE, BLUR, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
+
+_F, _I, _U = np.float32, np.int32, np.uint32
+_ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
+_BRIGHTEST = _F(255)
+_QUARTER, _RADIANS = _F(90), _F(math.pi / 180)
+
+_TONES = 256
+_RADIUS = 4
+"""Of the blur."""
+_TAPS = 2 * _RADIUS + 1
+
+TILE: tuple[int, int] = (5, 6) if SIMULATED else (16, 32)
+"""Rows and columns that a block makes at a time: in three colours, with the border that a blur needs, 19 KB of shared
+memory."""
+
+
+@cache
+def _warp_tile(rows: int, columns: int, maps: int, threads: int) -> Any:
+    """A device function that fills a tile (rows, columns, maps) in shared memory with the toned and warped photo, from
+    the output's pixel (top, left) on; beyond the output its border is repeated.
+
+    A thread computes whole pixels. What all of them share is in ``warp``: see ``_warp_of``.
+    """
+
+    @device_function
+    def warp_tile(
+        tile: Any,
+        table: Any,
+        warp: Any,
+        pixels: Any,
+        photo: Any,
+        photo_rows: Any,
+        photo_columns: Any,
+        top: Any,
+        left: Any,
+        height: Any,
+        width: Any,
+    ) -> None:
+        cosine, sine, middle_y, middle_x, direction = warp[0], warp[1], warp[2], warp[3], warp[4]
+        last_y, last_x = _F(photo_rows - 1), _F(photo_columns - 1)
+        half_height, half_width = _HALF * _F(height - 1), _HALF * _F(width - 1)
+        i = cuda.threadIdx.x
+        while i < rows * columns:
+            row = _I(_U(i) // _U(columns))
+            y = _F(min(max(top + row, 0), height - 1)) - half_height
+            x = direction * (_F(min(max(left + i - row * columns, 0), width - 1)) - half_width)
+            source_y = min(max(cosine * y - sine * x + middle_y, _ZERO), last_y)
+            source_x = min(max(sine * y + cosine * x + middle_x, _ZERO), last_x)
+            floor_y, floor_x = _F(_U(source_y)), _F(_U(source_x))
+            down, along = source_y - floor_y, source_x - floor_x
+            at = _U((_U(floor_y) * _U(photo_columns) + _U(floor_x)) * _U(maps))
+            below = _U(at + _U(photo_columns * maps)) if floor_y < last_y else at
+            beside = _U(maps) if floor_x < last_x else _U(0)
+            for c in range(maps):
+                q, r = _U(at + _U(c)), _U(below + _U(c))
+                upper = table[pixels[photo, q]] * (_ONE - along) + table[pixels[photo, _U(q + beside)]] * along
+                lower = table[pixels[photo, r]] * (_ONE - along) + table[pixels[photo, _U(r + beside)]] * along
+                tile[i * maps + c] = upper * (_ONE - down) + lower * down
+            i += threads
+
+    return warp_tile
+
+
+@device_function
+def _cosine_and_sine(degrees: Any) -> Any:
+    """Of an angle below thousands of degrees."""
+    quarters = _I(math.floor(degrees / _QUARTER + _HALF))
+    return cosine_and_sine(quarters, (degrees - _F(quarters) * _QUARTER) * _RADIANS)
+
+
+@device_function
+def _warp_of(warp: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns: Any, height: Any, width: Any) -> None:
+    """warp (5,): cosine and sine over the zoom, where the output's middle lies in the photo, and -1 for a mirror."""
+    cosine, sine = _cosine_and_sine(parameters[n, ANGLE])
+    zoom = parameters[n, ZOOM]
+    warp[0] = cosine / zoom
+    warp[1] = sine / zoom
+    warp[2] = _HALF * _F(photo_rows - 1) - parameters[n, SHIFT_Y] * _F(height)
+    warp[3] = _HALF * _F(photo_columns - 1) - parameters[n, SHIFT_X] * _F(width)
+    warp[4] = -_ONE if parameters[n, MIRROR] > _ZERO else _ONE
+
+
+@device_function
+def _tone(i: Any, parameters: Any, n: Any) -> Any:
+    """What becomes of the value i of 0 ... 255."""
+    power = _F(math.exp(parameters[n, GAMMA]))
+    curved = _F(math.pow(_F(i) / _BRIGHTEST, power))
+    value = (curved - _HALF) * parameters[n, CONTRAST] + _HALF + parameters[n, BRIGHTNESS]
+    return min(max(value, _ZERO), _ONE)
+
+
+@device_function
+def _tap(i: Any, sigma: Any) -> Any:
+    """Weight i of the Gaussian of 2 * _RADIUS + 1 taps."""
+    total, wanted = _ZERO, _ZERO
+    for k in range(_TAPS):
+        distance = _F(k - _RADIUS) / sigma
+        weight = _F(math.exp(-_HALF * distance * distance))
+        total += weight
+        if k == i:
+            wanted = weight
+    return wanted / total
+
+
+@cache
+def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool, measure: bool) -> Any:
+    columns = columns_of(threads)
+    wide_rows, wide_columns = tile_rows + 2 * _RADIUS, tile_columns + 2 * _RADIUS
+    wide_size, between_size = wide_rows * wide_columns * maps, tile_rows * wide_columns * maps
+    wide_pitch, pitch = wide_columns * maps, tile_columns * maps
+    size = tile_rows * pitch
+    add_up = block_sum(threads)
+    warp_tile = _warp_tile(tile_rows, tile_columns, maps, threads)
+    warp_wide_tile = _warp_tile(wide_rows, wide_columns, maps, threads)
+
+    @kernel
+    def warp(
+        out: Array,
+        partials: Array,
+        pixels: Array,
+        rows: Array,
+        parameters: Array,
+        photo_rows: Any,
+        photo_columns: Any,
+    ) -> None:
+        # out (N, H, W * C), pixels (P, rows * columns * C) uint8, rows (N,), parameters (N, 13)
+        # partials (N, 3, tiles), if ``measure``: each tile's elements, their mean, their squared deviations from it
+        # Blocks (N, parts): each makes tiles of a photo in a grid-stride loop.
+        table = cuda.shared.array(_TONES, _F)
+        geometry = cuda.shared.array(5, _F)
+        taps = cuda.shared.array(_TAPS, _F)
+        tile = cuda.shared.array(wide_size, _F)
+        between = cuda.shared.array(between_size, _F)
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        thread = cuda.threadIdx.x
+        n = cuda.blockIdx.x
+        photo = rows[n]
+        height, row_size = out.shape[1], out.shape[2]
+        width = row_size // maps
+        blurred = parameters[n, BLUR] > _ZERO
+        box_top, box_left, box_bottom, box_right = erased_box(parameters, n, height, width)
+
+        i = thread
+        while i < _TONES:
+            table[i] = _tone(i, parameters, n)
+            i += threads
+        if thread == 0:
+            _warp_of(geometry, parameters, n, photo_rows, photo_columns, height, width)
+        if blurred:
+            i = thread
+            while i < _TAPS:
+                taps[i] = _tap(i, parameters[n, BLUR])
+                i += threads
+        cuda.syncthreads()
+
+        down = (height + tile_rows - 1) // tile_rows
+        across = (width + tile_columns - 1) // tile_columns
+        t = cuda.blockIdx.y
+        while t < down * across:
+            tile_row = _I(_U(t) // _U(across))
+            top = tile_row * tile_rows
+            left = (t - tile_row * across) * tile_columns
+            if blurred:
+                warp_wide_tile(
+                    tile,
+                    table,
+                    geometry,
+                    pixels,
+                    photo,
+                    photo_rows,
+                    photo_columns,
+                    top - _RADIUS,
+                    left - _RADIUS,
+                    height,
+                    width,
+                )
+                cuda.syncthreads()
+                i = thread
+                while i < between_size:
+                    total = taps[0] * tile[i]
+                    for k in range(1, _TAPS):
+                        total += taps[k] * tile[i + k * wide_pitch]
+                    between[i] = total
+                    i += threads
+                cuda.syncthreads()
+                i = thread
+                while i < size:
+                    row = _I(_U(i) // _U(pitch))
+                    at = row * wide_pitch + i - row * pitch
+                    total = taps[0] * between[at]
+                    for k in range(1, _TAPS):
+                        total += taps[k] * between[at + k * maps]
+                    tile[i] = total
+                    i += threads
+            else:
+                warp_tile(tile, table, geometry, pixels, photo, photo_rows, photo_columns, top, left, height, width)
+            cuda.syncthreads()
+
+            # What of the tile lies in the photo is written.
+            there_rows, there_pitch = min(tile_rows, height - top), min(pitch, row_size - left * maps)
+            count = _F(there_rows * there_pitch)
+            total = _ZERO
+            i = thread
+            while i < size:
+                row = _I(_U(i) // _U(pitch))
+                along = i - row * pitch
+                if row < there_rows and along < there_pitch:
+                    value = tile[i]
+                    total += value
+                    y, x = top + row, left * maps + along
+                    if erase and box_top <= y < box_bottom and box_left * maps <= x < box_right * maps:
+                        value = _ZERO
+                    out[n, y, x] = value
+                i += threads
+            if measure:
+                mean = add_up(values, partial, total) / count
+                squares = _ZERO
+                i = thread
+                while i < size:
+                    row = _I(_U(i) // _U(pitch))
+                    if row < there_rows and i - row * pitch < there_pitch:
+                        difference = tile[i] - mean
+                        squares += difference * difference
+                    i += threads
+                squares = add_up(values, partial, squares)
+                if thread == 0:
+                    partials[n, 0, t] = count
+                    partials[n, 1, t] = mean
+                    partials[n, 2, t] = squares
+            cuda.syncthreads()  # the tile has been read before the next one is made
+            t += cuda.gridDim.y
+
+    return warp
