@@ -1,8 +1,8 @@
-"""A matrix (M, C) of many short rows, worked on column by column.
+"""Column sums of a matrix (M, C) of many short rows.
 
-It is one run of M * C floats, taken in tiles of a multiple of C floats, so that loops over a tile are vectorised
-however few columns there are. Sums over the rows are made in a fixed number of chunks, each with a tile of sums of its
-own, which are added in order.
+The matrix is one run of M * C floats, processed in tiles of a multiple of C floats, so that loops over a tile are
+vectorised even for few columns. Sums over the rows are computed in a fixed number of chunks, each with its own tile of
+sums, which are added in order.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from facecnn.kernels.cpu.jit import helper
 _TILE = 64
 _CHUNKS = 16
 _SMALL = 1 << 13
-"""A matrix of fewer numbers than this is summed in one chunk."""
+"""A matrix with fewer elements than this is summed in one chunk."""
 
 
 def chunks_and_tile(x: Array) -> tuple[int, int]:
-    """For a matrix (M, C): the number of chunks, and a tile's floats."""
+    """For a matrix (M, C): the number of chunks, and the floats of a tile."""
     return 1 if x.size < _SMALL else _CHUNKS, -(-_TILE // x.shape[1]) * x.shape[1]
 
 

@@ -1,7 +1,7 @@
-"""Dense layers: matrix products in fixed blocks, so that every element is summed in one order always.
+"""Dense layers: matrix products in fixed blocks, so that every element is always summed in the same order.
 
-Rows are taken four at a time, so that each number that is read is used four times. Those that would lie behind the last
-one are the last one again: the same number is computed and stored twice, and no remainder loop is needed.
+Rows are taken four at a time, so that each number read is used four times. Rows beyond the last are the last one again:
+the same number is computed and stored twice, and no remainder loop is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from facecnn.kernels.cpu.memory import Workspace
 
 _ZERO = np.float32(0)
 _STRIP = 1024
-"""Columns of a product of rows that are worked on together: strips of 4 KiB, of which several fit the nearest cache."""
+"""Columns of a product of rows that are computed together: strips of 4 KiB, several of which fit the first-level
+cache."""
 
 
 @compiled(parallel=True, reorder=True)

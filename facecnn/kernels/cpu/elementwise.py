@@ -16,8 +16,8 @@ from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 BLOCK = 4096
-"""Elements of a flat array that are worked on in one piece, however many threads there are: so the vector loop and its
-scalar remainder fall on the same elements always."""
+"""Elements of a flat array in one block, for any number of threads, so that the vector loop and its scalar remainder
+always cover the same elements."""
 
 _F = np.float32
 
@@ -62,7 +62,7 @@ def _backward(activation: Activation) -> Any:
 
 
 def _cost(activation: Activation) -> int:
-    """Operations on an element, about."""
+    """Operations per element, about."""
     return 2 if activation in ("identity", "relu", "leaky_relu") else 60
 
 

@@ -1,8 +1,8 @@
-"""How compiled kernels are called; and recording what a step calls, to do it again without Python's time for it.
+"""Launches of compiled kernels, and recordings of a step's launches, which are replayed without Python's overhead.
 
 Between two kernels Python looks up layers, settings and scratch memory, makes views, and decides on the number of
-threads: more than a small kernel takes itself (3.0 of 6.5 us that a dense layer of 16 units took). All of that is the
-same in every step. So a step is written down once, kernel by kernel with its arguments, and then gone through.
+threads. That can take longer than the kernel (of the 6.5 us of a dense layer of 16 units, 3.0 were the kernel's). All
+of it is the same in every step, so a step's launches are recorded once, with their arguments, and replayed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numba.np.ufunc import parallel
 from facecnn.kernels.cpu.memory import Workspace
 
 _WORTH_A_THREAD = 1 << 16
-"""Operations on elements that take about as long as it takes to wake a thread that sleeps (measured: 85 us)."""
+"""Elementwise operations that take about as long as waking a sleeping thread (measured: 85 us)."""
 
 
 class _Call(NamedTuple):
@@ -29,7 +29,7 @@ class _Call(NamedTuple):
 
 
 _Recording: TypeAlias = list[tuple[int | None, list[tuple[Callable[..., None], tuple[Any, ...]]]]]
-"""Kernels with their arguments, by turns for as many threads as said."""
+"""Kernels with their arguments, in groups that run on the same number of threads."""
 
 
 class _Recorder(threading.local):
@@ -42,7 +42,7 @@ _recorder = _Recorder()
 
 
 def launch(kernel: Callable[..., None], *arguments: Any, operations: int | None = None) -> None:
-    """Call a kernel. One of little work, of about so many ``operations`` on elements, runs on fewer threads."""
+    """Call a kernel. If ``operations`` (its elementwise operations, about) are few, it runs on fewer threads."""
     call = _Call(kernel, arguments, _threads(operations))
     if _recorder.calls is not None:
         _recorder.calls.append(call)
@@ -50,10 +50,10 @@ def launch(kernel: Callable[..., None], *arguments: Any, operations: int | None 
 
 
 def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
-    """A function that does the same as ``function``, which only launches kernels, and always the same.
+    """Record ``function``, which always launches the same kernels; returns a function to call instead.
 
-    First it is called plainly, which compiles the kernels and makes the workspace grow; the second time it is recorded;
-    from then on the recording is played.
+    The first call runs it plainly, which compiles the kernels and grows the workspace; the second records it; later
+    calls replay the recording.
     """
     return _Recorded(function)
 
@@ -86,8 +86,8 @@ class _Recorded:
 
 def _play(recording: _Recording) -> None:
     every = numba.get_num_threads()  # has started them
-    # The function behind numba.set_num_threads: that looks, each time, whether threads have been started and whether
-    # the number is right, for 1 us instead of 0.25, which a step of a small network takes 20 us longer by.
+    # The function behind numba.set_num_threads, which checks each time whether threads have been started and the number
+    # is valid: 1 us instead of 0.25, or 20 us for a step of a small network.
     use: Any = vars(parallel)["_set_num_threads"]
     try:
         for threads, calls in recording:

@@ -1,4 +1,4 @@
-"""Losses, and what else is done once for a batch. Its outputs are few, so all this runs on one thread."""
+"""Losses, and the other kernels that run once for a batch, on one thread since their outputs are few."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def take_batch(
     rates: Array,
     workspace: Workspace,
 ) -> None:
-    """What the next step of an epoch works on."""
+    """Take the next batch of an epoch."""
     launch(
         _take_batch,
         photos,

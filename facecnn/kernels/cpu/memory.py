@@ -14,7 +14,7 @@ from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import config
 
 THREADS: int = config.NUMBA_NUM_THREADS
-"""The most threads that there can be: so many rows has scratch memory that each thread needs for itself."""
+"""The most threads there can be: the rows of per-thread scratch memory."""
 
 _ALIGNMENT = 64
 _TAIL = 256
@@ -48,20 +48,18 @@ def copy_to_device(out: Array, array: Array) -> None:
 
 
 def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
-    """Some rows of a read-only host array as kernels take it: the array itself, and the rows.
-
-    Kernels are compiled anew for an array that may be written to, so none may be."""
+    """The host array itself, and the rows. It must be read-only: kernels would be compiled anew for a writable one."""
     pixels = np.asarray(array).view()
     pixels.flags.writeable = False
     return pixels, np.asarray(rows, np.int32)
 
 
 def synchronise() -> None:
-    """Wait until everything that was asked for is done: here it always is."""
+    """Wait until all launched work is done: here it always is."""
 
 
 def mark(workspace: Workspace) -> Any:
-    """The time."""
+    """The current time."""
     return time.perf_counter()
 
 
@@ -71,7 +69,7 @@ def milliseconds(start: Any, stop: Any) -> float:
 
 
 def hold_up(at_least: float, workspace: Workspace) -> None:
-    """Nothing: kernels are done when they have been asked for."""
+    """Nothing: a kernel is done when its launch returns."""
 
 
 class Workspace:

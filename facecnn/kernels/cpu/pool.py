@@ -1,4 +1,4 @@
-"""Pooling on its own, with windows of any size and stride."""
+"""The pooling layer, with windows of any size and stride."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _forward(
                             pixel = x[n, y, z]
                             at = np.int32(y * x.shape[2] + z)
                             for c in range(maps):
-                                # A NaN is taken wherever it stands, and nothing is larger than it afterwards.
+                                # A NaN wins wherever it is: no later comparison with it is true.
                                 if pixel[c] > o[c] or pixel[c] != pixel[c]:
                                     o[c] = pixel[c]
                                     won[c] = at

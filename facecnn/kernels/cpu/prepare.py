@@ -1,9 +1,8 @@
-"""Photos as they lie in the cache become the network's input: tone, warp, blur, normalisation and erasing in one pass
-over each photo, which stays in the caches.
+"""Cached photos become the network's input: tone, warp, blur, normalisation and erasing in one pass over each photo,
+which stays in the processor's caches.
 
-What is standardised is made in scratch memory, which the second-level cache keeps, and written to the input in a single
-pass from its beginning to its end: written strip by strip, as a large photo is made, the input's lines, which lie in no
-cache of the processor's own, are waited for.
+Photos to be standardised are made in scratch memory, which the second-level cache holds, and copied to the input in one
+pass. Writing them there strip by strip, as large photos are made, would stall on cache misses.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _erase(picture: Array, p: Array, height: int, width: int, maps: int) -> None
 
 @helper()
 def _whole_lines(numbers: int) -> int:
-    """Rounded up to lines of the cache."""
+    """Rounded up to whole cache lines."""
     return (numbers + 15) // 16 * 16
 
 
@@ -62,8 +61,8 @@ def _whole_lines(numbers: int) -> int:
 def _places_in_scratch(
     height: int, width: int, maps: int, stored_height: int, stored_width: int, weights: int
 ) -> tuple[int, int, int, int, int, int, int]:
-    """Where in a thread's scratch memory the parts behind the first picture begin, and where the last one ends. All of
-    it is one array, since each that a kernel takes costs time when it is called."""
+    """Where in a thread's scratch memory the parts after the first picture begin, and where the last one ends. They
+    share one array, since each argument of a kernel costs time at every call."""
     row, stored_row, radius = width * maps, stored_width * maps, max(weights // 2, _BLUR_RADIUS)
     other = _PICTURE_AT + _whole_lines(height * row)
     line = other + _whole_lines(height * row)

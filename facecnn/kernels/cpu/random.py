@@ -21,7 +21,7 @@ _LOW = _U64(0xFFFFFFFF)
 philox = helper(inline=True)(formulas.philox)
 _dropped = helper(inline=True)(formulas.dropped)
 _uniform = helper(inline=True)(formulas.uniform)
-# Without contracted multiply-adds: every device must draw the same bits.
+# No fused multiply-adds: every device must draw the same bits.
 _parameters = helper(inline=True, exact=True)(formulas.augmentation(operator.mul, operator.add))
 
 
@@ -112,7 +112,8 @@ def draw_augmentation(
     erase: float,
     workspace: Workspace,
 ) -> None:
-    """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's bits."""
+    """Draw each photo's augmentation in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's
+    bits."""
     launch(
         _draw_augmentation,
         parameters,

@@ -1,4 +1,4 @@
-"""A photo as it lies in the cache, toned, turned, zoomed and moved, for ``prepare``.
+"""Tone, rotation, zoom and shift of a cached photo, for ``prepare``.
 
 A photo is toned once, from bytes to floats, and then read wherever the warp leads. Without a turn, rows and columns are
 interpolated one after the other, and only a few rows are toned at once; without a zoom, too, all pixels lie equally far
@@ -21,7 +21,7 @@ _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
 _BAND, _HELD = 4096, 8192
-"""About so many numbers of a band of rows, and of rows that are toned at once: they stay in the first-level cache."""
+"""Target size of a band of rows, and of rows toned at once: they stay in the first-level cache."""
 
 
 @helper()
@@ -43,7 +43,7 @@ def tone_line(contrast: Any, brightness: Any) -> Any:
 
 @helper()
 def tone(toned: Array, pixels: Array, table: Array, gamma: Any, contrast: Any, brightness: Any) -> None:
-    """toned = the pixels as the table says; without a gamma it is a line, and vectors are faster."""
+    """toned = table[pixels]; without a gamma the tone is linear, and vectors are faster than the table."""
     if gamma == _ZERO:
         factor, offset = tone_line(contrast, brightness)
         for i in range(len(pixels)):
@@ -109,7 +109,7 @@ def _has_squares(width: int, maps: int) -> bool:
 def _mix_rows(
     out: Array, place: int, lines: Array, upper: int, lower: int, share: Any, factor: Any, offset: Any, count: int
 ) -> None:
-    """So many numbers of out, from ``place`` on, between two rows of ``lines``, times factor, plus offset."""
+    """Interpolate numbers of out, from ``place`` on, between two rows of ``lines``; times factor, plus offset."""
     if LANES > 0 and count >= LANES:
         mix_rows(out, place, lines, upper, lower, share, factor, offset, count, VECTOR)
     else:

@@ -1,7 +1,8 @@
 """Convolution, bias, activation and max-pooling in one block, forward and backward.
 
-On processors with vectors that the micro-kernels are written for, ``winograd`` where multiplying less pays, and
-elsewhere ``direct``. On other processors ``plain``, which leaves the vectors to the compiler.
+With AVX-512, AVX2 or NEON the forward pass is ``winograd`` or ``direct``, whichever is faster for the shape. The
+weights' gradient is ``winograd_gradient`` for some shapes on AVX-512, and otherwise ``direct``; the input's gradient is
+always ``direct``. Other processors take ``plain``, whose vectorisation is left to the compiler.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ one task. Where windows reach over the photo's edge, the photo is first copied i
 scratch, so it stays in its cache), and no inner loop knows about edges.
 
 Kernel size, maps, pool, activation and the tile are constants of the compiled code: every set of them is compiled once.
-The functions are those of ``plain``, and in ``lanes`` take the length of a vector (``vector_ir.lanes``).
+The functions are those of ``plain``, with the length of a vector as ``lanes`` (``vector_ir.lanes``).
 """
 
 from __future__ import annotations
@@ -44,19 +44,20 @@ _F = np.float32
 _ZERO = _F(0)
 
 _BAND = 4096
-"""Floats of the input, and winners, that the weights' gradient goes through at once: they stay in the first cache."""
+"""Floats of the input, and winners, that the weights' gradient processes at once: they stay in the first-level
+cache."""
 
 
 # ------------------------------------------------------------------------------------------------------- forward
 
 
 def _packs(kernels: int, lanes: int) -> tuple[int, int]:
-    """So many vectors full of kernels, and how many kernels are left for one more."""
+    """The number of vectors full of kernels, and of kernels left over for one more."""
     return kernels // lanes, kernels % lanes
 
 
 def _group(rest: int, lanes: int) -> int:
-    """Values in one vector beside each other, for the last ``rest`` kernels: 1, 2 or 4."""
+    """Values that share a vector for the last ``rest`` kernels: 1, 2 or 4."""
     group = 1
     while group < 4 and lanes // (2 * group) >= max(rest, 2):
         group *= 2
@@ -220,7 +221,7 @@ def _find_winners(
 
 
 def _together(kernels: int, maps: int, kernel_rows: int, kernel_columns: int, lanes: int) -> int:
-    """Kernels whose sums are in registers at the same time, so that no sum waits for itself."""
+    """Kernels whose sums are in registers at the same time, which hides the latency of an addition."""
     slots = kernel_rows * len(window_parts(kernel_columns * maps, lanes))
     return max(1, min(kernels, 4, (registers(lanes) - 6) // slots))
 

@@ -1,4 +1,4 @@
-"""What all ways of computing a convolution on the CPU have in common: frames around photos, and sums of chunks."""
+"""Shared by all convolutions on the CPU: frames around photos, and sums of chunks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, copy_run
 _ZERO = np.float32(0)
 
 CHUNKS = 20
-"""Groups of photos with sums of their own in the weights' gradient, however many threads there are."""
+"""Groups of photos whose weights' gradients are summed separately, for any number of threads."""
 
 
 def frame_size(
     out: tuple[int, ...], x: tuple[int, ...], weight: tuple[int, ...], padding: tuple[int, int], pool: int
 ) -> tuple[int, int, bool]:
-    """Height and width of what the windows cover, and whether it must be a copy, since they reach over the photo's
-    edges; otherwise the photo's own. From the shapes of output, input and weights."""
+    """Height and width of the area that the windows cover, and whether they reach over the photo's edges, so that it is
+    copied into a frame; otherwise the photo's own size. Takes the shapes of output, input and weights."""
     height, width = out[1] * pool + weight[1] - 1, out[2] * pool + weight[2] - 1
     if max(padding) > 0 or height > x[1] or width > x[2]:
         return height, width, True
@@ -30,7 +30,8 @@ def frame_size(
 
 @helper(inline=True)
 def copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
-    """So many floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment takes long to find out.)"""
+    """Copy ``count`` floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment is slow to find
+    out.)"""
     if LANES > 0 and count >= LANES:
         copy_run(out, place, x, start, count, VECTOR)
     else:

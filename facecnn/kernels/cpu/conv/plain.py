@@ -1,7 +1,7 @@
 """Convolution, bias, activation and max-pooling in one block, forward and backward, as plain loops.
 
-They run on processors for whose vectors there are no micro-kernels, and are written to be read: the frame of zeros
-around a photo aside, they are the formulas of ``facecnn.kernels.reference``. A row of a kernel's window, S columns of C
+For processors without micro-kernels. Written to be read: but for the frame of zeros around a photo, they are the
+formulas of ``facecnn.kernels.reference``. A row of a kernel's window, S columns of C
 maps, is a run of S * C floats of the photo.
 
 Kernel size, maps, pool and activation are constants of the compiled code: every set of them is compiled once.
@@ -55,7 +55,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
                                 for k in range(kernels):
                                     sums[k] += value * w[k]
                         for k in range(kernels):
-                            # A NaN is taken wherever it stands, and nothing is larger than it afterwards.
+                            # A NaN wins wherever it is: no later comparison with it is true.
                             if place == 0 or sums[k] > o[k] or sums[k] != sums[k]:
                                 o[k] = sums[k]
                                 if pool > 1:

@@ -1,4 +1,5 @@
-"""The convolution block, forward and its weights' gradient, by Winograd's minimal filtering along rows (``winograd``).
+"""The forward pass of the convolution block by Winograd's minimal filtering along rows; ``winograd_gradient`` has the
+weights' gradient.
 
 A row of outputs is cut into tiles of 4. Of 5 columns of weights a tile takes 8 multiplications in place of 20, of 3
 columns 6 in place of 12, for each row of weights, map and kernel. Transforms are only along rows: so the photo's are
@@ -60,8 +61,8 @@ _POOLS = (1, 2, 4)
 
 
 def pays(out: Array, weight: Array, pool: int, lanes: int) -> bool:
-    """Whether there is code for such a block, and it is faster than sums of all windows: by measurement, see
-    docs/PERFORMANCE.md. The number of photos doesn't matter, so that a photo's numbers don't depend on it."""
+    """Whether this code supports such a block and is faster than ``direct``, by measurement: see docs/PERFORMANCE.md.
+    The number of photos doesn't count, so that a photo's output doesn't depend on it."""
     kernels, kernel_rows, taps, maps = map(int, weight.shape)
     if taps not in _TAPS or pool not in _POOLS:
         return False

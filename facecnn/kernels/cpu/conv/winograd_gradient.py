@@ -1,7 +1,7 @@
 """The gradient of a convolution block's weights by Winograd's minimal filtering: the transpose of ``winograd``.
 
-At each point the gradients of the outputs, transformed by A', meet what the photo's rows are there, and G' makes
-weights' gradients of their sums.
+At each point the gradients of the outputs, transformed by A', are multiplied by the transformed rows of the photo; G'
+turns the sums into the weights' gradient.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _ZERO = _F(0)
 
 
 def pays(out: Array, weight: Array, pool: int, lanes: int) -> bool:
-    """As for the forward pass. Elsewhere it is as fast, or faster, to visit only the places that won."""
+    """Only on AVX-512 with up to PLANAR maps, where the forward pass uses it too. Elsewhere visiting only the windows'
+    winners (``direct``) is at least as fast."""
     return lanes == 16 and weight.shape[3] <= PLANAR and winograd.pays(out, weight, pool, lanes)
 
 

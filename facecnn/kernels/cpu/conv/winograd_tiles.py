@@ -1,5 +1,5 @@
-"""What the forward pass and the weights' gradient by Winograd's filtering share: tiles, strips, and the photo's rows at
-all points. ``winograd`` says what lies where."""
+"""Shared by the forward pass and the weights' gradient of Winograd's filtering: tiles, strips, and the photo's rows at
+all points. ``winograd`` describes the layout."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ OUTPUTS = 4
 """Columns of outputs in a tile."""
 
 PLANAR = 4
-"""Up to so many maps, columns are taken apart first, for vectors of tiles; more maps fill vectors by themselves."""
+"""With up to this many maps, columns are split first, for vectors of tiles; more maps fill vectors by themselves."""
 
 _STRIP_BYTES = 20 * 1024
-"""Of the photo's transformed rows that the windows of a strip's row need."""
+"""Size of the transformed rows of the photo that the windows of a strip's row need."""
 
 
 def tiles_of_row(out: Array, pool: int) -> int:
-    """Of a row."""
+    """Tiles of a row of the output."""
     return -(-int(out.shape[2]) * pool // OUTPUTS)
 
 
 def points_at_once(points: int, sums: int, lanes: int) -> int:
-    """So many points at once that divide all, whose sums, so many each, stay in registers; at least one."""
+    """The largest divisor of ``points`` whose sums, ``sums`` for each point, stay in registers; at least 1."""
     return max(
         some for some in range(1, points + 1) if points % some == 0 and (some == 1 or some * sums <= sums_held(lanes))
     )

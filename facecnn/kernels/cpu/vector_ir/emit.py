@@ -1,11 +1,11 @@
-"""Writing a kernel's innermost loops as vector instructions, where the compiler doesn't find them by itself.
+"""Innermost loops written as vector instructions, where the compiler doesn't vectorise them well.
 
-LLVM's vectoriser sees neither that a convolution's sums could stay in registers, nor which of two arrays may overlap.
-So these loops are written down in LLVM's own language, vector by vector, within functions that Numba calls like any
-other (``numba.extending.intrinsic``). An ``Emitter`` writes one operation after another where its ``builder`` stands.
+LLVM's vectoriser doesn't see that a convolution's sums could stay in registers, or which arrays can't overlap. So these
+loops are written in LLVM's own language, vector by vector, in functions that Numba calls like any other
+(``numba.extending.intrinsic``). An ``Emitter`` appends one operation after another at its ``builder``'s position.
 
-Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vector; with a ``count``, no elements after
-its first so many are read or written.
+Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vector; with a ``count``, only its first
+``count`` elements are read or written.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
 
 
 def emitted(function: Callable[..., Any]) -> Any:
-    """Decorator: the function gives a signature, and what writes the code where it is called. Ints that are constants
-    there come as types with a ``literal_value``."""
+    """Decorator: the function returns a signature and a code generator. Constant int arguments come as types with a
+    ``literal_value``."""
     return intrinsic(prefer_literal=True)(function)
 
 
 def index(value: int) -> ir.Constant:
-    """A number as offsets and loop counters are."""
+    """A constant of the type of offsets and loop counters."""
     return ir.Constant(_INDEX, value)
 
 
 class Emitter:
-    """Writes vector instructions; values are LLVM's (``ir.Value``)."""
+    """Emits vector instructions; values are LLVM's (``ir.Value``)."""
 
     int32 = _INT
 
@@ -45,12 +45,12 @@ class Emitter:
         self.builder = builder
 
     def pointer(self, array_type: Any, array: Any, offset: Any) -> Any:
-        """To the element ``offset`` of a contiguous array."""
+        """A pointer to the element ``offset`` of a contiguous array."""
         data = self._context.make_array(array_type)(self._context, self.builder, array).data
         return self.builder.gep(data, [offset])
 
     def moved(self, pointer: Any, offset: Any) -> Any:
-        """The pointer, so many elements further on; ``offset`` is an int or an index."""
+        """The pointer, moved by ``offset`` elements (an int or an index)."""
         return self.builder.gep(pointer, [index(offset) if isinstance(offset, int) else offset])
 
     # ----------------------------------------------------------------------------------------------------- memory
@@ -60,11 +60,11 @@ class Emitter:
         return self.builder.load(self.moved(pointer, offset))
 
     def as_index(self, integer: Any) -> Any:
-        """A signed integer from memory, to count with."""
+        """A signed integer from memory, as an index."""
         return self.builder.sext(integer, _INDEX)
 
     def load(self, pointer: Any, offset: int, lanes: int, count: int | None = None) -> Any:
-        """Elements that follow each other; with a ``count``, zeros after so many of them."""
+        """Consecutive elements; with a ``count``, zeros after that many."""
         kind = ir.VectorType(_FLOAT, lanes)
         place = self.builder.bitcast(self.moved(pointer, offset), kind.as_pointer())
         if count is None or count == lanes:
@@ -76,14 +76,13 @@ class Emitter:
         return self.builder.call(function, [place, alignment, _mask(lanes, count), self.constant(0.0, lanes)])
 
     def load_bytes(self, pointer: Any, offset: int, lanes: int) -> Any:
-        """Bytes that follow each other, as floats."""
+        """Consecutive bytes, as floats."""
         place = self.builder.bitcast(self.moved(pointer, offset), ir.VectorType(_BYTE, lanes).as_pointer())
         integers = self.builder.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
         return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
 
     def prefetch(self, pointer: Any, offset: int, *, to_write: bool = False) -> None:
-        """Have the line in which the element lies, or would lie, brought into the second cache: what the first one has
-        is in use."""
+        """Prefetch the element's cache line into the second-level cache, since the first level's content is in use."""
         place = self.builder.bitcast(self.moved(pointer, offset), _BYTE.as_pointer())
         function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [place.type, _INT, _INT, _INT])
         use, keep, data = (ir.Constant(_INT, value) for value in (int(to_write), 2, 1))
@@ -105,8 +104,8 @@ class Emitter:
         self.builder.call(function, [vector, place, alignment, _mask(lanes, count)])
 
     def keep_apart(self) -> None:
-        """Nothing that is read before is kept for after: else LLVM shares what overlapping windows have in common, runs
-        out of registers, and keeps sums on the stack."""
+        """A compiler barrier: nothing read before it is reused after it. Otherwise LLVM shares loads between
+        overlapping windows, runs out of registers, and spills sums to the stack."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
 
     # ------------------------------------------------------------------------------------------------- arithmetic
@@ -120,19 +119,19 @@ class Emitter:
         return ir.Constant(ir.VectorType(_INT, lanes), [value] * lanes)
 
     def broadcast(self, scalar: Any, lanes: int) -> Any:
-        """A vector of so many times the same float or integer."""
+        """A vector with all lanes equal to a float or integer."""
         vector = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         return self.shuffle(self.builder.insert_element(vector, scalar, ir.Constant(_INT, 0)), [0] * lanes)
 
     def shuffle(self, vector: Any, places: Sequence[int], second: Any = None) -> Any:
-        """The elements at these places of a vector, or of two of them, one behind the other."""
+        """The elements at these places of a vector, or of two concatenated ones."""
         mask = ir.Constant(ir.VectorType(_INT, len(places)), list(places))
         other = ir.Constant(vector.type, ir.Undefined) if second is None else second
         return self.builder.shuffle_vector(vector, other, mask)
 
     def gather(self, vectors: Sequence[Any], places: Sequence[int]) -> Any:
-        """The elements at these places of several vectors, one behind the other (or the last one, where a place lies
-        beyond them); as many as a vector has."""
+        """The elements at these places of several concatenated vectors, as one vector. A place beyond them means the
+        last element."""
         lanes = vectors[0].type.count
         places = [min(place, lanes * len(vectors) - 1) for place in places]
         found = None
@@ -213,8 +212,8 @@ class Emitter:
         body: Callable[[Any, list[Any]], Sequence[Any]],
         start: Any = 0,
     ) -> list[Any]:
-        """for i = start, start + step ... below stop: carried = body(i, carried). The last ``carried``, which stay in
-        registers as far as there are any."""
+        """for i = start, start + step ... below stop: carried = body(i, carried). Returns the last ``carried``, which
+        stay in registers as far as there are enough."""
         start, stop, step = (index(value) if isinstance(value, int) else value for value in (start, stop, step))
         builder, before = self.builder, self.builder.block
         head, inside, after = (builder.append_basic_block(name) for name in ("loop", "body", "after"))
@@ -236,8 +235,8 @@ class Emitter:
         return list(values)
 
     def cover(self, count: Any, lanes: int, body: Callable[[Any], None]) -> None:
-        """body(first) for vectors that follow each other, until ``count`` elements, at least ``lanes``, are covered:
-        the last vector ends with the last element, so what it does may be done twice."""
+        """body(first) for consecutive vectors, until ``count`` elements, at least ``lanes``, are covered. The last
+        vector ends at the last element, so it may repeat some of the one before."""
         last = self.builder.sub(count, index(lanes))
 
         def vector(first: Any, _: list[Any]) -> list[Any]:

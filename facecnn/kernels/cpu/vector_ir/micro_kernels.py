@@ -1,9 +1,8 @@
 """The innermost work of convolutions and neurons, written vector by vector (see ``emit``).
 
-Sizes are literals: each set of them is code of its own, in which every loop over them is written out. Only offsets,
-numbers of turns and the photo's row length are values. Nothing is written outside of what is described, and nothing
-that is read there shows: vectors of x and dx may reach beyond a window's row, by less than a vector (arrays have a
-tail).
+Sizes are literals: each set of them gets its own code, in which loops over them are unrolled. Only offsets, numbers of
+iterations and the photo's row length are run-time values. Reads of x and dx may go past a window's row by less than a
+vector (arrays are padded), but those values never affect results; writes never do.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def taps_held(lanes: int) -> int:
 
 
 def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: int) -> Any:
-    """``count`` values that follow each other, ``group`` places for them (the last fills the rest), over and over."""
+    """``count`` consecutive values in ``group`` places (the last fills the rest), repeated over the lanes."""
     if count == 1:
         return e.broadcast(e.scalar(x, offset), lanes)
     loaded = e.load(x, offset, group, count)
@@ -266,7 +265,7 @@ class _RowOfSums:
 
 
 def window_parts(run: int, lanes: int) -> list[tuple[int, int, int]]:
-    """A run of floats as vectors: (start, lanes, floats of it); the last as short as may be."""
+    """A run of floats as vectors: (start, lanes, used floats); the last one as short as possible."""
     parts = []
     for start in range(0, run, lanes):
         rest = min(lanes, run - start)
@@ -278,7 +277,7 @@ def window_parts(run: int, lanes: int) -> list[tuple[int, int, int]]:
 
 
 def _in_groups(items: list[Any], most: int) -> list[list[Any]]:
-    """As few groups as may be, of nearly the same size."""
+    """As few groups as possible, of nearly equal size."""
     groups = -(-len(items) // most)
     bounds = [len(items) * number // groups for number in range(groups + 1)]
     return [items[start:stop] for start, stop in pairwise(bounds)]
@@ -353,8 +352,8 @@ def spread_windows(
     """dx[windows[j] + r * row_length + i] += delta[j] * weight[r, i], over ``winners`` j, for one kernel.
 
     The weights stay in registers, as many at once as there are. Winners are visited in the order 0, stride, 2 stride
-    ... 1, 1 + stride ..., so that windows which overlap don't follow each other: the processor waits when it reads
-    what was just written at other bounds.
+    ... 1, 1 + stride ..., so that overlapping windows don't follow each other: a read at another alignment than a
+    recent write stalls.
 
     weight: the kernel's, from ``weight_offset`` on; the rest as in ``add_windows``.
     """
@@ -364,8 +363,8 @@ def spread_windows(
         dx, dx_offset, row_length, delta, windows, winners_offset, winners, weight, weight_offset, *literals
     )
     run = columns * c
-    # Windows begin at multiples of c floats: where those are no whole vectors, halves of them don't lie across lines of
-    # the cache, which would make reading and writing slower than the second half does.
+    # Windows begin at multiples of c floats. Where these aren't whole vectors, half vectors avoid crossing cache lines,
+    # which would cost more than the second half does.
     parts = window_parts(run, width // 2 if c % width == width // 2 else width)
     slots = [(r, *part) for r in range(rows) for part in parts]
 
