@@ -202,8 +202,8 @@ class _RowOfSums:
         e.keep_apart()
         rows = [e.moved(start, e.builder.mul(first, index(s.values))) for start in starts]
         for place in range(taps[0] * s.shift, in_row * s.windows_in_vector + taps[-1] * s.shift):
-            met = [(divmod(place - tap * s.shift, s.windows_in_vector), weight) for tap, weight in held]
-            met = [(at, weight) for (at, off), weight in met if 0 <= at < in_row and off == 0]
+            found = [(divmod(place - tap * s.shift, s.windows_in_vector), weight) for tap, weight in held]
+            met = [(at, weight) for (at, off), weight in found if 0 <= at < in_row and off == 0]
             if not met:
                 continue
             for r, row in enumerate(rows):

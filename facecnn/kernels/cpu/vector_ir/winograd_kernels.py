@@ -463,7 +463,7 @@ class _SumsAtPoints:
             e.store(total, self._sums, offset)
 
     def _tile(
-        self, places: dict[tuple[int, ...], int], maps: range, rows: range, number: Any, totals: list[Any]
+        self, places: dict[tuple[int, int, int], int], maps: range, rows: range, number: Any, totals: list[Any]
     ) -> list[Any]:
         e, builder, width = self._e, self._e.builder, self._lanes
         totals = list(totals)
