@@ -24,12 +24,9 @@ from typing import Annotated, Any
 
 import typer
 
-import benchmark_growth
-import benchmark_picture
-import benchmark_share
-import benchmark_start
-import benchmark_steps
-from benchmark_processes import (
+from benchmarks import growth, share, start, steps
+from benchmarks.picture import draw
+from benchmarks.processes import (
     FACECNN,
     HERE,
     Elsewhere,
@@ -41,11 +38,11 @@ from benchmark_processes import (
     last_line,
     started,
 )
-from command import errors_told
+from common.command import errors_told
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import check_output
-from roofline import Roof
+from machine.roofline import Roof
 
 
 class DeviceName(StrEnum):
@@ -69,7 +66,7 @@ def machine(device: str, threads: int) -> dict[str, Any]:
     gpu = None
     if device == "cuda":
         options = {"device": device, "threads": threads, "recorded": True}
-        with started([Implementation(FACECNN, "benchmark_facecnn.py", options)]) as (process,):
+        with started([Implementation(FACECNN, "facecnn_worker.py", options)]) as (process,):
             gpu = ask_facecnn(process, "hello")["device"]
     # Numba is slow to load, and not needed to say what is wrong.
     from facecnn.kernels.cpu.vector_ir.lanes import instructions
@@ -85,7 +82,7 @@ def machine(device: str, threads: int) -> dict[str, Any]:
 def measured_roof(threads: int) -> Roof:
     """Peak and bandwidth of the processor, measured in a process of its own."""
     typer.echo("Peak and bandwidth of the processor ...", err=True)
-    command = [sys.executable, HERE / "roofline.py", "--threads", str(threads), "--json"]
+    command = [sys.executable, HERE.parent / "machine" / "roofline.py", "--threads", str(threads), "--json"]
     done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
     if done.returncode:
         raise FacecnnError(f"roofline.py failed: {last_line(done.stderr)}")
@@ -93,7 +90,7 @@ def measured_roof(threads: int) -> Roof:
     return Roof(found["peak"], found["bandwidth"])
 
 
-def table(report: dict[str, Any], rows: list[benchmark_steps.Row]) -> str:
+def table(report: dict[str, Any], rows: list[steps.Row]) -> str:
     """The report to be read, in lines of 80 characters."""
     about = report["machine"]
     lines = [
@@ -104,13 +101,13 @@ def table(report: dict[str, Any], rows: list[benchmark_steps.Row]) -> str:
         *busy_elsewhere(about["busy_elsewhere"]),
     ]
     if rows:
-        lines += benchmark_steps.table(report, rows)
+        lines += steps.table(report, rows)
     if report["memory"] is not None:
-        lines += benchmark_start.table(report["cold_start"], report["memory"])
+        lines += start.table(report["cold_start"], report["memory"])
     if report["growth"] is not None:
-        lines += benchmark_growth.table(report["growth"])
+        lines += growth.table(report["growth"])
     if report["training"] is not None:
-        lines += benchmark_share.table(report["training"])
+        lines += share.table(report["training"])
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -166,8 +163,8 @@ def benchmark(
             raise UsageError(f"--threads {threads}: must be 1 to {available}, the processors that there are")
         count = available if threads is None else threads
         parts = set(only or ([Part.steps] if network else Part))
-        subjects = benchmark_steps.chosen_subjects(network or []) if parts & {Part.steps, Part.start} else []
-        trained = benchmark_share.chosen(network or []) if Part.share in parts else []
+        subjects = steps.chosen_subjects(network or []) if parts & {Part.steps, Part.start} else []
+        trained = share.chosen(network or []) if Part.share in parts else []
         for file in (output, picture):
             if file is not None:
                 check_output(file)
@@ -183,29 +180,29 @@ def benchmark(
             "roof": None,
             **dict.fromkeys(("ratios", "rows", "cold_start", "memory", "growth", "training_share", "training")),
         }
-        rows: list[benchmark_steps.Row] = []
+        rows: list[steps.Row] = []
 
         def measure_steps() -> None:
-            # What a card can do at best isn't measured: scripts/cuda_roofline.py counts with its data sheet.
+            # What a card can do at best isn't measured: scripts/machine/cuda_roofline.py counts with its data sheet.
             roof = measured_roof(count) if device == "cpu" else None
             report["roof"] = None if roof is None else asdict(roof)
-            batches = (benchmark_steps.COMPARED_BATCH,) if quick else benchmark_steps.BATCHES
-            turns = rounds or (benchmark_steps.QUICK_ROUNDS if quick else benchmark_steps.ROUNDS)
+            batches = (steps.COMPARED_BATCH,) if quick else steps.BATCHES
+            turns = rounds or (steps.QUICK_ROUNDS if quick else steps.ROUNDS)
             for subject in subjects:
-                benchmark_steps.measure(subject, chosen, batches, turns, rows, roof)
+                steps.measure(subject, chosen, batches, turns, rows, roof)
 
         def measure_start() -> None:
-            turns = rounds or (benchmark_start.QUICK_ROUNDS if quick else benchmark_start.ROUNDS)
-            kept = subjects[0].cases([benchmark_steps.COMPARED_BATCH])[0] if network else benchmark_start.TRAINED
-            report["cold_start"], report["memory"] = benchmark_start.measure(device, count, chosen, kept, turns)
+            turns = rounds or (start.QUICK_ROUNDS if quick else start.ROUNDS)
+            kept = subjects[0].cases([steps.COMPARED_BATCH])[0] if network else start.TRAINED
+            report["cold_start"], report["memory"] = start.measure(device, count, chosen, kept, turns)
 
         def measure_growth() -> None:
-            turns = rounds or (benchmark_growth.QUICK_ROUNDS if quick else benchmark_growth.ROUNDS)
-            report["growth"] = benchmark_growth.measure(device, count, photos or benchmark_growth.SIZES, turns)
+            turns = rounds or (growth.QUICK_ROUNDS if quick else growth.ROUNDS)
+            report["growth"] = growth.measure(device, count, photos or growth.SIZES, turns)
 
         def measure_share() -> None:
-            turns = rounds or (benchmark_share.QUICK_ROUNDS if quick else benchmark_share.ROUNDS)
-            report["training"] = benchmark_share.measure(device, count, trained, turns)
+            turns = rounds or (share.QUICK_ROUNDS if quick else share.ROUNDS)
+            report["training"] = share.measure(device, count, trained, turns)
             report["training_share"] = {row["name"]: row["share"] for row in report["training"]}
 
         measures: dict[Part, Callable[[], None]] = {
@@ -223,7 +220,7 @@ def benchmark(
             except FacecnnError as error:  # what else can be found is shown all the same
                 failure = failure or error
         about["busy_elsewhere"] = elsewhere.share()
-        report["ratios"] = benchmark_steps.ratios(subjects, rows)
+        report["ratios"] = steps.ratios(subjects, rows)
         report["rows"] = [row.plain() for row in rows]
         text = json.dumps(report, indent=2)
         typer.echo(text if as_json else table(report, rows))
@@ -233,7 +230,7 @@ def benchmark(
             except OSError as error:
                 raise OutputError(f"--output {shown(output)}: {error.strerror}") from error
         if picture is not None and rows:
-            benchmark_picture.draw(report, picture)
+            draw(report, picture)
         if failure is not None:
             raise failure
 

@@ -8,7 +8,7 @@ in ``OUT/PART.json``, with machine, card, versions, commit and time, and what it
 that failed, or was ended at its limit, is tried again at the next start, and goes on from what it had found by then.
 ``OUT/page.md`` is made of these files: a section for docs/RESULTS.md.
 
-first_card_parts.py has what each part does, first_card_page.py the page.
+``cards/parts.py`` has what each part does, ``cards/page.py`` the page.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Annotated, Any
 
 import typer
 
-from command import errors_told
+from cards.page import all_is_well, page, verdict
+from common.command import errors_told
 from facecnn.errors import DeviceError, FacecnnError, UsageError, shown
 from facecnn.runs.atomic import make_folder, write_atomically
-from first_card_page import all_is_well, page, verdict
 
 HERE = Path(__file__).resolve().parent
 MACHINE_SECONDS = 60
@@ -86,7 +86,7 @@ Command = Callable[[Part, Path, Order], list[str]]
 def part_command(part: Part, found: Path, order: Order) -> list[str]:
     """That of the real parts."""
     options = {"photos": None if order.photos is None else str(order.photos.resolve()), "small": order.small}
-    return [sys.executable, str(HERE / "first_card_parts.py"), part.name, str(found.resolve()), json.dumps(options)]
+    return [sys.executable, str(HERE / "cards" / "parts.py"), part.name, str(found.resolve()), json.dumps(options)]
 
 
 def run_plan(
@@ -204,7 +204,7 @@ def commit() -> str:
 
 def this_machine() -> dict[str, Any]:
     """Card, driver, processor, versions. They are found in another process, since a card may be one process's alone."""
-    command = [sys.executable, str(HERE / "first_card_parts.py"), "machine"]
+    command = [sys.executable, str(HERE / "cards" / "parts.py"), "machine"]
     try:
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, encoding="utf-8", timeout=MACHINE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from experiment import at_least
+from common.experiment import at_least
 from facecnn.runs.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from contract.harness import Inout, Out
-from cuda_roofline import planned_trainer
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
 from facecnn.learning.progress import Recorder
+from machine.cuda_roofline import planned_trainer
 
 
 def launches_of_training(config: str) -> list[Launch]:

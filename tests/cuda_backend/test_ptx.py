@@ -17,7 +17,7 @@ from cuda_backend.planned import launches_of_case, launches_of_training
 from cuda_backend.test_cases import CASES
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel
 from facecnn.kernels.cuda.planning import Launch, PlannedArray
-from machine_code import LIMITS, Capability, MachineCode, float64_lines, machine_code, why_not
+from machine.machine_code import LIMITS, Capability, MachineCode, float64_lines, machine_code, why_not
 
 pytestmark = [pytest.mark.ptx, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cuda_roofline import planned_trainer
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda import memory
 from facecnn.kernels.cuda.planning import planning
 from facecnn.learning.progress import Recorder
 from facecnn.network.size import card_bytes, measure
+from machine.cuda_roofline import planned_trainer
 
 WAITING = ("copy_to_device", "to_device", "to_host", "empty", "resident", "synchronise")
 

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
+import cards.page
+import cards.parts
+import cards.speed
 import first_card
-import first_card_page
-import first_card_parts
-import first_card_speed
 from cuda_backend.standin_driver.machine import build
-from cuda_roofline import planned_trainer, step_of
 from facecnn.config import load
 from facecnn.errors import FacecnnError
 from facecnn.kernels.cuda.planning import planning
 from first_card import PLAN, Order, Part, run_plan
+from machine.cuda_roofline import planned_trainer, step_of
 from scripts.running import run_script
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_the_documented_limits_are_the_plans() -> None:
 
 
 def test_every_part_can_be_run() -> None:
-    assert [part.name for part in PLAN] == list(first_card_parts.PARTS)
+    assert [part.name for part in PLAN] == list(cards.parts.PARTS)
 
 
 # --------------------------------------------------------------------------------------------------- how parts are run
@@ -106,7 +106,7 @@ class Fake:
 def sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fake parts found is told as it is."""
     judges = {name: lambda found: (json.dumps(found), True) for name in ("one", "two", "three")}
-    monkeypatch.setattr(first_card_page, "_JUDGES", {**first_card_page._JUDGES, **judges})
+    monkeypatch.setattr(cards.page, "_JUDGES", {**cards.page._JUDGES, **judges})
 
 
 def parts(*names: str, seconds: int = 30) -> list[Part]:
@@ -140,8 +140,8 @@ def test_a_part_that_fails_leaves_its_output_and_is_tried_again(tmp_path: Path) 
     assert failed["unfinished"] == "failed (error: the card is on fire)"
     assert failed["found"] == {"half": 1}
     assert (tmp_path / "one.log").read_text() == "about to fail\nerror: the card is on fire\n"
-    assert not first_card_page.all_is_well(failed)
-    assert first_card_page.all_is_well(good)
+    assert not cards.page.all_is_well(failed)
+    assert cards.page.all_is_well(good)
     fake.programs["one"] = "found['whole'] = 1; write()"
     (record,) = run_plan(parts("one"), Order(tmp_path), MACHINE, fake)
     assert (record["unfinished"], record["found"]) == (None, {"half": 1, "whole": 1})
@@ -227,7 +227,7 @@ def test_mistakes_are_told(
 def test_a_finding_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     path.write_text('{"before": 1}')
-    findings = first_card_parts.Findings(path)
+    findings = cards.parts.Findings(path)
     findings.find("before", lambda: 2)
     findings.find("wrong", lambda: 1 / 0)
     findings.find("right", max, 3, 4)
@@ -236,20 +236,20 @@ def test_a_finding_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
 
 
 def test_two_trainings_are_compared_bit_by_bit(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = first_card_parts.repeated("smoke", 4, people, "cpu")
+    found = cards.parts.repeated("smoke", 4, people, "cpu")
     assert (found["steps"], found["photos"], found["differing"]) == (4, 16, [])
-    trained, seeds = first_card_parts.trained, iter(("train.seed=0", "train.seed=1"))
+    trained, seeds = cards.parts.trained, iter(("train.seed=0", "train.seed=1"))
 
     def another(loaded: Any, *rest: Any) -> Any:
-        return trained(first_card_parts.apply_overrides(loaded, [next(seeds)]), *rest)
+        return trained(cards.parts.apply_overrides(loaded, [next(seeds)]), *rest)
 
-    monkeypatch.setattr(first_card_parts, "trained", another)
-    found = first_card_parts.repeated("smoke", 4, people, "cpu")
+    monkeypatch.setattr(cards.parts, "trained", another)
+    found = cards.parts.repeated("smoke", 4, people, "cpu")
     assert len(found["differing"]) > found["arrays"] / 2
 
 
 def test_a_training_on_two_devices(people: Path) -> None:
-    found = first_card_parts.compared("smoke", 4, people, ("cpu", "reference"))
+    found = cards.parts.compared("smoke", 4, people, ("cpu", "reference"))
     assert (found["photos"], found["held_out"]) == (16, 4)
     for name in ("cpu", "reference"):
         assert (found[name]["steps"], len(found[name]["validation_loss"])) == (4, 2)
@@ -258,7 +258,7 @@ def test_a_training_on_two_devices(people: Path) -> None:
 
 def test_what_is_timed_is_what_is_estimated() -> None:
     """Every layer and kernel function of the plan is found in a step that is run, on whatever device."""
-    found = first_card_speed.kernel_times("smoke", 8, 2, "cpu")
+    found = cards.speed.kernel_times("smoke", 8, 2, "cpu")
     planned = {f"{work.layer} {work.kernel}" for work in step_of("smoke", 8).works}
     assert planned <= set(found["microseconds"])
     assert len(planned) > 15
@@ -274,11 +274,11 @@ def test_what_is_timed_does_not_end_when_it_has_learned() -> None:
 
 def test_the_sanitizers_summary() -> None:
     said = "========= COMPUTE-SANITIZER\nfine\n========= ERROR SUMMARY: 3 errors\n"
-    assert first_card_parts.summary_of(said) == {"errors": 3, "summary": "ERROR SUMMARY: 3 errors"}
+    assert cards.parts.summary_of(said) == {"errors": 3, "summary": "ERROR SUMMARY: 3 errors"}
     said = "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
-    assert first_card_parts.summary_of(said)["errors"] == 0
+    assert cards.parts.summary_of(said)["errors"] == 0
     with pytest.raises(FacecnnError, match="gave no summary"):
-        first_card_parts.summary_of("========= Error: no device\n")
+        cards.parts.summary_of("========= Error: no device\n")
 
 
 def test_failed_tests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,8 +290,8 @@ def test_failed_tests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "@pytest.fixture\ndef broken():\n    raise ValueError('no')\n\n"
         "def test_error(broken):\n    pass\n"
     )
-    monkeypatch.setattr(first_card_parts, "ROOT", tmp_path)
-    found = first_card_parts.tested("some", [])
+    monkeypatch.setattr(cards.parts, "ROOT", tmp_path)
+    found = cards.parts.tested("some", [])
     assert (found["passed"], found["skipped"]) == (1, 1)
     assert set(found["failed"]) == {"some.test_it.test_wrong", "some.test_it.test_error"}
     assert "one" in found["failed"]["some.test_it.test_wrong"]
@@ -422,7 +422,7 @@ seed, batch 60, mean of 50 steps:
 | update m | 5.0 | 10.0 | 0.50 |
 | in all | 155.0 | 110.0 | 1.41 |
 
-Estimated for an H100 SXM (scripts/kernel_time.py).
+Estimated for an H100 SXM (scripts/machine/kernel_time.py).
 
 ### Under compute-sanitizer
 
@@ -444,7 +444,7 @@ NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
 
 
 def test_the_page() -> None:
-    assert first_card_page.page(RECORDS) == PAGE
+    assert cards.page.page(RECORDS) == PAGE
 
 
 def test_the_page_alone_needs_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,8 +486,8 @@ def test_the_page_alone_needs_no_card(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_what_is_wrong_is_said(part: str, found: Any, sentence: str, is_well: bool) -> None:
-    assert first_card_page.verdict(record(part, found)) == sentence
-    assert first_card_page.all_is_well(record(part, found)) == is_well
+    assert cards.page.verdict(record(part, found)) == sentence
+    assert cards.page.all_is_well(record(part, found)) == is_well
 
 
 # -------------------------------------------------------------------------------------------------- on a stand-in card

@@ -1,0 +1,155 @@
+"""The part of benchmark.py that trains from 1,000, 10,000 and 100,000 photos: whether photos a second and memory stay
+what they are.
+
+The network is seed's at 1x64x64, in batches of 60, trained as ``facecnn train`` does it. Decoding so many photos would
+take longer than all the rest, so their pixels, which are noise, are written straight into a cache of photos, as if they
+had been decoded before; each has a file, which is never opened. Nothing is held out.
+
+The memory is that which no file is behind (RssAnon). The pages of the cache's file, which the system drops when it
+needs room, aren't counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from benchmarks.processes import Implementation, Process, ask_facecnn, started
+from facecnn.config import apply_overrides, load
+from facecnn.photos.cache import PhotoStore, _Prepared, _store_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE
+
+SIZES = (1_000, 10_000, 100_000)
+ROUNDS, QUICK_ROUNDS = 15, 7
+WARM_UP_STEPS = 200
+TURN_STEPS = 100
+BATCH = 60
+OVERRIDES = ["photos.size=64", "photos.colour=grey", "photos.validation=0", f"train.batch_size={BATCH}"]
+WRITTEN_AT_ONCE = 1_000
+PEOPLE = ("a", "b")
+RATE, RATE_WITHIN = "photos_per_second", "photos_per_second_within_epochs"
+
+
+def measure(device: str, threads: int, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """``growth``: a row for each size, and how the largest compares with the smallest."""
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        trainings = []
+        for size in sizes:
+            typer.echo(f"Growth: {size:,} photos ...", err=True)
+            folder = Path(temporary) / str(size)
+            write_photos(folder, size)
+            options = {
+                "config": "seed",
+                "overrides": OVERRIDES,
+                "photos": str(folder / "photos"),
+                "folder": str(folder),
+                "device": device,
+                "threads": threads,
+            }
+            implementation = Implementation(f"{size:,} photos", "training_worker.py", options)
+            (process,) = stack.enter_context(started([implementation]))
+            trainings.append(GrowingTraining(size, process))
+        for number in range(rounds):
+            typer.echo(f"Growth: round {number + 1} of {rounds} ...", err=True)
+            shift = number % len(trainings)
+            for training in trainings[shift:] + trainings[:shift]:
+                training.turn()
+        rows = [training.row() for training in trainings]
+    first, last = rows[0], rows[-1]
+    known = None not in (first["rss_anon_bytes"], last["rss_anon_bytes"])
+    return {
+        "network": "seed",
+        "size": 64,
+        "batch": BATCH,
+        "rows": rows,
+        **{f"{name}_share": last[name] / first[name] for name in (RATE, RATE_WITHIN)},
+        "rss_anon_growth_bytes": last["rss_anon_bytes"] - first["rss_anon_bytes"] if known else None,
+    }
+
+
+class GrowingTraining:
+    """A training from so many photos, and what was found of it."""
+
+    def __init__(self, photos: int, process: Process) -> None:
+        self.photos = photos
+        self._process = process
+        self._turns: list[float] = []
+        self._within: list[float] = []
+        """Photos a second in each turn: in all, and of steps within epochs."""
+        ask_facecnn(self._process, "start")
+        ask_facecnn(self._process, "steps", count=WARM_UP_STEPS)
+
+    def turn(self) -> None:
+        """So many steps; epochs that end meanwhile, with all that belongs to their end, are a part of it."""
+        found = ask_facecnn(self._process, "steps", count=TURN_STEPS)
+        for rates, part in ((self._turns, found), (self._within, found["within"])):
+            rates.append(part["photos"] / part["seconds"])
+
+    def row(self) -> dict[str, Any]:
+        """Medians over the turns, and the memory now."""
+        return {
+            "photos": self.photos,
+            RATE: statistics.median(self._turns),
+            RATE_WITHIN: statistics.median(self._within),
+            "rss_anon_bytes": ask_facecnn(self._process, "memory"),
+        }
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """Files of two people in ``folder / "photos"``, and a cache in ``folder / "cache"`` which knows them."""
+    settings = apply_overrides(load("seed"), OVERRIDES).settings.photos
+    random = np.random.default_rng(count)
+    for person in PEOPLE:
+        (folder / "photos" / person).mkdir(parents=True)
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(folder / "cache")
+    try:
+        store_folder = _store_folder(settings, None)
+    finally:
+        if before is None:
+            del os.environ[CACHE_VARIABLE]
+        else:
+            os.environ[CACHE_VARIABLE] = before
+    store_folder.mkdir(parents=True)
+    with PhotoStore(store_folder, settings) as store:
+        for first in range(0, count, WRITTEN_AT_ONCE):
+            numbers = range(first, min(count, first + WRITTEN_AT_ONCE))
+            pixels = random.integers(0, 256, (len(numbers), 1, *settings.margin_shape), dtype=np.uint8)
+            hashes = random.integers(0, 2**64, len(numbers), dtype=np.uint64)
+            added = []
+            for number, photo, fingerprint in zip(numbers, pixels, hashes.tolist(), strict=True):
+                path = folder / "photos" / PEOPLE[number % len(PEOPLE)] / f"{number:06}.jpg"
+                content = str(number).encode()
+                path.write_bytes(content)
+                sha256 = hashlib.sha256(content).hexdigest()
+                side = settings.height
+                added.append((path, path.stat(), _Prepared(sha256, side, side, fingerprint, pixels=photo)))
+            store.add(added)
+
+
+def table(growth: dict[str, Any]) -> list[str]:
+    """To be read, in lines of 80 characters."""
+    lines = [
+        "",
+        f"Training from more and more photos ({growth['network']} 1x{growth['size']}x{growth['size']}, "
+        f"batch {growth['batch']}): photos a second in all,",
+        "of steps within epochs, and memory without the cache's pages (RssAnon, MB):",
+    ]
+    for row in growth["rows"]:
+        memory = "" if row["rss_anon_bytes"] is None else f"{row['rss_anon_bytes'] / 1e6:12.0f}"
+        lines.append(f"  {row['photos']:12,} photos{row[RATE]:12,.0f}{row[RATE_WITHIN]:12,.0f}{memory}")
+    grown = growth["rss_anon_growth_bytes"]
+    lines.append(
+        f"  last against first:{growth[RATE + '_share']:11.1%}{growth[RATE_WITHIN + '_share']:12.1%}"
+        + ("" if grown is None else f"{grown / 1e6:+12.0f}")
+    )
+    return lines

@@ -1,0 +1,212 @@
+"""What benchmark.py times in processes of their own: which implementations there are, and how they are spoken to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.work import question
+from facecnn.errors import FacecnnError, UsageError
+
+HERE = Path(__file__).parent
+FACECNN = "facecnn"
+ENDING_SECONDS = 10
+QUIET = 0.05
+"""So much of the processors may be taken by other programs."""
+
+TUNED = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""With these PyTorch keeps the memory that it frees, instead of having the system clear every page again and again."""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """Something that is timed, in a process of its own."""
+
+    name: str
+    script: str
+    options: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    float32: bool = True
+
+    @property
+    def is_torch(self) -> bool:
+        return self.script == "torch_worker.py"
+
+
+def implementations(device: str, threads: int, against: Sequence[str]) -> list[Implementation]:
+    """facecnn, and those of PyTorch's whose names contain one of the words in ``against`` (all, if there are none)."""
+    common = {"device": device, "threads": threads}
+    ours = [Implementation(FACECNN, "facecnn_worker.py", {**common, "recorded": True})]
+    if device == "cuda":
+        ours.append(Implementation("facecnn, plain launches", "facecnn_worker.py", {**common, "recorded": False}))
+    theirs: list[Implementation] = []
+
+    def add(name: str, *, channels_last: bool = False, compile: str | None = None, graph: bool = False) -> None:
+        options = {**common, "channels_last": channels_last, "compile": compile, "one_graph": graph}
+        theirs.append(Implementation(name, "torch_worker.py", {**options, "tf32": False, "bf16": False}))
+
+    for layout, channels_last in (("NCHW", False), ("channels_last", True)):
+        add(f"torch eager {layout}", channels_last=channels_last)
+        if device == "cuda":
+            add(f"torch eager {layout}, one CUDA graph", channels_last=channels_last, graph=True)
+    add("torch.compile", compile="default")  # it chooses layouts by itself, and given channels_last it is slower
+    if device == "cuda":
+        add("torch.compile, CUDA graphs", compile="reduce-overhead")
+        add("torch.compile, one CUDA graph", compile="default", graph=True)
+    plain = [one for one in theirs if one.options["compile"] is None and not one.options["one_graph"]]
+    for kind, option in (("bf16", "bf16"), ("TF32", "tf32"))[: 2 if device == "cuda" else 1]:
+        theirs += [
+            Implementation(f"{one.name}, {kind}", one.script, {**one.options, option: True}, float32=False)
+            for one in plain
+        ]
+    if device == "cpu":
+        theirs += [replace(one, name=f"{one.name}, allocator tuned", environment=TUNED) for one in theirs]
+    chosen = [one for one in theirs if not against or any(word in one.name for word in against)]
+    if not chosen and "none" not in against:
+        names = "\n".join(f"  {one.name}" for one in theirs)
+        raise UsageError(f"--against {' '.join(against)}: none of PyTorch's names contains it:\n{names}")
+    return ours + chosen
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what tunes the allocator."""
+    return {name: value for name, value in os.environ.items() if name not in TUNED}
+
+
+def last_line(text: str) -> str:
+    """Of what a process said before it failed."""
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+class WorkerError(Exception):
+    """What a worker said instead of an answer."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Process:
+    """A worker process, spoken to by lines."""
+
+    def __init__(self, implementation: Implementation) -> None:
+        self.implementation = implementation
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, HERE / implementation.script, json.dumps(implementation.options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment() | implementation.environment,
+            encoding="utf-8",
+        )
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """What the worker's method gives back; raises WorkerError."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(question(do, **arguments))
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise WorkerError(f"its process ended ({self._process.wait()}): {last_line(self._errors.read())}", 1)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"], answer["exit_code"])
+        return answer["result"]
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(ENDING_SECONDS)  # by itself, it also ends and accounts for the compilers it has started
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+@contextlib.contextmanager
+def started(chosen: Sequence[Implementation]) -> Iterator[list[Process]]:
+    """A process for each; they end with the block. One after another gets ready, so that each finds the processors
+    free: by that facecnn decides how its threads wait."""
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for implementation in chosen:
+            processes.append(Process(implementation))
+            stack.callback(processes[-1].close)
+            with contextlib.suppress(WorkerError):  # said again to the first question
+                processes[-1].ask("get_ready")
+        yield processes
+
+
+def ask_facecnn(process: Process, do: str, **arguments: Any) -> Any:
+    """What a worker that runs facecnn answers; raises FacecnnError."""
+    try:
+        return process.ask(do, **arguments)
+    except WorkerError as error:
+        ours_or_nothing(process, error)
+
+
+def ours_or_nothing(process: Process, error: WorkerError) -> None:
+    """Go on without one of PyTorch's implementations, but not without facecnn."""
+    if not process.implementation.is_torch:
+        failure = FacecnnError(str(error))
+        failure.exit_code = error.exit_code
+        raise failure
+
+
+class Elsewhere:
+    """How busy other programs kept the processors, where the system tells."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float, float] | None:
+        """Seconds of processors so far: all, busy, and busy with this program and what it started and has ended."""
+        try:
+            fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+            total, idle = sum(map(int, fields)), int(fields[3]) + int(fields[4])
+            per_second = os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return None
+        return total / per_second, (total - idle) / per_second, sum(os.times()[:4])
+
+    def share(self) -> float | None:
+        """0 to 1, since this object was made; the processes that were started since must have ended."""
+        start, stop = self._start, self._read()
+        if start is None or stop is None or stop[0] <= start[0]:
+            return None
+        total, busy, own = (after - before for before, after in zip(start, stop, strict=True))
+        return min(1.0, max(0.0, (busy - own) / total))
+
+
+def busy_elsewhere(share: float | None) -> list[str]:
+    """A warning where other programs disturbed the measurement."""
+    if share is None or share < QUIET:
+        return []
+    return [
+        f"OTHER PROGRAMS TOOK {share:.0%} OF THE PROCESSORS MEANWHILE: repeat on a quiet machine.",
+        "PyTorch's threads wait for each other in loops, and suffer more than facecnn's.",
+    ]

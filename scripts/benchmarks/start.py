@@ -1,0 +1,214 @@
+"""The part of benchmark.py that measures whole processes: from the start to the answer about one photo, and how much
+memory that takes at most; and the most memory that a process takes which trains.
+
+The model is one that `facecnn train` makes of the two sample people in a moment, with the default config; the kernels'
+cache is warm. Each round has a photo of its own that no cache knows, the same one for all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+from PIL import Image
+
+from benchmarks.processes import (
+    FACECNN,
+    HERE,
+    Implementation,
+    WorkerError,
+    environment,
+    last_line,
+    ours_or_nothing,
+    started,
+)
+from benchmarks.work import Case
+from facecnn.errors import FacecnnError, PhotoError
+from facecnn.photos.sample import write_sample
+
+ROUNDS, QUICK_ROUNDS = 15, 7
+WARM_UPS = 2
+TRAINING_EPOCHS = 60
+"""Of one step each."""
+
+TORCH = "torch"
+WITH_FACES = f"{FACECNN}, face found first"
+TRAINED = Case("deep", 3, 224, 60, "train")
+"""What a process trains whose memory is measured, unless another network is asked for."""
+
+
+@dataclass
+class Whole:
+    """What was found for one kind of process."""
+
+    name: str
+    command: list[str | Path]
+    seconds: list[float] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def peak(self) -> float | None:
+        return statistics.median(self.peaks) if self.peaks else None
+
+
+def measure(
+    device: str, threads: int, chosen: Sequence[Implementation], trained: Case, rounds: int
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """``cold_start`` and ``memory``, of prediction and of training ``trained``.
+
+    The first is None without the sample photos; PyTorch is left out where none of its implementations is among the
+    chosen ones. Raises FacecnnError where facecnn fails, or the answers differ.
+    """
+    memory: dict[str, Any] = {}
+    cold_start = None
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            wholes = answer(Path(temporary), device, threads, any(one.is_torch for one in chosen), rounds)
+            cold_start = figures("seconds", {whole.name: whole.seconds for whole in wholes})
+            memory["predict"] = figures("bytes", {whole.name: whole.peaks for whole in wholes})
+        except PhotoError as error:
+            typer.echo(f"cold start is left out: {error}", err=True)
+    memory["train"] = {
+        "network": trained.network,
+        "size": trained.size,
+        "batch": trained.batch,
+        **figures("bytes", training_peaks(chosen, trained)),
+    }
+    return cold_start, memory
+
+
+def figures(unit: str, found: dict[str, list[Any]]) -> dict[str, Any]:
+    """Median and least of each, and PyTorch's least median over facecnn's."""
+    rows = [
+        {"implementation": name, f"median_{unit}": statistics.median(values), f"min_{unit}": min(values)}
+        for name, values in found.items()
+        if values
+    ]
+    medians = {row["implementation"]: row[f"median_{unit}"] for row in rows}
+    theirs = [value for name, value in medians.items() if not name.startswith(FACECNN)]
+    ratio = min(theirs) / medians[FACECNN] if theirs and FACECNN in medians else None
+    return {"rows": rows, "ratio": ratio}
+
+
+def answer(folder: Path, device: str, threads: int, with_torch: bool, rounds: int) -> list[Whole]:
+    """Have one photo after another answered by processes in turn."""
+    typer.echo("Cold start: training models ...", err=True)
+    people = write_sample(folder / "people").folder
+    common = ["--threads", str(threads), "--device", device]
+    models = {name: train(folder, people, name, faces, common) for name, faces in kinds().items()}
+    photo = folder / "photo.png"
+    wholes = [
+        Whole(name, [sys.executable, "-m", "facecnn", "predict", photo, "-m", model, "--format", "json", *common])
+        for name, model in models.items()
+    ]
+    if with_torch:
+        script = [sys.executable, HERE / "predict_torch.py"]
+        wholes.append(Whole(TORCH, [*script, photo, models[FACECNN], *common]))
+    sources = sorted(people.rglob("*.pgm"))
+    for number in range(-WARM_UPS, rounds):
+        typer.echo(f"Cold start: round {number + 1} of {rounds} ...", err=True)
+        new_photo(sources[number % len(sources)], photo, number % 256)
+        shift = number % len(wholes)
+        labels = {whole.name: run(whole, counted=number >= 0) for whole in wholes[shift:] + wholes[:shift]}
+        if with_torch and labels[TORCH] != labels[FACECNN]:
+            raise FacecnnError(f"{TORCH} does not answer as facecnn does: {labels[TORCH]}, not {labels[FACECNN]}")
+    return wholes
+
+
+def kinds() -> dict[str, str]:
+    """By its name in the rows, ``photos.faces`` of each model."""
+    return {FACECNN: "off"} | ({WITH_FACES: "required"} if importlib.util.find_spec("mtcnn") else {})
+
+
+def train(folder: Path, people: Path, name: str, faces: str, common: Sequence[str]) -> Path:
+    """A model of the default config."""
+    short = [f"train.epochs={TRAINING_EPOCHS}", "train.least_steps=0", f"photos.faces={faces}"]
+    settings = [argument for value in short for argument in ("--set", value)]
+    command = [sys.executable, "-m", "facecnn", "train", people, *settings, "--out", folder / "runs", "--name", faces]
+    done = subprocess.run([*command, "--quiet", *common], env=environment(), capture_output=True, encoding="utf-8")
+    if done.returncode:
+        raise FacecnnError(f"{name}: facecnn train failed: {last_line(done.stderr)}")
+    return folder / "runs" / faces / "best.safetensors"
+
+
+def new_photo(source: Path, target: Path, value: int) -> None:
+    """A photo with other bytes than any before."""
+    with Image.open(source) as image:
+        changed = image.convert("RGB")
+    changed.putpixel((0, 0), (value, value, value))
+    changed.save(target)
+
+
+def run(whole: Whole, *, counted: bool) -> str:
+    """Run one process, and give back its answer's label."""
+    launcher = [sys.executable, "-I", "-S", HERE / "launch.py"]
+    done = subprocess.run([*launcher, *whole.command], env=environment(), capture_output=True, encoding="utf-8")
+    *said, figures = done.stdout.strip().splitlines() or ["{}"]
+    found = json.loads(figures) if done.returncode == 0 else {}
+    if found.get("exit_code") != 0:
+        raise FacecnnError(f"{whole.name}: it failed: {last_line(done.stderr)}")
+    if counted:
+        whole.seconds.append(found["seconds"])
+        whole.peaks += [found["peak_bytes"]] if found["peak_bytes"] is not None else []
+    answered = json.loads("\n".join(said))
+    return str((answered[0] if isinstance(answered, list) else answered)["label"])
+
+
+def training_peaks(chosen: Sequence[Implementation], trained: Case) -> dict[str, list[int]]:
+    """The most memory that each implementation's process took in some steps, one process at a time; nothing where the
+    system doesn't tell."""
+    found: dict[str, list[int]] = {}
+    for implementation in chosen:
+        if not implementation.float32:
+            continue
+        typer.echo(f"Memory of training: {implementation.name} ...", err=True)
+        with started([implementation]) as (process,):
+            try:
+                process.ask("prepare", case=trained)
+                peak = process.ask("peak_memory")
+                found[implementation.name] = [] if peak is None else [peak]
+            except WorkerError as error:
+                ours_or_nothing(process, error)
+    return found
+
+
+def table(cold_start: dict[str, Any] | None, memory: dict[str, Any]) -> list[str]:
+    """To be read, in lines of 80 characters."""
+    lines = []
+    if cold_start is not None:
+        peaks = {row["implementation"]: row["median_bytes"] for row in memory["predict"]["rows"]}
+        lines += ["", "From a process's start to its answer about one photo, and its peak memory:"]
+        lines += [f"{'':48}{'median':>10}{'min':>10}{'MB':>9}"]
+        for row in cold_start["rows"]:
+            peak = peaks.get(row["implementation"])
+            lines.append(
+                f"  {row['implementation']:46}{row['median_seconds']:8.3f} s{row['min_seconds']:8.3f} s"
+                + ("" if peak is None else f"{peak / 1e6:9.0f}")
+            )
+        lines += ratio_line("time", cold_start["ratio"]) + ratio_line("memory", memory["predict"]["ratio"])
+    about = memory["train"]
+    if about["rows"]:
+        lines += [
+            "",
+            f"Peak memory of a process that trains {about['network']} {about['size']}, {about['batch']} photos:",
+        ]
+        lines += [f"  {row['implementation']:66}{row['median_bytes'] / 1e6:9.0f}" for row in about["rows"]]
+        lines += ratio_line("memory", about["ratio"])
+    return lines
+
+
+def ratio_line(what: str, ratio: float | None) -> list[str]:
+    return [] if ratio is None else [f"  PyTorch's least {what} over facecnn's: {ratio:.2f}"]

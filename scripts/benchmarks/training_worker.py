@@ -1,0 +1,200 @@
+"""The worker process of benchmark.py that trains as ``facecnn train`` does, with all that belongs to it: photos from
+the cache, augmentation, figures, a progress bar, the run folder. It stands still except while it is asked to go on.
+
+Its photos are made up, and their cache is in a temporary folder; that of the kernels is the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.work import memory, serve
+from facecnn.cli.console import LINES, StderrConsole
+from facecnn.config import apply_overrides, load
+from facecnn.jobs.console import TrainingDisplay
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train
+from facecnn.kernels import open_device
+from facecnn.learning.progress import StepReport
+from facecnn.photos.cache_folder import CACHE_VARIABLE
+
+LONG = 100_000
+"""Epochs: more than are ever made."""
+
+
+class Terminal(io.StringIO):
+    """A terminal that shows nothing, so that the progress bar is drawn as a user has it drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("it takes text")  # by this, click finds out that it isn't binary
+        return len(text)
+
+
+class Clock:
+    """Passes a training's reports on to the display, and notes when they came; there the training waits."""
+
+    def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, int], None]) -> None:
+        self._shown = shown
+        self._wait = wait
+        self._reports = [(time.perf_counter(), 0)]
+        """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
+        then, at its end 0."""
+        self._epochs: list[Mapping[str, Any]] = []
+        self._steps = 0
+        """In the training so far."""
+        self.step: Callable[[StepReport], None] = self._noted_step
+
+    def start_turn(self, *, by_epochs: bool) -> None:
+        """What was noted so far is forgotten. ``by_epochs``: steps are not noted, since that takes time of its own,
+        and a step of a small network less than 0.1 ms."""
+        _, seen = self._reports[-1]
+        self._reports, self._epochs = [(time.perf_counter(), seen)], []
+        self.step = self._shown.step if by_epochs else self._noted_step
+
+    def _noted_step(self, report: StepReport) -> None:
+        self._shown.step(report)
+        self._reports.append((time.perf_counter(), report.photos))
+        made, self._steps = report.step - self._steps, report.step
+        self._wait(self, made)
+
+    def trial_step(self, start: int, report: StepReport) -> None:
+        self._shown.trial_step(start, report)
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        self._shown.epoch(metrics, epochs)
+        self._reports.append((time.perf_counter(), 0))
+        self._epochs.append(metrics)
+        self._wait(self, 0)
+
+    def batch(self) -> int:
+        """Photos of a step, to be asked in the first epoch."""
+        _, seen = self._reports[-1]
+        return seen // self._steps
+
+    def turn_of_steps(self) -> dict[str, Any]:
+        """``photos`` of the turn and the ``seconds`` that it took, what is shown included; and both of the steps
+        ``within`` epochs, without an epoch's first ones, those that were made in one go with it: before them come the
+        last one's figures, validation, saving and this one's order."""
+        turn = {"photos": 0, "seconds": 0.0}
+        within = dict(turn)
+        for (last, before), (now, seen) in itertools.pairwise(self._reports):
+            for sums in (turn, within) if 0 < before < seen else (turn,):
+                sums["photos"] += max(0, seen - before)
+                sums["seconds"] += now - last
+        return {**turn, "within": within}
+
+    def turn_of_epochs(self) -> dict[str, Any]:
+        """``seconds`` of the turn, the epochs' ends included; of each epoch that ended in it its ``rates``: photos a
+        second, as `facecnn train` shows them, and ``within``: the seconds that these are of."""
+        return {
+            "seconds": self._reports[-1][0] - self._reports[0][0],
+            "rates": [epoch["photos_per_second"] for epoch in self._epochs],
+            "within": [epoch["seconds"] for epoch in self._epochs],
+        }
+
+
+class ClockedConsole(StderrConsole):
+    """The command line's, with a clock before its display of a training."""
+
+    def __init__(self, wait: Callable[[Clock, int], None]) -> None:
+        super().__init__(quiet=False, verbose=False)
+        self._pause = wait
+
+    @contextlib.contextmanager
+    def training(self, epochs: int, steps: int, label: str = "", lines: int = LINES) -> Iterator[Any]:
+        with super().training(epochs, steps, label, lines) as shown:
+            yield Clock(shown, self._pause)
+
+
+class Training:
+    """Options: config, overrides (as of --set), photos, folder (for the run and the cache), device, threads."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        open_device(options["device"], options["threads"])  # finds the kernels' folder before the cache is another one
+        os.environ[CACHE_VARIABLE] = str(Path(options["folder"]) / "cache")
+        self._goes_on, self._waits = threading.Semaphore(0), threading.Semaphore(0)
+        self._clock: Clock | None = None
+        self._left, self._counts_epochs = 1, False
+        """Steps, or epochs, until it waits."""
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._train, daemon=True)
+
+    def start(self) -> dict[str, int]:
+        """Read the photos and make the first step; gives back the photos of a batch."""
+        sys.stderr = Terminal()
+        self._thread.start()
+        clock = self._waited()
+        return {"batch": clock.batch()}
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Go on for so many steps, and to the end of those that are made in one go with the last of them."""
+        return self._turn(count, epochs=False).turn_of_steps()
+
+    def epochs(self, count: int) -> dict[str, Any]:
+        """Go on to the end of the epoch, or of so many, without a break between them, as they are trained."""
+        return self._turn(count, epochs=True).turn_of_epochs()
+
+    def memory(self) -> int | None:
+        """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
+        return memory("RssAnon")
+
+    def _turn(self, count: int, *, epochs: bool) -> Clock:
+        self._left, self._counts_epochs = count, epochs
+        self._goes_on.release()
+        return self._waited()
+
+    def _waited(self) -> Clock:
+        self._waits.acquire()
+        if self._failure is not None:
+            raise self._failure
+        assert self._clock is not None
+        return self._clock
+
+    def _pause(self, clock: Clock, made: int) -> None:
+        """Called in the training's thread after so many steps, or with 0 after an epoch."""
+        if (made == 0) != self._counts_epochs:
+            return
+        self._left -= made or 1
+        if self._left <= 0:
+            self._clock = clock
+            self._waits.release()
+            self._goes_on.acquire()
+            clock.start_turn(by_epochs=self._counts_epochs)
+
+    def _train(self) -> None:
+        options = self._options
+        try:
+            overrides = [*options["overrides"], "photos.faces=off", "train.stop_when_worst_loss_below=null"]
+            loaded = apply_overrides(load(options["config"]), overrides, {"--epochs": ("train.epochs", LONG)})
+            chosen = TrainOptions(
+                photos=Path(options["photos"]),
+                out=Path(options["folder"]),
+                name=f"run-{os.getpid()}",
+                device=options["device"],
+                threads=options["threads"],
+            )
+            train(loaded, chosen, ClockedConsole(self._pause))
+            raise RuntimeError("the training ended too early")
+        except BaseException as error:
+            self._failure = error
+            self._waits.release()
+
+
+if __name__ == "__main__":
+    serve(Training)

@@ -1,0 +1,468 @@
+"""How much of the error reaches kernels whose neuron looks at a huge map?
+
+The seed network: convolution 5x5, pooling 2x2, then one neuron a kernel with a weight for each of the map's n places
+(110x110 = 12,100 at 224x224 pixels). Each place gets the neuron's error times its weight, about 1/sqrt(n) of it, which
+looks like nothing; but a kernel adds that up over n places, and a sum of n numbers of random sign is sqrt(n) times one
+of them. So with weights ~ 1/sqrt(n) a kernel's gradient doesn't depend on the map's size. What grows with the map is
+the neuron's gradient, as sqrt(n): it learns so much faster that little is left for the kernels to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common.command import errors_told
+from common.experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, parser, save, table
+from facecnn.config import load
+from facecnn.errors import DivergedError
+from facecnn.kernels import open_device
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import AUGMENTATION_NONE
+from facecnn.learning.data import PhotoSet, TrainingData
+from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import Adam, Optimizer, Sgd
+from facecnn.learning.progress import Recorder
+from facecnn.network.layers import with_outputs
+from facecnn.network.network import MicroBatch, Network, Weights
+from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.sample import sample_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+Array = npt.NDArray[Any]
+
+SEED = load("seed").settings
+SHIPPED = cast(Optimizer, SEED.optimizer)
+RATE = SHIPPED.learning_rate
+"""Of the steps that are compared."""
+SIZES = (28, 56, 112, 224)
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """Random weights for the neurons, in the place of the network's own."""
+
+    draw: Callable[[np.random.Generator, tuple[int, ...], int], Array] | None
+    """Given the shape and the number of places; None: He et al.'s, as shipped."""
+    growth: float
+    """With n^growth the kernels' gradient should grow."""
+    colour: str
+
+
+INITIALISATIONS = {
+    "he": Initialisation(None, 0.0, BLUE),
+    "0.01": Initialisation(lambda noise, shape, n: 0.01 * noise.standard_normal(shape), 0.5, ORANGE),
+    "uniform": Initialisation(lambda noise, shape, n: noise.uniform(-0.5, 0.5, shape), 0.5, PURPLE),
+    "1/n": Initialisation(lambda noise, shape, n: noise.standard_normal(shape) / n, -0.5, GREEN),
+    "average": Initialisation(lambda noise, shape, n: np.full(shape, 1 / n), 0.0, GREY),
+}
+"""Of deviation sqrt(2 / n); of deviation 0.01; from -0.5 to 0.5; of deviation 1 / n; all 1 / n."""
+
+
+def apply(initialisation: str, weights: Weights, seed: int) -> None:
+    """Overwrite the neurons' weights."""
+    draw = INITIALISATIONS[initialisation].draw
+    if draw is not None:
+        arrays = weights.to_host()
+        shape = arrays["neuron1.weight"].shape
+        arrays["neuron1.weight"] = draw(np.random.default_rng(seed), shape, shape[1] * shape[2])
+        weights.from_host(arrays)
+
+
+def read_photos(folder: Path, size: int) -> Dataset:
+    """The people's photos as the seed network sees them, at another size."""
+    return load_dataset(folder, replace(SEED.photos, size=size))
+
+
+# --------------------------------------------------------------------------------------------------------- gradients
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of untrained networks with one initialisation and size; means over seeds."""
+
+    places: int
+    """Weights of a neuron: n."""
+    weight: float
+    """Root mean square of the neurons' weights: what of a neuron's error each place of its map gets."""
+    loss: float
+    kernel: float
+    """Norm of the gradient of one kernel."""
+    neuron: float
+    """Norm of the gradient of one neuron."""
+    kernel_step: float
+    """How far one step of gradient descent at RATE moves a kernel, in lengths of it."""
+    neuron_step: float
+    share: float
+    """Share of the kernels in the squared gradient: in what a small step of gradient descent takes off the loss."""
+
+
+def measure(photos: Dataset, backend: Backend, seeds: int) -> dict[str, Measured]:
+    """What reaches the kernels at the start, for each initialisation. The loss is the mean over some photos."""
+    settings, people = photos.settings, len(photos.classes)
+    # Evenly from all people: they come one after another.
+    chosen = np.linspace(0, len(photos.labels) - 1, min(BATCH, len(photos.labels))).round().astype(np.int64)
+    shape = (settings.height, settings.width, settings.channels)
+    network = Network(with_outputs(SEED.network, people), shape, backend, len(chosen), loss=SEED.loss)
+    backend.prepare_photos(
+        network.input,
+        backend.to_device(photos.pixels),
+        backend.to_device(photos.rows[chosen].astype(np.int32)),
+        backend.to_device(np.tile(AUGMENTATION_NONE, (len(chosen), 1))),
+        settings.normalise,
+        network.workspace,
+    )
+    labels = backend.to_device(photos.labels[chosen].astype(np.int32))
+    alike = backend.to_device(np.ones(people, np.float32))
+    totals = backend.to_device(np.zeros(3, np.float32))
+    found = {}
+    for name in INITIALISATIONS:
+        figures = []
+        for seed in range(seeds):
+            network.initialise(seed)
+            apply(name, network.weights, seed)
+            network.weigh(labels, alike)
+            network.forward_backward(MicroBatch(0, labels), alike, network.objectives, totals)
+            figures.append(_figures(network))
+        mean = [float(value) for value in np.mean(figures, axis=0)]
+        _, rows, columns, _ = network.weights.by_stage["neuron1"]["weight"].shape
+        found[name] = Measured(rows * columns, *mean)
+    return found
+
+
+def _figures(network: Network) -> list[float]:
+    """In the order of Measured, without the places."""
+    assert network.gradient is not None
+    to_host = network.backend.to_host
+    weights, gradient = network.weights.to_host(), {k: to_host(v) for k, v in network.gradient.named.items()}
+
+    def lengths(arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+        kernels, neurons = arrays["conv1.weight"], arrays["neuron1.weight"]
+        return (
+            np.linalg.norm(kernels.reshape(len(kernels), -1), axis=1),
+            np.linalg.norm(neurons.reshape(-1, neurons.shape[-1]), axis=0),
+        )
+
+    (kernel, neuron), (kernel_length, neuron_length) = lengths(gradient), lengths(weights)
+    return [
+        float(np.sqrt((weights["neuron1.weight"] ** 2).mean())),
+        float(to_host(network.losses).mean()),
+        kernel.mean(),
+        neuron.mean(),
+        RATE * (kernel / kernel_length).mean(),
+        RATE * (neuron / neuron_length).mean(),
+        float((kernel**2).sum() / sum((array.astype(np.float64) ** 2).sum() for array in gradient.values())),
+    ]
+
+
+def growth(found: Sequence[Measured], value: Callable[[Measured], float]) -> float:
+    """The exponent of n with which a value grows: slope of its logarithm."""
+    logs = np.log([[one.places, value(one)] for one in found])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way to train the seed network."""
+
+    size: int
+    initialisation: str = "he"
+    rule: Optimizer = SHIPPED
+    note: str = "as shipped"
+
+
+@dataclass
+class Trained:
+    """What came of it."""
+
+    losses: list[float]
+    """Of each step's photos, before the step."""
+    before: dict[str, Array]
+    after: dict[str, Array]
+    diverged: bool = False
+
+    def moved(self, name: str) -> float:
+        """Norm of an array's change, in norms of its start."""
+        return float(np.linalg.norm(self.after[name] - self.before[name]) / np.linalg.norm(self.before[name]))
+
+
+MOVED = ("conv1.weight", "neuron1.weight")
+
+
+class _Losses(Recorder):
+    """A recorder that keeps the loss of every epoch, here of one step each."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        self.losses.append(float(metrics["train_loss"]))
+
+
+def train(training: Training, photos: Dataset, backend: Backend, steps: int, seed: int) -> Trained:
+    """Train with the seed network's settings, but for those of ``training``."""
+    chosen = photos.split(seed).training
+    epochs = max(1, round(steps * min(BATCH, len(chosen)) / len(chosen)))
+    data = TrainingData(
+        photos=PhotoSet(photos.pixels, photos.rows, photos.labels),
+        train_indices=chosen,
+        validation=PhotoSet(photos.pixels, photos.rows[:0], photos.labels[:0]),
+        outputs=len(photos.classes),
+    )
+    settings = replace(
+        SEED,
+        photos=photos.settings,
+        optimizer=training.rule,
+        train=replace(SEED.train, epochs=epochs, least_steps=1, batch_size=BATCH, seed=seed),
+    )
+    trainer = Trainer(settings, data, backend)
+    apply(training.initialisation, trainer.network.weights, seed)
+    before, recorder = trainer.network.weights.to_host(), _Losses()
+    diverged = False
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            trainer.run(recorder)
+    except DivergedError:
+        diverged = True
+    return Trained(recorder.losses, before, trainer.network.weights.to_host(), diverged)
+
+
+def trainings(sizes: Sequence[int]) -> list[Training]:
+    """The shipped settings at every size, and at the largest what people try."""
+    huge = sizes[-1]
+    pixels = huge**2
+    return [
+        *(Training(size) for size in sizes),
+        *(Training(huge, name, note=f"neuron: {name}") for name in INITIALISATIONS if name != "he"),
+        Training(huge, rule=Sgd(learning_rate=RATE), note="sgd"),
+        Training(huge, rule=Sgd(learning_rate=RATE * BATCH), note="sgd, loss summed"),
+        Training(huge, rule=Sgd(learning_rate=RATE / pixels), note="sgd, loss per pixel"),
+        Training(huge, rule=Adam(learning_rate=0.001), note="adam"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+GRADIENT_HEADERS = (
+    "neuron's weights",
+    "picture",
+    "map",
+    "a place gets",
+    "loss",
+    "kernel's gradient",
+    "neuron's gradient",
+    "kernel's step %",
+    "neuron's step %",
+    "kernels' share %",
+)
+GROWTH_HEADERS = ("neuron's weights", "kernel's gradient ~ n^", "expected", "neuron's gradient ~ n^", "expected n^")
+LOSS_HEADERS = ("loss", "kernel's gradient", "kernel's step %", "neuron's step %", "neuron's / kernel's gradient")
+TRAINING_HEADERS = (
+    "training",
+    "picture",
+    "optimizer",
+    "rate",
+    "kernels moved %",
+    "neurons moved %",
+    "loss at first",
+    "at last",
+)
+
+
+def rows_of_gradients(found: Mapping[int, Mapping[str, Measured]]) -> list[list[object]]:
+    """By initialisation and size."""
+    return [
+        [
+            name,
+            size,
+            f"{round(sqrt(of[name].places))}x{round(sqrt(of[name].places))}",
+            *(f"{value:.2g}" for value in (of[name].weight, of[name].loss, of[name].kernel, of[name].neuron)),
+            *(f"{100 * value:.2g}" for value in (of[name].kernel_step, of[name].neuron_step, of[name].share)),
+        ]
+        for name in INITIALISATIONS
+        for size, of in found.items()
+    ]
+
+
+def rows_of_growth(found: Mapping[int, Mapping[str, Measured]]) -> list[list[object]]:
+    """How gradients grow with the map, beside what the derivation says."""
+    rows: list[list[object]] = []
+    for name, initialisation in INITIALISATIONS.items():
+        measured = [of[name] for of in found.values()]
+        kernel, neuron = growth(measured, lambda one: one.kernel), growth(measured, lambda one: one.neuron)
+        rows.append([name, f"{kernel:+.2f}", f"{initialisation.growth:+.2f}", f"{neuron:+.2f}", "+0.50"])
+    return rows
+
+
+def rows_of_losses(measured: Measured, size: int) -> list[list[object]]:
+    """The same gradients for a loss that is summed over the batch, or divided by the picture's pixels as well."""
+    factors = {"mean over the batch": 1.0, "sum over the batch": float(BATCH), "mean, per pixel": 1 / size**2}
+    return [
+        [
+            name,
+            f"{factor * measured.kernel:.2g}",
+            f"{100 * factor * measured.kernel_step:.2g}",
+            f"{100 * factor * measured.neuron_step:.2g}",
+            f"{measured.neuron / measured.kernel:.2g}",
+        ]
+        for name, factor in factors.items()
+    ]
+
+
+def row_of_training(training: Training, trained: Trained) -> list[object]:
+    """How far kernels and neurons moved, and what that did to the loss."""
+    moved, last = ["-", "-"], "diverged"
+    if not trained.diverged:
+        moved = [f"{100 * trained.moved(name):.3g}" for name in MOVED]
+        last = f"{trained.losses[-1]:.2g}"
+    rate = f"{training.rule.learning_rate:.2g}"
+    return [training.note, training.size, training.rule.name, rate, *moved, f"{trained.losses[0]:.3g}", last]
+
+
+# ----------------------------------------------------------------------------------------------------------- picture
+
+
+def draw_gradients(part: SubFigure, found: Mapping[int, Mapping[str, Measured]]) -> None:
+    """Gradients of kernels and neurons, and the kernels' share, against the map's size."""
+    panels = part.subplots(1, 3)
+    values: list[tuple[str, Callable[[Measured], float]]] = [
+        ("gradient of a kernel", lambda one: one.kernel),
+        ("gradient of a neuron", lambda one: one.neuron),
+        ("kernels' share in what a step learns, %", lambda one: 100 * one.share),
+    ]
+    for panel, (title, value) in zip(panels, values, strict=True):
+        for name, initialisation in INITIALISATIONS.items():
+            places = [of[name].places for of in found.values()]
+            line = [value(of[name]) for of in found.values()]
+            width = 2.6 if name == "he" else 1.6
+            panel.plot(places, line, "o-", color=initialisation.colour, markersize=4, linewidth=width, label=name)
+        panel.set(xscale="log", yscale="log", xlabel="places in the map")
+        panel.set_xticks(places, [f"{round(sqrt(n))}²" for n in places])
+        panel.tick_params(axis="x", which="minor", bottom=False)
+        panel.set_title(title)
+    panels[0].legend(title="neuron's weights", fontsize=8, title_fontsize=8, ncols=2, loc="upper left")
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(low, high * 12)
+
+
+def draw_kernels(part: SubFigure, training: Training, trained: Trained) -> None:
+    """Every kernel before and after, and the difference, scaled so that it can be seen."""
+    before, after = trained.before["conv1.weight"], trained.after["conv1.weight"]
+    change = after - before
+    largest = np.abs(before).max()
+    panels = part.subplots(3, len(before), squeeze=False, gridspec_kw={"hspace": 0.02, "wspace": 0.02})
+    for row, (array, label) in enumerate(((before, "start"), (after, "end"), (change, "change"))):
+        for number, panel in enumerate(panels[row]):
+            limit = np.abs(change[number]).max() if row == 2 else largest
+            panel.imshow(np.clip(0.5 + 0.5 * array[number] / limit, 0, 1))
+            panel.set(xticks=[], yticks=[])
+            panel.grid(False)
+            for edge in panel.spines.values():
+                edge.set_visible(False)
+        panels[row, 0].set_ylabel(label)
+    for number, panel in enumerate(panels[2]):
+        moved = float(np.linalg.norm(change[number]) / np.linalg.norm(before[number]))
+        panel.set_xlabel(f"{100 * moved:.1f} %", fontsize=8.5)
+    moved = 100 * trained.moved("conv1.weight")
+    part.suptitle(
+        f"{training.size}x{training.size}, {training.note}: the kernels moved by {moved:.0f} %", fontsize=10.5
+    )
+
+
+def draw_movement(panel: Axes, found: Sequence[tuple[Training, Trained]]) -> None:
+    """How far kernels and neurons moved in every training."""
+    places = np.arange(len(found))
+    for offset, name, colour, label in zip((-0.19, 0.19), MOVED, (BLUE, ORANGE), ("kernels", "neurons"), strict=True):
+        moved = [0.0 if trained.diverged else 100 * trained.moved(name) for _, trained in found]
+        panel.barh(places + offset, moved, 0.36, color=colour, label=label)
+    for place, (_, trained) in enumerate(found):
+        if trained.diverged:
+            panel.text(2e-4, place, "diverged", va="center", fontsize=8)
+    names = [f"{training.note}, {training.size}" for training, _ in found]
+    panel.set(yticks=places, yticklabels=names, xscale="log", xlim=(1e-4, 1e5), xlabel="moved by, % of the start")
+    panel.invert_yaxis()
+    panel.grid(axis="y", visible=False)
+    panel.legend(loc="lower right")
+
+
+def draw(
+    gradients: Mapping[int, Mapping[str, Measured]], trained: Sequence[tuple[Training, Trained]], path: Path
+) -> None:
+    heights = [3.8, 3.6] if trained else [3.8]
+    figure = new_figure(12.5, sum(heights))
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    draw_gradients(parts[0], gradients)
+    if trained:
+        left, right = parts[1].subfigures(1, 2, width_ratios=[1.25, 1])
+        sizes = list(gradients)
+        draw_kernels(left, *trained[len(sizes) - 1])
+        draw_movement(right.subplots(), trained)
+    save(figure, path)
+
+
+# -------------------------------------------------------------------------------------------------------------- main
+
+
+def main() -> None:
+    arguments = parser(__doc__, "huge_map.png")
+    arguments.add_argument("--photos", type=Path, help="a folder of photos per person (default: two sample people)")
+    arguments.add_argument(
+        "--size", type=at_least(14), action="append", help="pixels a side; repeat it (default: 28, 56, 112 and 224)"
+    )
+    arguments.add_argument("--seeds", type=at_least(1), default=5, help="networks to measure (default: 5)")
+    arguments.add_argument("--steps", type=at_least(0), default=100, help="of each training (default: 100; 0: none)")
+    arguments.add_argument("--seed", type=at_least(0), default=0, help="of the trainings (default: 0)")
+    arguments.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | reference (default: auto)")
+    options = arguments.parse_args()
+    sizes = sorted(set(options.size or SIZES))
+    if len(sizes) < 2:
+        arguments.error("--size: two sizes at least are to be compared")
+    with errors_told():
+        backend = open_device(options.device).backend
+        folder = options.photos or sample_folder()
+        photos = {size: read_photos(folder, size) for size in sizes}
+        gradients = {size: measure(photos[size], backend, options.seeds) for size in sizes}
+        show_gradients(gradients)
+        trained = show_trainings(photos, backend, options.steps, options.seed) if options.steps else []
+    draw(gradients, trained, options.output)
+
+
+def show_gradients(found: Mapping[int, Mapping[str, Measured]]) -> None:
+    size, largest = list(found.items())[-1]
+    print(f"The seed network before training; steps of gradient descent with rate {RATE}\n")
+    print(table(rows_of_gradients(found), GRADIENT_HEADERS))
+    print("\nHow gradients grow with n, the map's places: measured, and expected\n")
+    print(table(rows_of_growth(found), GROWTH_HEADERS))
+    print(f"\nAt {size}x{size}, shipped weights, with other losses\n")
+    print(table(rows_of_losses(largest["he"], size), LOSS_HEADERS), flush=True)
+
+
+def show_trainings(
+    photos: Mapping[int, Dataset], backend: Backend, steps: int, seed: int
+) -> list[tuple[Training, Trained]]:
+    found = [
+        (training, train(training, photos[training.size], backend, steps, seed)) for training in trainings(list(photos))
+    ]
+    print(f"\nAfter about {steps} steps of training: how far the weights moved, in % of their start's norm\n")
+    print(table([row_of_training(*one) for one in found], TRAINING_HEADERS), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""How fast this machine's processor is at best, and what the networks ask of it (roofline).
+
+Measured, on so many threads:
+
+* the peak: float32 multiply-adds (two operations each) of independent sums that all stay in registers;
+* the bandwidth: the faster of reading one array and of a = b + 2 c (as STREAM counts: three arrays), all of them far
+  larger than the caches.
+
+Counted, for a network and a batch:
+
+* operations: two for each multiply-add of the convolutions, neurons and dense layers. Training is taken as three times
+  forward (forward, weights' gradient, input's gradient), twice for the first layer, whose input needs no gradient. That
+  is dense-equivalent: backward through a max-pool really visits the winners only, a quarter of the positions with 2x2,
+  and minimal filtering (Winograd) multiplies 8 times where 20 are counted. So more than the peak may come out.
+* bytes that must at least be moved: the pictures, the maps between those layers (what stands between two of them might
+  be worked out in passing), weights, and in training winners' places, gradients and the optimizer's state.
+
+The roofline time is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009).
+Small networks' maps stay in the caches, and may then be moved faster than the bandwidth says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import prange, types
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.work import PEOPLE, known
+from common.experiment import at_least
+from facecnn.config import load
+from facecnn.kernels import available_threads, processor_name
+from facecnn.kernels.cpu.jit import compiled, set_threads
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
+from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
+from facecnn.learning.optimizers import Optimizer
+from facecnn.network.layers import Conv, Dense, Neuron, Shape, with_outputs
+from facecnn.network.network import Stage, plan
+from facecnn.network.size import parameter_count
+
+RUN_SECONDS, PEAK_RUNS = 0.04, 50
+"""Short, so that some run has the processors to itself even where other programs are at work."""
+BANDWIDTH_RUNS = 12
+PIECES_A_THREAD = 8
+LEAST_ARRAY, LARGEST_ARRAY = 64 << 20, 768 << 20
+"""Bytes: three of them are needed."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """What a device can do at best."""
+
+    peak: float
+    """float32 operations a second."""
+    bandwidth: float
+    """Bytes a second."""
+
+    def seconds(self, operations: float, moved: float) -> float:
+        """The least time for so many operations and so many bytes."""
+        return max(operations / self.peak, moved / self.bandwidth)
+
+    def bound(self, operations: float, moved: float) -> str:
+        """By what that time is bound."""
+        return "arithmetic" if operations / self.peak > moved / self.bandwidth else "memory"
+
+
+# -------------------------------------------------------------------------------------------------------- measurement
+
+
+@emitted
+def _turns_of_sums(typing: Any, out: Any, offset: Any, turns: Any, width: Any, sums: Any, fused: Any) -> Any:
+    """``turns`` times sum = sum * a + b, for ``sums`` vectors of ``width`` floats that don't depend on each other. The
+    first is written to ``out`` in the end, so that they are worked out at all."""
+    n, count = width.literal_value, sums.literal_value
+    is_fused = bool(fused.literal_value)
+    signature = types.void(out, offset, turns, width, sums, fused)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        a, b = e.constant(0.75, n), e.constant(0.25, n)
+
+        def step(total: Any) -> Any:
+            if is_fused:
+                return e.multiply_add(total, a, b)
+            return builder.fadd(builder.fmul(total, a, flags=["contract"]), b, flags=["contract"])
+
+        start = [e.constant(1.0 + number / 64, n) for number in range(count)]
+        found = e.loop(arguments[2], 1, start, lambda i, totals: [step(total) for total in totals])
+        total = found[0]
+        for other in found[1:]:
+            total = e.add(total, other)
+        e.store(total, e.pointer(signature.args[0], arguments[0], arguments[1]), 0)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return signature, generate
+
+
+def peak(threads: int) -> float:
+    """float32 operations a second on so many threads: the best of several runs."""
+    vector = of_processor()
+    width, fused = (vector, 1) if vector else (4, 0)
+    # Four cycles a multiply-add and two of them begun in each want eight sums; more cost nothing as long as registers
+    # are left for a and b.
+    count = 3 * registers(width) // 4
+    out = np.zeros((threads, 64), np.float32)
+
+    @compiled(parallel=True)
+    def run(out: Array, turns: int) -> None:
+        for thread in prange(len(out)):
+            _turns_of_sums(out, np.int64(thread * 64), np.int64(turns), width, count, fused)
+
+    set_threads(threads)
+    turns = 10_000
+    while (seconds := _seconds(run, out, turns)) < RUN_SECONDS:
+        turns = int(turns * min(100.0, 1.2 * RUN_SECONDS / max(seconds, 1e-6))) + 1
+    return 2.0 * width * count * turns * threads / min(_seconds(run, out, turns) for _ in range(PEAK_RUNS))
+
+
+@compiled(parallel=True, reorder=True)
+def _read(sums: Array, x: Array) -> None:
+    for piece in prange(len(x)):
+        part = x[piece]
+        total = np.float32(0)
+        for i in range(len(part)):
+            total += part[i]
+        sums[piece] = total
+
+
+@compiled(parallel=True)
+def _triad(a: Array, b: Array, c: Array) -> None:
+    for piece in prange(len(a)):
+        into, first, second = a[piece], b[piece], c[piece]
+        for i in range(len(into)):
+            into[i] = first[i] + np.float32(2) * second[i]
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second between memory and so many threads: the best of several runs."""
+    pieces = PIECES_A_THREAD * threads
+    length = array_bytes() // 4 // pieces
+    a, b, c = (np.full((pieces, length), value, np.float32) for value in (0, 1, 2))  # written once: there for good
+    sums = np.zeros(pieces, np.float32)
+    set_threads(threads)
+    _read(sums, a[:, :1])  # compiles
+    _triad(a[:, :1], b[:, :1], c[:, :1])
+    _read(sums, a), _triad(a, b, c)
+    reading = min(_seconds(_read, sums, a) for _ in range(BANDWIDTH_RUNS))
+    adding = min(_seconds(_triad, a, b, c) for _ in range(BANDWIDTH_RUNS))
+    return max(a.nbytes / reading, 3 * a.nbytes / adding)
+
+
+def array_bytes() -> int:
+    """For an array that is several times as large as the caches, as far as memory allows."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            sizes.append(int(path.read_text(encoding="ascii").strip().removesuffix("K")) * 1024)
+        except (OSError, ValueError):
+            continue
+    return min(LARGEST_ARRAY, max(LEAST_ARRAY, 3 * max(sizes, default=0)))
+
+
+def _seconds(function: Callable[..., None], *arguments: Any) -> float:
+    started = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - started
+
+
+def measure_roof(threads: int) -> Roof:
+    """Measure both; takes about five seconds."""
+    return Roof(peak(threads), bandwidth(threads))
+
+
+# ----------------------------------------------------------------------------------------------------------- counting
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network asks for, for one batch."""
+
+    operations: int
+    bytes: int
+
+
+def cost(config: str, shape: Shape, batch: int, *, training: bool) -> Cost:
+    """Of a step, or of prediction, of a shipped config's network on pictures of ``shape`` (rows, columns, maps)."""
+    settings = load(config).settings
+    stages = plan(with_outputs(settings.network, PEOPLE), shape)
+    if not training:
+        return Cost(2 * batch * sum(_multiply_adds(stages)), _moved_forward(stages, batch))
+    rule = known(settings.optimizer)
+    assert isinstance(rule, Optimizer)
+    averages = 0 if settings.train.average_weights is None else 1
+    # Read for the input's gradient; the gradient written and read; weights, state and average read and written.
+    copies = 1 + 2 + 2 * (1 + len(rule.state_names) + averages)
+    first, *others = _multiply_adds(stages)
+    return Cost(
+        2 * batch * (2 * first + 3 * sum(others)),
+        _moved_forward(stages, batch) + _moved_backward(stages, batch) + 4 * copies * _parameters(stages),
+    )
+
+
+def _with_products(stages: Sequence[Stage]) -> list[Stage]:
+    return [stage for stage in stages if isinstance(stage.layer, Conv | Neuron | Dense)]
+
+
+def _multiply_adds(stages: Sequence[Stage]) -> list[int]:
+    return [stage.layer.multiply_adds(stage.shape) for stage in _with_products(stages)]
+
+
+def _parameters(stages: Sequence[Stage]) -> int:
+    return sum(parameter_count(stage) for stage in stages)
+
+
+def _maps(stages: Sequence[Stage]) -> list[int]:
+    """Numbers of one photo between the layers with products: the picture, each one's input, and the last output."""
+    return [prod(stage.shape) for stage in _with_products(stages)] + [prod(stages[-1].out_shape)]
+
+
+def _moved_forward(stages: Sequence[Stage], batch: int) -> int:
+    """Each layer reads its input and writes its output; the weights are read once."""
+    maps = _maps(stages)
+    return 4 * batch * (sum(maps[:-1]) + sum(maps[1:])) + 4 * _parameters(stages)
+
+
+def _moved_backward(stages: Sequence[Stage], batch: int) -> int:
+    """Each layer reads its input and its output's gradient and, but for the first, writes its input's; the places of
+    the winners were written and are read, a byte each."""
+    maps = _maps(stages)
+    places = sum(
+        prod(stage.out_shape) for stage in stages if isinstance(stage.layer, Conv) and stage.layer.pool is not None
+    )
+    return 4 * batch * (sum(maps[:-1]) + sum(maps[1:]) + sum(maps[1:-1])) + 2 * batch * places
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", default=["seed", "deep"], help="shipped configs (default: seed deep)")
+    parser.add_argument("--batch", type=at_least(1), default=60, help="photos (default: 60)")
+    parser.add_argument("--threads", type=at_least(1), help="of the processor (default: all)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    options = parser.parse_args()
+    available = available_threads()
+    threads = options.threads or available
+    if threads > available:
+        parser.error(f"--threads {threads}: there are {available}")
+    costs = {
+        (config, work): cost(config, photos.shape, options.batch, training=training)
+        for config in options.configs
+        for photos in [load(config).settings.photos]
+        for work, training in (("train", True), ("predict", False))
+    }
+    roof = measure_roof(threads)
+    if options.json:
+        rows = [{"network": config, "work": work, **asdict(found)} for (config, work), found in costs.items()]
+        print(json.dumps({"threads": threads, **asdict(roof), "costs": rows}, indent=2))
+        return
+    print(
+        f"{processor_name()}, {threads} threads: {roof.peak / 1e9:,.0f} Gflop/s (float32), "
+        f"{roof.bandwidth / 1e9:,.1f} GB/s\n"
+    )
+    print(f"| network, batch {options.batch} | work | Mflop | MB | flop a byte | roofline ms | bound by |")
+    print("|---|---|---:|---:|---:|---:|---|")
+    for (config, work), found in costs.items():
+        print(
+            f"| {config} | {work} | {found.operations / 1e6:,.0f} | {found.bytes / 1e6:,.1f} | "
+            f"{found.operations / found.bytes:.1f} | {1000 * roof.seconds(found.operations, found.bytes):,.3f} | "
+            f"{roof.bound(found.operations, found.bytes)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

