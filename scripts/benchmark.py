@@ -1,15 +1,19 @@
-"""How fast facecnn is beside PyTorch: the same networks, pictures and work, in processes that take turns.
+"""How fast is facecnn beside PyTorch? The same networks, pictures and work, in processes that take turns.
 
 The parts, each of which --only names:
 
-    steps   a training step and prediction on ready pictures, against PyTorch, and against what the processor can do
+    steps   a training step and prediction on ready pictures, against PyTorch and what the processor can do at best
     start   whole processes: from the start to the answer about one photo, and peak memory
     growth  training from 1,000, 10,000 and 100,000 photos
-    share   training in full, as a share of its bare step
+    share   a complete training step, as a share of the bare step
+
+Before anything is timed, both sides compute from the same weights and pictures, and their losses and answers are
+compared. Without PyTorch, facecnn is measured alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -18,71 +22,165 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from benchmarks import growth, share, start, steps
-from benchmarks.picture import draw
-from benchmarks.processes import (
-    FACECNN,
-    HERE,
-    Elsewhere,
-    Implementation,
-    ask_facecnn,
-    busy_elsewhere,
-    environment,
-    implementations,
-    last_line,
-    started,
-)
-from common.command import errors_told
-from facecnn.errors import FacecnnError, OutputError, UsageError, shown
+from benchmarks import growth, picture, share, start, steps
+from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, last_line, started
+from common.command import at_least, exit_on_error, new_file, parser, say
+from facecnn.errors import FacecnnError, UsageError
 from facecnn.kernels import available_threads, processor_name
-from facecnn.runs.atomic import check_output
+from facecnn.runs.atomic import write_atomically
 from machine.roofline import Roof
 
-
-class DeviceName(StrEnum):
-    """Where both sides run."""
-
-    cpu = "cpu"
-    cuda = "cuda"
+PARTS = ("steps", "start", "growth", "share")
+QUIET = 0.05
+"""Share of the processors that other programs may take without a warning."""
 
 
-class Part(StrEnum):
-    """What can be measured alone."""
+def parse_arguments() -> argparse.Namespace:
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides run (default: cpu)")
+    add("--threads", type=int, help="processor threads of each (default: all)")
+    add("--only", choices=PARTS, action="append", help="a part; repeatable (default: all; with --network: steps)")
+    add(
+        "--network",
+        action="append",
+        help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, or many; smoke "
+        "only shows that it runs. Of start: whose training's memory is measured (default: deep). Of share: a shipped "
+        "config or seed-64. Repeatable",
+    )
+    add(
+        "--against",
+        metavar="WORD",
+        action="append",
+        help="only the PyTorch implementations with this in their names: eager, compile, tuned, bf16 ...; none: "
+        "facecnn alone. Repeatable",
+    )
+    add(
+        "--photos",
+        type=at_least(100),
+        action="append",
+        help="of growth: photos to train from; repeatable (default: 1,000, 10,000 and 100,000)",
+    )
+    add("--quick", action="store_true", help="only batches of 60, and few rounds")
+    add("--rounds", type=at_least(1), help="turns of each implementation (default: enough for steady medians)")
+    add("--json", action="store_true", help="print JSON instead of the table")
+    add("--output", type=new_file, help="a file for the JSON")
+    add("--picture", type=new_file, help="a PNG file for a picture of the steps: bars and roofline")
+    return arguments.parse_args()
 
-    steps = "steps"
-    start = "start"
-    growth = "growth"
-    share = "share"
+
+class Benchmark:
+    """The chosen parts, and what they found."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Check the arguments. Raises UsageError, and DeviceError where there is no card."""
+        available = available_threads()
+        if options.threads is not None and not 1 <= options.threads <= available:
+            raise UsageError(f"--threads {options.threads}: must be 1 to {available}, the processors that there are")
+        self.options = options
+        self.conditions = Conditions(options.device, options.threads or available, options.quick, options.rounds)
+        self.parts = options.only or (["steps"] if options.network else PARTS)
+        networks = options.network or []
+        of_steps = "steps" in self.parts or "start" in self.parts
+        self.subjects = steps.chosen_subjects(networks) if of_steps else []
+        self.trained = share.chosen(networks) if "share" in self.parts else []
+        if options.picture is not None and "steps" not in self.parts:
+            raise UsageError("--picture: shows the steps, which are left out: add --only steps")
+        with_torch = importlib.util.find_spec("torch") is not None
+        self.implementations = implementations(self.conditions, (options.against or []) if with_torch else ["none"])
+        self.rows: list[steps.Row] = []
+        self.report: dict[str, Any] = {
+            "machine": machine(self.conditions),
+            "threads": self.conditions.threads,
+            "pytorch": importlib.metadata.version("torch") if with_torch else None,
+            "roof": None,
+            **dict.fromkeys(("ratios", "rows", "cold_start", "memory", "growth", "training_share", "training")),
+        }
+
+    def run(self) -> FacecnnError | None:
+        """Measure part by part. Returns the first failure, after everything else that can be measured."""
+        measures: dict[str, Callable[[], None]] = {
+            "steps": self._steps,
+            "start": self._start,
+            "growth": self._growth,
+            "share": self._share,
+        }
+        elsewhere = Elsewhere()
+        failure: FacecnnError | None = None
+        for part, measure in measures.items():
+            try:
+                if part in self.parts:
+                    measure()
+            except FacecnnError as error:
+                failure = failure or error
+        self.report["machine"]["busy_elsewhere"] = elsewhere.share()
+        self.report["ratios"] = steps.ratios(self.subjects, self.rows)
+        self.report["rows"] = [row.plain() for row in self.rows]
+        return failure
+
+    def _steps(self) -> None:
+        # The peak of a card isn't measured: machine/cuda_roofline.py takes it from the data sheet.
+        roof = measured_roof(self.conditions.threads) if self.conditions.device == "cpu" else None
+        self.report["roof"] = None if roof is None else asdict(roof)
+        for subject in self.subjects:
+            steps.measure(self.conditions, subject, self.implementations, self.rows, roof)
+
+    def _start(self) -> None:
+        case = self.subjects[0].cases([steps.COMPARED_BATCH])[0] if self.options.network else start.TRAINED
+        self.report["cold_start"], self.report["memory"] = start.measure(self.conditions, self.implementations, case)
+
+    def _growth(self) -> None:
+        self.report["growth"] = growth.measure(self.conditions, self.options.photos or growth.SIZES)
+
+    def _share(self) -> None:
+        self.report["training"] = share.measure(self.conditions, self.trained)
+        self.report["training_share"] = {row["name"]: row["share"] for row in self.report["training"]}
+
+    def table(self) -> str:
+        """Format the report in lines of 80 characters."""
+        report, about = self.report, self.report["machine"]
+        lines = [
+            f"{about['cpu']}, {about['cores']} cores, vectors: {about['simd']}; "
+            f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}",
+            *([f"Card: {about['gpu']}"] if about["gpu"] else []),
+            "PyTorch " + (report["pytorch"] or "is not installed: facecnn alone"),
+        ]
+        if (about["busy_elsewhere"] or 0) >= QUIET:
+            lines += [
+                f"OTHER PROGRAMS TOOK {about['busy_elsewhere']:.0%} OF THE PROCESSORS: repeat on a quiet machine.",
+                "PyTorch's threads wait for each other in loops, and suffer more than facecnn's.",
+            ]
+        if self.rows:
+            lines += steps.table(report, self.rows)
+        if report["memory"] is not None:
+            lines += start.table(report["cold_start"], report["memory"])
+        if report["growth"] is not None:
+            lines += growth.table(report["growth"])
+        if report["training"] is not None:
+            lines += share.table(report["training"])
+        return "\n".join(line.rstrip() for line in lines)
 
 
-def machine(device: str, threads: int) -> dict[str, Any]:
-    """The processor and, where it was used, the card."""
+def machine(conditions: Conditions) -> dict[str, Any]:
+    """Describe the processor and, if it is used, the card."""
     gpu = None
-    if device == "cuda":
-        options = {"device": device, "threads": threads, "recorded": True}
-        with started([Implementation(FACECNN, "facecnn_worker.py", options)]) as (process,):
+    if conditions.device == "cuda":
+        with started([conditions.facecnn()]) as (process,):
             gpu = ask_facecnn(process, "hello")["device"]
-    # Numba is slow to load, and not needed to say what is wrong.
+    # Numba is slow to load, and mistakes in the arguments are reported without it.
     from facecnn.kernels.cpu.vector_ir.lanes import instructions
 
-    return {
-        "cpu": processor_name(),
-        "cores": os.cpu_count(),
-        "simd": instructions(),
-        "gpu": gpu,
-    }
+    return {"cpu": processor_name(), "cores": os.cpu_count(), "simd": instructions(), "gpu": gpu}
 
 
 def measured_roof(threads: int) -> Roof:
-    """Peak and bandwidth of the processor, measured in a process of its own."""
-    typer.echo("Peak and bandwidth of the processor ...", err=True)
-    command = [sys.executable, HERE.parent / "machine" / "roofline.py", "--threads", str(threads), "--json"]
+    """Measure the processor's peak and bandwidth, in a process of their own. Raises FacecnnError."""
+    say("Peak and bandwidth of the processor ...")
+    script = Path(__file__).parent / "machine" / "roofline.py"
+    command = [sys.executable, str(script), "--threads", str(threads), "--json"]
     done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
     if done.returncode:
         raise FacecnnError(f"roofline.py failed: {last_line(done.stderr)}")
@@ -90,150 +188,20 @@ def measured_roof(threads: int) -> Roof:
     return Roof(found["peak"], found["bandwidth"])
 
 
-def table(report: dict[str, Any], rows: list[steps.Row]) -> str:
-    """The report to be read, in lines of 80 characters."""
-    about = report["machine"]
-    lines = [
-        f"{about['cpu']}, {about['cores']} cores, vectors: {about['simd']}; "
-        f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}",
-        *([f"Card: {about['gpu']}"] if about["gpu"] else []),
-        "PyTorch " + (report["pytorch"] or "is not installed: facecnn alone"),
-        *busy_elsewhere(about["busy_elsewhere"]),
-    ]
-    if rows:
-        lines += steps.table(report, rows)
-    if report["memory"] is not None:
-        lines += start.table(report["cold_start"], report["memory"])
-    if report["growth"] is not None:
-        lines += growth.table(report["growth"])
-    if report["training"] is not None:
-        lines += share.table(report["training"])
-    return "\n".join(line.rstrip() for line in lines)
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def benchmark(
-    device: Annotated[DeviceName, typer.Option(help="Where both sides run.")] = DeviceName.cpu,
-    threads: Annotated[int | None, typer.Option(help="Processor threads of each; all there are unless said.")] = None,
-    only: Annotated[
-        list[Part] | None,
-        typer.Option(
-            help="Only this part; all unless said, but steps where --network is given. Repeatable.",
-        ),
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of steps: seed, deep or default, all three unless said; at one size: seed-224 and so on; or many. "
-            "smoke: only to see that it runs. Of start: whose training's memory is measured; deep unless said. Of "
-            "share: a shipped config or seed-64. Repeatable."
-        ),
-    ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD",
-            help="Only those PyTorch implementations whose names contain this: eager, compile, tuned, bf16 ...; none: "
-            "facecnn alone. Repeatable.",
-        ),
-    ] = None,
-    photos: Annotated[
-        list[int] | None,
-        typer.Option(min=100, help="Of growth: train from so many photos; 1,000 to 100,000 unless said. Repeatable."),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only batches of 60, and few rounds.")] = False,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Turns of each implementation; unless said, enough for steady medians."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
-    output: Annotated[Path | None, typer.Option(help="A file to write the JSON to, too.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="A PNG file to draw the steps into: bars and roofline.")] = None,
-) -> None:
-    """Compare facecnn with PyTorch, if that is installed, and with what the processor can do: the time of a training
-    step and of prediction (the same networks from the same weights on the same ready pictures, which is checked first,
-    in processes that take turns), start and memory of whole processes, training from many photos, and training in full
-    beside its bare step."""
-    with errors_told():
-        available = available_threads()
-        if threads is not None and not 1 <= threads <= available:
-            raise UsageError(f"--threads {threads}: must be 1 to {available}, the processors that there are")
-        count = available if threads is None else threads
-        parts = set(only or ([Part.steps] if network else Part))
-        subjects = steps.chosen_subjects(network or []) if parts & {Part.steps, Part.start} else []
-        trained = share.chosen(network or []) if Part.share in parts else []
-        for file in (output, picture):
-            if file is not None:
-                check_output(file)
-        if picture is not None and Part.steps not in parts:
-            raise UsageError("--picture: shows the steps, which are left out: add --only steps")
-        there = importlib.util.find_spec("torch") is not None
-        chosen = implementations(device, count, (against or []) if there else ["none"])
-        about = machine(device, count)
-        report: dict[str, Any] = {
-            "machine": about,
-            "threads": count,
-            "pytorch": importlib.metadata.version("torch") if there else None,
-            "roof": None,
-            **dict.fromkeys(("ratios", "rows", "cold_start", "memory", "growth", "training_share", "training")),
-        }
-        rows: list[steps.Row] = []
-
-        def measure_steps() -> None:
-            # What a card can do at best isn't measured: scripts/machine/cuda_roofline.py counts with its data sheet.
-            roof = measured_roof(count) if device == "cpu" else None
-            report["roof"] = None if roof is None else asdict(roof)
-            batches = (steps.COMPARED_BATCH,) if quick else steps.BATCHES
-            turns = rounds or (steps.QUICK_ROUNDS if quick else steps.ROUNDS)
-            for subject in subjects:
-                steps.measure(subject, chosen, batches, turns, rows, roof)
-
-        def measure_start() -> None:
-            turns = rounds or (start.QUICK_ROUNDS if quick else start.ROUNDS)
-            kept = subjects[0].cases([steps.COMPARED_BATCH])[0] if network else start.TRAINED
-            report["cold_start"], report["memory"] = start.measure(device, count, chosen, kept, turns)
-
-        def measure_growth() -> None:
-            turns = rounds or (growth.QUICK_ROUNDS if quick else growth.ROUNDS)
-            report["growth"] = growth.measure(device, count, photos or growth.SIZES, turns)
-
-        def measure_share() -> None:
-            turns = rounds or (share.QUICK_ROUNDS if quick else share.ROUNDS)
-            report["training"] = share.measure(device, count, trained, turns)
-            report["training_share"] = {row["name"]: row["share"] for row in report["training"]}
-
-        measures: dict[Part, Callable[[], None]] = {
-            Part.steps: measure_steps,
-            Part.start: measure_start,
-            Part.growth: measure_growth,
-            Part.share: measure_share,
-        }
-        elsewhere = Elsewhere()
-        failure: FacecnnError | None = None
-        for part, measure in measures.items():
-            try:
-                if part in parts:
-                    measure()
-            except FacecnnError as error:  # what else can be found is shown all the same
-                failure = failure or error
-        about["busy_elsewhere"] = elsewhere.share()
-        report["ratios"] = steps.ratios(subjects, rows)
-        report["rows"] = [row.plain() for row in rows]
-        text = json.dumps(report, indent=2)
-        typer.echo(text if as_json else table(report, rows))
-        if output is not None:
-            try:
-                output.write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise OutputError(f"--output {shown(output)}: {error.strerror}") from error
-        if picture is not None and rows:
-            draw(report, picture)
-        if failure is not None:
-            raise failure
+@exit_on_error()
+def main() -> None:
+    options = parse_arguments()
+    benchmark = Benchmark(options)
+    failure = benchmark.run()
+    text = json.dumps(benchmark.report, indent=2)
+    print(text if options.json else benchmark.table())
+    if options.output is not None:
+        write_atomically(options.output, f"{text}\n".encode())
+    if options.picture is not None and benchmark.rows:
+        picture.draw(benchmark.report, options.picture)
+    if failure is not None:
+        raise failure
 
 
 if __name__ == "__main__":
-    app()
+    main()

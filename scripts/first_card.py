@@ -1,12 +1,13 @@
-"""The first hour with an NVIDIA card: all that only a card can show, in parts that can be gone on with.
+"""The first hour with an NVIDIA card: everything that only a card can show, in parts that can be continued.
 
     python scripts/first_card.py OUT [--photos PHOTOS]
 
-runs each part that isn't finished yet, in a process of its own with a limit of its own: one that hangs is ended, and
-the others are run all the same. ``PLAN`` below is the order, which begins with what matters most. What a part found is
-in ``OUT/PART.json``, with machine, card, versions, commit and time, and what it printed in ``OUT/PART.log``. A part
-that failed, or was ended at its limit, is tried again at the next start, and goes on from what it had found by then.
-``OUT/page.md`` is made of these files: a section for docs/RESULTS.md.
+runs each part that isn't finished yet, in a process of its own with a time limit of its own: a part that hangs is
+ended, and the others are run all the same. ``PLAN`` below is their order, which begins with what matters most. A part's
+findings are in ``OUT/PART.json``, with machine, card, versions, commit and time, and its output is in ``OUT/PART.log``.
+A part that failed, or was ended at its limit, is tried again at the next start, and goes on from its findings so far.
+``OUT/page.md``, a section for docs/RESULTS.md, is made from these files. The exit code is 1 where a part failed or
+found something wrong, and 5 where there is no card.
 
 ``cards/parts.py`` has what each part does, ``cards/page.py`` the page.
 """
@@ -24,27 +25,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cards.page import all_is_well, page, verdict
-from common.command import errors_told
+from common.command import at_least, commit, exit_on_error, parser
 from facecnn.errors import DeviceError, FacecnnError, UsageError, shown
 from facecnn.runs.atomic import make_folder, write_atomically
 
 HERE = Path(__file__).resolve().parent
 MACHINE_SECONDS = 60
-"""After so many the question what card there is has no answer."""
+"""Time limit for finding the card."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something to be run by itself."""
+    """A part of the plan."""
 
     name: str
     seconds: int
-    """After so many it is ended."""
+    """Time limit."""
     what: str
     needs_card: bool = True
 
@@ -68,7 +67,7 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for."""
+    """What the user asks for."""
 
     out: Path
     photos: Path | None = None
@@ -80,11 +79,11 @@ class Order:
 
 
 Command = Callable[[Part, Path, Order], list[str]]
-"""What runs a part: its process writes ``{name: finding}`` to the path whenever it has found something more."""
+"""The command of a part, whose process writes ``{name: finding}`` to the path after each finding."""
 
 
 def part_command(part: Part, found: Path, order: Order) -> list[str]:
-    """That of the real parts."""
+    """The command of the real parts."""
     options = {"photos": None if order.photos is None else str(order.photos.resolve()), "small": order.small}
     return [sys.executable, str(HERE / "cards" / "parts.py"), part.name, str(found.resolve()), json.dumps(options)]
 
@@ -92,30 +91,30 @@ def part_command(part: Part, found: Path, order: Order) -> list[str]:
 def run_plan(
     parts: Sequence[Part], order: Order, machine: dict[str, Any], command: Command = part_command
 ) -> list[dict[str, Any]]:
-    """Run the parts that aren't finished; gives back the records of those that were run, or had been."""
+    """Run the parts that aren't finished. Returns the records of all that have been run, now or before."""
     records = []
     end = None if order.minutes is None else time.monotonic() + 60 * order.minutes
     for part in parts:
         record = read_record(order.out, part.name)
         if not order.again and record is not None and is_finished(record, order):
-            say(f"{part.name}: was done at {record['time']}: {verdict(record)}")
+            announce(f"{part.name}: was done at {record['time']}: {verdict(record)}")
         else:
             seconds = order.limit or part.seconds
             if end is not None and time.monotonic() + seconds > end:
-                say(
+                announce(
                     f"{part.name}: may take {seconds} s, more than is left of --minutes {order.minutes:g}: stopped here"
                 )
                 break
-            say(f"{part.name}: {part.what} ({seconds} s at most) ...")
+            announce(f"{part.name}: {part.what} ({seconds} s at most) ...")
             record = run_part(part, seconds, order, machine, command)
             how = "done" if record["unfinished"] is None else record["unfinished"]
-            say(f"{part.name}: {how}, {record['seconds']:.0f} s: {verdict(record)}")
+            announce(f"{part.name}: {how}, {record['seconds']:.0f} s: {verdict(record)}")
         records.append(record)
     return records
 
 
 def run_part(part: Part, seconds: float, order: Order, machine: dict[str, Any], command: Command) -> dict[str, Any]:
-    """Run a part to its end or limit, and write its record."""
+    """Run a part to its end or its limit, and write its record."""
     path, log = order.out / f"{part.name}.json", order.out / f"{part.name}.log"
     found = order.out / f"{part.name}.found.json"
     origin = {"commit": commit(), "small": order.small, "photos": None if order.photos is None else str(order.photos)}
@@ -150,7 +149,8 @@ def run_part(part: Part, seconds: float, order: Order, machine: dict[str, Any], 
 
 @contextlib.contextmanager
 def group_of(command: list[str], output: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block, and with it, where the system has groups, all that it has started."""
+    """Start a process that is ended with the block, together with all that it has started where the system has process
+    groups."""
     paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         command,
@@ -173,7 +173,7 @@ def group_of(command: list[str], output: Any) -> Iterator[subprocess.Popen[bytes
 
 
 def read_record(out: Path, name: str) -> dict[str, Any] | None:
-    """What a part left; None where it wasn't run."""
+    """Read a part's record; None if it wasn't run."""
     path = out / f"{name}.json"
     if not path.exists():
         return None
@@ -182,28 +182,18 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_finished(record: dict[str, Any], order: Order) -> bool:
-    """Whether a part needn't be run again; what was only tried doesn't count for what is measured."""
+    """Whether a part needn't be run again; a run with --small doesn't count for one without."""
     return record["unfinished"] is None and record["small"] == order.small
 
 
 def last_line(log: Path) -> str:
-    """Of what a part printed."""
+    """The last line that a part printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
 
 
-def commit() -> str:
-    """That of the checkout, with a + where files differ from it."""
-    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        done = subprocess.run(git, cwd=HERE.parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
 def this_machine() -> dict[str, Any]:
-    """Card, driver, processor, versions. They are found in another process, since a card may be one process's alone."""
+    """Find card, driver, processor and versions, in another process, since a card may serve only one at a time."""
     command = [sys.executable, str(HERE / "cards" / "parts.py"), "machine"]
     try:
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, encoding="utf-8", timeout=MACHINE_SECONDS)
@@ -216,66 +206,53 @@ def this_machine() -> dict[str, Any]:
 
 
 def write_page(plan: Sequence[Part], out: Path) -> Path:
-    """``OUT/page.md``, of all records that are there."""
+    """Write ``OUT/page.md`` from all records."""
     records = {part.name: read_record(out, part.name) for part in plan}
     write_atomically(out / "page.md", page(records).encode())
     return out / "page.md"
 
 
-def say(text: str) -> None:
-    typer.echo(text)
-    sys.stdout.flush()
+def announce(text: str) -> None:
+    print(text, flush=True)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def first_card(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for what is found; made if it isn't there.")],
-    photos: Annotated[
-        Path | None, typer.Option(help="A folder of photos per person to train on; the sample people unless said.")
-    ] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help=f"Only this part: {', '.join(part.name for part in PLAN)}. Repeatable."),
-    ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Run what is finished, too.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="Of each part, in place of the plan's.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop before a part that may not fit in what is left of them.")
-    ] = None,
-    small: Annotated[
-        bool, typer.Option("--small", help="As little as possible, to see that the script runs. No figures to keep.")
-    ] = False,
-    only_page: Annotated[bool, typer.Option("--page", help="Only write OUT/page.md of what is there.")] = False,
-) -> None:
-    """Run what only an NVIDIA card can show, in parts that can be gone on with, and make a page of what was found. Exit
-    code 1 where a part failed or found something wrong, 5 where there is no card."""
-    with errors_told():
-        known = {one.name: one for one in PLAN}
-        if unknown := [name for name in part or [] if name not in known]:
-            raise UsageError(f"--part {shown(unknown[0])}: there is no such part; choose among {', '.join(known)}")
-        chosen = [one for one in PLAN if not part or one.name in part]
-        make_folder(out)
-        if only_page:
-            say(f"Page: {shown(write_page(PLAN, out))}")
-            return
-        machine = this_machine()
-        if machine["card"] is None and any(one.needs_card for one in chosen):
-            raise DeviceError(f"--device cuda: {machine['no_card']}")
-        say(f"Card: {machine['card'] or 'none'}; driver {machine['driver'] or 'unknown'}; commit {commit()}")
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # which ends the part, too
-        try:
-            records = run_plan(chosen, Order(out, photos, small, again, limit, minutes), machine)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            say(f"Page: {shown(write_page(PLAN, out))}")
+@exit_on_error()
+def main() -> None:
+    known = {part.name: part for part in PLAN}
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("out", type=Path, metavar="OUT", help="a folder for the findings; made if it doesn't exist")
+    add("--photos", type=Path, help="a folder of photos per person to train on (default: the sample people)")
+    add("--part", action="append", metavar="NAME", help=f"only this part: {', '.join(known)}. Repeatable")
+    add("--again", action="store_true", help="run finished parts, too")
+    add("--limit", type=at_least(1), metavar="SECONDS", help="for each part, instead of the plan's")
+    add("--minutes", type=float, help="stop before a part that may not fit in the rest of this time")
+    add("--small", action="store_true", help="as little as possible, to see that the script runs; no figures to keep")
+    add("--page", action="store_true", help="only write OUT/page.md from what is there")
+    options = arguments.parse_args()
+    if (options.minutes or 0) < 0:
+        arguments.error("--minutes: must not be negative")
+    if unknown := [name for name in options.part or [] if name not in known]:
+        raise UsageError(f"--part {shown(unknown[0])}: there is no such part; choose among {', '.join(known)}")
+    chosen = [part for part in PLAN if not options.part or part.name in options.part]
+    make_folder(options.out)
+    if options.page:
+        announce(f"Page: {shown(write_page(PLAN, options.out))}")
+        return
+    machine = this_machine()
+    if machine["card"] is None and any(part.needs_card for part in chosen):
+        raise DeviceError(f"--device cuda: {machine['no_card']}")
+    announce(f"Card: {machine['card'] or 'none'}; driver {machine['driver'] or 'unknown'}; commit {commit()}")
+    order = Order(options.out, options.photos, options.small, options.again, options.limit, options.minutes)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # which ends the part, too
+    try:
+        records = run_plan(chosen, order, machine)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        announce(f"Page: {shown(write_page(PLAN, options.out))}")
     if not all(all_is_well(record) for record in records):
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    app()
+    main()

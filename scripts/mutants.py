@@ -1,24 +1,23 @@
 """Would the tests notice? Bugs are put into a copy of facecnn, one at a time, and the tests that must notice are run.
 
-``mutants.toml`` beside this file has the bugs: a name, a file, what to replace in it (text that occurs there once), by
-what, and the test files that must fail then. They run as by README's test command, without what is marked, to the
-first failure. A bug that none of them notices survives; where that can't be helped, ``survives`` says why.
+``mutants.toml`` beside this file lists the bugs: a name, a file, the text to replace in it (which occurs there once),
+the new text, and the test files of which one must fail. They are run like README's test command, without marked tests,
+to the first failure. A bug that none of them notices survives; where that can't be helped, ``survives`` says why.
 
-What came of each is kept in ``--results`` (docs/MUTANTS.md), a table with the commit: a later run leaves out what is
-there for the same bug, unless ``--again`` or names are given. Before anything else each test file is run in a copy
-without a bug, as tests that fail anyway catch nothing.
+The results are kept in ``--results`` (docs/MUTANTS.md), a table with the commit: a later run leaves out the bugs that
+are in it, unless ``--again`` or names are given. Before anything else each test file is run in a copy without a bug,
+since tests that fail anyway catch nothing.
 
-A bug in a kernel begins with the compiled code of the kernels without it, but for the functions that depend on the
-changed file, so it takes seconds.
+A bug in a kernel starts from the compiled kernels without it, except for the functions that depend on the changed file,
+so it takes seconds.
 
 The bugs are written by hand, since those that matter ("trains on the test fold") don't come from exchanging one
-operator for another, as cosmic-ray and mutmut make theirs. Besides, cosmic-ray runs one command for all bugs, which
-would be the whole suite, and mutmut calls functions through a wrapper with ``*args``, which Numba can't compile.
+operator for another, as cosmic-ray and mutmut do. Besides, cosmic-ray runs one command for all bugs, which would be the
+whole suite, and mutmut calls functions through a wrapper with ``*args``, which Numba can't compile.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import os
@@ -36,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from common.experiment import at_least
+from common.command import at_least, commit, parser, say
 from facecnn.runs.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +45,7 @@ KERNELS = Path("facecnn", "kernels", "cpu")
 SHARED = {KERNELS.with_name("formulas.py"), KERNELS.with_name("update_rules.py")}
 UNMARKED = "not (slow or browser or fault or cuda or ptx or parity)"
 SECONDS = 900
-"""After so many the tests of a bug are stopped, which counts as caught: it made something endless."""
+"""Time limit for the tests of a bug; it counts as caught, since it made something endless."""
 
 _HEAD = """# Bugs that the tests notice
 
@@ -70,15 +69,17 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
-    """Test files that must notice."""
+    """Test files, one of which must fail."""
     quick: bool
-    """Whether these compile nothing."""
+    """Whether they compile nothing."""
     survives: str = ""
-    """Why it may, where it does."""
+    """Why it survives, if that can't be helped."""
 
     def put_in(self, root: Path) -> str:
-        """Put it into a copy; gives back the text that the file had before. Raises ValueError where it fits nowhere, or
-        in more places than one."""
+        """Put the bug into a copy. Returns the file's text from before.
+
+        Raises ValueError where it fits nowhere, or in several places.
+        """
         path = root / self.file
         text = path.read_text(encoding="utf-8")
         if text.count(self.old) != 1:
@@ -89,23 +90,23 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a bug."""
+    """The result of a bug."""
 
     name: str
     commit: str
     caught_by: str | None
-    """The test that failed first; None where none did."""
+    """The test that failed first; None if none did."""
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help="of bugs, in place of all without a result")
-    arguments.add_argument("--sample", type=at_least(1), metavar="N", help="so many, drawn at random")
+    arguments = parser(__doc__)
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="of a bug (default: all bugs without a result)")
+    arguments.add_argument("--sample", type=at_least(1), metavar="N", help="so many bugs, drawn at random")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the draw (default: 0)")
-    arguments.add_argument("--quick", action="store_true", help="only of those whose tests compile nothing")
-    arguments.add_argument("--again", action="store_true", help="those with a result, too")
+    arguments.add_argument("--quick", action="store_true", help="only bugs whose tests compile nothing")
+    arguments.add_argument("--again", action="store_true", help="bugs with a result, too")
     arguments.add_argument(
-        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="(default: one a processor)"
+        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="(default: one per processor)"
     )
     arguments.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="(default: docs/MUTANTS.md)")
     arguments.add_argument("--json", action="store_true", help="print total, caught, survivors and table")
@@ -132,7 +133,7 @@ def main() -> None:
 
 
 def read_table(path: Path) -> dict[str, Mutant]:
-    """The bugs by their names. Raises ValueError where two have one name."""
+    """Read the bugs, by name. Raises ValueError where two have the same name."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     compile_nothing = set(table["compile_nothing"])
     mutants = [
@@ -156,7 +157,7 @@ def choose(
     sample: int | None,
     seed: int,
 ) -> list[Mutant]:
-    """Those to run."""
+    """Choose the bugs to run."""
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"error: {', '.join(unknown)}: no such bug in {TABLE.name}")
@@ -165,8 +166,8 @@ def choose(
 
 
 def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Result]:
-    """Run the tests of each bug, some at once, each in a copy of the repository in ``folder``."""
-    commit = git("describe", "--always", "--dirty=+", "--exclude=*").strip() or "unknown"
+    """Run the tests of each bug, several bugs at once, each in a copy of the repository in ``folder``."""
+    here = commit()
     copies: SimpleQueue[Path] = SimpleQueue()
     for number in range(workers):
         copies.put(copy(folder / str(number)))
@@ -183,7 +184,7 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
         with bug_in(root, mutant):
             failed = first_failure(root, mutant.tests)
         copies.put(root)
-        return Result(mutant.name, commit, failed)
+        return Result(mutant.name, here, failed)
 
     with ThreadPoolExecutor(workers) as pool:
         files = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
@@ -194,7 +195,7 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> Iterable[Resul
 
 @contextmanager
 def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
-    """Meanwhile the copy has the bug; and, if it is in a kernel, as much compiled code as can be had from before."""
+    """Put a bug into a copy; if it is in a kernel, with all compiled code that is still valid."""
     without = compiled_code(root) if is_compiled(Path(mutant.file)) else None
     before = mutant.put_in(root)
     within = None if without is None else compiled_code(root)
@@ -209,12 +210,12 @@ def bug_in(root: Path, mutant: Mutant) -> Iterator[None]:
 
 
 def is_compiled(file: Path) -> bool:
-    """Whether compiled code is made of it."""
+    """Whether code is compiled from it."""
     return file.is_relative_to(KERNELS) or file in SHARED
 
 
 def link_code(source: Path, target: Path, but: set[str]) -> None:
-    """Have compiled code in a second folder, too, all but that of some modules."""
+    """Link compiled code into a second folder, except that of some modules."""
     for file in source.rglob("*.nb?"):
         link = target / file.relative_to(source)
         if file.name.split(".")[0] not in but and not link.exists():
@@ -223,7 +224,7 @@ def link_code(source: Path, target: Path, but: set[str]) -> None:
 
 
 def compiled_code(root: Path) -> Path | None:
-    """The folder of a copy's compiled kernels; None where they can't even be imported, or kept."""
+    """Find the folder of a copy's compiled kernels; None where they can't be imported, or kept."""
     program = "from facecnn.kernels.cpu import jit; print(jit.cache_folder() or '')"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment(root), capture_output=True, text=True
@@ -232,7 +233,7 @@ def compiled_code(root: Path) -> Path | None:
 
 
 def dependents(folder: Path, name: str) -> set[str]:
-    """The modules of a folder that import this one of them, directly or not; and itself."""
+    """The modules of a folder that import one of them, directly or not, and itself."""
     imports = {_module(path): _imported(path) for path in folder.rglob("*.py")}
     found: set[str] = set()
     new = {name}
@@ -248,14 +249,14 @@ def _module(path: Path) -> str:
 
 
 def _imported(path: Path) -> set[str]:
-    """The last names of all modules that a file imports, and of what it imports from them."""
+    """The last names of all modules that a file imports, and the names that it imports from them."""
     statements = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom)]
     modules = {(statement.module or "").rpartition(".")[2] for statement in statements}
     return modules | {alias.name for statement in statements for alias in statement.names}
 
 
 def copy(folder: Path) -> Path:
-    """A copy of the repository, without what was made in it."""
+    """Copy the repository, without generated files."""
 
     def made(within: str, names: list[str]) -> set[str]:
         own = {"runs", "build", "dist", "__pycache__"} if Path(within) == ROOT else {"__pycache__"}
@@ -265,7 +266,7 @@ def copy(folder: Path) -> Path:
 
 
 def first_failure(root: Path, tests: Sequence[str]) -> str | None:
-    """The test that fails first in a copy; None where none does."""
+    """Run tests in a copy. Returns the first one that fails, or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", UNMARKED, *tests]
     try:
         done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=SECONDS)
@@ -278,12 +279,12 @@ def first_failure(root: Path, tests: Sequence[str]) -> str | None:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """In which a copy's facecnn is the one that is imported."""
+    """The environment in which a copy's facecnn is imported."""
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def read_results(path: Path) -> dict[str, Result]:
-    """What came of bugs, by their names."""
+    """Read results, by the bugs' names."""
     if not path.exists():
         return {}
     cells = [re.split(r" *\| *", line.strip("| ")) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -295,7 +296,7 @@ def read_results(path: Path) -> dict[str, Result]:
 
 
 def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
-    """The table of what came of the bugs that are still known, in their order."""
+    """Format the results of the bugs that are still in the table, in its order."""
     rows = [results[name] for name in known if name in results]
     lines = []
     for row in rows:
@@ -304,15 +305,6 @@ def as_markdown(results: dict[str, Result], known: dict[str, Mutant]) -> str:
         lines.append(f"| {row.name} | {row.commit} | {caught_by} |\n")
     caught = sum(row.caught_by is not None for row in rows)
     return _HEAD.format(known=len(known), run=len(rows), caught=caught) + "".join(lines)
-
-
-def git(*arguments: str) -> str:
-    """What it says; nothing where it knows of no repository."""
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

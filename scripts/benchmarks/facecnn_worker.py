@@ -25,11 +25,11 @@ from facecnn.learning.update import WeightUpdate
 from facecnn.network.network import Network
 
 STEPS = 10_000
-"""Of an epoch, which then begins anew."""
+"""Steps of an epoch, after which another one begins."""
 
 
 class Facecnn:
-    """facecnn on the processor or a card, its step recorded (``kernels.record``), as training does, or not."""
+    """facecnn on the processor or a card. Its steps are recorded (``backend.record``), as in training, or not."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._device: Device = open_device(options["device"], options["threads"])
@@ -50,7 +50,7 @@ class Facecnn:
 
     @property
     def note(self) -> str | None:
-        """Why the kernels are launched one by one although they should have been recorded, if so."""
+        """Why the kernels couldn't be recorded, if so, and are launched one by one."""
         return next(iter(slow.texts), None)
 
     def training(self, work: Work, learning_rate: float) -> Callable[[], None]:
@@ -69,7 +69,7 @@ class Facecnn:
 
         def run() -> None:
             nonlocal steps
-            if next(steps, 0) == 0:  # of the epoch none is left
+            if next(steps, 0) == 0:  # the epoch is over
                 steps = step.epoch(Progress(), one_by_one=True)
                 next(steps)
 

@@ -1,12 +1,12 @@
-"""The part of benchmark.py that trains from 1,000, 10,000 and 100,000 photos: whether photos a second and memory stay
-what they are.
+"""The part of benchmark.py that trains from 1,000, 10,000 and 100,000 photos: do photos per second and memory stay the
+same?
 
 The network is seed's at 1x64x64, in batches of 60, trained as ``facecnn train`` does it. Decoding so many photos would
-take longer than all the rest, so their pixels, which are noise, are written straight into a cache of photos, as if they
-had been decoded before; each has a file, which is never opened. Nothing is held out.
+take longer than everything else, so their pixels, which are noise, are written straight into a cache of photos, as if
+they had been decoded before; each has a file, which is never opened. Nothing is held out.
 
-The memory is that which no file is behind (RssAnon). The pages of the cache's file, which the system drops when it
-needs room, aren't counted.
+The memory is the part that no file backs (RssAnon). Pages of the cache's file, which the system drops when it needs
+room, aren't counted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
-import typer
 
-from benchmarks.processes import Implementation, Process, ask_facecnn, started
+from benchmarks.processes import Conditions, Process, ask_facecnn, in_turns, started
+from common.command import say
 from facecnn.config import apply_overrides, load
 from facecnn.photos.cache import PhotoStore, _Prepared, _store_folder
 from facecnn.photos.cache_folder import CACHE_VARIABLE
@@ -39,29 +40,21 @@ PEOPLE = ("a", "b")
 RATE, RATE_WITHIN = "photos_per_second", "photos_per_second_within_epochs"
 
 
-def measure(device: str, threads: int, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
-    """``growth``: a row for each size, and how the largest compares with the smallest."""
+def measure(conditions: Conditions, sizes: Sequence[int]) -> dict[str, Any]:
+    """Measure ``growth``: a row for each size, and how the largest compares with the smallest."""
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         trainings = []
         for size in sizes:
-            typer.echo(f"Growth: {size:,} photos ...", err=True)
+            say(f"Growth: {size:,} photos ...")
             folder = Path(temporary) / str(size)
             write_photos(folder, size)
-            options = {
-                "config": "seed",
-                "overrides": OVERRIDES,
-                "photos": str(folder / "photos"),
-                "folder": str(folder),
-                "device": device,
-                "threads": threads,
-            }
-            implementation = Implementation(f"{size:,} photos", "training_worker.py", options)
+            implementation = conditions.training("seed", OVERRIDES, folder / "photos", folder)
             (process,) = stack.enter_context(started([implementation]))
             trainings.append(GrowingTraining(size, process))
-        for number in range(rounds):
-            typer.echo(f"Growth: round {number + 1} of {rounds} ...", err=True)
-            shift = number % len(trainings)
-            for training in trainings[shift:] + trainings[:shift]:
+        rounds = conditions.turns(ROUNDS, QUICK_ROUNDS)
+        for number, in_order in enumerate(in_turns(trainings, rounds)):
+            say(f"Growth: round {number + 1} of {rounds} ...")
+            for training in in_order:
                 training.turn()
         rows = [training.row() for training in trainings]
     first, last = rows[0], rows[-1]
@@ -77,25 +70,25 @@ def measure(device: str, threads: int, sizes: Sequence[int], rounds: int) -> dic
 
 
 class GrowingTraining:
-    """A training from so many photos, and what was found of it."""
+    """A training from a number of photos, and its figures."""
 
     def __init__(self, photos: int, process: Process) -> None:
         self.photos = photos
         self._process = process
         self._turns: list[float] = []
+        """Photos per second in each turn: in all, and for steps within epochs."""
         self._within: list[float] = []
-        """Photos a second in each turn: in all, and of steps within epochs."""
         ask_facecnn(self._process, "start")
         ask_facecnn(self._process, "steps", count=WARM_UP_STEPS)
 
     def turn(self) -> None:
-        """So many steps; epochs that end meanwhile, with all that belongs to their end, are a part of it."""
+        """Train for some steps; whatever belongs to the end of an epoch counts, too."""
         found = ask_facecnn(self._process, "steps", count=TURN_STEPS)
         for rates, part in ((self._turns, found), (self._within, found["within"])):
             rates.append(part["photos"] / part["seconds"])
 
     def row(self) -> dict[str, Any]:
-        """Medians over the turns, and the memory now."""
+        """Compute medians over the turns, and ask for the memory."""
         return {
             "photos": self.photos,
             RATE: statistics.median(self._turns),
@@ -105,20 +98,13 @@ class GrowingTraining:
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Files of two people in ``folder / "photos"``, and a cache in ``folder / "cache"`` which knows them."""
+    """Write files of two people to ``folder / "photos"``, and a cache that knows them to ``folder / "cache"``."""
     settings = apply_overrides(load("seed"), OVERRIDES).settings.photos
     random = np.random.default_rng(count)
     for person in PEOPLE:
         (folder / "photos" / person).mkdir(parents=True)
-    before = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = str(folder / "cache")
-    try:
+    with mock.patch.dict(os.environ, {CACHE_VARIABLE: str(folder / "cache")}):
         store_folder = _store_folder(settings, None)
-    finally:
-        if before is None:
-            del os.environ[CACHE_VARIABLE]
-        else:
-            os.environ[CACHE_VARIABLE] = before
     store_folder.mkdir(parents=True)
     with PhotoStore(store_folder, settings) as store:
         for first in range(0, count, WRITTEN_AT_ONCE):
@@ -137,7 +123,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def table(growth: dict[str, Any]) -> list[str]:
-    """To be read, in lines of 80 characters."""
+    """Format for a terminal of 80 columns."""
     lines = [
         "",
         f"Training from more and more photos ({growth['network']} 1x{growth['size']}x{growth['size']}, "

@@ -1,8 +1,7 @@
-"""Runs a command, and then says in a JSON line on stdout how many seconds it took, its peak memory in bytes and its
-exit code.
+"""Runs a command, then prints a line of JSON with its seconds, its peak memory in bytes and its exit code.
 
-benchmark.py starts it for every process that it measures as a whole. Linux counts as a program's peak also what the
-process that started it took until then, so this one imports as little as it can; run it with Python's -I -S.
+benchmark.py starts it for every process that it measures as a whole. On Linux a program's peak includes the memory of
+the process that started it, so this one imports as little as possible; run it with Python's -I -S.
 """
 
 import json
@@ -12,7 +11,7 @@ import time
 
 
 def run(command: list[str]) -> dict[str, object]:
-    """The command's figures; memory is None where the system doesn't tell (Windows)."""
+    """Run a command. Returns its figures; memory is None where the system doesn't report it (Windows)."""
     started = time.perf_counter()
     if not hasattr(os, "wait4"):
         code = os.spawnv(os.P_WAIT, command[0], command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.processes import FACECNN
-from common.experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, save
+from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +18,12 @@ Rows = list[dict[str, Any]]
 
 COLUMNS = 2
 COLOURS = {"compile": PURPLE, "bf16": GREEN, "TF32": GREEN, "NCHW": ORANGE, "channels_last": RED}
-"""Of PyTorch's implementations, by the first of these words that is in the name."""
+"""Colours of PyTorch's implementations, by the first of these words in their names."""
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the steps' picture as a PNG file: bars of each case of the largest batch and, where the roof was measured,
-    the roofline. Raises OutputError."""
+    """Write a PNG file with bars for each case of the largest batch and, if the roof was measured, the roofline. Raises
+    OutputError."""
     cases: dict[tuple[Any, ...], Rows] = {}
     largest = max(row["batch"] for row in report["rows"])
     for row in report["rows"]:
@@ -47,12 +47,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def _bars(axes: Axes, rows: Rows) -> None:
-    """A bar for each implementation, from facecnn's down; a stroke at the least time."""
+    """A bar for each implementation, facecnn's at the top, with a stroke at the least time."""
     ours = next((row["median_ms"] for row in rows if row["implementation"] == FACECNN), None)
     medians = [row["median_ms"] for row in rows]
     names = [row["implementation"].replace("allocator ", "") for row in rows]
     axes.barh(names, medians, height=0.72, color=[_colour(row) for row in rows])
-    # What takes very much longer than the rest would leave nothing to be seen of that.
+    # Bars that are very much longer than the others are cut off, so that the others can be seen.
     limit = min(max(medians), 6 * float(np.median(medians)))
     shown = [(row["min_ms"], number) for number, row in enumerate(rows) if row["median_ms"] <= limit]
     axes.plot(*zip(*shown, strict=True), "|", color="black", markersize=6)
@@ -82,7 +82,7 @@ def _colour(row: dict[str, Any]) -> str:
 
 
 def _roofline(axes: Axes, report: dict[str, Any]) -> None:
-    """Operations a second over operations a byte: facecnn's rows, and PyTorch's best in float32 of the same case."""
+    """Operations per second over operations per byte: facecnn's rows, and PyTorch's best ones in float32."""
     peak, bandwidth = report["roof"]["peak"] / 1e9, report["roof"]["bandwidth"] / 1e9
     from matplotlib.ticker import NullFormatter
 
@@ -125,7 +125,7 @@ def _roofline(axes: Axes, report: dict[str, Any]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("dense-equivalent operations a byte that must be moved")
+    axes.set_xlabel("dense-equivalent operations per byte that must be moved")
     axes.set_ylabel("Gflop/s")
     axes.set_xlim(low, high)
     handles, labels = axes.get_legend_handles_labels()

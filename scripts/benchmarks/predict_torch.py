@@ -1,11 +1,11 @@
-"""Says who is in a photo with a model that facecnn has trained, by PyTorch alone: what benchmark.py times beside
+"""Says who is in a photo, with a model that facecnn has trained but by PyTorch alone. benchmark.py times it beside
 ``facecnn predict``, from the start of the process to the answer.
 
     predict_torch.py PHOTO MODEL.safetensors [--threads N] [--device cpu|cuda]
 
-Written as a user of PyTorch would write it, for the layers that the default config has. It looks at the photo once, at
-its middle, where facecnn takes the mean over several views of it; so the label is the same, the confidence nearly.
-Nothing of facecnn is imported, which would cost time and memory.
+Written as a user of PyTorch would write it, for the layers of the default config. It looks at the photo once, at its
+middle, where facecnn takes the mean over several views; so the label is the same, and the confidence nearly the same.
+It imports nothing from facecnn, which would cost time and memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ACTIVATIONS = {
 
 
 class Neurons(nn.Module):
-    """Neurons that each see the whole of one map."""
+    """Neurons that each see one whole map."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Neurons(nn.Module):
 
 
 def build(layers: list[dict[str, Any]], arrays: dict[str, torch.Tensor]) -> nn.Sequential:
-    """The network of a config's ``network``, with its weights."""
+    """Build a config's ``network``, with its weights."""
     modules: list[nn.Module] = []
     numbers: dict[str, int] = {}
     for entry in layers:
@@ -55,7 +55,7 @@ def build(layers: list[dict[str, Any]], arrays: dict[str, torch.Tensor]) -> nn.S
 
 
 def modules_of(kind: str, settings: dict[str, Any], own: dict[str, torch.Tensor]) -> Iterator[nn.Module]:
-    """One layer; facecnn keeps weights as (kernel, row, column, map)."""
+    """The modules of one layer; facecnn stores weights as (kernel, row, column, map)."""
     match kind:
         case "conv":
             kernels, size, _, maps = own["weight"].shape
@@ -84,7 +84,7 @@ def modules_of(kind: str, settings: dict[str, Any], own: dict[str, torch.Tensor]
 
 
 class Norm(nn.Module):
-    """Batch norm with running statistics, of maps or of units."""
+    """Batch norm of maps or of units, with running statistics."""
 
     def __init__(self, own: dict[str, torch.Tensor], epsilon: float) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Norm(nn.Module):
 
 
 def prepare(path: str, photos: dict[str, Any]) -> torch.Tensor:
-    """(1, maps, rows, columns): the photo's middle, resized and normalised."""
+    """Resize and normalise the photo's middle: (1, maps, rows, columns)."""
     image = Image.open(path).convert("L" if photos["colour"] == "grey" else "RGB")
     side, half = photos["size"], photos["crop"] * min(image.size) / 2
     x, y = image.width / 2, image.height / 2
@@ -115,7 +115,7 @@ def prepare(path: str, photos: dict[str, Any]) -> torch.Tensor:
 
 
 def blurred(x: torch.Tensor) -> torch.Tensor:
-    """By the Gaussian of local contrast, of sigma 0.06 of the side, the border repeated."""
+    """Blur with the Gaussian of local contrast: sigma is 0.06 of the side, and the border is repeated."""
     sigma = 0.06 * x.shape[-1]
     radius = max(1, round(3 * sigma))
     weights = torch.tensor([math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)])

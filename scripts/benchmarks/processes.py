@@ -1,4 +1,4 @@
-"""What benchmark.py times in processes of their own: which implementations there are, and how they are spoken to."""
+"""What benchmark.py times in processes of their own: the implementations, and how the processes are spoken to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.work import question
 from facecnn.errors import FacecnnError, UsageError
@@ -19,8 +19,6 @@ from facecnn.errors import FacecnnError, UsageError
 HERE = Path(__file__).parent
 FACECNN = "facecnn"
 ENDING_SECONDS = 10
-QUIET = 0.05
-"""So much of the processors may be taken by other programs."""
 
 TUNED = {
     "MALLOC_MMAP_MAX_": "0",
@@ -29,6 +27,8 @@ TUNED = {
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 """With these PyTorch keeps the memory that it frees, instead of having the system clear every page again and again."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -46,33 +46,61 @@ class Implementation:
         return self.script == "torch_worker.py"
 
 
-def implementations(device: str, threads: int, against: Sequence[str]) -> list[Implementation]:
-    """facecnn, and those of PyTorch's whose names contain one of the words in ``against`` (all, if there are none)."""
-    common = {"device": device, "threads": threads}
-    ours = [Implementation(FACECNN, "facecnn_worker.py", {**common, "recorded": True})]
-    if device == "cuda":
-        ours.append(Implementation("facecnn, plain launches", "facecnn_worker.py", {**common, "recorded": False}))
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions everything is measured."""
+
+    device: str
+    threads: int
+    quick: bool
+    rounds: int | None
+    """Turns of each implementation, if they were asked for."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of every worker."""
+        return {"device": self.device, "threads": self.threads}
+
+    def turns(self, usual: int, quick: int) -> int:
+        return self.rounds or (quick if self.quick else usual)
+
+    def facecnn(self, name: str = FACECNN, *, recorded: bool = True) -> Implementation:
+        """facecnn on ready pictures, its steps recorded as in training, or launched kernel by kernel."""
+        return Implementation(name, "facecnn_worker.py", {**self.options, "recorded": recorded})
+
+    def training(self, config: str, overrides: Sequence[str], photos: Path, folder: Path) -> Implementation:
+        """A training like that of ``facecnn train``, with its run and its cache in ``folder``."""
+        options = {"config": config, "overrides": overrides, "photos": str(photos), "folder": str(folder)}
+        return Implementation(FACECNN, "training_worker.py", {**self.options, **options})
+
+
+def implementations(conditions: Conditions, against: Sequence[str]) -> list[Implementation]:
+    """facecnn, and those of PyTorch whose names contain one of the words in ``against`` (all, if there are none)."""
+    on_card = conditions.device == "cuda"
+    ours = [conditions.facecnn()]
+    if on_card:
+        ours.append(conditions.facecnn("facecnn, plain launches", recorded=False))
     theirs: list[Implementation] = []
 
     def add(name: str, *, channels_last: bool = False, compile: str | None = None, graph: bool = False) -> None:
-        options = {**common, "channels_last": channels_last, "compile": compile, "one_graph": graph}
-        theirs.append(Implementation(name, "torch_worker.py", {**options, "tf32": False, "bf16": False}))
+        own = {"channels_last": channels_last, "compile": compile, "one_graph": graph, "tf32": False, "bf16": False}
+        theirs.append(Implementation(name, "torch_worker.py", {**conditions.options, **own}))
 
     for layout, channels_last in (("NCHW", False), ("channels_last", True)):
         add(f"torch eager {layout}", channels_last=channels_last)
-        if device == "cuda":
+        if on_card:
             add(f"torch eager {layout}, one CUDA graph", channels_last=channels_last, graph=True)
     add("torch.compile", compile="default")  # it chooses layouts by itself, and given channels_last it is slower
-    if device == "cuda":
+    if on_card:
         add("torch.compile, CUDA graphs", compile="reduce-overhead")
         add("torch.compile, one CUDA graph", compile="default", graph=True)
     plain = [one for one in theirs if one.options["compile"] is None and not one.options["one_graph"]]
-    for kind, option in (("bf16", "bf16"), ("TF32", "tf32"))[: 2 if device == "cuda" else 1]:
+    for kind, option in (("bf16", "bf16"), ("TF32", "tf32"))[: 2 if on_card else 1]:
         theirs += [
-            Implementation(f"{one.name}, {kind}", one.script, {**one.options, option: True}, float32=False)
+            replace(one, name=f"{one.name}, {kind}", options={**one.options, option: True}, float32=False)
             for one in plain
         ]
-    if device == "cpu":
+    if not on_card:
         theirs += [replace(one, name=f"{one.name}, allocator tuned", environment=TUNED) for one in theirs]
     chosen = [one for one in theirs if not against or any(word in one.name for word in against)]
     if not chosen and "none" not in against:
@@ -81,18 +109,25 @@ def implementations(device: str, threads: int, against: Sequence[str]) -> list[I
     return ours + chosen
 
 
+def in_turns(items: list[Item], rounds: int) -> Iterator[list[Item]]:
+    """The items of each round, which begins with another of them each time. Items may be removed meanwhile."""
+    for number in range(rounds):
+        first = number % len(items)
+        yield items[first:] + items[:first]
+
+
 def environment() -> dict[str, str]:
-    """This process's, without what tunes the allocator."""
+    """This process's environment, without what tunes the allocator."""
     return {name: value for name, value in os.environ.items() if name not in TUNED}
 
 
 def last_line(text: str) -> str:
-    """Of what a process said before it failed."""
+    """The last line of what a process printed before it failed."""
     return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 class WorkerError(Exception):
-    """What a worker said instead of an answer."""
+    """A worker's error message, and the exit code that goes with it."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -115,7 +150,7 @@ class Process:
         )
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """What the worker's method gives back; raises WorkerError."""
+        """Call a method of the worker. Raises WorkerError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = ""
@@ -138,7 +173,7 @@ class Process:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(ENDING_SECONDS)  # by itself, it also ends and accounts for the compilers it has started
+            self._process.wait(ENDING_SECONDS)  # it ends the compilers that it has started, and their time is counted
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -148,28 +183,28 @@ class Process:
 
 @contextlib.contextmanager
 def started(chosen: Sequence[Implementation]) -> Iterator[list[Process]]:
-    """A process for each; they end with the block. One after another gets ready, so that each finds the processors
-    free: by that facecnn decides how its threads wait."""
+    """Start a process for each, ended with the block. They get ready one after the other, so that each finds the
+    processors free: from that facecnn decides how its threads wait."""
     with contextlib.ExitStack() as stack:
         processes = []
         for implementation in chosen:
             processes.append(Process(implementation))
             stack.callback(processes[-1].close)
-            with contextlib.suppress(WorkerError):  # said again to the first question
+            with contextlib.suppress(WorkerError):  # the first question gets the same error
                 processes[-1].ask("get_ready")
         yield processes
 
 
 def ask_facecnn(process: Process, do: str, **arguments: Any) -> Any:
-    """What a worker that runs facecnn answers; raises FacecnnError."""
+    """Call a method of a worker that runs facecnn. Raises FacecnnError."""
     try:
         return process.ask(do, **arguments)
     except WorkerError as error:
-        ours_or_nothing(process, error)
+        raise_if_ours(process, error)
 
 
-def ours_or_nothing(process: Process, error: WorkerError) -> None:
-    """Go on without one of PyTorch's implementations, but not without facecnn."""
+def raise_if_ours(process: Process, error: WorkerError) -> None:
+    """Raise FacecnnError, unless it is PyTorch that failed: the benchmark goes on without it."""
     if not process.implementation.is_torch:
         failure = FacecnnError(str(error))
         failure.exit_code = error.exit_code
@@ -177,14 +212,14 @@ def ours_or_nothing(process: Process, error: WorkerError) -> None:
 
 
 class Elsewhere:
-    """How busy other programs kept the processors, where the system tells."""
+    """How busy other programs keep the processors, on Linux."""
 
     def __init__(self) -> None:
         self._start = self._read()
 
     @staticmethod
     def _read() -> tuple[float, float, float] | None:
-        """Seconds of processors so far: all, busy, and busy with this program and what it started and has ended."""
+        """Processor seconds so far: in all, busy, and busy with this program and its ended children."""
         try:
             fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
             total, idle = sum(map(int, fields)), int(fields[3]) + int(fields[4])
@@ -194,19 +229,9 @@ class Elsewhere:
         return total / per_second, (total - idle) / per_second, sum(os.times()[:4])
 
     def share(self) -> float | None:
-        """0 to 1, since this object was made; the processes that were started since must have ended."""
+        """Their share, 0 to 1, since this object was made; processes started since then must have ended."""
         start, stop = self._start, self._read()
         if start is None or stop is None or stop[0] <= start[0]:
             return None
         total, busy, own = (after - before for before, after in zip(start, stop, strict=True))
         return min(1.0, max(0.0, (busy - own) / total))
-
-
-def busy_elsewhere(share: float | None) -> list[str]:
-    """A warning where other programs disturbed the measurement."""
-    if share is None or share < QUIET:
-        return []
-    return [
-        f"OTHER PROGRAMS TOOK {share:.0%} OF THE PROCESSORS MEANWHILE: repeat on a quiet machine.",
-        "PyTorch's threads wait for each other in loops, and suffer more than facecnn's.",
-    ]

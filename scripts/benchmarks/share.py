@@ -1,10 +1,10 @@
-"""The part of benchmark.py that compares training in full, as ``facecnn train`` does it, with its bare step on ready
+"""The part of benchmark.py that compares complete training, as ``facecnn train`` does it, with its bare step on ready
 pictures, in processes that take turns.
 
-In full means: batches picked from the photos in the cache, augmentation, normalisation, sums for the figures, the
-progress bar. ``training_share`` is of the photos a second that `facecnn train` shows for an epoch (the median); they
-leave out what comes at an epoch's end: a look at the kernels, validation, figures to disk, saving. ``training`` has the
-share with that, too, which depends on how many photos there are and how many are held out.
+Complete training picks batches from the photos in the cache, augments and normalises them, adds up its metrics and
+shows a progress bar. ``training_share`` is computed from the photos per second that `facecnn train` shows for an epoch
+(the median). They leave out the end of an epoch: a look at the kernels, validation, metrics to disk, checkpoints. The
+share with that, which depends on the number of photos and on how many are held out, is in ``training``.
 
 The networks are those of the shipped configs, at their own picture sizes and batches, and seed's at 1x64x64. Photos are
 noise, in two folders, a fifth held out.
@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 from PIL import Image
 
-from benchmarks.processes import FACECNN, Implementation, ask_facecnn, started
+from benchmarks.processes import Conditions, ask_facecnn, started
 from benchmarks.work import Case
+from common.command import say
 from facecnn.config import apply_overrides, load, shipped
 from facecnn.errors import UsageError
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 
 ROUNDS, QUICK_ROUNDS = 9, 5
 LEAST_SECONDS = 0.3
-"""Of a turn. What comes first in it is slower: the other process has emptied the processor's caches. So several epochs
-of a small network follow each other in a turn, as they do when it is trained."""
+"""Least length of a turn. Its beginning is slow, since the other process has emptied the processor's caches, so a small
+network trains for several epochs in a turn."""
 
 PHOTOS = 600
 PHOTO_SIDE = 120
@@ -42,7 +42,7 @@ PEOPLE = ("a", "b")
 
 @dataclass(frozen=True)
 class Trained:
-    """What is trained."""
+    """A network to train."""
 
     name: str
     config: str
@@ -55,7 +55,7 @@ class Trained:
 
 
 def every() -> list[Trained]:
-    """All shipped configs with steps by a gradient, and seed-64 with its own batch and with that of the ratios."""
+    """All shipped configs but those of full-batch optimizers, and seed-64 with its own batch and with the ratios'."""
     configs = [name for name in shipped() if not isinstance(load(name).settings.optimizer, FullBatchOptimizer)]
     small = ("photos.size=64", "photos.colour=grey")
     return [
@@ -66,7 +66,7 @@ def every() -> list[Trained]:
 
 
 def chosen(networks: Sequence[str]) -> list[Trained]:
-    """Those whose config or name is among ``networks``; all, if there are none."""
+    """Choose by config or name; all, if there are no ``networks``. Raises UsageError."""
     trained = every()
     known = {one.config for one in trained} | {one.name for one in trained}
     for name in networks:
@@ -75,31 +75,28 @@ def chosen(networks: Sequence[str]) -> list[Trained]:
     return [one for one in trained if not networks or one.name in networks or one.config in networks]
 
 
-def measure(device: str, threads: int, chosen: Sequence[Trained], rounds: int) -> list[dict[str, Any]]:
-    """``training``: a row for each. Raises FacecnnError."""
+def measure(conditions: Conditions, chosen: Sequence[Trained]) -> list[dict[str, Any]]:
+    """Measure ``training``: a row for each network. Raises FacecnnError."""
     with tempfile.TemporaryDirectory() as temporary:
         photos = Path(temporary) / "photos"
         write_photos(photos)
-        return [measure_one(device, threads, one, photos, Path(temporary), rounds) for one in chosen]
+        return [measure_one(conditions, one, photos, Path(temporary)) for one in chosen]
 
 
-def measure_one(device: str, threads: int, trained: Trained, photos: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """Epochs of the training and about as many bare steps, by turns."""
-    typer.echo(f"Training in full: {trained.name} ...", err=True)
-    common = {"device": device, "threads": threads}
-    own = {"config": trained.config, "overrides": trained.overrides, "photos": str(photos), "folder": str(folder)}
-    training = Implementation(f"{trained.name}, training", "training_worker.py", {**common, **own})
-    bare = Implementation(FACECNN, "facecnn_worker.py", {**common, "recorded": True})
+def measure_one(conditions: Conditions, trained: Trained, photos: Path, folder: Path) -> dict[str, Any]:
+    """Take turns with epochs of the training and about as many bare steps."""
+    say(f"Training in full: {trained.name} ...")
+    training = conditions.training(trained.config, trained.overrides, photos, folder)
     steps: list[float] = []
     bare_rates: list[float] = []
     rates: list[float] = []
     whole: list[float] = []
-    with started([training, bare]) as (in_full, on_ready_pictures):
+    with started([training, conditions.facecnn()]) as (in_full, on_ready_pictures):
         batch = ask_facecnn(in_full, "start")["batch"]
         ask_facecnn(on_ready_pictures, "prepare", case=trained.case(batch))
-        ask_facecnn(in_full, "epochs", count=1)  # the first one's rest
+        ask_facecnn(in_full, "epochs", count=1)  # the rest of the first epoch
         epoch = ask_facecnn(in_full, "epochs", count=1)["seconds"]  # to be warm, and to see how long one takes
-        for _ in range(rounds):
+        for _ in range(conditions.turns(ROUNDS, QUICK_ROUNDS)):
             found = ask_facecnn(in_full, "epochs", count=max(1, math.ceil(LEAST_SECONDS / epoch)))
             rates += found["rates"]
             photos_seen = sum(rate * within for rate, within in zip(found["rates"], found["within"], strict=True))
@@ -121,7 +118,7 @@ def measure_one(device: str, threads: int, trained: Trained, photos: Path, folde
 
 
 def write_photos(folder: Path) -> None:
-    """Noise, whose pictures are all different."""
+    """Write pictures of noise, each another one."""
     random = np.random.default_rng(0)
     for number in range(PHOTOS):
         path = folder / PEOPLE[number % len(PEOPLE)] / f"{number}.png"
@@ -130,7 +127,7 @@ def write_photos(folder: Path) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """To be read, in lines of 80 characters."""
+    """Format for a terminal of 80 columns."""
     lines = [
         "",
         "Training in full (augmentation, figures, progress) beside its bare step on ready",

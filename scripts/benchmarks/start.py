@@ -1,8 +1,8 @@
-"""The part of benchmark.py that measures whole processes: from the start to the answer about one photo, and how much
-memory that takes at most; and the most memory that a process takes which trains.
+"""The part of benchmark.py that measures whole processes: the time from the start to the answer about one photo with
+its peak memory, and the peak memory of a training process.
 
-The model is one that `facecnn train` makes of the two sample people in a moment, with the default config; the kernels'
-cache is warm. Each round has a photo of its own that no cache knows, the same one for all.
+The model is trained in a moment with `facecnn train` on the two sample people, with the default config; the kernels'
+cache is warm. Each round has a new photo that no cache knows, the same for all processes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
 from PIL import Image
 
 from benchmarks.processes import (
     FACECNN,
     HERE,
+    Conditions,
     Implementation,
     WorkerError,
     environment,
+    in_turns,
     last_line,
-    ours_or_nothing,
+    raise_if_ours,
     started,
 )
 from benchmarks.work import Case
+from common.command import say
 from facecnn.errors import FacecnnError, PhotoError
 from facecnn.photos.sample import write_sample
 
@@ -43,44 +45,40 @@ TRAINING_EPOCHS = 60
 TORCH = "torch"
 WITH_FACES = f"{FACECNN}, face found first"
 TRAINED = Case("deep", 3, 224, 60, "train")
-"""What a process trains whose memory is measured, unless another network is asked for."""
+"""What a process trains whose memory is measured, by default."""
 
 
 @dataclass
 class Whole:
-    """What was found for one kind of process."""
+    """A kind of process, and its figures."""
 
     name: str
-    command: list[str | Path]
+    command: Sequence[str | Path]
     seconds: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    @property
-    def peak(self) -> float | None:
-        return statistics.median(self.peaks) if self.peaks else None
-
 
 def measure(
-    device: str, threads: int, chosen: Sequence[Implementation], trained: Case, rounds: int
+    conditions: Conditions, chosen: Sequence[Implementation], trained: Case
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """``cold_start`` and ``memory``, of prediction and of training ``trained``.
+    """Measure ``cold_start`` and ``memory``, of prediction and of training ``trained``.
 
-    The first is None without the sample photos; PyTorch is left out where none of its implementations is among the
-    chosen ones. Raises FacecnnError where facecnn fails, or the answers differ.
+    Returns:
+        ``cold_start``, None without the sample photos, and ``memory``. PyTorch is left out if none of its
+        implementations is among the chosen ones.
+
+    Raises:
+        FacecnnError: Where facecnn fails, or the answers differ.
     """
     memory: dict[str, Any] = {}
     cold_start = None
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            wholes = answer(Path(temporary), device, threads, any(one.is_torch for one in chosen), rounds)
+            wholes = answer(Path(temporary), conditions, any(one.is_torch for one in chosen))
             cold_start = figures("seconds", {whole.name: whole.seconds for whole in wholes})
             memory["predict"] = figures("bytes", {whole.name: whole.peaks for whole in wholes})
         except PhotoError as error:
-            typer.echo(f"cold start is left out: {error}", err=True)
+            say(f"cold start is left out: {error}")
     memory["train"] = {
         "network": trained.network,
         "size": trained.size,
@@ -91,7 +89,7 @@ def measure(
 
 
 def figures(unit: str, found: dict[str, list[Any]]) -> dict[str, Any]:
-    """Median and least of each, and PyTorch's least median over facecnn's."""
+    """Compute median and minimum of each, and the ratio of PyTorch's least median to facecnn's."""
     rows = [
         {"implementation": name, f"median_{unit}": statistics.median(values), f"min_{unit}": min(values)}
         for name, values in found.items()
@@ -103,11 +101,11 @@ def figures(unit: str, found: dict[str, list[Any]]) -> dict[str, Any]:
     return {"rows": rows, "ratio": ratio}
 
 
-def answer(folder: Path, device: str, threads: int, with_torch: bool, rounds: int) -> list[Whole]:
-    """Have one photo after another answered by processes in turn."""
-    typer.echo("Cold start: training models ...", err=True)
+def answer(folder: Path, conditions: Conditions, with_torch: bool) -> list[Whole]:
+    """Have processes answer one photo after another, in turns."""
+    say("Cold start: training models ...")
     people = write_sample(folder / "people").folder
-    common = ["--threads", str(threads), "--device", device]
+    common = ["--threads", str(conditions.threads), "--device", conditions.device]
     models = {name: train(folder, people, name, faces, common) for name, faces in kinds().items()}
     photo = folder / "photo.png"
     wholes = [
@@ -115,37 +113,37 @@ def answer(folder: Path, device: str, threads: int, with_torch: bool, rounds: in
         for name, model in models.items()
     ]
     if with_torch:
-        script = [sys.executable, HERE / "predict_torch.py"]
-        wholes.append(Whole(TORCH, [*script, photo, models[FACECNN], *common]))
+        wholes.append(Whole(TORCH, [sys.executable, HERE / "predict_torch.py", photo, models[FACECNN], *common]))
     sources = sorted(people.rglob("*.pgm"))
-    for number in range(-WARM_UPS, rounds):
-        typer.echo(f"Cold start: round {number + 1} of {rounds} ...", err=True)
+    rounds = conditions.turns(ROUNDS, QUICK_ROUNDS)
+    for number, in_order in enumerate(in_turns(wholes, WARM_UPS + rounds), -WARM_UPS):
+        say(f"Cold start: round {number + 1} of {rounds} ...")
         new_photo(sources[number % len(sources)], photo, number % 256)
-        shift = number % len(wholes)
-        labels = {whole.name: run(whole, counted=number >= 0) for whole in wholes[shift:] + wholes[:shift]}
+        labels = {whole.name: run(whole, counted=number >= 0) for whole in in_order}
         if with_torch and labels[TORCH] != labels[FACECNN]:
             raise FacecnnError(f"{TORCH} does not answer as facecnn does: {labels[TORCH]}, not {labels[FACECNN]}")
     return wholes
 
 
 def kinds() -> dict[str, str]:
-    """By its name in the rows, ``photos.faces`` of each model."""
+    """The models' ``photos.faces``, by their names in the rows."""
     return {FACECNN: "off"} | ({WITH_FACES: "required"} if importlib.util.find_spec("mtcnn") else {})
 
 
 def train(folder: Path, people: Path, name: str, faces: str, common: Sequence[str]) -> Path:
-    """A model of the default config."""
+    """Train a model with the default config. Returns its checkpoint."""
     short = [f"train.epochs={TRAINING_EPOCHS}", "train.least_steps=0", f"photos.faces={faces}"]
     settings = [argument for value in short for argument in ("--set", value)]
-    command = [sys.executable, "-m", "facecnn", "train", people, *settings, "--out", folder / "runs", "--name", faces]
-    done = subprocess.run([*command, "--quiet", *common], env=environment(), capture_output=True, encoding="utf-8")
+    place: list[str | Path] = ["--out", folder / "runs", "--name", faces, "--quiet"]
+    command = [sys.executable, "-m", "facecnn", "train", people, *settings, *place, *common]
+    done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
     if done.returncode:
         raise FacecnnError(f"{name}: facecnn train failed: {last_line(done.stderr)}")
     return folder / "runs" / faces / "best.safetensors"
 
 
 def new_photo(source: Path, target: Path, value: int) -> None:
-    """A photo with other bytes than any before."""
+    """Write a photo whose bytes differ from all earlier ones."""
     with Image.open(source) as image:
         changed = image.convert("RGB")
     changed.putpixel((0, 0), (value, value, value))
@@ -153,9 +151,9 @@ def new_photo(source: Path, target: Path, value: int) -> None:
 
 
 def run(whole: Whole, *, counted: bool) -> str:
-    """Run one process, and give back its answer's label."""
-    launcher = [sys.executable, "-I", "-S", HERE / "launch.py"]
-    done = subprocess.run([*launcher, *whole.command], env=environment(), capture_output=True, encoding="utf-8")
+    """Run a process. Returns the label that it answers."""
+    command = [sys.executable, "-I", "-S", HERE / "launch.py", *whole.command]
+    done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
     *said, figures = done.stdout.strip().splitlines() or ["{}"]
     found = json.loads(figures) if done.returncode == 0 else {}
     if found.get("exit_code") != 0:
@@ -168,25 +166,25 @@ def run(whole: Whole, *, counted: bool) -> str:
 
 
 def training_peaks(chosen: Sequence[Implementation], trained: Case) -> dict[str, list[int]]:
-    """The most memory that each implementation's process took in some steps, one process at a time; nothing where the
-    system doesn't tell."""
+    """Measure the peak memory of each implementation over some steps, one process at a time; nothing where the system
+    doesn't report it."""
     found: dict[str, list[int]] = {}
     for implementation in chosen:
         if not implementation.float32:
             continue
-        typer.echo(f"Memory of training: {implementation.name} ...", err=True)
+        say(f"Memory of training: {implementation.name} ...")
         with started([implementation]) as (process,):
             try:
                 process.ask("prepare", case=trained)
                 peak = process.ask("peak_memory")
                 found[implementation.name] = [] if peak is None else [peak]
             except WorkerError as error:
-                ours_or_nothing(process, error)
+                raise_if_ours(process, error)
     return found
 
 
 def table(cold_start: dict[str, Any] | None, memory: dict[str, Any]) -> list[str]:
-    """To be read, in lines of 80 characters."""
+    """Format for a terminal of 80 columns."""
     lines = []
     if cold_start is not None:
         peaks = {row["implementation"]: row["median_bytes"] for row in memory["predict"]["rows"]}

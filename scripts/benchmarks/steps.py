@@ -8,10 +8,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import typer
 
-from benchmarks.processes import FACECNN, Implementation, Process, WorkerError, ours_or_nothing, started
+from benchmarks.processes import (
+    FACECNN,
+    Conditions,
+    Implementation,
+    Process,
+    WorkerError,
+    in_turns,
+    raise_if_ours,
+    started,
+)
 from benchmarks.work import Case
+from common.command import say
 from facecnn.errors import FacecnnError, UsageError
 from machine.roofline import Cost, Roof
 from machine.roofline import cost as network_cost
@@ -23,8 +32,8 @@ ROUNDS, QUICK_ROUNDS = 9, 4
 WIDTH = 80
 
 TOLERANCES, COARSE_TOLERANCES = (1e-4, 5e-3), (2e-2, 2e-1)
-"""By which both sides must agree, in float32 and with fewer bits (TF32, bfloat16): of the loss before the first update,
-relative, and of the probabilities; and of the losses after it, which the roundings of all gradients have gone into."""
+"""By which both sides must agree, in float32 and with fewer bits (TF32, bfloat16): in the loss before the first update,
+relative, and the probabilities; and in the later losses, which contain the rounding errors of all gradients."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Subject:
     """A network at a size."""
 
     key: str
-    """In the names of the ratios."""
+    """Its name among the ratios."""
     network: str
     channels: int
     size: int
@@ -56,31 +65,31 @@ SUBJECTS = (
     Subject("default", "default", 1, 48, ("train",), least_batch=2),  # batch norm of units can't be trained with one
 )
 MANY = Subject("many", "many", 1, 64, ("train",), least_batch=2)
-"""Only where it is asked for."""
+"""Only on request."""
 SMOKE = Subject("smoke", "smoke", 1, 24, ("train", "predict"))
-"""To see that the benchmark itself runs."""
+"""Only shows that the benchmark runs."""
 
 
 @dataclass
 class Row:
-    """What was found for one case and implementation."""
+    """The figures of one case and implementation."""
 
     case: Case
     implementation: Implementation
     milliseconds: list[float] = field(default_factory=list)
     note: str | None = None
-    """What should be known about it, or why there are no times."""
+    """A remark on the times, or why there are none."""
     cost: Cost | None = None
     roof: Roof | None = None
-    """What the processor can do at best, where it was measured."""
+    """What the processor can do at best, if measured."""
 
     @property
     def median(self) -> float | None:
         return statistics.median(self.milliseconds) if self.milliseconds else None
 
     def shares(self) -> tuple[float, float] | None:
-        """Of the peak and of the bandwidth, by the median; None where there are none, and of fewer bits than float32,
-        whose peak is another."""
+        """Shares of peak and bandwidth, by the median; None if unknown, and for fewer bits than float32, whose peak is
+        another one."""
         if self.roof is None or self.cost is None or self.median is None or not self.implementation.float32:
             return None
         seconds = self.median / 1000
@@ -104,52 +113,55 @@ class Row:
 
 
 def measure(
-    subject: Subject,
-    chosen: Sequence[Implementation],
-    batches: Sequence[int],
-    rounds: int,
-    rows: list[Row],
-    roof: Roof | None,
+    conditions: Conditions, subject: Subject, chosen: Sequence[Implementation], rows: list[Row], roof: Roof | None
 ) -> None:
-    """Add all rows of a network: first see whether all do the same work, then time them round by round, each in turn.
+    """Add all rows of a network: first compare the work of all, then time them round by round, each in turn.
 
-    Raises FacecnnError where they don't, and where facecnn fails.
+    Raises FacecnnError where their work differs, and where facecnn fails.
     """
+    batches = (COMPARED_BATCH,) if conditions.quick else BATCHES
     with started(chosen) as processes:
         cases = subject.cases(batches)
         wrong = check(processes, max(cases, key=lambda case: case.batch))
         for case in cases:
-            typer.echo(f"{subject.key}, batch {case.batch}, {case.work} ...", err=True)
-            ready: list[tuple[Process, Row]] = []
+            say(f"{subject.key}, batch {case.batch}, {case.work} ...")
             shape = (case.size, case.size, case.channels)
             cost = network_cost(case.network, shape, case.batch, training=case.work == "train")
-            for process in processes:
-                row = Row(
-                    case, process.implementation, note=wrong.get(process.implementation.name), cost=cost, roof=roof
-                )
-                rows.append(row)
-                if row.note is None:
-                    try:
-                        row.note = process.ask("prepare", case=case)["note"]
-                        ready.append((process, row))
-                    except WorkerError as error:
-                        row.note = str(error)
-                        ours_or_nothing(process, error)
-            for number in range(rounds):
-                first = number % len(ready)
-                for process, row in ready[first:] + ready[:first]:
-                    try:
-                        row.milliseconds += process.ask("turn", seconds=TURN_SECONDS)
-                    except WorkerError as error:
-                        row.milliseconds, row.note = [], str(error)
-                        ours_or_nothing(process, error)
-                        ready.remove((process, row))
+            of_case = [Row(case, one, note=wrong.get(one.name), cost=cost, roof=roof) for one in chosen]
+            rows += of_case
+            time_in_turns(list(zip(processes, of_case, strict=True)), conditions.turns(ROUNDS, QUICK_ROUNDS))
+
+
+def time_in_turns(timed: Sequence[tuple[Process, Row]], rounds: int) -> None:
+    """Fill in the times of rows without a note; a row whose process fails gets a note instead."""
+    ready: list[tuple[Process, Row]] = []
+    for process, row in timed:
+        if row.note is None:
+            try:
+                row.note = process.ask("prepare", case=row.case)["note"]
+                ready.append((process, row))
+            except WorkerError as error:
+                row.note = str(error)
+                raise_if_ours(process, error)
+    for in_order in in_turns(ready, rounds):
+        for process, row in in_order:
+            try:
+                row.milliseconds += process.ask("turn", seconds=TURN_SECONDS)
+            except WorkerError as error:
+                row.milliseconds, row.note = [], str(error)
+                raise_if_ours(process, error)
+                ready.remove((process, row))
 
 
 def check(processes: Sequence[Process], case: Case) -> dict[str, str]:
-    """Whether all do the same work: losses of the first steps from the same weights, and answers. Gives back why some
-    can't be asked, or those with fewer bits than float32 aren't to be trusted; raises FacecnnError where the numbers of
-    others differ."""
+    """Compare the work of all: losses of the first steps from the same weights, and answers.
+
+    Returns:
+        By name, why some can't be measured; with fewer bits than float32, also which are too far off.
+
+    Raises:
+        FacecnnError: Where other numbers differ, and where facecnn fails.
+    """
     wrong: dict[str, str] = {}
     expected: dict[str, Any] = {}
     for process in processes:
@@ -157,7 +169,7 @@ def check(processes: Sequence[Process], case: Case) -> dict[str, str]:
         try:
             found = process.ask("check", case=case)
         except WorkerError as error:
-            ours_or_nothing(process, error)
+            raise_if_ours(process, error)
             wrong[name] = str(error)
             continue
         expected = expected or found
@@ -180,13 +192,15 @@ def check(processes: Sequence[Process], case: Case) -> dict[str, str]:
 
 def ratio(rows: Sequence[Row]) -> float | None:
     """PyTorch's best median in float32 over facecnn's, of the rows of one case."""
+    ours, best = ours_and_best(rows)
+    return None if ours is None or best is None else best / ours
+
+
+def ours_and_best(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """facecnn's median and PyTorch's best one in float32, of the rows of one case."""
     ours = next((row.median for row in rows if row.implementation.name == FACECNN), None)
-    theirs = [
-        row.median
-        for row in rows
-        if row.implementation.is_torch and row.implementation.float32 and row.median is not None
-    ]
-    return min(theirs) / ours if ours is not None and theirs else None
+    theirs = [row.median for row in rows if row.implementation.is_torch and row.implementation.float32]
+    return ours, min((median for median in theirs if median is not None), default=None)
 
 
 def of_case(rows: Sequence[Row], case: Case) -> list[Row]:
@@ -194,7 +208,7 @@ def of_case(rows: Sequence[Row], case: Case) -> list[Row]:
 
 
 def ratios(subjects: Sequence[Subject], rows: Sequence[Row]) -> dict[str, float | None]:
-    """``seed-224-train`` and so on; None for what wasn't measured, or not beside PyTorch."""
+    """Ratios by name (``seed-224-train``); None for what wasn't measured, or not beside PyTorch."""
     names = dict.fromkeys((*SUBJECTS, *subjects))
     return {
         f"{subject.key}-{case.work}": ratio(of_case(rows, case))
@@ -204,6 +218,7 @@ def ratios(subjects: Sequence[Subject], rows: Sequence[Row]) -> dict[str, float 
 
 
 def chosen_subjects(networks: Sequence[str]) -> list[Subject]:
+    """Choose by network or by key; the usual ones, if there are no ``networks``. Raises UsageError."""
     every: dict[str, list[Subject]] = {}
     for subject in (*SUBJECTS, MANY, SMOKE):
         every.setdefault(subject.network, []).append(subject)
@@ -215,7 +230,7 @@ def chosen_subjects(networks: Sequence[str]) -> list[Subject]:
 
 
 def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:
-    """To be read, in lines of 80 characters."""
+    """Format for a terminal of 80 columns."""
     lines = [
         "Milliseconds a batch; x: how many times as long as facecnn, by the medians;",
         "*: PyTorch's best in float32",
@@ -224,9 +239,9 @@ def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     if "tuned" in names:
         lines.append("tuned: with settings by which its allocator keeps the memory that is freed")
     if "bf16" in names:
-        lines.append("bf16: autocast to 7 bits behind the point; it stands beside, uncounted")
+        lines.append("bf16: autocast to a significand of 7 bits; shown, but not compared")
     if "TF32" in names:
-        lines.append("TF32: products with 10 bits behind the point; it stands beside, uncounted")
+        lines.append("TF32: products with a significand of 10 bits; shown, but not compared")
     roof = report["roof"]
     if roof is not None:
         lines += [
@@ -236,28 +251,28 @@ def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:
             "must at least be moved",
         ]
     for case in dict.fromkeys(row.case for row in rows):
-        found = of_case(rows, case)
-        ours = next((row.median for row in found if row.implementation.name == FACECNN), None)
-        best = min(
-            (row for row in found if row.implementation.is_torch and row.implementation.float32 and row.milliseconds),
-            key=lambda row: statistics.median(row.milliseconds),
-            default=None,
-        )
-        title = f"{case.network} {case.channels}x{case.size}x{case.size}, batch {case.batch}, {case.work}"
-        shares = f"{'peak':>6}{'band':>6}" if roof is not None else ""
-        lines += ["", f"{title:41}{'median':>9}{'min':>9}{'x':>7}  {shares}"]
-        for row in found:
-            name = f"  {row.implementation.name.replace('allocator ', '')}"
-            if row.median is None:
-                lines.append(f"{name}: {row.note}"[:WIDTH])
-                continue
-            times = f"{'' if ours is None else f'{row.median / ours:.2f}':>7}{' *' if row is best else '  '}"
-            shares = "".join(f"{share:6.0%}" for share in row.shares() or ())
-            lines.append(f"{name:41}{row.median:9.3f}{min(row.milliseconds):9.3f}{times}{shares}")
-            if row.note is not None:
-                lines.append(f"    {row.note}"[:WIDTH])
+        lines += case_table(case, of_case(rows, case), "" if roof is None else f"{'peak':>6}{'band':>6}")
     shown_ratios = {name: value for name, value in report["ratios"].items() if value is not None}
     if shown_ratios:
         lines += ["", f"PyTorch's best over facecnn, batch {COMPARED_BATCH}:"]
         lines += [f"  {name:20}{value:8.2f}" for name, value in shown_ratios.items()]
+    return lines
+
+
+def case_table(case: Case, rows: Sequence[Row], shares: str) -> list[str]:
+    """A line for each implementation, below a title that ends with the headings of the shares."""
+    ours, best = ours_and_best(rows)
+    title = f"{case.network} {case.channels}x{case.size}x{case.size}, batch {case.batch}, {case.work}"
+    lines = ["", f"{title:41}{'median':>9}{'min':>9}{'x':>7}  {shares}"]
+    for row in rows:
+        name = f"  {row.implementation.name.replace('allocator ', '')}"
+        if row.median is None:
+            lines.append(f"{name}: {row.note}"[:WIDTH])
+            continue
+        is_best = row.implementation.is_torch and row.implementation.float32 and row.median == best
+        times = f"{'' if ours is None else f'{row.median / ours:.2f}':>7}{' *' if is_best else '  '}"
+        of_roof = "".join(f"{share:6.0%}" for share in row.shares() or ())
+        lines.append(f"{name:41}{row.median:9.3f}{min(row.milliseconds):9.3f}{times}{of_roof}")
+        if row.note is not None:
+            lines.append(f"    {row.note}"[:WIDTH])
     return lines

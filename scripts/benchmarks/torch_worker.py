@@ -1,4 +1,4 @@
-"""The worker process of benchmark.py that runs PyTorch: the same networks, written with its modules as its users do."""
+"""The worker process of benchmark.py that runs PyTorch: the same networks, built from its modules as users do it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from facecnn.network.network import Stage
 class Torch:
     """PyTorch on the processor or a card. Options: threads, device, and
 
-    channels_last  the pictures' memory format (NCHW otherwise)
+    channels_last  the pictures' memory format (otherwise NCHW)
     compile        null: eager; otherwise torch.compile's mode: default, or reduce-overhead (which makes CUDA graphs)
-    one_graph      the whole step, update included, is captured as one CUDA graph and played back
-    tf32           products with 10 bits behind the point on the card's tensor cores
-    bf16           autocast: convolutions and products in bfloat16, which has 7 bits behind the point
+    one_graph      the whole step, update included, is captured as one CUDA graph and replayed
+    tf32           products with a significand of 10 bits, on the card's tensor cores
+    bf16           autocast: convolutions and products in bfloat16, with a significand of 7 bits
     """
 
     note = None
@@ -107,7 +107,7 @@ class Torch:
             return torch.softmax(logits.float(), 1)
 
         function = self._as_asked(probabilities)
-        # What is compiled is not meant to run in inference mode.
+        # Compiled functions aren't meant to run in inference mode.
         mode = torch.inference_mode if self._compile is None and not self._one_graph else torch.no_grad
         answers: list[torch.Tensor] = []
 
@@ -155,12 +155,12 @@ class Torch:
     def _as_asked(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
         if self._compile is None:
             return function
-        torch.compiler.reset()  # what was compiled for other shapes would have this one compiled for any shape
+        torch.compiler.reset()  # after other shapes this one would be compiled for any shape
         compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(function, mode=self._compile, dynamic=False)
         return compiled
 
     def _optimizer(self, work: Work, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        """Weights decay; biases, and scale and shift of batch norm, don't. The fused kernels are PyTorch's fastest."""
+        """Weights decay; biases, and batch norm's scale and shift, don't. The fused kernels are PyTorch's fastest."""
         rule = work.optimizer
         decaying: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
@@ -185,7 +185,7 @@ class Torch:
 
 
 def captured(function: Callable[[], object], forget: Callable[[], object] = lambda: None) -> Callable[[], object]:
-    """``function`` as a CUDA graph. It is run a few times first; then ``forget`` lets go of what that has left."""
+    """Capture ``function`` as a CUDA graph, after a few runs and a call of ``forget`` to clear up after them."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -201,7 +201,7 @@ def captured(function: Callable[[], object], forget: Callable[[], object] = lamb
 
 
 class Neurons(nn.Module):
-    """Neurons that each see the whole of one map."""
+    """Neurons that each see one whole map."""
 
     def __init__(self, per_kernel: int, rows: int, columns: int, maps: int) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class Neurons(nn.Module):
 
 
 class Rows(nn.Module):
-    """(N, C, H, W) as one row for each photo: row by row, column by column, map by map."""
+    """Flatten (N, C, H, W) to a row for each photo, in the order of (H, W, C)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.permute(0, 2, 3, 1).flatten(1)
@@ -232,7 +232,7 @@ ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
 
 
 def build(work: Work, *, channels_last: bool) -> nn.Sequential:
-    """The network with its weights."""
+    """Build the network, with its weights."""
     modules: list[nn.Module] = []
     for stage in work.stages:
         weights = {
@@ -245,7 +245,7 @@ def build(work: Work, *, channels_last: bool) -> nn.Sequential:
 
 
 def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last: bool) -> list[nn.Module]:
-    """A layer as modules, in the order in which its config names them."""
+    """The modules of one layer, in order."""
     layer, shape = stage.layer, stage.shape
     match layer:
         case Conv():
@@ -265,7 +265,7 @@ def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last:
             if len(shape) == 1 or channels_last:
                 load(dense, weight=weight, bias=weights["bias"])
                 return [dense] if len(shape) == 1 else [Rows(), dense]
-            # Each format has the order of inputs that costs nothing.
+            # Either format flattens in the order that needs no copy.
             by_map = weight.reshape(-1, *shape).permute(0, 3, 1, 2).flatten(1)
             load(dense, weight=by_map, bias=weights["bias"])
             return [nn.Flatten(), dense]
@@ -285,7 +285,7 @@ def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last:
 
 
 def load(module: nn.Module, *, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Overwrite a module's parameters."""
+    """Set a module's parameters."""
     with torch.no_grad():
         module.get_parameter("weight").copy_(weight)
         module.get_parameter("bias").copy_(bias)

@@ -1,7 +1,7 @@
-"""The worker process of benchmark.py that trains as ``facecnn train`` does, with all that belongs to it: photos from
-the cache, augmentation, figures, a progress bar, the run folder. It stands still except while it is asked to go on.
+"""The worker process of benchmark.py that trains as ``facecnn train`` does, with photos from the cache, augmentation,
+metrics, a progress bar and a run folder. It waits between the questions that it is asked.
 
-Its photos are made up, and their cache is in a temporary folder; that of the kernels is the user's.
+Its photos are made up, and their cache is in a temporary folder; the kernels' cache is the user's.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from facecnn.learning.progress import StepReport
 from facecnn.photos.cache_folder import CACHE_VARIABLE
 
 LONG = 100_000
-"""Epochs: more than are ever made."""
+"""Epochs: more than anyone waits for."""
 
 
 class Terminal(io.StringIO):
-    """A terminal that shows nothing, so that the progress bar is drawn as a user has it drawn."""
+    """A terminal that shows nothing, so that the progress bar is drawn as it is for a user."""
 
     def isatty(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
-            raise TypeError("it takes text")  # by this, click finds out that it isn't binary
+            raise TypeError("it takes text")  # which tells click that it isn't binary
         return len(text)
 
 
 class Clock:
-    """Passes a training's reports on to the display, and notes when they came; there the training waits."""
+    """Passes a training's reports on to the display, and notes when they came. There the training waits."""
 
     def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, int], None]) -> None:
         self._shown = shown
         self._wait = wait
         self._reports = [(time.perf_counter(), 0)]
-        """When a turn began, and when a step or an epoch in it ended; and how many photos of the epoch had been seen by
-        then, at its end 0."""
+        """When a turn began, and when steps and epochs in it ended; with the photos of the epoch seen by then (0 at its
+        end)."""
         self._epochs: list[Mapping[str, Any]] = []
         self._steps = 0
-        """In the training so far."""
+        """Steps of the training so far."""
         self.step: Callable[[StepReport], None] = self._noted_step
 
     def start_turn(self, *, by_epochs: bool) -> None:
-        """What was noted so far is forgotten. ``by_epochs``: steps are not noted, since that takes time of its own,
-        and a step of a small network less than 0.1 ms."""
+        """Forget the notes so far. With ``by_epochs`` steps are not noted, since that takes time of its own, and a step
+        of a small network less than 0.1 ms."""
         _, seen = self._reports[-1]
         self._reports, self._epochs = [(time.perf_counter(), seen)], []
         self.step = self._shown.step if by_epochs else self._noted_step
@@ -82,14 +82,16 @@ class Clock:
         self._wait(self, 0)
 
     def batch(self) -> int:
-        """Photos of a step, to be asked in the first epoch."""
+        """Photos per step; only known in the first epoch."""
         _, seen = self._reports[-1]
         return seen // self._steps
 
     def turn_of_steps(self) -> dict[str, Any]:
-        """``photos`` of the turn and the ``seconds`` that it took, what is shown included; and both of the steps
-        ``within`` epochs, without an epoch's first ones, those that were made in one go with it: before them come the
-        last one's figures, validation, saving and this one's order."""
+        """``photos`` of the turn and its ``seconds``, display included; and the same ``within`` epochs.
+
+        The latter leave out an epoch's first fused steps, because the end of the epoch before (metrics, validation,
+        checkpoint) and the order of this one come before them.
+        """
         turn = {"photos": 0, "seconds": 0.0}
         within = dict(turn)
         for (last, before), (now, seen) in itertools.pairwise(self._reports):
@@ -99,8 +101,8 @@ class Clock:
         return {**turn, "within": within}
 
     def turn_of_epochs(self) -> dict[str, Any]:
-        """``seconds`` of the turn, the epochs' ends included; of each epoch that ended in it its ``rates``: photos a
-        second, as `facecnn train` shows them, and ``within``: the seconds that these are of."""
+        """``seconds`` of the turn, the ends of epochs included; and for each epoch its photos per second, as `facecnn
+        train` shows them (``rates``), with the seconds that they were computed from (``within``)."""
         return {
             "seconds": self._reports[-1][0] - self._reports[0][0],
             "rates": [epoch["photos_per_second"] for epoch in self._epochs],
@@ -109,7 +111,7 @@ class Clock:
 
 
 class ClockedConsole(StderrConsole):
-    """The command line's, with a clock before its display of a training."""
+    """The command line's console, with a clock in front of a training's display."""
 
     def __init__(self, wait: Callable[[Clock, int], None]) -> None:
         super().__init__(quiet=False, verbose=False)
@@ -122,7 +124,7 @@ class ClockedConsole(StderrConsole):
 
 
 class Training:
-    """Options: config, overrides (as of --set), photos, folder (for the run and the cache), device, threads."""
+    """A training. Options: config, overrides (as for --set), photos, folder (for run and cache), device, threads."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -131,27 +133,27 @@ class Training:
         self._goes_on, self._waits = threading.Semaphore(0), threading.Semaphore(0)
         self._clock: Clock | None = None
         self._left, self._counts_epochs = 1, False
-        """Steps, or epochs, until it waits."""
+        """Steps or epochs until it waits."""
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
 
     def start(self) -> dict[str, int]:
-        """Read the photos and make the first step; gives back the photos of a batch."""
+        """Read the photos and train the first step. Returns the batch size."""
         sys.stderr = Terminal()
         self._thread.start()
         clock = self._waited()
         return {"batch": clock.batch()}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Go on for so many steps, and to the end of those that are made in one go with the last of them."""
+        """Train for some steps, and to the end of the fused steps that the last of them belongs to."""
         return self._turn(count, epochs=False).turn_of_steps()
 
     def epochs(self, count: int) -> dict[str, Any]:
-        """Go on to the end of the epoch, or of so many, without a break between them, as they are trained."""
+        """Train to the end of this epoch, or of ``count`` epochs without a break between them."""
         return self._turn(count, epochs=True).turn_of_epochs()
 
     def memory(self) -> int | None:
-        """Bytes of this process's memory that no file is behind, so that it can't be dropped."""
+        """Bytes of this process's memory that no file backs, so that they can't be dropped."""
         return memory("RssAnon")
 
     def _turn(self, count: int, *, epochs: bool) -> Clock:
@@ -167,7 +169,7 @@ class Training:
         return self._clock
 
     def _pause(self, clock: Clock, made: int) -> None:
-        """Called in the training's thread after so many steps, or with 0 after an epoch."""
+        """Called in the training's thread after ``made`` steps, or with 0 after an epoch."""
         if (made == 0) != self._counts_epochs:
             return
         self._left -= made or 1

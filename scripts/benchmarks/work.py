@@ -1,7 +1,6 @@
-"""What benchmark.py has done by both sides: networks, weights and pictures that are the same on each, and the loop in
-which a worker process answers.
+"""The work that benchmark.py gives to both sides (networks, weights, pictures), and the loop of a worker process.
 
-A worker speaks JSON, a line for a question on its standard input and a line for the answer on its standard output.
+A worker reads a question as a line of JSON from stdin, and prints the answer as a line of JSON.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ PEOPLE = 2
 CHECKED_STEPS = 3
 WARM_UP_STEPS = 4
 BLOCKS_A_TURN = 4
-"""Where steps are not timed one by one."""
+"""Blocks of steps in a turn, where steps aren't timed one by one."""
 
 TIMED_LEARNING_RATE = 1e-5
-"""The weights, and with them the work, stay about what they are."""
+"""So low that the weights, and with them the work, hardly change."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is timed."""
+    """What is timed."""
 
     network: str
     """A shipped config."""
@@ -52,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Work:
-    """A case with all that its numbers depend on."""
+    """A case, with everything that its results depend on."""
 
     stages: tuple[Stage, ...]
     layers: tuple[Layer, ...]
@@ -62,15 +61,15 @@ class Work:
     optimizer: Momentum | AdamW
     average_weights: float | None
     weights: dict[str, npt.NDArray[np.float32]]
-    """By their names in facecnn."""
+    """Weights by their names in facecnn."""
     pictures: npt.NDArray[np.float32]
     """(batch, rows, columns, maps): mean 0 and deviation 1, as after standardisation."""
     labels: npt.NDArray[np.int32]
 
 
 def work_of(case: Case, *, dropout: bool = True) -> Work:
-    """The case's work, drawn from the same seeds in every process. Without ``dropout`` nothing is random in it: both
-    sides' masks differ."""
+    """Make a case's work, from the same seeds in every process. Leave out ``dropout`` to compare results, since both
+    sides draw other masks."""
     settings = load(case.network).settings
     layers = with_outputs(settings.network, PEOPLE)
     if not dropout:
@@ -96,7 +95,7 @@ def work_of(case: Case, *, dropout: bool = True) -> Work:
 
 
 def known(rule: object) -> Momentum | AdamW:
-    """The optimizer, if both sides have it; raises NotImplementedError for others, and for further settings of it."""
+    """The optimizer, if both sides have it. Raises NotImplementedError for others, and for other settings of it."""
     for kind, settings in (
         (Momentum, ("learning_rate", "weight_decay", "momentum")),
         (AdamW, ("learning_rate", "weight_decay", "beta1", "beta2", "epsilon")),
@@ -111,7 +110,7 @@ class Side(Protocol):
 
     @property
     def note(self) -> str | None:
-        """What should be known about the figures of the work that was asked for last."""
+        """A remark on the figures of the last work."""
 
     @property
     def device(self) -> str:
@@ -119,23 +118,23 @@ class Side(Protocol):
 
     @property
     def waits_for_device(self) -> bool:
-        """Whether a step returns before it is done, so that many are to be timed together."""
+        """Whether a step returns before it is done, so that steps must be timed in blocks."""
 
     def training(self, work: Work, learning_rate: float) -> Callable[[], object]:
-        """A training step: forward, loss, backward and update."""
+        """Return a function that runs a training step: forward, loss, backward and update."""
 
     def loss(self) -> float:
-        """What the last training step lowered."""
+        """The loss of the last training step."""
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.floating[Any]]]:
-        """A function that brings the probabilities (batch, people) to the host."""
+        """Return a function that computes the probabilities (batch, people) on the host."""
 
     def milliseconds(self, step: Callable[[], object], steps: int) -> float:
-        """The time of so many steps, one after another."""
+        """Time ``steps`` steps, one after another."""
 
 
 class Worker:
-    """Does what it is asked for."""
+    """Answers questions with one side: each method is one."""
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -146,7 +145,7 @@ class Worker:
         return {"device": self._side.device}
 
     def check(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Numbers by which both sides can be seen to do the same: losses of a few steps, and answers."""
+        """Compute losses of a few steps, and answers, to compare the sides by."""
         self._forget()
         work = work_of(Case(**case), dropout=False)
         step = self._side.training(work, work.optimizer.learning_rate)
@@ -155,12 +154,12 @@ class Worker:
             step()
             losses.append(self._side.loss())
         predict = self._side.predicting(work)
-        for _ in range(CHECKED_STEPS):  # what is recorded is played from the third call on, at the latest
+        for _ in range(CHECKED_STEPS):  # a recording is replayed from the third call on, at the latest
             answers = predict()
         return {"losses": losses, "answers": answers.tolist()}
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Make all that the case needs, and run it until it is warm."""
+        """Set up a case, and run it until it is warm."""
         self._forget()
         chosen = Case(**case)
         work = work_of(chosen)
@@ -173,8 +172,8 @@ class Worker:
         return {"note": self._side.note}
 
     def turn(self, seconds: float) -> list[float]:
-        """Milliseconds of steps, for about so many seconds: of each step, or means of blocks of steps."""
-        # The first are not counted: the other processes have emptied the processor's caches.
+        """Time steps for about so many seconds. Returns milliseconds of each step, or means over blocks of steps."""
+        # The first ones aren't counted: the other processes have emptied the processor's caches.
         started = self._side.milliseconds(self._step, 1)
         block = 1
         if self._side.waits_for_device:
@@ -187,7 +186,7 @@ class Worker:
         return found
 
     def peak_memory(self) -> int | None:
-        """Bytes of memory that this process has taken at most."""
+        """This process's peak memory in bytes."""
         return memory("VmHWM")
 
     def _forget(self) -> None:
@@ -196,7 +195,7 @@ class Worker:
 
 
 def memory(what: str) -> int | None:
-    """Bytes of this process, by their name in /proc/self/status; None where the system has none."""
+    """A figure of /proc/self/status, in bytes; None where there is no such file."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
@@ -205,9 +204,9 @@ def memory(what: str) -> int | None:
 
 
 def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer questions until there are no more: the worker's methods, or ``get_ready``, for nothing but to have it
-    made, of the options on the command line."""
-    # Libraries and compilers may write to standard output, which is for answers only.
+    """Answer questions to the end of stdin: names of the worker's methods, or ``get_ready``, which only makes the
+    worker, with options in JSON from the command line."""
+    # Libraries and compilers may write to stdout, which is for answers only.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker: Any = None
@@ -219,7 +218,7 @@ def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
             answer = {"result": None if do == "get_ready" else getattr(worker, do)(**question)}
         except FacecnnError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
-        except Exception as error:  # a row then says so, and the others are measured all the same
+        except Exception as error:  # the benchmark says so in the row, and goes on
             lines = str(error).strip().splitlines() or [""]
             answer = {"error": f"{type(error).__name__}: {lines[0]}", "exit_code": 1}
         answers.write(json.dumps(answer) + "\n")
@@ -227,6 +226,6 @@ def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def question(do: str, **arguments: Any) -> str:
-    """A line for a worker: the name of one of its methods, and what it is given."""
+    """A line for a worker: the name of a method, and its arguments."""
     plain = {name: asdict(value) if isinstance(value, Case) else value for name, value in arguments.items()}
     return json.dumps({"do": do, **plain}) + "\n"

@@ -1,6 +1,6 @@
-"""What first_card.py found, to be read: a sentence for each part, and a section for docs/RESULTS.md.
+"""Formats the findings of first_card.py: a sentence for each part, and a section for docs/RESULTS.md.
 
-A record is what first_card.py writes for a part: machine, commit and so on, and in ``found`` what the part found.
+A record is the file that first_card.py writes for a part: machine, commit and so on, and the findings in ``found``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ TITLES = {
 
 
 def verdict(record: Record) -> str:
-    """A part's findings in a sentence, without a full stop."""
+    """Sum up a part's findings in a sentence, without a full stop."""
     return _judged(record)[0]
 
 
 def all_is_well(record: Record) -> bool:
-    """Whether the part came to its end, and found nothing wrong."""
+    """Whether the part finished, and found nothing wrong."""
     return record["unfinished"] is None and _judged(record)[1]
 
 
@@ -123,8 +123,8 @@ _JUDGES: Mapping[str, Callable[[Found], tuple[str, bool]]] = {
 
 
 def _compared(found: Found) -> dict[str, dict[str, Any]]:
-    """For each case of the benchmark facecnn's time and PyTorch's best, those of the call in which PyTorch did best
-    beside facecnn; and the best with fewer bits than float32."""
+    """For each case of the benchmark, facecnn's time and PyTorch's best one, from the call with PyTorch's best ratio;
+    and the best time with fewer bits than float32."""
     cases: dict[str, dict[str, Any]] = {}
     for call in found.values():
         for case, rows in _by_case(call["rows"]).items():
@@ -159,7 +159,7 @@ def _by_case(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 
 def page(records: Mapping[str, Record | None]) -> str:
-    """The section; ``records`` by the plan's names, in its order, None of what wasn't run."""
+    """Format the section. ``records`` are by part, in the plan's order; None for parts that weren't run."""
     lines = ["## On an NVIDIA card", ""]
     there = {name: record for name, record in records.items() if record is not None and record["found"]}
     lines += [f"`{COMMAND}`. {line}" for line in dict.fromkeys(_about(record) for record in there.values())]
@@ -232,7 +232,9 @@ def _accuracy_tables(own: Mapping[str, Record], records: Mapping[str, Record | N
 
 
 def _steps_table(own: Mapping[str, Record], records: Mapping[str, Record | None]) -> list[str]:
-    rows, notes, versions = [], [], {}
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    versions: list[str] = []
     for record in own.values():
         for case, of in _compared(record["found"]).items():
             ratio = None if of["best"] is None or not of["ours"] else of["best"] / of["ours"]
@@ -240,13 +242,12 @@ def _steps_table(own: Mapping[str, Record], records: Mapping[str, Record | None]
             fewer = "-" if of["fewer_bits"] is None else f"{of['fewer_bits']:.3f} ({of['fewer_which']})"
             rows.append((case, _number(of["ours"]), _number(of["plain"]), best, _number(ratio, 2), fewer))
         for call in record["found"].values():
-            versions[call["pytorch"]] = None
+            versions += [call["pytorch"]] if call["pytorch"] is not None else []
             notes += [call["failure"]] if call["failure"] is not None else []
-            named = (
+            notes += [
                 f"{r['network']}, {r['work']}, {r['implementation']}: {r['note']}" for r in call["rows"] if r["note"]
-            )
-            notes += named
-    known = " and ".join(version for version in versions if version is not None)
+            ]
+    known = " and ".join(dict.fromkeys(versions))
     about = f"PyTorch {known}, TF32 off in what is compared" if known else "PyTorch isn't installed: facecnn alone"
     head = ("case", "facecnn ms", "not recorded ms", "PyTorch's best in float32, ms", "x", "with fewer bits, ms")
     noted = [f"- {note}" for note in dict.fromkeys(notes)]
@@ -254,7 +255,7 @@ def _steps_table(own: Mapping[str, Record], records: Mapping[str, Record | None]
 
 
 def _kernel_tables(own: Mapping[str, Record], records: Mapping[str, Record | None]) -> list[str]:
-    """Of what a step was planned to launch; without estimates, of all that was timed."""
+    """A row for each launch that was planned; without estimates, for everything that was timed."""
     estimates = (records.get("estimates") or {"found": {}})["found"]
     lines: list[str] = []
     for config, of in own["kernels"]["found"].items():

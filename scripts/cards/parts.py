@@ -1,7 +1,6 @@
-"""The parts of first_card.py, each in a process of its own: PART, the file for what it finds, and its options as JSON.
+"""The parts of first_card.py, each run in a process of its own: PART, the file for its findings, and options in JSON.
 
-A part is a function that asks ``Findings`` for one finding after another; those that an earlier start has found are not
-looked for again.
+A part is a function that asks ``Findings`` for one finding after another. Those of an earlier start are kept.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cards.speed import Figures, estimated, kernel_times, sent
-from common.command import errors_told
+from cards.speed import estimated, kernel_times, sent
+from common.command import exit_on_error
+from common.recording import EpochMetrics
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import FacecnnError, PhotoError
@@ -41,14 +41,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "torch")
 SANITIZER = "compute-sanitizer"
 LONGEST_REASON = 200
-"""Characters that are kept of why a test failed; the log has it all."""
+"""Characters of a failed test's message; the log has all of it."""
 SUBJECTS = {"seed": "seed-224", "deep": "deep-224", "default": "default", "many": "many"}
-"""Networks, and what benchmark.py calls them at their own size."""
+"""Networks, and benchmark.py's names for them at their own size."""
 BATCH = 60
 
 
 class Findings:
-    """What a part has found so far, written to its file with each finding."""
+    """A part's findings so far, written to its file after each one."""
 
     def __init__(self, path: Path, small: bool = False, photos: Path | None = None) -> None:
         self._path = path
@@ -58,8 +58,7 @@ class Findings:
         self.failures: list[str] = []
 
     def find(self, name: str, look: Callable[..., Any], *arguments: Any) -> None:
-        """Have a finding of this name, and if there is none yet, look for it. What goes wrong is kept until the part's
-        other findings are there."""
+        """Look for a finding, unless there is one of this name. An error goes to ``failures``, and the part goes on."""
         if name in self._found:
             return
         print(f"{name} ...", flush=True)
@@ -72,7 +71,7 @@ class Findings:
 
 
 def machine() -> dict[str, Any]:
-    """What this is measured on; ``card`` is None, and ``no_card`` says why, where there is none."""
+    """Describe this machine. Where there is no card, ``card`` is None, and ``no_card`` says why."""
     cuda = find_cuda(0)
     card = cuda.cards[0] if cuda.available and not cuda.simulated else None
     query = "driver_version,clocks.max.sm,power.limit"
@@ -98,14 +97,14 @@ def machine() -> dict[str, Any]:
 
 
 def run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    """A program to its end; what it says on stderr is this part's log, too."""
+    """Run a program to its end, and copy its stderr to this part's log."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
     print(done.stderr, file=sys.stderr, flush=True)
     return done
 
 
 def answer_of(done: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON that a program printed, whatever its exit code; raises FacecnnError where it printed none."""
+    """Read the JSON that a program printed, whatever its exit code. Raises FacecnnError if there is none."""
     try:
         return json.loads(done.stdout)
     except ValueError:
@@ -121,7 +120,7 @@ def doctor(findings: Findings) -> None:
 
 
 def examined() -> Any:
-    """The doctor's report."""
+    """Run the doctor. Returns its report."""
     report = answer_of(run([sys.executable, "-m", "facecnn", "doctor", "--device", "cuda", "--format", "json"]))
     if report["device"] is None:
         raise FacecnnError(report["device_reason"])
@@ -135,13 +134,13 @@ def cases(findings: Findings) -> None:
 
 
 def tested(folder: str, options: Sequence[str]) -> dict[str, Any]:
-    """The tests of a folder: how many passed and were skipped, and those that failed, with why."""
+    """Run the tests of a folder. Returns how many passed and were skipped, and the failed ones with their reasons."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary, "report.xml")
         workers = min(8, available_threads() // 2)
         several = ["-n", str(workers)] if workers > 1 and importlib.util.find_spec("xdist") else []
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={report}", *several]
-        # Straight to the log, where the last name is that of a test that hangs.
+        # It writes to the log itself, so that the log's last name is that of a test that hangs.
         done = subprocess.run([*command, *options, f"tests/{folder}"], cwd=ROOT)
         if not report.exists():
             raise FacecnnError(f"pytest: exit code {done.returncode}")
@@ -158,7 +157,7 @@ def tested(folder: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def settings_of(config: str, steps: int | None) -> Loaded:
-    """A shipped config, for so many steps or a little more where that is said."""
+    """Load a shipped config; with ``steps``, for at least that many steps, in whole epochs."""
     changes = [] if steps is None else ["train.epochs=1", f"train.least_steps={steps}"]
     return apply_overrides(load(config), [*changes, "train.stop_when_worst_loss_below=null"])
 
@@ -172,12 +171,12 @@ def photos_for(loaded: Loaded, photos: Path | None) -> TrainingPhotos:
         ) from None
 
 
-def trained(loaded: Loaded, data: TrainingPhotos, device: Device) -> tuple[Trainer, Figures]:
-    """A training to its end."""
+def trained(loaded: Loaded, data: TrainingPhotos, device: Device) -> tuple[Trainer, EpochMetrics]:
+    """Train to the end."""
     trainer = make_trainer(loaded, data.dataset, data.training, device, validation=data.validation)
-    figures = Figures()
-    trainer.run(figures)
-    return trainer, figures
+    metrics = EpochMetrics()
+    trainer.run(metrics)
+    return trainer, metrics
 
 
 def repeats(findings: Findings) -> None:
@@ -186,7 +185,7 @@ def repeats(findings: Findings) -> None:
 
 
 def repeated(config: str, steps: int, photos: Path | None, device_name: str) -> dict[str, Any]:
-    """Two trainings with equal seeds: the arrays, of weights and of all else that is saved, that differ by a bit."""
+    """Train twice with equal seeds, and list the saved arrays that aren't equal to the bit."""
     loaded, device = settings_of(config, steps), open_device(device_name)
     data = photos_for(loaded, photos)
     one, other = (trained(loaded, data, device)[0] for _ in range(2))
@@ -201,19 +200,19 @@ def accuracy(findings: Findings) -> None:
 
 
 def compared(config: str, steps: int | None, photos: Path | None, devices: Sequence[str]) -> dict[str, Any]:
-    """The same training on several devices: loss by epochs, and what is right of the held-out photos at the end."""
+    """Train alike on several devices: losses by epoch, and the accuracy on held-out photos at the end."""
     loaded = settings_of(config, steps)
     data = photos_for(loaded, photos)
     found: dict[str, Any] = {"photos": len(data.train_indices), "held_out": len(data.validation)}
     for name in devices:
         device = open_device(name)
-        trainer, figures = trained(loaded, data, device)
+        trainer, metrics = trained(loaded, data, device)
         found[name] = {
             "device": device.description,
             "steps": trainer.progress.step,
-            **{key: figures.of(key) for key in ("train_loss", "train_accuracy", "validation_loss")},
-            "accuracy": figures.of("validation_accuracy")[-1],
-            "seconds": sum(figures.of("seconds")),
+            **{key: metrics.of(key) for key in ("train_loss", "train_accuracy", "validation_loss")},
+            "accuracy": metrics.of("validation_accuracy")[-1],
+            "seconds": sum(metrics.of("seconds")),
         }
     return found
 
@@ -222,7 +221,7 @@ def compared(config: str, steps: int | None, photos: Path | None, devices: Seque
 
 
 def steps(findings: Findings, network: str) -> None:
-    """Of facecnn in each of the calls, since only what takes turns can be compared."""
+    """facecnn is measured in each of the calls, since only processes that take turns can be compared."""
     there = importlib.util.find_spec("torch") is not None
     options = ["--network", "smoke", "--rounds", "1"] if findings.small else ["--network", SUBJECTS[network]]
     for name, word in {"eager": "eager", "compiled": "torch.compile"}.items() if there else {"alone": "none"}.items():
@@ -230,7 +229,7 @@ def steps(findings: Findings, network: str) -> None:
 
 
 def benchmarked(options: Sequence[str]) -> dict[str, Any]:
-    """What benchmark.py finds, and why it didn't find all."""
+    """Run benchmark.py. Returns its rows, and its failure, if there are rows all the same."""
     done = run([sys.executable, ROOT / "scripts" / "benchmark.py", "--device", "cuda", "--json", *options])
     report = answer_of(done)
     failure = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1].removeprefix("error: ")
@@ -266,7 +265,7 @@ def memory_checks(findings: Findings) -> None:
 
 
 def checked(program: str | None, tool: str) -> dict[str, Any] | None:
-    """What a tool says of the self-test, which runs every kernel; None without the program."""
+    """Run the self-test, which runs every kernel, under a tool of the sanitizer; None if it isn't installed."""
     if program is None:
         return None
     doctor = [sys.executable, "-m", "facecnn", "doctor", "--device", "cuda"]
@@ -295,6 +294,7 @@ PARTS: dict[str, Callable[[Findings], None]] = {
 }
 
 
+@exit_on_error()
 def main() -> None:
     part, *arguments = sys.argv[1:]
     if part == "machine":
@@ -309,5 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

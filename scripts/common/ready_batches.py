@@ -1,40 +1,50 @@
-"""Batches of pictures that need no preparing, for training steps in a benchmark or a study."""
+"""Training steps on batches of ready pictures, for benchmarks and experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.learning.batches import BatchSlot, StepGroup
+from facecnn.learning.optimizers import Optimizer
 from facecnn.learning.progress import Progress
+from facecnn.learning.schedules import Constant
+from facecnn.learning.step import TrainingStep
+from facecnn.learning.update import WeightUpdate
 from facecnn.network.network import MicroBatch, Network
-
-Array = npt.NDArray[Any]
 
 
 class ReadyBatches:
-    """Takes the place of ``facecnn.learning.batches.Batches``: an epoch's batches are those of the pictures, in their
-    order, or the only one again and again. As in training, a step finds its photos, its rate and its number by itself.
+    """Takes the place of ``facecnn.learning.batches.Batches``: batches of the pictures in order, again and again.
+
+    As in training, a step finds its photos, its learning rate and its number by itself.
     """
 
     streamed = False
 
     def __init__(self, network: Network, pictures: Array, labels: Array, batch_size: int, steps: int) -> None:
-        """Pictures (n, H, W, C) on the device and labels (n,) on the host, n a multiple of ``batch_size``; ``steps`` an
-        epoch."""
+        """Set up the batches.
+
+        Args:
+            network: The network to train.
+            pictures: (n, H, W, C), on the device; n is a multiple of ``batch_size``.
+            labels: (n,), on the host.
+            batch_size: Pictures per step.
+            steps: Steps per epoch.
+        """
         backend = network.backend
         self._network = network
         self.largest, self.steps_per_epoch = batch_size, steps
         self._pictures = pictures
-        numbers = np.arange(len(labels), dtype=np.int32)
-        self._order = [backend.to_device(array) for array in (numbers, numbers, labels.astype(np.int32))]
+        numbers = backend.to_device(np.arange(len(labels), dtype=np.int32))
+        self._order = (numbers, numbers, backend.to_device(labels.astype(np.int32)))
         self._starts = backend.to_device((np.arange(steps) * batch_size % len(labels)).astype(np.int32))
         self._rates = backend.empty((steps,), network.dtype)
         self._cursor = backend.empty((2,), np.int32)
-        self._taken = [backend.empty((batch_size,), np.int32) for _ in self._order]
+        photos, rows, own_labels = (backend.empty((batch_size,), np.int32) for _ in range(3))
+        self._taken = (photos, rows, own_labels)
         self.step: Array = backend.to_device(np.zeros(1, np.int32))
         self.learning_rate: Array = backend.to_device(np.zeros(1, network.dtype))
         self._groups: list[StepGroup] = [
@@ -56,3 +66,11 @@ class ReadyBatches:
     def micro_batches(self, slot: BatchSlot) -> Iterator[MicroBatch]:
         photos, _, labels = self._taken
         yield MicroBatch(0, labels, photos, self.step, self._pictures[slot.first : slot.first + slot.photos])
+
+
+def train(network: Network, pictures: Array, labels: Array, optimizer: Optimizer, batch_size: int) -> Array:
+    """Train once through the pictures (n, H, W, C), with a constant learning rate. Returns the loss of each step."""
+    batches = ReadyBatches(network, pictures, labels, batch_size, len(labels) // batch_size)
+    classes = np.ones(network.units)
+    step = TrainingStep(batches, WeightUpdate(network, optimizer), Constant(), epochs=1, class_weights=classes)
+    return np.array([step.objectives.sum() for _ in step.epoch(Progress(), one_by_one=True)])

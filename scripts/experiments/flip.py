@@ -1,9 +1,9 @@
-"""The kernel's gradient as articles give it: which formula is right, and what training makes of the wrong ones.
+"""Which formula for a kernel's gradient, of those that articles give, is right, and what is learned with the others?
 
 Each formula takes the place of the right one in a small network: convolution, tanh and max-pool, twice, then a dense
 layer. Its gradient is compared with central differences of the loss, weight by weight, and the network is trained with
-it to tell arrows that point up, down, left and right. In the last line the kernels get no gradient at all: what is
-learned there, the dense layer has learned alone, from kernels that stayed random.
+it to tell arrows that point up, down, left and right. In the last row the kernels get no gradient at all: there the
+dense layer learns alone, from kernels that stay random.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
-from common.ready_batches import ReadyBatches
+from common.command import at_least, exit_on_error, parser
+from common.differences import central_differences
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save
+from common.ready_batches import train as train_network
+from common.tables import table
 from facecnn.kernels import open_device, reference
 from facecnn.learning.optimizers import Sgd
-from facecnn.learning.progress import Progress
-from facecnn.learning.schedules import Constant
-from facecnn.learning.step import TrainingStep
-from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Activate, Conv, Dense, Pool
 from facecnn.network.network import Network
 
@@ -35,15 +34,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
-
 Labels = npt.NDArray[np.int32]
 
 SIDE = 12
 CONVOLUTIONS = ("conv1", "conv2")
 CHECKED = 16
-"""Arrows in the batch whose gradient is checked."""
+"""Arrows in the batch that gradients are compared on."""
 NEW_ARROWS = 1000
-"""Arrows that a trained network is judged by."""
+"""Arrows that a trained network is tested with."""
 LAYERS = (
     Conv(kernels=4, size=3, activation="identity"),
     Activate(name="tanh"),
@@ -53,16 +51,16 @@ LAYERS = (
     Pool(size="global"),
     Dense(units=4),
 )
-"""The parts of a block stand alone, so that a formula can be changed between them."""
+"""The parts of a block as layers of their own, so that a formula between them can be exchanged."""
 
 
 def _turned(maps: Array) -> Array:
-    """Every map turned by 180 degrees: rows and columns in reverse."""
+    """Turn every map by 180 degrees: reverse rows and columns."""
     return np.ascontiguousarray(maps[:, ::-1, ::-1])
 
 
 class Formula:
-    """The reference kernels with the right formulas; those below change one each."""
+    """The reference backend with the right formulas; each subclass changes one."""
 
     text = "right: nothing flipped"
 
@@ -171,7 +169,7 @@ FORMULAS: tuple[type[Formula], ...] = (
 
 
 def arrows(count: int, seed: int) -> tuple[Array, Labels]:
-    """(count, SIDE, SIDE, 1): an arrow somewhere in noise; and where it points: up, left, down or right."""
+    """Draw arrows somewhere in noise, (count, SIDE, SIDE, 1), and label them by direction: up, left, down or right."""
     random = np.random.default_rng(seed)
     glyph = np.array([[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 0, 1, 0, 1], [0, 0, 1, 0, 0], [0, 0, 1, 0, 0]])
     pictures = random.normal(0, 0.2, (count, SIDE, SIDE, 1))
@@ -182,7 +180,7 @@ def arrows(count: int, seed: int) -> tuple[Array, Labels]:
 
 
 def new_network(formula: type[Formula], batch_size: int, seed: int) -> Network:
-    """A network with random weights that gets its gradients by a formula."""
+    """Make a network with random weights that computes its gradients by a formula."""
     backend: Any = formula()
     network = Network(LAYERS, (SIDE, SIDE, 1), backend, batch_size, dtype=np.float64, seed=seed)
     network.initialise(seed)
@@ -190,7 +188,7 @@ def new_network(formula: type[Formula], batch_size: int, seed: int) -> Network:
 
 
 def loss(network: Network, pictures: Array, labels: Labels) -> float:
-    """Mean cross-entropy; the network is ready for ``backward``."""
+    """Compute the mean cross-entropy; ``backward`` may follow."""
     count = len(labels)
     network.input[:count] = pictures
     network.forward(count, training=True)
@@ -199,7 +197,7 @@ def loss(network: Network, pictures: Array, labels: Labels) -> float:
 
 
 def gradient(formula: type[Formula]) -> dict[str, Array]:
-    """The gradient of the kernels of both layers by a formula."""
+    """Compute the gradient of both layers' kernels by a formula."""
     network = new_network(formula, CHECKED, 0)
     loss(network, *arrows(CHECKED, 0))
     network.backward(CHECKED)
@@ -207,30 +205,20 @@ def gradient(formula: type[Formula]) -> dict[str, Array]:
     return {name: network.gradient.named[f"{name}.weight"].copy() for name in CONVOLUTIONS}
 
 
-def differences(h: float = 1e-5) -> dict[str, Array]:
-    """The same by (loss(w + h) - loss(w - h)) / 2h, weight by weight."""
+def differences() -> dict[str, Array]:
+    """Compute the same gradient by central differences."""
     network, batch = new_network(Formula, CHECKED, 0), arrows(CHECKED, 0)
-    found = {}
-    for name in CONVOLUTIONS:
-        weight = network.weights.parameters.named[f"{name}.weight"]
-        found[name] = np.empty_like(weight)
-        for place in np.ndindex(weight.shape):
-            kept = weight[place]
-            weight[place] = kept + h
-            above = loss(network, *batch)
-            weight[place] = kept - h
-            found[name][place] = (above - loss(network, *batch)) / (2 * h)
-            weight[place] = kept
-    return found
+    named = network.weights.parameters.named
+    return {name: central_differences(lambda: loss(network, *batch), named[f"{name}.weight"]) for name in CONVOLUTIONS}
 
 
 def relative_error(found: Array, true: Array) -> float:
-    """|found - true| / |true|, of all weights together."""
+    """|found - true| / |true|, over all weights."""
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
 def cosine(found: Array, true: Array) -> float:
-    """1: the same direction, 0: at right angles, -1: against it; not a number for a gradient of zero."""
+    """The cosine of the angle between two gradients; NaN if the first one is zero."""
     length = float(np.linalg.norm(found))
     return float((found * true).sum() / (length * np.linalg.norm(true))) if length else float("nan")
 
@@ -240,26 +228,24 @@ def cosine(found: Array, true: Array) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """What a formula has led to."""
+    """The result of training with a formula."""
 
     losses: Array
-    """Of each step's batch."""
+    """Loss of each step's batch."""
     accuracy: float
     """On new arrows."""
 
 
 def train(formula: type[Formula], seed: int, steps: int, rate: float) -> Training:
-    """Plain gradient descent on batches of 32; with a seed, all formulas get the same weights and batches."""
+    """Train by plain gradient descent on batches of 32. A seed gives all formulas the same weights and batches."""
     network = new_network(formula, NEW_ARROWS, seed)
-    batches = ReadyBatches(network, *arrows(32 * steps, 1000 + seed), batch_size=32, steps=steps)
-    update = WeightUpdate(network, Sgd(learning_rate=rate))
-    step = TrainingStep(batches, update, Constant(), epochs=1, class_weights=np.ones(4))
-    losses = np.array([step.objectives.sum() for _ in step.epoch(Progress(), one_by_one=True)])
+    losses = train_network(network, *arrows(32 * steps, 1000 + seed), Sgd(learning_rate=rate), 32)
     pictures, labels = arrows(NEW_ARROWS, 2000 + seed)
     loss(network, pictures, labels)
     return Training(losses, float((network.output.argmax(axis=1) == labels).mean()))
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "flip.png")
     arguments.add_argument("--steps", type=at_least(1), default=1000, help="steps of each training (default: 1000)")
@@ -295,7 +281,7 @@ def draw(
     trainings: dict[str, list[Training]],
     path: Path,
 ) -> None:
-    """One kernel's gradient by each formula; beside each other cosine and accuracy; the loss over the steps."""
+    """Draw one kernel's gradient by each formula, cosines and accuracies, and the loss over the steps."""
     figure = new_figure(11.0, 9.8)
     figure.suptitle("The gradient of conv1's first kernel by each formula (blue: less, red: more)", fontsize=10.5)
     grid = figure.add_gridspec(3, 1, height_ratios=[1.5, 2.6, 2])

@@ -1,10 +1,10 @@
 """How much of the error reaches kernels whose neuron looks at a huge map?
 
-The seed network: convolution 5x5, pooling 2x2, then one neuron a kernel with a weight for each of the map's n places
+The seed network: convolution 5x5, pooling 2x2, then one neuron per kernel with a weight for each of the map's n places
 (110x110 = 12,100 at 224x224 pixels). Each place gets the neuron's error times its weight, about 1/sqrt(n) of it, which
 looks like nothing; but a kernel adds that up over n places, and a sum of n numbers of random sign is sqrt(n) times one
-of them. So with weights ~ 1/sqrt(n) a kernel's gradient doesn't depend on the map's size. What grows with the map is
-the neuron's gradient, as sqrt(n): it learns so much faster that little is left for the kernels to do.
+of them. So with weights ~ 1/sqrt(n) a kernel's gradient doesn't depend on the map's size. What grows with the map, as
+sqrt(n), is the neuron's gradient: it learns so much faster that little is left for the kernels to do.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.command import errors_told
-from common.experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, at_least, new_figure, parser, save, table
+from common.command import at_least, exit_on_error, parser
+from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, save
+from common.recording import EpochMetrics
+from common.tables import table
+from facecnn.arrays import Array
 from facecnn.config import load
 from facecnn.errors import DivergedError
 from facecnn.kernels import open_device
@@ -30,8 +32,7 @@ from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
-from facecnn.learning.optimizers import Adam, Optimizer, Sgd
-from facecnn.learning.progress import Recorder
+from facecnn.learning.optimizers import Adam, AnyOptimizer, Sgd
 from facecnn.network.layers import with_outputs
 from facecnn.network.network import MicroBatch, Network, Weights
 from facecnn.photos.dataset import Dataset, load_dataset
@@ -41,24 +42,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-Array = npt.NDArray[Any]
-
 SEED = load("seed").settings
-SHIPPED = cast(Optimizer, SEED.optimizer)
+SHIPPED = cast(AnyOptimizer, SEED.optimizer)
 RATE = SHIPPED.learning_rate
-"""Of the steps that are compared."""
+"""The learning rate of the steps that are compared."""
 SIZES = (28, 56, 112, 224)
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Initialisation:
-    """Random weights for the neurons, in the place of the network's own."""
+    """Random weights for the neurons, in place of the network's own."""
 
     draw: Callable[[np.random.Generator, tuple[int, ...], int], Array] | None
-    """Given the shape and the number of places; None: He et al.'s, as shipped."""
+    """Draws weights of a shape, given the number of places; None: He et al.'s, as shipped."""
     growth: float
-    """With n^growth the kernels' gradient should grow."""
+    """The kernels' gradient should grow with n^growth."""
     colour: str
 
 
@@ -69,7 +68,7 @@ INITIALISATIONS = {
     "1/n": Initialisation(lambda noise, shape, n: noise.standard_normal(shape) / n, -0.5, GREEN),
     "average": Initialisation(lambda noise, shape, n: np.full(shape, 1 / n), 0.0, GREY),
 }
-"""Of deviation sqrt(2 / n); of deviation 0.01; from -0.5 to 0.5; of deviation 1 / n; all 1 / n."""
+"""With standard deviation sqrt(2 / n); 0.01; from -0.5 to 0.5; with standard deviation 1 / n; all 1 / n."""
 
 
 def apply(initialisation: str, weights: Weights, seed: int) -> None:
@@ -83,7 +82,7 @@ def apply(initialisation: str, weights: Weights, seed: int) -> None:
 
 
 def read_photos(folder: Path, size: int) -> Dataset:
-    """The people's photos as the seed network sees them, at another size."""
+    """Read the people's photos as the seed network sees them, at another size."""
     return load_dataset(folder, replace(SEED.photos, size=size))
 
 
@@ -92,28 +91,28 @@ def read_photos(folder: Path, size: int) -> Dataset:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of untrained networks with one initialisation and size; means over seeds."""
+    """Figures of untrained networks with one initialisation and size; means over seeds."""
 
     places: int
-    """Weights of a neuron: n."""
+    """n, the number of a neuron's weights."""
     weight: float
-    """Root mean square of the neurons' weights: what of a neuron's error each place of its map gets."""
+    """Root mean square of the neurons' weights: the share of a neuron's error that each place of its map gets."""
     loss: float
     kernel: float
     """Norm of the gradient of one kernel."""
     neuron: float
     """Norm of the gradient of one neuron."""
     kernel_step: float
-    """How far one step of gradient descent at RATE moves a kernel, in lengths of it."""
+    """How far a step of gradient descent at RATE moves a kernel, in its lengths."""
     neuron_step: float
     share: float
-    """Share of the kernels in the squared gradient: in what a small step of gradient descent takes off the loss."""
+    """The kernels' share of the squared gradient, that is of the loss that a small step of gradient descent removes."""
 
 
 def measure(photos: Dataset, backend: Backend, seeds: int) -> dict[str, Measured]:
-    """What reaches the kernels at the start, for each initialisation. The loss is the mean over some photos."""
+    """Measure what reaches the kernels at the start, for each initialisation. The loss is the mean over some photos."""
     settings, people = photos.settings, len(photos.classes)
-    # Evenly from all people: they come one after another.
+    # Evenly from all people, whose photos come one after the other.
     chosen = np.linspace(0, len(photos.labels) - 1, min(BATCH, len(photos.labels))).round().astype(np.int64)
     shape = (settings.height, settings.width, settings.channels)
     network = Network(with_outputs(SEED.network, people), shape, backend, len(chosen), loss=SEED.loss)
@@ -144,7 +143,7 @@ def measure(photos: Dataset, backend: Backend, seeds: int) -> dict[str, Measured
 
 
 def _figures(network: Network) -> list[float]:
-    """In the order of Measured, without the places."""
+    """The fields of Measured after the places."""
     assert network.gradient is not None
     to_host = network.backend.to_host
     weights, gradient = network.weights.to_host(), {k: to_host(v) for k, v in network.gradient.named.items()}
@@ -169,7 +168,7 @@ def _figures(network: Network) -> list[float]:
 
 
 def growth(found: Sequence[Measured], value: Callable[[Measured], float]) -> float:
-    """The exponent of n with which a value grows: slope of its logarithm."""
+    """Fit the exponent of n with which a value grows: the slope of its logarithm."""
     logs = np.log([[one.places, value(one)] for one in found])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
@@ -179,44 +178,34 @@ def growth(found: Sequence[Measured], value: Callable[[Measured], float]) -> flo
 
 @dataclass(frozen=True)
 class Training:
-    """One way to train the seed network."""
+    """A way to train the seed network."""
 
     size: int
     initialisation: str = "he"
-    rule: Optimizer = SHIPPED
+    rule: AnyOptimizer = SHIPPED
     note: str = "as shipped"
 
 
 @dataclass
 class Trained:
-    """What came of it."""
+    """The result of a training."""
 
     losses: list[float]
-    """Of each step's photos, before the step."""
+    """Loss of each step's photos, before the step."""
     before: dict[str, Array]
     after: dict[str, Array]
     diverged: bool = False
 
     def moved(self, name: str) -> float:
-        """Norm of an array's change, in norms of its start."""
+        """How far an array moved, in norms of its start."""
         return float(np.linalg.norm(self.after[name] - self.before[name]) / np.linalg.norm(self.before[name]))
 
 
 MOVED = ("conv1.weight", "neuron1.weight")
 
 
-class _Losses(Recorder):
-    """A recorder that keeps the loss of every epoch, here of one step each."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        self.losses.append(float(metrics["train_loss"]))
-
-
 def train(training: Training, photos: Dataset, backend: Backend, steps: int, seed: int) -> Trained:
-    """Train with the seed network's settings, but for those of ``training``."""
+    """Train with the seed network's settings, except for those of ``training``."""
     chosen = photos.split(seed).training
     epochs = max(1, round(steps * min(BATCH, len(chosen)) / len(chosen)))
     data = TrainingData(
@@ -233,18 +222,18 @@ def train(training: Training, photos: Dataset, backend: Backend, steps: int, see
     )
     trainer = Trainer(settings, data, backend)
     apply(training.initialisation, trainer.network.weights, seed)
-    before, recorder = trainer.network.weights.to_host(), _Losses()
+    before, recorder = trainer.network.weights.to_host(), EpochMetrics()
     diverged = False
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             trainer.run(recorder)
     except DivergedError:
         diverged = True
-    return Trained(recorder.losses, before, trainer.network.weights.to_host(), diverged)
+    return Trained(recorder.of("train_loss"), before, trainer.network.weights.to_host(), diverged)
 
 
 def trainings(sizes: Sequence[int]) -> list[Training]:
-    """The shipped settings at every size, and at the largest what people try."""
+    """List the shipped settings at every size, and what people try at the largest one."""
     huge = sizes[-1]
     pixels = huge**2
     return [
@@ -286,7 +275,7 @@ TRAINING_HEADERS = (
 
 
 def rows_of_gradients(found: Mapping[int, Mapping[str, Measured]]) -> list[list[object]]:
-    """By initialisation and size."""
+    """A row for each initialisation and size."""
     return [
         [
             name,
@@ -301,7 +290,7 @@ def rows_of_gradients(found: Mapping[int, Mapping[str, Measured]]) -> list[list[
 
 
 def rows_of_growth(found: Mapping[int, Mapping[str, Measured]]) -> list[list[object]]:
-    """How gradients grow with the map, beside what the derivation says."""
+    """How gradients grow with the map, beside what is expected."""
     rows: list[list[object]] = []
     for name, initialisation in INITIALISATIONS.items():
         measured = [of[name] for of in found.values()]
@@ -311,7 +300,7 @@ def rows_of_growth(found: Mapping[int, Mapping[str, Measured]]) -> list[list[obj
 
 
 def rows_of_losses(measured: Measured, size: int) -> list[list[object]]:
-    """The same gradients for a loss that is summed over the batch, or divided by the picture's pixels as well."""
+    """The same gradients for a loss that is summed over the batch, or also divided by the picture's pixels."""
     factors = {"mean over the batch": 1.0, "sum over the batch": float(BATCH), "mean, per pixel": 1 / size**2}
     return [
         [
@@ -332,14 +321,14 @@ def row_of_training(training: Training, trained: Trained) -> list[object]:
         moved = [f"{100 * trained.moved(name):.3g}" for name in MOVED]
         last = f"{trained.losses[-1]:.2g}"
     rate = f"{training.rule.learning_rate:.2g}"
-    return [training.note, training.size, training.rule.name, rate, *moved, f"{trained.losses[0]:.3g}", last]
+    return [training.note, training.size, training.rule.keyword, rate, *moved, f"{trained.losses[0]:.3g}", last]
 
 
 # ----------------------------------------------------------------------------------------------------------- picture
 
 
 def draw_gradients(part: SubFigure, found: Mapping[int, Mapping[str, Measured]]) -> None:
-    """Gradients of kernels and neurons, and the kernels' share, against the map's size."""
+    """Draw gradients of kernels and neurons, and the kernels' share, over the map's size."""
     panels = part.subplots(1, 3)
     values: list[tuple[str, Callable[[Measured], float]]] = [
         ("gradient of a kernel", lambda one: one.kernel),
@@ -362,7 +351,7 @@ def draw_gradients(part: SubFigure, found: Mapping[int, Mapping[str, Measured]])
 
 
 def draw_kernels(part: SubFigure, training: Training, trained: Trained) -> None:
-    """Every kernel before and after, and the difference, scaled so that it can be seen."""
+    """Draw every kernel before and after, and the difference, scaled to be visible."""
     before, after = trained.before["conv1.weight"], trained.after["conv1.weight"]
     change = after - before
     largest = np.abs(before).max()
@@ -386,7 +375,7 @@ def draw_kernels(part: SubFigure, training: Training, trained: Trained) -> None:
 
 
 def draw_movement(panel: Axes, found: Sequence[tuple[Training, Trained]]) -> None:
-    """How far kernels and neurons moved in every training."""
+    """Draw how far kernels and neurons moved in every training."""
     places = np.arange(len(found))
     for offset, name, colour, label in zip((-0.19, 0.19), MOVED, (BLUE, ORANGE), ("kernels", "neurons"), strict=True):
         moved = [0.0 if trained.diverged else 100 * trained.moved(name) for _, trained in found]
@@ -419,6 +408,7 @@ def draw(
 # -------------------------------------------------------------------------------------------------------------- main
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "huge_map.png")
     arguments.add_argument("--photos", type=Path, help="a folder of photos per person (default: two sample people)")
@@ -433,13 +423,12 @@ def main() -> None:
     sizes = sorted(set(options.size or SIZES))
     if len(sizes) < 2:
         arguments.error("--size: two sizes at least are to be compared")
-    with errors_told():
-        backend = open_device(options.device).backend
-        folder = options.photos or sample_folder()
-        photos = {size: read_photos(folder, size) for size in sizes}
-        gradients = {size: measure(photos[size], backend, options.seeds) for size in sizes}
-        show_gradients(gradients)
-        trained = show_trainings(photos, backend, options.steps, options.seed) if options.steps else []
+    backend = open_device(options.device).backend
+    folder = options.photos or sample_folder()
+    photos = {size: read_photos(folder, size) for size in sizes}
+    gradients = {size: measure(photos[size], backend, options.seeds) for size in sizes}
+    show_gradients(gradients)
+    trained = show_trainings(photos, backend, options.steps, options.seed) if options.steps else []
     draw(gradients, trained, options.output)
 
 

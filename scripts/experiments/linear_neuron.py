@@ -1,9 +1,9 @@
-"""One linear neuron, and the learning rate from which it flies to infinity.
+"""From which learning rate on does one linear neuron fly off to infinity?
 
-Inputs 1, 2, 3, weights 3, 2, 1, target 0, half squared error, no bias. A step of gradient descent multiplies the
-output by 1 - rate * 14, where 14 = 1 + 4 + 9 is the error surface's curvature along the gradient. So it learns below
-2/14, lands in one step at 1/14, and diverges above 2/14, with 0.25 as with 1. Newton's method divides the gradient by
-the curvature; its rate of 1 is the 1/14 of gradient descent.
+Inputs 1, 2, 3, weights 3, 2, 1, target 0, half the squared error, no bias. A step of gradient descent multiplies the
+output by 1 - rate * 14, where 14 = 1 + 4 + 9 is the error surface's curvature along the gradient. So the neuron learns
+at rates below 2/14, lands in one step at 1/14, and diverges above 2/14, at 0.25 as at 1. Newton's method divides the
+gradient by the curvature; its rate of 1 is the 1/14 of gradient descent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.experiment import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, at_least, new_figure, parser, save, table
+from common.command import at_least, exit_on_error, parser
+from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, save
+from common.tables import table
 from facecnn.kernels import reference
 from facecnn.learning.full_batch_optimizers import Memory, NewtonCg, Point
 
@@ -32,7 +34,7 @@ INPUTS = np.array([[1.0, 2.0, 3.0]])
 START = np.array([3.0, 2.0, 1.0])
 TARGET = 0.0
 CURVATURE = float((INPUTS**2).sum())
-"""Second derivative of the error along the gradient: 14. At right angles to it the error doesn't change at all."""
+"""The error's second derivative along the gradient: 14. At right angles to it the error doesn't change at all."""
 
 RATES: dict[str, float] = {
     "0.01": 0.01,
@@ -48,7 +50,7 @@ NEWTON = "Newton, rate 1"
 
 
 def evaluate(weight: Vector) -> tuple[float, Vector]:
-    """Half the squared error of the neuron's output, and its gradient by the weights (3,)."""
+    """Compute half the squared error of the neuron's output, and its gradient by the weights (3,)."""
     out, bias = np.empty((1, 1)), np.zeros(1)
     dweight, dbias = np.empty((1, 3)), np.empty(1)
     workspace = reference.Workspace()
@@ -59,7 +61,7 @@ def evaluate(weight: Vector) -> tuple[float, Vector]:
 
 
 def descend(rate: float, steps: int) -> list[Point]:
-    """The start and the places after each step of gradient descent."""
+    """List the start and the point after each step of gradient descent."""
     weight = START.copy()
     points = [Point(weight.copy(), *evaluate(weight))]
     for _ in range(steps):
@@ -69,7 +71,7 @@ def descend(rate: float, steps: int) -> list[Point]:
 
 
 def newton(steps: int) -> list[Point]:
-    """The same for Newton's method, which measures the curvature by differences of gradients."""
+    """List the same for Newton's method, which measures the curvature by differences of gradients."""
     optimizer, memory = NewtonCg(radius=100.0), Memory()
     points = [Point(START, *evaluate(START))]
     for _ in range(steps):
@@ -78,7 +80,7 @@ def newton(steps: int) -> list[Point]:
 
 
 def verdict(points: Sequence[Point]) -> str:
-    """What became of the error, in a word or two."""
+    """Say in a few words what became of the error."""
     first, last = points[0].loss, points[-1].loss
     if points[1].loss < 1e-12 * first:
         return "lands in one step"
@@ -88,10 +90,11 @@ def verdict(points: Sequence[Point]) -> str:
 
 
 def output(point: Point) -> float:
-    """What the neuron says."""
+    """Compute the neuron's output."""
     return float(INPUTS[0] @ point.w)
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "linear_neuron.png")
     arguments.add_argument("--steps", type=at_least(6), default=20, help="steps of each rate (default: 20)")
@@ -132,8 +135,8 @@ COLOURS = {
 
 
 def draw(found: dict[str, list[Point]], path: Path) -> None:
-    """The error along the gradient with the first steps of four rates on it; the error over the steps; what a step does
-    to the error, against the rate."""
+    """Draw the first steps at four rates on the error's parabola, the error over the steps, and one step's effect over
+    the rate."""
     figure = new_figure(11.0, 7.4)
     grid = figure.add_gridspec(2, 4, height_ratios=[1, 1.25])
     drawn = (

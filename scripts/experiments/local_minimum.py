@@ -1,11 +1,10 @@
-"""Why a kernel behind a max-pool comes back as another one: who wins in the pool gets all of the error.
+"""Why does training behind a max-pool find another kernel? The winner in the pool gets all of the error.
 
-A target is made with the kernel [1, 1, 1] from the picture [10, 3, 5, -4] and a max-pool of 2; then a kernel is trained
-from [0, 3, 0] by gradient descent on half the squared error. At the start another position wins in the pool than did in
-the target. Only that winner's three pixels get any error, so the kernel learns to say the right number there: the error
-reaches zero with another kernel. The same picture made longer, with four pooled numbers for three weights, is no longer
-so kind: from the same start the error stays above zero, in a true local minimum. Without the pool the kernel comes back
-from everywhere.
+A target is made from the picture [10, 3, 5, -4] with the kernel [1, 1, 1] and a max-pool of 2; then a kernel is trained
+from [0, 3, 0] by gradient descent on half the squared error. At the start another position wins in the pool than in the
+target. Only that winner's three pixels get any error, so the kernel learns to give the right number there: the error
+reaches zero with another kernel. With a longer picture, which has four pooled numbers for three weights, the error
+stays above zero from the same start, in a true local minimum. Without the pool the kernel comes back from everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.experiment import BLUE, GREEN, GREY, ORANGE, RED, at_least, new_figure, parser, save, table
+from common.command import at_least, exit_on_error, parser
+from common.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure, save
+from common.tables import table
 from facecnn.kernels import reference
 
 if TYPE_CHECKING:
@@ -37,20 +38,20 @@ COLOURS = "viridis"
 
 @dataclass(frozen=True)
 class Result:
-    """What K kernels, each on its own, make of a picture."""
+    """The results of K kernels on a picture, each on its own."""
 
     errors: Array
     """(K,)"""
     gradients: Array
     """(K, 3)"""
     sums: Array
-    """(K, positions) before the pool."""
+    """(K, positions), before the pool."""
     winners: npt.NDArray[np.int32]
-    """(K, windows): position of the largest sum of each window."""
+    """(K, windows): the position of the largest sum in each window."""
 
 
 class Task:
-    """One row of pixels, convolved (valid) and max-pooled; the target is what the kernel [1, 1, 1] makes of it."""
+    """A row of pixels, convolved (valid) and max-pooled; the target is the result of the kernel [1, 1, 1]."""
 
     def __init__(self, picture: Array, pool: int) -> None:
         self.picture, self.pool = picture, pool
@@ -71,7 +72,7 @@ class Task:
         return sums, pooled, argmax
 
     def __call__(self, kernels: Array) -> Result:
-        """kernels (K, 3): a layer of K kernels, each of which has an error of its own."""
+        """Run a layer of K kernels (K, 3), each of which has an error of its own."""
         sums, pooled, argmax = self._forward(kernels)
         workspace, window = reference.Workspace(), (1, self.pool)
         error = pooled - self._target
@@ -84,7 +85,7 @@ class Task:
         )
 
     def descend(self, kernels: Array, steps: int) -> list[Array]:
-        """The kernels (K, 3) at the start and after each step, at a rate that is safe whoever wins."""
+        """List the kernels (K, 3) at the start and after each step, at a rate that is safe whichever positions win."""
         pixels = np.lib.stride_tricks.sliding_window_view(self.picture, len(TRUE))
         norms = (pixels**2).sum(axis=1)[: self._sums // self.pool * self.pool].reshape(-1, self.pool)
         rate = 1 / norms.max(axis=1).sum()
@@ -97,12 +98,12 @@ class Task:
 
 
 def texts(numbers: Any) -> str:
-    """Numbers in one cell."""
+    """Format numbers for one cell."""
     return " ".join(f"{number:.3g}" for number in np.asarray(numbers, float) + 0.0)
 
 
 def kind_of(error: float, gradient: Array, kernel: Array) -> str:
-    """Where a descent has come to."""
+    """Say where a descent has ended."""
     if np.abs(gradient).max() > 1e-3:
         return "still moving"  # on a kink it never stops
     if error > 1e-6:
@@ -115,12 +116,13 @@ TASKS = {"4 pixels, pool 2": (SHORT, 2), "10 pixels, pool 2": (LONG, 2), "10 pix
 
 
 def least_rise(task: Task, kernel: Array, distance: float, seed: int) -> float:
-    """By how much the error is higher at the lowest of 2000 random places so far away."""
+    """How much higher the error is at the lowest of 2000 random places at a distance."""
     directions = np.random.default_rng(seed).normal(size=(2000, 3))
     around = kernel + distance * directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return float(task(around).errors.min() - task(kernel[None]).errors[0])
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "local_minimum.png")
     arguments.add_argument("--steps", type=at_least(1), default=3000, help="steps of each descent (default: 3000)")
@@ -155,8 +157,8 @@ def main() -> None:
 
 
 def draw(tasks: dict[str, Task], paths: dict[str, Array], path: Path) -> None:
-    """The short task's error by the only two numbers that it depends on, flat and in relief; the long one's error in
-    the plane through start, end and true kernel; and along the straight line from end to true kernel."""
+    """Draw the short task's error over the only two numbers that it depends on, flat and in relief; the long one's in
+    the plane through start, end and true kernel; and both on the straight line from the end to the true kernel."""
     from matplotlib.colors import LogNorm
 
     figure = new_figure(11.0, 9.4)
@@ -172,7 +174,7 @@ def draw(tasks: dict[str, Task], paths: dict[str, Array], path: Path) -> None:
 
 
 def _two_sums(task: Task, first: Array, second: Array) -> tuple[Array, Array]:
-    """Kernels (K, 3) whose two sums are those, by the smallest weights that do it; and their errors (K,)."""
+    """Find the smallest kernels (K, 3) with these two sums; and their errors (K,)."""
     pixels = np.lib.stride_tricks.sliding_window_view(task.picture, len(TRUE))
     kernels = np.stack([first.ravel(), second.ravel()], axis=1) @ np.linalg.pinv(pixels).T
     return kernels, task(kernels).errors

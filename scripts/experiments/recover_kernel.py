@@ -1,7 +1,7 @@
-"""A kernel is known; can another one find it from its max-pooled outputs?
+"""Can training recover a known kernel from its max-pooled outputs?
 
-The target is a picture convolved with the known kernel and max-pooled; a second kernel starts from random weights and
-learns by the mean squared error. Without pooling this is a linear problem with one solution. With pooling only the
+The target is a picture convolved with the known kernel and max-pooled; another kernel starts from random weights and
+minimises the mean squared error. Without pooling this is a linear problem with one solution. With pooling only the
 largest sum of each window is compared: a kernel of the right length has nearly the right largest sums even if it
 points elsewhere, and where another position wins, the error pulls it to the wrong pixels. What helps are more windows
 than one picture has, best of all a new picture for every step.
@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.command import errors_told
-from common.experiment import BLUE, GREEN, GREY, ORANGE, at_least, new_figure, parser, save, table
+from common.command import at_least, exit_on_error, parser
+from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save
+from common.tables import table
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise, PoolKind
 from facecnn.learning.optimizers import Adam, Momentum, Optimizer, Sgd
@@ -41,12 +42,12 @@ SIDE = 36
 """Pixels a side of a picture; the convolution leaves 32, which every pool divides."""
 POOLS = (1, 2, 4, 8)
 RECOVERED = 0.01
-"""Found: no further from the true kernel than so much of its length."""
+"""A kernel counts as recovered within this distance of the true one, in its lengths."""
 NO_ERROR = 1e-6
-"""An error below this share of the targets' mean square counts as none."""
+"""An error below this share of the targets' mean square counts as zero."""
 
 KERNELS, STARTS, PICTURES, FRESH = range(4)
-"""Streams of random numbers, so that all trials share kernels, starts and pictures."""
+"""Streams of random numbers: all trials share kernels, starts and pictures."""
 
 DESCENT = Sgd(learning_rate=0.1)
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -58,10 +59,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One way to look for the kernel."""
+    """A way to look for the kernel."""
 
     pools: tuple[int, ...]
-    """Sides of the windows, each for an equal part of the steps; the last one is the one to judge by."""
+    """Sides of the windows, each for an equal part of the steps; results are judged with the last one."""
     steps: int
     rule: Optimizer = DESCENT
     kind: PoolKind = "max"
@@ -69,16 +70,16 @@ class Trial:
     fresh: bool = False
     """New pictures for every step."""
     distance: float | None = None
-    """Start so many lengths of the true kernel away from it; None: at random."""
+    """Of the start from the true kernel, in lengths of it; None: a random start."""
     starts: int = 1
-    """Of so many random starts the one with the least error is taken."""
+    """Random starts, of which the one with the least error at the end counts."""
     source: Normalise | None = None
-    """None: white noise; else a photo of a face, normalised in this way."""
+    """None: white noise; otherwise a photo of a face, normalised in this way."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial with S kernels, each to be found by a kernel of its own."""
+    """The result of a trial with S kernels, each looked for by a kernel of its own."""
 
     true: Array
     """(S, rows, columns)"""
@@ -97,14 +98,14 @@ class Outcome:
 
     @property
     def steps_needed(self) -> int | None:
-        """Median of those that recovered."""
+        """Median over those that were recovered."""
         steps = (self.distance <= RECOVERED).argmax(axis=0)[self.recovered]
         return int(np.median(steps)) if len(steps) else None
 
 
 @cache
 def face(normalise: Normalise) -> Array:
-    """(1, SIDE, SIDE, 1): a sample person's photo, scaled to a mean square of 1, as that of the noise."""
+    """Load a sample person's photo, (1, SIDE, SIDE, 1), scaled to the noise's mean square of 1."""
     settings = PhotoSettings(size=SIDE, normalise=normalise, augment=None)
     loaded = load_files([sample_folder() / "s1" / "1.pgm"], settings)
     out = np.empty((1, SIDE, SIDE, 1))
@@ -116,7 +117,7 @@ def face(normalise: Normalise) -> Array:
 
 
 class Forward:
-    """A convolution without bias or activation, and its pooling, for S kernels (S, rows, columns, 1) at once."""
+    """A convolution without bias or activation, and a pool, for S kernels (S, rows, columns, 1) at once."""
 
     def __init__(self, x: Array, kernels: int, pool: int, kind: PoolKind) -> None:
         side = (SIDE - SIZE + 1) // pool
@@ -129,7 +130,7 @@ class Forward:
         self._workspace = reference.Workspace()
 
     def __call__(self, weight: Array) -> Array:
-        """(N, rows, columns, S): the pooled outputs."""
+        """Compute the pooled outputs (N, rows, columns, S)."""
         result, workspace = (self._sums, self.winners), self._workspace
         reference.conv_forward(*result, self._x, weight, self._zeros, (0, 0), "identity", 0.0, self._fused, workspace)
         if self._averaged:
@@ -138,7 +139,7 @@ class Forward:
         return self.out
 
     def backward(self, dout: Array, weight: Array) -> Array:
-        """The gradient by the weights from that by the outputs."""
+        """Compute the gradient by the weights from that by the outputs."""
         dweight, dbias = np.empty_like(weight), np.empty(len(weight))
         if self._averaged:
             dsums, window = np.empty_like(self._sums), (self._pool, self._pool)
@@ -152,8 +153,10 @@ class Forward:
 
 
 def run(trial: Trial, kernels: int, seed: int) -> Outcome:
-    """Look for ``kernels`` kernels, each with ``trial.starts`` starts of its own. They are the maps of one convolution,
-    which share pictures and nothing else."""
+    """Look for ``kernels`` kernels, each with ``trial.starts`` starts of its own.
+
+    They are the maps of one convolution, which share pictures and nothing else.
+    """
     noise = {stream: np.random.default_rng([seed, stream]) for stream in (KERNELS, STARTS, PICTURES, FRESH)}
     count, shape = kernels * trial.starts, (SIZE, SIZE, 1)
     true = np.repeat(noise[KERNELS].standard_normal((kernels, *shape)) / SIZE, trial.starts, axis=0)
@@ -201,8 +204,8 @@ def _lengths(kernels: Array) -> Array:
 
 
 def _squared_error(out: Array, target: Array) -> tuple[Array, Array]:
-    """Each kernel's mean squared error as a share of its target's mean square (S,), and the derivative of the plain
-    mean by the outputs. To the loss every kernel is a row of its own."""
+    """Compute each kernel's mean squared error, as a share of its target's mean square (S,), and the derivative of the
+    mean squared error by the outputs. To the loss every kernel is a row of its own."""
     rows, targets = (np.ascontiguousarray(array.reshape(-1, array.shape[-1]).T) for array in (out, target))
     errors, objectives, dout = np.empty(len(rows)), np.empty(len(rows)), np.empty_like(rows)
     reference.mean_squared_error(errors, objectives, dout, rows, targets, np.ones(1), reference.Workspace())
@@ -213,7 +216,7 @@ def _squared_error(out: Array, target: Array) -> tuple[Array, Array]:
 
 
 def rows_of_pools(found: dict[tuple[int, str], Outcome]) -> list[list[object]]:
-    """For each pool and optimizer: what was recovered, how fast, and what became of the others."""
+    """For each pool and optimizer: how many were recovered, how fast, and what became of the others."""
     rows: list[list[object]] = []
     for (pool, optimizer), outcome in found.items():
         lost = ~outcome.recovered
@@ -258,7 +261,7 @@ def percent(values: npt.NDArray[np.bool_]) -> int:
 
 
 def remedies(steps: int) -> dict[str, Trial]:
-    """What to try where the kernel doesn't come back; all with one pool, to be replaced."""
+    """What to try where the kernel doesn't come back, all with a pool of 4."""
     plain = Trial(pools=(4,), steps=steps)
     momentum = OPTIMIZERS["momentum"]
     return {
@@ -283,7 +286,8 @@ REMEDY_POOLS = (4, 8)
 
 
 def curvatures(x: Array) -> Array:
-    """Eigenvalues, ascending, of the unpooled mean squared error's second derivative: 2 mean(patch patch')."""
+    """Eigenvalues, ascending, of the second derivative of the mean squared error without pooling: 2 mean(patch
+    patch')."""
     patches = np.lib.stride_tricks.sliding_window_view(x[..., 0], (SIZE, SIZE), axis=(1, 2)).reshape(-1, SIZE**2)
     return np.asarray(np.linalg.eigvalsh(2 * patches.T @ patches / len(patches)))
 
@@ -293,7 +297,7 @@ FACE_POOLS = (1, 2)
 
 
 def face_trials(steps: int, seed: int) -> dict[tuple[str, int, str], tuple[Trial, float]]:
-    """By picture, pool and optimizer: the trial, and the ratio of the largest curvature to the smallest."""
+    """By picture, pool and optimizer: the trial, and the ratio of the largest curvature to the smallest one."""
     trials = {}
     for name, source in SOURCES.items():
         noise = np.random.default_rng([seed, PICTURES]).standard_normal((1, SIDE, SIDE, 1))
@@ -313,8 +317,8 @@ def face_trials(steps: int, seed: int) -> dict[tuple[str, int, str], tuple[Trial
 
 
 def draw_pools(part: SubFigure, found: dict[tuple[int, str], Outcome]) -> None:
-    """For each pool, by gradient descent: distance to the true kernel and error against steps; below, two kernels and
-    what was found of them."""
+    """Draw for each pool, with gradient descent, distance to the true kernel and error over the steps; below them two
+    kernels and what was found in their place."""
     pools = sorted({pool for pool, _ in found})
     grid = part.add_gridspec(3, len(pools), height_ratios=[1.5, 1, 1.15])
     for column, pool in enumerate(pools):
@@ -341,7 +345,7 @@ def draw_pools(part: SubFigure, found: dict[tuple[int, str], Outcome]) -> None:
 
 
 def _draw_kernels(part: SubFigure, outcome: Outcome) -> None:
-    """One that was recovered and one that wasn't, where there are such: true above, found below."""
+    """Draw a kernel that was recovered and one that wasn't, if there are such: true above, found below."""
     order = [*np.flatnonzero(outcome.recovered)[:1], *np.flatnonzero(~outcome.recovered)[:1]]
     order = (order + [n for n in range(len(outcome.true)) if n not in order])[:2]
     panels = part.subplots(2, 2, squeeze=False)
@@ -359,7 +363,7 @@ def _draw_kernels(part: SubFigure, outcome: Outcome) -> None:
 
 
 def draw_remedies(panel: Axes, found: dict[tuple[str, int], Outcome]) -> None:
-    """Share recovered, a pair of bars for each remedy."""
+    """Draw the recovered share, a pair of bars for each remedy."""
     names = list(dict.fromkeys(name for name, _ in found))
     for number, (pool, colour) in enumerate(zip(REMEDY_POOLS, (BLUE, GREEN), strict=True)):
         shares = [percent(found[name, pool].recovered) for name in names]
@@ -375,7 +379,7 @@ def draw_remedies(panel: Axes, found: dict[tuple[str, int], Outcome]) -> None:
 
 
 def draw_faces(panel: Axes, found: dict[tuple[str, int, str], Outcome]) -> None:
-    """Median distance against steps, without pooling."""
+    """Draw the median distance over the steps, without pooling."""
     colours = dict(zip(SOURCES, (GREY, ORANGE, BLUE), strict=True))
     for (name, pool, optimizer), outcome in found.items():
         if pool == 1:
@@ -396,6 +400,7 @@ def draw_faces(panel: Axes, found: dict[tuple[str, int, str], Outcome]) -> None:
 PARTS = ("pools", "remedies", "faces")
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "recover_kernel.png")
     arguments.add_argument("--part", choices=PARTS, action="append", help="only this one (may be repeated)")
@@ -410,14 +415,12 @@ def main() -> None:
     print(f"{kernels} kernels of {SIZE}x{SIZE}, pictures of {SIDE}x{SIDE}, {options.steps} steps, seed {seed}.")
     print(f"Recovered: within {RECOVERED:.0%} of the true kernel. Steps: median of those that recovered.")
     drawn: dict[str, Any] = {}
-    with errors_told():
-        if "pools" in chosen:
-            drawn["pools"] = show_pools(options.steps, kernels, seed)
-        if "remedies" in chosen:
-            tried = options.remedy or remedies(0)
-            drawn["remedies"] = show_remedies(tried, options.steps, kernels, seed)
-        if "faces" in chosen:
-            drawn["faces"] = show_faces(6 * options.steps, kernels, seed)
+    if "pools" in chosen:
+        drawn["pools"] = show_pools(options.steps, kernels, seed)
+    if "remedies" in chosen:
+        drawn["remedies"] = show_remedies(options.remedy or remedies(0), options.steps, kernels, seed)
+    if "faces" in chosen:
+        drawn["faces"] = show_faces(6 * options.steps, kernels, seed)
     draw(drawn, options.output)
 
 
@@ -466,7 +469,7 @@ def show_faces(steps: int, kernels: int, seed: int) -> dict[tuple[str, int, str]
 
 
 def draw(drawn: dict[str, Any], path: Path) -> None:
-    """What was run of: the pools above, what helps and the faces below."""
+    """Draw the parts that were run: the pools above, remedies and faces below."""
     has_lower = bool({"remedies", "faces"} & set(drawn))
     heights = [height for height, there in ((6.6, "pools" in drawn), (4.2, has_lower)) if there]
     figure = new_figure(12.5, sum(heights))

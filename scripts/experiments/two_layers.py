@@ -1,12 +1,12 @@
-"""What a kernel of the second layer looks at: all maps of the first layer at once, or each map for itself.
+"""What does a kernel of the second layer look at: all maps of the first layer at once, or each map by itself?
 
-Spanning: a kernel has weights of its own for every input map, and sums over them: one output map for each kernel.
-Separate: each kernel has one set of weights, with which every input map is convolved for itself: maps times kernels
-output maps, each of which knows one input map only.
+Spanning: a kernel has weights of its own for every input map, and sums over the maps: one output map per kernel.
+Separate: a kernel has one set of weights, with which every input map is convolved by itself: as many output maps as
+maps times kernels, each of which depends on one input map only.
 
-Both are trained, layer by layer the same but for this, on pictures with two red and two green dots: in half of them a
-red and a green dot lie on the same place. Red alone and green alone look the same in both halves, so that whoever never
-adds the two maps up, place by place, can't tell.
+Both are trained, otherwise alike, on pictures with two red and two green dots: in half of the pictures a red dot and a
+green dot are in the same place. Red alone and green alone look the same in both halves, so a network that never adds
+the two maps, place by place, can't tell them apart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from pydantic.dataclasses import dataclass as settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.experiment import BLUE, ORANGE, at_least, new_figure, parser, save, table
-from common.ready_batches import ReadyBatches
+from common.command import at_least, exit_on_error, parser
+from common.differences import central_differences
+from common.figures import BLUE, ORANGE, new_figure, save
+from common.ready_batches import train as train_network
+from common.tables import table
 from facecnn.kernels import open_device, reference
 from facecnn.learning.optimizers import Adam
-from facecnn.learning.progress import Progress
-from facecnn.learning.schedules import Constant
-from facecnn.learning.step import TrainingStep
-from facecnn.learning.update import WeightUpdate
 from facecnn.network.layers import Buffer, Conv, Dense, Layer, LayerContext, Parameter, Pool, Shape
 from facecnn.network.network import Network, plan
 from facecnn.settings import SETTINGS
@@ -45,14 +44,14 @@ NEW_PICTURES = 1000
 
 
 def _fold(maps: Array, channels: int) -> Array:
-    """(N, H, W, C * K) as (N * C, H, W, K): every input map becomes a photo of its own."""
+    """Reorder (N, H, W, C * K) to (N * C, H, W, K): every input map becomes a photo of its own."""
     photos, height, width, all_maps = maps.shape
     parted = maps.reshape(photos, height, width, channels, all_maps // channels)
     return np.ascontiguousarray(parted.transpose(0, 3, 1, 2, 4)).reshape(-1, height, width, all_maps // channels)
 
 
 def _unfold(folded: Array, channels: int) -> Array:
-    """The way back."""
+    """Undo ``_fold``."""
     _, height, width, maps = folded.shape
     return (
         folded.reshape(-1, channels, height, width, maps)
@@ -63,7 +62,7 @@ def _unfold(folded: Array, channels: int) -> Array:
 
 @settings(frozen=True, kw_only=True, config=SETTINGS)
 class Separate(Conv):
-    """Each map convolved for itself with each kernel: the same convolution, of photos with a single map."""
+    """Convolves each map with each kernel: the same convolution, of photos with a single map."""
 
     keyword: ClassVar[str] = "separate"
 
@@ -117,7 +116,7 @@ KINDS: dict[str, type[Conv]] = {"spanning": Conv, "separate": Separate}
 
 
 def sizes(kind: str) -> list[list[object]]:
-    """Rows for three layers of 8, 16 and 24 kernels of 5x5 on 224x224 in colour, each with a pool of 2."""
+    """Table rows for three layers of 8, 16 and 24 kernels of 5x5 on 224x224 in colour, each with a pool of 2."""
     stages = plan([KINDS[kind](kernels=kernels, size=5, pool=2) for kernels in (8, 16, 24)], (224, 224, 3))
     rows: list[list[object]] = []
     for stage in stages:
@@ -128,7 +127,7 @@ def sizes(kind: str) -> list[list[object]]:
 
 
 def gradient_error(kind: str) -> float:
-    """Largest difference of the analytic gradient from central differences, over the gradient's largest number."""
+    """Compare the gradient with central differences: the largest difference, over the gradient's largest element."""
     random = np.random.default_rng(0)
     layers = (
         KINDS[kind](kernels=3, activation="tanh", pool=2),
@@ -148,14 +147,7 @@ def gradient_error(kind: str) -> float:
     value()
     network.backward(3, dout=upstream)
     assert network.gradient is not None
-    flat, h = network.weights.parameters.flat, 1e-5
-    differences = np.empty_like(flat)
-    for number, kept in enumerate(flat.copy()):
-        flat[number] = kept + h
-        above = value()
-        flat[number] = kept - h
-        differences[number] = (above - value()) / (2 * h)
-        flat[number] = kept
+    differences = central_differences(value, network.weights.parameters.flat)
     return float(np.abs(network.gradient.flat - differences).max() / np.abs(differences).max())
 
 
@@ -163,7 +155,7 @@ def gradient_error(kind: str) -> float:
 
 
 def dots(count: int, seed: int) -> tuple[Array, npt.NDArray[np.int32]]:
-    """(count, SIDE, SIDE, 2): two dots in each of two maps, in faint noise; label 1 where one place is in both maps."""
+    """Draw two dots in each of two maps, (count, SIDE, SIDE, 2), in faint noise. Label 1: two dots share a place."""
     random = np.random.default_rng(seed)
     pictures = random.normal(0, 0.1, (count, SIDE * SIDE, 2))
     labels = np.arange(count, dtype=np.int32) % 2
@@ -176,16 +168,15 @@ def dots(count: int, seed: int) -> tuple[Array, npt.NDArray[np.int32]]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network for the task: two layers of so many kernels of a kind, and what judges their maps."""
+    """A network for the task: two layers of kernels of a kind, and the layers that judge their maps."""
 
     kind: str
     kernels: int
     hidden: int | None = None
-    """None: the largest number of each map goes to the last layer. Else the last layer sees so many units, which see
-    every place of every map."""
+    """Units that see every place of every map, before the last layer; None: it gets the largest number of each map."""
 
     def layers(self) -> list[Layer]:
-        """Two convolutions and the head."""
+        """List two convolutions and the head."""
         layer = KINDS[self.kind](kernels=self.kernels, size=3)
         if self.hidden is None:
             return [layer, layer, Pool(size="global"), Dense(units=2)]
@@ -205,7 +196,7 @@ PLANS = (
 
 
 class Remembering:
-    """The reference kernels, which keep what was pooled last: the second layer's maps."""
+    """The reference backend, which keeps the input of the last pool: the second layer's maps."""
 
     pooled: Array
 
@@ -220,24 +211,21 @@ class Remembering:
 
 @dataclass(frozen=True)
 class Training:
-    """What training has led to."""
+    """The result of training."""
 
     network: Network
     loss: float
-    """Mean of the last 50 steps."""
+    """Mean over the last 50 steps."""
     accuracy: float
     """On new pictures."""
 
 
 def train(a_plan: Plan, seed: int, steps: int) -> Training:
-    """Adam on batches of 32 new pictures each."""
+    """Train with Adam, on 32 new pictures in each batch."""
     backend: Any = Remembering()
     network = Network(a_plan.layers(), (SIDE, SIDE, 2), backend, NEW_PICTURES, dtype=np.float64, seed=seed)
     network.initialise(seed)
-    batches = ReadyBatches(network, *dots(32 * steps, 1000 + seed), batch_size=32, steps=steps)
-    update = WeightUpdate(network, Adam(learning_rate=0.01))
-    step = TrainingStep(batches, update, Constant(), epochs=1, class_weights=np.ones(2))
-    losses = [float(step.objectives.sum()) for _ in step.epoch(Progress(), one_by_one=True)]
+    losses = train_network(network, *dots(32 * steps, 1000 + seed), Adam(learning_rate=0.01), 32)
     pictures, labels = dots(NEW_PICTURES, 2000 + seed)
     network.input[...] = pictures
     network.forward(NEW_PICTURES)
@@ -245,6 +233,7 @@ def train(a_plan: Plan, seed: int, steps: int) -> Training:
     return Training(network, float(np.mean(losses[-50:])), accuracy)
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "two_layers.png")
     arguments.add_argument("--steps", type=at_least(1), default=600, help="steps of each training (default: 600)")
@@ -280,7 +269,7 @@ def main() -> None:
 
 
 def draw(trainings: dict[Plan, list[Training]], path: Path) -> None:
-    """Pictures of both classes with what either kind of kernel makes of them; accuracy; numbers of maps."""
+    """Draw pictures of both classes with the maps of either kind of kernel, accuracies, and numbers of maps."""
     figure = new_figure(11.0, 5.9)
     halves = figure.add_gridspec(1, 2, width_ratios=[1.2, 1])
     _draw_maps(figure, halves[0].subgridspec(3, 4), {kind: trainings[Plan(kind, 4)][0].network for kind in KINDS})
@@ -302,7 +291,7 @@ def _draw_maps(figure: Figure, grid: Any, networks: dict[str, Network]) -> None:
         network.forward(NEW_PICTURES)
         backend: Any = network.backend
         maps = backend.pooled
-        # The map whose largest number tells the classes apart best.
+        # The map whose largest number separates the classes best.
         largest = maps.max(axis=(1, 2))
         gaps = largest[labels == 1].mean(axis=0) - largest[labels == 0].mean(axis=0)
         best = int(np.argmax(np.abs(gaps) / (largest.std(axis=0) + 1e-12)))

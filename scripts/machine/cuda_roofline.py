@@ -1,23 +1,22 @@
-"""What each CUDA kernel has to do in a training step, and how fast a card could do it at best (roofline).
+"""What does each CUDA kernel have to do in a training step, and how fast could a card do it at best (roofline)?
 
 No card is needed: the step is planned, not run. For every layer and kernel function the script counts
 
-* operations: float32 multiplications and additions that the result needs (a multiply-add counts two). For what isn't a
-  sum of products (marked ~) they are so many an element, by hand;
-* bytes: every array read or written once; scratch memory, which stays in the card's cache, isn't counted;
+* operations: float32 multiplications and additions that the result needs (a multiply-add counts two). Where the result
+  isn't a sum of products (marked ~), operations per element were estimated by hand;
+* bytes: every array, read or written once; scratch memory, which stays in the card's cache, isn't counted;
 * launches: CUDA kernels that the function launches.
 
 The roofline time is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009). The
 default card is an H100 SXM: 67 TFLOP/s of float32 without tensor cores, 3.35 TB/s (NVIDIA's data sheet).
 
-A roofline says what can't be beaten, and these kernels will take several times as long. ``--kernels`` and ``--steps``
-print a better guess, from the code that each kernel compiles to: kernel_time.py has the formula and says where its
-figures come from. That needs the extra ``cuda12``, and still no card: **none has confirmed it**.
+A roofline is a lower bound, and these kernels will take several times as long. ``--kernels`` and ``--steps`` print a
+better estimate, from the code that each kernel compiles to: kernel_time.py has the formula and the sources of its
+figures. That needs the extra ``cuda12``, but no card: **none has confirmed it**.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -31,9 +30,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from common.command import parser
 from facecnn.config import load
 from facecnn.kernels import cuda
-from facecnn.kernels.backend import Backend
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened, planning
 from facecnn.kernels.profiling import Profiler
 from facecnn.learning.data import PhotoSet, TrainingData
@@ -46,7 +45,7 @@ from machine.roofline import Roof
 PEOPLE = 2
 BATCHES = (16, 60, 512)
 
-# Arguments are those of the kernel protocol (facecnn/kernels/reference.py): outputs first.
+# Arguments are those of the backend's kernels (facecnn/kernels/reference.py), outputs first.
 PRODUCTS: dict[str, Callable[[Any], int]] = {
     "conv_forward": lambda a: a[0].size * a[8] ** 2 * prod(a[3].shape[1:]),
     "conv_backward_weight": lambda a: a[2].size * prod(a[0].shape[1:]),
@@ -58,7 +57,7 @@ PRODUCTS: dict[str, Callable[[Any], int]] = {
     "dense_backward_weight": lambda a: a[3].size * a[0].shape[0],
     "dense_backward_input": lambda a: a[0].size * a[2].shape[0],
 }
-"""Multiply-adds. Backward through a pool only the positions that won count."""
+"""Multiply-adds; backward through a pool only the winners count."""
 
 AN_ELEMENT = {
     "prepare_photos": 30,
@@ -82,14 +81,14 @@ AN_ELEMENT = {
     "average_update": 3,
     "accumulate": 1,
 }
-"""About so many operations for each element of the first array; of other kernels one."""
+"""Rough operations per element of the first array; 1 for other kernels."""
 
 CHANGED = {
     "average_update": 1,
     "accumulate": 1,
     "add_to_totals": 1,
 }
-"""So many arrays at the start are read and written; of an optimizer the weights and its state."""
+"""The first arrays that are both read and written, by number; for an optimizer weights and state."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,12 @@ class Work:
     bytes: int
 
     def microseconds(self, roof: Roof) -> float:
-        """At best."""
+        """The least time."""
         return 1e6 * roof.seconds(self.operations, self.bytes)
 
 
 class Counter(Profiler):
-    """Counts where the profiler takes the time."""
+    """Counts work where the profiler would take the time."""
 
     def __init__(self, launches: list[Any]) -> None:
         super().__init__(cuda)
@@ -148,7 +147,7 @@ def _black(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 def planned_trainer(
     config: str,
-    backend: Backend = cuda,
+    backend: Any = cuda,
     *,
     batch_size: int = 60,
     epochs: int = 1,
@@ -157,8 +156,18 @@ def planned_trainer(
     count: int | None = None,
     picture: Callable[[tuple[int, ...]], npt.NDArray[np.uint8]] = _black,
 ) -> Trainer:
-    """A training of a shipped config, to be made and run while planning, with one batch of photos or ``count``;
-    ``picture`` makes their pixels, of a shape."""
+    """Set up a training of a shipped config, which is run while planning.
+
+    Args:
+        config: The config's name.
+        backend: A backend, or a profiler in its place.
+        batch_size: Photos per step.
+        epochs: Passes over the photos.
+        side: Pixels a side; None: the config's.
+        channels: 1 or 3; None: the config's.
+        count: Photos to train on; None: one batch.
+        picture: Makes the photos' pixels, of a shape.
+    """
     settings = load(config).settings
     photos = settings.photos
     if side is not None:
@@ -176,18 +185,18 @@ def planned_trainer(
 
 
 def step_of(config: str, batch_size: int, side: int | None = None, channels: int | None = None) -> Counter:
-    """The work and the launches of one training step of a shipped config, in the order in which they are asked for."""
+    """Plan a training step of a shipped config. Returns its work and its launches, in order."""
     with planning() as launches:
         counter = Counter(launches)
         trainer = planned_trainer(config, counter, batch_size=batch_size, epochs=2, side=side, channels=channels)
         counter.works.clear()
         counter.planned.clear()
-        trainer.run(Recorder(), stop=lambda: True)  # the first epoch's step: the last one's kernels are watched, too
+        trainer.run(Recorder(), stop=lambda: True)  # not the last epoch's step, which also watches the kernels
     return counter
 
 
 def table(works: list[Work], roof: Roof) -> list[str]:
-    """Lines of Markdown."""
+    """Format the work as lines of Markdown."""
     lines = [
         "| layer | kernel | launches | Mflop | MB | roofline µs | bound by |",
         "|---|---|---:|---:|---:|---:|---|",
@@ -206,7 +215,7 @@ def table(works: list[Work], roof: Roof) -> list[str]:
 
 
 def kernel_table(step: Counter, card: Card) -> list[str]:
-    """Lines of Markdown: what limits each launch."""
+    """Format what limits each launch, as lines of Markdown."""
     lines = [
         "| layer | kernel | blocks | threads | blocks held | occupancy | waves | bound by | estimated µs |",
         "|---|---|---:|---:|---:|---:|---:|---|---:|",
@@ -226,7 +235,7 @@ def kernel_table(step: Counter, card: Card) -> list[str]:
 
 
 def steps_table(configs: list[str], batches: tuple[int, ...], card: Card) -> list[str]:
-    """Lines of Markdown: a step of each network at each batch."""
+    """Format a step of each network with each batch, as lines of Markdown."""
     roof = Roof(card.peak, card.bandwidth)
     lines = ["| network | batch | launches | roofline ms | estimated ms |", "|---|---:|---:|---:|---:|"]
     for config in configs:
@@ -240,25 +249,26 @@ def steps_table(configs: list[str], batches: tuple[int, ...], card: Card) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", help="shipped configs (default: seed deep; --steps: default many, too)")
-    parser.add_argument("--batch", type=int, default=60, help="photos a step (default: 60)")
-    parser.add_argument("--side", type=int, help="pixels a side (default: the config's)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="maps of the input (default: the config's)")
-    parser.add_argument("--tflops", type=float, default=67, help="the card's float32 TFLOP/s (default: 67)")
-    parser.add_argument("--bandwidth", type=float, default=3350, help="the card's GB/s (default: 3350)")
-    parser.add_argument("--kernels", action="store_true", help="what limits each kernel, and an estimate of its time")
-    parser.add_argument("--steps", action="store_true", help=f"an estimate of a step with {BATCHES} photos")
-    parser.add_argument("--multiprocessors", type=int, default=132, help="of the card (default: 132)")
-    parser.add_argument("--node-us", type=float, default=2, help="assumed from a kernel to the next, µs (default: 2)")
-    parser.add_argument("--json", action="store_true", help="JSON instead of tables, of the roofline only")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("configs", nargs="*", help="shipped configs (default: seed deep; --steps: default many, too)")
+    add("--batch", type=int, default=60, help="photos a step (default: 60)")
+    add("--side", type=int, help="pixels a side (default: the config's)")
+    add("--channels", type=int, choices=(1, 3), help="maps of the input (default: the config's)")
+    add("--tflops", type=float, default=67, help="the card's float32 TFLOP/s (default: 67)")
+    add("--bandwidth", type=float, default=3350, help="the card's GB/s (default: 3350)")
+    add("--kernels", action="store_true", help="what limits each kernel, and an estimate of its time")
+    add("--steps", action="store_true", help=f"an estimate of a step with {BATCHES} photos")
+    add("--multiprocessors", type=int, default=132, help="of the card (default: 132)")
+    add("--node-us", type=float, default=2, help="assumed from a kernel to the next, µs (default: 2)")
+    add("--json", action="store_true", help="JSON instead of tables, of the roofline only")
+    options = arguments.parse_args()
     if options.batch < 1 or options.tflops <= 0 or options.bandwidth <= 0 or (options.side or 1) < 1:
-        parser.error("--batch, --side, --tflops and --bandwidth must be positive")
+        arguments.error("--batch, --side, --tflops and --bandwidth must be positive")
     if options.multiprocessors < 1 or options.node_us < 0:
-        parser.error("--multiprocessors must be positive, and --node-us not negative")
+        arguments.error("--multiprocessors must be positive, and --node-us not negative")
     if (options.kernels or options.steps) and (reason := why_not()):
-        parser.error(f"nothing can be compiled: {reason}")
+        arguments.error(f"nothing can be compiled: {reason}")
     roof = Roof(1e12 * options.tflops, 1e9 * options.bandwidth)
     card = Card(roof.peak, roof.bandwidth, options.multiprocessors, 1e-6 * options.node_us)
     if options.steps:

@@ -1,12 +1,12 @@
-"""How many instructions a CUDA kernel executes, found out without a card: its control flow is followed in Python.
+"""Counts the instructions that a CUDA kernel executes, without a card: its control flow is followed in Python.
 
-What a warp does is decided by integers: its place in the grid, the sizes that the kernel was given, loop counters. So
-of a kernel's PTX the integer and predicate instructions of one thread are executed here, and all others only counted.
-Whatever is read from memory is taken to be 0, and so is every float: a branch on data (an erased box, a photo out of
-focus) goes the way that zeros go. The first thread of a warp stands for all 32, as they share their instructions and
-the first one is never left out.
+Integers decide what a warp does: its place in the grid, the sizes that the kernel gets, loop counters. So the integer
+and predicate instructions of one thread's PTX are executed here, and all others are only counted. Whatever is read from
+memory counts as 0, and so does every float: a branch on data (an erased box, a photo out of focus) goes the way of
+zeros. The first thread of a warp stands for all 32, since they share their instructions and the first one always takes
+part.
 
-ptxas turns PTX into other instructions. ``SLOTS`` says what each of them is taken for.
+ptxas turns PTX into other instructions; ``SLOTS`` says how many.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
+from math import prod
 from typing import Any
 
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, flattened
@@ -25,8 +26,8 @@ SLOTS = {
     "div.rn.f32": 10, "rcp.rn.f32": 8, "sqrt.rn.f32": 10,  # an approximation, corrected
     "div.u32": 20, "rem.u32": 20, "div.s32": 25, "rem.s32": 25,
 }  # fmt: skip
-"""Machine instructions for one of PTX, by its beginning; one for what isn't here, but two for integers of 64 bits (a
-product of two: four). The figures of divisions are rough."""
+"""Machine instructions for one of PTX, by its beginning; others take one, or two with integers of 64 bits (four for a
+product). The figures for divisions are rough."""
 
 _LINE = re.compile(r"^\s*(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*?);$")
 _MOST_VISITS = 20_000_000
@@ -57,15 +58,15 @@ class Counts:
     integers: float = 0
     """Machine instructions on integers and predicates."""
     special: float = 0
-    """Approximations of 1/x, roots, powers of 2, logarithms, sines; conversions between floats and integers."""
+    """Approximations of 1/x, roots, powers of 2, logarithms and sines; conversions between floats and integers."""
     memory: float = 0
     """Reads and writes of shared and global memory."""
     global_bytes: float = 0
-    """Read and written by the warp, if all its threads take part."""
+    """Bytes that the warp reads and writes, if all its threads take part."""
     shared_waits: float = 0
-    """Times that a value from shared memory is waited for: once in every stretch of code without a branch."""
+    """Waits for values from shared memory: once in every basic block that reads any."""
     global_waits: float = 0
-    """The same for global memory."""
+    """Waits for values from global memory."""
 
     def add(self, other: Counts, times: float = 1) -> None:
         for field in fields(self):
@@ -74,17 +75,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Program:
-    """A kernel's PTX as Python functions, one for each stretch of code without a branch."""
+    """A kernel's PTX as Python functions, one for each basic block."""
 
     steps: list[Callable[[list[int]], int]]
-    """Each works on the registers and gives the number of the next one; -1 for the end."""
+    """Each changes the registers and returns the number of the next one; -1 at the end."""
     counts: list[Counts]
     registers: dict[str, int]
     parameters: list[str]
 
 
 def executed(ptx: str, launch: Launch) -> Counts:
-    """Of all warps of the grid together; three blocks are followed and stand for all of them."""
+    """Count for all warps of the grid; three of its blocks are followed and stand for all."""
     code, total = program(ptx), Counts()
     x, y, z = (*launch.grid, 1, 1)[:3]
     blocks, warps = x * y * z, -(-launch.threads // 32)
@@ -119,14 +120,11 @@ def _followed(code: Program, launch: Launch, place: dict[str, int]) -> Counts:
 
 
 def _parameters(launch: Launch) -> list[int]:
-    """As Numba passes them: an array is owner, parent, elements, bytes of one, address, shape and strides."""
+    """As Numba passes them: an array is owner, parent, size, item size, address, shape and strides."""
     values: list[int] = []
     for number, argument in enumerate(flattened(launch.arguments)):
         if isinstance(argument, PlannedArray):
-            strides, stride = [], argument.dtype.itemsize
-            for side in reversed(argument.shape):
-                strides.insert(0, stride)
-                stride *= side
+            strides = [argument.dtype.itemsize * prod(argument.shape[axis + 1 :]) for axis in range(argument.ndim)]
             values += [0, 0, argument.size, argument.dtype.itemsize, (number + 1) << 40, *argument.shape, *strides]
         else:
             values.append(int(argument) % 2**32 if argument.dtype.kind in "iub" else 0)
@@ -138,20 +136,20 @@ def _parameters(launch: Launch) -> list[int]:
 
 @cache
 def program(ptx: str) -> Program:
-    """Translate."""
+    """Translate PTX."""
     head, body = ptx[ptx.index(".entry") :].split("{", 1)
     parameters = re.findall(r"\.param\s.*?(\w+_param_\d+)", head)
-    stretches: list[list[tuple[str, str, str, list[str]]]] = [[]]
+    basic_blocks: list[list[tuple[str, str, str, list[str]]]] = [[]]
     labels: dict[str, int] = {}
     for line in body.splitlines():
         if label := re.match(r"(\$\w+):", line):
-            if stretches[-1]:
-                stretches.append([])
-            labels[label[1]] = len(stretches) - 1
+            if basic_blocks[-1]:
+                basic_blocks.append([])
+            labels[label[1]] = len(basic_blocks) - 1
         elif (found := _LINE.match(line)) and not found[3].startswith("."):
-            stretches[-1].append((found[1] or "", found[2] or "", found[3], _operands(found[4])))
+            basic_blocks[-1].append((found[1] or "", found[2] or "", found[3], _operands(found[4])))
             if found[3].split(".")[0] in ("bra", "ret", "exit"):
-                stretches.append([])
+                basic_blocks.append([])
     registers: dict[str, int] = {}
 
     def value(operand: str) -> str:
@@ -162,13 +160,13 @@ def program(ptx: str) -> Program:
         return operand if re.fullmatch(r"-?\d+", operand) else "0"  # a symbol's address
 
     steps, counts = [], []
-    for number, stretch in enumerate(stretches):
-        following = number + 1 if number + 1 < len(stretches) else -1
-        lines = [_statement(*instruction, value, labels) for instruction in stretch]
+    for number, basic_block in enumerate(basic_blocks):
+        following = number + 1 if number + 1 < len(basic_blocks) else -1
+        lines = [_statement(*instruction, value, labels) for instruction in basic_block]
         names: dict[str, Any] = {"signed": _signed, "quotient": _quotient, "permuted": _permuted}
         exec("def step(r):\n " + "\n ".join([*filter(None, lines), f"return {following}"]), names)
         steps.append(names["step"])
-        counts.append(_counted(stretch))
+        counts.append(_counted(basic_block))
     return Program(steps, counts, registers, parameters)
 
 
@@ -184,12 +182,12 @@ def _signed(value: int, bits: int) -> int:
 
 
 def _quotient(a: int, b: int) -> int:
-    """Rounded to zero, as in C; whatever for b = 0."""
+    """Divide and round towards zero, as in C; b = 0 gives 0."""
     return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
 def _permuted(a: int, b: int, selector: int) -> int:
-    """Four bytes of two numbers, or the signs of bytes, one for each digit of the selector."""
+    """Pick four bytes of two numbers, or the signs of bytes, one for each digit of the selector."""
     found = 0
     for place in range(4):
         digit = selector >> 4 * place & 15
@@ -201,7 +199,7 @@ def _permuted(a: int, b: int, selector: int) -> int:
 def _statement(
     negated: str, predicate: str, operation: str, operands: list[str], value: Any, labels: dict[str, int]
 ) -> str:
-    """A line of Python for an instruction; none where it doesn't matter for the control flow."""
+    """Translate an instruction into a line of Python; empty where it doesn't matter for the control flow."""
     name, *words = operation.split(".")
     if name in ("bra", "ret", "exit"):
         done = f"return {labels[operands[0]] if name == 'bra' else -1}"
@@ -277,9 +275,9 @@ def _unknown(name: str, words: list[str]) -> str:
     raise NotImplementedError(f"{'.'.join([name, *words])} of PTX")
 
 
-def _counted(stretch: list[tuple[str, str, str, list[str]]]) -> Counts:
+def _counted(basic_block: list[tuple[str, str, str, list[str]]]) -> Counts:
     total = Counts()
-    for _, _, operation, _ in stretch:
+    for _, _, operation, _ in basic_block:
         name, *words = operation.split(".")
         kind = words[-1] if words else ""
         is_integer = bool(re.fullmatch(r"pred|[sub]\d+", kind))

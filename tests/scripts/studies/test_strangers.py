@@ -68,7 +68,7 @@ def test_runs_that_were_kept_are_not_trained_again(
     assert "training" not in again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     other = run_script(
-        "strangers", *folders, *SETTINGS, "--seed", "1", "--keep", out / "runs", "--output", tmp_path / "no.png"
+        "studies/strangers", *folders, *SETTINGS, "--seed", "1", "--keep", out / "runs", "--output", tmp_path / "no.png"
     )
     assert other.exit_code == 2
     assert "a run with other settings" in other.stderr
