@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import growth, picture, share, start, steps
-from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, last_line, started
+from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, started
 from common.command import at_least, exit_on_error, new_file, parser, say
+from common.worker import last_line
 from facecnn.errors import FacecnnError, UsageError
 from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import write_atomically

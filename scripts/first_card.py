@@ -29,6 +29,7 @@ from typing import Any
 
 from cards.page import all_is_well, page, verdict
 from common.command import at_least, commit, exit_on_error, parser
+from common.worker import last_line
 from facecnn.errors import DeviceError, FacecnnError, UsageError, shown
 from facecnn.runs.atomic import make_folder, write_atomically
 
@@ -136,7 +137,8 @@ def run_part(part: Part, seconds: float, order: Order, machine: dict[str, Any], 
         with log.open("wb") as output, group_of(command(part, found, order), output) as process:
             try:
                 code = process.wait(seconds)
-                record["unfinished"] = None if code == 0 else f"failed ({last_line(log)})"
+                said = last_line(log.read_text(encoding="utf-8", errors="replace"))
+                record["unfinished"] = None if code == 0 else f"failed ({said})"
             except subprocess.TimeoutExpired:
                 record["unfinished"] = "ended at its limit"
     finally:
@@ -184,12 +186,6 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 def is_finished(record: dict[str, Any], order: Order) -> bool:
     """Whether a part needn't be run again; a run with --small doesn't count for one without."""
     return record["unfinished"] is None and record["small"] == order.small
-
-
-def last_line(log: Path) -> str:
-    """The last line that a part printed."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
 
 
 def this_machine() -> dict[str, Any]:

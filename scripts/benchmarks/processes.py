@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.work import question
+from common.worker import LineProcess
 from facecnn.errors import FacecnnError, UsageError
 
 HERE = Path(__file__).parent
 FACECNN = "facecnn"
-ENDING_SECONDS = 10
 
 TUNED = {
     "MALLOC_MMAP_MAX_": "0",
@@ -121,11 +119,6 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in TUNED}
 
 
-def last_line(text: str) -> str:
-    """The last line of what a process printed before it failed."""
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
-
-
 class WorkerError(Exception):
     """A worker's error message, and the exit code that goes with it."""
 
@@ -135,50 +128,23 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A worker process, spoken to by lines."""
+    """A worker process."""
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, HERE / implementation.script, json.dumps(implementation.options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment() | implementation.environment,
-            encoding="utf-8",
-        )
+        script, options = HERE / implementation.script, json.dumps(implementation.options)
+        self._lines = LineProcess([sys.executable, script, options], environment() | implementation.environment)
+        self.close = self._lines.close
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Call a method of the worker. Raises WorkerError."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        line = ""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(question(do, **arguments))
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise WorkerError(f"its process ended ({self._process.wait()}): {last_line(self._errors.read())}", 1)
-        answer = json.loads(line)
+        try:
+            answer = self._lines.ask(question(do, **arguments))
+        except FacecnnError as error:
+            raise WorkerError(str(error), error.exit_code) from None
         if "error" in answer:
             raise WorkerError(answer["error"], answer["exit_code"])
         return answer["result"]
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(ENDING_SECONDS)  # it ends the compilers that it has started, and their time is counted
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self._errors.close()
 
 
 @contextlib.contextmanager

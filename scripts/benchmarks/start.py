@@ -28,12 +28,12 @@ from benchmarks.processes import (
     WorkerError,
     environment,
     in_turns,
-    last_line,
     raise_if_ours,
     started,
 )
 from benchmarks.work import Case
 from common.command import say
+from common.worker import last_line
 from facecnn.errors import FacecnnError, PhotoError
 from facecnn.photos.sample import write_sample
 

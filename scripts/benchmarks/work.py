@@ -228,4 +228,4 @@ def serve(make_worker: Callable[[dict[str, Any]], Any]) -> None:
 def question(do: str, **arguments: Any) -> str:
     """A line for a worker: the name of a method, and its arguments."""
     plain = {name: asdict(value) if isinstance(value, Case) else value for name, value in arguments.items()}
-    return json.dumps({"do": do, **plain}) + "\n"
+    return json.dumps({"do": do, **plain})

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cards.speed import estimated, kernel_times, sent
 from common.command import exit_on_error
 from common.recording import EpochMetrics
+from common.worker import last_line
 from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import FacecnnError, PhotoError
@@ -108,8 +109,7 @@ def answer_of(done: subprocess.CompletedProcess[str]) -> Any:
     try:
         return json.loads(done.stdout)
     except ValueError:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise FacecnnError(lines[-1].removeprefix("error: ")) from None
+        raise FacecnnError(last_line(done.stderr.strip() or done.stdout).removeprefix("error: ")) from None
 
 
 # ------------------------------------------------------------------------------------------------- is all of it right?
@@ -232,7 +232,7 @@ def benchmarked(options: Sequence[str]) -> dict[str, Any]:
     """Run benchmark.py. Returns its rows, and its failure, if there are rows all the same."""
     done = run([sys.executable, ROOT / "scripts" / "benchmark.py", "--device", "cuda", "--json", *options])
     report = answer_of(done)
-    failure = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1].removeprefix("error: ")
+    failure = None if done.returncode == 0 else last_line(done.stderr).removeprefix("error: ")
     if failure is not None and all(row["median_ms"] is None for row in report["rows"]):
         raise FacecnnError(failure)
     return {"pytorch": report["pytorch"], "gpu": report["machine"]["gpu"], "rows": report["rows"], "failure": failure}

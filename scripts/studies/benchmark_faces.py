@@ -16,16 +16,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common.command import at_least, exit_on_error, parser, say
 from common.tables import percent, table
+from common.worker import LineProcess
 from facecnn.errors import DeviceError, FacecnnError, OutputError, PhotoError, UsageError, shown
 from facecnn.kernels import available_threads, processor_name
 from facecnn.photos.folder import list_photos
@@ -74,48 +72,26 @@ class Finder:
     def __init__(self, name: str, python: Path, threads: int) -> None:
         """Raises ModuleNotFoundError where it isn't installed for that Python."""
         self.name = name
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         try:
-            self._process = subprocess.Popen(
-                [python, HERE / "face_finders.py", name, str(threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                encoding="utf-8",
-            )
+            self._lines = LineProcess([python, HERE / "face_finders.py", name, str(threads)])
         except OSError as error:
             raise UsageError(f"--peer-python {shown(python)}: can't be run ({error.strerror})") from error
-        first = self._read()
+        self.close = self._lines.close
+        first = self._lines.answer()
         if "missing" in first:
             self.close()
             raise ModuleNotFoundError(first["missing"])
         self.version: str = first["version"]
 
     def find(self, photo: Path) -> Answer:
-        """Raises FacecnnError where the process has died."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            print(photo.resolve(), file=self._process.stdin, flush=True)
-        content = self._read()
+        """Show it a photo. Raises FacecnnError where the process has ended."""
+        try:
+            content = self._lines.ask(str(photo.resolve()))
+        except FacecnnError as error:
+            raise FacecnnError(f"{self.name}: {error}") from None
         faces = content["faces"]
         landmarks = [None if face["landmarks"] is None else np.array(face["landmarks"]) for face in faces]
         return Answer(content["milliseconds"], [face["box"] for face in faces], landmarks)
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._log.seek(0)
-            last = (self._log.read().strip().splitlines() or ["without a word"])[-1]
-            raise FacecnnError(f"{self.name}: its process has ended: {last}")
-        content: dict[str, Any] = json.loads(line)
-        return content
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-        self._log.close()
 
 
 @dataclass
