@@ -1,10 +1,9 @@
 """Machine code for what Python calls, and for nothing else.
 
 Numba optimises every function and translates it into machine code on its own, then once more within each function that
-calls it, where it is inlined. A parallel loop goes through that three times: as the function that Numba makes of the
-loop, as the wrapper by which the threads call that, and as the kernel. So a kernel's innermost code may be translated
-six times, of which one is ever run. Here optimising and translating wait until somebody asks for the address of the
-code: the compiled code is the same, and takes about half the time.
+calls it, where it is inlined. So a kernel's innermost code may be translated several times, of which one is ever run.
+Here optimising and translating wait until somebody asks for the address of the code: the compiled code is the same, and
+takes about half the time.
 
 These are Numba's own classes, with as little changed as possible (numba.core.codegen of 0.68, which ``pyproject.toml``
 pins).
@@ -40,7 +39,7 @@ class LazyLibrary(_Library):  # type: ignore[misc]
         """The function's address, 0 if this is none of its functions."""
         self._ensure_finalized()
         if self._is_waiting:
-            if _is_wrapper_of_loop(self.name, name) or not self._defines(name):
+            if not self._defines(name):
                 return 0
             self._translate()
         return int(super().get_pointer_to_function(name))
@@ -64,12 +63,6 @@ class LazyLibrary(_Library):  # type: ignore[misc]
         self._optimize_final_module()
         self._final_module.verify()
         self._finalize_final_module()
-
-
-def _is_wrapper_of_loop(library: str, function: str) -> bool:
-    """Whether a function is the one by which Python could call the body of a parallel loop: Numba makes it, and asks
-    for its address, but nobody calls it."""
-    return library.startswith("__numba_parfor_gufunc") and function.startswith("_ZN7cpython")
 
 
 _set_env = _Codegen.set_env

@@ -15,7 +15,7 @@ from numba.extending import overload
 from numba.np.ufunc.parallel import get_thread_id
 
 from facecnn.kernels.code_cache import code_folder, config, keep
-from facecnn.kernels.cpu import code_library
+from facecnn.kernels.cpu import code_library, parallel_loops
 
 __all__ = ["cache_folder", "compiled", "config", "helper", "set_threads", "thread_number"]
 
@@ -41,15 +41,15 @@ def compiled(
     """Decorator of a kernel, which Python calls: compile it with Numba when it is first called, and keep the machine
     code on the disk.
 
-    ``parallel`` lets prange loops run on all threads; with ``exact`` every operation is rounded by itself, as in NumPy;
-    ``reorder`` lets LLVM split the sum of a loop into several interleaved ones, as many as fit the processor, to
-    vectorise it.
+    ``parallel`` lets prange loops run on all threads (``parallel_loops``); with ``exact`` every operation is rounded by
+    itself, as in NumPy; ``reorder`` lets LLVM split the sum of a loop into several interleaved ones, as many as fit the
+    processor, to vectorise it.
     """
     options = {**_options(exact=exact), "nogil": True}
     if reorder:
         options["fastmath"] = {*options["fastmath"], "reassoc"}
     if parallel:
-        options["parallel"] = True
+        options["pipeline_class"] = parallel_loops.Compiler
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)

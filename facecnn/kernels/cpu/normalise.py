@@ -89,7 +89,8 @@ def blur(out: Array, picture: Array, weights: Array, height: int, maps: int, lin
         for i in range(size):
             above[i] = first[i]
             below[i] = last[i]
-    _weigh(out, 0, rows, radius * size, weights, size, len(picture))
+    start = np.int64(0)  # not a constant, for which all of it would be compiled once more
+    _weigh(out, start, rows, radius * size, weights, size, len(picture))
 
 
 @helper()
