@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from filelock import FileLock, Timeout
 from numba.core import caching
 from numba.core import config as _numba_config
 
@@ -35,6 +36,9 @@ _FORMAT = b"2"
 
 _SHARED = ("formulas.py", "protocol.py", "update_rules.py")
 """Modules outside a backend's folder that its compiled code depends on."""
+
+_LONGEST_WAIT = 60.0
+"""Seconds for another process to compile a function; it may have failed."""
 
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
@@ -144,12 +148,27 @@ def _checked(kind: Any) -> Any:
         def __init__(self, function: Callable[..., Any]) -> None:
             super().__init__(function)
             self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
+            place = Path(self._cache_path, f"{self._impl.filename_base}.lock")
+            self._lock = FileLock(place, _LONGEST_WAIT, thread_local=False)
+
+        def load_overload(self, signature: Any, target: Any) -> Any:
+            """If there is none, it is compiled next, and other processes wait for it until it is kept."""
+            found = super().load_overload(signature, target)
+            if found is None and not self._lock.is_locked:
+                with suppress(OSError, NotImplementedError, Timeout):
+                    self._lock.acquire()
+                    found = super().load_overload(signature, target)
+                    if found is not None:
+                        self._lock.release()
+            return found
 
         def save_overload(self, signature: Any, compiled: Any) -> None:
             try:
                 super().save_overload(signature, compiled)
             except OSError as error:
                 _note_not_kept(Path(self._cache_path).parent.parent, error)
+            finally:
+                self._lock.release(force=True)
 
     return Checked
 
