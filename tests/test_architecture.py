@@ -82,19 +82,20 @@ GUIDE = (PACKAGE.parent / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"
     ids=lambda text: text if "\n" not in text else "",
 )
 def test_what_is_added_stands_where_the_guide_says(example: str, steps: str) -> None:
-    """The guide's example is named in each of the files of its list, and in no other file of facecnn but the self-test,
-    which has a case of it."""
+    """The guide's example is named in each of the files of its list, and in no other file of facecnn but the
+    self-test's cases."""
     listed = {step.split("`")[1] for step in re.split(r"^\d\. ", steps, flags=re.MULTILINE)[1:]}
     named = {
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*.py")
         if re.search(rf"(?<![\w-]){example}(?!\w)", path.read_text(encoding="utf-8"), re.IGNORECASE)
     }
-    assert named - {"facecnn/kernels/self_test.py"} == listed
+    assert named - {"facecnn/kernels/cases.py"} == listed
 
 
 def test_the_guide_has_a_list_for_each_thing_to_add() -> None:
-    assert re.findall(r"^### an? (\w+)", GUIDE, re.MULTILINE) == ["activation", "optimizer", "layer", "command", "plot"]
+    things = ["activation", "optimizer", "layer", "case", "command", "plot"]
+    assert re.findall(r"^### an? (\w+)", GUIDE, re.MULTILINE) == things
 
 
 def test_every_file_that_the_guide_names_exists() -> None:

@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ _CUDA = find_cuda(0)
 BACKENDS = ["reference", "cpu", *(["cuda"] if _CUDA.available and not _CUDA.simulated else [])]
 
 
+_open = cache(open_device)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Every backend, in float32 (the reference, too); a card's where there is one."""
-    return open_device(request.param).backend
+    return _open(request.param).backend

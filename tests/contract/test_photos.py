@@ -7,26 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.harness import Out, call, check
+from contract.cases import cases_of, family, photos
+from contract.cases.photos import EPOCH, NORMALISATIONS, RANGES, pixels_of
+from contract.harness import call, check, check_case, parameters
 from facecnn.kernels import cpu, open_device, reference
+from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE
 
-EPOCH = np.array([7], np.int32)
-RANGES = (True, 0.06, 0.1, 8.0, 0.5, 0.3, 0.2, 0.2, 0.3)
+
+@pytest.mark.parametrize("case", parameters(family(photos)))
+def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
+    check_case(backend, case)
 
 
-@pytest.mark.parametrize("count", [1, 4, 17])
-def test_random_words(backend: Any, count: int) -> None:
-    for seed, purpose, photo in [(0, 1, 0), (2**32 - 1, 2**32 - 1, 2**31 - 1), (5, 3, 12)]:
-        check(backend, "random_words", Out((count,), np.uint32), seed, purpose, photo, EPOCH)
-
-
-@pytest.mark.parametrize("ranges", [RANGES, (False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)])
-def test_augmentation_is_equal_to_the_bit(backend: Any, ranges: Any) -> None:
-    photos = np.arange(500, dtype=np.int32)
-    parameters = Out((500, len(AUGMENTATION)), np.float32)
-    expected = call(reference, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
-    got = call(backend, "draw_augmentation", parameters, photos, EPOCH, 3, *ranges)[0]
+@pytest.mark.parametrize("case", parameters(cases_of("draw_augmentation")))
+def test_augmentation_is_equal_to_the_bit(backend: Any, case: Case) -> None:
+    got, expected = (call(each, case.kernel, *case.arguments)[0] for each in (backend, reference))
     np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
@@ -89,28 +85,6 @@ def test_augmentation_of_a_photo_does_not_depend_on_its_batch(backend: Any) -> N
     assert not np.array_equal(alone, later)
 
 
-def _pixels(*shape: int) -> Any:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-@pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
-@pytest.mark.parametrize(
-    ("shape", "margin"), [((12, 9, 1), (3, 2)), ((20, 24, 3), (5, 6)), ((4, 4, 1), (0, 0)), ((2, 3, 1), (1, 1))]
-)
-def test_prepared_photos(backend: Any, normalise: Any, shape: Any, margin: Any) -> None:
-    height, width, maps = shape
-    pixels = _pixels(6, height + 2 * margin[0], width + 2 * margin[1], maps)
-    rows = np.array([5, 0, 0, 3, 2, 1, 4, 4], np.int32)
-    parameters = call(
-        reference, "draw_augmentation", Out((8, len(AUGMENTATION))), np.arange(8, dtype=np.int32), EPOCH, 3,
-        True, 0.06, 0.1, 8.0, 0.5, 0.3, 0.2, 0.5, 0.5,
-    )[0]  # fmt: skip
-    assert len(np.unique(parameters[:, AUGMENTATION.index("blur")] > 0)) == 2
-    # Local contrast divides by as little as 4 / 255, so that rounding is magnified; its numbers lie within -4 and 4.
-    out = Out((8, *shape))
-    check(backend, "prepare_photos", out, pixels, rows, parameters, normalise, tolerance=3e-4, least_scale=1)
-
-
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 80), st.integers(1, 4)),
     margin=st.tuples(st.integers(0, 6), st.integers(0, 6)),
@@ -119,7 +93,7 @@ def test_prepared_photos(backend: Any, normalise: Any, shape: Any, margin: Any) 
     zoom=st.sampled_from([1.0, 1.0, 0.75, 1.3]),
     angle=st.sampled_from([0.0, 0.0, 0.0, -7.5]),
     tone=st.sampled_from([(0.0, 1.0, 0.0), (0.0, 0.75, 0.0), (0.0, 0.75, 0.25), (0.0, 1.5, 0.0), (0.5, 1.0, 0.0)]),
-    normalise=st.sampled_from(["none", "standardise", "local_contrast"]),
+    normalise=st.sampled_from(NORMALISATIONS),
 )
 @settings(deadline=None, max_examples=200)
 def test_any_photo_is_prepared_as_by_the_reference(
@@ -127,7 +101,7 @@ def test_any_photo_is_prepared_as_by_the_reference(
 ) -> None:
     """Straight or turned, within the margin or beyond it, at widths of any number of vectors."""
     height, width, maps = size
-    pixels = _pixels(2, height + 2 * margin[0], width + 2 * margin[1], maps)
+    pixels = pixels_of(2, height + 2 * margin[0], width + 2 * margin[1], maps)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
     parameters[1, : AUGMENTATION.index("brightness") + 1] = [mirror, *shift, zoom, angle, *tone]
     rows = np.array([1, 0], np.int32)
@@ -137,7 +111,7 @@ def test_any_photo_is_prepared_as_by_the_reference(
 
 
 def test_without_augmentation_the_crop_comes_through_unchanged(backend: Any) -> None:
-    pixels = _pixels(3, 18, 13, 3)
+    pixels = pixels_of(3, 18, 13, 3)
     rows = np.array([2, 0], np.int32)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
     (out,) = call(backend, "prepare_photos", Out((2, 12, 9, 3)), pixels, rows, parameters, "none")
@@ -149,7 +123,7 @@ def test_without_augmentation_the_crop_comes_through_unchanged(backend: Any) -> 
 
 @pytest.mark.parametrize(("width", "maps"), [(9, 1), (20, 1), (17, 3)])
 def test_a_mirrored_photo_is_the_mirror_image(backend: Any, width: int, maps: int) -> None:
-    pixels = _pixels(1, 18, width + 4, maps)
+    pixels = pixels_of(1, 18, width + 4, maps)
     parameters = np.tile(AUGMENTATION_NONE, (2, 1))
     parameters[1, AUGMENTATION.index("mirror")] = 1
     rows = np.zeros(2, np.int32)
@@ -167,7 +141,7 @@ def test_the_contrast_of_a_single_white_pixel_is_cut_to_4(backend: Any) -> None:
     assert found.max() == found[0, 20, 20, 0] == 4
 
 
-@pytest.mark.parametrize("normalise", ["none", "standardise", "local_contrast"])
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_photo_of_one_colour_stays_finite(backend: Any, normalise: Any, value: int) -> None:
     pixels = np.full((1, 12, 12, 1), value, np.uint8)

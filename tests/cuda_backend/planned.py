@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from contract.harness import Inout, Out
 from facecnn.kernels import cuda
+from facecnn.kernels.cases import Case, placed
 from facecnn.kernels.cuda.planning import Launch, PlannedArray, planning
 from facecnn.learning.progress import Recorder
 from machine.cuda_roofline import planned_trainer
@@ -22,20 +20,8 @@ def launches_of_training(config: str) -> list[Launch]:
         return launches
 
 
-def launches_of_case(name: str, arguments: tuple[Any, ...]) -> list[Launch]:
-    """Of one case of ``contract.harness.check``."""
+def launches_of_case(case: Case) -> list[Launch]:
     with planning() as launches:
-        passed = [_planned(argument) for argument in arguments]
-        getattr(cuda, name)(*passed, cuda.Workspace())
+        arguments, _ = placed(case.arguments, np.float32, lambda array, written: PlannedArray(array.shape, array.dtype))
+        getattr(cuda, case.kernel)(*arguments, cuda.Workspace())
         return launches
-
-
-def _planned(argument: Any) -> Any:
-    if isinstance(argument, tuple):
-        return tuple(map(_planned, argument))
-    if isinstance(argument, Out):
-        return PlannedArray(argument.shape, np.float32 if argument.dtype is None else argument.dtype)
-    array = argument.array if isinstance(argument, Inout) else argument
-    if isinstance(array, np.ndarray):
-        return PlannedArray(array.shape, np.float32 if array.dtype.kind == "f" else array.dtype)
-    return argument

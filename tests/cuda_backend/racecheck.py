@@ -47,7 +47,10 @@ class FaultyLaunch(AssertionError):
     """What was found, a line for each kind of fault and place in the code."""
 
 
-class Thread(simulator.BlockThread):  # type: ignore[misc]
+_BlockThread: Any = simulator.BlockThread
+
+
+class Thread(_BlockThread):  # type: ignore[misc]
     """A thread of the simulator that keeps what it did."""
 
     def __init__(self, *arguments: Any) -> None:

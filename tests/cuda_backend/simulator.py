@@ -17,8 +17,8 @@ import pytest
 from numba.cuda.simulator import kernel, kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeWithinKernelCUDAArray as InKernel
 
-from contract.harness import poison
 from cuda_backend.racecheck import NEW, READ, WRITE, Thread, checked_launch, touch
+from facecnn.kernels.cases import nonsense
 
 
 class New(np.ndarray):
@@ -36,7 +36,7 @@ class New(np.ndarray):
 
 
 def _new(shape: Any, dtype: Any) -> New:
-    plain = np.full(shape, poison(dtype), dtype)
+    plain = np.full(shape, nonsense(dtype), dtype)
     made = plain.view(New)
     made.address = plain.ctypes.data
     return made
@@ -53,22 +53,25 @@ def _shared_array(self: Any, shape: Any, dtype: Any) -> New:
     with _making:
         if key not in self._allocations:
             self._allocations[key] = _new(shape, dtype)
-        return self._allocations[key]
+        made: New = self._allocations[key]
+        return made
 
 
 def _local_array(self: Any, shape: Any, dtype: Any) -> New:
     thread: Any = threading.current_thread()
-    thread.arrays.append(_new(shape, dtype))
-    return thread.arrays[-1]
+    made = _new(shape, dtype)
+    thread.arrays.append(made)
+    return made
 
 
 def _in_global_memory(array: Any) -> tuple[Any, int, tuple[int, ...]]:
     """The NumPy array behind a kernel's argument, its address and its strides."""
-    known = array.__dict__
+    known: dict[str, Any] = array.__dict__
     if "facts" not in known:
         plain = known["_item"]._ary
         known["facts"] = plain, plain.ctypes.data, plain.strides
-    return known["facts"]
+    facts: tuple[Any, int, tuple[int, ...]] = known["facts"]
+    return facts
 
 
 def _read(self: Any, index: Any) -> Any:

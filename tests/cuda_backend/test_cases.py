@@ -6,46 +6,27 @@ shows in the result. In the simulator an index below 0 or beyond an array's end 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from contract.harness import Out, call, check
-from contract.test_protocol import FUNCTIONS
-from cuda_backend import cases_conv, cases_elementwise, cases_layers, cases_photos, cases_training
+from contract.cases import cases_of
+from contract.harness import call, check_case
 from facecnn.kernels import cuda, reference
-from facecnn.kernels.protocol import AUGMENTATION
+from facecnn.kernels.cases import Case
 
 pytestmark = pytest.mark.cuda
 
-CASES: dict[str, tuple[Any, ...]] = {
-    **cases_conv.CASES,
-    **cases_elementwise.CASES,
-    **cases_layers.CASES,
-    **cases_photos.CASES,
-    **cases_training.CASES,
-}
-"""By "function, what is special about it": the arguments for ``check``."""
-
-NOT_KERNELS = {
-    "copy_to_device", "empty", "hold_up", "mark", "milliseconds", "record", "resident", "synchronise", "to_device",
-    "to_host",
-}  # fmt: skip
+TINY = cases_of(sizes=["tiny"])
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_kernel_gives_what_the_reference_gives(name: str) -> None:
-    check(cuda, name.split(",")[0], *CASES[name])
+@pytest.mark.parametrize("case", TINY, ids=str)
+def test_a_kernel_gives_what_the_reference_gives(case: Case) -> None:
+    check_case(cuda, case)
 
 
-def test_there_is_a_case_for_every_kernel() -> None:
-    assert {name.split(",")[0] for name in CASES} == set(FUNCTIONS) - NOT_KERNELS
-
-
-def test_random_parameters_are_equal_to_the_bit() -> None:
-    photos = np.arange(100, dtype=np.int32)
-    for ranges in (cases_photos.RANGES, cases_photos.NOTHING):
-        arguments = (Out((100, len(AUGMENTATION)), np.float32), photos, cases_photos.EPOCH, 3, *ranges)
-        wanted, got = (call(backend, "draw_augmentation", *arguments)[0] for backend in (reference, cuda))
-        np.testing.assert_array_equal(got.view(np.uint32), wanted.view(np.uint32))
+@pytest.mark.parametrize(
+    "case", [case for case in TINY if case.kernel == "draw_augmentation" and "hundred" in case.name], ids=str
+)
+def test_random_parameters_are_equal_to_the_bit(case: Case) -> None:
+    wanted, got = (call(backend, case.kernel, *case.arguments)[0] for backend in (reference, cuda))
+    np.testing.assert_array_equal(got.view(np.uint32), wanted.view(np.uint32))

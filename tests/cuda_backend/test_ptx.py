@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.cases import cases_of
 from cuda_backend.planned import launches_of_case, launches_of_training
-from cuda_backend.test_cases import CASES
+from facecnn.kernels.cases import Case
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel
 from facecnn.kernels.cuda.planning import Launch, PlannedArray
 from machine.machine_code import LIMITS, Capability, MachineCode, float64_lines, machine_code, why_not
@@ -62,9 +63,9 @@ def test_the_kernels_of_a_network(network: str, capability: Capability) -> None:
     assert not [fault for launch in launches for fault in faults(launch, capability)]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_kernels_of_a_case(name: str) -> None:
-    launches = launches_of_case(name.split(",")[0], CASES[name])
+@pytest.mark.parametrize("case", cases_of(sizes=["tiny"]), ids=str)
+def test_the_kernels_of_a_case(case: Case) -> None:
+    launches = launches_of_case(case)
     assert launches
     assert not [fault for launch in launches for capability in OF_CASES for fault in faults(launch, capability)]
 

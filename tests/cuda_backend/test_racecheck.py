@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.cases import cases_of
 from contract.harness import call
-from cuda_backend.test_cases import CASES
 from facecnn.kernels import cuda as backend
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, kernel
 
@@ -308,9 +308,8 @@ def test_no_barrier_can_be_left_out(source: str, line: int, monkeypatch: pytest.
     monkeypatch.setattr(Thread, "syncthreads", all_but_one)
 
     def run_cases() -> None:
-        for name, arguments in CASES.items():
-            if name.split(",")[0] == REACHED_BY[source]:
-                call(backend, REACHED_BY[source], *arguments)
+        for case in cases_of(REACHED_BY[source], sizes=["tiny"]):
+            call(backend, case.kernel, *case.arguments)
 
     with pytest.raises(FaultyLaunch):
         run_cases()
