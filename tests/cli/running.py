@@ -51,7 +51,7 @@ def call(*arguments: str | Path, stdin: bytes | None = None) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def call_process(*arguments: str | Path, **options: Any) -> Outcome:
+def call_process(*arguments: object, **options: Any) -> Outcome:
     """Run a command in a process of its own; ``prog``: the name by which it was called."""
     prog = options.pop("prog", None)
     command = COMMAND if prog is None else [*COMMAND[:2], f"import sys; sys.argv[0] = {prog!r}; {COMMAND[2]}"]

@@ -22,10 +22,9 @@ EPOCHS = 400
 def training_halted(photos: Path, run: Path) -> Iterator[Callable[[], Outcome]]:
     """Train on photos, and halt the process after its first epoch while the block begins; what is yielded lets it go
     on and waits for its end."""
-    words = [*COMMAND, "train", photos, *QUICK, "--epochs", str(EPOCHS), "--out", run.parent, "--name", run.name]
-    process = subprocess.Popen(
-        list(map(os.fspath, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    where = ("--out", os.fspath(run.parent), "--name", run.name)
+    words = [*COMMAND, "train", os.fspath(photos), *QUICK, "--epochs", str(EPOCHS), *where]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def end() -> Outcome:
         process.send_signal(signal.SIGCONT)

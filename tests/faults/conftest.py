@@ -130,8 +130,9 @@ def run() -> Run:
         words += [one if isinstance(one, bytes) else os.fspath(one) for one in arguments]
         if before:
             words = ["bash", "-c", f'{before}; exec "$@"', "bash", *words]
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True} | options
-        done = subprocess.run(words, timeout=timeout, env=os.environ | dict(environment or {}), **options)
+        own: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": timeout}
+        own["env"] = os.environ | dict(environment or {})
+        done = subprocess.run(words, **own | options)
         stdout, stderr = ((out or b"").decode("utf-8", "surrogateescape") for out in (done.stdout, done.stderr))
         code = done.returncode if done.returncode >= 0 else 128 - done.returncode
         return Outcome(code, stdout, stderr)

@@ -32,7 +32,8 @@ class Training:
 
     def reason(self, path: str) -> str:
         """Why a photo was left out."""
-        return next(one["reason"] for one in self.check["skipped"] if one["path"] == path)
+        reasons: dict[str, str] = {one["path"]: one["reason"] for one in self.check["skipped"]}
+        return reasons[path]
 
 
 def train_and_check(photos: Path, out: Path, run: Run, **options: Any) -> Training:

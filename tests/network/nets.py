@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +106,12 @@ class Run:
         self.case = case
         self.watching = Watching(backend)
         self.network = Network(
-            case.layers, case.shape, self.watching, case.batch_size or case.count, dtype=dtype, seed=case.seed
+            case.layers,
+            case.shape,
+            cast(Any, self.watching),
+            case.batch_size or case.count,
+            dtype=dtype,
+            seed=case.seed,
         )
         generator = np.random.default_rng(case.seed)
         arrays = {}
