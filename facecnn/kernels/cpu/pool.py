@@ -47,7 +47,7 @@ def _forward(
                             pixel = x[n, y, z]
                             at = np.int32(y * x.shape[2] + z)
                             for c in range(maps):
-                                # A NaN wins wherever it is: no later comparison with it is true.
+                                # A NaN wins over any number; of several the last one wins.
                                 if pixel[c] > o[c] or pixel[c] != pixel[c]:
                                     o[c] = pixel[c]
                                     won[c] = at

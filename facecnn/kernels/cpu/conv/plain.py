@@ -55,7 +55,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, kernel_columns: int, poo
                                 for k in range(kernels):
                                     sums[k] += value * w[k]
                         for k in range(kernels):
-                            # A NaN wins wherever it is: no later comparison with it is true.
+                            # A NaN wins over any number; of several the last one wins.
                             if place == 0 or sums[k] > o[k] or sums[k] != sums[k]:
                                 o[k] = sums[k]
                                 if pool > 1:
