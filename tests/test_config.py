@@ -639,6 +639,11 @@ def test_equal_settings_give_equal_text():
     assert to_yaml(default) == to_yaml(same)
 
 
+def test_yaml_writes_a_default_as_it_is_declared():
+    settings = apply_overrides(load("default"), ["photos.augment.rotate=8.0"]).settings
+    assert "    rotate: 8" in to_yaml(settings, comments=False).splitlines()
+
+
 def test_every_option_is_written_out_with_what_it_means():
     lines = to_yaml(load("default").settings).splitlines()
     options = {line.split(":")[0].strip(): line for line in reversed(lines)}  # the first of each

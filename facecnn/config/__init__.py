@@ -1,7 +1,7 @@
-"""The settings file: gathers the settings classes, which lie next to the code that they set, and reads YAML into them.
+"""The settings file: reads YAML into the settings classes, each of which stands beside the code that it sets.
 
-The format is described in ``configs/default.yaml`` and by ``facecnn config show`` and ``facecnn config schema``.
-Sections that are left out take the defaults of their classes; a file without ``network`` gets that of ``default.yaml``.
+``configs/default.yaml``, ``facecnn config show`` and ``facecnn config schema`` describe the format. A missing section
+takes the defaults of its class; a file without ``network`` takes the network of ``default.yaml``.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from facecnn.config.explain import explain
-from facecnn.config.model import ADAPTER, written_out
+from facecnn.config.model import ADAPTER, expand_layer
 from facecnn.config.model import Settings as Settings
 from facecnn.config.model import json_schema as json_schema
-from facecnn.config.source import Faults, Keys, Place, SettingsError, Tree, clipped, parse, read, spacing_hint
+from facecnn.config.source import Faults, Keys, Location, SettingsError, Tree, clipped, parse, read, spacing_hint
 from facecnn.errors import UsageError, shown
 from facecnn.network.layers import LayerError, shape_text, with_outputs
 from facecnn.network.network import Stage, plan
 
 _YAML_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
-"""Plain words that YAML, or a reader of older YAML, doesn't take for text."""
+"""Plain words that some version of YAML doesn't read as text."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings with the place of each."""
+    """Checked settings, and where each of them was written."""
 
     settings: Settings
     tree: Tree
-    """What was written, by file and command line, with places."""
+    """The data of the file and the command line, with locations."""
 
     def where(self, keys: Keys) -> str:
-        """``config.yaml:12:5`` for keys such as ``("network", 2, "size")``; of what encloses it if it isn't written."""
+        """Where keys such as ``("network", 2, "size")`` were written, ``config.yaml:12:5``, or else their section."""
         if keys[:1] == ("network",) and len(keys) > 2:
             number, *inner = keys[1:]
             keyword = self.settings.network[int(number)].keyword
@@ -48,14 +48,15 @@ class Loaded:
         return str(self.tree.at(keys).key)
 
     def located(self, error: LayerError) -> UsageError:
-        """The same error with the layer's place in front of the message."""
+        """The same error, its message preceded by the layer's location."""
         keys: Keys = ("network",) if error.index is None else ("network", error.index)
         return UsageError(f"{self.where(keys)}: {error}")
 
     def stages(self, people: int) -> tuple[Stage, ...]:
-        """The network's layers with their shapes, where ``units: people`` is so many.
+        """Plan the layers and their shapes, with ``people`` units where the file says ``units: people``.
 
-        Raises UsageError, with the place in the file, for a layer that doesn't fit.
+        Raises:
+            UsageError: a layer doesn't fit; the message says where it is in the file.
         """
         try:
             return plan(with_outputs(self.settings.network, people), self.settings.photos.shape)
@@ -63,8 +64,11 @@ class Loaded:
             raise self.located(error) from None
 
     def plan(self, outputs: int) -> tuple[Stage, ...]:
-        """The stages, for data that needs ``outputs`` numbers. Raises UsageError, too, where the last layer gives more
-        or fewer."""
+        """Plan the network for ``outputs`` classes.
+
+        Raises:
+            UsageError: a layer doesn't fit, or the last one has another number of outputs.
+        """
         stages = self.stages(outputs)
         given = stages[-1].out_shape
         if given != (outputs,):
@@ -78,7 +82,7 @@ class Loaded:
 
 
 def shipped() -> dict[str, Path]:
-    """The configs that come with facecnn, by name. Raises UsageError where they don't."""
+    """The configs that come with facecnn, by name. Raises UsageError if they are missing."""
     package = Path(__file__).parent.parent
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
@@ -87,9 +91,13 @@ def shipped() -> dict[str, Path]:
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Loaded:
-    """Read a settings file: a path, or the name of a shipped one (a file of such a name is ``./default``).
+    """Read a settings file.
 
-    Raises UsageError with all that is wrong in it, a line each: ``config.yaml:7:3: train.epochs must be …``.
+    Args:
+        path_or_name: a path, or the name of a shipped config (a file of the same name is ``./default``).
+
+    Raises:
+        UsageError: everything that is wrong in it, one error a line: ``config.yaml:7:3: train.epochs must be …``.
     """
     known = shipped()
     path = known.get(os.fspath(path_or_name), path_or_name)
@@ -105,14 +113,17 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
 def apply_overrides(
     loaded: Loaded, overrides: Sequence[str], options: Mapping[str, tuple[str, object]] | None = None
 ) -> Loaded:
-    """The settings with some of them replaced, checked like the file.
+    """Replace some settings, and check the result like a file.
 
-    ``overrides`` are ``--set``'s: ``train.epochs=3``, ``photos.augment=null``, ``network.0.conv.kernels=8``,
-    ``optimizer={name: momentum}``. ``options`` are those of the command line with a name of their own, which win:
-    ``{"--epochs": ("train.epochs", 3)}``. Another ``optimizer.name`` (``loss``, ``schedule``) drops the
-    file's options for the old one.
+    Args:
+        loaded: the settings to start from; they aren't changed.
+        overrides: the values of ``--set``: ``train.epochs=3``, ``photos.augment=null``, ``network.0.conv.kernels=8``,
+            ``optimizer={name: momentum}``. Another name of an optimizer, loss or schedule drops the options that the
+            file sets for the old one.
+        options: other options of the command line, which win: ``{"--epochs": ("train.epochs", 3)}``.
 
-    Raises UsageError: ``--set train.epochs=abc: train.epochs must be …``.
+    Raises:
+        UsageError: ``--set train.epochs=abc: train.epochs must be …``.
     """
     tree = deepcopy(loaded.tree)
     faults: Faults = []
@@ -121,38 +132,38 @@ def apply_overrides(
         keys, equals, text = override.partition("=")
         try:
             if not equals:
-                raise SettingsError([(Place(rank, 0, 0, label), f"a value is missing: --set {clipped(keys)}=VALUE")])
+                raise SettingsError([(Location(rank, 0, 0, label), f"a value is missing: --set {clipped(keys)}=VALUE")])
             _override(tree, keys, parse(text, label, rank=rank, lines=False))
         except SettingsError as error:
             faults += error.faults
     for rank, (option, (keys, plain)) in enumerate((options or {}).items(), start=1 + len(overrides)):
-        _override(tree, keys, Tree.at_one_place(plain, Place(rank, 0, 0, f"{option} {clipped(str(plain))}")))
+        _override(tree, keys, Tree.at_one_location(plain, Location(rank, 0, 0, f"{option} {clipped(str(plain))}")))
     return Loaded(_check(tree, faults), tree)
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON has them; ``from_dict`` gives equal ones back."""
+    """The settings as plain data for JSON; ``from_dict`` reads it."""
     plain: dict[str, Any] = ADAPTER.dump_python(settings, mode="json")
     return plain
 
 
 def from_dict(data: Mapping[str, Any]) -> Settings:
-    """The settings that ``to_dict`` gave; raises UsageError for what isn't such."""
+    """The settings that ``to_dict`` wrote. Raises UsageError if they are invalid."""
     try:
         plain = json.loads(json.dumps(data))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the settings are no JSON: {error}") from None
     if not isinstance(plain, dict):
         raise UsageError("the settings must be a mapping")
-    return _check(Tree.at_one_place(plain, Place(0, 0, 0, "")))
+    return _check(Tree.at_one_location(plain, Location(0, 0, 0, "")))
 
 
 def differences(before: Settings, now: Settings) -> list[str]:
-    """What differs: ``optimizer.learning_rate is 0.02, was 0.01``; a network of more or fewer layers as a whole."""
+    """List the changes: ``optimizer.learning_rate is 0.02, was 0.01``; networks of unequal length are one change."""
 
     def compare(one: Any, other: Any, path: str) -> list[str]:
         found: list[str] = []
-        if isinstance(one, dict) and isinstance(other, dict):  # another choice has options of its own, and a name
+        if isinstance(one, dict) and isinstance(other, dict):  # another name has other options
             found = [text for key in one if key in other for text in compare(one[key], other[key], f"{path}.{key}")]
         elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
             for number, parts in enumerate(zip(one, other, strict=True)):
@@ -165,8 +176,12 @@ def differences(before: Settings, now: Settings) -> list[str]:
 
 
 def to_yaml(settings: Settings, comments: bool = True) -> str:
-    """A settings file with every option; reading it gives equal settings. With ``comments`` each option's description
-    stands beside it, those of a layer where its kind comes first."""
+    """Write a settings file with every option; reading it gives equal settings.
+
+    Args:
+        settings: what to write.
+        comments: whether each option's description follows it; layers of a kind are described once.
+    """
     lines = [
         f"{text:34}  # {description}\n" if comments and description else f"{text}\n"
         for text, description in _lines(settings, "", set())
@@ -175,7 +190,7 @@ def to_yaml(settings: Settings, comments: bool = True) -> str:
 
 
 def _lines(settings: Any, indent: str, seen: set[str]) -> Iterator[tuple[str, str]]:
-    """Lines of a settings object, each with what it means; ``name`` comes first, as it says what the others mean."""
+    """Lines of a settings object with their descriptions; ``name`` comes first, because the others depend on it."""
     known: dict[str, FieldInfo] = type(settings).__pydantic_fields__
     for key in sorted(known, key=lambda key: key != "name"):
         value, description = getattr(settings, key), known[key].description or ""
@@ -189,8 +204,9 @@ def _lines(settings: Any, indent: str, seen: set[str]) -> Iterator[tuple[str, st
                 new = layer.keyword not in seen
                 yield from ((text, meaning if new else "") for text, meaning in _lines(layer, "      ", seen))
                 seen.add(layer.keyword)
-        else:
-            yield f"{indent}{key}: {_yaml_text(value)}", description
+        else:  # a default of 8 is written as 8, though pydantic made 8.0 of it
+            text = _yaml_text(known[key].default if value == known[key].default else value)
+            yield f"{indent}{key}: {text}", description
 
 
 def _yaml_text(value: Any) -> str:
@@ -198,63 +214,71 @@ def _yaml_text(value: Any) -> str:
         return f"[{', '.join(map(_yaml_text, value))}]"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and value.lower() not in _YAML_WORDS:
         return value
-    # JSON is YAML but for characters that YAML wants escaped, all of them in the basic plane.
+    # JSON is YAML, except that YAML wants some characters escaped, all of them in the basic multilingual plane.
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
 
 
 def _override(tree: Tree, keys: str, value: Tree) -> None:
-    """Put ``value`` into the tree; ``keys`` are ``train.epochs``, ``network.0.conv.kernels`` or, as messages write it,
-    ``network[0].conv.kernels``. Raises SettingsError."""
-    place, names = value.at(()).key, re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
+    """Set a value in the tree. Raises SettingsError.
+
+    Args:
+        tree: changed in place.
+        keys: ``train.epochs``, ``network.0.conv.kernels`` or, as in messages, ``network[0].conv.kernels``.
+        value: the new value.
+    """
+    location, names = value.at(()).key, re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
     if "" in names:
-        raise SettingsError([(place, "the key has an empty part: it is written like train.epochs")])
+        raise SettingsError([(location, "the key has an empty part: it is written like train.epochs")])
     data, at = tree.data, Keys()
     for number, name in enumerate(names, start=1):
         path = ".".join(names[: number - 1]) or "the file"
         key: str | int = name
         if isinstance(data, list):
             if not re.fullmatch(r"[0-9]{1,4}", name) or int(name) >= len(data):
-                raise SettingsError([(place, f"{path} has the places 0 to {len(data) - 1}, not {clipped(name)}")])
+                raise SettingsError([(location, f"{path} has the places 0 to {len(data) - 1}, not {clipped(name)}")])
             key = int(name)
         elif not isinstance(data, dict):
             now = f"{tree.kind(at, data)} ({tree.at(at).value})"
             hint = f": set {path}={{{name}: …}}" if at else ""
-            raise SettingsError([(place, f"{path} is {now}, so it has no {clipped(name)}{hint}")])
+            raise SettingsError([(location, f"{path} is {now}, so it has no {clipped(name)}{hint}")])
         elif number == len(names) and name == "name" and names[0] != "network" and data.get(name) != value.data:
-            _drop_what_the_file_sets(tree, at, data)
+            _drop_file_options(tree, at, data)
         elif name not in data:
-            tree.put((*at, name), Tree.at_one_place({}, place))
+            tree.put((*at, name), Tree.at_one_location({}, location))
         at = (*at, key)
         data = data[key] if number < len(names) else data
     tree.put(at, value)
-    _write_out_layers(tree)
+    _expand_layers(tree)
 
 
-def _drop_what_the_file_sets(tree: Tree, at: Keys, section: dict[str, Any]) -> None:
-    """Another optimizer starts from its own settings: the same word (a rate, a decay) means another size there."""
+def _drop_file_options(tree: Tree, at: Keys, section: dict[str, Any]) -> None:
+    """Drop what the file sets for the old optimizer: a learning rate that suits one doesn't suit another."""
     for key in list(section):
         if tree.at((*at, key)).key.rank == 0:
             del section[key]
 
 
-def _write_out_layers(tree: Tree) -> None:
+def _expand_layers(tree: Tree) -> None:
     network = tree.data.get("network")
     if isinstance(network, list):
-        network[:] = map(written_out, network)
+        network[:] = map(expand_layer, network)
 
 
 def _check(tree: Tree, faults: Faults | None = None) -> Settings:
-    """The settings in a tree, which gets the network of ``default.yaml`` if it has none. Raises SettingsError for what
-    is wrong with them, and for ``faults``."""
+    """Validate a tree, which gets the network of ``default.yaml`` if it has none.
+
+    Raises:
+        SettingsError: what is invalid, together with ``faults`` that were found before.
+    """
     if "network" not in tree.data:
         path = shipped()["default"]
         default = parse(read(path), shown(path))
         written = {keys[1:]: written for keys, written in default.written.items() if keys[:1] == ("network",)}
         tree.put(("network",), Tree(default.data["network"], written))
-    _write_out_layers(tree)
+    _expand_layers(tree)
     try:
-        # As JSON, which has lists where Python has lists and tuples.
+        # As JSON: in strict mode pydantic takes a JSON list for a tuple, but not a Python list.
         settings = ADAPTER.validate_json(json.dumps(tree.data))
     except ValidationError as error:
         raise SettingsError([*(faults or ()), *explain(error, tree)]) from None

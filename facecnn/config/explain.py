@@ -1,7 +1,7 @@
-"""What pydantic finds wrong, in words and with the place in the file; its own messages are for programmers.
+"""Explains what pydantic found invalid, in plain words and with the location in the file.
 
-An error's location is the keys from the top down and, between them, which form of a union was tried. What belongs there
-is read from the JSON Schema.
+Pydantic's own messages are for programmers. The path that it gives mixes keys with the union members that it tried.
+What is allowed at a location is read from the JSON Schema.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import operator
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import reduce
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
 from facecnn.config.model import VERSION, json_schema
-from facecnn.config.source import Faults, Keys, Place, Tree, clipped, did_you_mean, spacing_hint
+from facecnn.config.source import Faults, Keys, Location, Tree, clipped, did_you_mean, spacing_hint
 
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -28,7 +29,7 @@ _TYPES = {
     "pair": "a list of 2 such numbers",
     "object": "a mapping (key: value)",
 }
-"""As they are listed; then come words to choose from, then null."""
+"""In the order of a message; the words to choose from follow, then null."""
 _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "minimum": ("at least", operator.ge),
     "exclusiveMinimum": ("greater than", operator.gt),
@@ -38,7 +39,7 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 class _Spot(NamedTuple):
-    """A part of the settings, and the schema of what belongs there."""
+    """A part of the settings, and the schema for it."""
 
     keys: Keys
     value: Any
@@ -54,7 +55,7 @@ class _Spot(NamedTuple):
         return len(self.keys) == 2 and self.keys[0] == "network"
 
     def part(self, key: Any) -> _Spot:
-        """What ``key`` of an error's location leads to; the same where it is the form of a union that was tried."""
+        """Follow one step of pydantic's path; a union member leads to the same part."""
         if "discriminator" in self.schema:
             return self._replace(schema=_choices(self.schema)[key])
         value = self.value
@@ -64,8 +65,8 @@ class _Spot(NamedTuple):
 
 
 def explain(error: ValidationError, tree: Tree) -> Faults:
-    """What pydantic found wrong in ``tree``."""
-    wrong: dict[Keys, tuple[Place, str]] = {}
+    """Describe pydantic's errors, with their locations in ``tree``."""
+    wrong: dict[Keys, tuple[Location, str]] = {}
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         *within, key = found["loc"] or [""]
         above = reduce(_Spot.part, within, _Spot((), tree.data, json_schema()))
@@ -80,9 +81,9 @@ def explain(error: ValidationError, tree: Tree) -> Faults:
             wrong[*above.keys, key] = written.value, f"{above.path}.{key} is missing ({description})"
         else:
             wrong[spot.keys] = _wrong(spot, tree)
-    if ("version",) in wrong:  # in another version all else may be right
+    if ("version",) in wrong:  # all else may be valid in another version
         wrong = {(): wrong["version",]}
-    # Of a union's forms the one that was meant has its errors deepest.
+    # Pydantic reports every member of a union. The errors of the one that was meant lie deepest.
     return [
         fault
         for keys, fault in wrong.items()
@@ -91,7 +92,7 @@ def explain(error: ValidationError, tree: Tree) -> Faults:
 
 
 def _forms(schema: Schema) -> Iterator[Schema]:
-    """The schemas of which one has to be met."""
+    """The members of a union, or the schema itself; references are resolved."""
     if "$ref" in schema:
         yield from _forms(json_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
     elif "anyOf" in schema or "oneOf" in schema:
@@ -106,7 +107,7 @@ def _properties(schema: Schema) -> dict[str, Schema]:
 
 
 def _part(schema: Schema, key: Any) -> Schema:
-    """The schema of what stands under a key, or at a place of a list; empty where nothing does."""
+    """The schema of a key, or of a position in a list; empty if there is none."""
     if isinstance(key, str):
         return _properties(schema).get(key, {})
     (form,) = (form for form in _forms(schema) if form.get("type") == "array")
@@ -115,7 +116,7 @@ def _part(schema: Schema, key: Any) -> Schema:
 
 
 def _choices(schema: Schema) -> dict[str, Schema]:
-    """The classes that ``name`` chooses from."""
+    """The classes that ``name`` selects, by name."""
     return {_properties(choice)["name"]["const"]: choice for choice in schema["oneOf"]}
 
 
@@ -124,9 +125,9 @@ def _either(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _wrong(spot: _Spot, tree: Tree) -> tuple[Place, str]:
-    """Where and how to say that a value isn't what it must be."""
-    value, path, place = spot.value, spot.path, tree.at(spot.keys).key
+def _wrong(spot: _Spot, tree: Tree) -> tuple[Location, str]:
+    """The location and the message for an invalid value."""
+    value, path, location = spot.value, spot.path, tree.at(spot.keys).key
     if spot.is_layer:
         return _no_layer(spot, tree)
     if "discriminator" in spot.schema and isinstance(value, dict):
@@ -141,29 +142,29 @@ def _wrong(spot: _Spot, tree: Tree) -> tuple[Place, str]:
     match value:
         case None:
             remedy = "write what belongs to it below, indented, or {}"
-            return place, f"{path} has no value: {remedy if types == {'object'} else f'it must be {expected}'}"
+            return location, f"{path} has no value: {remedy if types == {'object'} else f'it must be {expected}'}"
         case [] if "array" in types:
-            return place, f"{path} has no layers: leave it out, or list some"
+            return location, f"{path} has no layers: leave it out, or list some"
         case list() if "pair" in types:
             got = f"a list of {len(value)}"
         case "" if "string" in types:
-            return place, f"{path} is an empty text"
+            return location, f"{path} is an empty text"
         case str():
             hint = _hint(value, types, words)
             if "object" in types and (spacing := spacing_hint(value)):
-                place, hint = tree.at(spot.keys).value, spacing
+                location, hint = tree.at(spot.keys).value, spacing
         case int() | float() if not isinstance(value, bool):
             if path == "version" and value > VERSION:
-                return place, f"written for version {got}, this is {VERSION}: update facecnn"
+                return location, f"written for version {got}, this is {VERSION}: update facecnn"
             if problem := _out_of_bounds(value, got, forms):
-                return place, f"{path} {problem} (got {got})"
+                return location, f"{path} {problem} (got {got})"
     if "discriminator" in spot.schema and not hint:
         hint = f": write {path}: {{name: {spot.schema['default']['name']}}}"
-    return place, f"{path} must be {expected}, got {got}{hint}"
+    return location, f"{path} must be {expected}, got {got}{hint}"
 
 
 def _out_of_bounds(value: float, text: str, forms: Sequence[Schema]) -> str:
-    """What is wrong with a number where one of its kind is meant."""
+    """The message for a number out of bounds; empty for one of the wrong type."""
     numbers = [form for form in forms if form.get("type") in ("integer", "number")]
     meant = [form for form in numbers if form["type"] == "number" or isinstance(value, int)]
     bounds = [
@@ -176,12 +177,12 @@ def _out_of_bounds(value: float, text: str, forms: Sequence[Schema]) -> str:
         return ""
     if not all(holds for _, holds in bounds):
         return f"must be {' and '.join(words for words, _ in bounds)}"
-    # A whole number of very many digits is read as infinity.
+    # An integer with thousands of digits is read as infinity.
     return "is too large a number" if meant or (numbers and text[:20].lstrip("+-").isdecimal()) else ""
 
 
 def _hint(text: str, types: Container[str], words: Sequence[str]) -> str:
-    """How what was written as text may have been meant."""
+    """A hint at what a text was meant to be; empty if nothing is likely."""
     if "boolean" in types and text.lower() in ("yes", "no", "on", "off", "y", "n", "true", "false"):
         return ": write true or false, without quotes"
     if ("integer" in types or "number" in types) and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", text, re.IGNORECASE):
@@ -189,18 +190,18 @@ def _hint(text: str, types: Container[str], words: Sequence[str]) -> str:
     return did_you_mean(text, words)
 
 
-def _no_layer(spot: _Spot, tree: Tree) -> tuple[Place, str]:
-    place, got = tree.at(spot.keys).value, tree.kind(spot.keys, spot.value)
+def _no_layer(spot: _Spot, tree: Tree) -> tuple[Location, str]:
+    location, got = tree.at(spot.keys).value, tree.kind(spot.keys, spot.value)
     if isinstance(spot.value, dict) and spot.value:
-        # The one that was added on the command line is too many.
-        place = max(place, *(tree.at((*spot.keys, key)).key for key in spot.value), key=lambda place: place.rank)
+        # If the command line added a second layer here, point to that.
+        location = max(location, *(tree.at((*spot.keys, key)).key for key in spot.value), key=attrgetter("rank"))
         first, *_ = keys = [clipped(key) for key in spot.value]
         got = f"{', '.join(keys)} side by side: indent what belongs to {first} below it, and begin a layer with -"
-    return place, f"{spot.path} must be a layer, such as `conv: {{kernels: 8}}`, got {got}"
+    return location, f"{spot.path} must be a layer, such as `conv: {{kernels: 8}}`, got {got}"
 
 
 def _unknown(spot: _Spot, key: str) -> str:
-    """What to say about a key that doesn't belong here."""
+    """The message for a key that isn't allowed here: where it belongs, or which one was meant."""
     word, known, sections = clipped(key), _properties(spot.schema), _properties(json_schema())
     layers = _properties(sections["network"]["items"])
     if spot.is_layer:
@@ -225,7 +226,7 @@ def _unknown(spot: _Spot, key: str) -> str:
 
 
 def _homes(sections: Mapping[str, Schema], above: str = "under ") -> dict[str, dict[str, Schema]]:
-    """The keys of each section and of what is in it."""
+    """The keys of each section and subsection, by where they belong: ``under train``."""
     homes: dict[str, dict[str, Schema]] = {}
     for name, schema in sections.items():
         if keys := _properties(schema):

@@ -1,4 +1,4 @@
-"""The settings file's model: pydantic checks what is read by it, and makes the JSON Schema of it."""
+"""The classes of the settings file, which pydantic checks, and their JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from facecnn.photos.preparation import PhotoSettings
 from facecnn.settings import SETTINGS
 
 VERSION = 1
-"""Of the file's format."""
+"""Version of the file format."""
 
 
 def _named(choices: Mapping[str, type[Any]], default: str) -> GetPydanticSchema:
-    """A section whose ``name`` chooses the class; without a name it is the one of ``default``."""
+    """A section whose ``name`` selects the class, ``default`` if there is none."""
 
     def check(value: Any, check_choice: Callable[[Any], Any]) -> Any:
         if is_dataclass(value):
@@ -40,8 +40,8 @@ def _named(choices: Mapping[str, type[Any]], default: str) -> GetPydanticSchema:
     return GetPydanticSchema(schema)
 
 
-def written_out(layer: Any) -> Any:
-    """A layer that may be written in short, as a mapping of its keyword to its settings."""
+def expand_layer(layer: Any) -> Any:
+    """A layer's short form, ``batch_norm`` or ``dropout: 0.2``, as a mapping of its keyword to its settings."""
     if isinstance(layer, str):
         return {layer: {}}
     if isinstance(layer, dict) and len(layer) == 1:
@@ -77,7 +77,7 @@ _Layer: TypeAlias = Annotated[Layer, GetPydanticSchema(_layer_schema)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**SETTINGS, title="facecnn's settings file"))
 class Settings:
-    """All that a training is set by."""
+    """All settings of a training."""
 
     version: Annotated[int, WithJsonSchema({"const": VERSION})] = Field(
         default=VERSION, ge=VERSION, le=VERSION, description="of this file's format"
@@ -108,7 +108,7 @@ ADAPTER = TypeAdapter(Settings)
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the settings file, for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ADAPTER.json_schema()}
-    del schema["required"]  # without a network there is that of default.yaml
+    del schema["required"]  # a file without a network takes that of default.yaml
     sections, classes = schema["properties"], schema["$defs"]
     for section in sections.values():
         if "discriminator" in section:

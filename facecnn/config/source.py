@@ -1,8 +1,8 @@
-"""YAML text to plain data, with the place where each part of it was written.
+"""YAML text to plain data, with the location of every part.
 
-The data is built from ruamel.yaml's events (YAML 1.2, safe, pure), so that every fault can be reported with its line
-and column, several at once. What YAML offers beyond plain data (anchors, aliases, tags, several documents) is refused:
-no settings need it, and it is where the traps are.
+The data is built from ruamel.yaml's events (YAML 1.2, safe, pure Python), so that several errors can be reported at
+once, each with its line and column. Anchors, aliases, tags and further documents are refused: no settings need them,
+and they hold surprises.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from ruamel.yaml.nodes import ScalarNode
 from facecnn.errors import UsageError, shown
 
 Keys: TypeAlias = tuple[str | int, ...]
-"""From the top down: ``("network", 2, "conv", "size")``."""
+"""A path from the top down: ``("network", 2, "conv", "size")``."""
 
 LARGEST_FILE = 64 * 1024
 DEEPEST = 16
-"""Mappings and lists within each other; a conv layer's pool with its size is five deep."""
+"""Levels of mappings and lists; a conv layer's pool with its size takes five."""
 MOST_FAULTS = 20
-"""So many faults are listed; those after them are counted."""
+"""Errors that are listed; the others are only counted."""
 
 _ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, whose mark it begins with
@@ -66,12 +66,13 @@ _NO_SPACE = re.compile(r"(?:^|[\s{,-])[^\W\d]\w*:[^\s:/\\]")
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """Where something was written; places sort as they are to be listed: by source, line, column."""
+class Location:
+    """Where something was written; sorts by source, line and column."""
 
     rank: int
+    """0 for the file, then the command line's options in order."""
     line: int
-    """From 1 on; 0 where lines mean nothing, as on the command line."""
+    """From 1; 0 on the command line."""
     column: int
     label: str
 
@@ -81,35 +82,36 @@ class Place:
 
 @dataclass(frozen=True)
 class Written:
-    """How a part of the data was written."""
+    """Where a part of the data was written."""
 
-    key: Place
-    """Of its key; of itself, in a list."""
-    value: Place
+    key: Location
+    """Location of the key; of the value itself in a list."""
+    value: Location
     text: str | None = None
-    """Of a single value."""
+    """Source text of a scalar."""
 
 
 @dataclass
 class Tree:
-    """Plain data, and how its parts were written."""
+    """Plain data with locations."""
 
     data: Any
     written: dict[Keys, Written]
-    """For the whole, ``()``, at least."""
+    """Has at least the whole, ``()``."""
 
     @classmethod
-    def at_one_place(cls, data: Any, place: Place) -> Tree:
-        return cls(data, {(): Written(place, place)})
+    def at_one_location(cls, data: Any, location: Location) -> Tree:
+        """Data all of which was written at one location, such as an option."""
+        return cls(data, {(): Written(location, location)})
 
     def at(self, keys: Keys) -> Written:
-        """How the part with these keys was written, or what encloses it."""
+        """Where the part with these keys was written, or the innermost part around it that is known."""
         while keys not in self.written:
             keys = keys[:-1]
         return self.written[keys]
 
     def kind(self, keys: Keys, value: Any) -> str:
-        """What the value with these keys is, in words: ``the text 'ten'``, ``3.5``, ``a list``."""
+        """Describe a value for a message: ``the text 'ten'``, ``3.5``, ``a list``."""
         if isinstance(value, dict):
             return "a mapping (key: value)"
         if isinstance(value, list):
@@ -121,7 +123,7 @@ class Tree:
         return clipped(self.at(keys).text or json.dumps(value))
 
     def put(self, keys: Keys, part: Tree) -> None:
-        """Set the part with these keys, of which all but the last exist."""
+        """Set the part with these keys; all but the last must exist."""
         parent = self.data
         for key in keys[:-1]:
             parent = parent[key]
@@ -131,26 +133,30 @@ class Tree:
         self.written |= {(*keys, *inner): written for inner, written in part.written.items()}
 
 
-Faults: TypeAlias = list[tuple[Place, str]]
+Faults: TypeAlias = list[tuple[Location, str]]
 
 
 class SettingsError(UsageError):
-    """All that is wrong with settings, a line each, in the order of the places."""
+    """Everything that is wrong with the settings, one error a line, sorted by location."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        lines = [
-            f"{place}: {message}" if place.label else message for place, message in sorted(faults, key=itemgetter(0))
-        ]
+        ordered = sorted(faults, key=itemgetter(0))
+        lines = [f"{location}: {message}" if location.label else message for location, message in ordered]
         if len(lines) > MOST_FAULTS:
             lines[MOST_FAULTS:] = [f"and {len(lines) - MOST_FAULTS} more"]
         super().__init__("\n".join(lines))
 
 
 def read(path: str | os.PathLike[str], suggestions: Iterable[str] = ()) -> str:
-    """The text of a settings file: a regular file of at most 64 KiB in UTF-8, with or without a byte-order mark.
+    """Read a settings file: a regular file of at most 64 KiB in UTF-8, with or without a byte-order mark.
 
-    Raises UsageError, with the reason, for anything else; ``suggestions`` are names that may be meant by a wrong one.
+    Args:
+        path: the file.
+        suggestions: names that a misspelt path may have meant.
+
+    Raises:
+        UsageError: it can't be read, and why.
     """
     name = shown(path)
     if not os.fspath(path):
@@ -200,8 +206,17 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def parse(text: str, label: str, *, rank: int = 0, lines: bool = True) -> Tree:
-    """The data of a YAML text, None for one without any value. Without ``lines`` (a value on the command line) places
-    are the label alone. Raises SettingsError."""
+    """Parse a YAML text; data is None if it has no value.
+
+    Args:
+        text: the YAML.
+        label: the source's name in messages.
+        rank: see ``Location``.
+        lines: False for an option of the command line, whose location is its label alone.
+
+    Raises:
+        SettingsError: it isn't valid YAML, or has more than plain data.
+    """
     return _Parser(text, label, rank, lines).tree()
 
 
@@ -213,23 +228,24 @@ class _Parser:
         self.lines = lines
         self.faults: Faults = []
         self.yaml = YAML(typ="safe", pure=True)
-        self.last = self.place(0, 0)
-        """Where the event at hand begins."""
+        self.last = self.location(0, 0)
+        """Location of the current event."""
         self.written: dict[Keys, Written] = {(): Written(self.last, self.last)}
 
-    def place(self, line: int, column: int) -> Place:
-        """A place from a line and a column counted from 0."""
-        return Place(self.rank, line + 1, column + 1, self.label) if self.lines else Place(self.rank, 0, 0, self.label)
+    def location(self, line: int, column: int) -> Location:
+        """A location from zero-based line and column."""
+        position = (line + 1, column + 1) if self.lines else (0, 0)
+        return Location(self.rank, *position, self.label)
 
-    def fault(self, place: Place, message: str) -> None:
-        self.faults.append((place, message))
+    def fault(self, location: Location, message: str) -> None:
+        self.faults.append((location, message))
 
     def tree(self) -> Tree:
         self._refuse_characters()
         if self.faults:
             raise SettingsError(self.faults)
         data, documents = None, 0
-        with closing(self._events()) as events:  # ruamel.yaml's parser clears up at its end
+        with closing(self._events()) as events:  # ends ruamel.yaml's parser
             for event in events:
                 if isinstance(event, DocumentStartEvent):
                     documents += 1
@@ -248,56 +264,56 @@ class _Parser:
     def _refuse_characters(self) -> None:
         for number, line in enumerate(_LINE_END.split(self.text)):
             if tab := _TAB_IN_INDENT.match(line):
-                self.fault(self.place(number, tab.start(1)), "tab character: indent with spaces")
-            if unwanted := _UNWANTED.search(line):  # one a line is enough: a binary file is full of them
+                self.fault(self.location(number, tab.start(1)), "tab character: indent with spaces")
+            if unwanted := _UNWANTED.search(line):  # one a line: a binary file is full of them
                 character, name = unwanted[0], _UNWANTED_NAMES.get(unwanted[0], "control character")
-                remedy = ", or save the file as UTF-8" if character == "\0" else ""  # it's mostly UTF-16
-                self.fault(self.place(number, unwanted.start()), f"{name} U+{ord(character):04X}: delete it{remedy}")
+                remedy = ", or save the file as UTF-8" if character == "\0" else ""  # probably UTF-16
+                self.fault(self.location(number, unwanted.start()), f"{name} U+{ord(character):04X}: delete it{remedy}")
 
     def _events(self) -> Generator[Any, None, None]:
         try:
             for event in self.yaml.parse(self.text):
                 mark = event.start_mark
-                self.last = self.place(mark.line, mark.column)
+                self.last = self.location(mark.line, mark.column)
                 yield event
         except MarkedYAMLError as error:
             self.fault(*self._syntax(error))
             raise SettingsError(self.faults) from None
         except (YAMLError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RecursionError):
-            # ruamel.yaml's parser stumbles over some broken texts in these ways.
+            # ruamel.yaml raises all of these for malformed texts.
             self.fault(self.last, "not valid YAML from here on")
             raise SettingsError(self.faults) from None
 
-    def _syntax(self, error: MarkedYAMLError) -> tuple[Place, str]:
+    def _syntax(self, error: MarkedYAMLError) -> tuple[Location, str]:
         problem = clipped(" ".join(filter(None, (error.context, error.problem))), 200)
         mark = error.problem_mark or error.context_mark
-        place, hint = self.last, ""
+        location, hint = self.last, ""
         if mark is not None:
-            place = self.place(mark.line, mark.column)
+            location = self.location(mark.line, mark.column)
             first = error.context_mark.line if error.context_mark is not None else mark.line
             lines = _LINE_END.split(self.text)
-            # "epochs:3" is text to YAML, so it is only the line after it that makes no sense.
+            # "epochs:3" is text to YAML, so the error is only noticed on a later line.
             for number in range(mark.line, max(0, first - 1) - 1, -1):
                 line = lines[number].partition("#")[0] if number < len(lines) else ""
                 if hint := spacing_hint(line):
-                    place = self.place(number, len(line) - len(line.lstrip()))
+                    location = self.location(number, len(line) - len(line.lstrip()))
                     break
-        return place, f"not valid YAML ({problem}){hint}"
+        return location, f"not valid YAML ({problem}){hint}"
 
-    def _node(self, event: Any, events: Iterator[Any], keys: Keys, key: Place | None = None) -> Any:
-        """The value that begins with ``event``, and goes on in ``events``."""
-        place = self.last
-        self.written[keys] = Written(key or place, place, getattr(event, "value", None))
+    def _node(self, event: Any, events: Iterator[Any], keys: Keys, key: Location | None = None) -> Any:
+        """The value that starts with ``event``; its parts are taken from ``events``."""
+        location = self.last
+        self.written[keys] = Written(key or location, location, getattr(event, "value", None))
         if isinstance(event, AliasEvent):
-            self.fault(place, f"alias *{clipped(event.anchor)}: write the value out")
+            self.fault(location, f"alias *{clipped(event.anchor)}: write the value out")
             return None
         if event.anchor is not None:
-            self.fault(place, f"anchor &{clipped(event.anchor)}: delete it, and write values out")
+            self.fault(location, f"anchor &{clipped(event.anchor)}: delete it, and write values out")
         if event.tag is not None:
             tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-            self.fault(place, f"tag {clipped(tag)}: delete it, values need none")
+            self.fault(location, f"tag {clipped(tag)}: delete it, values need none")
         if len(keys) == DEEPEST:
-            self.fault(place, f"nested more than {DEEPEST} deep")
+            self.fault(location, f"nested more than {DEEPEST} deep")
             raise SettingsError(self.faults)
         if isinstance(event, SequenceStartEvent):
             items: list[Any] = []
@@ -313,25 +329,25 @@ class _Parser:
         for event in events:
             if isinstance(event, MappingEndEvent):
                 break
-            place, at = self.last, (*keys, "")
+            location, at = self.last, (*keys, "")
             key = self._node(event, events, at)
             if not isinstance(key, str) or not key:
                 if not isinstance(event, AliasEvent):
                     got = "an empty text" if key == "" else Tree(key, self.written).kind(at, key)
-                    self.fault(place, f"a key must be text, got {got}")
+                    self.fault(location, f"a key must be text, got {got}")
                 key = ""
             elif key in data:
                 first = self.written[*keys, key].key.line
                 since = f"first on line {first}" if first else "it may be given once"
-                self.fault(place, f"{clipped(key)} is given twice ({since})")
+                self.fault(location, f"{clipped(key)} is given twice ({since})")
             self.written.pop(at)
-            data[key] = self._node(next(events), events, (*keys, key), place)
+            data[key] = self._node(next(events), events, (*keys, key), location)
         return data
 
     def _scalar(self, event: ScalarEvent) -> bool | int | float | str | None:
         text: str = event.value
         if not event.implicit[0]:  # in quotes, or with a tag
-            # Half a character isn't text to JSON, and NaN isn't the value of any setting.
+            # JSON can't hold half a surrogate pair. NaN is refused with a location, as no setting takes it.
             return float("nan") if _HALF_CHARACTER.search(text) else text
         tag = self.yaml.resolver.resolve(ScalarNode, text, event.implicit)
         if str(tag).rpartition(":")[2] not in ("null", "bool", "int", "float"):
@@ -339,24 +355,24 @@ class _Parser:
         try:
             value: bool | float | None = self.yaml.constructor.construct_object(ScalarNode(tag, text))
         except ValueError:
-            # Python refuses to read whole numbers of thousands of digits; others here are no numbers, such as "-_".
+            # Python refuses integers with thousands of digits; other texts here, such as "-_", aren't numbers.
             return float("inf") if len(text) > 1000 else text
         return value
 
 
 def clipped(text: str, longest: int = 60) -> str:
-    """Text as it can be printed in a line, cut where it is long."""
+    """Text for one line of a message, cut if it is long."""
     return shown(text if len(text) <= longest else text[:longest] + "…")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``: did you mean WORD?`` if one of the known words is close, else nothing."""
+    """``: did you mean WORD?`` if a known word is close, else empty."""
     close = difflib.get_close_matches(word[:100], list(known), n=1)
     return f": did you mean {shown(close[0])}?" if close else ""
 
 
 def spacing_hint(text: str) -> str:
-    """What to do about text that only looks like ``key: value``; nothing for other text."""
+    """What to do about text that only looks like ``key: value``; empty for other text."""
     for character in text:
         if character != " " and unicodedata.category(character) == "Zs":
             code = f"U+{ord(character):04X} ({unicodedata.name(character).lower()})"

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded, load, shipped, to_yaml
-from facecnn.config.source import Place, Tree, read
+from facecnn.config.source import Location, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import open_model
@@ -56,7 +56,7 @@ def lr_find(
     weights = None
     if model is not None:
         trained = open_model(model, device.backend, options.threads)
-        loaded = Loaded(trained.settings, Tree.at_one_place({}, Place(0, 0, 0, shown(model))))
+        loaded = Loaded(trained.settings, Tree.at_one_location({}, Location(0, 0, 0, shown(model))))
         weights = trained.recogniser.network.weights.to_host()
     optimizer = _with_a_rate(loaded)
     if write is not None:
