@@ -8,23 +8,26 @@ import numpy.typing as npt
 Boxes = npt.NDArray[np.float64]
 
 _AT_ONCE = 256
-"""Boxes that are compared with all better ones at a time: a photo of a crowd has ten thousands of candidates."""
+"""Boxes compared at a time with all better ones, to bound the memory: a crowd gives tens of thousands of candidates."""
 
 
 def suppress(
     boxes: Boxes, scores: npt.NDArray[np.floating], threshold: float, *, of_smaller: bool = False
 ) -> npt.NDArray[np.intp]:
-    """Numbers of the boxes that no better one overlaps by more than the threshold, the best first.
+    """Non-maximum suppression: drop every box that a better one overlaps by more than ``threshold``.
 
-    The overlap is the share of the intersection in the union, or in the smaller of the two boxes. A box that is
-    suppressed suppresses others all the same, so that all pairs are looked at at once.
+    The overlap is the intersection over the union, or ``of_smaller`` over the smaller box. Unlike in the usual greedy
+    algorithm a dropped box still suppresses others, so that all pairs can be compared at once.
+
+    Returns:
+        Indices of the boxes that are kept, best first.
     """
     order = np.argsort(-scores, kind="stable")
     left, top, right, bottom = boxes[order].T[:, :, None]
     area = (right - left) * (bottom - top)
     kept = np.empty(len(order), np.bool_)
     for start in range(0, len(order), _AT_ONCE):
-        # [j, i]: box j of this part with box i, which is a better one where i < j
+        # [j, i]: box j of this part against box i, which is better if i < start + j
         part = slice(start, start + _AT_ONCE)
         stop = min(part.stop, len(order))
         width = np.minimum(right[part], right[:stop, 0]) - np.maximum(left[part], left[:stop, 0])
@@ -36,13 +39,13 @@ def suppress(
 
 
 def squares(boxes: Boxes) -> Boxes:
-    """Squares about the boxes' centres, as large as their longer sides."""
+    """Squares around the boxes' centres, with each box's longer side."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def shifted(boxes: Boxes, shifts: npt.NDArray[np.floating]) -> Boxes:
-    """Boxes whose edges are moved by shares (n, 4) of their own width and height."""
+    """Boxes with edges shifted by fractions (n, 4) of their width and height."""
     size = boxes[:, 2:] - boxes[:, :2]
     return np.asarray(boxes + shifts * np.concatenate([size, size], axis=1))

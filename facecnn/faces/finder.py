@@ -1,9 +1,8 @@
-"""The face finder: three networks, one after the other, of which each looks closer at what the one before lets through.
+"""The face finder: a cascade of three networks, each of which looks closer at what the one before let through.
 
 MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
-2016, arXiv:1604.02878. Thresholds are those of the authors' program. What differs from it: landmarks and scores come
-from a second pass of the last network too (see ``FaceFinder``), and photos without a sure face are searched again,
-bordered and turned.
+2016, arXiv:1604.02878, with the thresholds of the authors' program. Unlike there, the last network runs twice (see
+``FaceFinder``), and a photo without a certain face is searched again with a border and rotated.
 """
 
 from __future__ import annotations
@@ -26,34 +25,34 @@ Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
 FINDER_VERSION = 2
-"""Part of ``identity``: raise it whenever other faces, or the same at other places, may be found."""
+"""Part of ``identity``: raise it whenever other faces, or other positions, may be found."""
 
 SMALLEST_FACE = 20
-"""Pixels that a face must be wide at least."""
+"""Minimum width of a face in pixels."""
 
 SMALLEST_SHARE = 1 / 20
-"""Of a photo's shorter side that a face must be wide at least."""
+"""Minimum width of a face as a fraction of the photo's shorter side."""
 
 BORDER = 1 / 4
-"""Of the shorter side: the border that is put around a photo without a sure face, for faces that fill it."""
+"""Border around a photo without a certain face, as a fraction of the shorter side, for faces that fill the photo."""
 
 SURE = 0.97
-"""Score from which on a photo isn't searched again. Some faces lying on their side or upside down are taken for upright
-ones, hardly any with such a score (docs/FACES.md)."""
+"""A photo with a better score isn't searched again. Some faces on their side or upside down are found as upright ones,
+but hardly any with such a score (docs/FACES.md)."""
 
 _PROPOSED, _REFINED, _FOUND = 0.6, 0.7, 0.8
-"""Probability of a face beyond which each network lets a candidate through."""
+"""Minimum probability of a face for a candidate to pass each network."""
 
 _WITHIN_LEVEL, _OVER_LEVELS, _AFTER_REFINING, _AFTER_FINDING = 0.5, 0.7, 0.7, 0.7
-"""Overlaps beyond which the worse of two candidates is dropped; the last one is of the smaller box."""
+"""Overlaps above which the worse of two candidates is dropped; the last one is relative to the smaller box."""
 
 _SWAPPED = [1, 0, 2, 4, 3]
-"""Of a mirrored face's landmarks, those that are the face's own first, second ... fifth."""
+"""The order of a mirrored face's landmarks."""
 
 
 @dataclass(frozen=True)
 class _Faces:
-    """Faces in one picture, the surest first."""
+    """Faces in one picture, most certain first."""
 
     boxes: Boxes
     landmarks: Points
@@ -62,39 +61,35 @@ class _Faces:
 
 
 class FaceFinder:
-    """Finds faces and their landmarks in photos: a ``facecnn.photos.face.Finder``. Any thread may call it.
+    """Finds faces and landmarks in photos: a ``facecnn.photos.face.Finder``. Thread-safe; always runs on the CPU.
 
-    - Faces from 20 pixels and from 1/20 of the photo's shorter side on are found, up to those that fill the photo.
-      So a large photo is shrunk first (a phone's to about 400 to 800 pixels), which takes most of its time.
-    - The O-Net looks once more at each face, at the square about the box that it gave itself, and at that one's mirror
-      image. Landmarks are the mean of both, the score that of all three looks. One look alone is badly off now and then
-      (docs/FACES.md).
-    - Where no face is sure, the photo is searched again with a border around it, which repeats its edge, and so turned
-      by 90, 270 and 180 degrees; faces are those of the search that found the surest.
-
-    It works on the CPU, whatever device trains.
+    - Faces are found from 20 pixels and 1/20 of the photo's shorter side up to the whole photo. So a large photo is
+      shrunk first (a phone's to about 400 to 800 pixels), which takes most of the time.
+    - The O-Net runs again on the square around each face's final box, and on its mirror image. Landmarks are the mean
+      of these two, the score is the mean of all three: a single pass is far off now and then (docs/FACES.md).
+    - If no face is certain, the photo is searched again with a border that repeats its edge, upright and rotated by 90,
+      270 and 180 degrees. The search with the most certain face wins.
     """
 
     def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
-        """``arrays``: those of ``facecnn.faces.weights.installed_arrays``, or of a model that was trained with them.
+        """
+        Args:
+            arrays: those of ``facecnn.faces.weights.installed_arrays``, or of a model that was trained with them.
+            threads: as for ``facecnn.kernels.open_device``; the faces found don't depend on it.
 
-        ``threads``: as for ``facecnn.kernels.open_device``; faces don't depend on it. Raises CheckpointError where the
-        arrays are not the three networks'.
+        Raises:
+            CheckpointError: the arrays don't fit the three networks.
         """
         self._nets = Nets(arrays, threads)
         self.arrays: dict[str, Floats] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
         digest = hashlib.sha256(f"{FINDER_VERSION}".encode())
         for name, array in self.arrays.items():
             digest.update(f"\0{name}\0".encode() + array.astype("<f4").tobytes())
-        self._identity = digest.hexdigest()
-
-    @property
-    def identity(self) -> str:
-        """A hash over the arrays and the version of this module."""
-        return self._identity
+        self.identity = digest.hexdigest()
+        """Hash of the arrays and of this module's version."""
 
     def find(self, picture: Pixels) -> list[Face]:
-        """The faces in an upright picture (height, width, 3) uint8 RGB, the surest first; none is no error."""
+        """The faces in an upright picture (height, width, 3) uint8 RGB, most certain first; there may be none."""
         image = Image.fromarray(np.ascontiguousarray(picture))
         smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
         shrinkage = int(smallest // SMALLEST_FACE)
@@ -110,7 +105,7 @@ class FaceFinder:
         return best
 
     def rest(self) -> None:
-        """End its threads; ``find`` starts them anew. While they are there, kernels run slower elsewhere."""
+        """End the threads, which slow down kernels elsewhere while they exist; ``find`` restarts them."""
         self._nets.rest()
 
     def _search(self, picture: Picture, smallest: float) -> _Faces:
@@ -124,7 +119,7 @@ class FaceFinder:
         return self._look_again(picture, boxes[kept], scores[kept])
 
     def _propose(self, picture: Picture, smallest: float) -> Boxes:
-        """Squares in which the P-Net sees a face, (n, 4)."""
+        """Squares (n, 4) in which the P-Net sees a face."""
         width, height = picture.size
         scales = level_scales(min(width, height), smallest)
         levels = [picture.resized(int(width * scale), int(height * scale)) for scale in scales]
@@ -144,11 +139,11 @@ class FaceFinder:
         return squares(_best(*_joined(best), _OVER_LEVELS)[0])
 
     def _look_again(self, picture: Picture, boxes: Boxes, scores: Floats) -> _Faces:
-        """Landmarks, and scores from this second look too."""
+        """A second pass of the O-Net, for landmarks and steadier scores."""
         around = squares(boxes)
         crops = picture.crops(around, NETS["onet"].side)
         _, numbers, logits = self._nets.run("onet", np.concatenate([crops, crops[:, :, ::-1]]))
-        own, mirrored = np.float64(numbers).reshape(2, -1, 2, 5).swapaxes(2, 3)  # (n, 5, 2), in sides of the square
+        own, mirrored = np.float64(numbers).reshape(2, -1, 2, 5).swapaxes(2, 3)  # (n, 5, 2), relative to the square
         mirrored = mirrored[:, _SWAPPED] * (-1, 1) + (1, 0)
         side = (around[:, 2:] - around[:, :2])[:, None]
         landmarks = around[:, None, :2] + (own + mirrored) / 2 * side
@@ -175,7 +170,7 @@ def _sure(boxes: Boxes, scores: Floats, least: float) -> tuple[Boxes, Floats]:
 
 @dataclass(frozen=True)
 class _View:
-    """One way to look at a picture, and how places in it become places in the picture."""
+    """One view of a picture, and the way back to the picture's coordinates."""
 
     image: Image.Image
     border: int = 0
@@ -184,7 +179,7 @@ class _View:
     """Degrees, anticlockwise."""
 
     def faces(self, found: _Faces, shrinkage: int) -> list[Face]:
-        """What was found in this view, in pixels of the photo that the picture was shrunk from."""
+        """The faces found in this view, in pixels of the photo before it was shrunk."""
         corners = self._upright(found.boxes.reshape(-1, 2, 2)) * shrinkage
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
         landmarks = self._upright(found.landmarks) * shrinkage
@@ -194,16 +189,16 @@ class _View:
         ]
 
     def _upright(self, points: Points) -> Points:
-        """Points (..., 2) of this view in the picture."""
+        """Points (..., 2) of this view in coordinates of the picture."""
         width, height = self.image.size
-        for _ in range(self.turned // 90):  # turned back, clockwise
+        for _ in range(self.turned // 90):  # rotate back, clockwise
             points = np.stack([height - points[..., 1], points[..., 0]], axis=-1)
             width, height = height, width
         return points - self.border
 
 
 def _views(image: Image.Image) -> Iterator[_View]:
-    """The ways to look at a picture, in their order."""
+    """The views of a picture, in the order in which they are searched."""
     yield _View(image)
     border = round(BORDER * min(image.size))
     padded = np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge")

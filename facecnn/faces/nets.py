@@ -1,8 +1,7 @@
-"""The three networks of MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded
-Convolutional Networks", arXiv:1604.02878) in the project's own layers, and the thread that they run on.
+"""The three networks of MTCNN (Zhang et al. 2016, arXiv:1604.02878) in the project's own layers, and their thread.
 
-Each network has several heads. They are one layer here, whose kernels (or units) stand side by side: the box's
-corrections, the landmarks, and the two logits "no face" and "face".
+A network's heads (the box's corrections, the landmarks, the logits "no face" and "face") are one layer here, with their
+kernels or units side by side.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
-"""Numbers that the heads give: shifts of left, top, right and bottom; five x and five y; two logits."""
+"""Outputs of the heads: shifts of left, top, right and bottom; five x and five y; two logits."""
 
 CELL, STRIDE = 12, 2
-"""Pixels a side that each of the P-Net's outputs looks at, and from one output's pixels to the next one's."""
+"""The P-Net's receptive field and its stride, in pixels."""
 
 
 def _conv(kernels: int, size: int) -> tuple[Layer, ...]:
@@ -50,9 +49,9 @@ class Net:
 
     layers: tuple[Layer, ...]
     heads: tuple[int, ...]
-    """Outputs of each head, which are one layer, the last."""
+    """Outputs of each head; together they are the last layer."""
     side: int
-    """Pixels a side of the pictures that it is given here. The P-Net takes any size."""
+    """Side in pixels of its input here. The P-Net would take any size."""
     batch_size: int
 
     @property
@@ -62,7 +61,7 @@ class Net:
 
 
 NETS: dict[str, Net] = {
-    # Proposes: fully convolutional, a face or not at every second pixel.
+    # Proposes candidates: fully convolutional, face or no face at every second pixel.
     "pnet": Net(
         layers=(
             *_conv(10, 3), _pool(2), *_conv(16, 3), *_conv(32, 3),
@@ -72,7 +71,7 @@ NETS: dict[str, Net] = {
         side=112,
         batch_size=8,
     ),
-    # Refines: one candidate, its box.
+    # Refines a candidate's box.
     "rnet": Net(
         layers=(
             *_conv(28, 3), _pool(3), *_conv(48, 3), _pool(3), *_conv(64, 2), *_dense(128),
@@ -82,7 +81,7 @@ NETS: dict[str, Net] = {
         side=24,
         batch_size=32,
     ),
-    # Outputs: one face, its box and landmarks.
+    # Outputs a face's box and landmarks.
     "onet": Net(
         layers=(
             *_conv(32, 3), _pool(3), *_conv(64, 3), _pool(3), *_conv(64, 3), _pool(2), *_conv(128, 2), *_dense(256),
@@ -96,18 +95,22 @@ NETS: dict[str, Net] = {
 
 
 class Nets:
-    """The three networks with weights. Any thread may call ``run``.
+    """The three networks with weights. ``run`` is thread-safe.
 
-    Kernels run on one thread of this object's own (and on those that Numba starts for it), one call after the other:
-    Numba counts threads per caller, starts OpenMP's anew for each, and not all of its threading layers may be entered
-    from two threads at once. While OpenMP has threads for two callers, more than there are processors, it lets all of
-    them sleep between two loops, which a training takes twice as long by: hence ``rest``.
+    All kernels are called from one thread of this object: Numba has a number of threads for each calling thread,
+    OpenMP starts a team of threads for each, and not every threading layer of Numba may be entered from two threads at
+    once. With two teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the
+    time of a training: hence ``rest``.
     """
 
     def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
-        """``arrays``: as ``facecnn.faces.weights.installed_arrays`` gives them. ``threads`` None: all there are.
+        """
+        Args:
+            arrays: see ``facecnn.faces.weights.installed_arrays``.
+            threads: number of threads of the kernels; None: one for each processor.
 
-        Raises CheckpointError where names or shapes are others, or a number isn't finite.
+        Raises:
+            CheckpointError: names or shapes differ, or a number isn't finite.
         """
         self._threads = threads
         self._lock = threading.Lock()
@@ -131,7 +134,7 @@ class Nets:
             raise _unfitting(f"{broken[0]} holds a number that isn't finite")
 
     def run(self, name: str, pictures: Pixels) -> tuple[Floats, ...]:
-        """What a network's heads say about pictures (n, side, side, 3), each head's output as (n, ..., its numbers)."""
+        """The outputs of a network's heads, (n, ..., outputs) each, for pictures (n, side, side, 3)."""
         with self._lock:
             if self._worker is None:
                 self._worker, _ = _started(self._threads)
@@ -140,7 +143,7 @@ class Nets:
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
 
     def rest(self) -> None:
-        """End this object's thread, and OpenMP's with it, after what it was asked for; ``run`` starts it anew."""
+        """End this object's thread and OpenMP's team after the work at hand; ``run`` restarts them."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -154,14 +157,14 @@ class Nets:
             x: Any = network.input[: len(part)]
             np.subtract(part, np.float32(127.5), out=x, dtype=np.float32)
             np.multiply(x, np.float32(1 / 128), out=x)
-            # Not infer, which would record each of the counts that come up.
+            # Not ``infer``, which would record every batch size that occurs.
             network.forward(len(part), for_backward=False)
             output[start : start + len(part)] = network.output[: len(part)]
         return output
 
 
 def _started(threads: int | None) -> tuple[ThreadPoolExecutor, Future[Device]]:
-    """A thread, the first work of which is to set how many threads kernels run on that it calls."""
+    """A thread whose first task is to set how many threads its kernels use."""
     worker = ThreadPoolExecutor(1, "face-finder")
     return worker, worker.submit(open_device, "cpu", threads)
 
@@ -171,5 +174,5 @@ def _unfitting(problem: str) -> CheckpointError:
 
 
 def face_probability(logits: Floats) -> Floats:
-    """Softmax of the logits (..., 2), of which the second is for a face: (...)."""
+    """Softmax probability of a face (...) from logits (..., 2) for "no face" and "face"."""
     return np.asarray(np.exp(-np.logaddexp(np.float32(0), logits[..., 0] - logits[..., 1])))

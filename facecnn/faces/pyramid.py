@@ -1,6 +1,6 @@
-"""A picture in many sizes, as the P-Net is given it: cut into pieces that lie side by side on tiles of one size.
+"""The image pyramid for the P-Net: a picture at many scales, cut into pieces that are packed on tiles of one size.
 
-So one network, made once, serves pictures of every size, and works on the tiles of a picture in parallel.
+One network of fixed size thus serves pictures of every size, and works on a picture's tiles in parallel.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 RATIO = 0.709
-"""Of a level's side to that of the level before: about the square root of 1/2, as in the paper's own program."""
+"""Side of a level relative to the one before: about the square root of 1/2, as in the authors' program."""
 
 GREY = 128
-"""Of what lies beyond a picture, and between the pieces on a tile: about zero to the networks."""
+"""Value outside of the picture and between pieces: about zero after normalisation."""
 
 
 class Picture:
-    """A picture that can be had at half the size, a quarter, and so on, each made once.
+    """A picture, and the same at half the size, a quarter, and so on, each made when it is first needed.
 
-    Shrinking begins with the smallest of them that has pixels enough, so it takes little time from a large picture
-    too, and each pixel of the result is the mean of all that it stands for.
+    Resizing starts from the smallest of them that is large enough. So it is quick for large pictures too, and each
+    pixel of the result is the mean of all that it covers.
     """
 
     def __init__(self, image: Image.Image) -> None:
@@ -41,24 +41,21 @@ class Picture:
         return self._halved[0].size
 
     def halved(self, times: int) -> Image.Image:
-        """Each pixel the mean of 2^times x 2^times; at the right and bottom edge of those that are there."""
+        """Each pixel is the mean of 2^times x 2^times; at the right and bottom edge, of those that exist."""
         while len(self._halved) <= times:
             self._halved.append(self._halved[-1].reduce(2))
         return self._halved[times]
 
     def resized(self, width: int, height: int) -> Pixels:
-        """(height, width, 3), at most the picture's size: each pixel the mean of its area.
-
-        At an area's edge, a pixel of the picture that shrinking begins with is in or out by its centre.
-        """
+        """Shrink to (height, width, 3) with a box filter; a source pixel counts where its centre lies."""
         times = _halvings(min(self.size[0] / width, self.size[1] / height))
-        # Where the edge's pixels are means of fewer than the others, the picture ends within the last one.
+        # The last row and column may be means of fewer pixels: the picture ends within them.
         box = (0, 0, self.size[0] / 2**times, self.size[1] / 2**times)
         image = self.halved(times)
         return np.asarray(image.resize((width, height), Image.Resampling.BOX, box), dtype=np.uint8)
 
     def crops(self, boxes: npt.NDArray[np.float64], side: int) -> Pixels:
-        """(n, side, side, 3): the squares ``boxes`` (n, 4), bilinear, with grey where they reach beyond the picture."""
+        """Squares ``boxes`` (n, 4) as (n, side, side, 3), bilinear, grey outside of the picture."""
         out = np.empty((len(boxes), side, side, 3), np.uint8)
         for crop, box in zip(out, boxes, strict=True):
             times = _halvings((box[2] - box[0]) / side)
@@ -74,21 +71,21 @@ class Picture:
 
 
 def _halvings(ratio: float) -> int:
-    """How often a picture is halved before it is shrunk by ``ratio``: to at least twice the size that it is to have.
+    """How often to halve a picture before shrinking it by ``ratio``: down to at least twice the final size.
 
-    Halving further blurs crops, and landmarks get worse; halving less skips pixels, and noise gets in.
+    More halvings blur crops and make landmarks worse; fewer skip pixels and let noise in.
     """
     return max(0, int(np.log2(max(ratio, 1.0) / 2)))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a level and its place on a tile. All places are even, as the P-Net's stride needs it."""
+    """A part of a level and its position on a tile. All positions are even, to fit the P-Net's stride."""
 
     level: int
     row: int
     column: int
-    """In the level."""
+    """Position in the level."""
     rows: int
     columns: int
     tile: int
@@ -97,7 +94,7 @@ class Piece:
 
 
 def level_scales(shorter: int, smallest: float) -> list[float]:
-    """Scales at which faces from ``smallest`` pixels to the picture's shorter side are ``CELL`` pixels wide."""
+    """Scales at which faces from ``smallest`` pixels up to the picture's shorter side become ``CELL`` pixels wide."""
     scales = []
     scale = CELL / smallest
     while int(shorter * scale) >= CELL:
@@ -107,10 +104,14 @@ def level_scales(shorter: int, smallest: float) -> list[float]:
 
 
 def pack(sizes: Sequence[tuple[int, int]], side: int) -> list[Piece]:
-    """Cut levels of ``sizes`` (rows, columns) into pieces, and find each a place on one of as few tiles as may be.
+    """Cut levels into pieces, and pack these on as few tiles as possible (first fit, by decreasing height, on shelves).
 
-    Neighbouring pieces overlap such that every field of ``CELL`` x ``CELL`` pixels at even places lies on exactly one.
-    The pieces, the highest first, are put on the first shelf (of the height of its first piece) with room for them.
+    Neighbouring pieces overlap so that every window of ``CELL`` x ``CELL`` pixels at an even position lies on one
+    piece only.
+
+    Args:
+        sizes: rows and columns of each level.
+        side: of a tile, in pixels.
     """
     step = side - CELL + STRIDE
     cut = [
@@ -121,19 +122,19 @@ def pack(sizes: Sequence[tuple[int, int]], side: int) -> list[Piece]:
     ]
     cut.sort(key=lambda piece: (-piece[3], -piece[4]))
     shelves: list[_Shelf] = []
-    tiles: list[int] = []  # rows taken of each
+    tiles: list[int] = []  # rows used on each
     pieces = []
     for level, row, column, rows, columns in cut:
-        shelf = next((shelf for shelf in shelves if shelf.taken + columns <= side), None)
+        shelf = next((shelf for shelf in shelves if shelf.used + columns <= side), None)
         if shelf is None:
-            tile = next((tile for tile, taken in enumerate(tiles) if taken + rows <= side), len(tiles))
+            tile = next((tile for tile, used in enumerate(tiles) if used + rows <= side), len(tiles))
             if tile == len(tiles):
                 tiles.append(0)
             shelf = _Shelf(tile, tiles[tile])
             shelves.append(shelf)
             tiles[tile] += _even(rows)
-        pieces.append(Piece(level, row, column, rows, columns, shelf.tile, shelf.row, shelf.taken))
-        shelf.taken += _even(columns)
+        pieces.append(Piece(level, row, column, rows, columns, shelf.tile, shelf.row, shelf.used))
+        shelf.used += _even(columns)
     return pieces
 
 
@@ -141,7 +142,7 @@ def pack(sizes: Sequence[tuple[int, int]], side: int) -> list[Piece]:
 class _Shelf:
     tile: int
     row: int
-    taken: int = 0
+    used: int = 0
     """Columns."""
 
 
@@ -150,7 +151,7 @@ def _even(pixels: int) -> int:
 
 
 def fill_tiles(levels: Sequence[Pixels], pieces: Sequence[Piece], side: int) -> Pixels:
-    """(tiles, side, side, 3) with all pieces of the levels in their places."""
+    """Tiles (n, side, side, 3) with the levels' pieces at their positions."""
     count = max((piece.tile + 1 for piece in pieces), default=0)
     tiles = np.full((count, side, side, 3), GREY, np.uint8)
     for piece in pieces:
@@ -161,10 +162,10 @@ def fill_tiles(levels: Sequence[Pixels], pieces: Sequence[Piece], side: int) -> 
 
 
 def outputs_of(piece: Piece, outputs: Floats) -> Floats:
-    """Of the P-Net's outputs (tiles, rows, columns, ...) for tiles those that looked at this piece and nothing else.
+    """The P-Net's outputs for this piece, out of those for all tiles (tiles, rows, columns, ...).
 
-    So at an edge of odd length the last pixel is looked at only by fields that begin further in, whereas the network
-    would pool half a window there if it were given the level by itself.
+    At an edge of odd length the last pixel is only seen by windows that begin further in. Given the level alone, the
+    network would pool half a window there.
     """
     row, column = piece.tile_row // STRIDE, piece.tile_column // STRIDE
     rows, columns = (piece.rows - CELL) // STRIDE + 1, (piece.columns - CELL) // STRIDE + 1
