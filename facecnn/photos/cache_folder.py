@@ -1,4 +1,4 @@
-"""The folder of everything that can be made again: prepared photos, found faces, compiled kernels."""
+"""The folder for everything that can be made again: prepared photos, found faces, compiled kernels."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def cache_folder() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder and those above it that are missing, for this user alone. Raises OSError."""
+    """Make a folder and its missing parents, accessible to this user only. Raises OSError."""
     for missing in [*reversed(folder.parents), folder]:
         if not missing.exists():
             missing.mkdir(mode=0o700, exist_ok=True)

@@ -19,34 +19,34 @@ from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 
 _COLUMNS = 80
-_LINES = 20  # of the table of people, in the text
-_NAMES = 20  # of a group of like files, in the text
+_LINES = 20  # rows of the table of people in the text
+_NAMES = 20  # names in a group of similar files in the text
 
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found. Names are as they can be printed."""
+    """What ``check`` found; names are printable."""
 
     folder: str
     photos: int
-    """Usable ones."""
+    """Usable photos."""
     classes: dict[str, int]
-    """Usable photos of each person, in the natural order of their names, and of ``unknown`` after them."""
+    """Usable photos of each person, in natural order of the names, then of ``unknown``."""
     validation: dict[str, int] | None
-    """Of these, how many would be kept out of training with seed 0; None where no choice is possible."""
+    """Photos of each class that would be held out with seed 0; None if the photos can't be split."""
     sizes: dict[str, dict[str, int]]
-    """Of ``width`` and ``height`` of the upright originals in pixels, ``min``, ``median`` and ``max``."""
+    """``min``, ``median`` and ``max`` of ``width`` and ``height`` of the upright originals, in pixels."""
     skipped: list[Skipped]
     passed_over: dict[str, int]
-    """How many files of each suffix are no photos by their names; see ``companions``."""
+    """Number of files of each suffix that aren't photos by their names; see ``companions``."""
     copies: list[list[str]]
     """Files of equal content."""
     same_pictures: list[list[str]]
-    """Groups of files of different content that show one picture."""
+    """Groups of files with different content that show the same picture."""
     warnings: list[str]
     notes: list[Note]
     several_faces: int
-    """Usable photos in which more than one face was found."""
+    """Usable photos with more than one face."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -68,7 +68,7 @@ class Report:
         }
 
     def text(self, *, all_notes: bool = False) -> str:
-        """For people, at most 80 columns wide but for longer words; a line for each kind of note, or for all notes."""
+        """Text of at most 80 columns, except for longer words; with a line for each kind of note, or for every note."""
         lines = wrapped(f"{self.folder}: {self.photos} photos usable, {len(self.skipped)} not")
         lines += [line for text in remarks(self.passed_over) for line in wrapped(text)]
         if self.several_faces:
@@ -105,10 +105,10 @@ def check(
     finder: Finder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Look at a folder of photos as training would.
+    """Examine a folder of photos as training would.
 
     Raises:
-        PhotoError: there is no usable photo in it; see ``load_dataset``.
+        PhotoError: no photo is usable; see ``load_dataset``.
     """
     dataset = load_dataset(folder, settings, progress, finder=finder, for_training=False)
     warnings = list(dataset.warnings)
@@ -147,8 +147,8 @@ def _names(dataset: Dataset, groups: Sequence[list[int]]) -> list[list[str]]:
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
-    """Text in lines of at most 80 columns, but for longer words."""
-    # Half the columns where a name has letters twice as wide, as Chinese has.
+    """Wrap text at 80 columns; longer words aren't broken."""
+    # Half of that if there are letters of double width, as in Chinese.
     wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     width = _COLUMNS // 2 if wide else _COLUMNS
     return textwrap.wrap(
@@ -167,7 +167,7 @@ def _shortened(lines: list[str]) -> list[str]:
 
 
 def cell(text: str, columns: int) -> str:
-    """Text in so many columns, the end of a long one left out."""
+    """Pad text to ``columns``, or cut it with an ellipsis."""
     kept, width = "", 0
     for letter in text:
         step = 2 if unicodedata.east_asian_width(letter) in "WF" else 1

@@ -1,4 +1,4 @@
-"""Colours of a camera's or a program's own → those that every screen takes a picture's for."""
+"""Converts pictures from the colours of a camera or program to sRGB, which screens expect."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from PIL import Image, ImageCms
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The picture with the colours of its ICC profile in sRGB; as it is where it has none, or one that can't be used.
+    """Convert a picture to sRGB; it stays as it is if it has no ICC profile, or one that can't be used.
 
-    So the profile, which may name a device, needn't be kept. ``image`` has mode L or RGB; the result's ``info`` is not
-    to be relied on.
+    So the profile, which may identify a device, needn't be kept. Don't rely on ``info`` of the result.
     """
     data = image.info.get("icc_profile")
     if not data or image.mode != "RGB":
@@ -19,7 +18,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         if profile.profile.xcolor_space.strip() != "RGB" or "sRGB" in (profile.profile.profile_description or ""):
-            return image  # of a picture that was CMYK, or nothing to do
+            return image  # the profile of a former CMYK picture, or nothing to convert
         converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image

@@ -1,6 +1,6 @@
-"""What cameras, phones and programs leave beside photos: known by its suffix alone, and passed over unread.
+"""Files that cameras, phones and programs leave beside photos. They are recognised by suffix and never opened.
 
-Whatever has another suffix, or none, may be a photo and is known by its content.
+A file with another suffix, or none, may be a photo: its content decides.
 """
 
 from collections import Counter
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 PLACEHOLDER = ".icloud"
-"""Suffix of what iCloud leaves, hidden, in the place of a photo: .photo.jpg.icloud."""
+"""Suffix of the hidden file that iCloud leaves in place of a photo: .photo.jpg.icloud."""
 
 DRAWN, EXPLAINED = ".drawn.jpg", ".explained.png"
-"""Ends of the names of what is made of photos, and may lie beside them: no photos of anybody."""
+"""Suffixes of the pictures that ``predict`` makes from photos and may leave beside them."""
 
 KINDS: dict[str, tuple[str, str]] = {
     "sidecar": (  # edits, ratings and descriptions of Lightroom, Apple, Google Takeout, Capture One, DxO, …
@@ -36,24 +36,24 @@ KINDS: dict[str, tuple[str, str]] = {
     "picture that predict has drawn": ("pictures that predict has drawn", f"{DRAWN} {EXPLAINED}"),
     "photo that iCloud has not downloaded": ("photos that iCloud has not downloaded", PLACEHOLDER),
 }
-"""Of each kind its plural and the suffixes."""
+"""Plural and suffixes of each kind."""
 
 _KIND = {suffix: kind for kind, (_, suffixes) in KINDS.items() for suffix in suffixes.split()}
 
 
 def companion(name: str) -> str | None:
-    """The suffix, in lower case, of a file that is no photo by its name; None of any other."""
+    """The suffix, in lower case, of a file that is no photo by its name; None for any other."""
     suffixes = PurePath(name.lower()).suffixes
     return next((end for end in ("".join(suffixes[-2:]), *suffixes[-1:]) if end in _KIND), None)
 
 
 def is_drawn(name: str) -> bool:
-    """Whether a file is, by its name, one of the pictures that predict has drawn."""
+    """Whether a file is, by its name, a picture drawn by ``predict``."""
     return companion(name) in (DRAWN, EXPLAINED)
 
 
 def describe(passed_over: Mapping[str, int]) -> str:
-    """Files that were passed over by kind, from their number by suffix: "3 videos (.mov)"; empty where none were."""
+    """Describe skipped files, given their number by suffix: "3 videos (.mov)"; empty if there are none."""
     number: Counter[str] = Counter()
     suffixes: dict[str, list[str]] = {}
     for suffix, count in sorted(passed_over.items()):

@@ -1,8 +1,8 @@
-"""Which face of a photo is the person's whose folder it lies in? The one that looks like the folder's other photos.
+"""Finds the face of the person whose folder a photo lies in: the one that looks like the folder's other photos.
 
-A ridge regression on the features of all faces (``hog``) learns for each folder what its person looks like, and a
-photo's faces are scored by what the *other* photos taught it. Whatever scores best in each photo is what the regression
-learns from in the next round, until no choice changes. Of pasted groups with known truth it picks 96.6 to 100 % right
+A ridge regression on the features of all faces (``hog``) learns what each folder's person looks like. Each face is
+scored by what the *other* photos taught the regression. The best face of each photo is what the regression learns from
+in the next round, until no choice changes. On pasted groups with known truth it chooses right in 96.6 to 100 % of them
 (docs/FACES.md).
 """
 
@@ -13,23 +13,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from facecnn.photos.hog import Features
 
 RIDGE = 15.0
-"""What a squared weight costs."""
+"""Penalty on squared weights."""
 
 CONSTANT = 98.0
-"""Square of the constant feature, about the squared length of a face's features, so that it costs next to nothing."""
+"""Square of the constant feature, about a face's squared feature norm; the penalty on the intercept is thus small."""
 
 ROUNDS = 8
-"""At most."""
+"""Maximum number of rounds."""
 
 LEAST_APART = 0.2
-"""That the middle scores of a folder's faces and of nobody's are, where there is something that the folder's share."""
+"""Minimum of the unit of fits: the distance between the median scores of a folder's faces and of others."""
 
 DECIMALS = 6
-"""Of the scores that are compared: the last bits differ between machines."""
+"""Scores are rounded before they are compared, since their last bits differ between machines."""
 
 _AT_ONCE = 1024
 
@@ -38,15 +39,15 @@ Numbers = npt.NDArray[np.int64]
 
 
 class LeavePhotoOut:
-    """A ridge regression that answers for each photo's faces from all photos but that one, exactly.
+    """Ridge regression that predicts each photo's faces from all other photos, exactly.
 
     With Z the centred features and the constant, P = (Z Z' + RIDGE I)^-1, and B the faces of one photo, a regression on
-    the targets Y of all other photos answers for B
+    the targets Y of all other photos predicts for B
 
         Y_B - P_BB^-1 (P Y)_B
 
-    (the block form of leave-one-out: Allen's PRESS). Where there are more faces than features, P is applied as
-    (I - Z (Z' Z + RIDGE I)^-1 Z') / RIDGE. One thread computes it, so that results don't depend on their number.
+    (the block form of leave-one-out: Allen's PRESS). If there are more faces than features, P is applied as
+    (I - Z (Z' Z + RIDGE I)^-1 Z') / RIDGE. BLAS runs on one thread, so that results don't depend on their number.
     """
 
     def __init__(self, features: Features, photo: Numbers) -> None:
@@ -55,8 +56,6 @@ class LeavePhotoOut:
             features: (faces, features), see ``hog.describe``.
             photo: (faces,): which photo each is of, ascending from 0, without gaps.
         """
-        from threadpoolctl import threadpool_limits
-
         self._mean = features.mean(axis=0, dtype=np.float64)
         self._features = features
         self._starts = np.searchsorted(photo, np.arange(photo[-1] + 2 if len(photo) else 1))
@@ -75,9 +74,7 @@ class LeavePhotoOut:
             self._blocks = self._inverses_of_blocks()
 
     def scores(self, targets: Floats) -> Floats:
-        """What the regression that learned ``targets`` (faces, columns) from the other photos says of each face."""
-        from threadpoolctl import threadpool_limits
-
+        """Predict each face from the other photos, given the ``targets`` (faces, columns)."""
         with threadpool_limits(limits=1):
             residuals = self._apply(targets)
             answers = targets.copy()
@@ -86,19 +83,16 @@ class LeavePhotoOut:
         return answers
 
     def of_others(self, features: Features, targets: Floats) -> Floats:
-        """What the regression that learned ``targets`` (faces, columns) from all photos says of other faces
-        (others, features)."""
-        from threadpoolctl import threadpool_limits
-
+        """Predict other faces (others, features) from all photos, given the ``targets`` (faces, columns)."""
         with threadpool_limits(limits=1):
             return np.asarray(self._centred(features) @ self._weights(targets))
 
     def _rows(self, part: slice | Numbers) -> Floats:
-        """Z's rows."""
+        """Rows of Z."""
         return self._centred(self._features[part])
 
     def _centred(self, features: Features) -> Floats:
-        """Less the mean, and the constant beside them."""
+        """Subtract the mean and append the constant."""
         return np.concatenate([features - self._mean, np.full((len(features), 1), np.sqrt(CONSTANT))], axis=1)
 
     def _parts(self) -> Iterator[slice]:
@@ -122,7 +116,7 @@ class LeavePhotoOut:
         return np.asarray(self._inverse @ products)
 
     def _inverses_of_blocks(self) -> list[tuple[Numbers, Floats]]:
-        """P_BB^-1 of each photo, those with equally many faces together: (photos, k) and (photos, k, k)."""
+        """P_BB^-1 of each photo, grouped by the number of faces: indices (photos, k), inverses (photos, k, k)."""
         counts = np.diff(self._starts)
         blocks = []
         for count in np.unique(counts).tolist():
@@ -139,16 +133,16 @@ class LeavePhotoOut:
 
 
 def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: npt.NDArray[np.bool_]) -> Floats:
-    """How much each face looks like each folder's person, by the photos that it isn't in.
+    """Score how much each face looks like each folder's person, by the photos other than its own.
 
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps.
         labels: (photos,): the folder of each, from 0 on.
-        chosen: (faces,): whether it is the face of its folder's person; the other faces are nobody's.
+        chosen: (faces,): whether it is the face of its folder's person; the other faces belong to nobody.
 
     Returns:
-        (faces, folders): about 1 for a face that looks like that folder's person, about -1 for others.
+        (faces, folders): about 1 for a face that looks like that folder's person, about -1 for any other.
     """
     targets = np.full((len(features), int(labels.max()) + 1), -1.0)
     targets[chosen, labels[photo[chosen]]] = 1.0
@@ -156,16 +150,16 @@ def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: n
 
 
 def likeness(features: Features, labels: Numbers, others: Features) -> Floats:
-    """How well each of some ``others`` (others, features) fits into the folder that it fits into best.
+    """Score how well each of the faces ``others`` (others, features) fits the folder that it fits best.
 
-    The regression knows nothing of them, so that a person beside another one isn't taken for nobody.
+    The regression isn't trained on them: otherwise a person of one folder beside that of another would count as nobody.
 
     Args:
-        features: (faces, features), of people and of strangers, one of each photo.
-        labels: (faces,): the folder of each, from 0 on; strangers, without whom there is no scale, are -1.
+        features: (faces, features), of people and of strangers, one face of each photo.
+        labels: (faces,): the folder of each, from 0; -1 for strangers, without whom there is no scale.
 
     Returns:
-        (others,): 1 like the middle one of a folder's faces, 0 like the middle one of the strangers.
+        (others,): 1 for a face like the median of a folder's faces, 0 for one like the median of the strangers.
     """
     targets = np.full((len(features), int(labels.max()) + 1), -1.0)
     targets[labels >= 0, labels[labels >= 0]] = 1.0
@@ -179,26 +173,26 @@ def likeness(features: Features, labels: Numbers, others: Features) -> Floats:
 
 @dataclass(frozen=True)
 class Choice:
-    """A face of each photo."""
+    """The chosen face of each photo."""
 
     face: Numbers
     """(photos,): index into the faces."""
     fit: Floats
-    """(photos,): how well it fits into its folder, by the other photos: 1 like the middle one of the folder's chosen
-    faces, 0 like the middle one of the faces that are nobody's."""
+    """(photos,): how well it fits its folder, judged by the other photos: 1 like the median of the folder's chosen
+    faces, 0 like the median of the faces that weren't chosen."""
     companion: Floats
-    """(photos,): the same of the face that is best among the others, and chosen as if they were a folder of their own;
-    0 where there is none, or where the folder has a photo with one face only."""
+    """(photos,): the same for the best of the remaining faces, chosen as if these were a folder of their own; 0 if
+    there is none, or if the folder has a photo with a single face."""
 
 
 def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
-    """The face of each photo that is the person's whose folder it lies in.
+    """Choose the face of each photo that is the person's whose folder it lies in.
 
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
         labels: (photos,): the folder of each, from 0 on, without gaps.
-        prior: (faces,): what a face's size and place add to its score.
+        prior: (faces,): added to a face's score, for its size and position.
     """
     regression = LeavePhotoOut(features, photo)
     faces = np.arange(len(photo))
@@ -222,9 +216,19 @@ def _fits(
     nobody: npt.NDArray[np.bool_],
     apart: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """(photos,): how well the face chosen in each fits (-1: none, which gives 0): its score beyond the middle one of
-    the faces that are ``nobody``'s, in units of ``apart`` (folders,), which is how far the middle one of a folder's
-    chosen faces lies beyond that unless given; and that."""
+    """Score how well the face chosen in each photo fits.
+
+    Args:
+        regression: has the features.
+        photo: (faces,) index of each face's photo.
+        labels: (photos,) folder of each.
+        face: (photos,) index of the chosen face, -1 for none.
+        nobody: (faces,) whether a face belongs to nobody.
+        apart: (folders,) the unit; by default the distance between the medians of chosen faces and of nobody's.
+
+    Returns:
+        (photos,) scores above the median of nobody's faces in that unit, 0 where none is chosen; and (folders,) units.
+    """
     there = face >= 0
     targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
     targets[face[there], labels[there]] = 1.0
@@ -242,7 +246,7 @@ def _fits(
 
 
 def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers) -> Numbers:
-    """For each photo the best of the faces ``among``, -1 where it has none."""
+    """The best of the faces ``among`` for each photo, -1 for one without any of them."""
     own = labels[photo]
     first = np.full(len(labels), -1)
     first[photo[among][::-1]] = among[::-1]
@@ -252,7 +256,7 @@ def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: F
         targets = np.full((len(photo), int(labels.max()) + 1), -1.0)
         targets[np.arange(len(photo)), own] = 2 * share - 1
         scores = regression.scores(targets)[np.arange(len(photo)), own]
-        # By photo, then by score, the main face first among equals.
+        # By photo, then by score; of equals the main face is first.
         order = among[np.lexsort((among, -np.round(scores[among] + prior[among], DECIMALS), photo[among]))]
         best = first.copy()
         best[photo[order][::-1]] = order[::-1]

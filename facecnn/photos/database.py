@@ -1,7 +1,7 @@
-"""SQLite files that can be made again and may be damaged: what is read from them is right, or not there.
+"""SQLite files that can be made again and may be damaged: what is read from them is right, or missing.
 
-Each row carries a checksum, as SQLite has none. What is wrong with a file as a whole shows when it is opened, and it is
-then made anew.
+Since SQLite has no checksums, each row carries one. Damage to a file as a whole is noticed when it is opened; the file
+is then replaced.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-# Not the file's fault: another process writes, the disk is full, access is not allowed. Anything else is damage.
+# The file isn't to blame: another process writes, the disk is full, access isn't allowed. Anything else is damage.
 _OF_THE_SYSTEM = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
     | {sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_INTERRUPT}
@@ -19,13 +19,13 @@ _OF_THE_SYSTEM = frozenset(
 
 
 def open_checked(path: Path, tables: str) -> tuple[sqlite3.Connection, bool]:
-    """Open or make an SQLite file with these tables, for any thread.
+    """Open or create an SQLite file with these tables, for use by any thread.
 
     Returns:
-        The connection, whose texts are bytes, and whether a damaged file was removed for it.
+        The connection, which gives texts as bytes, and whether a damaged file was replaced.
 
     Raises:
-        OSError, sqlite3.Error: it can't be used, and not for being damaged.
+        OSError, sqlite3.Error: it can't be used, for another reason than damage.
     """
     try:
         return _open(path, tables), False
@@ -37,32 +37,32 @@ def open_checked(path: Path, tables: str) -> tuple[sqlite3.Connection, bool]:
 
 
 def is_damage(error: Exception, path: Path) -> bool:
-    """Whether an error came from the file's contents, so that a new file would do."""
+    """Whether the file's content caused an error, so that a new file would help."""
     if not isinstance(error, sqlite3.Error):
         return False
     code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY:  # also what a damaged header says of itself
+    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY:  # a damaged header may claim this
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return code is None or code & 0xFF not in _OF_THE_SYSTEM
 
 
 def remove(path: Path) -> None:
-    """Remove an SQLite file and what belongs to it."""
+    """Remove an SQLite file and its journals."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).unlink()
 
 
 def checksum(values: Iterable[object]) -> int:
-    """Of a row's values, texts as bytes; another where any of them is, or is of another type."""
+    """CRC-32 of a row's values and their types; texts count as bytes."""
     return zlib.crc32(repr([value.encode() if isinstance(value, str) else value for value in values]).encode())
 
 
 def _open(path: Path, tables: str) -> sqlite3.Connection:
     index = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
-        index.text_factory = bytes  # a text may be damaged, and is checked before it is read as one
-        # Losing the last entries in a power cut costs making them again.
+        index.text_factory = bytes  # a text may be damaged: check it before decoding
+        # A power cut may lose the last entries, which can be made again.
         index.execute("pragma synchronous = off")
         index.executescript(tables)
         if _schema(index) != _expected(tables):
@@ -70,10 +70,10 @@ def _open(path: Path, tables: str) -> sqlite3.Connection:
         found = index.execute("pragma quick_check(1)").fetchone()
         if found != (b"ok",):
             raise sqlite3.DatabaseError("damaged")
-        # A header may say that the file can be read only.
+        # A damaged header may say that the file is read-only.
         index.execute("begin immediate")
         index.execute("rollback")
-    except UnicodeDecodeError as error:  # in SQLite's message, which quotes what is damaged
+    except UnicodeDecodeError as error:  # SQLite's message quotes the damage
         index.close()
         raise sqlite3.DatabaseError("damaged") from error
     except BaseException:

@@ -1,7 +1,7 @@
-"""A folder of photos → arrays to train on, with everything that is wrong with it said."""
+"""A folder of photos as arrays to train on, and what is wrong with it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,43 +21,43 @@ from facecnn.photos.split import Photo, folds, split
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable photos of a folder, person by person in the order of ``classes``, each person's sorted by path."""
+    """The usable photos of a folder, sorted by class and path."""
 
     folder: Path
     settings: PhotoSettings
     finder: Finder | None
-    """That the photos were prepared with."""
+    """The finder that the photos were prepared with."""
     classes: tuple[str, ...]
-    """The people's names, sorted, and ``unknown`` last where there are strangers."""
+    """The people's names, sorted; ``unknown`` last if there are strangers."""
     paths: tuple[str, ...]
-    """(photos,): PERSON/FILE, which can be written as UTF-8, is the same on every computer, and may need ``shown``."""
+    """(photos,): PERSON/FILE as valid UTF-8, the same on every computer; may need ``shown``."""
     files: tuple[str, ...]
-    """(photos,): where they are; as text, which takes a sixth of the memory that paths do."""
+    """(photos,): the files; as text, which takes a sixth of the memory of ``Path``."""
     labels: npt.NDArray[np.int64]
     """(photos,): index into ``classes``."""
     pixels: npt.NDArray[np.uint8]
-    """(rows, height, width, channels) with the margin; not in the photos' order, and there may be more rows."""
+    """(rows, height, width, channels), margin included; not in the photos' order, and there may be more rows."""
     rows: npt.NDArray[np.int64]
-    """(photos,): index into ``pixels``; where faces were looked for, that of the first of ``faces``, and the others'
-    rows follow."""
+    """(photos,): index into ``pixels``; if faces were looked for, that of the first of ``faces``, followed by those of
+    the others."""
     faces: tuple[tuple[Face, ...], ...]
-    """(photos,): the faces found in each, the main one first; empty where they weren't looked for."""
+    """(photos,): the faces found in each, the main one first; empty if they weren't looked for."""
     sha256: tuple[str, ...]
-    """(photos,): of the files' bytes, hexadecimal."""
+    """(photos,): SHA-256 of the files, hexadecimal."""
     hashes: npt.NDArray[np.uint64]
     """(photos,): see ``fingerprint.dct_hash``."""
     sizes: npt.NDArray[np.int64]
     """(photos, 2): width and height of the upright originals in pixels."""
     skipped: tuple[Skipped, ...]
-    """Photos that aren't used, by PERSON/FILE or, where they are nobody's, FILE."""
+    """Photos that aren't used, as PERSON/FILE, or FILE outside of any person's folder."""
     warnings: tuple[str, ...]
-    """What is questionable about the data, a line each."""
+    """What is questionable about the data."""
     notes: tuple[Note, ...]
-    """What is good to know about single photos."""
+    """Remarks on single photos."""
     same_pictures: tuple[list[int], ...] = ()
-    """Groups of indices of photos of different bytes that show one picture; see ``doubts.same_picture``."""
+    """Groups of indices of photos with different bytes that show the same picture; see ``doubts.same_picture``."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """How many files of each suffix were passed over, as they are no photos by their names; see ``companions``."""
+    """Number of files of each suffix that aren't photos by their names; see ``companions``."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Dataset:
         return tuple(name for name in self.classes if name != UNKNOWN)
 
     def split(self, seed: int, among: npt.NDArray[np.int64] | None = None) -> "IndexSplit":
-        """Choose the photos to judge by, of all or of those numbered ``among``; see ``facecnn.photos.split.split``.
+        """Hold out photos, of all or of the indices ``among``; see ``facecnn.photos.split.split``.
 
         Raises:
             PhotoError: a person has too few photos for ``settings.validation``.
@@ -78,7 +78,7 @@ class Dataset:
         return IndexSplit(self._indices(chosen.training), self._indices(chosen.validation), chosen.warnings)
 
     def folds(self, count: int = 5) -> tuple[npt.NDArray[np.int64], ...]:
-        """For each fold of a cross-validation the indices of its photos; see ``facecnn.photos.split.folds``.
+        """The indices of each fold's photos for cross-validation; see ``facecnn.photos.split.folds``.
 
         Raises:
             UsageError: a person has fewer photos than there are folds.
@@ -86,11 +86,11 @@ class Dataset:
         return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
 
     def crops(self, among: npt.NDArray[np.int64]) -> Crops:
-        """All crops of the photos numbered ``among``: one for each face, or the photo's middle."""
+        """All crops of the photos with indices ``among``: one for each face, or one of the photo's middle."""
         return crops_of(self.rows[among], [self.faces[number] for number in among.tolist()])
 
     def show_one_face(self, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of the photos numbered ``among`` have one face, or were cropped to the middle."""
+        """Which of the photos with indices ``among`` have a single face, or were cropped to the middle."""
         return np.array([len(self.faces[number]) <= 1 for number in among.tolist()], bool)
 
     def _by_class(self) -> dict[str, list[Photo]]:
@@ -108,7 +108,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class IndexSplit:
-    """Indices of a data set's photos, ascending, and what a user should know about the choice."""
+    """Indices of a data set's photos, ascending, and what a user should know about the split."""
 
     training: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
@@ -127,37 +127,29 @@ def load_dataset(
 
     Args:
         folder: see ``facecnn.photos.folder.scan``.
-        settings: how photos are prepared; ``settings.folder`` is not looked at.
-        finder: finds the faces; without one, photos are cropped to the middle.
-        progress: called with the photos done and all photos.
-        for_training: whether at least two classes are needed, of them at least one person.
+        settings: how photos are prepared; ``settings.folder`` is ignored.
+        finder: finds the faces to crop; None: crop the middle.
+        progress: called with the number of photos done and of all.
+        for_training: whether there must be two classes, and people with photos that show something.
 
     Raises:
-        PhotoError: what ``scan`` raises; no photo can be used; or there is nothing to tell apart.
+        PhotoError: the folder can't be scanned; no photo is usable; or there is nothing to tell apart.
     """
     found = scan(folder)
     files = [(name, file) for name, of_class in found.classes.items() for file in of_class]
     loaded = load_photos([file for _, file in files], settings, finder=finder, progress=progress)
     names = [_photo_name(name, file, found.folder) for name, file in files]
-    warnings = list(found.warnings)
     usable = Counter(name for (name, _), row in zip(files, loaded.row.tolist(), strict=True) if row >= 0)
-    for name, of_class in found.classes.items():
-        if not usable[name]:
-            reasons = [reason for (owner, _), reason in zip(files, loaded.reasons, strict=True) if owner == name]
-            common = Counter(reasons).most_common(1)[0][0]
-            warnings.append(f"{shown(name)}: 0 of {len(of_class)} photos usable, left out ({common})")
+    warnings = [*found.warnings, *_warn_of_unusable(found.classes, usable, loaded.reasons)]
     classes = tuple(name for name in found.classes if usable[name])
     if not classes:
         raise PhotoError(f"{shown(found.folder)}: none of {len(files)} photos can be used: {warnings[-1]}")
     if for_training:
         _refuse_one_class(classes, found.folder, warnings)
-        empty = {index for index, note in loaded.notes if note == NO_CONTENT}
-        _refuse_empty_people(
-            [(name, index in empty) for index, (name, _) in enumerate(files) if loaded.row[index] >= 0]
-        )
+        _refuse_empty_people([name for name, _ in files], loaded)
     number = {name: index for index, name in enumerate(classes)}
     kept = sorted((number[files[index][0]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
-    order = np.array([index for _, _, index in kept], dtype=np.int64)
+    order = [index for _, _, index in kept]
     labels = np.array([label for label, _, _ in kept], dtype=np.int64)
     paths = tuple(path for _, path, _ in kept)
     sha256 = tuple(loaded.sha256[index] for index in order)
@@ -167,25 +159,23 @@ def load_dataset(
     warnings += warn_of_unbalanced({name: usable[name] for name in classes if name != UNKNOWN})
     notes = [Note(shown(names[index]), text) for index, text in loaded.notes]
     warnings += grouped([note for note in notes if note.text == NO_CONTENT])
-    # The cache's troubles are none of the photos.
-    notes += [Note(*warning.partition(": ")[::2]) for warning in loaded.warnings]
-    answers = zip(names, loaded.reasons, strict=True)
-    skipped = [Skipped(shown(path), reason) for path, reason in answers if reason is not None]
+    notes += [Note(*warning.partition(": ")[::2]) for warning in loaded.warnings]  # about the cache, not a photo
+    refused = [(path, reason) for path, reason in zip(names, loaded.reasons, strict=True) if reason is not None]
     return Dataset(
         folder=found.folder,
         settings=settings,
         finder=finder,
         classes=classes,
         paths=paths,
-        files=tuple(str(files[index][1]) for index in order.tolist()),
+        files=tuple(str(files[index][1]) for index in order),
         labels=labels,
         pixels=loaded.pixels,
         rows=rows,
-        faces=tuple(loaded.faces[index] for index in order.tolist()),
+        faces=tuple(loaded.faces[index] for index in order),
         sha256=sha256,
         hashes=hashes,
         sizes=loaded.sizes[order],
-        skipped=(*skipped, *found.left_out),
+        skipped=(*(Skipped(shown(path), reason) for path, reason in refused), *found.left_out),
         warnings=tuple(warnings),
         notes=tuple(notes),
         same_pictures=tuple(same_pictures),
@@ -200,10 +190,9 @@ def load_files(
     *,
     finder: Finder | None = None,
 ) -> LoadedPhotos:
-    """Read photos that are nobody's yet, in the order given; a folder stands for the photos in it, sorted.
+    """Read photos that belong to nobody yet, in the order given; a folder stands for the photos in it, sorted.
 
-    Every photo has either a row of pixels or a reason, and so has a folder that there is nothing to read in. What is
-    passed over in folders is said in the warnings.
+    Each photo has a row of pixels or a reason, and so does a folder without photos. The warnings say what was skipped.
     """
     files: list[Path] = []
     empty: dict[int, str] = {}
@@ -231,10 +220,25 @@ def _photo_name(person: str, file: Path, root: Path) -> str:
     return "/".join([person, *map(readable_name, file.relative_to(root).parts[1:])])
 
 
-def _refuse_empty_people(photos: list[tuple[str, bool]]) -> None:
-    """``photos``: of each usable photo its person's name, and whether all its pixels are the same."""
-    shows = {name for name, is_empty in photos if not is_empty}
-    nothing = [shown(name) for name in dict.fromkeys(name for name, _ in photos) if name not in shows]
+def _warn_of_unusable(
+    classes: Mapping[str, Sequence[Path]], usable: Mapping[str, int], reasons: Sequence[str | None]
+) -> list[str]:
+    """Warnings about classes without a usable photo; ``reasons``: of all photos, in the order of ``classes``."""
+    warnings, start = [], 0
+    for name, files in classes.items():
+        if not usable[name]:
+            common = Counter(reasons[start : start + len(files)]).most_common(1)[0][0]
+            warnings.append(f"{shown(name)}: 0 of {len(files)} photos usable, left out ({common})")
+        start += len(files)
+    return warnings
+
+
+def _refuse_empty_people(names: Sequence[str], loaded: LoadedPhotos) -> None:
+    """Raise PhotoError for people whose usable photos are all uniform; ``names``: the class of each photo."""
+    empty = {index for index, note in loaded.notes if note == NO_CONTENT}
+    usable = np.flatnonzero(loaded.row >= 0).tolist()
+    shows = {names[index] for index in usable if index not in empty}
+    nothing = [shown(name) for name in dict.fromkeys(names[index] for index in usable) if name not in shows]
     if nothing:
         raise PhotoError(f"{some(nothing)}: no photo that shows anything (in each every pixel is the same): add others")
 

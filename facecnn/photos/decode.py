@@ -1,4 +1,4 @@
-"""A picture file → upright pixels, or the reason why not. Any file may be damaged, huge or something else entirely."""
+"""Decodes a picture file to upright pixels, or says why it can't. Any file may be damaged, huge or something else."""
 
 import contextlib
 import errno
@@ -11,10 +11,11 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,28 +24,28 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from facecnn.errors import PhotoError, shown
 
 DECODER_VERSION = 2
-"""Part of the cache's key: raise it whenever ``decode`` gives another answer for some file than before."""
+"""Part of the cache's key: raise it whenever ``decode`` gives another result for some file than before."""
 
 LARGEST_PICTURE = 50_000_000
-"""Pixels that a picture may have unless said, by its header: a file of a few bytes can declare billions."""
+"""Default for the maximum number of pixels. The header is checked: a file of a few bytes can declare billions."""
 
 JPEG_FACTOR = 5
-"""How many times as many pixels a JPEG may have, since its decoder can make a smaller picture of it at once."""
+"""A JPEG may have this many times more pixels, since its decoder can shrink the picture while decoding."""
 
 _BYTES_A_PIXEL = 8
-"""Of a file that is read: 16 bits in three colours, and a bit."""
+"""Maximum size of a file: three channels of 16 bits, and some overhead."""
 
 SMALLEST_SIDE = 8
-"""Pixels that the shorter side must have."""
+"""Minimum pixels of the shorter side."""
 
 BACKGROUND = 128
-"""Grey that shows through where a picture is transparent: as far from a dark face as from a light one."""
+"""Grey behind transparent pixels: as far from a dark face as from a light one."""
 
-# Pillow's names. A multi-picture JPEG reports MPO though it was opened as JPEG. Nothing beyond these is ever tried, so
-# no file, whatever its name or contents, starts Ghostscript.
+# Pillow's names. A multi-picture JPEG reports MPO though it was opened as JPEG. No other format is ever tried, so that
+# no file, whatever its name or content, starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
-# Only these formats carry an orientation that Pillow leaves to us: it turns a TIFF while loading it.
+# Formats whose orientation Pillow leaves to us; it turns a TIFF while loading it.
 _TURNED_BY_EXIF = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
@@ -61,7 +62,7 @@ _ON_ITS_SIDE = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _DAMAGED = "copy it again or delete it"
 _CONVERT = "convert it to JPEG or PNG"
 
-# What a file that is no picture of ours turns out to be, by its first bytes.
+# What a file that isn't a supported picture may be, by its first bytes.
 _OTHER_FILES = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the picture: run `git lfs pull`"),
     (rb"\s*(<!doctype html|<html)", "not a picture but a web page: download the picture itself"),
@@ -90,12 +91,12 @@ _OTHER_FILES = (
     (rb"[\t\n\r\x20-\x7e]+\Z", "not a picture but text: leave it out"),
 )
 
-# Without a handler of its own or of the program, Pillow's logged errors would go to stderr.
+# Without a handler, the errors that Pillow logs would go to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 NO_CONTENT = "no content: every pixel is the same"
-"""Note on a photo that can be read but shows nothing."""
+"""Note on a readable photo that shows nothing."""
 
 
 class UnusablePhoto(PhotoError):
@@ -106,40 +107,44 @@ class UnusablePhoto(PhotoError):
         self.reason = reason
         """The message without the file's name."""
         self.in_content = in_content
-        """Whether any file with these bytes is refused alike, as opposed to one that couldn't be read just now."""
+        """Whether the bytes are at fault, so that any file with them is refused, or the file couldn't be read now."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture as it is meant to be seen."""
+    """A decoded picture."""
 
     image: Image.Image
-    """Mode L or RGB, upright, without transparency; of a huge JPEG 1/2, 1/4 or 1/8."""
+    """Mode L or RGB, upright, without transparency; a huge JPEG at 1/2, 1/4 or 1/8 of its sides."""
     size: tuple[int, int]
-    """Width and height in pixels of the upright picture in full."""
+    """Width and height in pixels of the upright picture at full size."""
     reduction: int
-    """1, or 2, 4 or 8: pixels of the full picture a side of each of ``image``'s."""
+    """1, 2, 4 or 8: side of a pixel of ``image`` in pixels of the full picture."""
     notes: tuple[str, ...]
-    """What a user may want to know: frames that were not used, a picture without content."""
+    """Remarks for the user: frames that aren't used, a picture without content."""
 
 
 def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) -> bytes:
-    """The bytes of a picture file, as many at most as a picture of ``largest`` pixels may take; None: all.
+    """Read a picture file.
+
+    Args:
+        path: the file.
+        largest: maximum number of pixels, which bounds the number of bytes; None: no bound.
 
     Raises:
-        UnusablePhoto: the file is missing, empty, too large, unreadable, or no regular file.
+        UnusablePhoto: the file is missing, empty, too large, unreadable, or not a regular file.
     """
     path = Path(path)
     most_bytes = None if largest is None else largest * _BYTES_A_PIXEL
     try:
         status = path.stat()
-        # Before it is opened: opening a pipe would wait for somebody to write into it.
+        # Checked before opening, because opening a pipe would wait for a writer.
         if not stat.S_ISREG(status.st_mode):
             raise UnusablePhoto(path, f"not a regular file ({_kind(status.st_mode)})", in_content=False)
         if most_bytes is not None and status.st_size > most_bytes:
             raise _file_too_large(path, status.st_size, most_bytes)
         with path.open("rb") as file:
-            data = file.read(-1 if most_bytes is None else most_bytes + 1)  # it may have grown since
+            data = file.read(-1 if most_bytes is None else most_bytes + 1)  # the file may have grown
     except OSError as error:
         raise UnusablePhoto(path, _access_reason(path, error), in_content=False) from error
     except ValueError as error:  # a NUL in the name
@@ -156,23 +161,28 @@ def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) ->
 def decode(
     data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PICTURE, enough: int | None = None
 ) -> Decoded:
-    """Decode the bytes of one picture file, by their content; ``path`` is for messages only.
+    """Decode a picture file, whatever its name.
 
-    JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM; HEIC where the extra ``heic`` is
-    installed. The first frame or page is used. EXIF's orientation is applied, transparency shows ``BACKGROUND``, 16-bit
-    grey is scaled to 8 bits, CMYK and LAB are converted. Damage inside a JPEG that leaves it complete is not noticed
-    by its decoder, so the picture is accepted. A JPEG of more than ``largest`` pixels, up to ``JPEG_FACTOR`` times as
-    many, is decoded at 1/2, 1/4 or 1/8 of its sides, the first that brings it down to ``largest``; and, which is
-    faster, where the longer side still has ``enough`` pixels then, if that is given.
+    JPEG (also with several pictures), PNG, BMP, GIF, WebP, TIFF, PPM and PGM, and HEIC if the extra ``heic`` is
+    installed. The first frame or page is used. EXIF orientation is applied, transparency shows ``BACKGROUND``, 16-bit
+    grey is scaled to 8 bits, CMYK and LAB are converted. The decoder doesn't notice damage inside a JPEG that leaves it
+    complete.
+
+    Args:
+        data: the file's bytes.
+        path: its name in messages.
+        largest: maximum number of pixels. A JPEG may have ``JPEG_FACTOR`` times as many; it is then decoded at 1/2, 1/4
+            or 1/8 of its sides, the first that fits.
+        enough: a JPEG is reduced further, which is faster, while its longer side keeps this many pixels.
 
     Raises:
-        UnusablePhoto: (a PhotoError) no picture, damaged, more than ``largest`` pixels, a side shorter than
-            ``SMALLEST_SIDE``, or a format or mode that isn't supported.
+        UnusablePhoto: not a picture, damaged, too many pixels, a side shorter than ``SMALLEST_SIDE``, or an unsupported
+            format or mode.
     """
-    refuse = _Refusal(path)
+    refuse = partial(UnusablePhoto, path, in_content=True)
     with _pillow_set_up():
         try:
-            # Pillow's verify() finds wrong checksums that load() passes, and makes its image unusable: a handle each.
+            # verify() finds wrong checksums that load() ignores, but makes the image unusable: hence two handles.
             opened = Image.open(io.BytesIO(data), formats=_formats())
             _check_size(opened, largest, refuse)
             opened.verify()
@@ -192,8 +202,8 @@ def decode(
         except MemoryError as error:
             raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
         except Exception as error:
-            # Besides OSError, Pillow lets SyntaxError, ValueError, NotImplementedError, IndexError, struct.error and
-            # more escape from damaged files, other ones with each release.
+            # Besides OSError, damaged files make Pillow raise SyntaxError, ValueError, NotImplementedError, IndexError,
+            # struct.error and more, which change with each release.
             raise refuse(_damage(error)) from error
     low_high = image.getextrema()
     if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
@@ -205,7 +215,7 @@ def decode(
 
 @cache
 def heic_supported() -> bool:
-    """Whether HEIC can be read: whether the extra ``heic`` is installed."""
+    """Whether HEIC can be read, which needs the extra ``heic``."""
     if importlib.util.find_spec("pillow_heif") is None:
         return False
     import pillow_heif
@@ -215,16 +225,8 @@ def heic_supported() -> bool:
 
 
 _OUT_OF_MEMORY = "not enough memory to decode it: make it smaller or close other programs"
-
-
-class _Refusal:
-    """Makes the exceptions for one file that is refused because of its content."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = path
-
-    def __call__(self, reason: str) -> UnusablePhoto:
-        return UnusablePhoto(self._path, reason, in_content=True)
+_Refuse: TypeAlias = Callable[[str], UnusablePhoto]
+"""Makes the exception for a file that is refused because of its content, from the reason."""
 
 
 def _formats() -> tuple[str, ...]:
@@ -260,7 +262,7 @@ def _access_reason(path: Path, error: OSError) -> str:
     return f"cannot be read ({text}): check its name and the disk"
 
 
-def _check_size(image: Image.Image, largest: int, refuse: _Refusal) -> None:
+def _check_size(image: Image.Image, largest: int, refuse: _Refuse) -> None:
     width, height = image.size
     is_jpeg = image.format in ("JPEG", "MPO")
     if width * height > largest * (JPEG_FACTOR if is_jpeg else 1):
@@ -291,10 +293,10 @@ def _damage(error: Exception) -> str:
 
 
 def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
-    """A note where more than the first frame is there, found without reading the others.
+    """A note if there are more frames than the first, found without reading them.
 
-    The number of frames is known for some formats only: counting them means reading the whole file, whose later frames
-    may be broken.
+    Only some formats state the number of frames. Counting them otherwise means reading the whole file, whose later
+    frames may be broken.
     """
     several = ("several frames, the first used",)
     try:
@@ -302,16 +304,16 @@ def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
             count = getattr(image, "n_frames", 1)
             return (f"{count} frames, the first used",) if count > 1 else ()
         if image.format in ("GIF", "TIFF"):
-            # A GIF looks for its second frame by moving on, hence a handle of its own.
+            # A GIF seeks to find its second frame, hence another handle.
             with Image.open(io.BytesIO(data), formats=(image.format,)) as other:
                 return several if getattr(other, "is_animated", False) else ()
-    except Exception:  # broken after the first frame, which is all that is used
+    except Exception:  # broken after the first frame, which is all that we need
         return several
     return ()
 
 
 def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None) -> int:
-    """Let a JPEG of too many pixels be decoded at a fraction of its sides; the number of these that become one."""
+    """Let the decoder shrink a JPEG that has too many pixels, by 1, 2, 4 or 8, which is returned."""
     width, height = image.size
     reduction = next(number for number in (1, 2, 4, 8) if width * height <= largest * number**2)
     if enough is not None and image.format in ("JPEG", "MPO"):
@@ -322,23 +324,23 @@ def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None) -> int
 
 
 def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
-    """How a picture is to be turned or mirrored to be upright."""
+    """The transformation that puts a picture upright."""
     if image.format not in _TURNED_BY_EXIF:
         return None
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF: Pillow's parser lets many types escape, and the picture itself is fine
+    except Exception:  # damaged EXIF, which makes Pillow raise many types of errors; the picture itself is fine
         return None
 
 
-def _eight_bits(image: Image.Image, refuse: _Refusal) -> Image.Image:
-    """Mode L or RGB of any mode, without transparency."""
+def _eight_bits(image: Image.Image, refuse: _Refuse) -> Image.Image:
+    """Convert any mode to L or RGB without transparency."""
     mode = image.mode
     if mode.startswith("I;16"):
         return _sixteen_to_eight(image)
     if mode in ("I", "F"):
         raise refuse("32-bit pixels are not supported: save it with 8 bits")
-    if mode == "La":  # premultiplied: Pillow knows the way to L only by LA
+    if mode == "La":  # premultiplied alpha, which Pillow can only convert to LA
         image = image.convert("LA")
     if image.has_transparency_data:
         grey = mode in ("1", "L", "LA", "La")
@@ -355,7 +357,7 @@ def _eight_bits(image: Image.Image, refuse: _Refusal) -> Image.Image:
 
 
 def _sixteen_to_eight(image: Image.Image) -> Image.Image:
-    """65535 → 255. Pillow's own conversion would clip everything above 255 to white."""
+    """65535 becomes 255. Pillow's own conversion would clip everything above 255 to white."""
     values: npt.NDArray[np.uint16] = np.asarray(image).astype(np.uint16)
     scaled = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -365,9 +367,9 @@ def _sixteen_to_eight(image: Image.Image) -> Image.Image:
 
 
 class _PillowSetUp:
-    """Pillow's process-wide switches as decoding needs them, while anything is being decoded; then as they were.
+    """Sets Pillow's process-wide switches while anything is being decoded, and restores them afterwards.
 
-    Decoding runs in several threads, so the first that comes sets the switches and the last that goes restores them.
+    Decoding runs in several threads: the first to enter sets the switches, the last to leave restores them.
     """
 
     def __init__(self) -> None:
@@ -392,10 +394,10 @@ class _PillowSetUp:
     def _set(self) -> None:
         self._restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-        # The size is checked here, with a message of our own.
+        # ``_check_size`` does this, with a message of its own.
         self._restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
         Image.MAX_IMAGE_PIXELS = None
-        # Whatever the program's filters say, even "error": a warning about a tag decides nothing about the picture.
+        # Whatever the program's filters are, even "error": a warning about a tag says nothing about the picture.
         self._restore.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
 
@@ -406,7 +408,7 @@ _libtiff_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _silent_libtiff(image: Image.Image) -> Iterator[None]:
-    """Keep the C library's complaints about a damaged TIFF, which name no file, off the process's stderr."""
+    """Keep the C library's complaints about a damaged TIFF, which don't name the file, off stderr."""
     if image.format != "TIFF":
         yield
         return
@@ -414,7 +416,7 @@ def _silent_libtiff(image: Image.Image) -> Iterator[None]:
         try:
             sys.stderr.flush()
             saved = os.dup(2)
-        except (OSError, ValueError, AttributeError):  # no stderr: nothing to keep quiet
+        except (OSError, ValueError, AttributeError):  # there is no stderr
             yield
             return
         restore.callback(os.close, saved)

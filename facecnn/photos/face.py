@@ -1,4 +1,4 @@
-"""What is known about a face in a photo, and what a face finder is to those who read photos."""
+"""Faces in photos, and the interface of face finders."""
 
 import json
 import math
@@ -17,27 +17,26 @@ NO_FACE = "no face found: take a photo in which the face is larger or turned to 
 TOO_SMALL = "no face as large as photos.smallest_face asks for: take a photo in which the face is larger, or lower that"
 """The reason for not using a photo all of whose faces are too small."""
 
-_PLACE, _SHARPNESS = 1.5, 0.1
-"""What the distance to the middle and the logarithm of the sharpness count for, beside that of the size."""
+_POSITION, _SHARPNESS = 1.5, 0.1
+"""Weights of the distance to the middle and of the logarithm of the sharpness, relative to that of the size."""
 
 
 @dataclass(frozen=True)
 class Face:
     """A face found in an upright photo.
 
-    Coordinates are pixels from the photo's top left corner, x to the right: the first pixel's centre is (0.5, 0.5).
+    Coordinates are pixels from the photo's top left corner, x to the right; the first pixel's centre is (0.5, 0.5).
     """
 
     box: tuple[float, float, float, float]
-    """left, top, right, bottom; may reach beyond the photo's edges."""
+    """left, top, right, bottom; may reach beyond the photo."""
     landmarks: tuple[Point, Point, Point, Point, Point]
-    """Centres of the eyes, tip of the nose, corners of the mouth, each pair with the one on the picture's left first
-    (as the face itself stands: of a photo lying on its side, the eye that would be left if it stood upright)."""
+    """Centres of the eyes, tip of the nose, corners of the mouth. The one on the left of the picture comes first, or in
+    a photo lying on its side, the one that would be left if the face stood upright."""
     score: float
     """0 to 1: how sure the finder is."""
     turned: int = 0
-    """Degrees, anticlockwise, by which the photo had to be turned for the face to stand upright; 0 unless nothing was
-    found otherwise."""
+    """Degrees by which the photo was rotated anticlockwise to find the face; 0 if it was found without."""
 
     @property
     def side(self) -> float:
@@ -46,7 +45,7 @@ class Face:
         return max(right - left, bottom - top)
 
     def scaled(self, factor: float) -> "Face":
-        """The same face where the photo's sides are ``factor`` times as long."""
+        """The same face in a photo ``factor`` times as large."""
         if factor == 1:
             return self
         left, top, right, bottom = (factor * edge for edge in self.box)
@@ -59,34 +58,32 @@ class Finder(Protocol):
 
     @property
     def identity(self) -> str:
-        """Changes whenever other faces, or the same at other places, may be found."""
+        """Changes whenever other faces, or other positions, may be found."""
 
     @property
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """All that it has learned, by name: with these, a model can find faces alone."""
+        """The finder's weights by name, with which a stored model can find faces on its own."""
 
     def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
         """The faces in an upright picture (height, width, 3) RGB, in no particular order. Any thread may call it."""
 
     def rest(self) -> None:
-        """Give back the threads that it holds, until something is to be found again."""
+        """Release threads until the finder is used again."""
 
 
 def size_and_place(face: Face, width: int, height: int) -> float:
-    """How likely a photo of that width and height was taken of this face, by how large it is and how near the middle:
-    the higher, the likelier."""
+    """How likely a photo (width, height) was taken of the face, by its size and position; higher is likelier."""
     left, top, right, bottom = face.box
     distance = math.hypot(left + right - width, top + bottom - height) / math.hypot(width, height)
-    return math.log(max(face.side, 1.0) / min(width, height)) - _PLACE * distance
+    return math.log(max(face.side, 1.0) / min(width, height)) - _POSITION * distance
 
 
 def main_first(faces: Sequence[Face], width: int, height: int, sharpness: Sequence[float]) -> list[Face]:
-    """The faces of a photo, the one that it is most likely taken of first: by size, place and ``sharpness`` (faces,),
-    whoever they are.
+    """Sort a photo's faces by how likely it was taken of each: by size, position and ``sharpness`` (faces,).
 
-    A face in the background may lie nearer the middle, the largest may be that of somebody beside, and the sharpest one
-    in a picture on the wall. In 115 of 116 photos of LFW with several faces this is the face of the folder's person,
-    and so is the one nearest the middle; where people stand in groups, no such rule does much better than chance.
+    Each alone may mislead: a face in the background may lie nearer the middle, the largest may be a bystander's, the
+    sharpest may hang on the wall. In 115 of 116 photos of LFW with several faces the first is that of the folder's
+    person, and so is the one nearest the middle; in photos of groups, no such rule does much better than chance.
     """
     scores = [
         size_and_place(face, width, height) + _SHARPNESS * math.log(max(sharp, 1e-6))
@@ -96,14 +93,14 @@ def main_first(faces: Sequence[Face], width: int, height: int, sharpness: Sequen
 
 
 def notes_of(faces: Sequence[Face]) -> tuple[str, ...]:
-    """What a user may want to know about a photo's faces, the one that is used first."""
+    """Remarks for the user about a photo's faces; the first one is used."""
     several = (f"{len(faces)} faces, the most prominent is the main one",) if len(faces) > 1 else ()
     turned = faces[0].turned
     return (*several, f"turned by {turned} degrees to find the face") if turned else several
 
 
 def as_json(faces: Sequence[Face]) -> str:
-    """Faces as text; ``from_json`` reads it."""
+    """Faces as text, which ``from_json`` reads."""
     return json.dumps([astuple(face) for face in faces])
 
 

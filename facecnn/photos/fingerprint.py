@@ -1,4 +1,4 @@
-"""Perceptual fingerprints: photos that look alike have hashes that differ in few bits."""
+"""Perceptual hashes: those of photos that look alike differ in few bits."""
 
 from functools import cache
 
@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facecnn.photos.grouping import Groups, Indices
+from facecnn.photos.grouping import Groups, Indices, repeated
 
 NEAR = 6
-"""Bits in which the hashes of two photos may differ that count as near-duplicates."""
+"""Maximum number of bits in which the hashes of near-duplicates differ."""
 
 _SIDE = 32
 _KEPT = 8
@@ -18,8 +18,8 @@ _KEPT = 8
 def dct_hash(image: Image.Image) -> int:
     """64-bit hash of the low frequencies of a whole upright picture.
 
-    Grey, resampled to 32x32 by Lanczos' filter, orthonormal DCT-II; of the 8x8 lowest frequencies, row by row from the
-    most significant bit, a bit says whether the coefficient is above the median of the 63 without the mean (DC).
+    The picture is converted to grey, resampled to 32x32 (Lanczos) and transformed (orthonormal DCT-II). Each of the 8x8
+    lowest frequencies, row by row from the most significant bit, is compared with the median of the 63 without DC.
     After C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010.
     """
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
@@ -41,16 +41,11 @@ def _dct_basis() -> npt.NDArray[np.float64]:
 def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.int64]:
     """Group hashes that differ in at most ``bits`` bits, transitively.
 
-    Two hashes that differ in at most ``bits`` places agree in at least one of any ``bits + 1`` pieces of them, so only
-    hashes that share a piece are compared (with 6 bits: one pair in about 70), and these only until they are in one
-    group.
-
-    Args:
-        hashes: uint64 of (photos,).
-        bits: 0 to 63.
+    Two such hashes agree in at least one of any ``bits + 1`` pieces of them, so only hashes that share a piece are
+    compared (with 6 bits: one pair in about 70), and only until they are in the same group.
 
     Returns:
-        int64 of (photos,): a group's number, counted from 0 in the order of the groups' first photos.
+        (photos,): group numbers from 0, in the order of the groups' first photos.
     """
     distinct, member = np.unique(hashes, return_inverse=True)
 
@@ -60,18 +55,16 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
     groups = Groups(len(distinct))
     pieces = bits + 1
     for piece in range(pieces):
-        # Every so-manyth bit: neighbouring frequencies say much the same, so this spreads the photos more evenly.
+        # Bits at equal distances: neighbouring frequencies are correlated, so this spreads the photos more evenly.
         value = distinct & np.uint64(sum(1 << bit for bit in range(piece, 64, pieces)))
-        order = np.argsort(value, kind="stable")
-        for same in np.split(order, np.flatnonzero(np.diff(value[order])) + 1):
-            if len(same) > 1:
-                groups.join_related(same, near)
+        for same in repeated(value):
+            groups.join_related(same, near)
     roots = groups.roots(np.arange(len(distinct)))
     _, first_photo, group = np.unique(roots[member], return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_photo))[group].astype(np.int64)
 
 
 def are_near(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.bool_]:
-    """Whether each hash of (n,) and each of (m,) differ in at most ``bits`` bits, (n, m)."""
+    """Whether hashes (n,) and (m,) differ in at most ``bits`` bits, (n, m)."""
     near: npt.NDArray[np.bool_] = np.bitwise_count(one[:, None] ^ other) <= bits
     return near

@@ -1,4 +1,4 @@
-"""A folder with one folder of photos per person → which files are whose. Nothing is opened but folders."""
+"""Finds out which files belong to which person, in a folder with a folder for each. Only folders are opened."""
 
 import contextlib
 import difflib
@@ -15,39 +15,39 @@ from facecnn.errors import PhotoError, natural_order, shown
 from facecnn.photos.companions import PLACEHOLDER, companion, describe
 
 UNKNOWN = "unknown"
-"""Name of the folder of strangers, who are nobody's photos, in lower or upper case; their class is always named so."""
+"""Name of the folder of strangers, in lower or upper case, and of their class."""
 
 _LAYOUT = "expected {folder}/PERSON/photo.jpg"
 
-# By name, all in lower case; what starts with a dot is left out anyway.
+# Names in lower case; those that start with a dot are left out anyway.
 _SYSTEM_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r", "$recycle.bin"}
     | {"system volume information", "__macosx", "lost+found", "@eadir", "@recycle", "#recycle", "#snapshot"}
 )
 _UNFINISHED = ("~", ".part", ".crdownload", ".tmp")
 
-# A photo is known by its content; names count only where a message guesses what somebody meant.
+# Content decides what is a photo. Names only help messages to guess what somebody meant.
 _PICTURE_NAME = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?|p[gpn]m|heic|heif|mpo)\Z", re.IGNORECASE)
 _ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)\Z", re.IGNORECASE)
 
-# A folder with one of these was written by a training: the pictures in it are no photos of anybody.
+# Any of these marks a folder as the output of a training: the pictures in it aren't photos.
 _RUN_FILES = frozenset({"metrics.jsonl", "last.safetensors", "best.safetensors", "split.json"})
 
 
 class Skipped(NamedTuple):
-    """A photo or folder that isn't used, as it can be printed, and why."""
+    """The printable path of a photo or folder that isn't used, and why."""
 
     path: str
     reason: str
 
 
 class Listing(NamedTuple):
-    """The files in a folder of anybody's photos."""
+    """The files in a folder of unsorted photos."""
 
     files: list[Path]
     """Sorted."""
     passed_over: Counter[str]
-    """How many files of each suffix were passed over; see ``companions``."""
+    """Number of files of each suffix that were skipped; see ``companions``."""
     warnings: list[str]
 
 
@@ -57,43 +57,42 @@ class Scan:
 
     folder: Path
     people: dict[str, list[Path]] = field(default_factory=dict)
-    """For each person, sorted by name, the files in order."""
+    """Files of each person in order; people are sorted by name."""
     unknown: list[Path] = field(default_factory=list)
     """The strangers' files."""
     left_out: list[Skipped] = field(default_factory=list)
-    """Photos that are nobody's."""
+    """Photos outside of any person's folder."""
     warnings: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
-    """How many files of each suffix were passed over; see ``companions``."""
+    """Number of files of each suffix that were skipped; see ``companions``."""
 
     @property
     def classes(self) -> dict[str, list[Path]]:
-        """The people, and ``unknown`` after them where it has files."""
+        """The people, then ``unknown`` if it has files."""
         return self.people | ({UNKNOWN: self.unknown} if self.unknown else {})
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder; False for what can't be looked at, as its reader will say why (Path.is_dir raises)."""
+    """Like ``Path.is_dir``, but False for what can't be examined; whoever reads it will report why."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:
-    r"""A name as text that can be written as UTF-8: bytes that aren't UTF-8 become ``\xNN``. Nothing else changes."""
+    r"""A name as valid UTF-8, in which other bytes are written as ``\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def scan(folder: str | os.PathLike[str]) -> Scan:
     """Find the people and their files.
 
-    A person is a folder directly in ``folder``; all regular and special files in it and in folders below it belong to
-    the person, but for those that are passed over by their suffix (see ``companions``). ``unknown``, in lower or upper
-    case, has the strangers. Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished
-    downloads and folders written by a training are left out in silence. A folder that links lead to more than once is
-    read once.
+    A person is a folder directly in ``folder``. All regular and special files in and below it belong to the person,
+    except those that are skipped by suffix (see ``companions``). ``unknown``, in lower or upper case, holds strangers.
+    Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished downloads and the output
+    of trainings are skipped silently. A folder that several links lead to is read once.
 
     Raises:
-        PhotoError: the folder is missing, no folder, can't be opened, has no person folders with files in it, has two
-            whose names read the same, or two of strangers.
+        PhotoError: the folder is missing, not a folder or can't be opened; no person has files; the names of two
+            folders read the same; or there are two folders of strangers.
     """
     root = Path(folder)
     refuse_no_folder(root)
@@ -111,7 +110,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
         elif _PICTURE_NAME.search(entry.name):
             beside.append(entry)
     owned: dict[str, Path] = {}
-    for name, person in folders.items():  # before any is read, so that no link takes a person's folder away
+    for name, person in folders.items():  # before any is read, so that no link claims a person's folder
         if walk.is_first(person):
             owned[name] = person
         else:
@@ -144,10 +143,10 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
 
 
 def list_photos(folder: str | os.PathLike[str]) -> Listing:
-    """All files in a folder and below it that may be photos, sorted; left out is what ``scan`` leaves out.
+    """All files in and below a folder that may be photos, sorted, without those that ``scan`` skips.
 
     Raises:
-        PhotoError: the folder is missing, no folder, can't be opened, or there is nothing in it.
+        PhotoError: the folder is missing, not a folder, can't be opened, or has no photos.
     """
     root = Path(folder)
     refuse_no_folder(root)
@@ -160,24 +159,24 @@ def list_photos(folder: str | os.PathLike[str]) -> Listing:
 
 
 def remarks(passed_over: Mapping[str, int], warnings: Sequence[str] = ()) -> list[str]:
-    """What to say of what isn't read in a folder, a line each."""
+    """What to tell the user about files that are skipped, one remark a line."""
     files = describe(passed_over)
     return [*warnings, f"Passed over, as no photos by their names: {files}"] if files else list(warnings)
 
 
 def class_order(name: str) -> tuple[object, ...]:
-    """A key to list classes by: people as their names are read, s2 before s10, and strangers last."""
+    """Sort key for classes: people in natural order (s2 before s10), strangers last."""
     return (name == UNKNOWN, natural_order(name))
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:
-    """A few of the names and how many more there are, so that a message stays a line."""
+    """The first few names and the number of the others, to keep a message on one line."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Walk:
-    """Goes through folders, each of which is read once, and notes what is left out."""
+    """Walks through folders, reads each of them once, and notes what is skipped."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -185,14 +184,14 @@ class _Walk:
         self.warnings: list[str] = []
         self.passed_over: Counter[str] = Counter()
         self.met_run = False
-        """Whether the last ``files`` came upon a folder that a training wrote."""
+        """Whether the last call of ``files`` met the output of a training."""
 
     def is_first(self, folder: Path) -> bool:
-        """Whether no other path led to this folder before."""
+        """Whether no other path has led to this folder before."""
         return self._seen.setdefault(_identity(folder), folder) is folder
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """The files in and below a folder, sorted. Not recursive: folders may be nested as deep as a path is long."""
+        """The files in and below a folder, sorted. Iterative, because folders can be nested very deep."""
         self.met_run = False
         waiting = [folder]
         while waiting:
@@ -212,7 +211,7 @@ class _Walk:
             waiting += reversed(self.entries(path, names))
 
     def entries(self, folder: Path, names: Sequence[str]) -> list[Path]:
-        """A folder's entries, sorted by name, without hidden, system's and unfinished ones and photos' companions."""
+        """A folder's entries sorted by name, without hidden, system and unfinished files and photos' companions."""
         kept = []
         for name in sorted(names, key=readable_name):
             path = folder / name
@@ -220,7 +219,7 @@ class _Walk:
             if name.lower() in _SYSTEM_NAMES or name.lower().endswith(_UNFINISHED):
                 continue
             if name.startswith(".") and suffix != PLACEHOLDER:
-                if name.startswith("..") and is_folder(path):  # more likely somebody's name than meant to be hidden
+                if name.startswith("..") and is_folder(path):  # more likely a name than meant to be hidden
                     where = shown(path.relative_to(self._root))
                     self.warnings.append(f"{where}: hidden, as its name begins with dots, and left out: rename it")
             elif suffix is not None and not is_folder(path):
@@ -231,7 +230,7 @@ class _Walk:
 
 
 def refuse_no_folder(root: Path) -> None:
-    """Raise PhotoError where there is no folder, with what is there instead or may have been meant."""
+    """Raise PhotoError if there is no such folder, with what is there instead or may have been meant."""
     where = shown(root)
     try:
         if root.is_dir():
@@ -257,26 +256,29 @@ def _names(folder: Path) -> list[str]:
     except PermissionError as error:
         raise PhotoError(f"{shown(folder)}: no permission to open the folder: chmod u+rx, or move it away") from error
     except OSError as error:
-        text = error.strerror or str(error)
-        raise PhotoError(f"{shown(folder)}: the folder can't be read ({text}): check the path and the disk") from error
+        raise _unreadable(folder, error) from error
 
 
 def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = folder.stat()
     except OSError as error:
-        text = error.strerror or str(error)
-        raise PhotoError(f"{shown(folder)}: the folder can't be read ({text}): check the path and the disk") from error
+        raise _unreadable(folder, error) from error
     return status.st_dev, status.st_ino
 
 
+def _unreadable(folder: Path, error: OSError) -> PhotoError:
+    reason = error.strerror or str(error)
+    return PhotoError(f"{shown(folder)}: the folder can't be read ({reason}): check the path and the disk")
+
+
 def _codes(name: str) -> str:
-    """A name with everything but ASCII as code points, for names that look the same."""
+    """A name with code points in place of all but ASCII, to distinguish names that look the same."""
     return ascii(readable_name(name))
 
 
 def _look_alikes(names: list[str]) -> list[str]:
-    """Warnings about names that differ in case, spaces or punctuation only."""
+    """Warnings about names that differ only in case, spaces or punctuation."""
     alike: dict[str, list[str]] = {UNKNOWN: [UNKNOWN]}
     for name in names:
         alike.setdefault(_letters(name) or name, []).append(name)
@@ -289,7 +291,7 @@ def _look_alikes(names: list[str]) -> list[str]:
 
 
 def _letters(name: str) -> str:
-    """A name's letters and digits, in one case; numbers that something parts stay apart (``1-11`` isn't ``11-1``)."""
+    """A name's letters and digits, case-folded; separate numbers stay separate (``1-11`` isn't ``11-1``)."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     kept = "".join(" " if unicodedata.category(letter)[0] in "PZC" else letter for letter in plain)
     return re.sub(r" +(?!\d)|(?<!\d) +", "", re.sub(r" +", " ", kept))

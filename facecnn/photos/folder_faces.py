@@ -1,4 +1,4 @@
-"""Which face of each photo is trained on: that of the person whose folder the photo lies in."""
+"""Chooses the face of each photo to train on: that of the person whose folder the photo lies in."""
 
 from __future__ import annotations
 
@@ -21,61 +21,65 @@ from facecnn.photos.hog import Features, describe
 Numbers = npt.NDArray[np.int64]
 
 FITS = 0.3
-"""See ``Choice.fit``: below it a face doesn't look like the folder's person. Chosen on pasted groups
-(docs/FACES.md says how many it loses and catches)."""
+"""Minimum ``Choice.fit`` of a face that looks like the folder's person, chosen on pasted groups (docs/FACES.md has the
+error rates)."""
 
 ENOUGH = 20
-"""Photos of a folder in which a face must fit before those in which none does are left out: with fewer, most of those
-left out would hold the person."""
+"""Photos of a folder that need a fitting face before those without one are left out: with fewer, most of these would
+show the person."""
 
 LIKE_NOBODY = 0.5
-"""Of ``likeness``: below it somebody beside a person is taken for a stranger. docs/FACES.md says how many of the people
-themselves are below it."""
+"""A bystander whose ``likeness`` is below this is taken for a stranger. docs/FACES.md has the share of the people
+themselves for whom that holds."""
 
 SAME_COMPANION, SURE_COMPANION = 0.7, 30
-"""Median of ``Choice.companion``, and photos, from which on the same other face is said to appear beside a person."""
+"""Minimum median of ``Choice.companion``, and of photos, for a warning that the same companion is always there."""
 
 _NOBODY = np.zeros((0, 2), np.int64)
 
 _PRIOR = 0.1
-"""What size and place count for beside what a face looks like."""
+"""Weight of size and position relative to looks."""
 
 
 @dataclass(frozen=True)
 class FolderFaces:
-    """What is trained on."""
+    """The faces to train on."""
 
     photos: Numbers
-    """(photos used,): numbers in the data set, ascending."""
+    """(photos used,): indices in the data set, ascending."""
     faces: Numbers
-    """(photos used,): which of a photo's faces, the main one being 0."""
+    """(photos used,): which of a photo's faces; the main one is 0."""
     left_out: Mapping[int, str]
-    """Numbers of the photos in which no face fits, and why, as "reason: what to do"."""
+    """Why photos are left out in which no face fits, as "reason: what to do", by index."""
     warnings: tuple[str, ...] = ()
     spectators: Numbers = field(default_factory=lambda: _NOBODY)
-    """(spectators, 2): numbers of photo and face of those beside the people who are trained on as strangers."""
+    """(spectators, 2): indices of photo and face of the bystanders to train on as strangers."""
 
     def rows(self, dataset: Dataset) -> Numbers:
-        """(the data set's photos,): index into its ``pixels``; of a photo that isn't trained on, the main face's."""
+        """(the data set's photos,): index into its ``pixels``; the main face's for photos that aren't trained on."""
         rows = dataset.rows.copy()
         rows[self.photos] += self.faces
         return rows
 
     def samples(self, dataset: Dataset) -> tuple[Numbers, Numbers, Numbers]:
-        """What a training takes: (n,) rows of the data set's ``pixels`` and (n,) labels, those of its photos and then
-        those of the spectators; and the numbers among these n of those that are trained on."""
+        """The samples of a training.
+
+        Returns:
+            (n,) rows of the data set's ``pixels`` and (n,) labels, of its photos and then of the spectators, and the
+            indices of the samples to train on.
+        """
         photo, face = self.spectators.T
         rows = np.concatenate([self.rows(dataset), dataset.rows[photo] + face])
         labels = np.concatenate([dataset.labels, np.full(len(photo), len(dataset.people))])
         return rows, labels, np.concatenate([self.photos, np.arange(len(dataset.labels), len(rows))])
 
     def part(self, which: Numbers) -> FolderFaces:
-        """Some of the photos, indices into ``photos``, without spectators."""
+        """Some of the photos, by index into ``photos``, without spectators."""
         return FolderFaces(self.photos[which], self.faces[which], {})
 
     def record(self, dataset: Dataset) -> dict[str, Any]:
-        """What ``from_record`` needs, for the run's split.json: of each photo with several faces the one chosen,
-        whether the main one isn't it, and the spectators."""
+        """The data for the run's split.json, which ``from_record`` reads: the face chosen of several and whether it
+        isn't the main one, the photos left out, and the spectators."""
         faces = {
             dataset.paths[number]: {
                 "box": list(dataset.faces[number][face].box),
@@ -102,8 +106,10 @@ def main_faces(photos: Numbers) -> FolderFaces:
 
 
 def from_record(record: Mapping[str, Any], dataset: Dataset) -> FolderFaces:
-    """What was chosen for a run, by its split.json, of the photos that are still there. Of a photo in which the face
-    isn't found any more it is the main one; in runs of older versions it always was."""
+    """The choice recorded in a run's split.json, for photos that still exist.
+
+    If a face isn't found any more, the photo's main face is used, as it always was in runs of older versions.
+    """
     chosen, number = record.get("faces", {}), {path: index for index, path in enumerate(dataset.paths)}
     photos = np.array(sorted(number[path] for path in record["train"] if path in number), np.int64)
     faces = np.zeros(len(photos), np.int64)
@@ -122,15 +128,14 @@ def from_record(record: Mapping[str, Any], dataset: Dataset) -> FolderFaces:
 
 
 def _face_at(box: list[float], dataset: Dataset, photo: int) -> int | None:
-    """Which of a photo's faces has that box."""
+    """The index of the photo's face with that box."""
     return next((index for index, face in enumerate(dataset.faces[photo]) if list(face.box) == box), None)
 
 
 def folder_faces(dataset: Dataset, among: Numbers, *, spectators: bool = True) -> FolderFaces:
-    """Choose the face to train on of each of the photos numbered ``among``, by these photos alone, and unless they
-    aren't wanted the spectators.
+    """Choose the face to train on in each photo with an index in ``among``, judged by these photos alone.
 
-    Photos in ``unknown/`` show their main face. Where no photo has several faces there is nothing to choose.
+    Photos in ``unknown/`` show their main face. ``spectators``: whether to look for these, too.
     """
     several = ~dataset.show_one_face(among)
     known = among[dataset.labels[among] < len(dataset.people)]
@@ -151,7 +156,7 @@ class _Described:
     """What the faces in some photos look like."""
 
     photos: Numbers
-    """(photos,): their numbers in the data set."""
+    """(photos,): indices in the data set."""
     crops: Crops
     """Of the faces."""
     features: Features
@@ -167,7 +172,7 @@ def _describe(dataset: Dataset, photos: Numbers) -> _Described:
 
 
 def _folders(dataset: Dataset, photos: Numbers) -> Numbers:
-    """(photos,): whose folder each lies in, from 0 on, without gaps."""
+    """(photos,): the folder of each, numbered from 0 without gaps."""
     return np.asarray(np.unique(dataset.labels[photos], return_inverse=True)[1])
 
 
@@ -180,8 +185,10 @@ def _choose(dataset: Dataset, described: _Described) -> Choice:
 
 
 def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Numbers) -> Numbers:
-    """(spectators, 2): numbers of photo and face of those beside the people, in the photos ``kept``, who look like none
-    of them. As they are trained on as strangers, some of these photos must be of strangers."""
+    """(spectators, 2): indices of photo and face of bystanders in the photos ``kept`` who look like none of the people.
+
+    There are none without photos of strangers, as they are trained on as such.
+    """
     crops, is_kept = described.crops, np.isin(described.photos, kept)
     strangers = kept[dataset.labels[kept] == len(dataset.people)]
     beside = is_kept[crops.photo]
@@ -195,7 +202,7 @@ def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: N
 
 
 def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:
-    """The crops of a data set whose faces are hidden, as they are if they aren't: pixels, and the rows of them."""
+    """The crops of a data set with hidden faces as they would be otherwise: pixels and the crops' rows."""
     files = [Path(dataset.files[number]) for number in photos.tolist()]
     loaded = load_photos(files, replace(dataset.settings, hide_face=False), finder=dataset.finder)
     there = [loaded.faces[index] == dataset.faces[number] for index, number in enumerate(photos.tolist())]
@@ -206,7 +213,7 @@ def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], 
 
 
 def _fitting_nobody(dataset: Dataset, known: Numbers, choice: Choice) -> dict[int, str]:
-    """Of the photos with several faces those in which none fits, where enough others say what fits."""
+    """Photos with several faces of which none fits, in folders with enough others to compare with."""
     fits = choice.fit >= FITS
     sure = Counter(dataset.labels[known[fits]].tolist())
     return {
@@ -224,7 +231,7 @@ def _reason(faces: int, name: str) -> str:
 
 
 def _companions(dataset: Dataset, known: Numbers, choice: Choice) -> tuple[str, ...]:
-    """Of people without a photo alone, beside whom the same other face keeps appearing."""
+    """Warnings about people without a photo alone, beside whom the same other face keeps appearing."""
     labels = dataset.labels[known]
     warnings = []
     for label in np.unique(labels).tolist():

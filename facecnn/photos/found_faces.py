@@ -1,4 +1,4 @@
-"""Faces that were found once, kept on the disk: another size, or hiding them, needs no second search."""
+"""Keeps found faces on disk: another crop size, or hidden faces, need no second search."""
 
 import contextlib
 import sqlite3
@@ -19,9 +19,9 @@ _TABLES = "create table if not exists faces (sha256 text primary key, faces text
 
 
 class FoundFaces:
-    """A finder with a memory, in an SQLite file of the folder given; without one where that can't be used.
+    """A finder that remembers faces in an SQLite file of a folder, or forgets them if that can't be used.
 
-    Any thread may call it within its ``with``, after which the finder rests; each content is searched once, also where
+    Any thread may call it in its ``with`` block, at whose end the finder rests. Each content is searched once, even if
     two threads ask for it at the same time.
     """
 
@@ -33,7 +33,7 @@ class FoundFaces:
         self._index: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
-        # What can't be kept is found again.
+        # Faces that can't be stored are searched again.
         with contextlib.suppress(OSError, sqlite3.Error):
             make_private(self._path.parent)
             self._index, _ = open_checked(self._path, _TABLES)
@@ -45,9 +45,11 @@ class FoundFaces:
             self._index.close()
 
     def find(self, sha256: str, picture: Callable[[], npt.NDArray[np.uint8]]) -> list[Face]:
-        """The faces of a picture; ``picture`` decodes it, (height, width, 3) RGB, where need be.
+        """The faces of a picture.
 
-        ``sha256``: of its file, and something beside it where the picture isn't read in full.
+        Args:
+            sha256: of its file; with something appended if the picture isn't read at full size.
+            picture: decodes it to (height, width, 3) RGB; only called when needed.
         """
         with self._lock:
             asked = self._asked.get(sha256)

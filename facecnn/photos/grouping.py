@@ -1,4 +1,4 @@
-"""Groups of things that are related, directly or over others, found without comparing all of them with all."""
+"""Groups related things, directly or through others, without comparing all pairs."""
 
 from collections.abc import Callable
 
@@ -8,20 +8,27 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 Related = Callable[[Indices, Indices], npt.NDArray[np.bool_]]
-"""For indices (n,) and (m,), whether each of the first and each of the second are related, (n, m); symmetric."""
+"""Whether the things with indices (n,) and (m,) are related, (n, m); symmetric."""
 
 CELLS = 1 << 21
-"""So many comparisons are made at once, which bounds the memory that they take."""
+"""Comparisons made at a time, to bound the memory."""
+
+
+def repeated(values: npt.NDArray[np.integer]) -> list[Indices]:
+    """For each value that occurs more than once, in order, the indices where it does."""
+    order = np.argsort(values, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(values[order])) + 1)
+    return [part for part in parts if len(part) > 1]
 
 
 class Groups:
-    """A partition of ``count`` things, each in a group of its own at first (a union-find structure)."""
+    """A partition of ``count`` things, each alone at first (union-find)."""
 
     def __init__(self, count: int) -> None:
         self._parent: Indices = np.arange(count, dtype=np.int64)
 
     def roots(self, things: Indices) -> Indices:
-        """For each thing (n,) the one that stands for its group."""
+        """The representative of each thing's group, (n,)."""
         root = self._parent[things]
         while True:
             above = self._parent[root]
@@ -34,8 +41,8 @@ class Groups:
     def join_related(self, members: Indices, related: Related) -> None:
         """Join the groups of all members (n,) that are related; the result doesn't depend on their order.
 
-        What is in one group already is not compared any more, so that n near-copies of one thing take about n
-        comparisons. The worst case, n things none of which is related to another, takes n².
+        Members of the same group aren't compared any more, so n near-copies of one thing take about n comparisons. The
+        worst case, n unrelated things, takes n².
         """
         waiting = _largest_group_first(members, self.roots(members))
         may_be_alone = True
@@ -54,12 +61,12 @@ class Groups:
                     self._parent[joined] = root[0]
                     joins = np.isin(others, joined)
                     reached, waiting = np.concatenate([reached, waiting[joins]]), waiting[~joins]
-            if may_be_alone and is_alone and len(waiting) == before:  # seldom the only one: drop all such in one go
+            if may_be_alone and is_alone and len(waiting) == before:  # there are usually more: drop all of them at once
                 waiting, may_be_alone = _not_alone(waiting, related), False
 
 
 def _largest_group_first(members: Indices, roots: Indices) -> Indices:
-    """The members with those of the largest group first; none where all are in one group."""
+    """The members with those of the largest group first; empty if all are in one group."""
     _, group, size = np.unique(roots, return_inverse=True, return_counts=True)
     if len(size) < 2:
         return members[:0]
@@ -67,12 +74,12 @@ def _largest_group_first(members: Indices, roots: Indices) -> Indices:
 
 
 def _not_alone(things: Indices, related: Related) -> Indices:
-    """Those that are related to another one of them."""
+    """The things that are related to another one."""
     is_related = np.zeros(len(things), dtype=np.bool_)
     rows = max(1, CELLS // max(1, len(things)))
     for start in range(0, len(things), rows):
         found = related(things[start : start + rows], things)
         number = np.arange(len(found))
-        found[number, start + number] = False  # to itself
+        found[number, start + number] = False  # itself
         is_related[start : start + rows] = found.any(axis=1)
     return things[is_related]

@@ -1,7 +1,7 @@
-"""What a face looks like, as numbers that need no training: histograms of the directions of its edges.
+"""Describes a face in numbers without any training: histograms of oriented gradients (HOG).
 
-After Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", 2005. Two grids are laid over a crop:
-fine cells over its middle, the face itself, and coarse ones over all of it.
+After Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", 2005. There are two grids: fine cells on
+the middle of a crop, the face itself, and coarse ones on all of it.
 """
 
 from __future__ import annotations
@@ -15,33 +15,32 @@ from PIL import Image
 from facecnn.photos.preparation import as_image
 
 SIDE = 72
-"""Pixels a side that crops are brought to."""
+"""Side in pixels to which crops are resized."""
 
 FEATURES = 3060
-"""Numbers a face."""
+"""Features of a face."""
 
 _DIRECTIONS = 9
 _GRIDS = ((12, 4, 0.67), (0, 9, 1.0))
-"""Of each grid: pixels left out at each edge of the crop, pixels a side of a cell, weight."""
+"""For each grid: border of the crop that is left out and side of a cell, in pixels, and weight."""
 _SCALE = 0.707
 _CLIPPED_AT = 0.2
 _AT_ONCE = 256
-"""Crops that are worked on at a time, which bounds the memory."""
+"""Crops processed at a time, to bound the memory."""
 
 Features = npt.NDArray[np.float32]
 
 
 def describe(crops: npt.NDArray[np.uint8]) -> Features:
-    """The features of faces, the same for a face and its mirror image.
+    """HOG features of faces, the same for a face and its mirror image.
 
-    Of the square roots of grey values, central differences give each pixel a direction, without its sign, and a
-    strength, which is dealt out to the two nearest of nine directions. Cells sum them up, and each block of 2x2 cells
-    is brought to length 1, clipped at 0.2, and brought to length 1 again. The features are the sums of those of the
-    crop and of its mirror image. A ridge regression on them (``consensus``) is one on the faces and their mirror images
-    which have the same targets: the differences of the two carry nothing then.
+    Central differences of the square roots of grey values give each pixel an unsigned direction and a strength, which
+    is split between the two nearest of nine directions. Each cell sums them up. Each block of 2x2 cells is normalised,
+    clipped at 0.2, and normalised again. The features are the sum of those of the crop and of its mirror image: a ridge
+    regression (``consensus``) trained on both with equal targets makes no use of their difference.
 
     Args:
-        crops: (n, rows, columns, 1 or 3), as they are stored, margin included.
+        crops: (n, rows, columns, 1 or 3), as stored, margin included.
 
     Returns:
         (n, ``FEATURES``)
@@ -67,7 +66,7 @@ def _describe(grey: npt.NDArray[np.uint8]) -> Features:
     down[:, 1:-1] = roots[:, 2:] - roots[:, :-2]
     right[:, :, 1:-1] = roots[:, :, 2:] - roots[:, :, :-2]
     strength = np.hypot(right, down)
-    # In widths of a direction, from the middle of the first one on.
+    # In widths of a direction, from the middle of the first one.
     direction = np.arctan2(down, right) * np.float32(_DIRECTIONS / np.pi) % _DIRECTIONS - np.float32(0.5)
     lower = np.floor(direction)
     upper_share = direction - lower
@@ -77,7 +76,7 @@ def _describe(grey: npt.NDArray[np.uint8]) -> Features:
 
 
 def _blocks(dealt: Iterable[tuple[npt.NDArray[np.int64], Features]], edge: int, cell: int) -> Features:
-    """(n, features) of a grid, of directions and strengths (n, rows, columns)."""
+    """The features (n, features) of a grid, from directions and strengths (n, rows, columns)."""
     count = (SIDE - 2 * edge) // cell
     window = slice(edge, SIDE - edge)
     row = np.arange(count * cell) // cell
@@ -96,7 +95,7 @@ def _blocks(dealt: Iterable[tuple[npt.NDArray[np.int64], Features]], edge: int, 
         length = np.sqrt(np.square(blocks).sum(axis=(3, 4, 5), keepdims=True) + np.float32(1e-10))
         blocks = np.minimum(blocks / length, highest)
     both = blocks + blocks[:, :, ::-1, :, ::-1, ::-1]
-    # The right half repeats the left one, and within the blocks in the middle the right cells do.
+    # The right half repeats the left half, and in the middle blocks the right cells repeat the left ones.
     middle = last // 2
     halves = both[:, :, :middle].reshape(len(both), -1), both[:, :, middle, :, 0].reshape(len(both), -1)
     return np.concatenate(halves, axis=1)

@@ -1,4 +1,4 @@
-"""What is good to know about single photos, and how to say it in few lines."""
+"""Remarks on single photos, and how to sum them up."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from facecnn.photos.folder import some
 
 
 class Note(NamedTuple):
-    """A photo, as it can be printed, and what there is to know about it: ``3 frames, the first used``."""
+    """The printable path of a photo and a remark: ``3 frames, the first used``."""
 
     path: str
     text: str
@@ -18,7 +18,7 @@ class Note(NamedTuple):
 
 
 def grouped(notes: Sequence[Note]) -> list[str]:
-    """A line for each kind of note, with a count and the first few photos; kinds differ in more than a number."""
+    """One line for each kind of note, with a count and the first few photos; a kind is a text without its number."""
     kinds: dict[str, list[Note]] = {}
     for note in notes:
         kinds.setdefault(re.sub(r"^[0-9]+ ", "several ", note.text), []).append(note)

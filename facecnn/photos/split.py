@@ -1,4 +1,4 @@
-"""Which photos are trained on and which are kept to judge by. Photos that look alike stay on one side."""
+"""Splits photos into those to train on and those held out. Photos that look alike stay on one side."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from facecnn.photos.folder import UNKNOWN, some
 
 
 class Photo(NamedTuple):
-    """What a split needs to know about a photo."""
+    """What a split depends on."""
 
     path: str
     """PERSON/FILE, the same on every computer."""
@@ -21,11 +21,11 @@ class Photo(NamedTuple):
     hash: int
     """See ``facecnn.photos.fingerprint.dct_hash``."""
     faces: int = 1
-    """How many were found in it."""
+    """Number of faces found in it."""
 
 
 class Split(NamedTuple):
-    """The two sides, each sorted, and what a user should know about them."""
+    """The two sides, each sorted, and warnings."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -33,18 +33,18 @@ class Split(NamedTuple):
 
 
 def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Split:
-    """Choose the photos to judge by: about ``share`` of each person's.
+    """Hold out about ``share`` of each person's photos.
 
-    A person's photos that look alike (see ``fingerprint``) and photos of equal content, whoever's they are, come on one
-    side. A person has at least one photo on either side; an only photo, or copies of one, is trained on. So it is with
-    strangers, of whom none is kept where none of the people's is. Where a person has photos with several faces, those
-    with one are kept first, half of them at most: whose the other faces are isn't known, so they say less about how
-    good a training is, and are of less use in it. The choice depends on names, contents, numbers of faces and the seed
-    only.
+    A person's photos that look alike (see ``fingerprint``) stay on one side, and so do photos of equal content,
+    whoever's they are. Each side has at least one photo of each person; a single photo, or copies of one, is trained
+    on. The same holds for strangers, but none of them are held out if none of the people's photos are. Photos with one
+    face are held out before those with several, at most half of them: as nobody knows whose the other faces are, these
+    say less about how good a training is, and are of less use in it. The choice depends on names, contents, numbers of
+    faces and the seed only.
 
     Args:
         people: each class's photos, in any order; ``unknown`` are strangers.
-        share: 0 (nothing is kept) to below 1.
+        share: 0 (nothing is held out) to below 1.
         seed: another seed gives another choice.
 
     Raises:
@@ -56,36 +56,37 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         _refuse_too_few({name: photos for name, photos in people.items() if name not in single}, share)
         warnings += _warn_of_one_photo(people, single)
     if len(single) == len(people.keys() - {UNKNOWN}):
-        share = 0  # of strangers, too: an epoch chosen by their photos alone would be one that refuses everybody
+        share = 0  # for strangers, too: an epoch chosen by them alone would refuse everybody
     alike: list[str] = []
-    kept: dict[str, bool] = {}  # sha256 → whether the photo is kept for validation
+    held_out: dict[str, bool] = {}  # sha256 → whether the photo is held out
     for name in sorted(people, key=lambda person: (person == UNKNOWN, person)):
-        groups = _groups(people[name])
-        contents = _same_contents(people[name])
+        photos = sorted(people[name])
+        groups = _near_duplicates(photos)
+        contents = _grouped(photos, [photo.sha256 for photo in photos])
         if len(groups) == 1 and len(contents) > 1:
-            # All look alike by their hashes, which raise false alarms: better judged by a sibling than not trained.
+            # All look alike by hash, which may be a false alarm: rather a near-duplicate held out than nothing.
             groups = contents
             alike.append(f"{shown(name)} ({len(contents)})")
         groups.sort(key=lambda group: (_several(group), _order(f"split-{seed}:{group[0].path}")))
-        _keep(groups, share, kept)
-        sides = {kept[photo.sha256] for photo in people[name]}
+        _hold_out(groups, share, held_out)
+        sides = {held_out[photo.sha256] for photo in photos}
         if name != UNKNOWN and sides == {True}:
             raise PhotoError(f"{shown(name)}: copies of other people's photos only: nothing is left for training")
         if share and name != UNKNOWN and name not in single and sides == {False}:
             warnings.append(f"{shown(name)}: no photo for validation, all are copies of other people's")
     if share and alike:
         warnings.append(f"all photos look nearly the same of {some(alike)}: add different ones")
-    paths = [(photo.path, kept[photo.sha256]) for photos in people.values() for photo in photos]
-    training = tuple(sorted(path for path, is_kept in paths if not is_kept))
-    return Split(training, tuple(sorted(path for path, is_kept in paths if is_kept)), tuple(warnings))
+    paths = [(photo.path, held_out[photo.sha256]) for photos in people.values() for photo in photos]
+    training = tuple(sorted(path for path, is_held_out in paths if not is_held_out))
+    return Split(training, tuple(sorted(path for path, is_held_out in paths if is_held_out)), tuple(warnings))
 
 
 def folds(people: Mapping[str, Sequence[Photo]], count: int = 5) -> tuple[tuple[str, ...], ...]:
-    """Deal the photos out to folds for cross-validation, the same for everybody who follows this rule.
+    """Assign photos to folds for cross-validation, by a rule that gives everybody the same folds.
 
-    Photos of a person that look alike form a group. People are taken by name, a person's groups by size, large first,
-    then by the SHA-256 (hexadecimal) of "folds-1:PERSON/FILE" of the group's first file name; each goes to the fold
-    with the fewest photos of that person, then the fewest at all, then the lowest number.
+    Photos of a person that look alike form a group. People are taken by name, a person's groups by size, largest first,
+    then by the SHA-256 (hexadecimal) of "folds-1:PERSON/FILE" of the group's first file name. Each goes to the fold
+    with the fewest photos of that person, then with the fewest of all, then with the lowest number.
 
     Returns:
         For each fold the paths of its photos, sorted.
@@ -103,7 +104,8 @@ def folds(people: Mapping[str, Sequence[Photo]], count: int = 5) -> tuple[tuple[
     in_fold = [0] * count
     for name in sorted(people):
         of_person = [0] * count
-        for group in sorted(_groups(people[name]), key=lambda group: (-len(group), _order(f"folds-1:{group[0].path}"))):
+        groups = _near_duplicates(sorted(people[name]))
+        for group in sorted(groups, key=lambda group: (-len(group), _order(f"folds-1:{group[0].path}"))):
             chosen = min(range(count), key=lambda fold: (of_person[fold], in_fold[fold], fold))
             fold_of |= dict.fromkeys((photo.path for photo in group), chosen)
             of_person[chosen] += len(group)
@@ -115,29 +117,25 @@ def _order(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _groups(photos: Sequence[Photo]) -> list[list[Photo]]:
-    """Near-duplicates together; each group's photos, and the groups by their first photos, sorted by path."""
-    photos = sorted(photos)
-    numbers = near_duplicate_groups(np.array([photo.hash for photo in photos], dtype=np.uint64))
-    groups: dict[int, list[Photo]] = {}
-    for photo, number in zip(photos, numbers.tolist(), strict=True):
-        groups.setdefault(number, []).append(photo)
+def _near_duplicates(photos: Sequence[Photo]) -> list[list[Photo]]:
+    """Group sorted photos that look alike; groups are in the order of their first photos."""
+    hashes = np.array([photo.hash for photo in photos], dtype=np.uint64)
+    return _grouped(photos, near_duplicate_groups(hashes).tolist())
+
+
+def _grouped(photos: Sequence[Photo], keys: Sequence[object]) -> list[list[Photo]]:
+    groups: dict[object, list[Photo]] = {}
+    for photo, key in zip(photos, keys, strict=True):
+        groups.setdefault(key, []).append(photo)
     return list(groups.values())
 
 
-def _same_contents(photos: Sequence[Photo]) -> list[list[Photo]]:
-    groups: dict[str, list[Photo]] = {}
-    for photo in sorted(photos):
-        groups.setdefault(photo.sha256, []).append(photo)
-    return list(groups.values())
+def _hold_out(groups: list[list[Photo]], share: float, held_out: dict[str, bool]) -> None:
+    """Decide which of one person's groups are held out, in the order given, and note it under each photo's SHA-256.
 
-
-def _keep(groups: list[list[Photo]], share: float, kept: dict[str, bool]) -> None:
-    """Decide about one person's groups in the order given, and note it in ``kept`` under each photo's SHA-256.
-
-    What holds a photo that is decided already, as another person's, follows that. Else a group is kept where this
-    brings the number kept nearer to the share. One group at least stays on either side. Where some photos show several
-    faces, at most half of those with one are kept.
+    A group with a photo that is decided already, as another person's, follows that. Any other is held out if that
+    brings the number of held-out photos nearer to the share. At least one group stays on either side. If some photos
+    show several faces, at most half of those with one are held out.
     """
     alone = sum(len(group) for group in groups if not _several(group))
     most_alone = alone / 2 if any(map(_several, groups)) else alone
@@ -145,11 +143,11 @@ def _keep(groups: list[list[Photo]], share: float, kept: dict[str, bool]) -> Non
     count = 0
     training = 0
     for group in groups:
-        decided = next((kept[photo.sha256] for photo in group if photo.sha256 in kept), None)
+        decided = next((held_out[photo.sha256] for photo in group if photo.sha256 in held_out), None)
         if decided is None:
             free.append(group)
         else:
-            _note(group, decided, kept)
+            _note(group, decided, held_out)
             count += len(group) if decided else 0
             most_alone -= len(group) if decided and not _several(group) else 0
             training += not decided
@@ -166,21 +164,21 @@ def _keep(groups: list[list[Photo]], share: float, kept: dict[str, bool]) -> Non
     if share and count == 0 and free and training > 1:
         chosen.add(min(range(len(free)), key=lambda index: len(free[index])))
     for index, group in enumerate(free):
-        _note(group, index in chosen, kept)
+        _note(group, index in chosen, held_out)
 
 
 def _several(group: list[Photo]) -> bool:
-    """Whether a photo of these shows several faces."""
+    """Whether any of these photos shows several faces."""
     return any(photo.faces > 1 for photo in group)
 
 
-def _note(group: list[Photo], is_kept: bool, kept: dict[str, bool]) -> None:
+def _note(group: list[Photo], is_held_out: bool, held_out: dict[str, bool]) -> None:
     for photo in group:
-        kept.setdefault(photo.sha256, is_kept)
+        held_out.setdefault(photo.sha256, is_held_out)
 
 
 def _with_one_photo(people: Mapping[str, Sequence[Photo]]) -> list[str]:
-    """The people with only one photo, or copies of one, in the natural order of their names."""
+    """People with a single photo, or copies of one, in natural order of their names."""
     one = [name for name, photos in people.items() if name != UNKNOWN and len({photo.sha256 for photo in photos}) == 1]
     return sorted(one, key=natural_order)
 

@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks.processes import Conditions, Process, ask_facecnn, in_turns, started
 from common.command import say
 from facecnn.config import apply_overrides, load
-from facecnn.photos.cache import PhotoStore, _Prepared, _store_folder
 from facecnn.photos.cache_folder import CACHE_VARIABLE
+from facecnn.photos.store import PhotoStore, Prepared, store_folder
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS, QUICK_ROUNDS = 15, 7
@@ -104,21 +104,21 @@ def write_photos(folder: Path, count: int) -> None:
     for person in PEOPLE:
         (folder / "photos" / person).mkdir(parents=True)
     with mock.patch.dict(os.environ, {CACHE_VARIABLE: str(folder / "cache")}):
-        store_folder = _store_folder(settings, None)
-    store_folder.mkdir(parents=True)
-    with PhotoStore(store_folder, settings) as store:
+        path = store_folder(settings, None)
+    path.mkdir(parents=True)
+    with PhotoStore(path, settings) as store:
         for first in range(0, count, WRITTEN_AT_ONCE):
             numbers = range(first, min(count, first + WRITTEN_AT_ONCE))
             pixels = random.integers(0, 256, (len(numbers), 1, *settings.margin_shape), dtype=np.uint8)
             hashes = random.integers(0, 2**64, len(numbers), dtype=np.uint64)
             added = []
             for number, photo, fingerprint in zip(numbers, pixels, hashes.tolist(), strict=True):
-                path = folder / "photos" / PEOPLE[number % len(PEOPLE)] / f"{number:06}.jpg"
+                file = folder / "photos" / PEOPLE[number % len(PEOPLE)] / f"{number:06}.jpg"
                 content = str(number).encode()
-                path.write_bytes(content)
+                file.write_bytes(content)
                 sha256 = hashlib.sha256(content).hexdigest()
                 side = settings.height
-                added.append((path, path.stat(), _Prepared(sha256, side, side, fingerprint, pixels=photo)))
+                added.append((file, file.stat(), Prepared(sha256, side, side, fingerprint, pixels=photo)))
             store.add(added)
 
 

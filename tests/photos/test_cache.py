@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.photos import cache, decode
+from facecnn.photos import cache, decode, store
 from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import heic_supported
 from facecnn.photos.fingerprint import dct_hash
@@ -158,7 +158,7 @@ def test_whatever_prepares_photos_otherwise_has_a_store_of_its_own(
     load_photos(photos, SETTINGS)
     decoded.clear()
     other: Any = (lambda: not heic_supported()) if name == "heic_supported" else "another"
-    monkeypatch.setattr(f"facecnn.photos.cache.{name}", other)
+    monkeypatch.setattr(f"facecnn.photos.store.{name}", other)
     assert_right(load_photos(photos, SETTINGS))
     assert "0.png" in decoded
 
@@ -253,17 +253,17 @@ def test_a_disk_that_gets_full_midway_is_done_without(
     photos: list[Path], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(cache, "_BATCH", 2)
-    add = cache.PhotoStore.add
+    add = store.PhotoStore.add
     calls = 0
 
-    def fails_the_second_time(self: cache.PhotoStore, files: object) -> dict[str, int]:
+    def fails_the_second_time(self: store.PhotoStore, files: object) -> dict[str, int]:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise error
         return add(self, files)
 
-    monkeypatch.setattr(cache.PhotoStore, "add", fails_the_second_time)
+    monkeypatch.setattr(store.PhotoStore, "add", fails_the_second_time)
     loaded = load_photos(photos, SETTINGS)
     assert calls == 2
     assert_right(loaded)
@@ -314,11 +314,11 @@ def test_preparations_used_least_lately_make_room(
     os.utime(old, (1000, 1000))
     os.utime(newer, (2000, 2000))
     size = sum(file.stat().st_size for file in newer.iterdir())
-    monkeypatch.setattr(cache, "LARGEST_CACHE", size)
+    monkeypatch.setattr(store, "LARGEST_CACHE", size)
     assert_right(load_photos(photos, SETTINGS))
     assert not old.exists()
     assert newer.exists()
-    monkeypatch.setattr(cache, "LARGEST_CACHE", 0)
+    monkeypatch.setattr(store, "LARGEST_CACHE", 0)
     assert_right(load_photos(photos, SETTINGS))  # its own is in use
     assert not newer.exists()
     assert len(list((cache_dir / "photos").iterdir())) == 1
@@ -327,7 +327,7 @@ def test_preparations_used_least_lately_make_room(
 def test_preparations_used_just_now_stay_however_large(
     photos: list[Path], decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "LARGEST_CACHE", 0)
+    monkeypatch.setattr(store, "LARGEST_CACHE", 0)
     both = SETTINGS, PhotoSettings(size=20)
     for chosen in both:
         load_photos(photos, chosen)
