@@ -1,8 +1,8 @@
-"""The batches of an epoch, on the device: which photos, and what the network sees of them.
+"""The batches of an epoch on the device: which photos they have, and what the network sees of them.
 
-A step finds its photos, its learning rate and its number by itself (``take_batch``): so all steps are the same kernels
-with the same arguments, which can be recorded. Small batches are prepared several at once, since the fewer photos, the
-more of the time that it takes goes into starting it; and their steps can be recorded as one, for the same reason.
+A step finds its photos, learning rate and number by itself (``take_batch``). So all steps launch the same kernels with
+the same arguments, and can be recorded. Small batches are prepared several at a time, and their steps recorded as one:
+the fewer photos there are, the larger is the share of time that launching kernels takes.
 """
 
 from __future__ import annotations
@@ -24,61 +24,60 @@ from facecnn.network.size import measure
 from facecnn.photos.preparation import PhotoSettings
 
 PREPARED_BYTES = 2**18
-"""As many batches are prepared at once as the network sees in so many bytes, which a processor's second cache holds."""
+"""Size of the network's input up to which batches are prepared together; it fits a processor's second-level cache."""
 
 GROUP_MULTIPLY_ADDS = 2**31
-"""A group of steps does so many of them forward, on all photos together: a fraction of a second of work. What Python
-takes between two groups is next to nothing beside that."""
+"""Multiply-adds of a group's forward passes: a fraction of a second of work, beside which the time that Python takes
+between groups is negligible."""
 
 MOST_BATCHES = 8
-"""No more batches than these are prepared at once, or worked on by a group of steps: what is recorded of them grows
-with it, and a training can be stopped only between two groups."""
+"""Maximum number of batches that are prepared together, and of steps in a group: what is recorded grows with it, and a
+training can only be stopped between groups."""
 
 _ORDER_PURPOSE = 2**32
-"""Second word of the key of the shuffles, apart from those of the initial weights."""
+"""Second word of the Philox key of the shuffles, different from that of the initial weights."""
 
 
 def edges_of(photos: int, batches: int) -> list[int]:
-    """Where in an epoch's order each batch begins, and the last one ends. They are equal within one photo, so that
-    batch norm never meets a small rest."""
+    """Where each batch begins in an epoch's order, and where the last one ends. Sizes differ by one photo at most, so
+    that batch norm never meets a small remainder."""
     return [batch * photos // batches for batch in range(batches + 1)]
 
 
 class BatchSlot(NamedTuple):
-    """Where a batch's photos are, and what is to be done for it: what the kernels' arguments depend on."""
+    """Where a batch's photos are; the arguments of its kernels depend on nothing else."""
 
     photos: int
-    """In the batch."""
+    """Size of the batch."""
     feed_slot: int
-    """Of the feed, which has the photos."""
+    """Slot of the feed that has the photos."""
     first: int
-    """The batch's first photo among those that are taken from the order together."""
+    """Index of the batch's first photo among those that are taken from the order together."""
     to_take: int
-    """How many photos, of which the batch's are the first, are to be taken and prepared; 0 if they have been."""
+    """Number of photos, from the batch's first one on, to take and prepare; 0 if that has been done."""
 
 
 StepGroup: TypeAlias = tuple[BatchSlot, ...]
-"""The slots of batches that follow each other, whose steps are recorded as one."""
+"""Slots of consecutive batches whose steps are recorded as one."""
 
 
 class Batches:
     """The batches of one epoch after another.
 
-    For each slot of each group of an ``epoch``, ``take`` the batch and work on its ``micro_batches``. What these two
+    For each slot of each group of an ``epoch``, ``take`` the batch and process its ``micro_batches``. What these two
     launch depends on the slot only.
     """
 
     def __init__(
         self, network: Network, feed: PhotoFeed, data: TrainingData, settings: PhotoSettings, steps_per_epoch: int
     ) -> None:
-        """Batches of the photos to train on, which ``feed`` brings to the device; those that are larger than the
-        network's batch size are worked on in micro-batches."""
+        """``feed`` has the photos to train on. Batches larger than the network's are split into micro-batches."""
         self._network = network
         self._backend = backend = network.backend
         self._data, self._feed = data, feed
         self._normalise = settings.normalise
         self._augment: tuple[Any, ...] | None = None
-        """The last arguments of ``draw_augmentation``, in its order."""
+        """Last arguments of ``draw_augmentation``, in its order."""
         if settings.augment is not None:
             self._augment = (*astuple(settings.augment), network.workspace)
         self._edges = edges_of(len(data.train_indices), steps_per_epoch)
@@ -86,10 +85,10 @@ class Batches:
         self.steps_per_epoch = steps_per_epoch
         self.streamed = feed.streamed
         self.largest: int = max(self._sizes)
-        """Photos of the largest batch."""
+        """Size of the largest batch."""
         self._in_micro_batches = network.batch_size < self.largest
 
-        # An epoch's order; where each batch begins in it, and its learning rate; the batch and the step that come next.
+        # An epoch's order (photos, rows, labels), each batch's start and learning rate, and the next batch and step.
         self._order = [backend.empty((len(data.train_indices),), np.int32) for _ in range(3)]
         self._starts = backend.to_device(np.array(self._edges[:-1], np.int32))
         self._rates = backend.empty((steps_per_epoch,), network.dtype)
@@ -97,14 +96,14 @@ class Batches:
         self._epoch = backend.to_device(np.zeros(1, np.int32))
         self._shuffler = np.random.Generator(np.random.Philox(0))
         self.step: Array = backend.to_device(np.zeros(1, np.int32))
-        """(1,): the number of the step that was taken."""
+        """(1,): number of the step that was taken."""
         self.learning_rate: Array = backend.to_device(np.zeros(1, network.dtype))
         """(1,): its learning rate."""
 
         self._prepared_together = self._steps_in_group = 1
-        """Batches that are prepared at once, and, a multiple of it, those whose steps can be recorded as one."""
+        """Batches that are prepared together, and steps in a group, which is a multiple of that."""
         self._prepared = network.input
-        if not (self._in_micro_batches or feed.streamed):  # photos that are streamed come batch by batch
+        if not (self._in_micro_batches or feed.streamed):  # streamed photos come batch by batch
             size = network.input.size * network.dtype.itemsize
             together = self._prepared_together = max(1, min(MOST_BATCHES, steps_per_epoch, PREPARED_BYTES // size))
             work = network.batch_size * measure(network.stages, network.batch_size).multiply_adds
@@ -118,25 +117,25 @@ class Batches:
         self._plan(0)
 
     def _plan(self, begin: int) -> None:
-        """The slots of the batches of an epoch that begins with ``begin``; photos may be in either slot of the feed."""
+        """Plan the slots of an epoch from batch ``begin`` on, for each slot that the feed may use."""
         self._planned_from, edges = begin, self._edges
-        places = [(0, 0)] * begin
+        positions = [(0, 0)] * begin
         for start in range(begin, self.steps_per_epoch, self._prepared_together):
             stop = min(start + self._prepared_together, self.steps_per_epoch)
             for batch in range(start, stop):
-                places.append((edges[batch] - edges[start], edges[stop] - edges[start] if batch == start else 0))
+                positions.append((edges[batch] - edges[start], edges[stop] - edges[start] if batch == start else 0))
         self._slots = [
-            tuple(BatchSlot(size, slot, *place) for size, place in zip(self._sizes, places, strict=True))
+            tuple(BatchSlot(size, slot, *position) for size, position in zip(self._sizes, positions, strict=True))
             for slot in ((0, 1) if self._feed.streamed else (0,))
         ]
 
     def epoch(self, progress: Progress, rates: Sequence[float], *, one_by_one: bool) -> Iterator[StepGroup]:
-        """The batches that are left of an epoch, each on the device until the next ones are asked for.
+        """Shuffle an epoch and go through what is left of it; a group's photos stay until the next one is asked for.
 
         Args:
-            progress: the epoch, and the step and the batch to begin with.
-            rates: the learning rates of all batches of the epoch.
-            one_by_one: never several steps in a group. The epoch's last one is always by itself, as it may be watched.
+            progress: the epoch, and the next step and batch.
+            rates: learning rates of all batches of the epoch.
+            one_by_one: whether each group has one step. The epoch's last step is always alone, as it may be watched.
         """
         self._shuffler.bit_generator.state = _philox_state(self._network.seed, _ORDER_PURPOSE + progress.epoch)
         permutation = self._shuffler.permutation(len(self._data.train_indices))
@@ -158,7 +157,7 @@ class Batches:
             yield self._slots[slot][start:stop]
 
     def take(self, slot: BatchSlot) -> Array:
-        """Take the batch, its learning rate and its number; returns its labels (n,)."""
+        """Take a batch with its learning rate and number; returns its labels (n,)."""
         network, taken = self._network, slice(slot.first, slot.first + (slot.to_take or slot.photos))
         network.announce("batch", "")
         order_photos, order_rows, order_labels = self._order
@@ -182,7 +181,7 @@ class Batches:
         return labels
 
     def micro_batches(self, slot: BatchSlot) -> Iterator[MicroBatch]:
-        """The batch that was taken, in parts that fit the network, or as one."""
+        """The batch that was taken, in parts that fit the network, or as a whole."""
         if slot.to_take and not self._in_micro_batches:
             self._prepare(slot.feed_slot, 0, slot.to_take)
         size = self._network.batch_size if self._in_micro_batches else slot.photos
@@ -195,7 +194,7 @@ class Batches:
             yield MicroBatch(start, self._labels[first:stop], self._photos[first:stop], self.step, x)
 
     def _draw_augmentation(self, count: int) -> None:
-        """Draw what happens in this epoch to the first ``count`` photos that were taken."""
+        """Draw this epoch's augmentation of the first ``count`` photos taken."""
         if self._augment is None:
             return
         self._network.announce("augmentation", "")
@@ -208,7 +207,7 @@ class Batches:
         )
 
     def _prepare(self, slot: int, start: int, stop: int) -> None:
-        """Prepare the photos taken, from ``start`` to ``stop``, at the front of ``_prepared``."""
+        """Prepare photos ``start`` to ``stop`` of those taken into the front of ``_prepared``."""
         self._network.announce("augmentation", "")
         self._backend.prepare_photos(
             self._prepared[: stop - start],
@@ -221,7 +220,7 @@ class Batches:
 
 
 def _philox_state(*key: int) -> dict[str, Any]:
-    """That of ``np.random.Philox(key=key)``, which is slower to make: it asks the system for a seed, too."""
+    """State of ``np.random.Philox(key=key)``, whose constructor is slower, as it also gets a seed from the system."""
     return {
         "bit_generator": "Philox",
         "state": {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)},

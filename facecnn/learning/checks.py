@@ -1,4 +1,4 @@
-"""Checks that the settings of a training fit each other, its photos and its network."""
+"""Checks that a training's settings fit each other, its photos and its network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from facecnn.network.network import Network
 def check_settings(
     settings: TrainingSettings, data: TrainingData, step: Step, initial_arrays: Collection[str] = ()
 ) -> None:
-    """Raise UsageError for what can't be trained, or would never come.
+    """Raise UsageError for settings with which a training is impossible or would never end as they say.
 
     Args:
         settings: of the training.
         data: its photos.
-        step: made for these settings and photos.
-        initial_arrays: names of the arrays that are another model's.
+        step: made from these.
+        initial_arrays: names of arrays that are taken from another model.
     """
     train, network = settings.train, step.arrays.network
     if train.stop_after_epochs_without_gain is not None and not len(data.validation):
@@ -51,7 +51,7 @@ def check_settings(
 
 
 def _check_single_photos(network: Network, batch_size: int, photos: int) -> None:
-    """Batch norm of units needs two photos at least: a single number has the deviation 0."""
+    """Batch norm of units needs two photos at least: the deviation of a single number is 0."""
     for stage in network.stages[network.first_trained :]:
         if stage.layer.uses_batch_statistics and math.prod(stage.shape[:-1]) == 1:
             raise UsageError(
@@ -61,7 +61,7 @@ def _check_single_photos(network: Network, batch_size: int, photos: int) -> None
 
 
 def _drawn(network: Network) -> set[str]:
-    """Names of the arrays that start with random numbers."""
+    """Names of the arrays whose initial values are random."""
     return {
         f"{stage.name}.{name}"
         for stage in network.stages

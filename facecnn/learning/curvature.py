@@ -1,8 +1,7 @@
-"""How curved is the loss? The largest curvature says which learning rates can be stable.
+"""The largest curvature of the loss, which limits the stable learning rates.
 
-Gradient descent on a quadratic with the curvature c multiplies the distance from the lowest place by 1 - rate * c in
-each step, which ends anywhere but there unless rate < 2 / c. Of a network's loss this holds near the weights at which
-the curvature is measured.
+Gradient descent on a quadratic with curvature c multiplies the distance from the minimum by 1 - rate * c in each step,
+which diverges unless rate < 2 / c. For a network's loss this holds near the weights at which the curvature is measured.
 """
 
 from __future__ import annotations
@@ -19,34 +18,33 @@ from facecnn.learning.optimizers import Momentum, Nesterov, Optimizer, Sgd
 from facecnn.network.loss import CrossEntropy
 
 DIFFERENCE = 1e-3
-"""Length of the differences that a product is made of, as a share of the weights' norm. In float32 the outputs are good
-to some 1e-7 of themselves, and such a difference changes them by much more."""
+"""Length of the finite differences relative to the weights' norm. In float32 outputs are exact to about 1e-7; such a
+difference changes them by much more."""
 TOLERANCE = 0.01
-"""The power iteration ends when no more than this share of the curvature can be missing, by its own progress."""
+"""The power iteration ends when, judged by its progress, at most this share of the curvature is missing."""
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """The largest eigenvalue, as far as it was found."""
+    """An estimate of the largest eigenvalue."""
 
     largest: float
     products: int
-    """So many with the matrix were made."""
+    """Number of matrix-vector products."""
     converged: bool
 
 
 def curvature_product(loss: FullBatchLoss, w: Vector) -> Callable[[Vector], Vector]:
-    """A function of v, of length 1, that gives J' L J v at ``w``: the Gauss-Newton part of the Hessian times v
-    (Schraudolph 2002).
+    """A function that gives J' L J v at ``w`` for a v of length 1: the Gauss-Newton matrix times v (Schraudolph 2002).
 
-    J is the derivative of the outputs by the weights, and J v is taken from central differences of the outputs; L is
-    the loss's own second derivative by them, known in closed form; J' is one pass backward.
+    J is the Jacobian of the outputs with respect to the weights; J v comes from central differences of the outputs. L
+    is the Hessian of the loss with respect to the outputs, known in closed form; J' is one backward pass.
 
-    The whole Hessian has a second part, the outputs' own curvature times the errors, and could be had from differences
-    of the gradient. But with relu and max-pooling the gradient jumps wherever an input crosses a kink or another place
-    of a window becomes the largest, and a difference over the length h holds such a jump divided by h: of the shipped
-    networks in float64 it came out ten times as large for an h a tenth as long. The outputs have no jumps. For a linear
-    neuron, and at weights without errors, both are the same.
+    The full Hessian has a second part, the outputs' own curvature times the errors. It could be had from differences of
+    the gradient, but with relu and max-pooling the gradient jumps wherever an input crosses a kink or the maximum of a
+    window moves, and a difference over length h contains such a jump divided by h: for the shipped networks in float64
+    a tenth of h gave ten times the curvature. Outputs have no jumps. The two matrices are the same for a linear neuron,
+    and at weights without errors.
     """
     h = DIFFERENCE * (float(np.linalg.norm(w)) or 1.0)
     is_entropy = isinstance(loss.objective, CrossEntropy)
@@ -70,12 +68,17 @@ def largest_curvature(
     most: int = 60,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Curvature:
-    """The largest eigenvalue of a matrix without negative ones, by power iteration.
+    """The largest eigenvalue of a positive semidefinite matrix, by power iteration.
 
-    ``product`` multiplies a vector of length 1, (size,), with it; ``most`` products are made. It comes from below, by
-    changes that shrink by about the same factor from product to product: what is still missing is estimated as the rest
-    of that geometric series. (A start that hardly has a part along the largest eigenvalue's axis can still settle at
-    the second largest.) ``progress`` is called with (products made, ``most``).
+    The estimate rises by changes that shrink by about the same factor each time; the rest of that geometric series
+    estimates what is missing. (A start with hardly any part along the eigenvector can settle at the second largest.)
+
+    Args:
+        product: multiplies the matrix by a vector (size,) of length 1.
+        size: of the matrix.
+        seed: of the start.
+        most: maximum number of products.
+        progress: called with (products made, ``most``).
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 2**33]))
     v = random.standard_normal(size)
@@ -96,7 +99,7 @@ def largest_curvature(
 
 
 def _rest(change: float, change_before: float) -> float:
-    """What the changes to come add up to; changes that still grow, or aren't known yet, have no such sum."""
+    """Sum of the changes to come; infinite while they grow or aren't known yet."""
     if change == 0:
         return 0.0
     ratio = change / change_before if change_before > 0 else math.inf
@@ -104,12 +107,12 @@ def _rest(change: float, change_before: float) -> float:
 
 
 def largest_stable_rate(curvature: float, optimizer: Optimizer | None = None) -> float | None:
-    """The rate at which gradient descent, or ``optimizer``, on a quadratic of this curvature begins to diverge.
+    """The rate at which gradient descent, or ``optimizer``, begins to diverge on a quadratic of this curvature.
 
-    2 / curvature; with momentum m 2 (1 + m) / curvature, with Nesterov's 2 (1 + m) / ((1 + 2 m) curvature): where an
-    eigenvalue of the map from one step to the next reaches -1 (Goh 2017, "Why Momentum Really Works"; Cohen et al.
-    2021, "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", theorem 1). None where there
-    is no such limit: there is no curvature, or the optimizer scales each weight's step by itself.
+    An eigenvalue of the map from one step to the next reaches -1 at 2 / curvature; with momentum m at 2 (1 + m) /
+    curvature, with Nesterov's at 2 (1 + m) / ((1 + 2 m) curvature) (Goh 2017, "Why Momentum Really Works"; Cohen et al.
+    2021, "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", theorem 1). None if there is
+    no such limit: there is no curvature, or the optimizer scales the step of each weight.
     """
     if curvature <= 0:
         return None

@@ -1,4 +1,4 @@
-"""What a training is given: its settings, and the photos to train on and to be judged by."""
+"""The input of a training: its settings, and the photos to train on and to validate with."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.photos.preparation import PhotoSettings
 
 _PURPOSE = 2**33
-"""Second word of the key of the choice of photos that initial weights are made for, apart from those of the initial
-weights and of the shuffles (``batches``)."""
+"""Second word of the Philox key that chooses photos for initial weights; the weights and the shuffles (``batches``)
+have others."""
 
 _INITIAL_PHOTOS = 64
-"""Initialisations that look at photos look at so many."""
+"""Number of photos for initialisations that depend on photos."""
 
 
 class TrainingSettings(Protocol):
-    """The settings that a training follows: those of the config, ``facecnn.config.Settings``."""
+    """The settings of a training: ``facecnn.config.Settings``, which this folder can't import."""
 
     @property
     def photos(self) -> PhotoSettings: ...
@@ -46,14 +46,14 @@ class TrainingSettings(Protocol):
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Prepared photos; arrays on the host."""
+    """Prepared photos, on the host."""
 
     pixels: Array
     """(P, H + 2 my, W + 2 mx, C) uint8, each with its margin."""
     rows: Array
-    """(n,): the row of ``pixels`` of each photo."""
+    """(n,): each photo's row of ``pixels``."""
     labels: Array
-    """(n,): the output that each photo belongs to."""
+    """(n,): the output of each photo's class."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,32 +65,32 @@ class TrainingData:
 
     photos: PhotoSet
     train_indices: Array
-    """(n,): numbers in ``photos`` of those to train on."""
+    """(n,): indices in ``photos`` of those to train on."""
     validation: PhotoSet
-    """To judge by; there may be none."""
+    """Held-out photos; there may be none."""
     outputs: int
-    """The people, and one more where there are photos of unknown people."""
+    """The people, and one more if there are photos of strangers."""
 
     @property
     def train_rows(self) -> Array:
-        """(n,): the row of ``photos.pixels`` of each photo to train on."""
+        """(n,): rows of ``photos.pixels`` to train on."""
         return self.photos.rows[self.train_indices]
 
     @property
     def train_labels(self) -> Array:
-        """(n,) of the photos to train on."""
+        """(n,): labels of the photos to train on."""
         return self.photos.labels[self.train_indices]
 
     def class_weights(self, loss: Loss) -> Array:
-        """(outputs,): what a photo of each counts in the loss."""
+        """(outputs,): weight of each class's photos in the loss."""
         if not isinstance(loss, CrossEntropy) or loss.class_weights is None:
             return np.ones(self.outputs)
         counts = np.bincount(self.train_labels, minlength=self.outputs)
         return np.asarray(counts.sum() / (self.outputs * np.maximum(counts, 1)))
 
     def initial_photos(self, seed: int, settings: PhotoSettings, dtype: npt.DTypeLike) -> Array:
-        """(n, H, W, C): some photos to train on, for initialisations that look at photos. They are not augmented, and
-        prepared on the host, so that they are the same on every device."""
+        """Photos (n, H, W, C) for initialisations that depend on photos: without augmentation, and prepared on the
+        host, so that they are the same on every device."""
         generator = np.random.Generator(np.random.Philox(key=[seed, _PURPOSE]))
         count = min(len(self.train_indices), _INITIAL_PHOTOS)
         rows = self.photos.rows[np.sort(generator.choice(self.train_indices, count, replace=False))].astype(np.int32)

@@ -1,5 +1,5 @@
-"""Training on all photos at once: their loss as a function of the weights, and an iteration of an optimizer that asks
-for it, which is an epoch."""
+"""Full-batch training: the loss of all photos as a function of the weights, and an optimizer's iteration on it, which
+is an epoch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from facecnn.network.network import MicroBatch, Network
 
 
 class FullBatchLoss:
-    """Loss and gradient over all photos of a feed, not augmented, batch norm with their own statistics.
+    """Loss and gradient over all photos of a feed, without augmentation; batch norm uses their own statistics.
 
-    A vector holds the trained weights, one piece of the flat parameters after the other, rounded to the network's dtype
-    when it is used. With more photos than the network takes at a time, the gradients of micro-batches are added up.
+    A vector holds all trained weights, range after range of the flat parameters. They are rounded to the network's
+    dtype when used. If the network takes fewer photos at a time, gradients of micro-batches are accumulated.
     """
 
     def __init__(
@@ -40,8 +40,15 @@ class FullBatchLoss:
         normalise: Normalise,
         weight_decay: float,
     ) -> None:
-        """labels (n,) int32 on the host, class_weights (units,) on the device; the network accumulates gradients where
-        it takes fewer photos than there are."""
+        """
+        Args:
+            network: must accumulate gradients if it takes fewer photos than there are.
+            photos: feeds the photos.
+            labels: (n,) int32 on the host.
+            class_weights: (units,) on the device.
+            normalise: how photos are normalised.
+            weight_decay: half of it times the sum of squared weights is added to the loss.
+        """
         backend = network.backend
         count = len(labels)
         self._network = network
@@ -53,29 +60,29 @@ class FullBatchLoss:
         self._labels = backend.to_device(labels)
         self._parameters = backend.to_device(np.tile(AUGMENTATION_NONE, (network.batch_size, 1)))
         self.at: Vector | None = None
-        """Where ``evaluate`` was last, whose results the network, ``objectives`` and ``totals`` hold still."""
+        """Where ``evaluate`` was last; the network, ``objectives`` and ``totals`` still hold its results."""
         self.objectives: Array = backend.empty((count,), network.dtype)
         """Each photo's part of the loss, on the device, after ``evaluate``."""
         self.totals: Array = backend.to_device(np.zeros(3, network.dtype))
-        """Of all photos, on the device: see ``add_to_totals``."""
+        """Of all photos, on the device; see ``add_to_totals``."""
 
     def pieces(self, vector: Vector) -> list[Vector]:
-        """Views of a vector, one for each piece of the flat parameters that is trained."""
+        """Views of a vector, one for each trained range of the flat parameters."""
         sizes = [stop - start for start, stop, _ in self._ranges]
         return np.split(vector, np.cumsum(sizes)[:-1])
 
     def gather(self, flat: Array) -> Vector:
-        """The trained numbers of a flat array on the device, as a vector."""
+        """The trained part of a flat array on the device, as a vector."""
         every = self._network.backend.to_host(flat)
         return np.concatenate([every[start:stop] for start, stop, _ in self._ranges]).astype(np.float64)
 
     def scatter(self, flat: Array, vector: Vector) -> None:
-        """Write a vector to where its numbers belong in a flat array on the device."""
+        """Write a vector into the trained part of a flat array on the device."""
         for (start, stop, _), piece in zip(self._ranges, self.pieces(vector), strict=True):
             self._network.backend.copy_to_device(flat[start:stop], piece.astype(self._network.dtype))
 
     def here(self) -> Point:
-        """The network's own weights, and the loss there."""
+        """The network's own weights with their loss and gradient."""
         w = self.gather(self._network.weights.parameters.flat)
         return Point(w, *self.evaluate(w))
 
@@ -100,7 +107,7 @@ class FullBatchLoss:
         return loss, gradient
 
     def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
-        """(n, units): the last layer's at ``w``; the network keeps these weights."""
+        """Outputs (n, units) at ``w``; the network keeps these weights."""
         network, outputs = self._network, []
         for start, stop in self._inputs(w):
             network.forward(stop - start, training=True)
@@ -108,8 +115,7 @@ class FullBatchLoss:
         return np.concatenate(outputs).astype(np.float64)
 
     def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
-        """The derivative at ``w`` of the sum of the outputs times ``dout`` (n, units); the network keeps these
-        weights."""
+        """Gradient at ``w`` of the sum of outputs times ``dout`` (n, units); the network keeps these weights."""
         network = self._network
         for start, stop in self._inputs(w):
             network.forward(stop - start, training=True)
@@ -119,7 +125,7 @@ class FullBatchLoss:
         return self.gather(network.gradient.flat)
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """(n,): what each photo counts in the loss, in all 1."""
+        """(n,): weights of the photos in the loss; they sum to 1."""
         to_host = self._network.backend.to_host
         is_entropy = isinstance(self._network.objective, CrossEntropy)
         labels = to_host(self._labels)
@@ -128,19 +134,18 @@ class FullBatchLoss:
 
     @property
     def objective(self) -> Loss:
-        """What is lowered."""
+        """The loss function."""
         return self._network.objective
 
     def _inputs(self, w: Vector) -> Iterator[tuple[int, int]]:
-        """Set the weights, and fill the network's input with one micro-batch after another: (first, last + 1) of
-        each."""
+        """Set the weights, and fill the network's input with one micro-batch after another: yields (start, stop)."""
         self.at = None
         self.scatter(self._network.weights.parameters.flat, w)
         return prepare_in_batches(self._network, self._photos, self._normalise, self._parameters)
 
 
 class FullBatchStep:
-    """An iteration of a full-batch optimizer, as the training loop takes it: see ``step.Step``."""
+    """An iteration of a full-batch optimizer for the training loop: see ``step.Step``."""
 
     steps_per_epoch = 1
     steps_between_looks = 1  # an iteration takes longer than a look
@@ -152,11 +157,11 @@ class FullBatchStep:
         self.epochs, self.streamed = epochs, streamed
         self.objectives, self.totals = loss.objectives, loss.totals
         self._point: Point | None = None
-        """The weights that the last iteration ended with."""
+        """The result of the last iteration."""
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
-        """See ``Step.epoch``. What an iteration leaves is rounded as it is saved, so that a resumed training has the
-        same bits."""
+        """See ``Step.epoch``. The result is rounded as when it is saved, so that a resumed training has the same
+        bits."""
         loss, network, state = self.loss, self.arrays.network, self.arrays.state
         backend, statistics = network.backend, network.weights.statistics.flat
         running = backend.to_host(statistics)
@@ -166,7 +171,7 @@ class FullBatchStep:
         memory = Memory(vectors, dict(progress.minimiser))
         found = self._optimizer.iterate(loss.evaluate, self._point, memory)
         memory.numbers["stalled"] = memory.numbers.get("stalled", 0) + 1 if found is self._point else 0
-        # Points that were only tried must not count in the running statistics, nor in what is reported.
+        # Points that were only tried must affect neither the running statistics nor what is reported.
         if statistics.size or loss.at is not found.w:
             backend.copy_to_device(statistics, running)
             found = Point(found.w, *loss.evaluate(found.w))
@@ -190,14 +195,14 @@ def full_batch_step(
     backend: Backend,
     micro_batch_size: int | None,
 ) -> FullBatchStep:
-    """The iteration of a training with a full-batch optimizer; see ``loop.Trainer``."""
+    """The step of a training with a full-batch optimizer; see ``loop.Trainer``."""
     train, count = settings.train, len(data.train_indices)
     layers = [layer.without_randomness().for_whole_set() for layer in with_outputs(settings.network, data.outputs)]
-    if not any(layer.uses_batch_statistics for layer in layers):  # which needs all photos together
+    if not any(layer.uses_batch_statistics for layer in layers):  # these need all photos together
         micro_batch_size = min(micro_batch_size or train.batch_size, train.batch_size)
     network = training_network(settings, layers, backend, count, micro_batch_size)
     arrays = TrainedArrays(network, optimizer.state_names)
-    # Photos take the memory that is left, so they come after all that is large.
+    # Photos get the memory that is left, so they come last.
     feed = PhotoFeed(backend, data.photos.pixels, data.train_rows, network.batch_size)
     labels = data.train_labels.astype(np.int32)
     class_weights = backend.to_device(data.class_weights(settings.loss).astype(network.dtype))

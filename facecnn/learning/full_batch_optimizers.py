@@ -1,12 +1,12 @@
-"""Full-batch optimizers: methods that look at the whole training set and may try several points before they move.
+"""Full-batch optimizers, which look at the whole training set and may try several points before they move.
 
-They work on float64 vectors on the host; all they ask of the device is ``evaluate(w) -> loss, gradient``. One
-``iterate`` is an epoch. Everything that an optimizer remembers from one iteration to the next is in a ``Memory``, which
-is saved with the training, so that a resumed training ends with the same bits.
+They work on float64 vectors on the host, and only need ``evaluate(w) -> loss, gradient``. One ``iterate`` is an epoch.
+All that an optimizer remembers between iterations is in a ``Memory``, which is saved with the training, so that a
+resumed training ends with the same bits.
 
-Each is a small set of settings with ``weight_decay`` (half of it times the sum of the squared weights, biases left out,
-is added to the loss), ``state_names`` (the vectors that its memory may hold) and ``iterate``, which returns a better
-point, or the start itself where it found none, and leaves the step's length in ``memory.numbers``.
+Each is a class of settings with ``weight_decay`` (half of it times the sum of squared weights, without biases, is added
+to the loss), ``state_names`` (the vectors that its memory may hold) and ``iterate``, which returns a better point, or
+the start itself if it found none, and puts the step's length into ``memory.numbers``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Point:
 
 @plain_dataclass
 class Memory:
-    """What an optimizer remembers from one iteration to the next."""
+    """What an optimizer remembers between iterations."""
 
     vectors: dict[str, Vector] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -49,9 +49,9 @@ class LineSearch:
     """Gradient descent with a backtracking line search: no learning rate to choose.
 
     The step t along -gradient is halved until the loss falls by at least ``sufficient`` * t * |gradient|^2 (Armijo
-    1966). Each iteration starts with twice the step that was good last time. Where hardly any gain is asked for, a step
-    of nearly 2 / curvature, which only changes sides, is taken again and again; with 0.1 such a step leaves at most 0.8
-    of the way to the bottom of a bowl.
+    1966). Each iteration starts with twice the last good step. If ``sufficient`` is tiny, steps of nearly 2 /
+    curvature, which only change sides, are accepted again and again; with 0.1 such a step leaves at most 0.8 of the
+    distance to the minimum of a quadratic.
     """
 
     keyword: ClassVar[str] = "line_search"
@@ -86,7 +86,7 @@ class LineSearch:
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Lbfgs:
-    """L-BFGS (Liu and Nocedal 1989): the curvature is guessed from the last moves and how they changed the gradient.
+    """L-BFGS (Liu and Nocedal 1989): estimates the curvature from the last moves and changes of the gradient.
 
     The step along the direction satisfies the strong Wolfe conditions (Nocedal and Wright 2006, algorithms 3.5, 3.6).
     """
@@ -112,7 +112,7 @@ class Lbfgs:
         pairs = [(memory.vectors[f"move{i}"], memory.vectors[f"change{i}"]) for i in range(count)]
         direction = -two_loops(start.gradient, pairs)
         slope = float(direction @ start.gradient)
-        if not slope < 0:  # rounding has spoiled the memory
+        if not slope < 0:  # the memory is spoilt by rounding
             pairs, direction = [], -start.gradient
             slope = float(direction @ start.gradient)
             if slope == 0:
@@ -124,7 +124,7 @@ class Lbfgs:
         if float(move @ change) > 1e-10 * float(change @ change):
             pairs = [*pairs, (move, change)][-self.history :]
         elif found is start:
-            pairs = []  # begin anew along the gradient
+            pairs = []  # start again along the gradient
         memory.vectors = {
             f"{kind}{i}": vector
             for i, pair in enumerate(pairs)
@@ -135,8 +135,12 @@ class Lbfgs:
 
 
 def two_loops(gradient: Vector, pairs: list[tuple[Vector, Vector]]) -> Vector:
-    """The guessed inverse of the Hessian times ``gradient`` (Nocedal and Wright 2006, algorithm 7.4); ``pairs``: moves
-    and changes of the gradient, oldest first."""
+    """The estimated inverse of the Hessian times ``gradient`` (Nocedal and Wright 2006, algorithm 7.4).
+
+    Args:
+        gradient: at the current point.
+        pairs: moves and changes of the gradient, oldest first.
+    """
     q = gradient.copy()
     shares = []
     for move, change in reversed(pairs):
@@ -160,9 +164,12 @@ def strong_wolfe(
     curvature: float,
     tries: int,
 ) -> tuple[Point, float]:
-    """A point on the ray from ``start`` along ``direction`` with loss <= start + sufficient * step * slope and |slope
-    there| <= curvature * |slope|, and the step to it. After so many ``tries`` the best point with a sufficient gain, or
-    ``start`` and 0."""
+    """Line search along ``direction`` for the strong Wolfe conditions.
+
+    Returns:
+        A point with loss <= start + sufficient * step * slope and |slope there| <= curvature * |slope|, and the step to
+        it. After ``tries`` evaluations, the best point with a sufficient decrease, or ``start`` and 0.
+    """
     slope = float(direction @ start.gradient)
     best, best_step = start, 0.0
 
@@ -179,7 +186,7 @@ def strong_wolfe(
         enough = point.loss <= start.loss + sufficient * step * slope
         return enough and abs(slope_there) <= -curvature * slope
 
-    # An interval [low, high] that holds such a point is found by growing steps, then narrowed.
+    # Growing steps find an interval [low, high] that holds such a point; then it is narrowed.
     low, low_loss, low_slope = 0.0, start.loss, slope
     high: tuple[float, float, float] | None = None
     step = first
@@ -213,8 +220,8 @@ def strong_wolfe(
 
 
 def _between(low: tuple[float, float, float], high: tuple[float, float, float]) -> float:
-    """The lowest place of the cubic through two ends (place, loss, slope), kept off the ends; the middle where there is
-    none (Nocedal and Wright 2006, equation 3.59)."""
+    """Minimum of the cubic through two ends (position, loss, slope), kept off the ends; the middle if there is none
+    (Nocedal and Wright 2006, equation 3.59)."""
     (a, fa, ga), (b, fb, gb) = low, high
     middle = 0.5 * (a + b)
     if not np.isfinite([fa, ga, fb, gb]).all() or a == b:
@@ -227,17 +234,17 @@ def _between(low: tuple[float, float, float], high: tuple[float, float, float]) 
     below = gb - ga + 2 * d2
     if below == 0:
         return middle
-    place = b - (b - a) * (gb + d2 - d1) / below
+    minimum = b - (b - a) * (gb + d2 - d1) / below
     margin = 0.1 * abs(b - a)
-    return float(np.clip(place, min(a, b) + margin, max(a, b) - margin))
+    return float(np.clip(minimum, min(a, b) + margin, max(a, b) - margin))
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class NewtonCg:
-    """Newton's method with conjugate gradients in a trust region (Steihaug 1983): moves by the curvature itself.
+    """Newton's method with conjugate gradients in a trust region (Steihaug 1983).
 
-    Products of the Hessian with a vector are differences of the gradient: (g(w + h v) - g(w - h v)) / 2h, so no layer
-    needs second derivatives. Where the curvature is negative, the move goes to the region's edge.
+    Products of the Hessian with a vector are differences of gradients, (g(w + h v) - g(w - h v)) / 2h, so no layer
+    needs second derivatives. Along negative curvature a move goes to the edge of the region.
     """
 
     keyword: ClassVar[str] = "newton_cg"
@@ -267,18 +274,18 @@ class NewtonCg:
             above, below = evaluate(start.w + h * v)[1], evaluate(start.w - h * v)[1]
             return (above - below) / (2 * h)
 
-        # Exact only near the end (Nocedal and Wright 2006, section 7.1).
+        # An exact solution only pays near the end (Nocedal and Wright 2006, section 7.1).
         tolerance = min(0.5, float(np.sqrt(norm))) * norm
-        move, promised = steihaug(product, start.gradient, radius, tolerance, self.products)
+        move, predicted = steihaug(product, start.gradient, radius, tolerance, self.products)
         loss, gradient = evaluate(start.w + move)
-        kept = (start.loss - loss) / promised if promised > 0 else -1.0
+        ratio = (start.loss - loss) / predicted if predicted > 0 else -1.0
         length = float(np.linalg.norm(move))
-        if not kept >= 0.25:
+        if not ratio >= 0.25:
             radius = 0.25 * length
-        elif kept > 0.75 and length > 0.99 * radius:
+        elif ratio > 0.75 and length > 0.99 * radius:
             radius = min(2 * radius, self.largest_radius)
         memory.numbers["radius"] = radius
-        accepted = kept > 1e-4
+        accepted = ratio > 1e-4
         memory.numbers["step_length"] = length if accepted else 0.0
         return Point(start.w + move, loss, gradient) if accepted else start
 
@@ -286,8 +293,8 @@ class NewtonCg:
 def steihaug(
     product: Callable[[Vector], Vector], gradient: Vector, radius: float, tolerance: float, most: int
 ) -> tuple[Vector, float]:
-    """The move p, |p| <= radius, that about minimises gradient'p + p'Hp / 2, and the fall that this promises (Nocedal
-    and Wright 2006, algorithm 7.2)."""
+    """The move p, |p| <= radius, that roughly minimises gradient'p + p'Hp / 2, and the decrease that this predicts
+    (Nocedal and Wright 2006, algorithm 7.2)."""
     p, hp = np.zeros_like(gradient), np.zeros_like(gradient)
     residual, direction = gradient.copy(), -gradient
     for _ in range(most):
@@ -296,7 +303,7 @@ def steihaug(
         square = float(residual @ residual)
         step = square / curvature if curvature > 0 else np.inf
         if curvature <= 0 or float(np.linalg.norm(p + step * direction)) >= radius:
-            step = _to_the_edge(p, direction, radius)
+            step = _step_to_edge(p, direction, radius)
             p, hp = p + step * direction, hp + step * hd
             break
         p, hp = p + step * direction, hp + step * hd
@@ -307,7 +314,7 @@ def steihaug(
     return p, -float(gradient @ p) - 0.5 * float(p @ hp)
 
 
-def _to_the_edge(p: Vector, direction: Vector, radius: float) -> float:
+def _step_to_edge(p: Vector, direction: Vector, radius: float) -> float:
     """The step t > 0 with |p + t direction| = radius."""
     a, b, c = float(direction @ direction), 2 * float(p @ direction), float(p @ p) - radius * radius
     return float((-b + np.sqrt(max(0.0, b * b - 4 * a * c))) / (2 * a))

@@ -1,8 +1,7 @@
-"""The training loop: epochs of steps, when they end, what is kept of them, and an exact way to stop and resume.
+"""The training loop: epochs of steps, when they end, what is saved, and an exact way to stop and resume.
 
-Everything random is a function of (seed, what for, epoch or step, photo), nothing of what was drawn before. So the
-state that has to be saved is small, and a training that was interrupted and resumed ends with the same bits as one that
-was not.
+Every random number is a function of (seed, purpose, epoch or step, photo), and of nothing drawn before. So there is
+little state to save, and a training that was interrupted and resumed ends with the same bits as one that wasn't.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
 
 STEPS_BETWEEN_SAVES = 25
-"""The run is saved after the first epoch that ends so many steps or more after the last save."""
+"""Minimum number of steps between saves, which are made at an epoch's end."""
 
 STEPS_BETWEEN_READINGS = 10
-"""Loss and accuracy are read from the device after so many steps, and at an epoch's end."""
+"""Number of steps after which loss and accuracy are read from the device; they also are at an epoch's end."""
 
 LARGEST_LOSS = 1e6
-"""A mean loss beyond which a training has diverged, though it still is a number: the right person's probability is
-exp(-1e6) then, and weights have grown so far that no step finds back. It shows where gradients are clipped."""
+"""A training has diverged if its mean loss is larger, even if finite: the right person's probability is then exp(-1e6),
+and the weights are so large that no step leads back. This happens when gradients are clipped."""
 
 STALLED = 8
-"""A training ends when a full-batch optimizer has found nothing better so many times in a row."""
+"""A training ends after this many iterations of a full-batch optimizer in a row without a gain."""
 
 
 class Trainer:
@@ -61,16 +60,16 @@ class Trainer:
         profile: bool = False,
         initial_arrays: Mapping[str, Array] = NOTHING,
     ) -> None:
-        """Make the network and all that a training needs on the device.
+        """Create the network and everything that a training needs on the device.
 
         Args:
             settings: the network's last layer may have ``people`` units.
             data: the photos.
-            backend: the device's kernels.
-            micro_batch_size: the most photos of a batch that are worked on at a time; the gradients of several
-                micro-batches are added up.
+            backend: the device's backend.
+            micro_batch_size: maximum number of photos that are processed at a time; a larger batch is split into
+                micro-batches, whose gradients are accumulated.
             profile: whether to time every kernel.
-            initial_arrays: arrays of another model by name (``conv1.weight``) that take the place of initial ones.
+            initial_arrays: arrays of another model by name (``conv1.weight``), used in place of initial ones.
 
         Raises:
             LayerError, UsageError: the network or the settings don't fit.
@@ -99,18 +98,18 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Updates in the whole training."""
+        """Number of updates in the whole training."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def trials_left(self) -> int:
-        """How many initial weights are still to be tried before the training."""
+        """Number of initial weights that are still to be tried."""
         restarts = self.settings.train.restarts
         return restarts - len(self.progress.trials) if restarts > 1 else 0
 
     @property
     def start(self) -> int:
-        """The number of the initial weights that are trained or, while there are trials left, tried next."""
+        """Number of the initial weights that are trained or, while there are trials left, tried next."""
         trials = self.progress.trials
         if self.trials_left or not trials:
             return len(trials)
@@ -118,25 +117,30 @@ class Trainer:
 
     @property
     def mirrors(self) -> bool:
-        """Whether answers are averaged over the photo and its mirror image: where training mirrors too."""
+        """Whether answers are averaged over a photo and its mirror image, which they are if training mirrors photos."""
         augment = self.settings.photos.augment
         return augment is not None and augment.mirror
 
-    # ------------------------------------------------------------------------------------------------------- training
-
     def run(self, recorder: Recorder, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until ``stop`` says so after a step (see ``Recorder.every_step``); then the state is
-        saved and False returned. Initial weights are tried before, where there are several and they haven't been.
+        """Train to the end, after trying initial weights if there are several.
 
-        Raises DivergedError when the loss or a weight is no longer a number; what was saved before stays as it was. A
-        trial that diverges only counts as lost, unless all do.
+        Args:
+            recorder: gets the results.
+            stop: asked after each step, or group of steps (see ``Recorder.every_step``).
+
+        Returns:
+            False if ``stop`` ended it; the state is saved then.
+
+        Raises:
+            DivergedError: the loss or a weight isn't finite; what was saved before stays. A trial that diverges only
+                counts as lost, unless all do.
         """
         if self.trials_left and not choose_start(self, recorder, stop):
             return False
         return self.train(self.epochs, recorder, stop)
 
     def train(self, last: int, recorder: Recorder, stop: Callable[[], bool]) -> bool:
-        """Train to the end of epoch ``last``, or until ``stop`` says so; then the state is saved and False returned."""
+        """Train to the end of epoch ``last``; False if ``stop`` ended it, after the state was saved."""
         progress = self.progress
         while not progress.finished and progress.epoch < last:
             started, first = time.perf_counter(), progress.batch
@@ -163,8 +167,7 @@ class Trainer:
             self.watch.before_last_step()
 
     def _report(self, made: int) -> StepReport:
-        """After ``made`` steps since the last one. The figures are read from the device once in a while only, since
-        reading waits for it."""
+        """Report ``made`` steps. Figures are only read from the device now and then, because reading waits for it."""
         progress = self.progress
         seen = self._edges[progress.batch]
         if progress.batch == self.steps_per_epoch or (progress.step - 1) % STEPS_BETWEEN_READINGS < made:
@@ -173,7 +176,7 @@ class Trainer:
         return StepReport(progress.epoch + 1, self.epochs, progress.step, self.steps, seen, *self._figures)
 
     def objective(self) -> float:
-        """The number that training lowers, of the last step's batch. Waits for the device."""
+        """The objective of the last step's batch. Waits for the device."""
         batch = self.progress.batch - 1
         photos = self._edges[batch + 1] - self._edges[batch]
         return float(self.network.backend.to_host(self.step.objectives[:photos]).sum())
@@ -194,22 +197,20 @@ class Trainer:
         )
 
     def _check_weights(self) -> None:
-        """The loss is that of the weights before a step; what the step made of them shows only in the next loss."""
+        """The loss is that of the weights before a step; what the step did to them only shows in the next loss."""
         weights = self.network.weights
         for flat in (weights.parameters.flat, weights.statistics.flat):
             if not np.isfinite(self.network.backend.to_host(flat)).all():
                 raise self._diverged("there are weights that are no longer numbers")
 
-    # ------------------------------------------------------------------------------------------------ an epoch's end
-
     def _end_epoch(self, recorder: Recorder, first_batch: int, seconds: float) -> None:
-        """Judge the epoch, of which the steps from ``first_batch`` on took ``seconds``, and keep what is to be kept."""
+        """Evaluate an epoch, whose steps from ``first_batch`` on took ``seconds``, and save what is due."""
         progress, count = self.progress, len(self.data.train_indices)
         loss, accuracy, worst = progress.totals[0] / count, progress.totals[1] / count, progress.totals[2]
         self._check_weights()
         if loss > LARGEST_LOSS:
             raise self._diverged(f"the loss is {loss:.0e}")
-        # Before the validation, which runs forward, too.
+        # Before the validation, which also runs forward.
         watched = self._watch()
         if self._profiler is not None:
             watched["milliseconds"] = self._profiler.take(self.steps_per_epoch - first_batch)
@@ -218,7 +219,7 @@ class Trainer:
         if not math.isfinite(judged):
             raise self._diverged(f"the validation loss is {judged}")
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
-        # Without photos to judge by, the latest weights are the best.
+        # Without held-out photos the latest weights are the best.
         improved = validation_loss is None or progress.best_loss is None or judged < progress.best_loss
         if improved:
             progress.best_loss, progress.best_epoch = judged, progress.epoch
@@ -259,12 +260,12 @@ class Trainer:
         )
 
     def _is_looked_at_closely(self) -> bool:
-        """Whether the figures of every kernel are taken in this epoch."""
+        """Whether figures of every kernel are taken in this epoch."""
         first, between = self.progress.epoch * self.steps_per_epoch, self.step.steps_between_looks
         return (first + self.steps_per_epoch) // between > first // between or self.progress.epoch + 1 == self.epochs
 
     def _watch(self) -> dict[str, Any]:
-        """The figures of the kernels, after an epoch's last step and before anything else runs forward."""
+        """The kernels' figures, after an epoch's last step and before anything else runs forward."""
         last = self._edges[-1] - self._edges[-2]
         return self.watch.figures(
             (last - 1) % self.micro_batch_size + 1,
@@ -273,20 +274,20 @@ class Trainer:
         )
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Mean loss, and the share of photos whose largest output is their own, strangers' too, as in training."""
+        """Mean loss and accuracy on the held-out photos; strangers are a class as in training."""
         labels = self.data.validation.labels
         if not len(labels):
             return None, None
         answers = self._answers(self._validation)
         if self._profiler is not None:
-            self._profiler.take(1)  # what the validation took is not a step's
+            self._profiler.take(1)  # validation is no part of a step
         return (
             0.0 - float(answers[np.arange(len(labels)), labels].mean()),  # not -0.0
             float((answers.argmax(axis=1) == labels).mean()),
         )
 
     def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:
-        """Log-probabilities (n, outputs) of photos, not augmented, by the weights that answer."""
+        """Log-probabilities (n, outputs) of photos without augmentation, by the weights that are used for answers."""
         return self._answers(self._feed(photos))
 
     def _answers(self, photos: PhotoFeed) -> npt.NDArray[np.float64]:
@@ -296,19 +297,17 @@ class Trainer:
     def _feed(self, photos: PhotoSet) -> PhotoFeed:
         return PhotoFeed(self.network.backend, photos.pixels, photos.rows, self.micro_batch_size)
 
-    # --------------------------------------------------------------------------------------------- starting and saving
-
     def begin(self, progress: Progress) -> None:
-        """Forget all that was trained but ``progress``; the weights are the initial ones that it leads to."""
+        """Drop all that was trained except ``progress``, and set the initial weights that it implies."""
         self.progress = progress
         self._reset(self.start)
         self.watch.start = self.watch.kernels()
         if self._profiler is not None:
-            self._profiler.take(1)  # what a trial took is no part of the training
+            self._profiler.take(1)  # a trial is no part of the training
 
     def _reset(self, start: int) -> None:
-        """Reset all arrays to initialisation ``start``. Number 0 is that of the seed itself; the key of the others'
-        random numbers is a multiple of 2^32 above it, where no seed lies."""
+        """Reset all arrays to initialisation ``start``. Number 0 uses the seed; the others add a multiple of 2^32,
+        which no seed reaches."""
         train, arrays = self.settings.train, self.step.arrays
         arrays.reset()
         seed = train.seed + (start << 32)
@@ -326,7 +325,7 @@ class Trainer:
         return self.step.arrays.to_host() | initial
 
     def restore(self, arrays: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
-        """Go back to a saved state; raises KeyError or ValueError where arrays are missing or of another shape."""
+        """Go back to a saved state. Raises KeyError or ValueError if an array is missing or has another shape."""
         self.progress = Progress(**progress)
         self._initial_arrays = named_below(INITIAL_PREFIX, arrays)
         if self._initial_arrays or self.start != 0:
@@ -334,7 +333,7 @@ class Trainer:
         self.step.arrays.from_host(arrays)
 
     def save(self, recorder: Recorder, *, interrupted: bool) -> None:
-        """Let the recorder keep the state, and the best model since the last save."""
+        """Save the state, and the best model since the last save."""
         if self._best is not None:
             recorder.save_best(*self._best)
             self._best = None

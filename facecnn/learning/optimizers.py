@@ -1,13 +1,12 @@
-"""Optimizers: how one gradient becomes one change of the weights.
+"""Optimizers: how a gradient becomes a change of the weights.
 
-Each is a small set of settings; its step is a formula in ``facecnn.kernels.formulas``, which a backend applies to flat
-buffers in place. In the formulas here w is a weight, g its gradient, rate the learning rate at the time; all is done
-number by number.
+Each is a class of settings; its step is a formula in ``facecnn.kernels.formulas``, which a backend applies to flat
+arrays in place. In the formulas here w is a weight, g its gradient and rate the current learning rate.
 
-Weight decay, which never concerns biases and batch norm, comes in two kinds. Added to the gradient, g + weight_decay *
-w, it is the derivative of a penalty, weight_decay / 2 * the sum of squares (L2), and is scaled as the gradient is.
-Decoupled, w -= rate * weight_decay * w before all else, it is the same for every weight (Loshchilov and Hutter 2019).
-For ``sgd`` they are one and the same; ``adam`` and ``adamw`` differ by nothing else; ``lion`` is made for the second.
+Weight decay never applies to biases and batch norm, and comes in two kinds. Added to the gradient, g + weight_decay *
+w, it is the derivative of a penalty, weight_decay / 2 * the sum of squares (L2), and is scaled like the gradient.
+Decoupled, w -= rate * weight_decay * w before the step, it is the same for every weight (Loshchilov and Hutter 2019).
+For ``sgd`` the two are the same; ``adam`` and ``adamw`` differ in nothing else; ``lion`` is made for the second.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _EPSILON = "added to the root of the square"
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Optimizer:
-    """What all optimizers have: a rate, weight decay, and what is done to the gradient before.
+    """Settings of all optimizers: learning rate, weight decay, and changes to the gradient.
 
-    ``clip`` scales a gradient that is longer than this down to it, with the 2-norm over all trained parameters
-    (Pascanu, Mikolov and Bengio 2013; torch.nn.utils.clip_grad_norm_). ``noise`` then adds normal numbers with the
-    standard deviation noise / (1 + t)^noise_decay, t the updates made so far (Neelakantan et al. 2015, who write the
-    variance, eta / (1 + t)^gamma: noise is the root of their eta, noise_decay half of their gamma).
+    ``clip`` scales a longer gradient down to this norm, the 2-norm over all trained parameters (Pascanu, Mikolov and
+    Bengio 2013; torch.nn.utils.clip_grad_norm_). ``noise`` then adds normal noise with the standard deviation
+    noise / (1 + t)^noise_decay after t updates (Neelakantan et al. 2015, who give the variance, eta / (1 + t)^gamma:
+    noise is the root of their eta, noise_decay half of their gamma).
     """
 
     keyword: ClassVar[str]
@@ -50,7 +49,7 @@ class Optimizer:
 
     @property
     def rule(self) -> str:
-        """The name of its step among the formulas."""
+        """Name of its step among the formulas."""
         return self.keyword
 
     @property
@@ -60,8 +59,7 @@ class Optimizer:
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Names of the arrays, shaped like the flat parameters and zero at the start, that a step changes too; they are
-        saved with a checkpoint."""
+        """Names of its state: arrays like the flat parameters, 0 at the start, which are saved in checkpoints."""
         return update_rule(self.rule).state
 
     def update(
@@ -78,14 +76,14 @@ class Optimizer:
         """Make one step, in place.
 
         Args:
-            backend: The device's kernels.
-            weight: (P,), a piece of the flat parameters.
+            backend: the backend that has the arrays.
+            weight: (P,), a part of the flat parameters.
             state: (P,) for each of ``state_names``.
-            gradient: (P,).
-            learning_rate: (1,).
-            step: (1,) int32, updates made so far.
-            decaying: Weight decay applies to so many weights, from the first on.
-            workspace: The backend's scratch memory.
+            gradient: (P,)
+            learning_rate: (1,)
+            step: (1,) int32, number of updates made before.
+            decaying: number of weights, from the first on, to which weight decay applies.
+            workspace: the backend's scratch memory.
         """
         scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
         scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay
@@ -94,14 +92,23 @@ class Optimizer:
 
     @property
     def changes_gradient(self) -> bool:
-        """Whether ``change_gradient`` has anything to do."""
+        """Whether ``change_gradient`` does anything."""
         return self.clip is not None or self.noise > 0
 
     def change_gradient(
         self, backend: Backend, out: Array, gradient: Array, counts: Array, seed: int, step: Array, workspace: Any
     ) -> None:
-        """out (P,) = ``gradient`` (P,), clipped and then with noise, on those elements that ``counts`` (P / 4,) name
-        (see ``add_noise``); what is not trained must be 0 in ``gradient``. ``step`` (1,): updates made so far."""
+        """Clip a gradient and add noise.
+
+        Args:
+            backend: the backend that has the arrays.
+            out: (P,), the result.
+            gradient: (P,); must be 0 where nothing is trained.
+            counts: (P / 4,), the elements that get noise; see ``add_noise``.
+            seed: of the noise.
+            step: (1,) int32, number of updates made before.
+            workspace: the backend's scratch memory.
+        """
         if self.clip is not None:
             backend.clip_gradient(out, gradient, self.clip, workspace)
             gradient = out
@@ -111,7 +118,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class _EitherDecay(Optimizer):
-    """Optimizers in which weight decay may be of either kind."""
+    """Optimizers with a choice of weight decay."""
 
     decoupled: bool = Field(
         default=False, description="weight_decay is taken from the weights themselves, not added to the gradient"
@@ -159,7 +166,7 @@ class Nesterov(_EitherDecay):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class RMSprop(_EitherDecay):
-    """RMSprop (Tieleman and Hinton 2012): steps of about the same length for every weight.
+    """RMSprop (Tieleman and Hinton 2012): steps of about the same length for all weights.
 
     v = beta2 * v + (1 - beta2) * g^2; w -= rate * g / (sqrt(v) + epsilon).
     """
@@ -174,7 +181,7 @@ class RMSprop(_EitherDecay):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Adagrad(_EitherDecay):
-    """Adagrad (Duchi, Hazan and Singer 2011): a weight's steps get shorter the more it has moved already.
+    """Adagrad (Duchi, Hazan and Singer 2011): a weight's steps shrink the more it has moved.
 
     s += g^2; w -= rate * g / (sqrt(initial_squares + s) + epsilon).
     """
@@ -188,7 +195,7 @@ class Adagrad(_EitherDecay):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class _WithMoments(Optimizer):
-    """The two kinds of Adam."""
+    """Settings of both Adams."""
 
     learning_rate: float = Field(default=0.001, gt=0, description=_RATE)
     beta1: float = Field(default=0.9, ge=0, lt=1, description="memory of the gradient's mean")
@@ -229,10 +236,10 @@ class AdamW(_WithMoments):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Lion(Optimizer):
-    """Lion (Chen et al. 2023): every weight moves by the rate, only the sign of its gradient counts.
+    """Lion (Chen et al. 2023): every weight moves by the rate; only the sign of its gradient counts.
 
-    w -= rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w); m = beta2 * m + (1 - beta2) * g. As its steps
-    are longer than Adam's, its authors take a rate 3 to 10 times smaller, and a weight decay as many times larger.
+    w -= rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w); m = beta2 * m + (1 - beta2) * g. Its steps are
+    longer than Adam's, so its authors take a rate 3 to 10 times smaller, and weight decay larger by the same factor.
     """
 
     keyword: ClassVar[str] = "lion"

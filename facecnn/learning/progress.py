@@ -1,4 +1,4 @@
-"""How far a training has come: what of it is saved, and whom it is told to."""
+"""The progress of a training, and the interface of what records it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from facecnn.arrays import Array
 
 @dataclass
 class Progress:
-    """All of a training's state but the arrays; with those it is enough to resume to the same bits."""
+    """The state of a training except for its arrays; together they suffice to resume with the same bits."""
 
     epoch: int = 0
-    """Epochs that are complete."""
+    """Complete epochs."""
     batch: int = 0
-    """Steps made in the epoch after those."""
+    """Steps made in the current epoch."""
     step: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Sum of losses, right answers and largest loss of the epoch so far."""
+    """Of the current epoch so far: sum of losses, number of right answers and largest loss."""
     best_loss: float | None = None
     best_epoch: int = 0
     minimiser: dict[str, float] = field(default_factory=dict)
-    """The numbers that a full-batch optimizer remembers; by this name they are in saved trainings."""
+    """What a full-batch optimizer remembers. Saved trainings have this name."""
     schedule: dict[str, float] = field(default_factory=dict)
-    """What the schedule remembers of the epochs."""
+    """What the schedule remembers between epochs."""
     saved_at: int = 0
-    """The step of the last save at an epoch's end."""
+    """Step of the last save at an epoch's end."""
     finished: bool = False
     trials: list[float | None] = field(default_factory=list)
-    """The training loss that each of the initial weights tried so far ended its trial with; None where it diverged."""
+    """Training loss at the end of each trial of initial weights so far; None if it diverged."""
 
 
 class StepReport(NamedTuple):
-    """Where a training stands after a step; loss and accuracy are those that were read last."""
+    """The state of a training after a step; loss and accuracy are those that were read last."""
 
     epoch: int
     epochs: int
@@ -42,34 +42,34 @@ class StepReport(NamedTuple):
     steps: int
     photos: int
     loss: float
-    """Of the epoch's photos so far, as is the accuracy."""
+    """Of the epoch's photos so far, like the accuracy."""
     accuracy: float
 
 
 class Recorder:
-    """Where a training's results go; this one keeps nothing of them."""
+    """Receives the results of a training; this base class drops them."""
 
     every_step: bool = True
-    """Whether ``step`` is to be called after each. If not, steps with small batches are run in groups
-    (``batches.StepGroup``), which takes less time."""
+    """Whether ``step`` must be called after each step. If not, steps with small batches run in groups
+    (``batches.StepGroup``), which is faster."""
 
     def step(self, step: StepReport) -> None:
-        """Called after every step, or after every group of steps, with the last one's report."""
+        """Called after each step, or each group of steps."""
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
-        """Called after every epoch with one line of figures."""
+        """Called after each epoch with its figures."""
 
     def trial_step(self, start: int, step: StepReport) -> None:
-        """The same as ``step``, in the trial of the initial weights number ``start``."""
+        """Like ``step``, in the trial of initial weights ``start``."""
 
     def tried(self, losses: Sequence[float | None]) -> None:
-        """Called when a trial has ended, with the losses of all so far; None for one that diverged."""
+        """Called after each trial, with the losses of all so far; None for one that diverged."""
 
     def chosen(self, start: int) -> None:
-        """Called after all trials, when the weights are the initial ones number ``start``, which will be trained."""
+        """Called after all trials, when the initial weights ``start`` are set, which will be trained."""
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         """Keep the model with the lowest validation loss so far."""
 
     def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        """Keep all that resuming needs."""
+        """Keep everything that resuming needs."""

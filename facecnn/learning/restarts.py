@@ -1,8 +1,8 @@
-"""Trials of several initial weights (multi-start), of which the best are trained.
+"""Multi-start: several initial weights are tried, and the best of them trained.
 
-With ``train.restarts`` each of several initial weights is trained for some epochs, and those that end with the lowest
-training loss are then trained from the beginning, as if nothing had been tried. So the trials cost ``restarts *
-restart_epochs`` epochs more, and the training is, to the bit, the one that these weights alone would have had.
+With ``train.restarts`` each of several initial weights is trained for some epochs. Those with the lowest training loss
+are then trained from the beginning, as if nothing had been tried. So the trials cost ``restarts * restart_epochs``
+epochs more, and the training has the same bits as with these weights alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Trial(Recorder):
-    """Passes on the steps of a trial and keeps the loss that it ended with; nothing is saved."""
+    """Passes on the steps of a trial and keeps its final loss; nothing is saved."""
 
     def __init__(self, recorder: Recorder, start: int, epochs: int, steps: int) -> None:
         self.every_step = recorder.every_step
@@ -35,15 +35,15 @@ class _Trial(Recorder):
 
 
 def choose_start(trainer: Trainer, recorder: Recorder, stop: Callable[[], bool]) -> bool:
-    """Try each of the initial weights for some epochs, and begin with those that learned best; False if stopped.
+    """Try each of the initial weights for some epochs, and set the best; False if stopped.
 
-    They are judged by the training loss of the trial's last epoch, and not by held-out photos. What a bad start shows
-    is that it doesn't learn, which the photos trained on show as well, and there are more of them; held-out ones would
-    choose once more, beside the best epoch, what they are to judge afterwards, and where they are few, the luckiest of
-    several starts looks better than it is. It also is the same rule where nothing is held out.
+    They are compared by the training loss of the trial's last epoch, not by held-out photos: a bad start doesn't learn,
+    which the training photos show as well, and there are more of them. Held-out photos would be used for another
+    choice, besides the best epoch, before they judge the result, and if they are few, the luckiest start would win. The
+    rule also works if nothing is held out.
 
-    All trials see the same order, augmentation and dropout, so that they differ by their initial weights only. After
-    each, the losses so far are saved; a trial that was interrupted is made anew, to the same loss.
+    All trials see the same order, augmentation and dropout. The losses are saved after each; an interrupted trial is
+    repeated, with the same loss.
     """
     train = trainer.settings.train
     diverged: DivergedError | None = None

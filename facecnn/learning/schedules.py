@@ -1,7 +1,7 @@
-"""Schedules: the learning rate's course over a training, as a factor of the optimizer's rate, above 0 and at most 1.
+"""Learning-rate schedules, as factors of the optimizer's rate, above 0 and at most 1.
 
-All but ``plateau`` are functions of the step alone. ``plateau`` listens to the loss; what it remembers from epoch to
-epoch is saved with the training, so that going on after an interrupt gives the same rates.
+All but ``plateau`` are functions of the step alone. ``plateau`` depends on the loss; what it remembers between epochs
+is saved with the training, so that a resumed training has the same rates.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from pydantic.dataclasses import dataclass
 from facecnn.settings import SETTINGS
 
 Memory: TypeAlias = Mapping[str, float]
-"""What a schedule remembers; empty at the start. Plain numbers, so that it can be saved as JSON."""
+"""What a schedule remembers; empty at the start. Plain numbers, to be saved as JSON."""
 
 NOTHING: Memory = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Schedule:
-    """Linear warm-up, then what the schedule says."""
+    """Linear warm-up, then a schedule."""
 
     keyword: ClassVar[str]
 
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training in which the rate rises from 0")
 
     def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
-        """Factor of the learning rate for the update number ``step`` of ``steps``, counted from 0."""
+        """Factor of the learning rate for update ``step`` of ``steps``, counted from 0."""
         warm = round(self.warmup * steps)
         if step < warm:
             return (step + 1) / (warm + 1)
         return self._after_warmup(step - warm, steps - warm)
 
     def _after_warmup(self, step: int, steps: int) -> float:
-        """The factor for ``step``, of ``steps`` that the training takes after the warm-up; 1 for the first."""
+        """Factor for ``step`` of the ``steps`` after the warm-up; 1 for the first."""
         raise NotImplementedError
 
     def after_epoch(self, memory: Memory, loss: float) -> dict[str, float]:
-        """What is to be remembered after an epoch that ended with ``loss``, of the validation where there is one."""
+        """What to remember after an epoch with this ``loss``: the validation loss if there is one."""
         return {}
 
 
@@ -64,7 +64,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Step(Schedule):
-    """The rate falls by a factor at equal distances: factor_each^k in the stretch number k of drops + 1."""
+    """The rate falls at equal intervals: factor_each^k in interval k of drops + 1."""
 
     keyword: ClassVar[str] = "step"
 
@@ -91,7 +91,7 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Cosine(Schedule):
-    """The rate falls along half a cosine, and begins anew at each restart.
+    """The rate falls along half a cosine, and starts again at each restart.
 
     In a cycle of T steps: floor + (1 - floor) (1 + cos(pi t / T)) / 2 (SGDR: Loshchilov and Hutter 2017, equation 5).
     The restarts divide the training so that each cycle is ``stretch`` times as long as the one before (T_mult there).
@@ -106,7 +106,7 @@ class Cosine(Schedule):
 
     def _after_warmup(self, step: int, steps: int) -> float:
         bounds = _cycles(steps, self.restarts, self.stretch)
-        # Where there are fewer steps than cycles, some are empty: the one that holds the step ends after it.
+        # With fewer steps than cycles some are empty; this finds the cycle that holds the step.
         cycle = bisect_right(bounds, step)
         start, stop = bounds[cycle - 1], bounds[cycle]
         return _cosine(1.0, self.floor, (step - start) / (stop - start))
@@ -116,8 +116,8 @@ class Cosine(Schedule):
 class OneCycle(Schedule):
     """The rate rises from a small one to the full one, and falls to almost nothing (Smith and Topin 2018).
 
-    The full rate is that of the last step of the rise, ``end`` that of the training's last step. The optimizer's
-    momentum stays as it is: the opposite cycle that Smith gives it is left out.
+    The last step of the rise has the full rate, the last step of the training ``end``. The optimizer's momentum stays
+    as it is; Smith also cycles that.
     """
 
     keyword: ClassVar[str] = "one_cycle"
@@ -138,7 +138,7 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Polynomial(Schedule):
-    """The rate falls as a power of what is left of the training: floor + (1 - floor) (1 - t / T)^power."""
+    """The rate falls as a power of the remaining share of the training: floor + (1 - floor) (1 - t / T)^power."""
 
     keyword: ClassVar[str] = "polynomial"
 
@@ -152,7 +152,7 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Plateau(Schedule):
-    """The rate falls when the loss no longer does: the validation's, or the training's where nothing is held out.
+    """The rate falls when the loss stops falling: that of the validation, or of the training if nothing is held out.
 
     The rule is that of PyTorch's ReduceLROnPlateau.
     """
@@ -188,7 +188,7 @@ class Plateau(Schedule):
 
 @lru_cache(maxsize=4)
 def _cycles(steps: int, restarts: int, stretch: float) -> tuple[int, ...]:
-    """The steps with which the cycles begin, and where the last one ends."""
+    """First step of each cycle, and the end of the last one."""
     ends = list(accumulate(stretch**cycle for cycle in range(restarts + 1)))
     return (0, *(round(steps * end / ends[-1]) for end in ends))
 

@@ -1,4 +1,4 @@
-"""Figures that say how good answers are. Probabilities and labels come in, numbers come out."""
+"""Scores of answers, computed from probabilities and labels."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from facecnn.arrays import Array
 
 
 def over_people(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
-    """Probabilities of the first ``people`` outputs, scaled to sum to 1: (N, people) from (N, outputs) logarithms."""
+    """Probabilities (N, people) of the first outputs, normalised to sum to 1, from logarithms (N, outputs)."""
     chosen = log_probabilities[:, :people]
     exponentials = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def confusion_matrix(labels: Array, predicted: Array, classes: int) -> npt.NDArray[np.int64]:
-    """(classes, classes): row = truth, column = answer."""
+    """(classes, classes): rows are the truth, columns the answers."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     return matrix
 
 
 def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
-    """Precision, recall, f1 and support of each class; None where there is nothing to divide by.
+    """Precision, recall, F1 and support of each class; None for a division by zero.
 
-    confusion (classes, classes or more): columns beyond the classes are answers that name none of them.
+    Args:
+        confusion: (classes, classes or more); further columns are answers that name no class.
     """
     rows: list[dict[str, float | int | None]] = []
     for k in range(len(confusion)):
@@ -44,7 +45,7 @@ def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
 
 
 def balanced_accuracy(confusion: Array) -> float | None:
-    """Mean recall of the classes that have photos; None if none has. confusion: as for ``per_class``."""
+    """Mean recall of the classes that have photos, None if none has; ``confusion`` as for ``per_class``."""
     support = confusion.sum(axis=1)
     if not support.any():
         return None
@@ -52,7 +53,7 @@ def balanced_accuracy(confusion: Array) -> float | None:
 
 
 def margins(answers: Array, labels: Array) -> npt.NDArray[np.float64]:
-    """(N,): by how much each own class is ahead of the best other, below 0 where it isn't; answers (N, classes)."""
+    """(N,): lead of each photo's own class over the best other one, negative if behind; ``answers`` (N, classes)."""
     own = answers[np.arange(len(labels)), labels]
     others = np.array(answers, np.float64)
     others[np.arange(len(labels)), labels] = -np.inf
@@ -60,16 +61,16 @@ def margins(answers: Array, labels: Array) -> npt.NDArray[np.float64]:
 
 
 def ranks(values: Array) -> npt.NDArray[np.float64]:
-    """(N,): 1 for the smallest; equal values share the mean of their ranks."""
+    """(N,): ranks from 1 for the smallest; equal values share their mean rank."""
     ordered = np.sort(values)
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
 
 
 LEAST_OF_EACH = 5
-"""Photos of either of two people below which nothing is said about whether they are one."""
+"""Minimum number of photos of either person in a comparison of two."""
 HARD = 0.15
-"""Share of confusions of two people who are hard to tell apart. Measured: cross-validated on two sets of ten people of
-LFW, no pair had more than 0.05, after a training cut short 0.11; halves of one person's photos had 0.36 to 0.61."""
+"""Share of confusions of two people who are hard to tell apart. Measured by cross-validation: at most 0.05 for a pair
+in two sets of ten people of LFW, 0.11 after a training cut short, 0.36 to 0.61 for halves of one person's photos."""
 _ONE_IN_TWENTY = 0.05
 _MOSTLY = 0.75
 
@@ -77,17 +78,17 @@ _MOSTLY = 0.75
 def indistinguishable(confusion: Array) -> list[tuple[int, int]]:
     """Pairs of people whom the answers don't tell apart, as if they were one person under two names.
 
-    Looked at are the photos of the two that were given either name. A pair is one where all of this holds:
+    Only photos of the two that were given either name count. A pair must meet all of these conditions:
 
-    - whose photo it is makes no difference to the name (Fisher's exact test, one-sided, p above 0.05);
+    - the name doesn't depend on whose photo it is (Fisher's exact test, one-sided, p above 0.05);
     - there are more confusions than of two people who are hard to tell apart (binomial test against ``HARD``, p below
       0.05);
     - they go both ways, so that one name isn't just preferred;
-    - there are five photos of each;
-    - three in four of their photos were given either name: the network does tell the two from everybody else.
+    - there are at least five photos of each;
+    - at least three in four of their photos were given either name: the network tells the two from everybody else.
 
     Args:
-        confusion: (people, people or more), row = truth, column = answer; columns beyond the people are refusals.
+        confusion: (people, people or more): rows are the truth, columns the answers; further columns are refusals.
     """
     people = len(confusion)
     square = np.asarray(confusion)[:, :people]
@@ -97,7 +98,7 @@ def indistinguishable(confusion: Array) -> list[tuple[int, int]]:
 
 
 def _is_one(named: Array, photos: int) -> bool:
-    """``named``: (2, 2) of ``photos`` photos of two people, those that were given either name."""
+    """``named`` (2, 2): truth and answer of those of two people's ``photos`` that were given either name."""
     of_each, total, confused = named.sum(axis=1), int(named.sum()), int(named[0, 1] + named[1, 0])
     return bool(
         of_each.min() >= LEAST_OF_EACH
@@ -108,15 +109,15 @@ def _is_one(named: Array, photos: int) -> bool:
 
 
 def _binomial_tail(least: int, trials: int, share: float) -> float:
-    """Probability of at least so many in independent trials."""
+    """Probability of at least ``least`` successes in independent trials."""
     return sum(
         exp(_log_choose(trials, k) + k * log(share) + (trials - k) * log(1 - share)) for k in range(least, trials + 1)
     )
 
 
 def _fisher_tail(table: Array) -> float:
-    """Probability of a first cell at least as large where rows and columns of a (2, 2) table have nothing to do with
-    each other (Fisher 1922)."""
+    """Probability of a first cell at least this large if rows and columns of a (2, 2) table are independent (Fisher
+    1922)."""
     row, column, total = int(table[0].sum()), int(table[:, 0].sum()), int(table.sum())
     return sum(
         exp(_log_choose(column, k) + _log_choose(total - column, row - k) - _log_choose(total, row))
@@ -125,13 +126,13 @@ def _fisher_tail(table: Array) -> float:
     )
 
 
-def _log_choose(all_of_them: int, chosen: int) -> float:
-    """Logarithm of the binomial coefficient, which itself is soon too large for a float."""
-    return lgamma(all_of_them + 1) - lgamma(chosen + 1) - lgamma(all_of_them - chosen + 1)
+def _log_choose(n: int, k: int) -> float:
+    """Logarithm of the binomial coefficient, which itself would overflow."""
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def log_loss(probabilities: Array, labels: Array) -> float | None:
-    """Mean of -log p[label]; None without photos. A probability of 0 counts as the smallest normal float64."""
+    """Mean of -log p[label], None without photos; 0 counts as the smallest normal float64."""
     if not len(labels):
         return None
     chosen = probabilities[np.arange(len(labels)), labels]
@@ -139,8 +140,8 @@ def log_loss(probabilities: Array, labels: Array) -> float | None:
 
 
 def expected_calibration_error(confidences: Array, right: Array, bins: int = 15) -> float | None:
-    """Mean distance between confidence (n,) and the share that is right (n,) over equal bins of confidence, weighted by
-    their photos (Guo et al. 2017); None without photos."""
+    """Mean distance between ``confidences`` (n,) and the share that is ``right`` (n,), over equal bins of confidence
+    weighted by their photos (Guo et al. 2017); None without photos."""
     if not len(confidences):
         return None
     which = np.minimum((confidences * bins).astype(int), bins - 1)
@@ -153,8 +154,7 @@ def expected_calibration_error(confidences: Array, right: Array, bins: int = 15)
 
 
 def area_under_roc(positive: Array, negative: Array) -> float | None:
-    """Probability that a score of ``positive`` is above one of ``negative``, ties counting half; None if either is
-    empty."""
+    """Probability that a ``positive`` score exceeds a ``negative`` one, ties counting half; None if either is empty."""
     if not len(positive) or not len(negative):
         return None
     ordered = np.sort(negative)

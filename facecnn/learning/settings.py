@@ -1,4 +1,4 @@
-"""How long and in which portions to train."""
+"""Settings of the training loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainSettings:
     )
 
     def for_epochs(self, epochs: int) -> TrainSettings:
-        """For that many epochs of the first of the starts, without an average of the weights and without a stop."""
+        """The same with this number of epochs from the first initial weights, without averaging and early stopping."""
         return replace(
             self,
             epochs=epochs,
@@ -62,9 +62,9 @@ class TrainSettings:
         )
 
     def steps_per_epoch(self, photos: int) -> int:
-        """With so many photos to train on."""
+        """Steps per epoch with this number of photos to train on."""
         return max(1, math.ceil(photos / self.batch_size))
 
     def epochs_for(self, photos: int) -> int:
-        """Epochs of a training on so many photos: more than ``epochs`` where these have too few steps."""
+        """Epochs of a training on this number of photos: more than ``epochs`` if these have too few steps."""
         return max(self.epochs, math.ceil(self.least_steps / self.steps_per_epoch(photos)))

@@ -1,4 +1,4 @@
-"""A training step: a batch, forward, the loss, backward, and the update of the weights."""
+"""A training step: a batch, forward pass, loss, backward pass, and the update of the weights."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from facecnn.network.network import MicroBatch, Network
 
 
 class Step(Protocol):
-    """What the training loop goes by: a training step, or an iteration of a full-batch optimizer."""
+    """What the training loop runs: a training step, or an iteration of a full-batch optimizer."""
 
     arrays: TrainedArrays
     epochs: int
     steps_per_epoch: int
     steps_between_looks: int
-    """Where epochs are shorter than this, not every one is looked at closely (``watching``)."""
+    """If epochs are shorter than this, only some are looked at closely (``watching``)."""
     streamed: bool
-    """Whether photos are sent to the device batch by batch, as its memory is too small for all of them."""
+    """Whether photos are sent to the device batch by batch because its memory doesn't hold them all."""
     objectives: Array
-    """(photos of a batch,) on the device: what each photo of the last one adds to the number that training lowers."""
+    """(photos of a batch,) on the device: each photo's part of the last batch's objective."""
     totals: Array
     """(3,) on the device: sum of losses, right answers and largest loss of the epoch so far."""
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
-        """Run the steps that are left of an epoch. Yields after each, or after each group of steps unless
-        ``one_by_one``, how many that were."""
+        """Run the remaining steps of an epoch. Yields the number of steps made, after each step if ``one_by_one``, else
+        after each group."""
 
     def learning_rate(self, progress: Progress) -> float:
-        """That of the last step, or what stands for it."""
+        """Learning rate of the last step, or its counterpart."""
 
     def reach(self, progress: Progress) -> float:
-        """How many steps like the last one a whole training at the full learning rate has."""
+        """Number of steps like the last one in a whole training at the full learning rate."""
 
 
 class BatchSource(Protocol):
-    """Where the batches of training steps come from: ``Batches``, or what a benchmark puts in their place."""
+    """A source of batches for training steps: ``Batches``, or a benchmark's substitute."""
 
     steps_per_epoch: int
     largest: int
@@ -71,7 +71,7 @@ class TrainingStep:
     def __init__(
         self, batches: BatchSource, update: WeightUpdate, schedule: Schedule, epochs: int, class_weights: Array
     ) -> None:
-        """``class_weights`` (units,) on the host: what a photo of each class counts in the loss."""
+        """``class_weights`` (units,) on the host: weight of each class's photos in the loss."""
         self._batches, self._update, self._schedule = batches, update, schedule
         self.arrays = update.arrays
         self._network = network = update.arrays.network
@@ -83,7 +83,7 @@ class TrainingStep:
         self._recorded: dict[StepGroup, Callable[[], None]] = {}
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
-        """See ``Step.epoch``. Kernels are only launched: nothing is copied to the host or waited for."""
+        """See ``Step.epoch``. Only launches kernels: nothing is copied to the host or waited for."""
         rates = self._rates(progress, progress.step - progress.batch, self.steps_per_epoch)
         self._network.backend.copy_to_device(self.totals, np.array(progress.totals, self._network.dtype))
         for group in self._batches.epoch(progress, rates, one_by_one=one_by_one):
@@ -95,7 +95,7 @@ class TrainingStep:
             yield len(group)
 
     def _launch(self, group: StepGroup) -> None:
-        """Launch the kernels of each step of a group; always the same ones, so that they can be recorded."""
+        """Launch the kernels of a group's steps: always the same ones, so that they can be recorded."""
         network, batches = self._network, self._batches
         for slot in group:
             labels = batches.take(slot)
@@ -115,7 +115,7 @@ class TrainingStep:
         return self.epochs * self.steps_per_epoch * full
 
     def _rates(self, progress: Progress, first: int, count: int) -> list[float]:
-        """The learning rates of ``count`` steps, from step number ``first`` on."""
+        """Learning rates of ``count`` steps from step ``first`` on."""
         rate, factor = self._update.optimizer.learning_rate, self._schedule.factor
         steps, memory = self.epochs * self.steps_per_epoch, progress.schedule
         return [rate * factor(step, steps, memory) for step in range(first, first + count)]
@@ -131,7 +131,7 @@ def training_step(
     layers = with_outputs(settings.network, data.outputs)
     network = training_network(settings, layers, backend, batch_size, micro_batch_size)
     update = WeightUpdate(network, optimizer, train.average_weights)
-    # Photos take the memory that is left, so they come after all that is large.
+    # Photos get the memory that is left, so they come last.
     feed = PhotoFeed(backend, data.photos.pixels, data.train_rows, batch_size)
     batches = Batches(network, feed, data, settings.photos, steps_per_epoch)
     return TrainingStep(batches, update, settings.schedule, train.epochs_for(count), data.class_weights(settings.loss))
@@ -144,7 +144,7 @@ def training_network(
     batch_size: int,
     micro_batch_size: int | None,
 ) -> Network:
-    """A network to be trained, with room for ``micro_batch_size`` photos of a batch, or for all of them."""
+    """A network to train, with room for ``micro_batch_size`` photos of a batch, or for all of them."""
     size = min(batch_size, micro_batch_size or batch_size)
     train = settings.train
     return Network(

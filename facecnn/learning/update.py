@@ -1,4 +1,4 @@
-"""What training changes: the weights, their moving average and the optimizer's state; and a step's update of them."""
+"""What training changes: weights, their moving average and the optimizer's state; and the update in each step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from facecnn.learning.optimizers import Optimizer
 from facecnn.network.network import FlatArrays, Network, Weights, fitting
 
 INITIAL_PREFIX = "taken."
-"""Begins the names, in a saved training, of the arrays of another model that it began with."""
+"""Prefix, in a saved training, of the arrays of another model that it started from."""
 
 
 class TrainedArrays:
-    """The weights, their moving average where one is kept, and the optimizer's state, all on the device."""
+    """The weights, their moving average if there is one, and the optimizer's state, on the device."""
 
     def __init__(self, network: Network, state_names: Sequence[str], *, averaged: bool = False) -> None:
         self.network = network
@@ -25,19 +25,18 @@ class TrainedArrays:
 
     @property
     def model(self) -> Weights:
-        """The weights that answer: their moving average where there is one."""
+        """The weights that are used for answers: the moving average if there is one."""
         return self.average or self.network.weights
 
     def reset(self) -> None:
-        """Set weights and state to 0, and what lies between the named arrays, too: a trial that diverged may have left
-        NaNs there."""
+        """Set weights and state to 0, with the gaps between arrays: a trial that diverged may have left NaNs there."""
         backend, weights = self.network.backend, self.network.weights
         for values in (weights.parameters, weights.statistics, *self.state.values()):
             if values.named:
                 backend.copy_to_device(values.flat, np.zeros(values.flat.shape, self.network.dtype))
 
     def to_host(self) -> dict[str, Array]:
-        """All arrays by the names that they are saved by."""
+        """All arrays by the names under which they are saved."""
         arrays = self.model_to_host()
         if self.average is not None:
             arrays |= {f"training.{name}": array for name, array in self.network.weights.to_host().items()}
@@ -46,11 +45,11 @@ class TrainedArrays:
         return arrays
 
     def model_to_host(self) -> dict[str, Array]:
-        """Those of the model, by the names that they are saved by."""
+        """The model's arrays by the names under which they are saved."""
         return {f"model.{name}": array for name, array in self.model.to_host().items()}
 
     def from_host(self, arrays: Mapping[str, Array]) -> None:
-        """Overwrite all arrays by saved ones. Raises KeyError or ValueError where they are missing or of another
+        """Overwrite all arrays with saved ones. Raises KeyError or ValueError if one is missing or has another
         shape."""
         self.model.from_host(named_below("model.", arrays))
         if self.average is not None:
@@ -61,33 +60,33 @@ class TrainedArrays:
 
 
 def named_below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays whose names begin with ``prefix``, by the rest of their names."""
+    """The arrays whose names begin with ``prefix``, by the rest of the name."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 class WeightUpdate:
-    """How a step changes the weights: the gradient is clipped and gets noise, where these are set; the optimizer moves
-    the weights along it; and the moving average follows them."""
+    """The update of the weights in a step: clip the gradient and add noise if set, run the optimizer, and update the
+    moving average."""
 
     def __init__(self, network: Network, optimizer: Optimizer, average_weights: float | None = None) -> None:
-        """``average_weights``: the decay of the moving average; None for none."""
+        """``average_weights``: decay of the moving average; None: no average."""
         self.optimizer = optimizer
         self.arrays = TrainedArrays(network, optimizer.state_names, averaged=average_weights is not None)
         self._decay = average_weights
         self._ranges = network.trained_ranges()
-        # The gradient that the optimizer gets, where that is clipped or noisy. The network's own, which KernelWatch
-        # reads, stays what backward found: a kernel that gets no error must not look alive because of the noise.
+        # The optimizer's gradient if it is clipped or noisy. The network's own stays as computed, for KernelWatch:
+        # noise must not make a kernel look alive that gets no gradient.
         self._changed_gradient: Array | None = None
         if optimizer.changes_gradient:
             self._changed_gradient = network.new_weights().parameters.flat
             self._noise_counts = network.backend.to_device(_count_trained(network))
 
     def launch(self, learning_rate: Array, step: Array) -> None:
-        """Update by the network's gradient.
+        """Update the weights by the network's gradient.
 
         Args:
             learning_rate: (1,) on the device.
-            step: (1,) int32 on the device: updates made so far.
+            step: (1,) int32 on the device: number of updates made before.
         """
         network, optimizer = self.arrays.network, self.optimizer
         assert network.gradient is not None
@@ -118,8 +117,8 @@ class WeightUpdate:
 
 
 def _count_trained(network: Network) -> Array:
-    """(P / 4,) uint8: how many of each four numbers of the flat parameters, from the first of them on, are trained.
-    The others are frozen, or fill the gap to the next array, which starts at a multiple of 16."""
+    """(P / 4,) uint8: how many of each four elements of the flat parameters are trained. Others are frozen, or a gap
+    before the next array, which starts at a multiple of 16."""
     trained = np.zeros(network.weights.parameters.flat.size, np.uint8)
     ranges = network.trained_ranges()
     for start, shape in network.weights.parameters.offsets.values():

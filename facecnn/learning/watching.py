@@ -1,7 +1,7 @@
-"""Do the kernels learn? What each epoch shows of it, and which of them it shows to be dead or asleep.
+"""Watches whether convolution kernels learn, and names those that are dead or asleep.
 
-All is taken at an epoch's end from what its last step left on the device. Within a step nothing is copied to the host;
-before the last step of an epoch that is looked at closely, the kernels are copied on the device.
+All figures are taken at an epoch's end from what its last step left on the device. Nothing is copied to the host within
+a step; before the last step of an epoch that is looked at closely, the kernels are copied on the device.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ from facecnn.arrays import Array
 from facecnn.network.network import Network, Stage
 
 DEAD_SHARE = 1e-6
-"""A kernel whose gradient is below this share of the largest kernel's in its layer gets no error to learn from."""
+"""A kernel is dead if its gradient's norm is at most this share of the largest in its layer."""
 
 ASLEEP_SHARE = 0.01
-"""A kernel is asleep whose update ratio is below this share of its layer's median, where such a share is more than the
-rounding of the weights: when the schedule ends at a rate of next to nothing, no kernel moves."""
+"""A kernel is asleep if its update ratio is below this share of its layer's median, unless that is within the weights'
+rounding: when the schedule ends at a rate near 0, no kernel moves."""
 
 UNMOVED = 0.001
-"""So is one that has moved by less than this share of its norm and, at its pace, would not move by more in a whole
-training at the full learning rate."""
+"""A kernel is also asleep if it has moved by less than this share of its norm and, at its pace, wouldn't move by more
+in a whole training at the full learning rate."""
 
 STEPS_BETWEEN_LOOKS = 10
-"""Where epochs are shorter than this, not every one is looked at closely."""
+"""If epochs have fewer steps, only some are looked at closely."""
 
 LOOKS = 3
-"""A kernel is named when so many close looks in a row have shown it dead or asleep."""
+"""Number of close looks in a row that must show a kernel dead or asleep before it is named."""
 
 _MOST_OUTPUTS = 2**20
-"""The share of active outputs is that of as many photos of the last batch as have so many outputs."""
+"""Number of outputs of a layer that are looked at for the share of active ones, in whole photos of the last batch."""
 
 _FLAT = 0.05
-"""A sigmoid or tanh is on its flat side where its derivative is below this share of its largest."""
+"""A sigmoid or tanh is flat where its derivative is below this share of the largest."""
 
 _MOST_NAMES = 6
 
 
 class KernelWatch:
-    """Compares the convolution kernels of a network with those that it started from, and with each other."""
+    """Compares a network's convolution kernels with the initial ones, and with each other."""
 
     def __init__(self, network: Network) -> None:
-        """To be made right after ``network.initialise``."""
+        """Create this right after ``network.initialise``."""
         self._network = network
         backend, stages = network.backend, network.stages
         self._convs = [(number, stage) for number, stage in enumerate(stages) if stage.layer.has_kernels]
         self._trained = [(number, stage) for number, stage in self._convs if number >= network.first_trained]
         self.start = self.kernels()
-        """The kernels (kernel, row, column, input map) of each conv layer before the first step, on the host."""
+        """Initial kernels (kernel, row, column, input map) of each conv layer, on the host."""
         self._before = {
             stage.name: backend.empty((self.start[stage.name].size,), network.dtype) for _, stage in self._trained
         }
-        """Those before the last step of an epoch, on the device."""
+        """Kernels before the last step of an epoch, on the device."""
         self._copy = backend.record(self._launch_copy, network.workspace)
 
     def kernels(self) -> dict[str, Array]:
-        """The kernels (kernel, row, column, input map) of each conv layer as they are now, on the host."""
+        """Current kernels (kernel, row, column, input map) of each conv layer, on the host."""
         weights = self._network.weights.by_stage
         return {stage.name: self._network.backend.to_host(weights[stage.name]["weight"]) for _, stage in self._convs}
 
     def before_last_step(self) -> None:
-        """To be called before the last step of an epoch of which ``figures`` are wanted ``closely``."""
+        """Call this before the last step of an epoch whose ``figures`` are wanted ``closely``."""
         self._copy()
 
     def _launch_copy(self) -> None:
@@ -76,18 +76,21 @@ class KernelWatch:
             network.backend.accumulate(before, weight, True, network.workspace)
 
     def figures(self, count: int, *, closely: bool, reach: float = inf) -> dict[str, Any]:
-        """What an epoch's last step shows, before anything else runs forward.
+        """The figures of an epoch's last step; call this before anything else runs forward.
 
-        ``kernel_change``: for each conv layer the norm of (weights now - weights at the start) / norm at the start;
-        ``dead_kernels``: ``conv1[3]`` and so on, for every kernel of a trained layer that got no gradient.
+        Args:
+            count: photos in the last forward pass.
+            closely: whether to look at each kernel.
+            reach: number of steps like the last one in a whole training at the full learning rate.
 
-        Only if ``closely``, ``kernels``: for each trained conv layer the figures of its kernels, three digits of each:
-        ``gradient_norm``: of the gradient of the batch's mean loss; ``update_ratio``: norm of what the step changed /
-        norm of the kernel; ``active``: share of the outputs, over places and photos and after the pool where there is
-        one, that aren't on the flat side of the activation (relu and its kin: above 0; sigmoid, tanh: at least 0.05 of
-        the steepest slope; none without an activation); ``distance`` from the start, relative to the norm there.
-        And ``asleep_kernels``, named like the dead ones. ``count``: photos that the last forward worked on. ``reach``:
-        how many steps like the last one a whole training at the full learning rate has.
+        Returns:
+            ``kernel_change``: norm of (weights - initial weights) / norm of the initial ones, of each conv layer.
+            ``dead_kernels``: ``conv1[3]`` and so on, for every kernel of a trained layer that got no gradient.
+            If ``closely`` also ``asleep_kernels`` and ``kernels``, which has for each trained conv layer the figures of
+            its kernels, to three digits: ``gradient_norm``, of the batch's mean loss; ``update_ratio``, norm of the
+            step's change / norm of the kernel; ``distance`` from the initial kernel, relative to its norm; and with an
+            activation ``active``, the share of outputs, after pooling, that aren't on its flat side (above 0; for
+            sigmoid and tanh, with at least 0.05 of the steepest slope).
         """
         network = self._network
         assert network.gradient is not None
@@ -119,7 +122,7 @@ class KernelWatch:
         return {**figures_of_all, "asleep_kernels": asleep, "kernels": layers} if closely else figures_of_all
 
     def _active(self, number: int, count: int) -> Array | None:
-        """The share of active outputs of each kernel of a conv layer; None without an activation."""
+        """Share of active outputs of each kernel of a conv layer; None without an activation."""
         found = activation_of(self._network.stages, number)
         if found is None:
             return None
@@ -137,8 +140,8 @@ class KernelWatch:
 
 
 def activation_of(stages: Sequence[Stage], number: int) -> tuple[int, str] | None:
-    """The first activation from a layer on, and the number of the stage whose output is its; None where there is none
-    before the next layer with weights of its own to sum with."""
+    """The first activation from a layer on, and the index of the stage that applies it; None if a layer that sums with
+    weights of its own comes first."""
     for later, stage in enumerate(stages[number:], start=number):
         if later > number and any(parameter.start == "random" for parameter in stage.parameters.values()):
             return None
@@ -156,7 +159,8 @@ def _shares(parts: Array, wholes: Array) -> Array:
 
 
 def _change(start: Array, now: Array) -> float:
-    """How far a layer's kernels have moved, as a share of their norm; from zeros, of the norm that they have now."""
+    """How far a layer's kernels have moved, relative to their initial norm; from zeros, relative to the current
+    norm."""
     whole = np.linalg.norm(start) or np.linalg.norm(now) or 1.0
     return float(np.linalg.norm(now - start) / whole)
 
@@ -166,10 +170,10 @@ def _names(layer: str, which: Array) -> list[str]:
 
 
 class KernelNews:
-    """Says which kernels don't learn, each once, and what can be tried."""
+    """Says which kernels don't learn, each of them once, and what to try."""
 
     def __init__(self, stages: Sequence[Stage], past: Iterable[Mapping[str, Any]] = ()) -> None:
-        """``past``: the figures of the epochs that are over, whose kernels have been named."""
+        """``past``: figures of past epochs, whose kernels have been named."""
         self._activations = {
             stage.name: (activation_of(stages, number) or (0, "identity"))[1]
             for number, stage in enumerate(stages)
@@ -182,7 +186,7 @@ class KernelNews:
             self.of(figures)
 
     def of(self, figures: Mapping[str, Any]) -> list[str]:
-        """What an epoch's figures bring to light: a message for the dead ones, one for those asleep, or none."""
+        """Messages about an epoch's figures: one for newly dead kernels, one for those asleep, or none."""
         if "kernels" not in figures:
             return []
         messages = []

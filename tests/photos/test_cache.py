@@ -277,7 +277,7 @@ def test_an_interrupted_write_leaves_the_store_as_it_was(photos: list[Path], mon
     def interrupt(data: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "zlib", SimpleNamespace(crc32=interrupt))
+    monkeypatch.setattr(store, "zlib", SimpleNamespace(crc32=interrupt))
     with pytest.raises(KeyboardInterrupt):
         load_photos(photos[1:], SETTINGS)
     monkeypatch.undo()
