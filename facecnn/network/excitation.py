@@ -1,4 +1,4 @@
-"""What excites each kernel: the places in photos where its output is largest."""
+"""Finds what excites each kernel: the positions in photos where its output is largest."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from facecnn.network.network import Network, Stage
 
 @dataclass(frozen=True)
 class Excitation:
-    """Of each kernel of a layer the photos that excite it most, the strongest first, and where in them."""
+    """For each kernel of a layer, the photos that excite it most, strongest first, and where in them."""
 
     photos: npt.NDArray[np.int64]
-    """(kernels, n): numbers among the photos that were looked at, each at most once for a kernel."""
+    """(kernels, n): indices of the photos, each at most once for a kernel."""
     places: npt.NDArray[np.int64]
-    """(kernels, n, 2): first row and column of what the output sees, in pixels of the network's input; below zero, or
-    ending beyond it, where the layer's padding is seen, too."""
+    """(kernels, n, 2): first row and column of the receptive field, in pixels of the network's input; it may reach
+    beyond that, into the layer's padding."""
     size: tuple[int, int]
-    """Rows and columns of what an output sees."""
+    """Rows and columns of the receptive field."""
 
 
 def excitation(
     network: Network, photos: PhotoFeed, normalise: Normalise, layers: Sequence[int], most: int
 ) -> dict[str, Excitation]:
-    """Look at photos, not augmented, and find for each kernel of the stages numbered ``layers`` those ``most`` (or as
-    many as there are) that excite it most."""
+    """Find the ``most`` photos (or all, if there are fewer) that excite each kernel of the stages ``layers`` most.
+
+    Photos aren't augmented. Returns an ``Excitation`` by stage name.
+    """
     highest: dict[int, list[npt.NDArray[Any]]] = {number: [] for number in layers}
     places: dict[int, list[npt.NDArray[np.int64]]] = {number: [] for number in layers}
     for start, stop in passes(network, photos, normalise, mirror=False):
@@ -57,7 +59,7 @@ def excitation(
 
 
 def reach(stages: Sequence[Stage]) -> Reach:
-    """What an output of the last of these stages sees of the input of the first (its receptive field)."""
+    """Receptive field of an output of the last of these stages, in the input of the first."""
     size, step, first = (np.array(value) for value in ((1, 1), (1, 1), (0, 0)))
     for stage in stages:
         own = stage.layer.reach(stage.shape)

@@ -1,4 +1,4 @@
-"""How photos get to the device."""
+"""Brings photos to the device."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from facecnn.kernels.backend import Backend, StreamingBackend
 
 
 class PhotoFeed:
-    """Photos on the device: all of them where they fit, else batch by batch, each sent while the one before is used."""
+    """Photos on the device: all of them if they fit, else batch by batch, each sent while the one before is used."""
 
     def __init__(self, backend: Backend, pixels: Array, rows: Array, batch_size: int) -> None:
-        """pixels (P, H + 2 my, W + 2 mx, C) uint8 and rows (n,) on the host: which of them the n photos are."""
+        """``pixels`` (P, H + 2 my, W + 2 mx, C) uint8 and ``rows`` (n,), each photo's row of them, are on the host."""
         self._backend = backend
         self._host = (pixels, np.asarray(rows))
         self._stream: Any = None
+        self.rows: Array
+        """(n,) int32, on the host: each photo's row of the device's pixels, if all of them are there."""
         try:
             self._pixels, self.rows = backend.resident(pixels, self._host[1])
         except MemoryError:
@@ -28,7 +30,6 @@ class PhotoFeed:
             )
             self._places = backend.to_device(np.arange(batch_size, dtype=np.int32))
             self.rows = np.zeros(len(rows), np.int32)
-        """``rows`` (n,) int32, on the host: where in the device's pixels each photo lies, if all are there."""
 
     @property
     def streamed(self) -> bool:
@@ -38,8 +39,7 @@ class PhotoFeed:
     def slots(self, batches: Iterable[Array]) -> Iterator[int]:
         """The slot that holds each batch, for all kernels that are launched before the next one is asked for.
 
-        Args:
-            batches: the photos of each batch, as numbers from 0 to n - 1.
+        ``batches``: the photos of each batch, as indices from 0 to n - 1.
         """
         if self._stream is None:
             for _ in batches:
@@ -60,8 +60,8 @@ class PhotoFeed:
         """All photos, up to ``size`` at a time.
 
         Yields:
-            The number of the first photo and of the one after the last; the array on the device that holds them, and
-            the rows (n,) of it that they are, for all kernels that are launched before the next ones are asked for.
+            Start and stop of the photos, the device's array that holds them, and their rows (n,) of it, for all kernels
+            that are launched before the next ones are asked for.
         """
         count = len(self.rows)
         bounds = [(start, min(count, start + size)) for start in range(0, count, size)]
@@ -75,8 +75,8 @@ class PhotoFeed:
         return arrays[slot]
 
     def places(self, rows: Array, start: int, stop: int) -> Array:
-        """Where in ``pixels`` photos start to stop of the batch lie; ``rows`` (N,) on the device is the batch's part of
-        this feed's ``rows``."""
+        """Rows of ``pixels`` of photos ``start`` to ``stop`` of a batch; ``rows`` (N,) on the device: the batch's part
+        of this feed's ``rows``."""
         return rows[start:stop] if self._stream is None else self._places[start:stop]
 
     @cached_property

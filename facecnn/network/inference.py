@@ -1,4 +1,4 @@
-"""What a network makes of photos that are not augmented."""
+"""Runs photos without augmentation through a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facecnn.network.network import Network, Weights
 
 
 def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
-    """The views of a photo that answers are averaged over, as parameters of ``prepare_photos``.
+    """Test-time augmentation: the views of a photo that answers are averaged over, as parameters of ``prepare_photos``.
 
     The photo as it is; with ``shift``, also moved by that fraction of the side up, down, left and right; with
     ``mirror``, the mirror images of all these.
@@ -22,11 +22,11 @@ def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
     Returns:
         (views, columns of AUGMENTATION)
     """
-    places = [(0.0, 0.0)]
+    shifts = [(0.0, 0.0)]
     if shift:
-        places += [(shift, 0.0), (-shift, 0.0), (0.0, shift), (0.0, -shift)]
-    made = np.tile(AUGMENTATION_NONE, (len(places), 1))
-    made[:, [SHIFT_Y, SHIFT_X]] = places
+        shifts += [(shift, 0.0), (-shift, 0.0), (0.0, shift), (0.0, -shift)]
+    made = np.tile(AUGMENTATION_NONE, (len(shifts), 1))
+    made[:, [SHIFT_Y, SHIFT_X]] = shifts
     if not mirror:
         return made
     mirrored = made.copy()
@@ -37,16 +37,13 @@ def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
 def prepare_in_batches(
     network: Network, photos: PhotoFeed, normalise: Normalise, parameters: Array
 ) -> Iterator[tuple[int, int]]:
-    """Fill ``network.input`` with one batch of the photos after another.
+    """Fill ``network.input`` with one batch of the photos after another; yields start and stop of each.
 
     Args:
-        network: whose batch size is not above the one that the photos are fed in.
-        photos: all of them are taken, in their order.
-        normalise: how their pixels are scaled.
+        network: its batch size must not be above that of the feed.
+        photos: all of them are used, in order.
+        normalise: how they are normalised.
         parameters: (batch_size, columns of AUGMENTATION) on the device, of the views.
-
-    Yields:
-        The number of the batch's first photo, and of the one after its last.
     """
     for start, stop, pixels, rows in photos.in_order(network.batch_size):
         count = stop - start
@@ -68,8 +65,7 @@ def passes(
     """Run all test-time views of all photos through the network, batch by batch.
 
     Yields:
-        Which photos have just been run, as ``prepare_in_batches`` does: their outputs are
-        ``network.output[: stop - start]``.
+        Start and stop of the photos that were run, whose outputs are ``network.output[: stop - start]``.
     """
     for view in views_at_test_time(mirror, shift):
         parameters = network.backend.to_device(np.tile(view, (network.batch_size, 1)))
@@ -87,20 +83,17 @@ def log_probabilities(
     shift: float = 0.0,
     weights: Weights | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Logarithms of the probabilities of each output: (photos, units), each row's probabilities summing to 1.
-
-    They are the mean of the logarithms over the photo's test-time views, scaled to sum to 1 again.
-    """
+    """Log-probabilities (photos, units): their mean over each photo's test-time views, normalised again."""
     number = len(photos.rows)
     outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
     for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
         outputs[start:stop] = network.backend.to_host(network.output[: stop - start])
-        if stop == number:  # all photos in one view
+        if stop == number:  # the view is complete
             total += log_softmax(outputs)
     return log_softmax(total / len(views_at_test_time(mirror, shift)))
 
 
 def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
-    """Logarithms of softmax, row by row."""
+    """Logarithm of the softmax of each row."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -1,7 +1,7 @@
-"""The weights that a training starts from.
+"""The initial weights of a training.
 
 Random numbers are drawn on the host, keyed by seed and layer: they are the same on every device, and a layer's don't
-depend on the layers before it. Biases start at 0, batch norm's scales at 1, prelu's slopes where its setting says.
+depend on other layers. Biases start at 0, batch norm's scales at 1, prelu's slopes as set.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod, sqrt
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from facecnn.arrays import Array
 from facecnn.errors import UsageError
@@ -26,11 +27,11 @@ Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv
 NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 PATCHES = 4096
-"""So many places of the photos are looked at for ``zca_patches``."""
+"""Number of patches that ``zca_patches`` looks at."""
 _SOFTENING = 0.01
-"""Share of the mean variance that is added to each before dividing by its root: what is nearly flat stays small."""
+"""Share of the mean variance that is added to each before dividing by its root, so that flat patches stay small."""
 _PHOTOS_AT_ONCE = 4
-"""Photos of which a conv layer's map before its activation and pool is made at a time."""
+"""Photos at a time for which a conv layer runs without its activation and pool."""
 
 
 def initialise(
@@ -42,18 +43,25 @@ def initialise(
 ) -> None:
     """Overwrite all weights and statistics of a network.
 
-    ``he``           deviation gain / sqrt(fan_in), gain being that of the activation that follows (He et al. 2015)
+    ``he``           deviation gain / sqrt(fan_in) with the gain of the activation that follows (He et al. 2015)
     ``xavier``       deviation sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)
     ``lecun``        deviation 1 / sqrt(fan_in) (LeCun et al. 1998)
-    ``orthogonal``   rows at right angles, each of norm gain; or columns, where there are fewer (Saxe et al. 2014)
-    ``lsuv``         orthogonal, then, layer after layer, divided by the deviation of what the layer gives for
-                     ``photos`` before its activation (Mishkin and Matas 2016: layer-sequential unit variance)
+    ``orthogonal``   orthogonal rows of norm gain, or columns if there are fewer (Saxe et al. 2014)
+    ``lsuv``         orthogonal, then layer after layer divided by the deviation of the layer's outputs for ``photos``
+                     before its activation (Mishkin and Matas 2016: layer-sequential unit variance)
     ``zca_patches``  he; the first conv layer's kernels are whitened patches of ``photos`` (Coates et al. 2011)
 
-    ``photos``, asked for by the last two only, gives (n, H, W, C) on the host as the network's input has them; lsuv
-    takes as many as the network's batch has. ``given``: arrays by name that are taken as they are; lsuv scales the
-    other layers to what these give. Raises UsageError where patches can't be the first layer's kernels, ValueError for
-    a given array of another shape.
+    Args:
+        network: the network.
+        how: one of the above.
+        seed: of the random numbers.
+        photos: gives (n, H, W, C) on the host, like the network's input; only called for the last two. lsuv uses as
+            many as the network's batch has.
+        given: arrays by name that are used as they are; lsuv scales the other layers to these.
+
+    Raises:
+        UsageError: patches can't be the first layer's kernels.
+        ValueError: a given array has another shape.
     """
     arrays = draw(network.stages, seed, how)
     if how == "zca_patches" and f"{network.stages[0].name}.weight" not in given:
@@ -67,7 +75,7 @@ def initialise(
 
 
 def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, Array]:
-    """``initialise`` as far as it needs no photos: arrays by name, on the host, float64."""
+    """The part of ``initialise`` that needs no photos: arrays by name, on the host, float64."""
     arrays: dict[str, Array] = {}
     for number, stage in enumerate(stages):
         generator = _generator(seed, number)
@@ -91,7 +99,7 @@ def _generator(seed: int, number: int) -> np.random.Generator:
 
 
 def gain_after(stages: Sequence[Stage], number: int) -> float:
-    """Gain of the first activation from a layer on, before the next layer that has weights of its own to scale."""
+    """Gain of the first activation from a layer on, before the next layer with weights to scale."""
     for later, stage in enumerate(stages[number:]):
         if later > 0 and any(parameter.decays for parameter in stage.parameters.values()):
             break
@@ -102,37 +110,26 @@ def gain_after(stages: Sequence[Stage], number: int) -> float:
 
 
 def _orthogonal(parameter: Parameter, generator: np.random.Generator) -> Array:
-    """Weights whose rows (a kernel's, unit's or neuron's) are of norm 1 and at right angles, drawn evenly from all
-    such; with more rows than inputs it is the columns that are."""
+    """Uniformly distributed weights with orthonormal rows (of a kernel, unit or neuron), or with orthonormal columns if
+    there are more rows than inputs."""
     shape, matrices = parameter.shape, parameter.matrices
     rows, columns = shape[0], prod(shape[1:]) // matrices
     normal = generator.standard_normal((matrices, max(rows, columns), min(rows, columns)))
-    with _one_thread():
+    with threadpool_limits(1):  # BLAS sums in another order with more threads
         q, r = np.linalg.qr(normal)
-    # The signs that make the factorisation unique: without them some matrices would come up more often than others.
+    # With these signs the factorisation is unique; else some matrices would come up more often than others.
     q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
     weight = q if rows >= columns else q.swapaxes(1, 2)
     return np.asarray(weight.reshape(shape) if matrices == 1 else np.moveaxis(weight, 0, -1).reshape(shape))
 
 
-def _one_thread() -> Any:
-    """With another number of threads BLAS sums in another order."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
-# ------------------------------------------------------------------------------------------------------------- photos
-
-
 def _scale_to_unit_variance(
     network: Network, photos: Array, arrays: Mapping[str, Array], given: Mapping[str, Array]
 ) -> None:
-    """Divide each layer's weights, unless ``given``, by the deviation of its outputs, all of them together, before the
-    activation.
+    """Divide each layer's weights, unless ``given``, by the deviation of all its outputs before the activation.
 
-    Biases are 0, so that what is measured is proportional to the weights, and one division does what the paper's loop
-    does. Batch norm takes the batch's own statistics, as in training; nothing is dropped.
+    With biases of 0 outputs are proportional to the weights, so one division does what the paper's loop does. Batch
+    norm uses the batch's statistics, as in training; there is no dropout.
     """
     backend, count = network.backend, min(len(photos), network.batch_size)
     backend.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
@@ -141,7 +138,7 @@ def _scale_to_unit_variance(
         is_drawn = any(parameter.start == "random" for parameter in stage.parameters.values())
         if is_drawn and f"{stage.name}.weight" not in given:
             deviation = _deviation(stage, context)
-            if deviation > 0:  # else the photos are all of one colour, and nothing can be scaled
+            if deviation > 0:  # 0 if each photo is of one colour
                 weight = context.weights["weight"]
                 scaled = backend.to_host(weight) / deviation
                 backend.copy_to_device(weight, scaled.astype(network.dtype))
@@ -153,7 +150,7 @@ def _scale_to_unit_variance(
 def _deviation(stage: Stage, context: LayerContext) -> float:
     """Deviation over all of a layer's outputs for ``context.x``, before activation and pool."""
     layer, backend, count = stage.layer, context.backend, len(context.x)
-    if not layer.has_kernels:  # the activation of the others is a layer of its own
+    if not layer.has_kernels:  # others have no fused activation
         layer.forward(context)
         return float(backend.to_host(context.out).astype(np.float64).std())
     plain = layer.sums_only()
@@ -171,7 +168,8 @@ def _deviation(stage: Stage, context: LayerContext) -> float:
 
 
 def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str, Array]:
-    """The first layer's kernels from patches of ``photos``; each of norm gain, as those of ``he`` are on average."""
+    """The first layer's kernels from patches of ``photos``, each of norm gain, which those of ``he`` have on
+    average."""
     stage, layer = stages[0], stages[0].layer
     if not layer.has_kernels:
         raise UsageError(
@@ -191,9 +189,9 @@ def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str,
 def zca_patches(photos: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     """Kernels of ``shape`` (K, rows, columns, C) that are whitened patches of photos (n, H, W, C), of norm 1.
 
-    Patches from random places lose their mean and are divided by their deviation; of those, the half with the more
-    contrast is whitened: x V (D + e)^(-1/2) V', where V D V' is their covariance (zero-phase component analysis). What
-    neighbouring pixels have in common goes, and edges remain. The kernels are K of them.
+    Random patches lose their mean and are divided by their deviation. Those with more contrast, one half, are whitened:
+    x V (D + e)^(-1/2) V', where V D V' is their covariance (zero-phase component analysis). This removes what
+    neighbouring pixels have in common, and leaves edges. The kernels are K of them.
     """
     count, rows, columns, _ = shape
     number = max(PATCHES, 2 * count)
@@ -207,10 +205,9 @@ def zca_patches(photos: Array, shape: tuple[int, ...], generator: np.random.Gene
     patches -= patches.mean(axis=1, keepdims=True)
     variances = np.square(patches).mean(axis=1)
     most = np.argsort(-variances, kind="stable")[: number // 2]
-    patches = (
-        patches[most] / np.sqrt(variances[most] + _SOFTENING * variances.mean() + np.finfo(np.float64).tiny)[:, None]
-    )
-    with _one_thread():
+    softened = variances[most] + _SOFTENING * variances.mean() + np.finfo(np.float64).tiny
+    patches = patches[most] / np.sqrt(softened)[:, None]
+    with threadpool_limits(1):
         values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
         scales = 1 / np.sqrt(np.maximum(values, 0) + _SOFTENING * values.mean() + np.finfo(np.float64).tiny)
         chosen = patches[generator.choice(len(patches), count, replace=False)]

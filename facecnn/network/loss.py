@@ -1,4 +1,4 @@
-"""What training lowers."""
+"""Loss functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network: a stack of layers over flat buffers."""
+"""A network: layers over flat arrays."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ from facecnn.network.layers import Layer, LayerContext, LayerError, Parameter, S
 from facecnn.network.loss import CrossEntropy, Loss
 
 ALIGNMENT = 16
-"""Every parameter starts at a multiple of 16 elements (64 bytes in float32) of the flat buffer."""
+"""Every parameter starts at a multiple of 16 elements (64 bytes in float32) of the flat array."""
+
+
+def _aligned_size(shape: Shape) -> int:
+    """Elements of a flat array that an array takes up, with the gap after it."""
+    return -(-prod(shape) // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place."""
+    """A layer at its position in the network."""
 
     name: str
     """``conv1``, ``conv2``, ``batch_norm1``: the layer's keyword and its number among those of its kind."""
     index: int
-    """Place in the config's list; layers that were split for lack of a fused kernel share it."""
+    """Position in the config's list, which layers share that were split because there is no fused kernel."""
     layer: Layer
     shape: Shape
     """Of the input, without the batch."""
@@ -47,9 +52,10 @@ class Stage:
 
 
 def plan(layers: Sequence[Layer], shape: Shape) -> tuple[Stage, ...]:
-    """The layers, split into those that kernels exist for, with their names and shapes.
+    """Split layers into those for which kernels exist, and give them names and shapes.
 
-    Raises LayerError, with the place in ``layers``, the layer's name and its input's shape, for one that doesn't fit.
+    Raises:
+        LayerError: one doesn't fit; the message has its position in ``layers``, its name and its input's shape.
     """
     stages: list[Stage] = []
     counts: Counter[str] = Counter()
@@ -77,14 +83,14 @@ def _shapes_so_far(stages: Sequence[Stage]) -> str:
 
 
 class FlatArrays:
-    """Named arrays laid out in one flat buffer, in the order given, each aligned."""
+    """Named arrays in one flat array, in the order given, each aligned."""
 
     def __init__(self, shapes: Sequence[tuple[str, str, Shape]], backend: Backend, dtype: npt.DTypeLike) -> None:
         self.offsets: dict[tuple[str, str], tuple[int, Shape]] = {}
         end = 0
         for stage, name, shape in shapes:
             self.offsets[stage, name] = (end, shape)
-            end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+            end += _aligned_size(shape)
         self.flat: Array = backend.to_device(np.zeros(end, dtype))
         self.named: dict[str, Array] = {}
         """``conv1.weight`` and so on: views of ``flat``."""
@@ -96,9 +102,11 @@ class FlatArrays:
 
 
 def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
-    """The host array ``name``, in the dtype and of the shape of ``view``; raises KeyError or ValueError otherwise.
+    """The host array ``name`` in the dtype of ``view``.
 
-    As many numbers in another shape are another network's.
+    Raises:
+        KeyError: it is missing.
+        ValueError: it has another shape, and so belongs to another network even if it has as many elements.
     """
     array = arrays[name]
     if array.shape != view.shape:
@@ -107,8 +115,10 @@ def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
 
 
 def misfits(stages: Sequence[Stage], arrays: Mapping[str, Array], *, whole: bool = True) -> list[str]:
-    """What keeps ``arrays`` from being these layers' parameters and statistics in float32, a phrase for each array;
-    nothing is allocated. Unless ``whole``, some may be missing."""
+    """What keeps ``arrays`` from being these layers' parameters and statistics in float32, one phrase for each array.
+
+    Nothing is allocated. ``whole``: whether none may be missing.
+    """
     expected = {
         f"{stage.name}.{name}": tuple(entry.shape)
         for stage in stages
@@ -129,24 +139,19 @@ def misfits(stages: Sequence[Stage], arrays: Mapping[str, Array], *, whole: bool
 
 
 class Weights:
-    """All that a network has learned: ``parameters`` by gradients, ``statistics`` (of batch norm) by averaging."""
+    """Everything that a network has learned: ``parameters`` by gradients, batch norm's ``statistics`` by averaging."""
 
     def __init__(self, stages: Sequence[Stage], backend: Backend, dtype: npt.DTypeLike) -> None:
         self._backend = backend
         trained = [(stage.name, name, p) for stage in stages for name, p in stage.parameters.items()]
-        # Those that decay come first, so that weight decay is a matter of one bound.
+        # Those that decay come first, so that weight decay needs only one bound.
         ordered = [entry for entry in trained if entry[2].decays] + [entry for entry in trained if not entry[2].decays]
         self.parameters = FlatArrays([(stage, name, p.shape) for stage, name, p in ordered], backend, dtype)
         self.statistics = FlatArrays(
             [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], backend, dtype
         )
-        ends = [
-            self.parameters.offsets[stage, name][0] + -(-prod(p.shape) // ALIGNMENT) * ALIGNMENT
-            for stage, name, p in ordered
-            if p.decays
-        ]
-        self.decaying: int = ends[-1] if ends else 0
-        """So many elements of the flat parameters, from the first on, are subject to weight decay."""
+        self.decaying: int = sum(_aligned_size(p.shape) for _, _, p in ordered if p.decays)
+        """Elements of the flat parameters, from the first on, to which weight decay applies."""
         self.by_stage: dict[str, dict[str, Array]] = {
             stage.name: {
                 **self.parameters.by_stage.get(stage.name, {}),
@@ -161,36 +166,36 @@ class Weights:
         return {name: self._backend.to_host(array) for name, array in named.items()}
 
     def from_host(self, arrays: Mapping[str, Array]) -> None:
-        """Overwrite all arrays; raises KeyError where a name is missing, ValueError where a shape is another."""
+        """Overwrite all arrays. Raises KeyError if a name is missing, ValueError if a shape differs."""
         for name, array in {**self.parameters.named, **self.statistics.named}.items():
             self._backend.copy_to_device(array, fitting(arrays, name, array))
 
     def copy_from(self, other: Weights) -> None:
-        """Overwrite all arrays with another's of the same network."""
+        """Overwrite all arrays with those of another set for the same network."""
         self._backend.copy_to_device(self.parameters.flat, self._backend.to_host(other.parameters.flat))
         self._backend.copy_to_device(self.statistics.flat, self._backend.to_host(other.statistics.flat))
 
 
 class MicroBatch(NamedTuple):
-    """Photos of a batch that the network works on at a time; arrays on the device."""
+    """Photos of a batch that are processed at a time; arrays on the device."""
 
     start: int
-    """The first one's number in the batch."""
+    """Index of the first one in the batch."""
     labels: Array
-    """(n,) int32."""
+    """(n,) int32"""
     photos: Array | None = None
-    """(n,) int32: their numbers in the data set; None where nothing is random."""
+    """(n,) int32: indices in the data set; None if nothing is random."""
     step: Array | None = None
-    """(1,) int32: the number of the step; None where nothing is random."""
+    """(1,) int32: number of the step; None if nothing is random."""
     x: Array | None = None
-    """(n, H, W, C): as the network sees them; None where they are in ``Network.input``."""
+    """(n, H, W, C): the prepared photos; None if they are in ``Network.input``."""
 
 
 class Network:
     """Layers with all their arrays, for batches of up to ``batch_size`` photos.
 
-    Usage: fill ``network.input[:count]``, then ``forward``, ``loss`` and ``backward`` with the same count. All arrays
-    are made at construction, and the workspace in the first step; later steps only make views.
+    Fill ``network.input[:count]``, then call ``forward``, ``loss`` and ``backward`` with the same count. All arrays are
+    allocated at construction, and the workspace in the first step; later steps only make views.
     """
 
     def __init__(
@@ -207,10 +212,24 @@ class Network:
         training: bool = True,
         accumulate_gradients: bool = False,
     ) -> None:
-        """``frozen``: how many of ``layers``, from the first on, keep their weights. Without ``training`` there is no
-        room for gradients, and the last layer may give maps. ``accumulate_gradients``: those of several micro-batches
-        can be added up. Raises LayerError where a layer doesn't fit, UsageError where training would end in maps,
-        MemoryError where the device's memory is too small."""
+        """
+        Args:
+            layers: as in the config, but with a number of ``units`` in place of ``people``.
+            input_shape: (H, W, C)
+            backend: has all arrays.
+            batch_size: maximum number of photos at a time.
+            loss: None: cross-entropy.
+            dtype: of the arrays.
+            seed: of dropout and noise.
+            frozen: number of layers, from the first on, that keep their weights.
+            training: without it there is no room for gradients, and the last layer may give maps.
+            accumulate_gradients: whether the gradients of several micro-batches can be added up.
+
+        Raises:
+            LayerError: a layer doesn't fit.
+            UsageError: the last layer of a network to train gives maps.
+            MemoryError: the device's memory is too small.
+        """
         self.stages = plan(layers, input_shape)
         self.backend = backend
         self.batch_size = batch_size
@@ -221,7 +240,7 @@ class Network:
         self.announce: Callable[[str, str], None] = (
             backend.announce if isinstance(backend, Profiler) else lambda layer, way: None
         )
-        """To be told which layer's kernels are asked for next, and which way."""
+        """Called with the layer and the direction of the kernels that are launched next."""
         self.weights = self.new_weights()
         self._views: dict[int, list[_StageViews]] = {}
         self._inferences: dict[tuple[int, Weights], Callable[[], None]] = {}
@@ -232,30 +251,30 @@ class Network:
                 f"network: the last layer gives {shape_text(out_shape)}; it must give units: end with dense or neuron"
             )
         self.units = prod(out_shape)
-        """Numbers that the last layer gives for a photo."""
+        """Numbers that the last layer gives for each photo."""
         self.input: Array = backend.empty((batch_size, *input_shape), dtype)
         self._outs: list[Array] = [backend.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
         self._buffers = [self._new_buffers(stage) for stage in self.stages]
         self._zeros: Array = backend.to_device(np.zeros(batch_size, np.int32))
-        """Stands in for photos and step where nothing is random."""
+        """Photos and step if nothing is random."""
         self._make_loss_arrays()
 
         trained = [i for i, stage in enumerate(self.stages) if stage.index >= frozen and stage.parameters]
         self.first_trained: int = trained[0] if trained else len(self.stages)
-        """Number of the lowest stage whose weights move: backward ends there."""
+        """The lowest stage with weights to train: backward ends there."""
         self._frozen = frozen
         self.gradient: FlatArrays | None = None
         self._micro_gradient: FlatArrays | None = None
-        """The gradient of a micro-batch, where those of several are added up."""
+        """The gradient of a micro-batch, if those of several are added up."""
         if training:
             self.gradient = self.new_weights().parameters
             self._micro_gradient = self.new_weights().parameters if accumulate_gradients else None
-            # The gradient of one layer's output is needed only until that of its input is there: two buffers, in turn.
+            # The gradient of a layer's output is only needed until that of its input is there: two buffers take turns.
             largest = max(prod(stage.out_shape) for stage in self.stages)
             self._dout_pair = [backend.empty((batch_size * largest,), dtype) for _ in range(2)]
 
     def _new_buffers(self, stage: Stage) -> dict[str, tuple[Array, bool]]:
-        """The arrays that a layer keeps for backward, and whether each has a row for every photo."""
+        """The buffers that a layer fills for backward, and whether each has a row for every photo."""
         made = {}
         for name, buffer in stage.layer.buffers(stage.shape).items():
             per_photo = buffer.per_photo and buffer.shape != (0,)
@@ -268,43 +287,42 @@ class Network:
         self.losses: Array = empty((photos,), self.dtype)
         """Plain cross-entropy of each photo, after ``loss``."""
         self.objectives: Array = empty((photos,), self.dtype)
-        """Each photo's part of the number that training lowers, which is their sum."""
+        """Each photo's part of the objective, which is their sum."""
         self.probabilities: Array = empty((photos, units), self.dtype)
         self.dlogits: Array = empty((photos, units), self.dtype)
-        """The loss's derivative by ``output``, after ``loss``."""
+        """Derivative of the loss with respect to ``output``, after ``loss``."""
         self._squares: Array = empty((photos,), self.dtype)
         self._target: Array = empty((photos, units), self.dtype)
         self._total: Array = self.backend.to_device(np.ones(1, self.dtype))
-        """What the loss of a batch is divided by."""
+        """Divisor of the batch's loss."""
         self._ones: Array = self.backend.to_device(np.ones(units, self.dtype))
 
     def new_weights(self) -> Weights:
-        """A second set of weights of this network, all zero."""
+        """Another set of weights for this network, all zero."""
         return Weights(self.stages, self.backend, self.dtype)
 
     @property
     def output(self) -> Array:
-        """(batch_size, units), or (batch_size, H, W, C) where the last layer gives maps: that layer's output, of which
-        ``forward`` fills the first ``count`` rows."""
+        """Output of the last layer, (batch_size, units) or (batch_size, H, W, C); ``forward`` fills ``count`` rows."""
         return self._outs[-1]
 
     def trained_ranges(self) -> list[tuple[int, int, int]]:
-        """(start, stop, decaying) of every piece of the flat parameters that is trained: all of it in one piece, unless
-        layers are frozen; ``decaying`` counts the elements at the piece's start that decay."""
+        """(start, stop, decaying) of each range of the flat parameters that is trained: a single one unless layers are
+        frozen. Weight decay applies to its first ``decaying`` elements."""
         parameters = self.weights.parameters
-        pieces: list[tuple[int, int, int]] = []
+        ranges: list[tuple[int, int, int]] = []
         trained = {stage.name for stage in self.stages[self.first_trained :] if stage.index >= self._frozen}
         for (stage, _), (start, shape) in parameters.offsets.items():
-            stop = start + -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+            stop = start + _aligned_size(shape)
             decaying = stop - start if start < self.weights.decaying else 0
             if stage not in trained:
                 continue
-            if pieces and pieces[-1][1] == start and (not decaying or pieces[-1][2] == pieces[-1][1] - pieces[-1][0]):
-                first, _, decays = pieces[-1]
-                pieces[-1] = (first, stop, decays + decaying)
+            if ranges and ranges[-1][1] == start and (not decaying or ranges[-1][2] == ranges[-1][1] - ranges[-1][0]):
+                first, _, decays = ranges[-1]
+                ranges[-1] = (first, stop, decays + decaying)
             else:
-                pieces.append((start, stop, decaying))
-        return pieces
+                ranges.append((start, stop, decaying))
+        return ranges
 
     def initialise(
         self,
@@ -313,7 +331,7 @@ class Network:
         photos: Callable[[], npt.NDArray[Any]] | None = None,
         given: Mapping[str, Array] = NOTHING,
     ) -> None:
-        """The weights to start from: see ``facecnn.network.initialisation``."""
+        """Set the initial weights: see ``facecnn.network.initialisation``."""
         initialise(self, how, seed, photos, given)
 
     def forward(
@@ -327,12 +345,16 @@ class Network:
         x: Array | None = None,
         for_backward: bool = True,
     ) -> None:
-        """``output[:count]`` from ``input[:count]``, or from ``x``, an array like that, if given; with ``weights``, if
-        given, in the place of the network's own. What ``backward`` and other derivatives need is left for them, unless
-        it is not ``for_backward``, which takes less time.
+        """Compute ``output[:count]`` from ``input[:count]``.
 
-        In training batch norm uses the batch's statistics (and moves the running ones), and dropout drops what
-        ``photos`` (count,) int32, the photos' numbers in the data set, and ``step`` (1,) say.
+        Args:
+            count: number of photos.
+            weights: used in place of the network's own.
+            training: batch norm uses the batch's statistics (and updates the running ones), and dropout is on.
+            photos: (count,) int32, indices in the data set, which dropout depends on.
+            step: (1,) int32, which dropout depends on.
+            x: used in place of ``input[:count]``.
+            for_backward: whether to leave what ``backward`` and other derivatives need, which takes longer.
         """
         weights = weights or self.weights
         for number, stage in enumerate(self.stages):
@@ -341,8 +363,8 @@ class Network:
             stage.layer.forward(replace(context, for_backward=for_backward))
 
     def infer(self, count: int, weights: Weights | None = None) -> None:
-        """``output[:count]`` from ``input[:count]`` as ``forward`` makes it outside training, and nothing that
-        derivatives would need, by kernels that are recorded for each ``count``."""
+        """Compute ``output[:count]`` like ``forward`` outside of training, without anything for derivatives, by kernels
+        that are recorded for each ``count``."""
         key = count, weights or self.weights
         if key not in self._inferences:
             forward = partial(self.forward, count, weights=weights, for_backward=False)
@@ -350,7 +372,7 @@ class Network:
         self._inferences[key]()
 
     def weigh(self, labels: Array, class_weights: Array) -> None:
-        """Prepare for the losses of the micro-batches of a batch with ``labels`` (photos,) int32."""
+        """Prepare for the losses of a batch's micro-batches; ``labels`` (photos,) int32 are the whole batch's."""
         weights = class_weights if isinstance(self.objective, CrossEntropy) else self._ones
         self.backend.label_weight(self._total, labels, weights, self.workspace)
 
@@ -363,10 +385,14 @@ class Network:
         is_part: bool = False,
         objectives: Array | None = None,
     ) -> None:
-        """Fill ``losses``, ``probabilities``, ``objectives`` and the output's derivative for ``labels`` (count,) int32.
+        """Fill ``losses``, ``probabilities``, ``objectives`` and ``dlogits``.
 
-        class_weights (units,). With ``is_part`` these photos are a micro-batch of the batch that was given to
-        ``weigh``; ``objectives`` (count,) takes the place of the network's own.
+        Args:
+            count: number of photos.
+            labels: (count,) int32
+            class_weights: (units,)
+            is_part: whether these photos are a micro-batch of the batch that was given to ``weigh``.
+            objectives: (count,), filled in place of the network's own.
         """
         if not is_part:
             self.weigh(labels, class_weights)
@@ -403,11 +429,15 @@ class Network:
         is_first: bool = True,
         x: Array | None = None,
     ) -> None:
-        """``gradient`` from the last ``forward`` in training and ``loss``; or from ``dout`` (count, units) if given.
-        ``x`` as in ``forward``.
+        """Compute ``gradient`` after a ``forward`` in training and ``loss``.
 
-        Of a network made with ``accumulate_gradients``, the gradient is added to that of the batch's micro-batches
-        before, unless it ``is_first``.
+        Args:
+            count: number of photos.
+            photos: as in ``forward``.
+            step: as in ``forward``.
+            dout: (count, units), used in place of the loss's derivative.
+            is_first: with ``accumulate_gradients``, whether to start a new sum of gradients.
+            x: as in ``forward``.
         """
         assert self.gradient is not None, "the network was made without training=True"
         upstream = self.dlogits[:count] if dout is None else dout
@@ -426,11 +456,10 @@ class Network:
         """Forward, loss and backward of a micro-batch of the batch that was given to ``weigh``.
 
         Args:
-            batch: the photos; ``gradient`` grows by theirs, unless they are the batch's first.
+            batch: the photos; their gradient is added to ``gradient``, or replaces it if they are the batch's first.
             class_weights: (units,)
-            objectives: (photos of the batch,), of which theirs are filled: what each adds to the number that training
-                lowers.
-            totals: (3,), which grows by their losses and right answers: see ``add_to_totals``.
+            objectives: (photos of the batch,), of which the micro-batch's are filled.
+            totals: (3,), to which their losses and right answers are added: see ``add_to_totals``.
         """
         count = len(batch.labels)
         own = objectives[batch.start : batch.start + count]
@@ -441,7 +470,7 @@ class Network:
         self.backward(count, batch.photos, batch.step, is_first=batch.start == 0, x=batch.x)
 
     def context(self, number: int, count: int, *, training: bool = False) -> LayerContext:
-        """What stage ``number`` works on for ``count`` photos: to run it by itself, or to look at its arrays."""
+        """The context of stage ``number`` for ``count`` photos, to run it by itself or to look at its arrays."""
         return self._context(number, count, self.weights, training, None, None, None)
 
     def _context(
@@ -470,7 +499,7 @@ class Network:
         )
 
     def _stage_views(self, count: int) -> list[_StageViews]:
-        """The first ``count`` photos' part of every array; made once for each batch size that comes up."""
+        """The first ``count`` photos' part of every array; made once for each count."""
         if count not in self._views:
             views = []
             for number, stage in enumerate(self.stages):

@@ -1,12 +1,12 @@
-"""What an answer rests on: the places of a picture that a network's output depends on.
+"""Explains answers: the parts of a picture that a network's output depends on.
 
-Two questions to a trained network, both about one output's log-odds, and both in evaluation (batch norm's running
-statistics, no dropout): how much do they fall when a place is covered, and how much does each pixel move them? Neither
-says why: a place may count because of the face, or because of what happens to lie beside it.
+Two questions are asked about one output's log-odds, in evaluation mode (batch norm's running statistics, no dropout):
+by how much do they fall when a part is covered, and how much does each pixel move them? Neither says why: a part may
+count because of the face, or because of what happens to lie beside it.
 
-An answer may be the mean over several views of a picture, mirrored or moved by some pixels (``views``: as parameters of
-``prepare_photos``, the first of them the picture as it is). Then it is that answer which is asked about: a place is
-covered in all views, and their derivatives are brought back to where the pixels lie in the first.
+An answer may be the mean over several views of a picture, mirrored or shifted (``views``: parameters of
+``prepare_photos``; the first is the picture as it is). Then a part is covered in all views, and their gradients are
+mapped back to the pixels of the first.
 """
 
 from __future__ import annotations
@@ -23,25 +23,31 @@ from facecnn.network.network import Network
 Figures = npt.NDArray[np.float64]
 
 GREY: dict[Normalise, float] = {"none": 0.5, "standardise": 0.0, "local_contrast": 0.0}
-"""What a prepared input has where there is nothing to see: without normalisation mid-grey, else the photo's mean."""
+"""Value of a prepared input where there is nothing to see: mid-grey without normalisation, else the photo's mean."""
 
 PATCH = 1 / 4
 STRIDE = 1 / 8
-"""Side of the patch that covers a place, and its step, as fractions of the input's side."""
+"""Side of the covering patch, and its step, as fractions of the input's side."""
 
 NOISE = 0.15
-"""Deviation of SmoothGrad's noise, as a fraction of the input's range: the paper finds 10 to 20 % to be best."""
+"""Standard deviation of SmoothGrad's noise, as a fraction of the input's range: the paper recommends 10 to 20 %."""
 
 SAMPLES = 32
-"""Noisy pictures, all views counted, that SmoothGrad averages over at least; the paper sees little gain beyond 50."""
+"""Minimum number of noisy pictures, all views counted, for SmoothGrad; the paper sees little gain beyond 50."""
 
 AS_IT_IS: Array = AUGMENTATION_NONE[None]
-"""The only view of an answer that is no mean."""
+"""The only view of an answer that isn't averaged."""
 
 
 def prepared_inputs(network: Network, pixels: Array, normalise: Normalise, views: Array = AS_IT_IS) -> Array:
-    """The network's inputs (n, views, H, W, C), on the host, for n crops (n, H + 2 my, W + 2 mx, C) uint8 with their
-    margin; ``views`` (views, columns of AUGMENTATION)."""
+    """The network's inputs (n, views, H, W, C), on the host.
+
+    Args:
+        network: the network.
+        pixels: (n, H + 2 my, W + 2 mx, C) uint8, crops with their margin.
+        normalise: how they are normalised.
+        views: (views, columns of AUGMENTATION)
+    """
     backend, count = network.backend, len(views)
     on_device = backend.to_device(np.ascontiguousarray(pixels))
     inputs = np.empty((len(pixels), count, *network.input.shape[1:]), network.dtype)
@@ -62,13 +68,13 @@ def prepared_inputs(network: Network, pixels: Array, normalise: Normalise, views
 
 
 def input_gradient(network: Network, count: int, dout: Array) -> Array:
-    """The derivative of sum(output * dout) by ``input[:count]``, (count, H, W, C), on the host.
+    """Gradient of sum(output * dout) with respect to ``input[:count]``, (count, H, W, C), on the host.
 
-    Of the last ``forward``, which must have been one in evaluation; ``dout`` (count, units) lies on the device. The
-    network needs no room for gradients (``training``), and ``Network.backward`` would leave the input's out.
+    It belongs to the last ``forward``, which must have been outside of training; ``dout`` (count, units) is on the
+    device. The network needn't be one for ``training``, whose ``backward`` leaves out the input's gradient anyway.
     """
     backend = network.backend
-    unused = network.new_weights().parameters.by_stage  # layers fill their weights' gradients along with dx
+    unused = network.new_weights().parameters.by_stage  # layers fill gradients of weights along with dx
     for number in reversed(range(len(network.stages))):
         stage = network.stages[number]
         dx = backend.empty((count, *stage.shape), network.dtype)
@@ -82,23 +88,22 @@ def input_gradient(network: Network, count: int, dout: Array) -> Array:
 class LogOdds:
     """The log-odds of one output against all others, log(p / (1 - p)), as a function of prepared inputs.
 
-    Unlike p itself or log(p), they go on telling differences where the network is sure (p near 1). They are those of
-    the answer that is given: of the mean of all views' logits, divided by the calibration's ``temperature``, from which
-    its ``biases`` are taken.
+    Unlike p or log(p), they still show differences where the network is sure (p near 1). They are those of the final
+    answer: the mean of all views' logits, divided by the calibration's ``temperature``, minus its ``biases``.
     """
 
     network: Network
     output: int
     temperature: float = 1.0
     biases: Figures | None = None
-    """(units,); none unless said."""
+    """(units,); None: no biases."""
 
     def __call__(self, inputs: Array) -> Figures:
-        """(n,), for inputs (n, views, H, W, C) on the host; n and views may be any numbers."""
+        """(n,), for inputs (n, views, H, W, C) on the host, whatever n and the number of views."""
         return self._odds_and_slopes(inputs)[0]
 
     def gradient(self, inputs: Array) -> Array:
-        """(n, views, H, W, C): each one's derivative by its own inputs."""
+        """(n, views, H, W, C): gradient of each of them with respect to its inputs."""
         network, views = self.network, inputs.shape[1]
         _, slopes = self._odds_and_slopes(inputs)
         dout = np.repeat(slopes / views, views, axis=0).astype(network.dtype)
@@ -115,15 +120,15 @@ class LogOdds:
         return [slice(start, start + size) for start in range(0, count, size)]
 
     def _forward(self, batch: Array) -> Figures:
-        """(n, units), the logits of n inputs, a batch at most."""
+        """Logits (n, units) of at most a batch of inputs."""
         network = self.network
         network.backend.copy_to_device(network.input[: len(batch)], np.ascontiguousarray(batch, network.dtype))
         network.forward(len(batch))
         return np.asarray(network.backend.to_host(network.output[: len(batch)]), np.float64)
 
     def _odds_and_slopes(self, inputs: Array) -> tuple[Figures, Figures]:
-        """(n,) log-odds, and (n, units) their derivatives by the mean of the logits: 1 / T for the output, and for the
-        others minus their softmax among themselves, over T."""
+        """(n,) log-odds, and (n, units) their derivatives with respect to the mean logits: 1 / T for the output, and
+        for the others minus the softmax among themselves, over T."""
         flat = inputs.reshape(-1, *inputs.shape[2:])
         each = np.concatenate([self._forward(flat[part]) for part in self._batches(len(flat))])
         logits = each.reshape(*inputs.shape[:2], -1).mean(axis=1) / self.temperature
@@ -142,11 +147,11 @@ class LogOdds:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """What covering parts of a picture does to an answer."""
+    """The effect of covering parts of a picture on an answer."""
 
     drop: Figures
-    """(H, W): by how much the log-odds fall when this place is covered, the mean over the patches that cover it.
-    Negative where covering it makes the answer surer."""
+    """(H, W): by how much the log-odds fall when a pixel is covered, averaged over the patches that cover it; negative
+    where that makes the answer more certain."""
     before: float
     """Log-odds of the whole picture."""
     lowest: float
@@ -154,36 +159,39 @@ class Occlusion:
 
 
 def occlusion(log_odds: LogOdds, x: Array, grey: float, views: Array = AS_IT_IS) -> Occlusion:
-    """Cover one place after the other with a grey patch (Zeiler and Fergus 2014, arXiv:1311.2901).
+    """Cover one part after the other with a grey patch (Zeiler and Fergus 2014, arXiv:1311.2901).
 
-    x (views, H, W, C) are a picture's prepared inputs, ``grey`` what the patch is filled with (see ``GREY``). The patch
-    is a quarter of the side, its step an eighth.
+    Args:
+        log_odds: of the answer.
+        x: (views, H, W, C), a picture's prepared inputs.
+        grey: value of the patch; see ``GREY``.
+        views: (views, columns of AUGMENTATION)
     """
     _, height, width, _ = x.shape
-    places = [(rows, columns) for rows in _patches(height) for columns in _patches(width)]
+    patches = [(rows, columns) for rows in _patches(height) for columns in _patches(width)]
     before = float(log_odds(x[None])[0])
     drop, times, lowest = np.zeros((height, width)), np.zeros((height, width)), np.inf
-    for place in places:
+    for patch in patches:
         covered = x.copy()
         for picture, view in zip(covered, views, strict=True):
-            picture[_place_in(view, *place, height, width)] = grey
+            picture[_in_view(view, *patch, height, width)] = grey
         after = float(log_odds(covered[None])[0])
-        drop[place] += before - after
-        times[place] += 1
+        drop[patch] += before - after
+        times[patch] += 1
         lowest = min(lowest, after)
     return Occlusion(drop / times, before, lowest)
 
 
 def _patches(side: int) -> list[slice]:
-    """Where the patch lies along one side: from edge to edge, in steps of an eighth or a little less."""
+    """Positions of the patch along one side: from edge to edge, in steps of an eighth or a little less."""
     patch, stride = max(1, round(PATCH * side)), max(1, round(STRIDE * side))
     last = side - patch
     starts = np.linspace(0, last, -(-last // stride) + 1).round().astype(int).tolist()
     return [slice(start, start + patch) for start in starts]
 
 
-def _place_in(view: Array, rows: slice, columns: slice, height: int, width: int) -> tuple[slice, slice]:
-    """Where a place of the picture lies in a view of it, to the nearest pixel, without what lies beyond its edges."""
+def _in_view(view: Array, rows: slice, columns: slice, height: int, width: int) -> tuple[slice, slice]:
+    """Where a part of the picture lies in a view of it, to the nearest pixel and without what is beyond the edges."""
     rows = _moved(rows, _pixels(view[SHIFT_Y], height), height)
     columns = _moved(columns, _pixels(view[SHIFT_X], width), width)
     return rows, slice(width - columns.stop, width - columns.start) if view[MIRROR] else columns
@@ -193,12 +201,12 @@ def _pixels(shift: float, side: int) -> int:
     return round(float(shift) * side)
 
 
-def _moved(place: slice, by: int, side: int) -> slice:
-    return slice(min(max(place.start + by, 0), side), min(max(place.stop + by, 0), side))
+def _moved(part: slice, by: int, side: int) -> slice:
+    return slice(min(max(part.start + by, 0), side), min(max(part.stop + by, 0), side))
 
 
-def _brought_back(figures: Array, view: Array) -> Array:
-    """Figures (H, W, C) about a view's pixels, at these pixels' places in the picture; zero where it has none."""
+def _mapped_back(figures: Array, view: Array) -> Array:
+    """Map figures (H, W, C) of a view's pixels to those of the picture; 0 where the view shows none."""
     height, width = figures.shape[:2]
     down, along = _pixels(view[SHIFT_Y], height), _pixels(view[SHIFT_X], width)
     inside = _moved(slice(0, height), -down, height), _moved(slice(0, width), -along, width)
@@ -209,18 +217,24 @@ def _brought_back(figures: Array, view: Array) -> Array:
 
 
 def smooth_gradient(log_odds: LogOdds, x: Array, views: Array = AS_IT_IS, seed: int = 0) -> Array:
-    """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825): the gradient of the log-odds by the picture, averaged over
-    copies of it with noise, which takes most of the gradient's own noise away.
+    """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825): the gradient of the log-odds with respect to the picture,
+    averaged over noisy copies of it, which removes most of the gradient's own noise.
 
-    x (views, H, W, C) are a picture's prepared inputs; the answer (H, W, C) keeps its sign. Equal seeds give equal
-    answers.
+    Args:
+        log_odds: of the answer.
+        x: (views, H, W, C), a picture's prepared inputs.
+        views: (views, columns of AUGMENTATION)
+        seed: of the noise.
+
+    Returns:
+        (H, W, C), with its sign.
     """
     generator = np.random.default_rng(seed)
     deviation = NOISE * float(x.max() - x.min())
     copies = -(-SAMPLES // len(x))
     total = np.zeros(x.shape, np.float64)
-    for _ in range(copies):  # one at a time: all of them would take a lot of memory
+    for _ in range(copies):  # one at a time, to save memory
         noisy = (x + generator.normal(0.0, deviation, x.shape)).astype(x.dtype)
         total += log_odds.gradient(noisy[None])[0]
-    parts = [_brought_back(figures, view) for figures, view in zip(total / copies, views, strict=True)]
+    parts = [_mapped_back(figures, view) for figures, view in zip(total / copies, views, strict=True)]
     return np.asarray(np.sum(parts, axis=0))

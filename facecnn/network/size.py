@@ -1,4 +1,4 @@
-"""How large a network is: parameters, memory and operations, worked out from the shapes alone."""
+"""How large a network is: parameters, memory and operations, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from facecnn.kernels.protocol import Normalise
 from facecnn.network.network import Stage
 
 TRAINING_COPIES = 7
-"""Arrays of the parameters' size while training: weights, gradient, the same clipped or noisy, average, two of the
-optimizer, one to save (or, on a card, one for a part of the gradient)."""
+"""Arrays of the parameters' size in training: weights, gradient, clipped or noisy gradient, average, two of the
+optimizer, one for saving (or, on a card, for a micro-batch's gradient)."""
 
 CARD_SHARE = 0.9
-"""Of a card's free memory: the rest is for compiled kernels."""
+"""Share of a card's free memory that is used: the rest is for compiled kernels."""
 
 _BLURRED = 2.5
-"""Arrays of the input's size that local contrast takes, at most: two that are blurred, and sums."""
+"""Arrays of the input's size that local contrast needs at most: two blurred ones, and sums."""
 
 _SMALL_SCRATCH = 2**18
 """Bytes for the sums of batch norm, PReLU and clipping."""
 
 MOST_ELEMENTS = 2**31 - 1
-"""Of an array on a card. Where a kernel works out from an element's number which map or photo it belongs to, it divides
-32-bit numbers, as 64-bit divisions are slow. From 2^32 elements on (17 GB, which large cards have room for) the numbers
-would begin anew, and the results would be wrong without a word."""
+"""Maximum elements of an array on a card. To find the map or photo of an element, kernels divide 32-bit numbers,
+because 64-bit divisions are slow. From 2^32 elements on (17 GB, which large cards have) numbers would wrap around, and
+results would be wrong without a word."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes in numbers and bytes (float32)."""
+    """Sizes in elements and bytes (float32)."""
 
     parameters: int
     multiply_adds: int
-    """For one photo, forward."""
+    """In one photo's forward pass."""
     training_bytes: int
-    """Memory for a training with the given batch size; photos, libraries and scratch memory apart."""
+    """Memory for a training with the given batch size, without photos, libraries and scratch memory."""
 
 
 def parameter_count(stage: Stage) -> int:
-    """Trained numbers of one layer."""
+    """Number of a layer's trained elements."""
     return sum(prod(p.shape) for p in stage.parameters.values())
 
 
@@ -87,13 +87,13 @@ def measure(stages: Sequence[Stage], batch_size: int) -> Size:
 
 
 def card_bytes(stages: Sequence[Stage], batch_size: int, normalise: Normalise = "none") -> int:
-    """What a training with the given batch size takes of a card's memory, photos apart: its kernels have scratch
-    memory, too, in which they also normalise the photos."""
+    """Memory on a card for a training with the given batch size, without photos, but with the kernels' scratch memory,
+    in which photos are normalised, too."""
     input_shape = stages[0].shape
-    per_photo = prod(input_shape[:2]) // 16  # sums of the tiles that a photo is prepared in
+    per_photo = prod(input_shape[:2]) // 16  # sums of the tiles in which a photo is prepared
     if normalise == "local_contrast":
         per_photo += math.ceil(_BLURRED * 4 * prod(input_shape))
-    # The workspace keeps what it had before it grew, so that what layers need adds up.
+    # The workspace keeps its old memory when it grows, so what the layers need adds up.
     scratch = [stage.layer.scratch(stage.shape) for stage in stages]
     per_photo += sum(one.per_photo for one in scratch)
     fixed = _SMALL_SCRATCH + sum(one.fixed for one in scratch)
@@ -101,14 +101,14 @@ def card_bytes(stages: Sequence[Stage], batch_size: int, normalise: Normalise = 
 
 
 def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
-    """Raise UsageError where training would need more memory than is free, before anything is allocated."""
+    """Raise UsageError if a training would need more memory than is free, before anything is allocated."""
     free = _free_memory()
     if free is not None and measure(stages, batch_size).training_bytes > free:
         raise too_large(stages, batch_size)
 
 
 def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
-    """What to say of a network that memory is too small for."""
+    """The error for a network that doesn't fit into memory."""
     size, free = measure(stages, batch_size), _free_memory()
     are_free = "less is" if free is None else f"{free / 1e9:.1f} GB are"
     return UsageError(
@@ -119,21 +119,21 @@ def too_large(stages: Sequence[Stage], batch_size: int) -> UsageError:
 
 
 def micro_batch_size(stages: Sequence[Stage], batch_size: int, free: int, normalise: Normalise = "none") -> int:
-    """How many of a batch's photos to train on at a time with ``free`` bytes of a card: in as few micro-batches
-    as can be, and equal ones; 0 if there isn't room for one photo."""
+    """Photos of a batch to train on at a time with ``free`` bytes on a card, in as few and equal micro-batches as
+    possible; 0 if there isn't room for one photo."""
     fitting = min(batch_size, fitting_photos(stages, free, normalise))
     return -(-batch_size // -(-batch_size // fitting)) if fitting else 0
 
 
 def fitting_photos(stages: Sequence[Stage], free: int, normalise: Normalise = "none") -> int:
-    """The most photos that can be trained on at a time with so many bytes of a card free for it."""
+    """Maximum number of photos to train on at a time with ``free`` bytes on a card."""
     fixed = card_bytes(stages, 0, normalise)
     by_memory = int((CARD_SHARE * free - fixed) // (card_bytes(stages, 1, normalise) - fixed))
     return max(0, min(by_memory, countable_photos(stages)))
 
 
 def countable_photos(stages: Sequence[Stage]) -> int:
-    """The most photos at a time with which no array of the network has more than MOST_ELEMENTS."""
+    """Maximum number of photos at a time with which no array of the network has more than MOST_ELEMENTS."""
     if sum(parameter_count(stage) for stage in stages) > MOST_ELEMENTS:
         return 0
     shapes = [stages[0].shape]
@@ -143,13 +143,13 @@ def countable_photos(stages: Sequence[Stage]) -> int:
 
 
 def _free_memory() -> int | None:
-    """Bytes that this process could have without swapping, where the system says so."""
+    """Bytes that this process can get without swapping; None if the system doesn't say."""
     amounts = [amount for amount in (_available(), _left_of_limit()) if amount is not None]
     return min(amounts) if amounts else None
 
 
 def _available() -> int | None:
-    """Bytes that the machine has free."""
+    """Free memory of the machine, in bytes."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
             for line in lines:
@@ -164,7 +164,7 @@ def _available() -> int | None:
 
 
 def _left_of_limit() -> int | None:
-    """Bytes that are left of what this process may take (``ulimit -v``); None where there is no limit."""
+    """Bytes left of this process's limit (``ulimit -v``); None if there is no limit."""
     try:
         import resource
 

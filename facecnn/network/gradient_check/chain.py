@@ -1,4 +1,4 @@
-"""Layers one after the other, and numbers for them that lie far from every kink."""
+"""A chain of layers, and random numbers for it that lie far from every kink."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ from facecnn.arrays import Array
 from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
 from facecnn.kernels.backend import Backend
-from facecnn.network.gradient_check.results import (
-    Name,
-)
+from facecnn.network.gradient_check.results import Name
 from facecnn.network.layers import LayerContext, Shape
 from facecnn.network.network import Stage
 
 STEP = 2e-5
-"""h: how far each number is moved."""
+"""h, by which each number is moved."""
 CLEARANCE = 50 * STEP
-"""How far from each other the two largest sums of a pool's window shall be, and a sum from its activation's kink."""
+"""Minimum distance between the two largest sums of a pool's window, and of a sum from its activation's kink."""
 _DRAWS = 100
 _CANDIDATES = 5
 POINTS = ((-2, 1), (-1, -8), (1, 8), (2, -1))
-"""Steps away from a number, and the factor of the loss there (over 12 h)."""
+"""Steps from a number, and the factor of the loss there (over 12 h)."""
 _PHOTO_NUMBERS = 1000
 _STEP_NUMBER = 7
-"""Any number of updates made so far: dropout's mask depends on it."""
+"""Any number of updates; dropout's mask depends on it."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Random numbers for all that a network's forward reads; float64 that float32 holds, too."""
+    """Random numbers for everything that forward reads; float64, but exact in float32."""
 
     x: Array
     weights: Mapping[str, Mapping[str, Array]]
@@ -45,6 +43,7 @@ class Numbers:
 
 
 def draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> Numbers:
+    """Draw the numbers of a chain for ``count`` photos."""
     generator = np.random.default_rng(seed)
 
     def normal(shape: Shape, factor: float = 1.0) -> Array:
@@ -59,8 +58,8 @@ def draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> Numbers:
             else:
                 arrays[name] = parameter.start + normal(parameter.shape, 0.25)
         if "slope" in arrays:
-            # Slopes are learned and may fall below 0, where out has another sign than x: who takes one for the other
-            # is right as long as they don't.
+            # Slopes are trained and may become negative, where out and x have different signs: using one for the other
+            # only shows then.
             arrays["slope"][::2] = -np.abs(arrays["slope"][::2])
     photos = generator.permutation(_PHOTO_NUMBERS)[:count].astype(np.int32)
     return Numbers(normal((count, *stages[0].shape)), weights, photos, np.array([_STEP_NUMBER], np.int32))
@@ -69,7 +68,8 @@ def draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> Numbers:
 def far_from_kinks(
     stages: Sequence[Stage], count: int, seed: Sequence[int], clearance: float
 ) -> Iterator[tuple[Numbers, float]]:
-    """Random numbers for which all kinks are at least ``clearance`` away, with how far; failing that, the farthest."""
+    """Random numbers with all kinks at least ``clearance`` away, and how far; after these, the others, farthest
+    first."""
     distances: list[tuple[float, int]] = []
     for number in range(_DRAWS):
         numbers = draw(stages, count, (*seed, number))
@@ -83,13 +83,13 @@ def far_from_kinks(
 
 
 class CrossedKinkError(Exception):
-    """A number's step led over a kink."""
+    """A number's step led across a kink."""
 
 
 def away_from_kinks(
     stages: Sequence[Stage], count: int, seed: Sequence[int], work: Callable[[Numbers], Result]
 ) -> tuple[Result, float]:
-    """``work``'s result on random numbers that no step leads over a kink from, and the distance of the nearest."""
+    """Run ``work`` on random numbers whose steps cross no kink; also returns the distance of the nearest kink."""
     for numbers, distance in islice(far_from_kinks(stages, count, seed, CLEARANCE), _CANDIDATES):
         try:
             return work(numbers), distance
@@ -102,7 +102,7 @@ def away_from_kinks(
 
 
 class Chain:
-    """Some layers one after the other, with every array of its own: nothing is overwritten, all can be looked at."""
+    """Layers one after the other, each with arrays of its own, so that nothing is overwritten."""
 
     def __init__(self, stages: Sequence[Stage], numbers: Numbers, backend: Backend) -> None:
         self.stages = stages
@@ -122,11 +122,11 @@ class Chain:
         self._sides = [self._side(number) for number in range(len(stages))]
 
     def out(self, number: int) -> Array:
-        """Of layer ``number``."""
+        """Output of layer ``number``."""
         return self._outs[number]
 
     def sums(self, number: int) -> Array:
-        """What the activation and pool that are fused to a layer are given, which the fused kernel keeps to itself."""
+        """Input of the activation and pool that are fused into a layer, which the fused kernel doesn't store."""
         stage = self.stages[number]
         if not stage.layer.fused():
             return self._outs[number]
@@ -136,12 +136,12 @@ class Chain:
         return out
 
     def forward(self, first: int = 0) -> None:
-        """From layer number ``first`` on."""
+        """Run the layers from number ``first`` on."""
         for number in range(first, len(self.stages)):
             self.stages[number].layer.forward(self._context(number))
 
     def backward(self, dout: Array) -> dict[Name, Array]:
-        """The derivatives of sum(out * dout) by every parameter and every layer's input."""
+        """Derivatives of sum(out * dout) with respect to every parameter and every layer's input."""
         found: dict[Name, Array] = {}
         for number in reversed(range(len(self.stages))):
             stage = self.stages[number]
@@ -154,30 +154,31 @@ class Chain:
         return found
 
     def differences(self, array: Array, first: int, values: Callable[[], Sequence[float]]) -> list[Array]:
-        """The derivatives of each of some ``values`` by an array that layer number ``first`` is the lowest to read.
+        """Derivatives of some ``values`` with respect to an array that layer ``first`` is the first to read.
 
-        Raises CrossedKinkError.
+        Raises:
+            CrossedKinkError: a step crossed a kink.
         """
         flat = array.reshape(-1)
         slopes: list[Array] = []
         for i in range(flat.size):
-            kept = flat[i]
+            original = flat[i]
             terms = []
             for steps, factor in POINTS:
-                flat[i] = kept + steps * STEP
+                flat[i] = original + steps * STEP
                 self.forward(first)
                 if any(self._side(number) != self._sides[number] for number in range(first, len(self.stages))):
-                    flat[i] = kept
+                    flat[i] = original
                     raise CrossedKinkError
                 terms.append(factor * np.array(values()))
-            flat[i] = kept
+            flat[i] = original
             slopes.append(np.sum(terms, axis=0) / (12 * STEP))
         self.forward(first)
         return [column.reshape(array.shape) for column in np.array(slopes).T]
 
     def distance(self) -> float:
-        """The smallest difference of the two largest elements of a pool's window, or distance from an activation's
-        kink. Exact equality doesn't count: it is that of elements which stand still (behind a relu that is off)."""
+        """The smallest difference between the two largest elements of a pool's window, or distance from an activation's
+        kink. Equal elements don't count: they can't move (behind a relu that is off)."""
         gaps = [
             gap
             for number, stage in enumerate(self.stages)
@@ -208,13 +209,13 @@ class Chain:
         )
 
     def _side(self, number: int) -> bytes:
-        """On which side of all its kinks a layer is."""
+        """The side of each of its kinks that a layer is on."""
         argmax = self._buffers[number].get("argmax")
         sides = self.stages[number].layer.sides(self._x(number), self._outs[number])
         return b"".join(array.tobytes() for array in (argmax, sides) if array is not None)
 
 
 def sums_only(stage: Stage) -> Stage:
-    """A layer without the activation and the pool that are fused to it."""
+    """A layer without the activation and the pool that are fused into it."""
     layer = stage.layer.sums_only()
     return replace(stage, layer=layer, out_shape=layer.output_shape(stage.shape))

@@ -1,4 +1,4 @@
-"""The checks: in float64 against differences of the loss, and on a device against float64."""
+"""The checks: in float64 against finite differences, and on a device against float64."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.network import MicroBatch, Network, Stage, plan
 
 DEVICE_CLEARANCE = 1e-4
-"""The same distance for a comparison with float32, whose rounding mustn't choose another winner."""
+"""``CLEARANCE`` for a comparison with float32, whose rounding mustn't change a pool's winner."""
 DEVICE_TOLERANCE = 1e-3
-"""Largest error of a gradient in float32: it keeps seven digits, of which batch norm over few photos loses some."""
+"""Largest error of a gradient in float32, which has seven digits; batch norm over few photos loses some of them."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What ``check_gradients`` found."""
+    """Result of ``check_gradients``."""
 
     alone: tuple[Row, ...]
     """Each layer by itself, and the loss."""
     parts: tuple[Part, ...]
     """The network as it grows, layer by layer, up to the loss."""
     distance: float
-    """From the nearest kink; infinite where there is none."""
+    """From the nearest kink; infinite if there is none."""
 
     @property
     def passed(self) -> bool:
@@ -50,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``compare_device`` found."""
+    """Result of ``compare_device``."""
 
     rows: tuple[Row, ...]
     distance: float
@@ -60,18 +60,15 @@ class Comparison:
         return all(row.passed for row in self.rows)
 
 
-def check_gradients(
-    small: Shrunk,
-    loss: Loss,
-    *,
-    seed: int = 0,
-    backend: Backend = reference,
-) -> Check:
-    """Every element of every derivative of a shrunk network against differences, with ``kernels`` in float64.
+def check_gradients(small: Shrunk, loss: Loss, *, seed: int = 0, backend: Backend = reference) -> Check:
+    """Compare every element of every derivative of a shrunk network with finite differences, in float64.
 
-    First each layer alone, with random numbers in the place of its input: a mistake shows at the layer that makes it.
-    Then the network as it grows: the mistake shows first at the part that brings it in. The last part is the whole
-    network with its loss, as training computes it. Raises FacecnnError where no random numbers lie away from kinks.
+    First comes each layer alone, with random input: an error shows at the layer that makes it. Then comes the network
+    as it grows: an error first shows in the part that brings it in. The last part is the whole network with its loss,
+    as training computes it.
+
+    Raises:
+        FacecnnError: no random numbers are far enough from kinks.
     """
     stages = small.stages
     alone: list[Row] = []
@@ -94,7 +91,7 @@ def check_gradients(
 
 
 def _layer_rows(stage: Stage, numbers: Numbers, backend: Backend, seed: Sequence[int]) -> list[Row]:
-    """The parameters and the input of one layer."""
+    """Check the parameters and the input of one layer."""
     chain = Chain([stage], numbers, backend)
     dout = _random_dout(chain.out(0).shape, seed)
 
@@ -108,19 +105,19 @@ def _layer_rows(stage: Stage, numbers: Numbers, backend: Backend, seed: Sequence
 
 
 def _loss_row(small: Shrunk, loss: Loss, backend: Backend, seed: int) -> Row:
-    """The loss's derivatives by the network's outputs."""
+    """Check the derivatives of the loss with respect to the network's outputs."""
     labels, class_weights = _labels(small, loss, seed)
     network = Network(small.layers, small.shape, backend, small.photos, loss=loss, dtype=np.float64)
     out = network.output
     out[...] = _random_dout(out.shape, (seed, 4))
     expected = np.zeros(out.shape)
-    for place in np.ndindex(out.shape):
-        kept = out[place]
+    for index in np.ndindex(out.shape):
+        original = out[index]
         for steps, factor in POINTS:
-            out[place] = kept + steps * STEP
+            out[index] = original + steps * STEP
             network.loss(small.photos, labels, class_weights)
-            expected[place] += factor / (12 * STEP) * float(network.objectives.sum())
-        out[place] = kept
+            expected[index] += factor / (12 * STEP) * float(network.objectives.sum())
+        out[index] = original
     network.loss(small.photos, labels, class_weights)
     (row,) = compared({("loss", "input"): network.dlogits}, {("loss", "input"): expected}, TOLERANCE)
     return row
@@ -134,11 +131,11 @@ class _Grown:
     """What is new in it."""
     stages: Sequence[Stage]
     sums_only: bool
-    """Whether the last one is a convolution without its activation and pool."""
+    """Whether the last layer is without its activation and pool."""
 
 
 def _growing(stages: Sequence[Stage]) -> list[_Grown]:
-    """The network as it grows; a convolution comes without what is fused to it first."""
+    """The network as it grows; a convolution first comes without what is fused into it."""
     parts: list[_Grown] = []
     for number, stage in enumerate(stages):
         before, plus = stages[:number], "+ " if number else ""
@@ -157,9 +154,9 @@ def _random_dout(shape: Shape, seed: Sequence[int]) -> Array:
 
 
 def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, backend: Backend, seed: int) -> list[Part]:
-    """Every parameter of the network up to each layer, and of all of it with its loss.
+    """Check every parameter in the network up to each layer, and in all of it with its loss.
 
-    Each number is moved once for all parts: their outputs are all there after one forward. The gradient of the last
+    Each number is moved once for all parts, whose outputs come from the same forward pass. The gradient of the last
     part is taken from the network as training uses it.
     """
     stages, count = small.stages, small.photos
@@ -199,7 +196,7 @@ def _checked_parts(small: Shrunk, loss: Loss, numbers: Numbers, backend: Backend
 
 
 def _labels(small: Shrunk, loss: Loss, seed: int) -> tuple[Array, Array]:
-    """Random labels, and a weight for each output: different ones where the loss is set to weigh people."""
+    """Random labels, and a weight for each output, which differ if the loss weights classes."""
     (units,) = small.stages[-1].out_shape
     generator = np.random.default_rng((seed, 5))
     labels = generator.integers(0, units, small.photos).astype(np.int32)
@@ -228,10 +225,10 @@ def _gradients(network: Network) -> dict[Name, Array]:
 
 
 def compare_device(small: Shrunk, loss: Loss, backend: Backend, *, seed: int = 0) -> Comparison:
-    """Every parameter's gradient on a device, in float32, against the reference in float64, from the same numbers.
+    """Compare every parameter's gradient on a device, in float32, with the reference in float64, from the same numbers.
 
-    The picture is the shrunk one, kernels and units are as many as the config's: these are the kernels that training
-    runs. ``dout`` is random; the row ``loss`` holds the loss's derivatives by the outputs.
+    The picture is the shrunk one, but kernels and units are as many as in the config, so that the same compiled kernels
+    run as in training. ``dout`` is random; the row ``loss`` has the loss's derivatives with respect to the outputs.
     """
     stages = plan(small.full, small.shape)
     numbers, distance = next(far_from_kinks(stages, small.photos, (seed, 6), DEVICE_CLEARANCE))

@@ -1,4 +1,4 @@
-"""What a gradient check finds: parts, rows of a table, and what a wrong gradient looks like."""
+"""Results of a gradient check: parts, rows of a table, and what a wrong gradient looks like."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import numpy as np
 from facecnn.arrays import Array
 
 TOLERANCE = 1e-6
-"""Largest error of a gradient in float64, in parts of the array's largest element."""
+"""Largest error of a gradient in float64, relative to the array's largest element."""
 Name: TypeAlias = tuple[str, str]
-"""``("conv1", "weight")``; ``("conv1", "input")`` for the derivative by a layer's input."""
+"""``("conv1", "weight")``; ``("conv1", "input")`` for the derivative with respect to a layer's input."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Where an array of derivatives is most wrong, and how."""
+    """The worst element of an array of derivatives, and what the array looks like."""
 
     place: tuple[int, ...]
     found: float
     expected: float
     likeness: str | None
-    """What the whole array is: ``0.25 times the right one``, ``the right one upside down``; None where none fits."""
+    """What the array is: ``0.25 times the right one``, ``the right one upside down``; None if nothing fits."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """How one array of derivatives did."""
+    """Result for one array of derivatives."""
 
     name: str
-    """The layer's, or ``loss``."""
+    """Name of the layer, or ``loss``."""
     parameter: str
     """``weight``, ``bias``, ``scale``, ``shift``, or ``input`` for what a layer passes down."""
     elements: int
     max_relative_error: float
-    """Largest difference, in parts of the array's largest element, or of a tenth of the largest of all arrays
-    where that is larger; not a number where a derivative isn't one."""
+    """Largest difference, relative to the array's largest element or, if that is larger, to a tenth of the largest
+    element of all arrays; NaN if a derivative is NaN."""
     tolerance: float
     fault: Fault | None = None
     """None if it passed."""
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """How all parameters did in the network up to a layer."""
+    """Result for all parameters in the network up to a layer."""
 
     name: str
     rows: tuple[Row, ...]
@@ -69,15 +69,15 @@ class Part:
 
 
 def worst(rows: Sequence[Row]) -> Row:
-    """The row with the largest error for what it may be; one that isn't a number before all others."""
+    """The row with the largest error; NaN counts as the largest."""
     return max(rows, key=lambda row: np.inf if np.isnan(row.max_relative_error) else row.max_relative_error)
 
 
 def compared(found: Mapping[Name, Array], expected: Mapping[Name, Array], tolerance: float) -> list[Row]:
-    """A row for each expected array.
+    """Compare arrays, with a row for each expected one.
 
-    An array may be zero but for rounding (a bias below batch norm, which takes it out again), so that none is measured
-    by less than a tenth of the largest of all.
+    Errors are relative to a tenth of the largest element of all arrays at least, because an array may be zero except
+    for rounding (a bias below batch norm, which subtracts it again).
     """
     largest = max((float(np.abs(array).max(initial=0)) for array in expected.values()), default=0.0)
     rows = []
@@ -91,7 +91,7 @@ def compared(found: Mapping[Name, Array], expected: Mapping[Name, Array], tolera
 
 
 def _fault(found: Array, expected: Array, errors: Array, allowed: float) -> Fault:
-    place = np.unravel_index(int(errors.argmax()), errors.shape)  # of a NaN, if there is one
+    place = np.unravel_index(int(errors.argmax()), errors.shape)  # that of a NaN, if there is one
     return Fault(
         tuple(int(index) for index in place),
         float(found[place]),
@@ -101,7 +101,7 @@ def _fault(found: Array, expected: Array, errors: Array, allowed: float) -> Faul
 
 
 def _likeness(found: Array, expected: Array, allowed: float) -> str | None:
-    """Whether an array is another one turned, flipped, transposed or multiplied."""
+    """Whether an array is the right one rotated, flipped, transposed or scaled."""
     changed = {}
     if expected.ndim == 4:
         changed = {

@@ -1,4 +1,4 @@
-"""The small network that is checked in place of a large one."""
+"""Shrinks a network, so that every element can be checked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from facecnn.network.layers import Layer, LayerError, Shape, with_outputs
 from facecnn.network.network import Stage, plan
 
 PEOPLE = 3
-"""Outputs of a shrunk network: with two, the loss's derivatives by them are each other's negative."""
+"""Outputs of a shrunk network. With two, the loss's derivatives would only differ in their signs."""
 _MAPS = ((2, 3), (1, 2), (1, 1))
-"""Rows and columns that every map shall have at least; the next choice where that makes too large a picture."""
+"""Minimum rows and columns of every map; the next pair is used if that makes the picture too large."""
 _LARGEST_PICTURE = 1600
 
 
@@ -34,11 +34,17 @@ class Shrunk:
 
 
 def shrink(layers: Sequence[Layer], shape: Shape) -> Shrunk:
-    """The same layers with two or three kernels, neurons and units each, on the smallest picture that leaves something
-    to see: maps of 2x3 at least, or of 1x2 or 1x1 where that would make a large picture.
+    """The same layers with two or three kernels, neurons and units each, on the smallest picture that makes sense.
 
-    ``shape`` (rows, columns, maps) is the config's picture. Kernel sizes, pools, padding and activations stay. Raises
-    LayerError where a layer doesn't fit.
+    Its maps have at least 2x3 elements, or 1x2 or 1x1 if that would need a large picture. Kernel sizes, pools, padding
+    and activations stay.
+
+    Args:
+        layers: the config's.
+        shape: the config's picture (rows, columns, maps).
+
+    Raises:
+        LayerError: a layer doesn't fit.
     """
     full = with_outputs(layers, PEOPLE)
     stages = plan(full, shape)
@@ -48,7 +54,7 @@ def shrink(layers: Sequence[Layer], shape: Shape) -> Shrunk:
         raise error
     small: list[Layer] = []
     for layer in full:
-        # Neighbours get different counts, so that input and output maps can't be mistaken for each other.
+        # Neighbours get different counts, so that exchanged input and output maps are noticed.
         summing = sum(before.sums_inputs for before in small)
         small.append(layer.small(2 + summing % 2))
     norm = any(layer.uses_batch_statistics for layer in layers)
@@ -56,6 +62,7 @@ def shrink(layers: Sequence[Layer], shape: Shape) -> Shrunk:
 
 
 def smallest_picture(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """The smallest picture with maps of the sizes in ``_MAPS``, or of the original size if that is smaller."""
     original = plan(layers, shape)
     for least in _MAPS:
         sides = []

@@ -1,7 +1,7 @@
-"""The layers: settings without arrays, which know their shapes and which kernels to context.
+"""The layers: settings without arrays, which know their shapes and which kernels to call.
 
-To add one, write its class in a module of this folder, with its shapes, its forward and its backward pass, and name it
-in ``LAYERS``; ``base.Layer`` says what else a layer may have to answer.
+To add one, write a class with its shapes, forward and backward pass in a module of this folder, and add it to
+``LAYERS``; ``base.Layer`` has everything else that a layer may define.
 """
 
 from __future__ import annotations

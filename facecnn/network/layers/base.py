@@ -1,7 +1,7 @@
-"""What every layer is: settings without arrays, which know their shapes and which kernels to context.
+"""The base class of layers: settings without arrays, which know their shapes and which kernels to call.
 
-A layer's input and output are (N, H, W, C) maps or (N, U) units; the shapes here leave out N. The network owns all
-arrays (see ``facecnn.network.network``) and hands out views.
+Inputs and outputs are maps (N, H, W, C) or units (N, U); shapes here leave out N. The network owns all arrays (see
+``facecnn.network.network``) and passes views.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINKED = ("relu", "leaky_relu")
 
 
 class LayerError(UsageError):
-    """A layer that doesn't fit where it stands; ``index`` is its place in the list of the config."""
+    """A layer doesn't fit; ``index`` is its position in the config's list."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -46,16 +46,16 @@ class Parameter:
     fan_in: int
     decays: bool
     start: Literal["random"] | float
-    """What training begins with: drawn, or all of this value."""
+    """Initial values: random, or this one."""
     fan_out: int = 1
-    """The number of outputs that each input has a weight to, of what is drawn."""
+    """Number of outputs that each input has a weight to; of random weights only."""
     matrices: int = 1
-    """It holds so many matrices, one behind the other along its last axis."""
+    """Number of matrices in it, along its last axis."""
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """An array that forward leaves for backward; ``dtype`` None is the network's own."""
+    """An array that forward leaves for backward; ``dtype`` None: the network's."""
 
     shape: Shape
     dtype: npt.DTypeLike | None = None
@@ -64,7 +64,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Bytes that a layer's kernels need besides its arrays while they work; on a card, where they are most."""
+    """Maximum bytes of scratch memory that a layer's kernels need; they need most on a card."""
 
     per_photo: int = 0
     fixed: int = 0
@@ -72,50 +72,55 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Reach:
-    """Which part of a layer's input an output sees, each as (rows, columns)."""
+    """Receptive field of an output in a layer's input, each as (rows, columns)."""
 
     size: tuple[int, int] = (1, 1)
     step: tuple[int, int] = (1, 1)
-    """From one output's part to the next one's."""
+    """From one output's field to the next one's."""
     first: tuple[int, int] = (0, 0)
-    """Where the part of the first output begins: below zero where the input is padded."""
+    """Where the first output's field begins: below zero if the input is padded."""
 
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a layer is called with: its arrays, for one batch of N photos, and all else that its kernels need."""
+    """The arguments of a layer: its arrays for one batch of N photos, and everything else that its kernels need."""
 
     backend: Backend
     workspace: Any
     training: bool
     number: int
-    """The layer's place in the network."""
+    """Index of the layer in the network."""
     seed: int
     step: Array
-    """(1,) int32: updates made so far."""
+    """(1,) int32: number of updates made before."""
     photos: Array
-    """(N,) int32: the photos' numbers in the data set."""
+    """(N,) int32: the photos' indices in the data set."""
     x: Array
     out: Array
     weights: Arrays
     """Parameters and statistics by name."""
     buffers: Arrays
     dout: Array
-    """For backward: the loss's derivative by ``out``."""
+    """For backward: derivative of the loss with respect to ``out``."""
     dx: Array | None
-    """For backward to fill; None where nothing is trained below."""
+    """For backward to fill; None if nothing is trained below."""
     gradient: Arrays
     """For backward to fill, one array for each parameter."""
     for_backward: bool = True
-    """Whether forward leaves what backward needs."""
+    """Whether forward must leave what backward needs."""
+
+    @property
+    def dx_target(self) -> Array:
+        """``dx`` or, for kernels that always write it, ``out``, which the layer above doesn't need any more."""
+        return self.out if self.dx is None else self.dx
 
 
 class Layer:
-    """What every layer answers; the defaults are those of a layer without parameters that keeps its input's shape."""
+    """What a layer can be asked; the defaults suit a layer without parameters that keeps its input's shape."""
 
     keyword: ClassVar[str]
     shorthand: ClassVar[str | None] = None
-    """The field that is meant where the config gives a plain value instead of settings: ``dropout: 0.2``."""
+    """The field that a plain value in the config sets: ``dropout: 0.2``."""
     has_kernels: ClassVar[bool] = False
     """Whether ``weight`` holds kernels (kernel, row, column, input map), which are drawn and watched."""
     sums_inputs: ClassVar[bool] = False
@@ -124,42 +129,42 @@ class Layer:
     """Whether in training a photo's output depends on the others of its batch."""
 
     def expand(self) -> tuple[Layer, ...]:
-        """This layer as the layers that kernels exist for."""
+        """This layer as layers for which kernels exist."""
         return (self,)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The output's shape for an input of ``shape``; raises LayerError where the layer doesn't fit."""
+        """Shape of the output for an input of ``shape``. Raises LayerError if the layer doesn't fit."""
         return shape
 
     def parameters(self, shape: Shape) -> dict[str, Parameter]:
         return {}
 
     def statistics(self, shape: Shape) -> dict[str, Parameter]:
-        """Arrays that are learned without a gradient: batch norm's running mean and variance."""
+        """Arrays that are learned without gradients: batch norm's running mean and variance."""
         return {}
 
     def buffers(self, shape: Shape) -> dict[str, Buffer]:
         return {}
 
     def scratch(self, shape: Shape) -> Scratch:
-        """At most."""
+        """Maximum scratch memory."""
         return Scratch()
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Multiplications with a weight, for one photo forward."""
+        """Multiplications with a weight in one photo's forward pass."""
         return 0
 
     def reach(self, shape: Shape) -> Reach:
-        """What an output at one place of the maps sees of an input of ``shape``."""
+        """Receptive field of an output in an input of ``shape``."""
         return Reach()
 
     def gain(self) -> float | None:
-        """Factor by which the weights before this activation must be larger to keep the variance; None: not one."""
+        """Factor by which weights before this activation must be larger to keep the variance; None if it isn't one."""
         return None
 
     @property
     def activates_with(self) -> Activation:
-        """The activation that its output comes through."""
+        """The activation of its output."""
         return "identity"
 
     def with_outputs(self, outputs: int) -> Layer:
@@ -167,40 +172,38 @@ class Layer:
         return self
 
     def without_randomness(self) -> Layer:
-        """The layer as it is where the same input must always give the same output."""
+        """The layer without any random effect."""
         return self
 
     def for_whole_set(self) -> Layer:
-        """The layer for batches that are the whole training set, from which statistics need no running mean."""
+        """The layer for batches of the whole training set, whose statistics need no running mean."""
         return self
 
     # For gradient checks
 
     def small(self, count: int) -> Layer:
-        """The layer with ``count`` kernels, neurons or units, or about so many, if it has more."""
+        """The layer with about ``count`` kernels, neurons or units, if it has more."""
         return self
 
     def fused(self) -> list[str]:
-        """What is fused to its sums, in words: ``["relu", "pool of 2x2"]``."""
+        """What is fused into it, in words: ``["relu", "pool of 2x2"]``."""
         return []
 
     def sums_only(self) -> Layer:
-        """The layer without what is fused to it."""
+        """The layer without what is fused into it."""
         return self
 
     def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
-        """How far an input ``x`` is from where the layer has no derivative.
-
-        ``sums``: what ``sums_only`` makes of x.
-        """
+        """Distances of an input ``x`` from where the layer has no derivative; ``sums``: output of ``sums_only`` for
+        x."""
         yield from ()
 
     def sides(self, x: Array, out: Array) -> Array | None:
-        """On which side of its activation's kink each element is; None where it has none."""
+        """Which side of its activation's kink each element is on; None if there is none."""
         return None
 
     def forward(self, context: LayerContext) -> None:
-        """Fill ``out`` from ``x`` and, if the call is ``for_backward``, the buffers that backward needs."""
+        """Fill ``out`` from ``x`` and, if ``for_backward``, the buffers that backward needs."""
         raise NotImplementedError
 
     def backward(self, context: LayerContext) -> None:
@@ -209,7 +212,7 @@ class Layer:
 
 
 def gain_of(activation: Activation, slope: float) -> float:
-    """He et al.'s (2015) sqrt(2 / (1 + slope^2)) for the relu family and its smooth relatives, else 1."""
+    """Gain of He et al. (2015), sqrt(2 / (1 + slope^2)), for the relu family and its smooth relatives, else 1."""
     if activation == "leaky_relu":
         return sqrt(2 / (1 + slope**2))
     return 1.0 if activation in ("identity", "sigmoid", "tanh") else sqrt(2)

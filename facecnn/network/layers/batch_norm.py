@@ -60,10 +60,7 @@ class BatchNorm(Layer):
             backend.batch_norm_inference(out, x, *running, *affine, self.epsilon, context.workspace)
 
     def backward(self, context: LayerContext) -> None:
-        # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
-        dx, dout, x = (
-            by_last(array) for array in (context.out if context.dx is None else context.dx, context.dout, context.x)
-        )
+        dx, dout, x = map(by_last, (context.dx_target, context.dout, context.x))
         if not context.training:
             self._backward_inference(dx, dout, context)
             return
@@ -74,9 +71,9 @@ class BatchNorm(Layer):
         )
 
     def _backward_inference(self, dx: Array, dout: Array, context: LayerContext) -> None:
-        """dx = dout * scale / sqrt(running_variance + epsilon): the same affine map, without what it adds. Nothing is
-        trained in evaluation, so ``gradient`` is left alone."""
-        zero, weights = context.buffers["mean"], context.weights  # the batch's mean, which evaluation has no use for
+        """dx = dout * scale / sqrt(running_variance + epsilon): the affine map of forward without its constant. Nothing
+        is trained in evaluation, so ``gradient`` stays as it is."""
+        zero, weights = context.buffers["mean"], context.weights  # evaluation has no other use for this buffer
         context.backend.copy_to_device(zero, np.zeros(zero.shape, zero.dtype))
         affine = (weights["running_variance"], weights["scale"], zero)
         context.backend.batch_norm_inference(dx, dout, zero, *affine, self.epsilon, context.workspace)

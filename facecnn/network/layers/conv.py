@@ -36,7 +36,7 @@ from facecnn.network.layers.elementwise import Activate
 from facecnn.network.layers.pool import Pool, PoolSettings, lead
 from facecnn.settings import SETTINGS
 
-# How finely kernels for a card cut the sum for the weights' gradient, at most: see conv_weight_tiles.py there.
+# How finely kernels for a card split the sum for the weights' gradient, at most: see conv_weight_tiles.py there.
 _BLOCKS_OF_WEIGHT_SUMS, _WEIGHT_SUMS_OF_BLOCK = 528, 2**14
 
 
@@ -75,9 +75,7 @@ class Conv(Layer):
         )
         if fused_activation and fused_pool:
             return (replace(self, pool=side[0] if side[0] > 1 else None),)
-        layers: list[Layer] = [
-            replace(self, pool=None, activation=self.activation if fused_activation else "identity"),
-        ]
+        layers: list[Layer] = [replace(self, pool=None, activation=self.activation if fused_activation else "identity")]
         if not fused_activation:
             layers.append(Activate(name=self.activation, slope=self.slope))
         if pool is not None:
@@ -125,8 +123,8 @@ class Conv(Layer):
         return {"argmax": Buffer(self.output_shape(shape) if self._pooled() > 1 else (0,), np.uint8)}
 
     def scratch(self, shape: Shape) -> Scratch:
-        """Where the largest stood, while answers are computed; and sums for the weights' gradient, of which each of
-        some blocks of threads makes a part."""
+        """The argmax in inference, and partial sums of the weights' gradient, one for each of some blocks of
+        threads."""
         weights = sum(prod(parameter.shape) for parameter in self.parameters(shape).values())
         sums = max(weights, _BLOCKS_OF_WEIGHT_SUMS * min(weights, _WEIGHT_SUMS_OF_BLOCK))
         return Scratch(prod(self.output_shape(shape)) if self._pooled() > 1 else 0, 4 * sums)
@@ -179,5 +177,5 @@ class Conv(Layer):
             context.backend.conv_backward_input(context.dx, *result, context.weights["weight"], *self._block(context))
 
     def _block(self, context: LayerContext) -> tuple[Any, ...]:
-        """The arguments at the end that all three kernels share."""
+        """The last arguments, which all three kernels share."""
         return self._padding(), self.activation, self.slope, self._pooled(), context.workspace

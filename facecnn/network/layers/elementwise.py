@@ -1,4 +1,4 @@
-"""Layers that work number by number: activations with and without a slope of their own to learn, and dropout."""
+"""Elementwise layers: activations, with or without a trained slope, and dropout."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Activate(Layer):
 class PRelu(Layer):
     """A leaky relu whose slope below zero is learned, one for each map or unit (He et al. 2015, arXiv:1502.01852).
 
-    Slopes don't decay: that would push them to 0, and the layer to a relu. Nothing keeps them above 0.
+    Slopes don't decay, which would turn the layer into a relu. Nothing keeps them above 0.
     """
 
     keyword: ClassVar[str] = "prelu"
@@ -94,10 +94,7 @@ class PRelu(Layer):
         )
 
     def backward(self, context: LayerContext) -> None:
-        # Without a dx to fill, the kernel still has to put it somewhere, and the layer above is done with out.
-        dx, dout, x = (
-            by_last(array) for array in (context.out if context.dx is None else context.dx, context.dout, context.x)
-        )
+        dx, dout, x = map(by_last, (context.dx_target, context.dout, context.x))
         context.backend.prelu_backward(
             dx, context.gradient["slope"], dout, x, context.weights["slope"], context.workspace
         )
@@ -105,7 +102,7 @@ class PRelu(Layer):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Dropout(Layer):
-    """Sets a random part of the elements to zero in training, and scales the others up."""
+    """Sets a random part of the elements to zero in training, and scales up the others."""
 
     keyword: ClassVar[str] = "dropout"
     shorthand: ClassVar[str | None] = "rate"

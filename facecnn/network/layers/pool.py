@@ -1,4 +1,4 @@
-"""Pooling, as a layer and as what a convolution ends with."""
+"""Pooling, as a layer and at the end of a convolution."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EDGES = "windows that reach over the right or bottom edge: drop | keep (what is 
 
 
 def lead(maps: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:
-    """By how much the largest of each window of maps (N, H, W, C) is above the second largest."""
+    """Lead of the largest element over the second largest, in each window of maps (N, H, W, C)."""
     windows = np.lib.stride_tricks.sliding_window_view(maps, size, axis=(1, 2))[:, :: stride[0], :: stride[1]]
     ordered = np.sort(windows.reshape(*windows.shape[:4], -1), axis=-1)
     return np.asarray(ordered[..., -1] - ordered[..., -2])
@@ -63,7 +63,7 @@ class Pool(Layer):
     edges: Edges = Field(default="drop", description=EDGES)
 
     def window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size and stride of the windows on maps of ``shape``, each as (rows, columns); raises LayerError."""
+        """Size and stride, each as (rows, columns), of windows on maps of ``shape``. Raises LayerError."""
         rows, columns, _ = maps_of(shape, "pool")
         size = (rows, columns) if self.size == "global" else pair(self.size)
         if size[0] > rows or size[1] > columns:
@@ -75,8 +75,8 @@ class Pool(Layer):
         return rows, columns, shape[2]
 
     def _windows(self, side: int, size: int, stride: int) -> int:
-        """How many windows there are along a side: with ``keep`` as many as it takes to cover it, of which each must
-        start inside (as PyTorch's ``ceil_mode`` has it)."""
+        """Number of windows along a side. With ``keep`` they cover all of it, and each must start inside (PyTorch's
+        ``ceil_mode``)."""
         if self.edges == "drop":
             return (side - size) // stride + 1
         return min(-(-(side - size) // stride), (side - 1) // stride) + 1
@@ -90,7 +90,7 @@ class Pool(Layer):
     def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
         (size, stride), out_shape = self.window(x.shape[1:]), self.output_shape(x.shape[1:])
         if self.kind == "max" and prod(size) > 1:
-            # Windows that reach over the edges see nothing there.
+            # There is nothing beyond the edges.
             over = [max(0, (out_shape[axis] - 1) * stride[axis] + size[axis] - x.shape[1 + axis]) for axis in (0, 1)]
             yield lead(np.pad(x, ((0, 0), (0, over[0]), (0, over[1]), (0, 0)), constant_values=-np.inf), size, stride)
 

@@ -1,4 +1,4 @@
-"""Layers whose outputs are units: neurons that see one map, and fully connected ones."""
+"""Layers of units: neurons that see one map each, and fully connected layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from facecnn.network.layers.base import (
 from facecnn.network.layers.elementwise import Activate
 from facecnn.settings import SETTINGS
 
-# How finely kernels for a card cut long sums, at most: see neuron.py and dense.py there.
+# How finely kernels for a card split long sums, at most: see neuron.py and dense.py there.
 _MOST_MAP_PARTS, _MAP_PART = 64, 64
 _DENSE_PART = 128
 
@@ -36,7 +36,7 @@ _DENSE_PART = 128
 class Neuron(Layer):
     """Neurons that each see the whole of one map: ``per_kernel`` for every map, with weights of their own.
 
-    Output: M * C units, the first neuron of every map first.
+    Output: M * C units, starting with the first neuron of every map.
     """
 
     keyword: ClassVar[str] = "neuron"
@@ -67,7 +67,7 @@ class Neuron(Layer):
         return replace(self, per_kernel=min(self.per_kernel, count))
 
     def scratch(self, shape: Shape) -> Scratch:
-        """Each map is summed up in parts."""
+        """Each map is summed in parts."""
         parts = min(_MOST_MAP_PARTS, -(-prod(shape[:2]) // _MAP_PART))
         return Scratch(4 * parts * prod(self.output_shape(shape)))
 
@@ -90,7 +90,7 @@ class Neuron(Layer):
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Dense(Layer):
-    """A fully connected layer; maps are laid out row by row, column by column, map by map."""
+    """A fully connected layer; maps are flattened row by row, column by column, map by map."""
 
     keyword: ClassVar[str] = "dense"
     shorthand: ClassVar[str | None] = "units"
@@ -124,7 +124,7 @@ class Dense(Layer):
         return replace(self, units=min(int(self.units), count + 1))
 
     def scratch(self, shape: Shape) -> Scratch:
-        """A long sum is made in parts."""
+        """Long sums are made in parts."""
         return Scratch(4 * -(-prod(shape) // _DENSE_PART) * prod(self.output_shape(shape)))
 
     def multiply_adds(self, shape: Shape) -> int:
