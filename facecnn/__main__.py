@@ -1,21 +1,21 @@
-"""The program's start: ``facecnn``, or ``python -m facecnn``."""
+"""Entry point of ``facecnn`` and ``python -m facecnn``."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run the command line. Nothing is imported before an interrupt is answered in one line."""
+    """Run the command line; an interrupt ends it without a traceback even while modules are imported."""
     try:
-        # BLAS is only ever asked for one thread. It would start all the others all the same, and where it can't it
-        # sends itself a Ctrl-C.
+        # BLAS only gets one thread to use. Without this it would start one for each processor, and raise SIGINT if it
+        # can't.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from facecnn.cli import main as run
 
         run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except ModuleNotFoundError as error:  # of the command line itself; commands answer for what they need
+    except ModuleNotFoundError as error:  # needed by the command line itself; commands check their own
         sys.exit(f"error: facecnn needs {error.name}: pip install {error.name}")
 
 

@@ -1,4 +1,4 @@
-"""The type of an array whose dtype is said in words, or doesn't matter."""
+"""Type aliases for NumPy arrays."""
 
 from __future__ import annotations
 

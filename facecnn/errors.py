@@ -1,4 +1,4 @@
-"""One exception class per exit code, raised where the problem is known and caught once, in ``facecnn.cli``.
+"""One exception class for each exit code, caught in ``facecnn.cli``, and functions for names in messages.
 
 A message says what is wrong, where (file, line, column, key) and what to do about it.
 """
@@ -7,27 +7,27 @@ import os
 import re
 import unicodedata
 
-# Marks that turn the direction of what follows: "photo<RLO>gpj.exe" would read as "photoexe.jpg".
+# Marks that change the writing direction: "photo<RLO>gpj.exe" would read as "photoexe.jpg".
 _DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    r"""A file's name as it can be printed, in one line and as UTF-8, whatever the file system holds.
+    r"""A file's name in printable form: one line of valid UTF-8.
 
     Control characters, line separators, marks that change the writing direction and bytes that aren't UTF-8 are
-    written as ``\x1b``, ``\u202e`` or ``\xff``; anything else stays.
+    escaped as ``\x1b``, ``\u202e`` or ``\xff``.
     """
     return "".join(map(_shown_character, os.fspath(path)))
 
 
 def folded(name: str) -> str:
-    """A file's name as a file system knows it that takes no account of case, nor of how an accent is encoded."""
+    """A file's name as on a file system that ignores case and the encoding of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def natural_order(name: str) -> tuple[object, ...]:
-    """A key to sort names by as people read them: s2 before s10, whatever the case."""
-    # Not by int(): it refuses thousands of digits.
+    """Sort key for names in natural order: s2 before s10, whatever the case."""
+    # int() would refuse thousands of digits.
     parts = re.split(r"0*([0-9]+)", name.casefold())
     key = tuple((len(part), part) if place % 2 else part for place, part in enumerate(parts))
     return (key, name)
@@ -35,7 +35,7 @@ def natural_order(name: str) -> tuple[object, ...]:
 
 def _shown_character(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode puts byte 0xNN, where it isn't UTF-8, at U+DCNN
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode gives U+DCNN for byte 0xNN that isn't UTF-8
         return f"\\x{code - 0xDC00:02x}"
     if character in _DIRECTION_MARKS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
@@ -43,7 +43,7 @@ def _shown_character(character: str) -> str:
 
 
 class FacecnnError(Exception):
-    """A problem that is explained to the user without a traceback."""
+    """A problem that is shown to the user without a traceback."""
 
     exit_code = 1
 
@@ -79,13 +79,13 @@ class OutputError(FacecnnError):
 
 
 class DivergedError(FacecnnError):
-    """Training whose loss is no longer a number."""
+    """Training whose loss or weights are no longer finite."""
 
     exit_code = 7
 
 
 class InterruptedTraining(FacecnnError):
-    """Training that was ended by a signal after its run was saved; the exit code is 128 + the signal's number."""
+    """Training that a signal ended, after the run was saved; the exit code is 128 + the signal's number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

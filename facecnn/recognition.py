@@ -22,51 +22,51 @@ from facecnn.network.size import countable_photos
 from facecnn.photos.folder import UNKNOWN
 
 BATCH_SIZE = 32
-"""Photos that are answered at once."""
+"""Maximum number of photos in a forward pass."""
 
 SHIFT = 0.03
-"""A photo is also looked at moved by this fraction of its side, where training moved photos as far or farther: the mean
-of such answers is steadier."""
+"""Answers are also averaged over shifts of a photo by this fraction of its side, which makes them steadier, if training
+shifted photos at least as far."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one face."""
+    """The model's answer for one face."""
 
     label: str
     """A person's name, or ``unknown``."""
     confidence: float
-    """Of a person: the probability over all outputs, strangers included, as far as the held-out photos can carry it
-    (``Calibration.highest_confidence``). Of ``unknown``: the unknown-score."""
+    """For a person, the probability over all outputs, strangers included, but at most what the held-out photos justify
+    (``Calibration.highest_confidence``). For ``unknown``, the unknown-score."""
     probabilities: dict[str, float]
-    """Over the people; they sum to 1, so a person's may be higher than the confidence."""
+    """Over the people, summing to 1, so that a person's may be higher than the confidence."""
     unknown_score: float
-    """0 to 1, grows with strangeness."""
+    """From 0 to 1; higher is stranger."""
     also_like: str | None = None
-    """Of an ``unknown`` that was refused only because another face of the photo fits the name better: the name."""
+    """The name that an ``unknown`` would have, if only another face of the photo didn't fit it better."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model says of n faces, in figures."""
+    """The model's answers for n faces, as arrays."""
 
     probabilities: npt.NDArray[np.float64]
     """(n, people), calibrated; each row sums to 1."""
     confidences: npt.NDArray[np.float64]
-    """(n,): probability of the likeliest person over all outputs, calibrated, and no higher than the photos held out
-    in training can carry."""
+    """(n,): calibrated probability of the likeliest person over all outputs, but at most what the held-out photos
+    justify."""
     unknown_scores: npt.NDArray[np.float64]
     """(n,)"""
     refused: npt.NDArray[np.bool_]
-    """(n,): whether no name is given: the unknown-score is beyond the threshold, or the name is ``given_elsewhere``."""
+    """(n,): whether no name is given: the unknown-score is above the threshold, or the name is ``given_elsewhere``."""
     given_elsewhere: npt.NDArray[np.bool_]
-    """(n,): whether the name was kept by another face of the photo, which fits it better."""
+    """(n,): whether another face of the photo has the name, which it fits better."""
     photo: npt.NDArray[np.int64]
-    """(n,): number of the photo that each face is in; ascending from 0, without gaps."""
+    """(n,): index of each face's photo, ascending from 0 without gaps."""
 
     @property
     def likeliest(self) -> npt.NDArray[np.int64]:
-        """(n,): number of the likeliest person, whether refused or not."""
+        """(n,): index of the likeliest person, whether refused or not."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
 
@@ -76,22 +76,21 @@ def better_matched_elsewhere(
     refused: npt.NDArray[np.bool_],
     photo: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
-    """Which of n faces lose their name to another face of their photo, so that it is given at most once there.
+    """Which of n faces lose their name to another face of their photo, in which a name is given only once.
 
-    Of a photo's faces that aren't refused and would get one name, that with the lowest unknown-score keeps it; of equal
-    ones the first does.
+    Of a photo's faces with the same name that with the lowest unknown-score keeps it, or the first of equal ones.
 
     Args:
-        names: (n,) number of the name that each face would get.
+        names: (n,) index of each face's name.
         unknown_scores: (n,)
         refused: (n,) whether a face gets no name anyway.
-        photo: (n,) number of the photo that it is in.
+        photo: (n,) index of the photo.
 
     Returns:
-        (n,), False for refused ones.
+        (n,), False for refused faces.
     """
     named = np.flatnonzero(~refused)
-    order = named[np.lexsort((unknown_scores[named], names[named], photo[named]))]  # stable: the first of equal ones
+    order = named[np.lexsort((unknown_scores[named], names[named], photo[named]))]  # stable
     repeated = (photo[order[1:]] == photo[order[:-1]]) & (names[order[1:]] == names[order[:-1]])
     lose = np.zeros(len(names), bool)
     lose[order[1:][repeated]] = True
@@ -114,10 +113,20 @@ class Recogniser:
         backend: Backend,
         shift: float = 0.0,
     ) -> None:
-        """``classes``: the outputs' names, ``unknown`` last where there is one; ``arrays``: a checkpoint's; ``mirror``,
-        ``shift``: which ``views`` of a photo the answer is the mean of.
+        """
+        Args:
+            layers: of the network.
+            input_shape: (H, W, C)
+            normalise: how photos are normalised.
+            mirror: whether answers are averaged over a photo and its mirror image.
+            classes: names of the outputs; ``unknown`` last if it is one of them.
+            arrays: of the checkpoint.
+            calibration: temperature and threshold.
+            backend: that the network runs on.
+            shift: see ``SHIFT``; 0 for none.
 
-        Raises CheckpointError where the arrays don't fit the layers.
+        Raises:
+            CheckpointError: the arrays don't fit the layers.
         """
         self.classes = tuple(classes)
         self.people = tuple(name for name in classes if name != UNKNOWN)
@@ -140,31 +149,34 @@ class Recogniser:
 
     @property
     def knows_strangers(self) -> bool:
-        """Whether it was trained with photos of strangers."""
+        """Whether the model was trained with photos of strangers."""
         return UNKNOWN in self.classes
 
     def threshold(self, chosen: float | str) -> float | None:
-        """The unknown-score beyond which a photo is a stranger's: "auto" is the model's own, "off" none."""
+        """The unknown-score above which a face is a stranger's: "auto" is the model's own, "off" none."""
         if chosen == "auto":
             return self.calibration.threshold
         return None if isinstance(chosen, str) else chosen
 
     def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
-        """(n, outputs), not calibrated, for photos ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
+        """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 
     def answers(self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None) -> Answers:
-        """Answers for crops, given as for ``log_probabilities``; for ``photo`` see ``answers_from``."""
+        """Answers for crops; for the arguments see ``log_probabilities`` and ``answers_from``."""
         return self.answers_from(self.log_probabilities(pixels, rows), threshold, photo)
 
     def answers_from(
         self, log_probabilities: npt.NDArray[np.float64], threshold: float | None, photo: Array | None = None
     ) -> Answers:
-        """Answers from what ``log_probabilities`` gave, (n, outputs).
+        """Answers from log-probabilities.
 
-        ``photo`` (n,): number of the photo that each crop is of, ascending from 0 without gaps; in a photo a name is
-        given at most once. None: each is of a photo of its own.
+        Args:
+            log_probabilities: (n, outputs), not calibrated.
+            threshold: a face with a higher unknown-score is refused; None: none is.
+            photo: (n,) index of each crop's photo, ascending from 0 without gaps, in which a name is given only once;
+                None: each crop has a photo of its own.
         """
         scaled = self.calibration.apply(log_probabilities, len(self.people))
         scores = unknown_score(scaled, len(self.people))
@@ -178,7 +190,7 @@ class Recogniser:
         return Answers(probabilities, confidences, scores, refused | elsewhere, elsewhere, photo)
 
     def describe(self, answers: Answers) -> list[Answer]:
-        """The same in words, face by face."""
+        """The answers, face by face."""
         described = []
         for probabilities, best, confidence, score, refused, elsewhere in zip(
             answers.probabilities,

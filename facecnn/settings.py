@@ -1,9 +1,9 @@
-"""How settings are declared: a frozen dataclass, checked by pydantic, next to the code of the thing that it sets."""
+"""How settings are declared: as frozen dataclasses, checked by pydantic, beside the code that uses them."""
 
 from __future__ import annotations
 
 from pydantic import ConfigDict
 
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
-"""Passed to every settings dataclass: unknown keys are errors, ``true`` is not 1, text and nan are no numbers. Defaults
-are checked too, so that 8 for a fraction becomes 8.0, as if it were given: equal settings give equal text."""
+"""For every settings dataclass: unknown keys are errors, ``true`` isn't 1, text and nan aren't numbers. Defaults are
+checked, too, so that 8 for a fraction becomes 8.0 as if it were given: equal settings give equal JSON."""
