@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, BoolArray, Float64Array, Int64Array
 from facecnn.errors import CheckpointError, UsageError
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import Normalise
@@ -50,32 +49,32 @@ class Answer:
 class Answers:
     """The model's answers for n faces, as arrays."""
 
-    probabilities: npt.NDArray[np.float64]
+    probabilities: Float64Array
     """(n, people), calibrated; each row sums to 1."""
-    confidences: npt.NDArray[np.float64]
+    confidences: Float64Array
     """(n,): calibrated probability of the likeliest person over all outputs, but at most what the held-out photos
     justify."""
-    unknown_scores: npt.NDArray[np.float64]
+    unknown_scores: Float64Array
     """(n,)"""
-    refused: npt.NDArray[np.bool_]
+    refused: BoolArray
     """(n,): whether no name is given: the unknown-score is above the threshold, or the name is ``given_elsewhere``."""
-    given_elsewhere: npt.NDArray[np.bool_]
+    given_elsewhere: BoolArray
     """(n,): whether another face of the photo has the name, which it fits better."""
-    photo: npt.NDArray[np.int64]
+    photo: Int64Array
     """(n,): index of each face's photo, ascending from 0 without gaps."""
 
     @property
-    def likeliest(self) -> npt.NDArray[np.int64]:
+    def likeliest(self) -> Int64Array:
         """(n,): index of the likeliest person, whether refused or not."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
 
 def better_matched_elsewhere(
-    names: npt.NDArray[np.int64],
-    unknown_scores: npt.NDArray[np.float64],
-    refused: npt.NDArray[np.bool_],
-    photo: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_]:
+    names: Int64Array,
+    unknown_scores: Float64Array,
+    refused: BoolArray,
+    photo: Int64Array,
+) -> BoolArray:
     """Which of n faces lose their name to another face of their photo, in which a name is given only once.
 
     Of a photo's faces with the same name that with the lowest unknown-score keeps it, or the first of equal ones.
@@ -158,7 +157,7 @@ class Recogniser:
             return self.calibration.threshold
         return None if isinstance(chosen, str) else chosen
 
-    def log_probabilities(self, pixels: Array, rows: Array) -> npt.NDArray[np.float64]:
+    def log_probabilities(self, pixels: Array, rows: Array) -> Float64Array:
         """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
@@ -168,7 +167,7 @@ class Recogniser:
         return self.answers_from(self.log_probabilities(pixels, rows), threshold, photo)
 
     def answers_from(
-        self, log_probabilities: npt.NDArray[np.float64], threshold: float | None, photo: Array | None = None
+        self, log_probabilities: Float64Array, threshold: float | None, photo: Array | None = None
     ) -> Answers:
         """Answers from log-probabilities.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Boxes = npt.NDArray[np.float64]
+from facecnn.arrays import Float64Array
+
+Boxes = Float64Array
 
 _AT_ONCE = 256
 """Boxes compared at a time with all better ones, to bound the memory: a crowd gives tens of thousands of candidates."""

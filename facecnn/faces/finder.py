@@ -12,17 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import Float32Array, Float64Array, UInt8Array
 from facecnn.faces.boxes import Boxes, shifted, squares, suppress
 from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
 from facecnn.faces.pyramid import Picture, fill_tiles, level_scales, outputs_of, pack
 from facecnn.photos.face import Face
-
-Floats = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.uint8]
 
 FINDER_VERSION = 2
 """Part of ``identity``: raise it whenever other faces, or other positions, may be found."""
@@ -55,9 +51,9 @@ class _Faces:
     """Faces in one picture, most certain first."""
 
     boxes: Boxes
-    landmarks: Points
+    landmarks: Float64Array
     """(n, 5, 2)"""
-    scores: Floats
+    scores: Float32Array
 
 
 class FaceFinder:
@@ -71,7 +67,7 @@ class FaceFinder:
       270 and 180 degrees. The search with the most certain face wins.
     """
 
-    def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
+    def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None) -> None:
         """
         Args:
             arrays: those of ``facecnn.faces.weights.installed_arrays``, or of a model that was trained with them.
@@ -81,14 +77,14 @@ class FaceFinder:
             CheckpointError: the arrays don't fit the three networks.
         """
         self._nets = Nets(arrays, threads)
-        self.arrays: dict[str, Floats] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
+        self.arrays: dict[str, Float32Array] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
         digest = hashlib.sha256(f"{FINDER_VERSION}".encode())
         for name, array in self.arrays.items():
             digest.update(f"\0{name}\0".encode() + array.astype("<f4").tobytes())
         self.identity = digest.hexdigest()
         """Hash of the arrays and of this module's version."""
 
-    def find(self, picture: Pixels) -> list[Face]:
+    def find(self, picture: UInt8Array) -> list[Face]:
         """The faces in an upright picture (height, width, 3) uint8 RGB, most certain first; there may be none."""
         image = Image.fromarray(np.ascontiguousarray(picture))
         smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
@@ -127,7 +123,7 @@ class FaceFinder:
         pieces = pack([(level.shape[0], level.shape[1]) for level in levels], side)
         shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, side))
         probabilities = face_probability(logits)
-        found: list[list[tuple[Boxes, Floats]]] = [[] for _ in scales]
+        found: list[list[tuple[Boxes, Float32Array]]] = [[] for _ in scales]
         for piece in pieces:
             scores = outputs_of(piece, probabilities)
             row, column = np.nonzero(scores > _PROPOSED)
@@ -138,7 +134,7 @@ class FaceFinder:
         best = [_best(*_joined(level), _WITHIN_LEVEL) for level in found]
         return squares(_best(*_joined(best), _OVER_LEVELS)[0])
 
-    def _look_again(self, picture: Picture, boxes: Boxes, scores: Floats) -> _Faces:
+    def _look_again(self, picture: Picture, boxes: Boxes, scores: Float32Array) -> _Faces:
         """A second pass of the O-Net, for landmarks and steadier scores."""
         around = squares(boxes)
         crops = picture.crops(around, NETS["onet"].side)
@@ -153,17 +149,17 @@ class FaceFinder:
         return _Faces(boxes[order], landmarks[order], scores[order])
 
 
-def _joined(parts: list[tuple[Boxes, Floats]]) -> tuple[Boxes, Floats]:
+def _joined(parts: list[tuple[Boxes, Float32Array]]) -> tuple[Boxes, Float32Array]:
     boxes = np.concatenate([np.empty((0, 4)), *(boxes for boxes, _ in parts)])
     return boxes, np.concatenate([np.empty(0, np.float32), *(scores for _, scores in parts)])
 
 
-def _best(boxes: Boxes, scores: Floats, threshold: float) -> tuple[Boxes, Floats]:
+def _best(boxes: Boxes, scores: Float32Array, threshold: float) -> tuple[Boxes, Float32Array]:
     kept = suppress(boxes, scores, threshold)
     return boxes[kept], scores[kept]
 
 
-def _sure(boxes: Boxes, scores: Floats, least: float) -> tuple[Boxes, Floats]:
+def _sure(boxes: Boxes, scores: Float32Array, least: float) -> tuple[Boxes, Float32Array]:
     sure = scores > least
     return boxes[sure], scores[sure]
 
@@ -174,7 +170,7 @@ class _View:
 
     image: Image.Image
     border: int = 0
-    """Pixels on each side."""
+    """UInt8Array on each side."""
     turned: int = 0
     """Degrees, anticlockwise."""
 
@@ -188,8 +184,8 @@ class _View:
             for box, points, score in zip(boxes.tolist(), landmarks.tolist(), found.scores.tolist(), strict=True)
         ]
 
-    def _upright(self, points: Points) -> Points:
-        """Points (..., 2) of this view in coordinates of the picture."""
+    def _upright(self, points: Float64Array) -> Float64Array:
+        """Float64Array (..., 2) of this view in coordinates of the picture."""
         width, height = self.image.size
         for _ in range(self.turned // 90):  # rotate back, clockwise
             points = np.stack([height - points[..., 1], points[..., 0]], axis=-1)

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Float32Array, UInt8Array
 from facecnn.errors import CheckpointError
 from facecnn.kernels import Device, open_device
 from facecnn.kernels.backend import Backend
 from facecnn.network.layers import Conv, Dense, Layer, Pool, PRelu
 from facecnn.network.network import Network, Stage, plan
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
 """Outputs of the heads: shifts of left, top, right and bottom; five x and five y; two logits."""
@@ -103,7 +100,7 @@ class Nets:
     time of a training: hence ``rest``.
     """
 
-    def __init__(self, arrays: Mapping[str, Floats], threads: int | None = None) -> None:
+    def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None) -> None:
         """
         Args:
             arrays: see ``facecnn.faces.weights.installed_arrays``.
@@ -133,7 +130,7 @@ class Nets:
         if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
             raise _unfitting(f"{broken[0]} holds a number that isn't finite")
 
-    def run(self, name: str, pictures: Pixels) -> tuple[Floats, ...]:
+    def run(self, name: str, pictures: UInt8Array) -> tuple[Float32Array, ...]:
         """The outputs of a network's heads, (n, ..., outputs) each, for pictures (n, side, side, 3)."""
         with self._lock:
             if self._worker is None:
@@ -149,7 +146,7 @@ class Nets:
         if worker is not None:
             worker.shutdown()
 
-    def _run(self, name: str, pictures: Pixels) -> Floats:
+    def _run(self, name: str, pictures: UInt8Array) -> Float32Array:
         network = self._networks[name]
         output = np.empty((len(pictures), *network.output.shape[1:]), np.float32)
         for start in range(0, len(pictures), network.batch_size):
@@ -173,6 +170,6 @@ def _unfitting(problem: str) -> CheckpointError:
     return CheckpointError(f"The face finder's weights don't fit its networks ({problem}): train the model anew")
 
 
-def face_probability(logits: Floats) -> Floats:
+def face_probability(logits: Float32Array) -> Float32Array:
     """Softmax probability of a face (...) from logits (..., 2) for "no face" and "face"."""
     return np.asarray(np.exp(-np.logaddexp(np.float32(0), logits[..., 0] - logits[..., 1])))

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import Float32Array, Float64Array, UInt8Array
 from facecnn.faces.nets import CELL, STRIDE
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 RATIO = 0.709
 """Side of a level relative to the one before: about the square root of 1/2, as in the authors' program."""
@@ -46,7 +43,7 @@ class Picture:
             self._halved.append(self._halved[-1].reduce(2))
         return self._halved[times]
 
-    def resized(self, width: int, height: int) -> Pixels:
+    def resized(self, width: int, height: int) -> UInt8Array:
         """Shrink to (height, width, 3) with a box filter; a source pixel counts where its centre lies."""
         times = _halvings(min(self.size[0] / width, self.size[1] / height))
         # The last row and column may be means of fewer pixels: the picture ends within them.
@@ -54,7 +51,7 @@ class Picture:
         image = self.halved(times)
         return np.asarray(image.resize((width, height), Image.Resampling.BOX, box), dtype=np.uint8)
 
-    def crops(self, boxes: npt.NDArray[np.float64], side: int) -> Pixels:
+    def crops(self, boxes: Float64Array, side: int) -> UInt8Array:
         """Squares ``boxes`` (n, 4) as (n, side, side, 3), bilinear, grey outside of the picture."""
         out = np.empty((len(boxes), side, side, 3), np.uint8)
         for crop, box in zip(out, boxes, strict=True):
@@ -150,7 +147,7 @@ def _even(pixels: int) -> int:
     return -(-pixels // STRIDE) * STRIDE
 
 
-def fill_tiles(levels: Sequence[Pixels], pieces: Sequence[Piece], side: int) -> Pixels:
+def fill_tiles(levels: Sequence[UInt8Array], pieces: Sequence[Piece], side: int) -> UInt8Array:
     """Tiles (n, side, side, 3) with the levels' pieces at their positions."""
     count = max((piece.tile + 1 for piece in pieces), default=0)
     tiles = np.full((count, side, side, 3), GREY, np.uint8)
@@ -161,7 +158,7 @@ def fill_tiles(levels: Sequence[Pixels], pieces: Sequence[Piece], side: int) -> 
     return tiles
 
 
-def outputs_of(piece: Piece, outputs: Floats) -> Floats:
+def outputs_of(piece: Piece, outputs: Float32Array) -> Float32Array:
     """The P-Net's outputs for this piece, out of those for all tiles (tiles, rows, columns, ...).
 
     At an edge of odd length the last pixel is only seen by windows that begin further in. Given the level alone, the

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Float32Array
 from facecnn.errors import CheckpointError, shown
 from facecnn.faces.nets import NETS
 from facecnn.network.layers import Shape
 from facecnn.network.network import Stage
-
-Floats = npt.NDArray[np.float32]
 
 SHA256 = {
     "pnet": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
@@ -34,7 +32,7 @@ _ALIGNMENT = 16
 _FIX = "pip install --force-reinstall --no-deps mtcnn==1.0.0"
 
 
-def installed_arrays() -> dict[str, Floats] | None:
+def installed_arrays() -> dict[str, Float32Array] | None:
     """The arrays of all networks by name, ``pnet.conv1.weight`` and so on; None if mtcnn isn't installed.
 
     Layouts are those of ``facecnn.network.layers``: convolutions (kernel, row, column, input map), dense layers (unit,
@@ -78,7 +76,7 @@ def _decompressed(path: Path, frame: bytes) -> bytes:
     return content
 
 
-def _arrays(pickle: bytes, stages: tuple[Stage, ...], heads: tuple[int, ...]) -> dict[str, Floats]:
+def _arrays(pickle: bytes, stages: tuple[Stage, ...], heads: tuple[int, ...]) -> dict[str, Float32Array]:
     """The arrays of a network's stages, in our layouts."""
     reader = _ArrayReader(pickle)
     arrays = {}
@@ -89,7 +87,7 @@ def _arrays(pickle: bytes, stages: tuple[Stage, ...], heads: tuple[int, ...]) ->
     return arrays
 
 
-def _stage_arrays(reader: _ArrayReader, stage: Stage, outputs: tuple[int, ...]) -> Iterator[tuple[str, Floats]]:
+def _stage_arrays(reader: _ArrayReader, stage: Stage, outputs: tuple[int, ...]) -> Iterator[tuple[str, Float32Array]]:
     """The arrays of a layer; in the file each head is a layer of its own."""
     shapes = {name: parameter.shape for name, parameter in stage.parameters.items()}
     if "slope" in shapes:
@@ -117,7 +115,7 @@ class _ArrayReader:
         self._pickle = pickle
         self._position = 0
 
-    def take(self, shape: Shape) -> Floats:
+    def take(self, shape: Shape) -> Float32Array:
         start = self._next_start()
         array = np.frombuffer(self._pickle, "<f4", int(np.prod(shape)), start)
         self._position = start + array.nbytes

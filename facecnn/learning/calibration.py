@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array
 from facecnn.settings import SETTINGS
 
 LEAST_PHOTOS = 20
@@ -74,11 +73,11 @@ class Calibration:
     stranger_bias: float = 0.0
     """Subtracted from the log-probability of strangers, after the division."""
 
-    def apply(self, log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
+    def apply(self, log_probabilities: Array, people: int) -> Float64Array:
         """Calibrated log-probabilities (n, outputs), not normalised, from those of a network."""
         return np.asarray(log_probabilities / self.temperature - self.biases(log_probabilities.shape[1], people))
 
-    def biases(self, outputs: int, people: int) -> npt.NDArray[np.float64]:
+    def biases(self, outputs: int, people: int) -> Float64Array:
         """(outputs,): subtracted from each output's log-probability; 0 for people."""
         return np.where(np.arange(outputs) < people, 0.0, self.stranger_bias)
 
@@ -168,7 +167,7 @@ def fit(log_probabilities: Array, labels: Array, people: int) -> tuple[float, fl
     return float(np.exp(best[0])), float(best[1])
 
 
-def unknown_score(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
+def unknown_score(log_probabilities: Array, people: int) -> Float64Array:
     """How strange each photo is, 0 to 1: the probability of all outputs but that of the likeliest person."""
     exponentials = np.exp(log_probabilities - log_probabilities.max(axis=1, keepdims=True))
     best = exponentials[:, :people].argmax(axis=1)

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise
 from facecnn.learning.data import TrainingData, TrainingSettings
@@ -106,7 +105,7 @@ class FullBatchLoss:
         self.at = w
         return loss, gradient
 
-    def outputs(self, w: Vector) -> npt.NDArray[np.float64]:
+    def outputs(self, w: Vector) -> Float64Array:
         """Outputs (n, units) at ``w``; the network keeps these weights."""
         network, outputs = self._network, []
         for start, stop in self._inputs(w):
@@ -114,7 +113,7 @@ class FullBatchLoss:
             outputs.append(network.backend.to_host(network.output[: stop - start]))
         return np.concatenate(outputs).astype(np.float64)
 
-    def pull_back(self, w: Vector, dout: npt.NDArray[np.float64]) -> Vector:
+    def pull_back(self, w: Vector, dout: Float64Array) -> Vector:
         """Gradient at ``w`` of the sum of outputs times ``dout`` (n, units); the network keeps these weights."""
         network = self._network
         for start, stop in self._inputs(w):
@@ -124,7 +123,7 @@ class FullBatchLoss:
         assert network.gradient is not None
         return self.gather(network.gradient.flat)
 
-    def shares(self) -> npt.NDArray[np.float64]:
+    def shares(self) -> Float64Array:
         """(n,): weights of the photos in the loss; they sum to 1."""
         to_host = self._network.backend.to_host
         is_entropy = isinstance(self._network.objective, CrossEntropy)

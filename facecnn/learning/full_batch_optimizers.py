@@ -17,13 +17,13 @@ from dataclasses import field
 from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Float64Array
 from facecnn.settings import SETTINGS
 
-Vector: TypeAlias = npt.NDArray[np.float64]
+Vector: TypeAlias = Float64Array
 Evaluate: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 
 

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array
 from facecnn.errors import DivergedError
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.profiling import Profiler
@@ -286,11 +285,11 @@ class Trainer:
             float((answers.argmax(axis=1) == labels).mean()),
         )
 
-    def answers(self, photos: PhotoSet) -> npt.NDArray[np.float64]:
+    def answers(self, photos: PhotoSet) -> Float64Array:
         """Log-probabilities (n, outputs) of photos without augmentation, by the weights that are used for answers."""
         return self._answers(self._feed(photos))
 
-    def _answers(self, photos: PhotoFeed) -> npt.NDArray[np.float64]:
+    def _answers(self, photos: PhotoFeed) -> Float64Array:
         normalise, weights = self.settings.photos.normalise, self.step.arrays.average
         return log_probabilities(self.network, photos, normalise, mirror=self.mirrors, weights=weights)
 

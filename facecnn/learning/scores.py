@@ -5,19 +5,18 @@ from __future__ import annotations
 from math import exp, lgamma, log
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array, Int64Array
 
 
-def over_people(log_probabilities: Array, people: int) -> npt.NDArray[np.float64]:
+def over_people(log_probabilities: Array, people: int) -> Float64Array:
     """Probabilities (N, people) of the first outputs, normalised to sum to 1, from logarithms (N, outputs)."""
     chosen = log_probabilities[:, :people]
     exponentials = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def confusion_matrix(labels: Array, predicted: Array, classes: int) -> npt.NDArray[np.int64]:
+def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Int64Array:
     """(classes, classes): rows are the truth, columns the answers."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
@@ -52,7 +51,7 @@ def balanced_accuracy(confusion: Array) -> float | None:
     return float((np.diag(confusion)[support > 0] / support[support > 0]).mean())
 
 
-def margins(answers: Array, labels: Array) -> npt.NDArray[np.float64]:
+def margins(answers: Array, labels: Array) -> Float64Array:
     """(N,): lead of each photo's own class over the best other one, negative if behind; ``answers`` (N, classes)."""
     own = answers[np.arange(len(labels)), labels]
     others = np.array(answers, np.float64)
@@ -60,7 +59,7 @@ def margins(answers: Array, labels: Array) -> npt.NDArray[np.float64]:
     return np.asarray(own - others.max(axis=1))
 
 
-def ranks(values: Array) -> npt.NDArray[np.float64]:
+def ranks(values: Array) -> Float64Array:
     """(N,): ranks from 1 for the smallest; equal values share their mean rank."""
     ordered = np.sort(values)
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2

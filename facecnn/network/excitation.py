@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array, Int64Array
 from facecnn.kernels.protocol import Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import passes
@@ -20,9 +19,9 @@ from facecnn.network.network import Network, Stage
 class Excitation:
     """For each kernel of a layer, the photos that excite it most, strongest first, and where in them."""
 
-    photos: npt.NDArray[np.int64]
+    photos: Int64Array
     """(kernels, n): indices of the photos, each at most once for a kernel."""
-    places: npt.NDArray[np.int64]
+    places: Int64Array
     """(kernels, n, 2): first row and column of the receptive field, in pixels of the network's input; it may reach
     beyond that, into the layer's padding."""
     size: tuple[int, int]
@@ -36,8 +35,8 @@ def excitation(
 
     Photos aren't augmented. Returns an ``Excitation`` by stage name.
     """
-    highest: dict[int, list[npt.NDArray[Any]]] = {number: [] for number in layers}
-    places: dict[int, list[npt.NDArray[np.int64]]] = {number: [] for number in layers}
+    highest: dict[int, list[Array]] = {number: [] for number in layers}
+    places: dict[int, list[Int64Array]] = {number: [] for number in layers}
     for start, stop in passes(network, photos, normalise, mirror=False):
         for number in layers:
             out = network.backend.to_host(network.context(number, stop - start).out)

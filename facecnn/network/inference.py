@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float32Array, Float64Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import Network, Weights
 
 
-def views_at_test_time(mirror: bool, shift: float) -> npt.NDArray[np.float32]:
+def views_at_test_time(mirror: bool, shift: float) -> Float32Array:
     """Test-time augmentation: the views of a photo that answers are averaged over, as parameters of ``prepare_photos``.
 
     The photo as it is; with ``shift``, also moved by that fraction of the side up, down, left and right; with
@@ -82,7 +81,7 @@ def log_probabilities(
     mirror: bool,
     shift: float = 0.0,
     weights: Weights | None = None,
-) -> npt.NDArray[np.float64]:
+) -> Float64Array:
     """Log-probabilities (photos, units): their mean over each photo's test-time views, normalised again."""
     number = len(photos.rows)
     outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
@@ -93,7 +92,7 @@ def log_probabilities(
     return log_softmax(total / len(views_at_test_time(mirror, shift)))
 
 
-def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
+def log_softmax(logits: Array) -> Float64Array:
     """Logarithm of the softmax of each row."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -328,7 +328,7 @@ class Network:
         self,
         seed: int,
         how: Initialisation = "he",
-        photos: Callable[[], npt.NDArray[Any]] | None = None,
+        photos: Callable[[], Array] | None = None,
         given: Mapping[str, Array] = NOTHING,
     ) -> None:
         """Set the initial weights: see ``facecnn.network.initialisation``."""

@@ -14,13 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.network import Network
-
-Figures = npt.NDArray[np.float64]
 
 GREY: dict[Normalise, float] = {"none": 0.5, "standardise": 0.0, "local_contrast": 0.0}
 """Value of a prepared input where there is nothing to see: mid-grey without normalisation, else the photo's mean."""
@@ -95,10 +92,10 @@ class LogOdds:
     network: Network
     output: int
     temperature: float = 1.0
-    biases: Figures | None = None
+    biases: Float64Array | None = None
     """(units,); None: no biases."""
 
-    def __call__(self, inputs: Array) -> Figures:
+    def __call__(self, inputs: Array) -> Float64Array:
         """(n,), for inputs (n, views, H, W, C) on the host, whatever n and the number of views."""
         return self._odds_and_slopes(inputs)[0]
 
@@ -119,14 +116,14 @@ class LogOdds:
         size = self.network.batch_size
         return [slice(start, start + size) for start in range(0, count, size)]
 
-    def _forward(self, batch: Array) -> Figures:
+    def _forward(self, batch: Array) -> Float64Array:
         """Logits (n, units) of at most a batch of inputs."""
         network = self.network
         network.backend.copy_to_device(network.input[: len(batch)], np.ascontiguousarray(batch, network.dtype))
         network.forward(len(batch))
         return np.asarray(network.backend.to_host(network.output[: len(batch)]), np.float64)
 
-    def _odds_and_slopes(self, inputs: Array) -> tuple[Figures, Figures]:
+    def _odds_and_slopes(self, inputs: Array) -> tuple[Float64Array, Float64Array]:
         """(n,) log-odds, and (n, units) their derivatives with respect to the mean logits: 1 / T for the output, and
         for the others minus the softmax among themselves, over T."""
         flat = inputs.reshape(-1, *inputs.shape[2:])
@@ -149,7 +146,7 @@ class LogOdds:
 class Occlusion:
     """The effect of covering parts of a picture on an answer."""
 
-    drop: Figures
+    drop: Float64Array
     """(H, W): by how much the log-odds fall when a pixel is covered, averaged over the patches that cover it; negative
     where that makes the answer more certain."""
     before: float

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import shown
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 from facecnn.photos.database import is_damage
@@ -44,16 +45,16 @@ class LoadedPhotos:
     """Photos in the order in which they were asked for."""
 
     paths: tuple[Path, ...]
-    pixels: npt.NDArray[np.uint8]
+    pixels: UInt8Array
     """(rows, height, width, channels), margin included; in no particular order, possibly with rows of other photos."""
-    row: npt.NDArray[np.int64]
+    row: Int64Array
     """(paths,): each photo's row of ``pixels``, -1 if it can't be used. Equal files share a row. If faces were looked
     for, it is the row of the first of ``faces``; those of the others follow."""
     sha256: tuple[str, ...]
     """SHA-256 of each file, hexadecimal; empty if it couldn't be read."""
     hashes: npt.NDArray[np.uint64]
     """(paths,): see ``fingerprint.dct_hash``; 0 if the photo can't be used."""
-    sizes: npt.NDArray[np.int64]
+    sizes: Int64Array
     """(paths, 2): width and height of the upright original in pixels; 0 if the photo can't be used."""
     faces: tuple[tuple[Face, ...], ...]
     """(paths,): the faces found in each, the main one first; empty if they weren't looked for."""
@@ -69,11 +70,11 @@ class LoadedPhotos:
 class Crops:
     """Crops of some photos, ordered by photo, each photo's main face first."""
 
-    rows: npt.NDArray[np.int64]
+    rows: Int64Array
     """(crops,): index into the photos' ``pixels``."""
-    photo: npt.NDArray[np.int64]
+    photo: Int64Array
     """(crops,): which of the photos each belongs to, ascending."""
-    face: npt.NDArray[np.int64]
+    face: Int64Array
     """(crops,): index among the crops of its photo; the main face has 0."""
 
     def by_photo(self, values: Iterable[_T]) -> list[list[_T]]:
@@ -84,7 +85,7 @@ class Crops:
         return found
 
 
-def crops_of(rows: npt.NDArray[np.int64], faces: Sequence[Sequence[Face]]) -> Crops:
+def crops_of(rows: Int64Array, faces: Sequence[Sequence[Face]]) -> Crops:
     """All crops of some photos: one for each face, or one of the middle.
 
     Args:
@@ -140,7 +141,7 @@ class _Loader:
         self._results: list[Prepared | str] = []  # a content that is known is given by its SHA-256
         self._waiting: list[tuple[Path, os.stat_result, Prepared]] = []
         self._store: PhotoStore | None = None
-        self._pixels: npt.NDArray[np.uint8] = np.zeros((0, *settings.margin_shape), dtype=np.uint8)
+        self._pixels: UInt8Array = np.zeros((0, *settings.margin_shape), dtype=np.uint8)
 
     def load(self, workers: int) -> LoadedPhotos:
         with contextlib.ExitStack() as stack:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from facecnn.arrays import BoolArray, Float64Array, Int64Array
 from facecnn.photos.hog import Features
 
 RIDGE = 15.0
@@ -34,9 +34,6 @@ DECIMALS = 6
 
 _AT_ONCE = 1024
 
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
-
 
 class LeavePhotoOut:
     """Ridge regression that predicts each photo's faces from all other photos, exactly.
@@ -50,7 +47,7 @@ class LeavePhotoOut:
     (I - Z (Z' Z + RIDGE I)^-1 Z') / RIDGE. BLAS runs on one thread, so that results don't depend on their number.
     """
 
-    def __init__(self, features: Features, photo: Numbers) -> None:
+    def __init__(self, features: Features, photo: Int64Array) -> None:
         """
         Args:
             features: (faces, features), see ``hog.describe``.
@@ -73,7 +70,7 @@ class LeavePhotoOut:
                 self._inverse = np.linalg.inv(gram)
             self._blocks = self._inverses_of_blocks()
 
-    def scores(self, targets: Floats) -> Floats:
+    def scores(self, targets: Float64Array) -> Float64Array:
         """Predict each face from the other photos, given the ``targets`` (faces, columns)."""
         with threadpool_limits(limits=1):
             residuals = self._apply(targets)
@@ -82,23 +79,23 @@ class LeavePhotoOut:
                 answers[faces] -= blocks @ residuals[faces]
         return answers
 
-    def of_others(self, features: Features, targets: Floats) -> Floats:
+    def of_others(self, features: Features, targets: Float64Array) -> Float64Array:
         """Predict other faces (others, features) from all photos, given the ``targets`` (faces, columns)."""
         with threadpool_limits(limits=1):
             return np.asarray(self._centred(features) @ self._weights(targets))
 
-    def _rows(self, part: slice | Numbers) -> Floats:
+    def _rows(self, part: slice | Int64Array) -> Float64Array:
         """Rows of Z."""
         return self._centred(self._features[part])
 
-    def _centred(self, features: Features) -> Floats:
+    def _centred(self, features: Features) -> Float64Array:
         """Subtract the mean and append the constant."""
         return np.concatenate([features - self._mean, np.full((len(features), 1), np.sqrt(CONSTANT))], axis=1)
 
     def _parts(self) -> Iterator[slice]:
         return (slice(start, start + _AT_ONCE) for start in range(0, len(self._features), _AT_ONCE))
 
-    def _apply(self, targets: Floats) -> Floats:
+    def _apply(self, targets: Float64Array) -> Float64Array:
         """P Y"""
         if self._is_dual:
             return np.asarray(self._inverse @ targets)
@@ -106,7 +103,7 @@ class LeavePhotoOut:
         answers = np.concatenate([self._rows(part) @ weights for part in self._parts()])
         return np.asarray((targets - answers) / RIDGE)
 
-    def _weights(self, targets: Floats) -> Floats:
+    def _weights(self, targets: Float64Array) -> Float64Array:
         """(Z' Z + RIDGE I)^-1 Z' Y, which is Z' P Y."""
         if self._is_dual:
             return np.asarray(self._rows(slice(None)).T @ (self._inverse @ targets))
@@ -115,7 +112,7 @@ class LeavePhotoOut:
             products += self._rows(part).T @ targets[part]
         return np.asarray(self._inverse @ products)
 
-    def _inverses_of_blocks(self) -> list[tuple[Numbers, Floats]]:
+    def _inverses_of_blocks(self) -> list[tuple[Int64Array, Float64Array]]:
         """P_BB^-1 of each photo, grouped by the number of faces: indices (photos, k), inverses (photos, k, k)."""
         counts = np.diff(self._starts)
         blocks = []
@@ -132,7 +129,7 @@ class LeavePhotoOut:
         return blocks
 
 
-def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: npt.NDArray[np.bool_]) -> Floats:
+def folder_scores(features: Features, photo: Int64Array, labels: Int64Array, chosen: BoolArray) -> Float64Array:
     """Score how much each face looks like each folder's person, by the photos other than its own.
 
     Args:
@@ -149,7 +146,7 @@ def folder_scores(features: Features, photo: Numbers, labels: Numbers, chosen: n
     return LeavePhotoOut(features, photo).scores(targets)
 
 
-def likeness(features: Features, labels: Numbers, others: Features) -> Floats:
+def likeness(features: Features, labels: Int64Array, others: Features) -> Float64Array:
     """Score how well each of the faces ``others`` (others, features) fits the folder that it fits best.
 
     The regression isn't trained on them: otherwise a person of one folder beside that of another would count as nobody.
@@ -175,17 +172,17 @@ def likeness(features: Features, labels: Numbers, others: Features) -> Floats:
 class Choice:
     """The chosen face of each photo."""
 
-    face: Numbers
+    face: Int64Array
     """(photos,): index into the faces."""
-    fit: Floats
+    fit: Float64Array
     """(photos,): how well it fits its folder, judged by the other photos: 1 like the median of the folder's chosen
     faces, 0 like the median of the faces that weren't chosen."""
-    companion: Floats
+    companion: Float64Array
     """(photos,): the same for the best of the remaining faces, chosen as if these were a folder of their own; 0 if
     there is none, or if the folder has a photo with a single face."""
 
 
-def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -> Choice:
+def choose(features: Features, photo: Int64Array, labels: Int64Array, prior: Float64Array) -> Choice:
     """Choose the face of each photo that is the person's whose folder it lies in.
 
     Args:
@@ -210,12 +207,12 @@ def choose(features: Features, photo: Numbers, labels: Numbers, prior: Floats) -
 
 def _fits(
     regression: LeavePhotoOut,
-    photo: Numbers,
-    labels: Numbers,
-    face: Numbers,
-    nobody: npt.NDArray[np.bool_],
-    apart: Floats | None = None,
-) -> tuple[Floats, Floats]:
+    photo: Int64Array,
+    labels: Int64Array,
+    face: Int64Array,
+    nobody: BoolArray,
+    apart: Float64Array | None = None,
+) -> tuple[Float64Array, Float64Array]:
     """Score how well the face chosen in each photo fits.
 
     Args:
@@ -245,7 +242,9 @@ def _fits(
     return fits, found
 
 
-def _rounds(regression: LeavePhotoOut, photo: Numbers, labels: Numbers, prior: Floats, among: Numbers) -> Numbers:
+def _rounds(
+    regression: LeavePhotoOut, photo: Int64Array, labels: Int64Array, prior: Float64Array, among: Int64Array
+) -> Int64Array:
     """The best of the faces ``among`` for each photo, -1 for one without any of them."""
     own = labels[photo]
     first = np.full(len(labels), -1)

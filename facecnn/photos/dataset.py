@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import BoolArray, Int64Array, UInt8Array
 from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import Crops, LoadedPhotos, crops_of, load_photos
 from facecnn.photos.decode import NO_CONTENT
@@ -33,11 +34,11 @@ class Dataset:
     """(photos,): PERSON/FILE as valid UTF-8, the same on every computer; may need ``shown``."""
     files: tuple[str, ...]
     """(photos,): the files; as text, which takes a sixth of the memory of ``Path``."""
-    labels: npt.NDArray[np.int64]
+    labels: Int64Array
     """(photos,): index into ``classes``."""
-    pixels: npt.NDArray[np.uint8]
+    pixels: UInt8Array
     """(rows, height, width, channels), margin included; not in the photos' order, and there may be more rows."""
-    rows: npt.NDArray[np.int64]
+    rows: Int64Array
     """(photos,): index into ``pixels``; if faces were looked for, that of the first of ``faces``, followed by those of
     the others."""
     faces: tuple[tuple[Face, ...], ...]
@@ -46,7 +47,7 @@ class Dataset:
     """(photos,): SHA-256 of the files, hexadecimal."""
     hashes: npt.NDArray[np.uint64]
     """(photos,): see ``fingerprint.dct_hash``."""
-    sizes: npt.NDArray[np.int64]
+    sizes: Int64Array
     """(photos, 2): width and height of the upright originals in pixels."""
     skipped: tuple[Skipped, ...]
     """Photos that aren't used, as PERSON/FILE, or FILE outside of any person's folder."""
@@ -64,7 +65,7 @@ class Dataset:
         """The classes without ``unknown``."""
         return tuple(name for name in self.classes if name != UNKNOWN)
 
-    def split(self, seed: int, among: npt.NDArray[np.int64] | None = None) -> "IndexSplit":
+    def split(self, seed: int, among: Int64Array | None = None) -> "IndexSplit":
         """Hold out photos, of all or of the indices ``among``; see ``facecnn.photos.split.split``.
 
         Raises:
@@ -77,7 +78,7 @@ class Dataset:
         chosen = split(people, self.settings.validation, seed)
         return IndexSplit(self._indices(chosen.training), self._indices(chosen.validation), chosen.warnings)
 
-    def folds(self, count: int = 5) -> tuple[npt.NDArray[np.int64], ...]:
+    def folds(self, count: int = 5) -> tuple[Int64Array, ...]:
         """The indices of each fold's photos for cross-validation; see ``facecnn.photos.split.folds``.
 
         Raises:
@@ -85,11 +86,11 @@ class Dataset:
         """
         return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
 
-    def crops(self, among: npt.NDArray[np.int64]) -> Crops:
+    def crops(self, among: Int64Array) -> Crops:
         """All crops of the photos with indices ``among``: one for each face, or one of the photo's middle."""
         return crops_of(self.rows[among], [self.faces[number] for number in among.tolist()])
 
-    def show_one_face(self, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def show_one_face(self, among: Int64Array) -> BoolArray:
         """Which of the photos with indices ``among`` have a single face, or were cropped to the middle."""
         return np.array([len(self.faces[number]) <= 1 for number in among.tolist()], bool)
 
@@ -101,7 +102,7 @@ class Dataset:
             people[self.classes[label]].append(Photo(path, sha256, fingerprint, max(1, len(faces))))
         return people
 
-    def _indices(self, paths: Iterable[str]) -> npt.NDArray[np.int64]:
+    def _indices(self, paths: Iterable[str]) -> Int64Array:
         index = {path: number for number, path in enumerate(self.paths)}
         return np.array(sorted(index[path] for path in paths), dtype=np.int64)
 
@@ -110,8 +111,8 @@ class Dataset:
 class IndexSplit:
     """Indices of a data set's photos, ascending, and what a user should know about the split."""
 
-    training: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
+    training: Int64Array
+    validation: Int64Array
     warnings: tuple[str, ...]
 
 

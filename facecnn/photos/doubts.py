@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
 from facecnn.errors import shown
 from facecnn.photos.fingerprint import are_near, near_duplicate_groups
 from facecnn.photos.folder import some
@@ -27,9 +28,7 @@ def same_content(sha256: Sequence[str]) -> list[list[int]]:
     return [indices for indices in copies.values() if len(indices) > 1]
 
 
-def same_picture(
-    pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]
-) -> list[list[int]]:
+def same_picture(pixels: UInt8Array, rows: Int64Array, hashes: npt.NDArray[np.uint64]) -> list[list[int]]:
     """Groups of photos that show the same picture, saved again or in another size, with different bytes.
 
     Near hashes alone prove nothing: centred portraits of different people have them, too. The stored crops, averaged
@@ -65,8 +64,8 @@ class _Pictures:
 
     def __init__(
         self,
-        pixels: npt.NDArray[np.uint8],
-        rows: npt.NDArray[np.int64],
+        pixels: UInt8Array,
+        rows: Int64Array,
         hashes: npt.NDArray[np.uint64],
         needed: Indices,
     ) -> None:
@@ -81,11 +80,11 @@ class _Pictures:
         self._sum = self._grey.sum(axis=1, dtype=np.float64)
         self._spread = np.sqrt(_COARSE**2 * self._squares.astype(np.float64) - self._sum**2)
 
-    def are_one(self, one: Indices, other: Indices) -> npt.NDArray[np.bool_]:
+    def are_one(self, one: Indices, other: Indices) -> BoolArray:
         """Whether photos (n,) and (m,) show the same picture, (n, m); a uniform one never does."""
         products = self._grey[one] @ self._grey[other].T
         difference = self._squares[one, None] + self._squares[other] - 2 * products
-        same: npt.NDArray[np.bool_] = are_near(self._hashes[one], self._hashes[other]) & (
+        same: BoolArray = are_near(self._hashes[one], self._hashes[other]) & (
             difference <= (2 * _DIFFERENCE * _COARSE) ** 2
         )
         n, m = np.nonzero(same)
@@ -94,24 +93,24 @@ class _Pictures:
         return same
 
 
-def _coarse(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _coarse(pictures: UInt8Array) -> Float32Array:
     """(n, 144): mean grey of 12x12 fields of pictures (n, height, width, channels), minus 128, in half levels."""
-    grey: npt.NDArray[np.float32] = pictures.mean(axis=3, dtype=np.float32)
+    grey: Float32Array = pictures.mean(axis=3, dtype=np.float32)
     means = _field_weights(grey.shape[1]) @ grey @ _field_weights(grey.shape[2]).T
     return np.rint(2 * (means - 128)).reshape(len(pictures), -1)
 
 
-def _field_weights(length: int) -> npt.NDArray[np.float32]:
+def _field_weights(length: int) -> Float32Array:
     """(12, length): weights of pixels for the means of 12 fields of equal width, which needn't be whole pixels."""
     field, pixel = np.ogrid[:_COARSE, :length]
     width = length / _COARSE
     overlap = np.minimum((field + 1) * width, pixel + 1) - np.maximum(field * width, pixel)
-    shares: npt.NDArray[np.float32] = (np.maximum(overlap, 0) / width).astype(np.float32)
+    shares: Float32Array = (np.maximum(overlap, 0) / width).astype(np.float32)
     return shares
 
 
 def warn_of_copies(
-    paths: Sequence[str], labels: npt.NDArray[np.int64], equal: Sequence[list[int]], near: Sequence[list[int]]
+    paths: Sequence[str], labels: Int64Array, equal: Sequence[list[int]], near: Sequence[list[int]]
 ) -> list[str]:
     """Warnings about photos that occur more than once.
 
@@ -133,7 +132,7 @@ def warn_of_copies(
     ]
 
 
-def _one_each(group: list[int], labels: npt.NDArray[np.int64]) -> list[int]:
+def _one_each(group: list[int], labels: Int64Array) -> list[int]:
     """The group with one photo of each person first, so that a message with a few names shows who is in it."""
     first = np.unique(labels[group], return_index=True)[1].tolist()
     return [group[place] for place in sorted(first)] + [

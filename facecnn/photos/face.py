@@ -4,10 +4,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+from facecnn.arrays import Array, UInt8Array
 
 Point = tuple[float, float]
 
@@ -61,10 +60,10 @@ class Finder(Protocol):
         """Changes whenever other faces, or other positions, may be found."""
 
     @property
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+    def arrays(self) -> Mapping[str, Array]:
         """The finder's weights by name, with which a stored model can find faces on its own."""
 
-    def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
+    def find(self, picture: UInt8Array) -> list[Face]:
         """The faces in an upright picture (height, width, 3) RGB, in no particular order. Any thread may call it."""
 
     def rest(self) -> None:

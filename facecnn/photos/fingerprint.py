@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import BoolArray, Float64Array, Int64Array
 from facecnn.photos.grouping import Groups, Indices, repeated
 
 NEAR = 6
@@ -30,15 +31,15 @@ def dct_hash(image: Image.Image) -> int:
 
 
 @cache
-def _dct_basis() -> npt.NDArray[np.float64]:
+def _dct_basis() -> Float64Array:
     """The first 8 rows of the orthonormal DCT-II of 32 values, (8, 32): √(2/32) cos(π/32 (n + ½) k), row 0 by √½."""
     frequency, place = np.ogrid[:_KEPT, :_SIDE]
-    basis: npt.NDArray[np.float64] = np.sqrt(2 / _SIDE) * np.cos(np.pi / _SIDE * (place + 0.5) * frequency)
+    basis: Float64Array = np.sqrt(2 / _SIDE) * np.cos(np.pi / _SIDE * (place + 0.5) * frequency)
     basis[0] *= np.sqrt(0.5)
     return basis
 
 
-def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.int64]:
+def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> Int64Array:
     """Group hashes that differ in at most ``bits`` bits, transitively.
 
     Two such hashes agree in at least one of any ``bits + 1`` pieces of them, so only hashes that share a piece are
@@ -49,7 +50,7 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
     """
     distinct, member = np.unique(hashes, return_inverse=True)
 
-    def near(one: Indices, other: Indices) -> npt.NDArray[np.bool_]:
+    def near(one: Indices, other: Indices) -> BoolArray:
         return are_near(distinct[one], distinct[other], bits)
 
     groups = Groups(len(distinct))
@@ -64,7 +65,7 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> n
     return np.argsort(np.argsort(first_photo))[group].astype(np.int64)
 
 
-def are_near(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64], bits: int = NEAR) -> npt.NDArray[np.bool_]:
+def are_near(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64], bits: int = NEAR) -> BoolArray:
     """Whether hashes (n,) and (m,) differ in at most ``bits`` bits, (n, m)."""
-    near: npt.NDArray[np.bool_] = np.bitwise_count(one[:, None] ^ other) <= bits
+    near: BoolArray = np.bitwise_count(one[:, None] ^ other) <= bits
     return near

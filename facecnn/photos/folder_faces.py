@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import PhotoError, shown
 from facecnn.photos.cache import Crops, crops_of, load_photos
 from facecnn.photos.consensus import Choice, choose, likeness
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import size_and_place
 from facecnn.photos.hog import Features, describe
-
-Numbers = npt.NDArray[np.int64]
 
 FITS = 0.3
 """Minimum ``Choice.fit`` of a face that looks like the folder's person, chosen on pasted groups (docs/FACES.md has the
@@ -45,23 +43,23 @@ _PRIOR = 0.1
 class FolderFaces:
     """The faces to train on."""
 
-    photos: Numbers
+    photos: Int64Array
     """(photos used,): indices in the data set, ascending."""
-    faces: Numbers
+    faces: Int64Array
     """(photos used,): which of a photo's faces; the main one is 0."""
     left_out: Mapping[int, str]
     """Why photos are left out in which no face fits, as "reason: what to do", by index."""
     warnings: tuple[str, ...] = ()
-    spectators: Numbers = field(default_factory=lambda: _NOBODY)
+    spectators: Int64Array = field(default_factory=lambda: _NOBODY)
     """(spectators, 2): indices of photo and face of the bystanders to train on as strangers."""
 
-    def rows(self, dataset: Dataset) -> Numbers:
+    def rows(self, dataset: Dataset) -> Int64Array:
         """(the data set's photos,): index into its ``pixels``; the main face's for photos that aren't trained on."""
         rows = dataset.rows.copy()
         rows[self.photos] += self.faces
         return rows
 
-    def samples(self, dataset: Dataset) -> tuple[Numbers, Numbers, Numbers]:
+    def samples(self, dataset: Dataset) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The samples of a training.
 
         Returns:
@@ -73,7 +71,7 @@ class FolderFaces:
         labels = np.concatenate([dataset.labels, np.full(len(photo), len(dataset.people))])
         return rows, labels, np.concatenate([self.photos, np.arange(len(dataset.labels), len(rows))])
 
-    def part(self, which: Numbers) -> FolderFaces:
+    def part(self, which: Int64Array) -> FolderFaces:
         """Some of the photos, by index into ``photos``, without spectators."""
         return FolderFaces(self.photos[which], self.faces[which], {})
 
@@ -100,7 +98,7 @@ class FolderFaces:
         return {name: photos for name, photos in recorded.items() if photos}
 
 
-def main_faces(photos: Numbers) -> FolderFaces:
+def main_faces(photos: Int64Array) -> FolderFaces:
     """The main face of each of the photos."""
     return FolderFaces(photos, np.zeros(len(photos), np.int64), {})
 
@@ -132,7 +130,7 @@ def _face_at(box: list[float], dataset: Dataset, photo: int) -> int | None:
     return next((index for index, face in enumerate(dataset.faces[photo]) if list(face.box) == box), None)
 
 
-def folder_faces(dataset: Dataset, among: Numbers, *, spectators: bool = True) -> FolderFaces:
+def folder_faces(dataset: Dataset, among: Int64Array, *, spectators: bool = True) -> FolderFaces:
     """Choose the face to train on in each photo with an index in ``among``, judged by these photos alone.
 
     Photos in ``unknown/`` show their main face. ``spectators``: whether to look for these, too.
@@ -155,7 +153,7 @@ def folder_faces(dataset: Dataset, among: Numbers, *, spectators: bool = True) -
 class _Described:
     """What the faces in some photos look like."""
 
-    photos: Numbers
+    photos: Int64Array
     """(photos,): indices in the data set."""
     crops: Crops
     """Of the faces."""
@@ -163,7 +161,7 @@ class _Described:
     """(faces, features)"""
 
 
-def _describe(dataset: Dataset, photos: Numbers) -> _Described:
+def _describe(dataset: Dataset, photos: Int64Array) -> _Described:
     crops = dataset.crops(photos)
     pixels, rows = dataset.pixels, crops.rows
     if dataset.settings.hide_face:
@@ -171,7 +169,7 @@ def _describe(dataset: Dataset, photos: Numbers) -> _Described:
     return _Described(photos, crops, describe(np.asarray(pixels[rows])))
 
 
-def _folders(dataset: Dataset, photos: Numbers) -> Numbers:
+def _folders(dataset: Dataset, photos: Int64Array) -> Int64Array:
     """(photos,): the folder of each, numbered from 0 without gaps."""
     return np.asarray(np.unique(dataset.labels[photos], return_inverse=True)[1])
 
@@ -184,7 +182,7 @@ def _choose(dataset: Dataset, described: _Described) -> Choice:
     return choose(described.features, photo, _folders(dataset, photos), prior)
 
 
-def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Numbers) -> Numbers:
+def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: Int64Array) -> Int64Array:
     """(spectators, 2): indices of photo and face of bystanders in the photos ``kept`` who look like none of the people.
 
     There are none without photos of strangers, as they are trained on as such.
@@ -201,7 +199,7 @@ def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: N
     return np.stack([described.photos[crops.photo], crops.face], axis=1)[beside][fits < LIKE_NOBODY]
 
 
-def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], Numbers]:
+def _visible(dataset: Dataset, photos: Int64Array) -> tuple[UInt8Array, Int64Array]:
     """The crops of a data set with hidden faces as they would be otherwise: pixels and the crops' rows."""
     files = [Path(dataset.files[number]) for number in photos.tolist()]
     loaded = load_photos(files, replace(dataset.settings, hide_face=False), finder=dataset.finder)
@@ -212,7 +210,7 @@ def _visible(dataset: Dataset, photos: Numbers) -> tuple[npt.NDArray[np.uint8], 
     return loaded.pixels, crops_of(loaded.row, loaded.faces).rows
 
 
-def _fitting_nobody(dataset: Dataset, known: Numbers, choice: Choice) -> dict[int, str]:
+def _fitting_nobody(dataset: Dataset, known: Int64Array, choice: Choice) -> dict[int, str]:
     """Photos with several faces of which none fits, in folders with enough others to compare with."""
     fits = choice.fit >= FITS
     sure = Counter(dataset.labels[known[fits]].tolist())
@@ -230,7 +228,7 @@ def _reason(faces: int, name: str) -> str:
     )
 
 
-def _companions(dataset: Dataset, known: Numbers, choice: Choice) -> tuple[str, ...]:
+def _companions(dataset: Dataset, known: Int64Array, choice: Choice) -> tuple[str, ...]:
     """Warnings about people without a photo alone, beside whom the same other face keeps appearing."""
     labels = dataset.labels[known]
     warnings = []

@@ -8,9 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
+from facecnn.arrays import UInt8Array
 from facecnn.photos.cache_folder import make_private
 from facecnn.photos.database import checksum, open_checked
 from facecnn.photos.face import Face, Finder, as_json, from_json
@@ -44,7 +42,7 @@ class FoundFaces:
         if self._index is not None:
             self._index.close()
 
-    def find(self, sha256: str, picture: Callable[[], npt.NDArray[np.uint8]]) -> list[Face]:
+    def find(self, sha256: str, picture: Callable[[], UInt8Array]) -> list[Face]:
         """The faces of a picture.
 
         Args:
@@ -73,7 +71,7 @@ class FoundFaces:
                     return list(from_json(row[0].decode()))
         return None
 
-    def _search(self, sha256: str, picture: npt.NDArray[np.uint8]) -> list[Face]:
+    def _search(self, sha256: str, picture: UInt8Array) -> list[Face]:
         faces = self._finder.find(picture)
         with contextlib.suppress(sqlite3.Error), self._lock:
             if self._index is not None:

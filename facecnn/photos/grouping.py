@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from facecnn.arrays import BoolArray, Int64Array
 
-Related = Callable[[Indices, Indices], npt.NDArray[np.bool_]]
+Indices = Int64Array
+
+Related = Callable[[Indices, Indices], BoolArray]
 """Whether the things with indices (n,) and (m,) are related, (n, m); symmetric."""
 
 CELLS = 1 << 21

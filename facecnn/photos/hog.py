@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from facecnn.arrays import Float32Array, Int64Array, UInt8Array
 from facecnn.photos.preparation import as_image
 
 SIDE = 72
@@ -28,10 +28,10 @@ _CLIPPED_AT = 0.2
 _AT_ONCE = 256
 """Crops processed at a time, to bound the memory."""
 
-Features = npt.NDArray[np.float32]
+Features = Float32Array
 
 
-def describe(crops: npt.NDArray[np.uint8]) -> Features:
+def describe(crops: UInt8Array) -> Features:
     """HOG features of faces, the same for a face and its mirror image.
 
     Central differences of the square roots of grey values give each pixel an unsigned direction and a strength, which
@@ -51,7 +51,7 @@ def describe(crops: npt.NDArray[np.uint8]) -> Features:
     return features
 
 
-def _grey(crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _grey(crops: UInt8Array) -> UInt8Array:
     """(n, ``SIDE``, ``SIDE``)"""
     if crops.shape[1:] == (SIDE, SIDE, 1):
         return crops[..., 0]
@@ -60,7 +60,7 @@ def _grey(crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.array(small, np.uint8).reshape(-1, SIDE, SIDE)
 
 
-def _describe(grey: npt.NDArray[np.uint8]) -> Features:
+def _describe(grey: UInt8Array) -> Features:
     roots = np.sqrt(grey.astype(np.float32) / 255)
     down, right = np.zeros_like(roots), np.zeros_like(roots)
     down[:, 1:-1] = roots[:, 2:] - roots[:, :-2]
@@ -75,7 +75,7 @@ def _describe(grey: npt.NDArray[np.uint8]) -> Features:
     return np.concatenate([_SCALE * weight * _blocks(dealt, *grid) for *grid, weight in _GRIDS], axis=1)
 
 
-def _blocks(dealt: Iterable[tuple[npt.NDArray[np.int64], Features]], edge: int, cell: int) -> Features:
+def _blocks(dealt: Iterable[tuple[Int64Array, Features]], edge: int, cell: int) -> Features:
     """The features (n, features) of a grid, from directions and strengths (n, rows, columns)."""
     count = (SIDE - 2 * edge) // cell
     window = slice(edge, SIDE - edge)

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from facecnn.arrays import Float64Array, UInt8Array
 from facecnn.photos.face import Face
 from facecnn.photos.sharpness import sharpness
 from facecnn.settings import SETTINGS
@@ -173,7 +173,7 @@ class PhotoSettings:
         return {**settings, "smallest_face": asdict(self.smallest_face)} if aligned else settings
 
 
-def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: PhotoSettings) -> npt.NDArray[np.uint8]:
+def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings) -> UInt8Array:
     """Cut the middle out of a picture and resample it to the network's size plus the margin.
 
     The window is the largest one of the network's aspect ratio inside the centre square of ``crop`` times the shorter
@@ -202,9 +202,7 @@ def crop_with_margin(picture: npt.NDArray[np.uint8] | Image.Image, settings: Pho
     return np.asarray(stored, dtype=np.uint8).reshape(settings.margin_shape)
 
 
-def aligned_crop(
-    picture: npt.NDArray[np.uint8] | Image.Image, face: Face, settings: PhotoSettings
-) -> npt.NDArray[np.uint8]:
+def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoSettings) -> UInt8Array:
     """Cut a face out of a picture so that eyes, nose and mouth are at the same positions in every crop.
 
     The similarity transform (rotation, scale, shift) that maps the face's landmarks to ``ARCFACE`` by least squares
@@ -250,7 +248,7 @@ def face_sharpness(picture: Image.Image, faces: Sequence[Face]) -> list[float]:
     return [float(sharp) for sharp in sharpness(np.stack(crops))]
 
 
-def without_margin(stored: npt.NDArray[np.uint8], settings: PhotoSettings) -> npt.NDArray[np.uint8]:
+def without_margin(stored: UInt8Array, settings: PhotoSettings) -> UInt8Array:
     """What the network sees of stored photos (..., rows, columns, channels) without augmentation: a view of them."""
     rows, columns = settings.margin
     return stored[..., rows : rows + settings.height, columns : columns + settings.width, :]
@@ -270,7 +268,7 @@ def _square_around(face: Face) -> tuple[int, int, int, int]:
     return math.floor(x - half), math.floor(y - half), math.ceil(x + half), math.ceil(y + half)
 
 
-def _to_photo(face: Face, settings: PhotoSettings) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _to_photo(face: Face, settings: PhotoSettings) -> tuple[Float64Array, Float64Array]:
     """Matrix and origin of the similarity that takes stored pixels, margin included, to the photo's."""
     between_eyes = float(np.hypot(*(ARCFACE[1] - ARCFACE[0])))
     shape = (ARCFACE - ARCFACE[:2].mean(axis=0)) / between_eyes
@@ -319,7 +317,7 @@ def _centred(length: int, extent: float) -> tuple[float, float]:
     return (length - extent) / 2, (length + extent) / 2
 
 
-def as_image(picture: npt.NDArray[np.uint8] | Image.Image) -> Image.Image:
+def as_image(picture: UInt8Array | Image.Image) -> Image.Image:
     """A picture of mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3), as an image of Pillow."""
     if isinstance(picture, Image.Image):
         return picture

@@ -1,10 +1,11 @@
 """Sharpness of faces."""
 
 import numpy as np
-import numpy.typing as npt
+
+from facecnn.arrays import Float64Array, UInt8Array
 
 
-def sharpness(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def sharpness(pictures: UInt8Array) -> Float64Array:
     """Variance of the Laplacian (Pech-Pacheco et al. 2000) over that of the grey values, so that low contrast doesn't
     count as blur; 0 for a uniform picture.
 

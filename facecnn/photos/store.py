@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
+from facecnn.arrays import UInt8Array
 from facecnn.photos.cache_folder import cache_folder, make_private
 from facecnn.photos.database import checksum, open_checked
 from facecnn.photos.decode import DECODER_VERSION, heic_supported
@@ -54,7 +54,7 @@ class Prepared:
     faces: tuple[Face, ...] | None = None
     """None if they weren't looked for."""
     reason: str | None = None
-    pixels: npt.NDArray[np.uint8] | None = None
+    pixels: UInt8Array | None = None
     """(crops, height, width, channels): one for each face, or one of the photo's middle."""
     row: int | None = None
     """Row of the first crop; the others follow."""
@@ -92,7 +92,7 @@ class PhotoStore:
     def __exit__(self, *_: object) -> None:
         self._index.close()
 
-    def pixels(self) -> npt.NDArray[np.uint8]:
+    def pixels(self) -> UInt8Array:
         """All rows, (rows, height, width, channels), mapped into memory read-only."""
         path = self.folder / _PIXELS
         rows = path.stat().st_size // self._row_bytes if path.exists() else 0
@@ -110,7 +110,7 @@ class PhotoStore:
         unchanged = (key, size, modified) == (_key(path), status.st_size, status.st_mtime_ns)
         return sha256.decode() if unchanged else None
 
-    def prepared(self, sha256: str, pixels: npt.NDArray[np.uint8]) -> Prepared | None:
+    def prepared(self, sha256: str, pixels: UInt8Array) -> Prepared | None:
         """What is known about a content; None if nothing, or if its rows of ``pixels`` are damaged."""
         with self._lock:
             found = self._index.execute("select * from photos where sha256 = ?", (sha256,)).fetchone()
