@@ -166,9 +166,8 @@ def strong_wolfe(
 ) -> tuple[Point, float]:
     """Line search along ``direction`` for the strong Wolfe conditions.
 
-    Returns:
-        A point with loss <= start + sufficient * step * slope and |slope there| <= curvature * |slope|, and the step to
-        it. After ``tries`` evaluations, the best point with a sufficient decrease, or ``start`` and 0.
+    Returns a point with loss <= start + sufficient * step * slope and |slope there| <= curvature * |slope|, and the
+    step to it; after ``tries`` evaluations the best point with a sufficient decrease, or ``start`` and 0.
     """
     slope = float(direction @ start.gradient)
     best, best_step = start, 0.0

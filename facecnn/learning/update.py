@@ -9,7 +9,8 @@ import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.learning.optimizers import Optimizer
-from facecnn.network.network import FlatArrays, Network, Weights, fitting
+from facecnn.network.network import Network
+from facecnn.network.weights import FlatArrays, Weights, fitting
 
 INITIAL_PREFIX = "taken."
 """Prefix, in a saved training, of the arrays of another model that it started from."""

@@ -9,7 +9,8 @@ import numpy as np
 from facecnn.arrays import Array, Float32Array, Float64Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.network import Network, Weights
+from facecnn.network.network import Network
+from facecnn.network.weights import Weights
 
 
 def views_at_test_time(mirror: bool, shift: float) -> Float32Array:

@@ -13,20 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.arrays import Array
-from facecnn.errors import UsageError, shown
+from facecnn.errors import UsageError
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.profiling import Profiler
 from facecnn.network.initialisation import NOTHING, Initialisation, initialise
 from facecnn.network.layers import Layer, LayerContext, LayerError, Parameter, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
-
-ALIGNMENT = 16
-"""Every parameter starts at a multiple of 16 elements (64 bytes in float32) of the flat array."""
-
-
-def _aligned_size(shape: Shape) -> int:
-    """Elements of a flat array that an array takes up, with the gap after it."""
-    return -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+from facecnn.network.weights import FlatArrays, Weights, aligned_size
 
 
 @dataclass(frozen=True)
@@ -82,100 +75,6 @@ def _shapes_so_far(stages: Sequence[Stage]) -> str:
     return "\n".join(["The layers before it:", *lines])
 
 
-class FlatArrays:
-    """Named arrays in one flat array, in the order given, each aligned."""
-
-    def __init__(self, shapes: Sequence[tuple[str, str, Shape]], backend: Backend, dtype: npt.DTypeLike) -> None:
-        self.offsets: dict[tuple[str, str], tuple[int, Shape]] = {}
-        end = 0
-        for stage, name, shape in shapes:
-            self.offsets[stage, name] = (end, shape)
-            end += _aligned_size(shape)
-        self.flat: Array = backend.to_device(np.zeros(end, dtype))
-        self.named: dict[str, Array] = {}
-        """``conv1.weight`` and so on: views of ``flat``."""
-        self.by_stage: dict[str, dict[str, Array]] = {}
-        for (stage, name), (start, shape) in self.offsets.items():
-            view = self.flat[start : start + prod(shape)].reshape(shape)
-            self.named[f"{stage}.{name}"] = view
-            self.by_stage.setdefault(stage, {})[name] = view
-
-
-def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
-    """The host array ``name`` in the dtype of ``view``.
-
-    Raises:
-        KeyError: it is missing.
-        ValueError: it has another shape, and so belongs to another network even if it has as many elements.
-    """
-    array = arrays[name]
-    if array.shape != view.shape:
-        raise ValueError(f"{name} is of shape {array.shape} instead of {tuple(view.shape)}")
-    return np.ascontiguousarray(array, dtype=view.dtype)
-
-
-def misfits(stages: Sequence[Stage], arrays: Mapping[str, Array], *, whole: bool = True) -> list[str]:
-    """What keeps ``arrays`` from being these layers' parameters and statistics in float32, one phrase for each array.
-
-    Nothing is allocated. ``whole``: whether none may be missing.
-    """
-    expected = {
-        f"{stage.name}.{name}": tuple(entry.shape)
-        for stage in stages
-        for name, entry in {**stage.parameters, **stage.statistics}.items()
-    }
-    found = []
-    for name, shape in expected.items():
-        array = arrays.get(name)
-        if array is None:
-            if whole:
-                found.append(f"{name} is missing, F32 of shape {shape} expected")
-            continue
-        if array.dtype != np.float32:
-            found.append(f"{name} is {array.dtype.kind.upper()}{8 * array.dtype.itemsize}, F32 expected")
-        if array.shape != shape:
-            found.append(f"{name} is of shape {array.shape}, {shape} expected")
-    return found + [f"{shown(name)} is in no layer" for name in sorted(arrays.keys() - expected.keys())]
-
-
-class Weights:
-    """Everything that a network has learned: ``parameters`` by gradients, batch norm's ``statistics`` by averaging."""
-
-    def __init__(self, stages: Sequence[Stage], backend: Backend, dtype: npt.DTypeLike) -> None:
-        self._backend = backend
-        trained = [(stage.name, name, p) for stage in stages for name, p in stage.parameters.items()]
-        # Those that decay come first, so that weight decay needs only one bound.
-        ordered = [entry for entry in trained if entry[2].decays] + [entry for entry in trained if not entry[2].decays]
-        self.parameters = FlatArrays([(stage, name, p.shape) for stage, name, p in ordered], backend, dtype)
-        self.statistics = FlatArrays(
-            [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], backend, dtype
-        )
-        self.decaying: int = sum(_aligned_size(p.shape) for _, _, p in ordered if p.decays)
-        """Elements of the flat parameters, from the first on, to which weight decay applies."""
-        self.by_stage: dict[str, dict[str, Array]] = {
-            stage.name: {
-                **self.parameters.by_stage.get(stage.name, {}),
-                **self.statistics.by_stage.get(stage.name, {}),
-            }
-            for stage in stages
-        }
-
-    def to_host(self) -> dict[str, Array]:
-        """Copies of all arrays by name."""
-        named = {**self.parameters.named, **self.statistics.named}
-        return {name: self._backend.to_host(array) for name, array in named.items()}
-
-    def from_host(self, arrays: Mapping[str, Array]) -> None:
-        """Overwrite all arrays. Raises KeyError if a name is missing, ValueError if a shape differs."""
-        for name, array in {**self.parameters.named, **self.statistics.named}.items():
-            self._backend.copy_to_device(array, fitting(arrays, name, array))
-
-    def copy_from(self, other: Weights) -> None:
-        """Overwrite all arrays with those of another set for the same network."""
-        self._backend.copy_to_device(self.parameters.flat, self._backend.to_host(other.parameters.flat))
-        self._backend.copy_to_device(self.statistics.flat, self._backend.to_host(other.statistics.flat))
-
-
 class MicroBatch(NamedTuple):
     """Photos of a batch that are processed at a time; arrays on the device."""
 
@@ -214,16 +113,16 @@ class Network:
     ) -> None:
         """
         Args:
-            layers: as in the config, but with a number of ``units`` in place of ``people``.
+            layers: their ``units`` must be numbers.
             input_shape: (H, W, C)
-            backend: has all arrays.
+            backend: allocates the arrays and has the kernels.
             batch_size: maximum number of photos at a time.
-            loss: None: cross-entropy.
-            dtype: of the arrays.
+            loss: cross-entropy unless given.
+            dtype: of all arrays of floats.
             seed: of dropout and noise.
-            frozen: number of layers, from the first on, that keep their weights.
+            frozen: number of ``layers``, from the first on, that keep their weights.
             training: without it there is no room for gradients, and the last layer may give maps.
-            accumulate_gradients: whether the gradients of several micro-batches can be added up.
+            accumulate_gradients: whether gradients of several micro-batches can be added up.
 
         Raises:
             LayerError: a layer doesn't fit.
@@ -259,19 +158,8 @@ class Network:
         """Photos and step if nothing is random."""
         self._make_loss_arrays()
 
-        trained = [i for i, stage in enumerate(self.stages) if stage.index >= frozen and stage.parameters]
-        self.first_trained: int = trained[0] if trained else len(self.stages)
-        """The lowest stage with weights to train: backward ends there."""
         self._frozen = frozen
-        self.gradient: FlatArrays | None = None
-        self._micro_gradient: FlatArrays | None = None
-        """The gradient of a micro-batch, if those of several are added up."""
-        if training:
-            self.gradient = self.new_weights().parameters
-            self._micro_gradient = self.new_weights().parameters if accumulate_gradients else None
-            # The gradient of a layer's output is only needed until that of its input is there: two buffers take turns.
-            largest = max(prod(stage.out_shape) for stage in self.stages)
-            self._dout_pair = [backend.empty((batch_size * largest,), dtype) for _ in range(2)]
+        self._make_gradient_arrays(training, accumulate_gradients)
 
     def _new_buffers(self, stage: Stage) -> dict[str, tuple[Array, bool]]:
         """The buffers that a layer fills for backward, and whether each has a row for every photo."""
@@ -297,6 +185,20 @@ class Network:
         """Divisor of the batch's loss."""
         self._ones: Array = self.backend.to_device(np.ones(units, self.dtype))
 
+    def _make_gradient_arrays(self, training: bool, accumulate: bool) -> None:
+        trained = [i for i, stage in enumerate(self.stages) if stage.index >= self._frozen and stage.parameters]
+        self.first_trained: int = trained[0] if trained else len(self.stages)
+        """The lowest stage with weights to train: backward ends there."""
+        self.gradient: FlatArrays | None = None
+        self._micro_gradient: FlatArrays | None = None
+        """The gradient of a micro-batch, if those of several are added up."""
+        if training:
+            self.gradient = self.new_weights().parameters
+            self._micro_gradient = self.new_weights().parameters if accumulate else None
+            # The gradient of a layer's output is only needed until that of its input is there: two buffers take turns.
+            largest = max(prod(stage.out_shape) for stage in self.stages)
+            self._dout_pair = [self.backend.empty((self.batch_size * largest,), self.dtype) for _ in range(2)]
+
     def new_weights(self) -> Weights:
         """Another set of weights for this network, all zero."""
         return Weights(self.stages, self.backend, self.dtype)
@@ -313,7 +215,7 @@ class Network:
         ranges: list[tuple[int, int, int]] = []
         trained = {stage.name for stage in self.stages[self.first_trained :] if stage.index >= self._frozen}
         for (stage, _), (start, shape) in parameters.offsets.items():
-            stop = start + _aligned_size(shape)
+            stop = start + aligned_size(shape)
             decaying = stop - start if start < self.weights.decaying else 0
             if stage not in trained:
                 continue

@@ -14,7 +14,7 @@ from facecnn.photos.cache import Crops, LoadedPhotos, crops_of, load_photos
 from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
 from facecnn.photos.face import Face, Finder
-from facecnn.photos.folder import UNKNOWN, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
+from facecnn.photos.folder import UNKNOWN, Scan, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.split import Photo, folds, split
@@ -137,19 +137,34 @@ def load_dataset(
         PhotoError: the folder can't be scanned; no photo is usable; or there is nothing to tell apart.
     """
     found = scan(folder)
-    files = [(name, file) for name, of_class in found.classes.items() for file in of_class]
-    loaded = load_photos([file for _, file in files], settings, finder=finder, progress=progress)
-    names = [_photo_name(name, file, found.folder) for name, file in files]
-    usable = Counter(name for (name, _), row in zip(files, loaded.row.tolist(), strict=True) if row >= 0)
-    warnings = [*found.warnings, *_warn_of_unusable(found.classes, usable, loaded.reasons)]
-    classes = tuple(name for name in found.classes if usable[name])
-    if not classes:
+    owners = [name for name, files in found.classes.items() for _ in files]
+    files = [file for files in found.classes.values() for file in files]
+    loaded = load_photos(files, settings, finder=finder, progress=progress)
+    counts = Counter(owner for owner, row in zip(owners, loaded.row.tolist(), strict=True) if row >= 0)
+    warnings = [*found.warnings, *_warn_of_unusable(found.classes, counts, loaded.reasons)]
+    usable = {name: counts[name] for name in found.classes if counts[name]}
+    if not usable:
         raise PhotoError(f"{shown(found.folder)}: none of {len(files)} photos can be used: {warnings[-1]}")
     if for_training:
-        _refuse_one_class(classes, found.folder, warnings)
-        _refuse_empty_people([name for name, _ in files], loaded)
+        _refuse_one_class(tuple(usable), found.folder, warnings)
+        _refuse_empty_people(owners, loaded)
+    return _assemble(found, owners, loaded, usable, warnings, settings, finder)
+
+
+def _assemble(
+    found: Scan,
+    owners: Sequence[str],
+    loaded: LoadedPhotos,
+    usable: Mapping[str, int],
+    warnings: list[str],
+    settings: PhotoSettings,
+    finder: Finder | None,
+) -> Dataset:
+    """Sort the usable photos by class and path; ``owners``: each photo's class, ``usable``: photos of each class."""
+    classes = tuple(usable)
     number = {name: index for index, name in enumerate(classes)}
-    kept = sorted((number[files[index][0]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
+    names = [_photo_name(owner, file, found.folder) for owner, file in zip(owners, loaded.paths, strict=True)]
+    kept = sorted((number[owners[index]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
     order = [index for _, _, index in kept]
     labels = np.array([label for label, _, _ in kept], dtype=np.int64)
     paths = tuple(path for _, path, _ in kept)
@@ -168,7 +183,7 @@ def load_dataset(
         finder=finder,
         classes=classes,
         paths=paths,
-        files=tuple(str(files[index][1]) for index in order),
+        files=tuple(str(loaded.paths[index]) for index in order),
         labels=labels,
         pixels=loaded.pixels,
         rows=rows,

@@ -34,7 +34,8 @@ from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import Adam, AnyOptimizer, Sgd
 from facecnn.network.layers import with_outputs
-from facecnn.network.network import MicroBatch, Network, Weights
+from facecnn.network.network import MicroBatch, Network
+from facecnn.network.weights import Weights
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.sample import sample_folder
 

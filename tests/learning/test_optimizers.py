@@ -16,7 +16,7 @@ from facecnn.config import from_dict, load, to_dict, to_yaml
 from facecnn.kernels import cpu, reference
 from facecnn.learning.optimizers import OPTIMIZERS, Adam, AdamW, Momentum, Optimizer, RMSprop, Sgd
 from facecnn.learning.schedules import Constant
-from facecnn.network.network import ALIGNMENT
+from facecnn.network.weights import ALIGNMENT
 from facecnn.runs.checkpoint import load_checkpoint
 
 from .trainings import RICH, SMOKE, Recorder, make_trainer, trained
