@@ -70,10 +70,7 @@ class Answers:
 
 
 def better_matched_elsewhere(
-    names: Int64Array,
-    unknown_scores: Float64Array,
-    refused: BoolArray,
-    photo: Int64Array,
+    names: Int64Array, unknown_scores: Float64Array, refused: BoolArray, photo: Int64Array
 ) -> BoolArray:
     """Which of n faces lose their name to another face of their photo, in which a name is given only once.
 

@@ -156,13 +156,7 @@ def two_loops(gradient: Vector, pairs: list[tuple[Vector, Vector]]) -> Vector:
 
 
 def strong_wolfe(
-    evaluate: Evaluate,
-    start: Point,
-    direction: Vector,
-    first: float,
-    sufficient: float,
-    curvature: float,
-    tries: int,
+    evaluate: Evaluate, start: Point, direction: Vector, first: float, sufficient: float, curvature: float, tries: int
 ) -> tuple[Point, float]:
     """Line search along ``direction`` for the strong Wolfe conditions.
 

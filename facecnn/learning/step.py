@@ -138,11 +138,7 @@ def training_step(
 
 
 def training_network(
-    settings: TrainingSettings,
-    layers: Sequence[Layer],
-    backend: Backend,
-    batch_size: int,
-    micro_batch_size: int | None,
+    settings: TrainingSettings, layers: Sequence[Layer], backend: Backend, batch_size: int, micro_batch_size: int | None
 ) -> Network:
     """A network to train, with room for ``micro_batch_size`` photos of a batch, or for all of them."""
     size = min(batch_size, micro_batch_size or batch_size)

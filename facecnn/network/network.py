@@ -115,10 +115,7 @@ class Network:
         Args:
             layers: their ``units`` must be numbers.
             input_shape: (H, W, C)
-            backend: allocates the arrays and has the kernels.
             batch_size: maximum number of photos at a time.
-            loss: cross-entropy unless given.
-            dtype: of all arrays of floats.
             seed: of dropout and noise.
             frozen: number of ``layers``, from the first on, that keep their weights.
             training: without it there is no room for gradients, and the last layer may give maps.
@@ -279,13 +276,7 @@ class Network:
         self.backend.label_weight(self._total, labels, weights, self.workspace)
 
     def loss(
-        self,
-        count: int,
-        labels: Array,
-        class_weights: Array,
-        *,
-        is_part: bool = False,
-        objectives: Array | None = None,
+        self, count: int, labels: Array, class_weights: Array, *, is_part: bool = False, objectives: Array | None = None
     ) -> None:
         """Fill ``losses``, ``probabilities``, ``objectives`` and ``dlogits``.
 

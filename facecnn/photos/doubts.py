@@ -62,13 +62,7 @@ class _Pictures:
     two photos doesn't depend on which others are compared at the same time.
     """
 
-    def __init__(
-        self,
-        pixels: UInt8Array,
-        rows: Int64Array,
-        hashes: npt.NDArray[np.uint64],
-        needed: Indices,
-    ) -> None:
+    def __init__(self, pixels: UInt8Array, rows: Int64Array, hashes: npt.NDArray[np.uint64], needed: Indices) -> None:
         """``needed``: indices of the photos that will be compared."""
         self._hashes = hashes
         self._grey = np.zeros((len(rows), _COARSE**2), dtype=np.float32)
