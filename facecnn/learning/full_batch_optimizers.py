@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from pydantic import Field
@@ -54,8 +54,6 @@ class LineSearch:
     distance to the minimum of a quadratic.
     """
 
-    keyword: ClassVar[str] = "line_search"
-
     name: Literal["line_search"] = "line_search"
     first_step: float = Field(default=1.0, gt=0, description="length of the first move, in the weights' own unit")
     sufficient: float = Field(default=0.1, gt=0, lt=1, description="share of the promised gain that must come true")
@@ -90,8 +88,6 @@ class Lbfgs:
 
     The step along the direction satisfies the strong Wolfe conditions (Nocedal and Wright 2006, algorithms 3.5, 3.6).
     """
-
-    keyword: ClassVar[str] = "lbfgs"
 
     name: Literal["lbfgs"] = "lbfgs"
     history: int = Field(default=10, ge=1, le=100, description="moves that are remembered")
@@ -240,8 +236,6 @@ class NewtonCg:
     needs second derivatives. Along negative curvature a move goes to the edge of the region.
     """
 
-    keyword: ClassVar[str] = "newton_cg"
-
     name: Literal["newton_cg"] = "newton_cg"
     radius: float = Field(default=1.0, gt=0, description="length of the longest move at the start")
     largest_radius: float = Field(default=100.0, gt=0, description="length of the longest move ever")
@@ -314,7 +308,5 @@ def _step_to_edge(p: Vector, direction: Vector, radius: float) -> float:
 
 
 FullBatchOptimizer = LineSearch | Lbfgs | NewtonCg
-FULL_BATCH_OPTIMIZERS: dict[str, type[FullBatchOptimizer]] = {
-    optimizer.keyword: optimizer for optimizer in (LineSearch, Lbfgs, NewtonCg)
-}
+FULL_BATCH_OPTIMIZERS: dict[str, type[FullBatchOptimizer]] = {kind.name: kind for kind in get_args(FullBatchOptimizer)}
 """Full-batch optimizers by their names in the config."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass as plain_dataclass
-from typing import ClassVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -33,8 +32,6 @@ _MEMORY = 0.2
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Ramp(Schedule):
     """The rate grows by a constant factor in each of ``length`` steps, from LOWEST / HIGHEST to 1, and stays there."""
-
-    keyword: ClassVar[str] = "ramp"
 
     length: int
 

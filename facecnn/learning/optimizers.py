@@ -12,7 +12,7 @@ For ``sgd`` the two are the same; ``adam`` and ``adamw`` differ in nothing else;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -38,7 +38,6 @@ class Optimizer:
     noise is the root of their eta, noise_decay half of their gamma).
     """
 
-    keyword: ClassVar[str]
     learning_rate: float = Field(default=0.01, gt=0, description=_RATE)
     weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
     clip: float | None = Field(
@@ -48,9 +47,14 @@ class Optimizer:
     noise_decay: float = Field(default=0.55, ge=0, description="after t steps it is divided by (1 + t)^noise_decay")
 
     @property
+    def name(self) -> str:
+        """Its name in the config, which is that of its step among the formulas unless ``rule`` has another."""
+        raise NotImplementedError
+
+    @property
     def rule(self) -> str:
         """Name of its step among the formulas."""
-        return self.keyword
+        return self.name
 
     @property
     def _decouples(self) -> bool:
@@ -133,8 +137,6 @@ class _EitherDecay(Optimizer):
 class Sgd(Optimizer):
     """Stochastic gradient descent (Robbins and Monro 1951): w -= rate * (g + weight_decay * w)."""
 
-    keyword: ClassVar[str] = "sgd"
-
     name: Literal["sgd"] = "sgd"
 
 
@@ -144,8 +146,6 @@ class Momentum(_EitherDecay):
 
     v = momentum * v + g; w -= rate * v.
     """
-
-    keyword: ClassVar[str] = "momentum"
 
     momentum: float = Field(default=0.9, ge=0, lt=1, description="share of the last step that is kept")
     name: Literal["momentum"] = "momentum"
@@ -158,8 +158,6 @@ class Nesterov(_EitherDecay):
     v = momentum * v + g; w -= rate * (g + momentum * v).
     """
 
-    keyword: ClassVar[str] = "nesterov"
-
     momentum: float = Field(default=0.9, ge=0, lt=1, description="share of the last step that is kept")
     name: Literal["nesterov"] = "nesterov"
 
@@ -170,8 +168,6 @@ class RMSprop(_EitherDecay):
 
     v = beta2 * v + (1 - beta2) * g^2; w -= rate * g / (sqrt(v) + epsilon).
     """
-
-    keyword: ClassVar[str] = "rmsprop"
 
     name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = Field(default=0.001, gt=0, description=_RATE)
@@ -185,8 +181,6 @@ class Adagrad(_EitherDecay):
 
     s += g^2; w -= rate * g / (sqrt(initial_squares + s) + epsilon).
     """
-
-    keyword: ClassVar[str] = "adagrad"
 
     name: Literal["adagrad"] = "adagrad"
     initial_squares: float = Field(default=0.0, ge=0, description="what the sum of the gradient's squares starts from")
@@ -215,16 +209,12 @@ class Adam(_WithMoments):
     w -= rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
     """
 
-    keyword: ClassVar[str] = "adam"
-
     name: Literal["adam"] = "adam"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class AdamW(_WithMoments):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): w -= rate * weight_decay * w, then as ``adam``."""
-
-    keyword: ClassVar[str] = "adamw"
 
     name: Literal["adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, description=_DECAY)
@@ -242,8 +232,6 @@ class Lion(Optimizer):
     longer than Adam's, so its authors take a rate 3 to 10 times smaller, and weight decay larger by the same factor.
     """
 
-    keyword: ClassVar[str] = "lion"
-
     name: Literal["lion"] = "lion"
     learning_rate: float = Field(default=0.0001, gt=0, description=_RATE)
     weight_decay: float = Field(default=0.1, ge=0, description=_DECAY)
@@ -256,5 +244,5 @@ class Lion(Optimizer):
 
 
 AnyOptimizer = Sgd | Momentum | Nesterov | RMSprop | Adagrad | Adam | AdamW | Lion
-OPTIMIZERS: dict[str, type[AnyOptimizer]] = {kind.keyword: kind for kind in get_args(AnyOptimizer)}
+OPTIMIZERS: dict[str, type[AnyOptimizer]] = {kind.name: kind for kind in get_args(AnyOptimizer)}
 """By their names in the config."""

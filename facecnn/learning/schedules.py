@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from math import cos, pi
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,8 +29,6 @@ NOTHING: Memory = MappingProxyType({})
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Schedule:
     """Linear warm-up, then a schedule."""
-
-    keyword: ClassVar[str]
 
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training in which the rate rises from 0")
 
@@ -54,8 +52,6 @@ class Schedule:
 class Constant(Schedule):
     """The same rate throughout."""
 
-    keyword: ClassVar[str] = "constant"
-
     name: Literal["constant"] = "constant"
 
     def _after_warmup(self, step: int, steps: int) -> float:
@@ -65,8 +61,6 @@ class Constant(Schedule):
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Step(Schedule):
     """The rate falls at equal intervals: factor_each^k in interval k of drops + 1."""
-
-    keyword: ClassVar[str] = "step"
 
     name: Literal["step"] = "step"
     drops: int = Field(default=2, ge=1, le=1000, description="how often the rate falls")
@@ -79,8 +73,6 @@ class Step(Schedule):
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Exponential(Schedule):
     """The rate falls by the same factor in every step: end^(t / T)."""
-
-    keyword: ClassVar[str] = "exponential"
 
     name: Literal["exponential"] = "exponential"
     end: float = Field(default=0.01, gt=0, le=1, description="share of the rate that is left at the end")
@@ -96,8 +88,6 @@ class Cosine(Schedule):
     In a cycle of T steps: floor + (1 - floor) (1 + cos(pi t / T)) / 2 (SGDR: Loshchilov and Hutter 2017, equation 5).
     The restarts divide the training so that each cycle is ``stretch`` times as long as the one before (T_mult there).
     """
-
-    keyword: ClassVar[str] = "cosine"
 
     name: Literal["cosine"] = "cosine"
     floor: float = Field(default=0.0, ge=0, le=1, description="share of the rate that is left at the end")
@@ -120,8 +110,6 @@ class OneCycle(Schedule):
     as it is; Smith also cycles that.
     """
 
-    keyword: ClassVar[str] = "one_cycle"
-
     name: Literal["one_cycle"] = "one_cycle"
     warmup: float = Field(default=0.3, ge=0, le=1, description="share of the training in which the rate rises")
     start: float = Field(default=0.04, gt=0, le=1, description="share of the rate at the beginning")
@@ -140,8 +128,6 @@ class OneCycle(Schedule):
 class Polynomial(Schedule):
     """The rate falls as a power of the remaining share of the training: floor + (1 - floor) (1 - t / T)^power."""
 
-    keyword: ClassVar[str] = "polynomial"
-
     name: Literal["polynomial"] = "polynomial"
     power: float = Field(default=1.0, gt=0, le=10, description="1: along a line; more: fast at first")
     floor: float = Field(default=0.0, ge=0, le=1, description="share of the rate that is left at the end")
@@ -156,8 +142,6 @@ class Plateau(Schedule):
 
     The rule is that of PyTorch's ReduceLROnPlateau.
     """
-
-    keyword: ClassVar[str] = "plateau"
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(default=10, ge=0, description="epochs without gain that are borne; the next lowers the rate")
@@ -202,6 +186,6 @@ def _linear(start: float, end: float, progress: float) -> float:
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    schedule.keyword: schedule for schedule in (Constant, Step, Exponential, Cosine, OneCycle, Polynomial, Plateau)
+    kind.name: kind for kind in get_args(Constant | Step | Exponential | Cosine | OneCycle | Polynomial | Plateau)
 }
 """Schedules by their names in the config."""

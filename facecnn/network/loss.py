@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -13,8 +13,6 @@ from facecnn.settings import SETTINGS
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class CrossEntropy:
     """Softmax cross-entropy, a mean over the batch."""
-
-    keyword: ClassVar[str] = "cross_entropy"
 
     name: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all people")
@@ -27,10 +25,8 @@ class CrossEntropy:
 class MeanSquaredError:
     """Mean squared distance of the outputs from 1 for the right person and 0 for the others."""
 
-    keyword: ClassVar[str] = "mean_squared_error"
-
     name: Literal["mean_squared_error"] = "mean_squared_error"
 
 
 Loss: TypeAlias = CrossEntropy | MeanSquaredError
-LOSSES: dict[str, type[Loss]] = {loss.keyword: loss for loss in (CrossEntropy, MeanSquaredError)}
+LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in get_args(Loss)}

@@ -322,7 +322,7 @@ def row_of_training(training: Training, trained: Trained) -> list[object]:
         moved = [f"{100 * trained.moved(name):.3g}" for name in MOVED]
         last = f"{trained.losses[-1]:.2g}"
     rate = f"{training.rule.learning_rate:.2g}"
-    return [training.note, training.size, training.rule.keyword, rate, *moved, f"{trained.losses[0]:.3g}", last]
+    return [training.note, training.size, training.rule.name, rate, *moved, f"{trained.losses[0]:.3g}", last]
 
 
 # ----------------------------------------------------------------------------------------------------------- picture

@@ -35,7 +35,7 @@ def test_every_optimizer_has_a_formula_and_its_settings() -> None:
     for kind in OPTIMIZERS.values():
         rule = update_rule(kind().rule)
         assert rule.state == kind().state_names
-        assert all(isinstance(getattr(kind(), setting), float) for setting in rule.settings), kind.keyword
+        assert all(isinstance(getattr(kind(), setting), float) for setting in rule.settings), kind.name
 
 
 def test_what_adam_takes() -> None:

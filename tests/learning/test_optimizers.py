@@ -100,18 +100,18 @@ def test_a_gradient_of_zeros_moves_nothing() -> None:
     weight = np.linspace(-2, 2, 20)
     for kind in KINDS:
         moved, state = follow(kind(weight_decay=0.0), weight, [np.zeros(20)] * 3, decaying=20)
-        np.testing.assert_array_equal(moved, weight, kind.keyword)
-        assert not any(array.any() for array in state.values()), kind.keyword
+        np.testing.assert_array_equal(moved, weight, kind.name)
+        assert not any(array.any() for array in state.values()), kind.name
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_first_step_goes_against_the_gradient(kind: type[Optimizer]) -> None:
     gradient = np.array([3.0, -0.01, 0.0])
     moved, _ = follow(kind(weight_decay=0.0), np.ones(3), [gradient])
     assert (np.sign(moved - 1) == -np.sign(gradient)).all()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(weight=vectors, share=st.floats(0, 1), seed=st.integers(0, 9))
 def test_decay_concerns_the_decaying_part_alone(kind: type[Optimizer], weight: Array, share: float, seed: int) -> None:
@@ -145,7 +145,7 @@ def test_other_decay_is_the_gradient_of_the_squared_weights(name: str) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-15)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.keyword)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_rule_is_a_choice_in_the_config(kind: type[Optimizer]) -> None:
     base = load("smoke").settings
     rule = kind(learning_rate=0.02, clip=1.0, noise=0.01)
@@ -159,8 +159,8 @@ def test_every_rule_is_a_choice_in_the_config(kind: type[Optimizer]) -> None:
 @pytest.mark.parametrize("kind", [AdamW, RMSprop])
 def test_a_training_that_was_saved_under_older_names_goes_on(kind: type[Optimizer]) -> None:
     """The files were written when the second moment was called variance, after five of nine steps."""
-    saved = load_checkpoint(DATA / f"{kind.keyword}_with_variance.safetensors")
-    assert b'"variance.conv1.weight"' in (DATA / f"{kind.keyword}_with_variance.safetensors").read_bytes()
+    saved = load_checkpoint(DATA / f"{kind.name}_with_variance.safetensors")
+    assert b'"variance.conv1.weight"' in (DATA / f"{kind.name}_with_variance.safetensors").read_bytes()
     names = set(kind().state_names) | {"model"}
     assert {name.partition(".")[0] for name in saved.arrays} == names
     resumed, whole = (make_trainer(optimizer=kind(learning_rate=0.01)) for _ in range(2))
