@@ -187,23 +187,21 @@ class Recogniser:
 
     def describe(self, answers: Answers) -> list[Answer]:
         """The answers, face by face."""
-        described = []
-        for probabilities, best, confidence, score, refused, elsewhere in zip(
+        columns = (
             answers.probabilities,
             answers.likeliest.tolist(),
             answers.confidences.tolist(),
             answers.unknown_scores.tolist(),
             answers.refused.tolist(),
             answers.given_elsewhere.tolist(),
-            strict=True,
-        ):
-            described.append(
-                Answer(
-                    label=UNKNOWN if refused else self.people[best],
-                    confidence=score if refused else confidence,
-                    probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
-                    unknown_score=score,
-                    also_like=self.people[best] if elsewhere else None,
-                )
+        )
+        return [
+            Answer(
+                label=UNKNOWN if refused else self.people[best],
+                confidence=score if refused else confidence,
+                probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
+                unknown_score=score,
+                also_like=self.people[best] if elsewhere else None,
             )
-        return described
+            for probabilities, best, confidence, score, refused, elsewhere in zip(*columns, strict=True)
+        ]

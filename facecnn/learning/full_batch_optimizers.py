@@ -161,49 +161,31 @@ def strong_wolfe(
     """
     slope = float(direction @ start.gradient)
     best, best_step = start, 0.0
-
-    def at(step: float) -> tuple[Point, float]:
-        nonlocal best, best_step
-        w = start.w + step * direction
-        loss, gradient = evaluate(w)
-        point = Point(w, loss, gradient)
-        if loss <= start.loss + sufficient * step * slope and loss < best.loss:
-            best, best_step = point, step
-        return point, float(direction @ gradient)
-
-    def is_good(point: Point, step: float, slope_there: float) -> bool:
-        enough = point.loss <= start.loss + sufficient * step * slope
-        return enough and abs(slope_there) <= -curvature * slope
-
-    # Growing steps find an interval [low, high] that holds such a point; then it is narrowed.
-    low, low_loss, low_slope = 0.0, start.loss, slope
+    # Growing steps find an interval that holds such a point; then it is narrowed. Its ends are (step, loss, slope).
+    low: tuple[float, float, float] = (0.0, start.loss, slope)
     high: tuple[float, float, float] | None = None
     step = first
     for attempt in range(tries):
-        point, there = at(step)
-        if is_good(point, step, there):
+        w = start.w + step * direction
+        point = Point(w, *evaluate(w))
+        there = float(direction @ point.gradient)
+        falls_enough = point.loss <= start.loss + sufficient * step * slope
+        if falls_enough and point.loss < best.loss:
+            best, best_step = point, step
+        if falls_enough and abs(there) <= -curvature * slope:
             return point, step
-        if high is None:
-            too_high = not point.loss <= start.loss + sufficient * step * slope or (
-                attempt > 0 and point.loss >= low_loss
-            )
-            if too_high:
-                high = (step, point.loss, there)
-            elif there >= 0:
-                high = (low, low_loss, low_slope)
-                low, low_loss, low_slope = step, point.loss, there
-            else:
-                low, low_loss, low_slope = step, point.loss, there
-                step *= 2
-                continue
-        elif not point.loss <= start.loss + sufficient * step * slope or point.loss >= low_loss:
-            high = (step, point.loss, there)
+        end = (step, point.loss, there)
+        if not falls_enough or (attempt > 0 and point.loss >= low[1]):
+            high = end
+        elif high is None and not there >= 0:
+            low, step = end, 2 * step
+            continue
         else:
-            if there * (high[0] - low) >= 0:
-                high = (low, low_loss, low_slope)
-            low, low_loss, low_slope = step, point.loss, there
-        step = _between((low, low_loss, low_slope), high)
-        if abs(high[0] - low) < 1e-12 * max(1.0, abs(low)):
+            if high is None or there * (high[0] - low[0]) >= 0:
+                high = low
+            low = end
+        step = _between(low, high)
+        if abs(high[0] - low[0]) < 1e-12 * max(1.0, abs(low[0])):
             break
     return best, best_step
 

@@ -50,21 +50,15 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "folder": self.folder,
+        fields = {name: value for name, value in vars(self).items() if name != "validation"}
+        return fields | {
             "photos": {"usable": self.photos, "skipped": len(self.skipped)},
             "classes": [
                 {"name": name, "photos": count, "validation": self.validation and self.validation[name]}
                 for name, count in self.classes.items()
             ],
-            "sizes": self.sizes,
             "skipped": [skipped._asdict() for skipped in self.skipped],
-            "passed_over": self.passed_over,
-            "copies": self.copies,
-            "same_pictures": self.same_pictures,
-            "warnings": self.warnings,
             "notes": list(map(str, self.notes)),
-            "several_faces": self.several_faces,
         }
 
     def text(self, *, all_notes: bool = False) -> str:

@@ -26,20 +26,17 @@ from facecnn.network.gradient_check.check import (
     check_gradients,
     compare_device,
 )
-from facecnn.network.gradient_check.results import TOLERANCE, Fault, Name, Part, Row, worst
-from facecnn.network.gradient_check.shrinking import PEOPLE, Shrunk, shrink
+from facecnn.network.gradient_check.results import TOLERANCE, Part, Row, worst
+from facecnn.network.gradient_check.shrinking import Shrunk, shrink
 
 __all__ = [
     "CLEARANCE",
     "DEVICE_CLEARANCE",
     "DEVICE_TOLERANCE",
-    "PEOPLE",
     "STEP",
     "TOLERANCE",
     "Check",
     "Comparison",
-    "Fault",
-    "Name",
     "Part",
     "Row",
     "Shrunk",

@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from facecnn.network.layers.base import (
-    Arrays,
     Buffer,
     Layer,
     LayerContext,
     LayerError,
-    Pair,
     Parameter,
     Reach,
-    Scratch,
     Shape,
-    Size,
-    Slope,
     shape_text,
 )
 from facecnn.network.layers.batch_norm import BatchNorm
@@ -32,7 +27,6 @@ from facecnn.network.layers.units import Dense, Neuron
 __all__ = [
     "LAYERS",
     "Activate",
-    "Arrays",
     "BatchNorm",
     "Buffer",
     "Conv",
@@ -43,15 +37,11 @@ __all__ = [
     "LayerError",
     "Neuron",
     "PRelu",
-    "Pair",
     "Parameter",
     "Pool",
     "PoolSettings",
     "Reach",
-    "Scratch",
     "Shape",
-    "Size",
-    "Slope",
     "shape_text",
     "with_outputs",
 ]
