@@ -82,22 +82,20 @@ class Settings:
     version: Annotated[int, WithJsonSchema({"const": VERSION})] = Field(
         default=VERSION, ge=VERSION, le=VERSION, description="of this file's format"
     )
-    photos: PhotoSettings = Field(
-        default=PhotoSettings(), description="where the photos are and how one becomes the network's input"
-    )
+    photos: PhotoSettings = Field(default=PhotoSettings(), description="where the photos are and how they are prepared")
     network: tuple[_Layer, ...] = Field(min_length=1, description="the layers, from the picture to the people")
     loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
-        default=CrossEntropy(), description="what training lowers"
+        default=CrossEntropy(), description="what training minimises"
     )
     optimizer: Annotated[AnyOptimizer | FullBatchOptimizer, _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS, "adamw")] = (
-        Field(default=AdamW(), description="how a gradient becomes a change of the weights")
+        Field(default=AdamW(), description="how a gradient changes the weights")
     )
     schedule: Annotated[Schedule, _named(SCHEDULES, "constant")] = Field(
-        default=Constant(), description="the learning rate's course"
+        default=Constant(), description="how the learning rate changes over the training"
     )
-    train: TrainSettings = Field(default=TrainSettings(), description="how long and in which portions to train")
+    train: TrainSettings = Field(default=TrainSettings(), description="how long to train, and in which batches")
     calibration: CalibrationSettings = Field(
-        default=CalibrationSettings(), description="how the threshold for strangers is set, by held-out photos"
+        default=CalibrationSettings(), description="how held-out photos set the threshold for strangers"
     )
 
 

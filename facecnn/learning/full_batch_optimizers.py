@@ -26,6 +26,9 @@ from facecnn.settings import SETTINGS
 Vector: TypeAlias = Float64Array
 Evaluate: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 
+_DECAY = "half of it times the squared weights is added to the loss"
+_SUFFICIENT = "share of the predicted decrease that is required"
+
 
 @plain_dataclass
 class Point:
@@ -56,9 +59,9 @@ class LineSearch:
 
     name: Literal["line_search"] = "line_search"
     first_step: float = Field(default=1.0, gt=0, description="length of the first move, in the weights' own unit")
-    sufficient: float = Field(default=0.1, gt=0, lt=1, description="share of the promised gain that must come true")
+    sufficient: float = Field(default=0.1, gt=0, lt=1, description=_SUFFICIENT)
     tries: int = Field(default=20, ge=1, le=100, description="halvings before it gives up")
-    weight_decay: float = Field(default=0.0, ge=0, description="half of it times the squared weights is added")
+    weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -91,12 +94,12 @@ class Lbfgs:
 
     name: Literal["lbfgs"] = "lbfgs"
     history: int = Field(default=10, ge=1, le=100, description="moves that are remembered")
-    sufficient: float = Field(default=1e-4, gt=0, lt=0.5, description="share of the promised gain that must come true")
+    sufficient: float = Field(default=1e-4, gt=0, lt=0.5, description=_SUFFICIENT)
     curvature: float = Field(
-        default=0.9, gt=0, lt=1, description="share of the slope that may be left at the new place"
+        default=0.9, gt=0, lt=1, description="share of the slope that may be left at the new point"
     )
     tries: int = Field(default=25, ge=2, le=100, description="evaluations in one line search at most")
-    weight_decay: float = Field(default=0.0, ge=0, description="half of it times the squared weights is added")
+    weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -225,7 +228,7 @@ class NewtonCg:
     difference: float = Field(
         default=5e-3, gt=0, description="length of the difference, as a share of the weights' norm"
     )
-    weight_decay: float = Field(default=0.0, ge=0, description="half of it times the squared weights is added")
+    weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from facecnn.settings import SETTINGS
 
 _RATE = "largest rate; the schedule scales it"
 _DECAY = "pull of the weights towards 0; never on biases and batch norm"
-_SQUARE_MEMORY = "memory of the gradient's square"
+_SQUARE_MEMORY = "decay of the mean of the gradient's square"
 _EPSILON = "added to the root of the square"
 
 
@@ -183,7 +183,7 @@ class Adagrad(_EitherDecay):
     """
 
     name: Literal["adagrad"] = "adagrad"
-    initial_squares: float = Field(default=0.0, ge=0, description="what the sum of the gradient's squares starts from")
+    initial_squares: float = Field(default=0.0, ge=0, description="initial sum of the gradient's squares")
     epsilon: float = Field(default=1e-10, gt=0, description=_EPSILON)
 
 
@@ -192,7 +192,7 @@ class _WithMoments(Optimizer):
     """Settings of both Adams."""
 
     learning_rate: float = Field(default=0.001, gt=0, description=_RATE)
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="memory of the gradient's mean")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the gradient's mean")
     beta2: float = Field(default=0.999, ge=0, lt=1, description=_SQUARE_MEMORY)
     epsilon: float = Field(default=1e-8, gt=0, description=_EPSILON)
 
@@ -236,7 +236,7 @@ class Lion(Optimizer):
     learning_rate: float = Field(default=0.0001, gt=0, description=_RATE)
     weight_decay: float = Field(default=0.1, ge=0, description=_DECAY)
     beta1: float = Field(default=0.9, ge=0, lt=1, description="share of the mean in the direction of a step")
-    beta2: float = Field(default=0.99, ge=0, lt=1, description="memory of the gradient's mean")
+    beta2: float = Field(default=0.99, ge=0, lt=1, description="decay of the gradient's mean")
 
     @property
     def _decouples(self) -> bool:

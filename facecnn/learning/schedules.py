@@ -64,7 +64,7 @@ class Step(Schedule):
 
     name: Literal["step"] = "step"
     drops: int = Field(default=2, ge=1, le=1000, description="how often the rate falls")
-    factor_each: float = Field(default=0.1, gt=0, lt=1, description="what it is multiplied by each time")
+    factor_each: float = Field(default=0.1, gt=0, lt=1, description="factor by which it falls each time")
 
     def _after_warmup(self, step: int, steps: int) -> float:
         return self.factor_each ** (step * (self.drops + 1) // steps)
@@ -92,7 +92,7 @@ class Cosine(Schedule):
     name: Literal["cosine"] = "cosine"
     floor: float = Field(default=0.0, ge=0, le=1, description="share of the rate that is left at the end")
     restarts: int = Field(default=0, ge=0, le=100, description="how often the full rate comes back")
-    stretch: float = Field(default=1.0, ge=1, le=4, description="length of each cycle in lengths of the one before")
+    stretch: float = Field(default=1.0, ge=1, le=4, description="length of each cycle relative to the one before")
 
     def _after_warmup(self, step: int, steps: int) -> float:
         bounds = _cycles(steps, self.restarts, self.stretch)
@@ -144,8 +144,8 @@ class Plateau(Schedule):
     """
 
     name: Literal["plateau"] = "plateau"
-    patience: int = Field(default=10, ge=0, description="epochs without gain that are borne; the next lowers the rate")
-    factor_each: float = Field(default=0.1, gt=0, lt=1, description="what the rate is multiplied by each time")
+    patience: int = Field(default=10, ge=0, description="tolerated epochs without gain; the next lowers the rate")
+    factor_each: float = Field(default=0.1, gt=0, lt=1, description="factor by which the rate falls each time")
     threshold: float = Field(default=1e-4, ge=0, lt=1, description="share by which the loss must fall to count as gain")
     cooldown: int = Field(default=0, ge=0, description="epochs after each fall that don't count")
     floor: float = Field(default=0.001, gt=0, le=1, description="share of the rate that it never falls below")

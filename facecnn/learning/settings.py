@@ -21,13 +21,13 @@ class TrainSettings:
         default=0, ge=0, le=100_000_000, description="with few photos: as many epochs as this number of steps takes"
     )
     batch_size: int = Field(
-        default=16, ge=1, le=65_536, description="photos a step; all batches are equal within one photo"
+        default=16, ge=1, le=65_536, description="photos per step; batch sizes differ by at most one photo"
     )
     average_weights: float | None = Field(
-        default=None, gt=0, lt=1, description="decay a step of the moving average of the weights that is used | null"
+        default=None, gt=0, lt=1, description="decay per step of the moving average of the weights that is used | null"
     )
     seed: int = Field(
-        default=0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and all that is random"
+        default=0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and everything random"
     )
     initialisation: Initialisation = Field(
         default="he", description="he | xavier | lecun | orthogonal | lsuv | zca_patches: the weights to start from"
@@ -43,7 +43,7 @@ class TrainSettings:
     )
     freeze: int = Field(default=0, ge=0, le=1000, description="layers, from the first on, that keep their weights")
     stop_after_epochs_without_gain: int | None = Field(
-        default=None, ge=1, description="end when the validation loss has not fallen for so many epochs | null"
+        default=None, ge=1, description="end when the validation loss has not fallen for this number of epochs | null"
     )
     stop_when_worst_loss_below: float | None = Field(
         default=None, gt=0, description="end when the worst training photo's loss in an epoch is below this | null"

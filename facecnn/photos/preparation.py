@@ -89,7 +89,7 @@ class PhotoSettings:
     )
     smallest_face: SmallestFaceSettings = Field(
         default=SmallestFaceSettings(),
-        description="faces below these sizes, as of people in the background, are neither trained on nor answered for",
+        description="smaller faces, such as those of people in the background, are ignored",
     )
     hide_face: bool = Field(
         default=False, description="blank the face in the photo, to see what its surroundings alone give away"
@@ -108,14 +108,14 @@ class PhotoSettings:
         default=50,
         ge=1,
         le=89,  # above that Pillow warns whenever a part is cut out
-        description="most megapixels of a picture (default 50); a JPEG of 5 times as many is read at a fraction",
+        description="maximum megapixels of a picture (default 50); a JPEG may have 5 times as many, read at a fraction",
     )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
         default="local_contrast",
         description="none | standardise (mean 0, deviation 1 for each photo) | local_contrast (the same in each place)",
     )
     validation: float = Field(
-        default=0.2, ge=0, lt=1, description="share of each person's photos that is kept out of training to judge by"
+        default=0.2, ge=0, lt=1, description="share of each person's photos that is held out for validation"
     )
     augment: AugmentSettings | None = Field(
         default=AugmentSettings(), description="random changes while training, or null for none"

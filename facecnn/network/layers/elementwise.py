@@ -71,7 +71,7 @@ class PRelu(Layer):
     keyword: ClassVar[str] = "prelu"
     shorthand: ClassVar[str | None] = "slope"
 
-    slope: Slope = Field(default=0.25, description="what the slopes below zero are before training")
+    slope: Slope = Field(default=0.25, description="initial slope below zero")
 
     def parameters(self, shape: Shape) -> dict[str, Parameter]:
         return {"slope": Parameter((shape[-1],), 1, False, self.slope)}

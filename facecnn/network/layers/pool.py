@@ -28,7 +28,7 @@ from facecnn.network.layers.base import (
 from facecnn.settings import SETTINGS
 
 Edges: TypeAlias = Literal["drop", "keep"]
-EDGES = "windows that reach over the right or bottom edge: drop | keep (what is inside counts)"
+EDGES = "windows that reach beyond the right or bottom edge: drop | keep (what is inside counts)"
 
 
 def lead(maps: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:
