@@ -75,7 +75,7 @@ class Report:
             f"{cell(name, 48)}{count:>10}{self.validation[name] if self.validation else '-':>14}"
             for name, count in self.classes.items()
         ]
-        lines += _shortened(rows)
+        lines += rows if len(rows) <= _LINES else [*rows[:_LINES], f"… {len(rows) - _LINES} more"]
         notes = list(map(str, self.notes)) if all_notes else grouped(self.notes)
         hint = "" if len(notes) == len(self.notes) else "; -v lists all"
         for title, found in (
@@ -153,11 +153,6 @@ def wrapped(text: str, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    more = len(lines) - _LINES
-    return lines if more <= 0 else [*lines[:_LINES], f"… {more} more"]
 
 
 def cell(text: str, columns: int) -> str:

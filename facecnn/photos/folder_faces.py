@@ -215,17 +215,12 @@ def _fitting_nobody(dataset: Dataset, known: Int64Array, choice: Choice) -> dict
     fits = choice.fit >= FITS
     sure = Counter(dataset.labels[known[fits]].tolist())
     return {
-        number: _reason(len(dataset.faces[number]), dataset.classes[dataset.labels[number]])
+        number: f"none of {len(dataset.faces[number])} faces looks like "
+        f"{shown(dataset.classes[dataset.labels[number]])} in the other photos: cut the face out, or take a photo of "
+        "this person alone"
         for number, is_right in zip(known.tolist(), fits.tolist(), strict=True)
         if not is_right and len(dataset.faces[number]) > 1 and sure[int(dataset.labels[number])] >= ENOUGH
     }
-
-
-def _reason(faces: int, name: str) -> str:
-    return (
-        f"none of {faces} faces looks like {shown(name)} in the other photos: cut the face out, or take a photo of "
-        "this person alone"
-    )
 
 
 def _companions(dataset: Dataset, known: Int64Array, choice: Choice) -> tuple[str, ...]:
