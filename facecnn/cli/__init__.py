@@ -1,6 +1,6 @@
-"""The command line: one module per command, which reads arguments, calls a job and prints what it gives back.
+"""The command line: a module for each command, which reads the arguments, calls a job and prints the result.
 
-Nothing heavy is imported before a command runs: ``facecnn --help`` costs what Typer costs.
+Nothing heavy is imported before a command runs, so that ``facecnn --help`` is fast.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 app = typer.Typer(
     name="facecnn",
     help="Train a small convolutional network to tell people's faces apart, and ask it who is in a photo.",
-    # After the backspace Typer leaves lines as they are; it would part --fail-under.
+    # \b keeps Typer from wrapping these lines, which would split --fail-under.
     epilog="\b\n"
     "Exit codes: 0 done; 1 internal error; 2 usage or config; 3 photos;\n"
     "4 checkpoint; 5 device; 6 output could not be written, or --strict or\n"
@@ -62,8 +62,8 @@ app.add_typer(config.app, name="config")
 app.command("help")(help.help)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"facecnn {__version__}")
         raise typer.Exit
 
@@ -86,10 +86,10 @@ def main() -> None:
     except Stopped as stopped:
         sys.exit(128 + stopped.number)
     except SystemExit as end:
-        if end.code == 1 and sys.stdout is not stdout:  # so Click ends where the reader of --help has gone
+        if end.code == 1 and sys.stdout is not stdout:  # Click's way to end when the reader of --help is gone
             sys.exit(common.BROKEN_PIPE)
         raise
-    except OSError as error:  # from --help, --version and --install-completion; commands answer for theirs
+    except OSError as error:  # from --help, --version and --install-completion: commands handle their own
         common.drop_output()
         where = "standard output" if error.filename is None else shown(error.filename)
         sys.stderr.write(f"error: {where}: {error.strerror}\n")

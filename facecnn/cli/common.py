@@ -1,4 +1,4 @@
-"""What all commands share: their options, how errors end them, where text goes."""
+"""What all commands share: how they run and fail, how they print, and what they check and format alike."""
 
 from __future__ import annotations
 
@@ -8,77 +8,45 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli.console import StderrConsole, fitted
 from facecnn.cli.environment import check_environment, package_error
+from facecnn.cli.options import Format
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
 from facecnn.jobs.signals import StopAtOnce, Stopped
 
-if TYPE_CHECKING:
-    from facecnn.config import Loaded
-
-DEFAULT_CONFIG = "default"
-DEFAULT_OUT = Path("runs")
-
 BROKEN_PIPE = 141
-"""Exit code where the reader of the output has gone: what a shell shows for a program that SIGPIPE ended."""
+"""Exit code where the reader of the output has gone: a shell shows it for a program that SIGPIPE ended."""
 
-
-class Format(StrEnum):
-    """Formats of results."""
-
-    text = "text"
-    json = "json"
-
-
-def path(text: str | Path) -> Path:
-    """For ``parser=`` of an option or argument: a path. An empty text, as an unset variable of a shell gives, would be
-    the current folder. Raises BadParameter."""
-    if not str(text):
-        raise typer.BadParameter("empty: give a name, or . for the current folder")
-    return Path(text)
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
-ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, many, seed, deep, smoke.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or reference.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="Processor threads; all there are unless said.")]
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        "-m",
-        parser=path,
-        metavar="MODEL",
-        help="A run's folder or a .safetensors file; the pinned or newest finished run unless said.",
-    ),
-]
-ThresholdOption = Annotated[
-    str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
-]
-OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
-
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-_VERBOSE = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Say more: a line an epoch; in data check, every note.")
-]
-_TRACEBACK = Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")]
+_COMMON_OPTIONS = {
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more: a line an epoch; in data check, every note.")
+    ],
+    "traceback": Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")],
+}
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes ``console`` as its first argument: adds the options that are everywhere, makes the console
-    of them, and turns exceptions into messages and exit codes."""
+    """Make a Typer command of a function.
+
+    The command has ``--quiet``, ``--verbose`` and ``--traceback`` besides the function's parameters, and an option for
+    each field of a parameter whose type is a dataclass. Exceptions become messages and exit codes.
+
+    Args:
+        function: takes the console as its first argument.
+    """
+    own = inspect.signature(function, eval_str=True)
+    parameters = list(own.parameters.values())[1:]
+    groups: dict[str, Any] = {
+        parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)
+    }
 
     @functools.wraps(function)
     def run(*, quiet: bool = False, verbose: bool = False, traceback: bool = False, **arguments: Any) -> None:
@@ -86,49 +54,53 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
                 # Any name can be printed, whatever the locale's encoding.
                 stream.reconfigure(errors="backslashreplace")
+        for name, group in groups.items():
+            arguments[name] = group(**{field.name: arguments.pop(field.name) for field in fields(group)})
         try:
             check_environment()
             with StopAtOnce(), StderrConsole(quiet=quiet, verbose=verbose) as console:
                 function(console, **arguments)
-        except FacecnnError as error:
-            _show(error, traceback)
-            raise typer.Exit(error.exit_code) from None
         except Stopped as stopped:
             typer.echo("Stopped.", err=True)
             raise typer.Exit(128 + stopped.number) from None
-        except MemoryError as error:
-            _show(
-                FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network"), traceback
-            )
-            raise typer.Exit(1) from None
         except typer.Exit:
             raise
         except BrokenPipeError:
-            # Whoever reads the output has seen enough.
             drop_output()
             raise typer.Exit(BROKEN_PIPE) from None
         except Exception as error:
-            package = package_error(error) if isinstance(error, ImportError) else None
-            reason = f"{type(error).__name__}: {error}"
-            _show(
-                package
-                or FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where."),
-                traceback,
-            )
-            raise typer.Exit(1) from None
+            explained = _explained(error)
+            _show(explained, traceback)
+            raise typer.Exit(explained.exit_code) from None
 
-    own = inspect.signature(function, eval_str=True)
-    shared = [
+    options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for name, annotation in (("quiet", _QUIET), ("verbose", _VERBOSE), ("traceback", _TRACEBACK))
+        for name, annotation in _COMMON_OPTIONS.items()
     ]
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in list(own.parameters.values())[1:]
-    ]
-    signature = own.replace(parameters=[*parameters, *shared])
+    signature = own.replace(parameters=[*_without_groups(parameters, groups), *options])
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return run
+
+
+def _without_groups(parameters: list[inspect.Parameter], groups: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
+    """The parameters as keywords, with the fields of each group in the place of the group."""
+    for parameter in parameters:
+        group = groups.get(parameter.name)
+        fields_of_group = inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
+        for field in fields_of_group:
+            yield field.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _explained(error: Exception) -> FacecnnError:
+    """The error with a message for the user."""
+    if isinstance(error, FacecnnError):
+        return error
+    if isinstance(error, MemoryError):
+        return FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network")
+    package = package_error(error) if isinstance(error, ImportError) else None
+    reason = f"{type(error).__name__}: {error}"
+    return package or FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where.")
 
 
 def _show(error: FacecnnError, traceback: bool) -> None:
@@ -136,12 +108,12 @@ def _show(error: FacecnnError, traceback: bool) -> None:
         import traceback as tracebacks
 
         typer.echo(tracebacks.format_exc(), err=True)
-    # What an interrupted training says holds a command, to be copied as one line.
+    # The message of an interrupted training holds a command that is to be copied as one line.
     typer.echo(str(error) if isinstance(error, InterruptedTraining) else fitted(f"error: {error}"), err=True)
 
 
 def print_result(result: Any, format: Format, describe: Callable[[Any], str]) -> None:
-    """A result on stdout, as JSON or described in text."""
+    """Print a result on stdout, as JSON or as the text that ``describe`` makes of it."""
     if format is Format.json:
         print_json(result)
     else:
@@ -149,12 +121,12 @@ def print_result(result: Any, format: Format, describe: Callable[[Any], str]) ->
 
 
 def print_json(result: Any) -> None:
-    """One JSON document on stdout; strict, in ASCII, so that any file name survives."""
+    """Print one strict JSON document on stdout, in ASCII, so that any file name survives."""
     print_text(json.dumps(result, indent=2, allow_nan=False))
 
 
 def print_text(text: str) -> None:
-    """Results on stdout, ended by one line's end. Raises OutputError where it can't be written to."""
+    """Print text on stdout, with one newline at its end. Raises OutputError where stdout can't be written to."""
     try:
         typer.echo(text, nl=not text.endswith("\n"))
     except BrokenPipeError:
@@ -164,45 +136,19 @@ def print_text(text: str) -> None:
         raise OutputError(f"standard output: {error.strerror}: nothing, or only a part, was written") from error
 
 
-def read_settings(config: str, overrides: list[str] | None, options: dict[str, tuple[str, object]]) -> Loaded:
-    """The config with ``--set`` and the options that stand for a setting applied, in this order."""
-    from facecnn.config import apply_overrides, load
-
-    loaded = load(config)
-    return apply_overrides(loaded, overrides or [], options) if overrides or options else loaded
-
-
 def drop_output() -> None:
-    """Send what is left in stdout's buffer nowhere: Python would try it again, with a traceback, when it ends."""
+    """Discard what is left in stdout's buffer: Python would try it again at exit, and print a traceback."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def find_model(model: Path | None, out: Path, console: StderrConsole) -> Path:
-    """The checkpoint that ``--model`` stands for; without it, which run answers is said where that may surprise."""
-    from facecnn.runs.checkpoint import find_checkpoint
-    from facecnn.runs.choice import resolve_model
-
-    return find_checkpoint(find_run(out, console)) if model is None else resolve_model(model, out)
-
-
-def find_run(out: Path, console: StderrConsole) -> Path:
-    """The folder of the run that answers where none is named."""
-    from facecnn.runs.choice import choose_run
-
-    choice = choose_run(out)
-    for remark in choice.remarks:
-        console.warning(remark)
-    return choice.run
-
-
 def one_of(option: Path | None, argument: Path | None, what: str) -> Path | None:
-    """What is given by ``-m`` or as an argument. Raises UsageError where both are."""
+    """The value of ``-m`` or of the argument. Raises UsageError where both are given."""
     require(option is None or argument is None, f"{shown(argument or '')}: {what} is given by -m already")
     return argument if option is None else option
 
 
 def threshold(text: str) -> float | str:
-    """What ``--threshold`` says. Raises UsageError."""
+    """Parse ``--threshold``. Raises UsageError."""
     if text in ("auto", "off"):
         return text
     try:
@@ -215,23 +161,23 @@ def threshold(text: str) -> float | str:
 
 
 def percent(share: float | None) -> str:
-    """``97.6 %``, or ``-`` where there is nothing to count."""
+    """``97.6 %``, or ``-`` for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number for a table, or ``-``."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def number(value: float | None) -> str:
+    """A number for a table, or ``-`` for None."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def megabytes(size: int) -> str:
-    """``0.004 MB``, ``41 MB``: two figures at least, above a kilobyte."""
+    """``0.004 MB``, ``41 MB``: two digits at least, above a kilobyte."""
     millions = size / 1e6 if size >= 1000 else 0
     return f"{millions:,.0f} MB" if millions >= 10 else f"{millions:.2g} MB"
 
 
 def layer_table(layers: list[dict[str, Any]]) -> list[str]:
-    """Lines for 80 columns, from ``facecnn.network.size.layer_rows``, with the sums at the end."""
+    """The lines of a table of ``facecnn.network.size.layer_rows`` with the totals, for 80 columns."""
     from facecnn.network.layers import shape_text
 
     lines = [f"{'layer':14} {'input':18} {'output':18} {'parameters':>10} {'multiply-adds':>13}"]

@@ -1,4 +1,4 @@
-"""``facecnn config``: look at settings without training."""
+"""``facecnn config``: show and check settings files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, SetOption
 from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import SettingsOptions
 
 app = typer.Typer(no_args_is_help=True, help="Show and check settings files.")
 
@@ -18,19 +18,18 @@ app = typer.Typer(no_args_is_help=True, help="Show and check settings files.")
 @common.command
 def show(
     console: StderrConsole,
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
+    settings: SettingsOptions,
     plot: Annotated[Path | None, typer.Option(help="Draw the learning rate's course to this PNG file.")] = None,
 ) -> None:
     """Print a settings file with every option and what it means."""
     from facecnn.config import to_yaml
 
-    settings = common.read_settings(config, overrides, {}).settings
+    resolved = settings.read().settings
     if plot is not None:
         from facecnn.jobs.schedule import draw
 
-        draw(settings, plot)
-    common.print_text(to_yaml(settings))
+        draw(resolved, plot)
+    common.print_text(to_yaml(resolved))
 
 
 @app.command()

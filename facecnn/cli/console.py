@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _COMPILING = "Compiling for this machine, once"
 
 WORTH_A_LINE = 1.0
-"""Seconds of compiling from which on a log tells of it."""
+"""Seconds of compiling before a log mentions it."""
 
 LINES = 10
-"""Epochs of a training that a log tells of, so that with what else there is to say it has about 20 lines."""
+"""Epochs of a training that a log lists. With everything else, it then has about 20 lines."""
 
 
 class StderrConsole:
-    """Fills ``facecnn.jobs.console.Console``; a command's, which ends with the ``with`` block."""
+    """The ``facecnn.jobs.console.Console`` of a command, as a context manager."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self.quiet = quiet
@@ -72,7 +72,7 @@ class StderrConsole:
         self._shown.enter_context(notes_told(self.info))
 
     def _end_compilation(self) -> None:
-        """Whatever is said next comes after what was compiled."""
+        """Finish the message about compiling, before another message."""
         if self._compilation is not None:
             self._compilation.end()
 
@@ -112,13 +112,12 @@ class StderrConsole:
 
 
 def fitted(text: str) -> str:
-    """A message for stderr: on a terminal in lines that it doesn't have to break within a word, which it would do; in
-    a log as it is, so that it can be searched."""
+    """A message for stderr, wrapped between words on a terminal. In a log it stays one line, to be searchable."""
     if not _is_terminal():
         return text
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):  # a terminal only by name
+    except (OSError, ValueError):  # not a real terminal
         width = 0
     if width <= 0:
         return text
@@ -126,8 +125,7 @@ def fitted(text: str) -> str:
 
 
 def paragraph(text: str, columns: int = 80, *, first: str = "", below: str = "") -> str:
-    """Text in lines of so many columns, broken between words only, with ``first`` before the first line and ``below``
-    before those after it."""
+    """Text wrapped between words only, with ``first`` before the first line and ``below`` before the others."""
     return fill(
         text, columns, initial_indent=first, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
     )
@@ -138,7 +136,7 @@ def _is_terminal() -> bool:
 
 
 class _CompilationLine:
-    """A line on a terminal that is there while something is compiled, below the bar if there is one."""
+    """A line on a terminal while something is compiled, below the progress bar if there is one."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -151,7 +149,7 @@ class _CompilationLine:
         if self._bar is None:
             from tqdm import tqdm
 
-            # A bar of no length, since tqdm cuts to the terminal's width only what has a bar.
+            # A bar of length 0: without one, tqdm doesn't cut the text to the terminal's width.
             self._bar = tqdm(desc=text, bar_format="{desc}{bar:0}", dynamic_ncols=True, leave=False)
         elif text != self._bar.desc:
             self._bar.set_description_str(text)
@@ -163,8 +161,10 @@ class _CompilationLine:
 
 
 class _CompilationLog:
-    """A line in a log when compiling begins to take time, and one when that is done, which shows by what is said next:
-    one function is often compiled right after the other."""
+    """A line in a log when compiling begins to take time, and one when it is done.
+
+    It counts as done when the next message comes, since one function is often compiled right after another.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -180,7 +180,7 @@ class _CompilationLog:
             self._say(f"{_COMPILING}, which can take a minute")
 
     def end(self) -> None:
-        if not self._announced or self._at_work:  # at work: for another thread than the one that says something
+        if not self._announced or self._at_work:  # another thread may be compiling while this one has a message
             return
         functions, seconds = self._functions - self._told_functions, self._seconds - self._told_seconds
         self._say(f"Compiled {counted(functions, 'function')} in {seconds:.0f} s")
@@ -188,7 +188,7 @@ class _CompilationLog:
 
 
 class _Lines:
-    """A line for some of the epochs, evenly spaced, the first and the last among them: for logs."""
+    """The display of a training in a log: a line for evenly spaced epochs, including the first and the last."""
 
     def __init__(self, say: Callable[[str], None] | None, label: str, lines: int) -> None:
         self._say = say
@@ -219,19 +219,19 @@ class _Lines:
             self.end()
 
     def _is_due(self, epoch: int, epochs: int) -> bool:
-        """Whether it is one of those that part the training into stretches of equal length, give or take an epoch."""
-        stretches = max(min(self._lines, epochs) - 1, 1)
-        return (epoch - 1) * stretches % (epochs - 1) < stretches if epochs > 1 else True
+        """Whether the epoch is one of those that divide the training into equal intervals."""
+        intervals = max(min(self._lines, epochs) - 1, 1)
+        return (epoch - 1) * intervals % (epochs - 1) < intervals if epochs > 1 else True
 
     def end(self) -> None:
-        """Tell of the last epoch, too, if the training ended earlier than planned."""
+        """Log the last epoch, too, where the training ended earlier than planned."""
         if self._say is not None and self._held_back is not None:
             self._say(self._held_back)
         self._held_back = None
 
 
 class _Bar:
-    """One bar over all steps, for a terminal."""
+    """The display of a training on a terminal: one bar over all steps."""
 
     def __init__(self, bar: Any, label: str) -> None:
         self._bar = bar
@@ -253,21 +253,21 @@ class _Bar:
     def step(self, report: StepReport) -> None:
         bar = self._bar
         if self._trying:
-            bar.reset()  # the trials' time must not count as the training's
+            bar.reset()  # the time of the trials isn't the training's
             self._trying = False
         now = time.time()
         if self._first_step_ended:
             self._photos += report.photos - self._photos_in_epoch
         else:
-            self._first_step_ended = now  # most of it went for kernels that were compiled or loaded
-            bar.initial = bar.n = report.step - 1  # resumed: what was done before must not count as speed
+            self._first_step_ended = now  # most of that step is spent on compiling or loading kernels
+            bar.initial = bar.n = report.step - 1  # resumed: earlier steps don't count for the speed
         self._photos_in_epoch = report.photos
         if self._is_due(now):
             bar.set_description_str(self._text(report, now - self._first_step_ended), refresh=False)
             bar.update(report.step - bar.n)
 
     def _is_due(self, now: float) -> bool:
-        """Whether the next update draws the bar, by tqdm's clock and interval; else nobody would see what is said."""
+        """Whether tqdm will draw the bar at the next update, so that a new text is worth making."""
         return now - self._bar.last_print_t >= self._bar.mininterval or not self._bar.desc
 
     def _text(self, report: StepReport, seconds: float) -> str:

@@ -8,24 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import (
-    ConfigOption,
-    DeviceOption,
-    Format,
-    FormatOption,
-    SetOption,
-    ThreadsOption,
-    number,
-    percent,
-)
+from facecnn.cli.common import number, percent
 from facecnn.cli.console import StderrConsole
-from facecnn.cli.train import EpochsOption, SeedOption, StrictOption, setting_options
+from facecnn.cli.options import ComputeOptions, Format, FormatOption, StrictOption, TrainingSettingsOptions
 from facecnn.reports.findings import several_faces
 
 
 @common.command
 def cross_validate(
     console: StderrConsole,
+    *,
     photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
     folds: Annotated[int, typer.Option(help="Number of trainings, each of which leaves out other photos.")] = 5,
     calibrate: Annotated[
@@ -35,12 +27,8 @@ def cross_validate(
             help="Hold out some of each training's photos as train does, and judge as predict does, with a threshold.",
         ),
     ] = False,
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
-    device: DeviceOption = "auto",
-    epochs: EpochsOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
+    settings: TrainingSettingsOptions,
+    compute: ComputeOptions,
     strict: StrictOption = False,
     format: FormatOption = Format.text,
 ) -> None:
@@ -48,9 +36,8 @@ def cross_validate(
     from facecnn.jobs.cross_validate import cross_validate as job
     from facecnn.jobs.training.options import TrainOptions
 
-    loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
-    options = TrainOptions(photos=photos, device=device, threads=threads, strict=strict)
-    result = job(loaded, options, folds, console, calibrated=calibrate)
+    options = TrainOptions(photos=photos, device=compute.device, threads=compute.threads, strict=strict)
+    result = job(settings.read(), options, folds, console, calibrated=calibrate)
     common.print_result(result, format, _describe)
 
 

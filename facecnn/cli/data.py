@@ -1,16 +1,17 @@
-"""``facecnn data``: sample photos, and what is wrong with a folder of photos."""
+"""``facecnn data``: write sample photos, check and crop a folder of photos."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption, percent
+from facecnn.cli.common import percent
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.train import EpochsOption, SeedOption, setting_options
+from facecnn.cli.options import ComputeOptions, Format, FormatOption, SettingsOptions, TrainingSettingsOptions, path
 from facecnn.errors import OutputError, shown
 
 if TYPE_CHECKING:
@@ -48,36 +49,36 @@ def _describe_sample(result: dict[str, Any]) -> str:
     return f"{photos} photos written to {shown(result['folder'])}: {', '.join(names)}"
 
 
-@app.command(short_help="Report people, counts, unusable photos, duplicates; doubtful photos.")
-@common.command
-def check(
-    console: StderrConsole,
-    photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
+@dataclass(frozen=True)
+class FaceCheckOptions:
+    """Whether and how to look for photos in the wrong folder."""
+
     faces: Annotated[
         bool,
         typer.Option(
             "--faces",
             help="Look at who is who: list photos that are unlike their folder, or show little. Trains five times.",
         ),
-    ] = False,
+    ] = False
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            parser=common.path,
-            metavar="FOLDER",
-            help="With --faces: write a contact sheet, FOLDER/index.html.",
+            "--out", parser=path, metavar="FOLDER", help="With --faces: write a contact sheet, FOLDER/index.html."
         ),
-    ] = None,
+    ] = None
     quick: Annotated[
         bool, typer.Option("--quick", help="With --faces: without trainings, in about a second, but less surely.")
-    ] = False,
-    device: DeviceOption = "auto",
-    epochs: EpochsOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
+    ] = False
+
+
+@app.command(short_help="Report people, counts, unusable photos, duplicates; doubtful photos.")
+@common.command
+def check(
+    console: StderrConsole,
+    photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
+    settings: TrainingSettingsOptions,
+    look: FaceCheckOptions,
+    compute: ComputeOptions,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 if anything is wrong or doubtful.")] = False,
     format: FormatOption = Format.text,
 ) -> None:
@@ -85,25 +86,34 @@ def check(
 
     With --faces, list instead the photos that may lie in the wrong folder, or show too little. Nothing is changed.
     """
-    trains = {"--device": device != "auto", "--epochs": epochs is not None, "--seed": seed is not None}
-    if not faces:
-        needless = {"--out": out is not None, "--quick": quick, **trains, "--threads": threads is not None}
-        _refuse(needless, "without --faces nobody is looked at: add --faces, or leave it out")
-    elif quick:
-        _refuse(trains, "--quick trains nothing: leave one of them out")
-    loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
-    if faces:
-        _check_faces(loaded, photos, out, quick, device, threads, strict, format, console)
+    for_training = {
+        "--device": compute.device != "auto",
+        "--epochs": settings.epochs is not None,
+        "--seed": settings.seed is not None,
+    }
+    if not look.faces:
+        for_faces = {"--out": look.out is not None, "--quick": look.quick, **for_training}
+        for_faces["--threads"] = compute.threads is not None
+        _refuse(for_faces, "without --faces nobody is looked at: add --faces, or leave it out")
+    elif look.quick:
+        _refuse(for_training, "--quick trains nothing: leave one of them out")
+    loaded = settings.read()
+    if look.faces:
+        has_problems = _check_faces(loaded, photos, look, compute, format, console)
     else:
-        _check_files(loaded, photos, strict, format, console)
+        has_problems = _check_files(loaded, photos, format, console)
+    if strict and has_problems:
+        raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
 
 
 def _refuse(options: dict[str, bool], why: str) -> None:
+    """Raise UsageError for the first of the options that is given."""
     given = [option for option, is_given in options.items() if is_given]
     common.require(not given, f"{given[0] if given else ''}: {why}")
 
 
-def _check_files(loaded: Loaded, photos: Path, strict: bool, format: Format, console: StderrConsole) -> None:
+def _check_files(loaded: Loaded, photos: Path, format: Format, console: StderrConsole) -> bool:
+    """Print the report of ``photos.check``, and return whether it has problems."""
     from facecnn.jobs.faces import installed_finder
     from facecnn.photos.check import check as job
 
@@ -114,41 +124,36 @@ def _check_files(loaded: Loaded, photos: Path, strict: bool, format: Format, con
         common.print_json(report.as_dict())
     else:
         common.print_text(report.text(all_notes=console.verbose))
-    if strict and (report.skipped or report.warnings):
-        raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
+    return bool(report.skipped or report.warnings)
 
 
 def _check_faces(
     loaded: Loaded,
     photos: Path,
-    out: Path | None,
-    quick: bool,
-    device: str,
-    threads: int | None,
-    strict: bool,
+    look: FaceCheckOptions,
+    compute: ComputeOptions,
     format: Format,
     console: StderrConsole,
-) -> None:
+) -> bool:
+    """Print the doubtful photos, and return whether the album as a whole has problems."""
     from facecnn.jobs.label_check import check_labels
     from facecnn.jobs.training.options import TrainOptions
 
-    found = check_labels(
-        loaded, TrainOptions(photos=photos, device=device, threads=threads), console, quick=quick, out=out
-    )
+    options = TrainOptions(photos=photos, device=compute.device, threads=compute.threads)
+    found = check_labels(loaded, options, console, quick=look.quick, out=look.out)
     for text in found.alike:
         console.warning(text)
     if format is Format.json:
         common.print_json([photo.as_dict() for photo in found.photos])
     else:
         common.print_text(_describe_doubts(found))
-    if strict and (found.dataset.skipped or found.dataset.warnings or found.alike):
-        raise OutputError(f"--strict: {shown(photos)} has the problems listed above")
+    return bool(found.dataset.skipped or found.dataset.warnings or found.alike)
 
 
 _LINES = 20
 """Photos that the text lists; JSON has all."""
 _COLUMNS = 44, 24
-"""Of a photo's path and of a name, in the text."""
+"""Characters of a photo's path and of a name, in the text."""
 
 
 def _describe_doubts(found: LabelCheck) -> str:
@@ -181,15 +186,14 @@ def crop(
     console: StderrConsole,
     source: Annotated[Path, typer.Argument(help="A folder of photos.")],
     destination: Annotated[Path, typer.Argument(help="A folder that doesn't exist yet, or is empty.")],
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
+    settings: SettingsOptions,
     format: FormatOption = Format.text,
 ) -> None:
     """Write what the network would see of each photo: the aligned faces, and a contact sheet of all."""
     from facecnn.jobs.crop import crop as job
 
-    loaded = common.read_settings(config, overrides, {})
-    common.print_result(job(source, destination, loaded.settings.photos, console), format, _describe_crops)
+    result = job(source, destination, settings.read().settings.photos, console)
+    common.print_result(result, format, _describe_crops)
 
 
 def _describe_crops(result: dict[str, Any]) -> str:

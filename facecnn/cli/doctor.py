@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import DeviceOption, Format, FormatOption
 from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.options import DeviceOption, Format, FormatOption
 from facecnn.errors import DeviceError, shown
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -34,8 +34,10 @@ def doctor(
     ] = None,
     format: FormatOption = Format.text,
 ) -> None:
-    """Say what there is to work with and what is missing, and test every kernel. Exit code 5 if the device that is
-    asked for can't be had or computes wrongly, or if the cache can't be written to."""
+    """Say what there is to work with and what is missing, and test every kernel.
+
+    Exit code 5 if the device can't be used or computes wrongly, or if the cache can't be written to.
+    """
     from facecnn.config import shipped
     from facecnn.jobs.doctor import examine
     from facecnn.jobs.warm import plan_ahead
@@ -103,7 +105,7 @@ def _row(name: str, value: str) -> str:
 
 
 def _hanging(text: str, start: str) -> str:
-    """A paragraph whose lines after the first stand below its text."""
+    """A paragraph with a hanging indent."""
     return paragraph(text, first=start, below=" " * len(start)).replace(_NO_BREAK, " ")
 
 

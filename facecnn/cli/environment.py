@@ -1,5 +1,4 @@
-"""What a command can't do without, looked at before anything heavy is imported: afterwards it would be too late for a
-message in plain words."""
+"""Checks of the environment before anything heavy is imported: later, a library would fail with a worse message."""
 
 from __future__ import annotations
 
@@ -12,16 +11,18 @@ from facecnn.errors import FacecnnError, UsageError, shown
 _THREADING_LAYERS = ("default", "safe", "threadsafe", "forksafe", "tbb", "omp", "workqueue")
 
 _SWITCHES = ("NUMBA_DISABLE_JIT", "NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_CUDA", "NUMBA_BOUNDSCHECK")
-"""Numba's variables that are numbers, 0 for off. Numba prints a traceback of what it can't read."""
+"""Numba's on-off variables. Numba prints a traceback for a value that isn't a number."""
 
 _LEAST_ADDRESS_SPACE = 1_000_000_000
-"""Bytes of addresses, most of them for libraries: the smallest training, of kernels that are compiled, took 0.8 GB.
-Where they can't be had, OpenBLAS or LLVM end the process without a word of ours."""
+"""Bytes of address space, most of it for libraries: the smallest training with compiled kernels took 0.8 GB. With less,
+OpenBLAS or LLVM end the process with messages of their own."""
 
 
 def check_environment() -> None:
-    """Raise UsageError for a variable that Numba can't work with, and FacecnnError where memory is limited to less than
-    the libraries take."""
+    """Check Numba's environment variables and the memory limit.
+
+    Raises UsageError for a variable that Numba can't work with, FacecnnError for too low a limit.
+    """
     threads = os.environ.get("NUMBA_NUM_THREADS")
     if threads is not None and not (threads.strip().isdecimal() and int(threads) > 0):
         raise UsageError(
@@ -62,8 +63,8 @@ def _check_address_space() -> None:
 
 
 def package_error(error: ImportError) -> FacecnnError | None:
-    """What to say where a package that facecnn needs isn't there or can't be loaded; None where the mistake is ours."""
-    module = _module(error).partition(".")[0]
+    """The error for a package that is missing or can't be loaded; None where the mistake is in facecnn."""
+    module = _failed_module(error).partition(".")[0]
     if module in ("", "facecnn") or module in sys.stdlib_module_names:
         return None
     package = _PACKAGES.get(module, module)
@@ -75,11 +76,11 @@ def package_error(error: ImportError) -> FacecnnError | None:
 
 
 _PACKAGES = {"PIL": "pillow", "ruamel": "ruamel.yaml"}
-"""The packages that modules come in, where the names differ."""
+"""Package by module, where the names differ."""
 
 
-def _module(error: ImportError) -> str:
-    """That is missing; or that can't be loaded, as it doesn't like another one's version, for example."""
+def _failed_module(error: ImportError) -> str:
+    """The module that is missing, or that raised the error, for example because of another one's version."""
     if error.name:
         return error.name
     named = re.match(r"No module named '([\w.]+)'", str(error))

@@ -9,21 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import (
-    DeviceOption,
-    Format,
-    FormatOption,
-    ModelOption,
-    OutOption,
-    ThreadsOption,
-    number,
-    percent,
-)
+from facecnn.cli.common import number, percent
 from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import ComputeOptions, Format, FormatOption, ModelOptions
 from facecnn.errors import OutputError, natural_order, shown
 from facecnn.reports.findings import several_faces
 
-NAMES_SHOWN = 20
+_MOST_NAMES = 20
 
 
 class SplitChoice(StrEnum):
@@ -37,10 +29,11 @@ class SplitChoice(StrEnum):
 @common.command
 def evaluate(
     console: StderrConsole,
+    *,
     photos: Annotated[
         Path | None, typer.Argument(help="A folder with one folder per person; the run's own photos unless said.")
     ] = None,
-    model: ModelOption = None,
+    model: ModelOptions,
     split: Annotated[
         SplitChoice | None,
         typer.Option(help="Which photos: held out, trained on, or all. Unless said: those not trained on."),
@@ -55,9 +48,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the answer to every photo to this file (.csv, .json or .jsonl).")
     ] = None,
     fail_under: Annotated[float | None, typer.Option(help="Exit with 6 if the accuracy (0 to 1) is lower.")] = None,
-    out: OutOption = common.DEFAULT_OUT,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
+    compute: ComputeOptions,
     format: FormatOption = Format.text,
 ) -> None:
     """Judge a model by photos whose people are known."""
@@ -69,13 +60,13 @@ def evaluate(
     if predictions is not None:
         check_predictions_name(predictions)
     options = EvaluateOptions(
-        model=common.find_model(model, out, console),
+        model=model.find(console),
         photos=photos,
         split=None if split is None else split.value,
         hide_face=hide_face,
         others_as_unknown=others_as_unknown,
-        device=device,
-        threads=threads,
+        device=compute.device,
+        threads=compute.threads,
     )
     evaluation = job(options, console)
     common.print_result(evaluation.figures, format, _describe)
@@ -121,14 +112,14 @@ def _describe(figures: dict[str, Any]) -> str:
             "",
             f"  {'':18}{'photos':>7}{'right':>7}{'refused':>9}{'wrong':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
         ]
-        for row in sorted(figures["per_class"], key=lambda row: natural_order(row["name"]))[:NAMES_SHOWN]:
+        for row in sorted(figures["per_class"], key=lambda row: natural_order(row["name"]))[:_MOST_NAMES]:
             lines.append(
                 f"  {shown(row['name'])[:17]:18}{row['support']:>7}{row['named_right']:>7}{row['refused']:>9}"
                 f"{row['named_wrong']:>7}"
                 f"{percent(row['precision']):>11}{percent(row['recall']):>9}{percent(row['f1']):>9}"
             )
-        if len(figures["per_class"]) > NAMES_SHOWN:
-            lines.append(f"  ... {len(figures['per_class']) - NAMES_SHOWN} more")
+        if len(figures["per_class"]) > _MOST_NAMES:
+            lines.append(f"  ... {len(figures['per_class']) - _MOST_NAMES} more")
     return "\n".join(lines)
 
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption
 from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.options import DeviceOption, Format, FormatOption, SeededSettingsOptions
 from facecnn.errors import DeviceError, FacecnnError, shown
 
 
 @common.command
 def gradcheck(
     console: StderrConsole,
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
+    settings: SeededSettingsOptions,
     device: DeviceOption = "auto",
-    seed: Annotated[int | None, typer.Option(help="Of the random numbers that are checked with (train.seed).")] = None,
     format: FormatOption = Format.text,
 ) -> None:
     """Check every gradient of a config's network, made small, against differences, part by part and layer by layer, and
@@ -28,9 +24,8 @@ def gradcheck(
     from facecnn.jobs.gradcheck import gradcheck as job
     from facecnn.jobs.gradcheck import right_formulas
 
-    options: dict[str, tuple[str, object]] = {} if seed is None else {"--seed": ("train.seed", seed)}
-    result = job(common.read_settings(config, overrides, options), device, console)
-    common.print_result(result, format, lambda result: _describe(result, Path(config).stem))
+    result = job(settings.read(), device, console)
+    common.print_result(result, format, lambda result: _describe(result, Path(settings.config).stem))
     if not right_formulas(result):
         wrong = [_name(row) for row in result["layers"] if not row["passed"]]
         raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'of the whole network, though of no layer alone'}")

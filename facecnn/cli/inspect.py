@@ -8,27 +8,26 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, ModelOption, OutOption, megabytes, number
+from facecnn.cli.common import megabytes, number
 from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.options import Format, FormatOption, ModelOptions, find_model, path
 from facecnn.errors import shown
 
 
 @common.command
 def inspect(
     console: StderrConsole,
-    argument: Annotated[
-        Path | None, typer.Argument(parser=common.path, metavar="MODEL", help="The same as -m.")
-    ] = None,
-    model: ModelOption = None,
+    *,
+    argument: Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")] = None,
+    model: ModelOptions,
     kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
-    out: OutOption = common.DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Show what a model consists of."""
     from facecnn.jobs.inspect import inspect as job
 
-    given = common.one_of(model, argument, "the model")
-    result = job(common.find_model(given, out, console), kernels)
+    given = common.one_of(model.model, argument, "the model")
+    result = job(find_model(given, model.out, console), kernels)
     common.print_result(result, format, _describe)
 
 

@@ -2,66 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import ConfigOption, DeviceOption, Format, FormatOption, SetOption, ThreadsOption
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.train import PhotosArgument, SeedOption, StrictOption, setting_options
+from facecnn.cli.options import (
+    DEFAULT_OUT,
+    ComputeOptions,
+    Format,
+    FormatOption,
+    PhotosArgument,
+    SeededSettingsOptions,
+    StrictOption,
+    find_model,
+    path,
+)
 from facecnn.errors import shown
+from facecnn.runs.atomic import check_output, make_folder
 
 DEFAULT_PLOT = Path("lr-find.png")
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Where the picture goes."""
+
+    plot: Annotated[
+        Path | None, typer.Option(help=f"Draw the loss against the rate to this PNG file, not to {DEFAULT_PLOT}.")
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(parser=path, metavar="DIR", help="The folder of the picture; this one unless said.")
+    ] = None
+
+    def file(self) -> Path:
+        """The PNG file; its folder is made if missing. Raises OutputError where it can't be written."""
+        if self.out is not None:
+            make_folder(self.out)
+        file = self.plot or (self.out or Path()) / DEFAULT_PLOT
+        check_output(file)
+        return file
 
 
 @common.command
 def lr_find(
     console: StderrConsole,
+    *,
     photos: PhotosArgument = None,
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
+    settings: SeededSettingsOptions,
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", help="A run or .safetensors file: measure the curvature at its weights."),
     ] = None,
-    device: DeviceOption = "auto",
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
+    compute: ComputeOptions,
     steps: Annotated[int, typer.Option(min=20, max=100_000, help="Steps of each of the three range tests.")] = 150,
     write: Annotated[
         Path | None, typer.Option(help="Write the config with the suggested rate to this file (.yaml).")
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help=f"Draw the loss against the rate to this PNG file, not to {DEFAULT_PLOT}.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=common.path, metavar="DIR", help="The folder of the picture; this one unless said."),
-    ] = None,
+    picture: PictureOptions,
     strict: StrictOption = False,
     format: FormatOption = Format.text,
 ) -> None:
     """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
     from facecnn.jobs.lr_find import lr_find as job
     from facecnn.jobs.training.options import TrainOptions
-    from facecnn.runs.atomic import check_output, make_folder
 
-    if out is not None:
-        make_folder(out)
-    picture = plot or (out or Path()) / DEFAULT_PLOT
-    check_output(picture)  # before the work, in case it can't be written
+    plot = picture.file()  # before the work, in case it can't be written
     if model is not None:
-        given = {"--config": config != common.DEFAULT_CONFIG, "--set": overrides, "--seed": seed is not None}
-        common.refuse_given(given, "--model comes with its own settings")
+        common.refuse_given(settings.given(), "--model comes with its own settings")
     result = job(
-        common.read_settings(config, overrides, setting_options(None, seed)),
-        TrainOptions(photos=photos, device=device, threads=threads, strict=strict),
+        settings.read(),
+        TrainOptions(photos=photos, device=compute.device, threads=compute.threads, strict=strict),
         steps=steps,
-        model=None if model is None else common.find_model(model, out or common.DEFAULT_OUT, console),
-        plot=picture,
-        config=config,
+        model=None if model is None else find_model(model, picture.out or DEFAULT_OUT, console),
+        plot=plot,
+        config=settings.config,
         write=write,
         console=console,
     )

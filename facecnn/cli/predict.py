@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import DeviceOption, ModelOption, OutOption, ThreadsOption, ThresholdOption
 from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import ComputeOptions, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.reports.findings import confidence
 
@@ -30,8 +30,9 @@ class AnswerFormat(StrEnum):
 @common.command
 def predict(
     console: StderrConsole,
+    *,
     photos: Annotated[list[str], typer.Argument(help="Photos, folders, patterns, or - for a list of paths on stdin.")],
-    model: ModelOption = None,
+    model: ModelOptions,
     null: Annotated[
         bool, typer.Option("-0", help="Paths on stdin end with a NUL byte instead of a line's end.")
     ] = False,
@@ -39,7 +40,7 @@ def predict(
     explain: Annotated[
         Path | None,
         typer.Option(
-            parser=common.path,
+            parser=path,
             metavar="DIR",
             help="Also draw, for each photo, what the answers rest on, into this folder: PHOTO.explained.png.",
         ),
@@ -47,15 +48,13 @@ def predict(
     draw: Annotated[
         Path | None,
         typer.Option(
-            parser=common.path,
+            parser=path,
             metavar="DIR",
             help="Also draw a copy of each photo, with its faces framed and named, into this folder: PHOTO.drawn.jpg, "
             "upright, 800 to 2,000 pixels long, without the photo's metadata.",
         ),
     ] = None,
-    out: OutOption = common.DEFAULT_OUT,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
+    compute: ComputeOptions,
     format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
 ) -> None:
     """Say who is in a photo. Exit code 3 if any photo has no answer.
@@ -66,40 +65,40 @@ def predict(
     from facecnn.runs.atomic import make_folder
 
     limit = common.threshold(threshold)
-    paths = [path for given in photos for path in (_listed(null) if given == "-" else _matching(given))]
+    paths = [file for given in photos for file in (_listed(null) if given == "-" else _matching(given))]
     common.require(bool(paths), "no photos given: the list on stdin is empty")
-    model_path = common.find_model(model, out, console)
+    model_file = model.find(console)
     for folder in (explain, draw):
         if folder is not None:
             make_folder(folder)  # before the work, in case it can't be made
-    results = job(model_path, paths, limit, console, device, threads)
+    results = job(model_file, paths, limit, console, compute.device, compute.threads)
     _print(results, format)
     if draw is not None:
         from facecnn.jobs.draw import draw as draw_job
 
-        draw_job(model_path, results, draw, console, threads)
+        draw_job(model_file, results, draw, console, compute.threads)
     if explain is not None:
         from facecnn.jobs.explain import explain as explain_job
 
-        explain_job(model_path, results, explain, console, device, threads)
+        explain_job(model_file, results, explain, console, compute.device, compute.threads)
     failed = [result for result in results if result["error"] is not None]
     if failed:
         raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
 
 
 def _matching(given: str) -> list[Path]:
-    """A path as it is; a pattern, where no file has that name, as the sorted files that it fits, but those that
-    predict has drawn."""
+    """The path itself, or the sorted files that match it as a pattern, without pictures that predict has drawn."""
     if os.path.lexists(given) or not glob.has_magic(given):
         return [Path(given)]
     from facecnn.photos.companions import is_drawn
 
     found = glob.glob(given, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    photos = [path for path in map(Path, sorted(found)) if not is_drawn(path.name)]
+    photos = [file for file in map(Path, sorted(found)) if not is_drawn(file.name)]
     return photos or [Path(given)]
 
 
 def _listed(null: bool) -> list[Path]:
+    """The paths on stdin."""
     common.require(sys.stdin is not None, "-: stdin is closed: give the photos' names instead")
     data = sys.stdin.buffer.read()
     common.require(
@@ -124,8 +123,10 @@ def _print(results: list[dict[str, Any]], format: AnswerFormat) -> None:
 
 
 def _by_face(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a face, its box in four columns, and a confidence where a person is named; a photo without a face keeps a
-    row with its error."""
+    """A row for each face, with its box in four columns and a confidence only where a person is named.
+
+    A photo without a face has a row with its error.
+    """
     rows = []
     for result in results:
         for face in result["faces"] or [result]:
@@ -143,13 +144,13 @@ def _by_face(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _describe(result: dict[str, Any]) -> str:
-    path = shown(result["path"])
+    photo = shown(result["path"])
     if result["error"] is not None:
-        return f"{path}: no answer: {result['error']}"
+        return f"{photo}: no answer: {result['error']}"
     if not result["faces"]:
-        return f"{path}: no face found"
+        return f"{photo}: no face found"
     first, *others = [f"{_name(face)} {_place(face['box'])}" for face in result["faces"]]
-    return "\n".join([f"{path}: {first}", *(f"  and {face}" for face in others)])
+    return "\n".join([f"{photo}: {first}", *(f"  and {face}" for face in others)])
 
 
 def _name(face: dict[str, Any]) -> str:
@@ -162,6 +163,6 @@ def _name(face: dict[str, Any]) -> str:
 
 
 def _place(box: list[float]) -> str:
-    """Where a face, or what was looked at instead, lies in the upright photo, in pixels."""
+    """The position of a face, or of the part looked at instead, in pixels of the upright photo."""
     left, top, right, bottom = map(round, box)
     return f"at left {left}, top {top}, width {right - left}, height {bottom - top}"

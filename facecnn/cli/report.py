@@ -8,21 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import DeviceOption, Format, FormatOption, OutOption, ThreadsOption, percent
+from facecnn.cli.common import percent
 from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import DEFAULT_OUT, ComputeOptions, Format, FormatOption, OutOption, find_run, path
 from facecnn.errors import shown
 
 
 @common.command
 def report(
     console: StderrConsole,
-    argument: Annotated[Path | None, typer.Argument(parser=common.path, metavar="RUN", help="The same as -m.")] = None,
+    *,
+    argument: Annotated[Path | None, typer.Argument(parser=path, metavar="RUN", help="The same as -m.")] = None,
     run: Annotated[
         Path | None,
         typer.Option(
             "--model",
             "-m",
-            parser=common.path,
+            parser=path,
             metavar="RUN",
             help="A run's folder; the pinned or newest finished run unless said.",
         ),
@@ -35,9 +37,8 @@ def report(
             "as long as the training did.",
         ),
     ] = False,
-    out: OutOption = common.DEFAULT_OUT,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
+    out: OutOption = DEFAULT_OUT,
+    compute: ComputeOptions,
     format: FormatOption = Format.text,
 ) -> None:
     """Make a run's report.html and MODEL_CARD.md anew.
@@ -48,12 +49,10 @@ def report(
     from facecnn.jobs.report import report as job
     from facecnn.runs.choice import named_run
 
-    common.require(
-        check_background or (device == "auto" and threads is None), "--device and --threads are for --check-background"
-    )
+    common.require(check_background or compute == ComputeOptions(), "--device and --threads are for --check-background")
     given = common.one_of(run, argument, "the run")
-    found = common.find_run(out, console) if given is None else named_run(given, out)
-    result = job(found, console, check_background=check_background, device=device, threads=threads)
+    found = find_run(out, console) if given is None else named_run(given, out)
+    result = job(found, console, check_background=check_background, device=compute.device, threads=compute.threads)
     common.print_result(result, format, _describe)
 
 

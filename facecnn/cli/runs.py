@@ -1,4 +1,4 @@
-"""``facecnn runs``: what trainings have left, which one answers, and what can go."""
+"""``facecnn runs``: list, compare, pin and delete runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import Format, FormatOption, OutOption, megabytes, percent
+from facecnn.cli.common import megabytes, percent
 from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.options import DEFAULT_OUT, Format, FormatOption, OutOption, find_run, path
 from facecnn.errors import UsageError, shown
 from facecnn.reports.findings import counted
 
@@ -20,26 +21,26 @@ if TYPE_CHECKING:
     from facecnn.reports.summary import Summary
 
 WIDTH = 80
-SIDE_BY_SIDE = 4
-"""So many runs stand beside each other in a comparison; further ones follow below."""
+_SIDE_BY_SIDE = 4
+"""Runs beside each other in a comparison; the others follow below."""
 
 app = typer.Typer(help="List, compare and delete runs, and choose the one that answers.", no_args_is_help=True)
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of runs that begin so, for the shell."""
+    """Names of runs that begin with a text, for the shell's completion."""
     from facecnn.runs.choice import run_folders
 
-    out = context.params.get("out") or common.DEFAULT_OUT
+    out = context.params.get("out") or DEFAULT_OUT
     return [run.name for run in run_folders(out) if run.name.startswith(incomplete)]
 
 
-_RUN = {"parser": common.path, "metavar": "RUN", "autocompletion": _complete}
+_RUN = {"parser": path, "metavar": "RUN", "autocompletion": _complete}
 
 
 @app.command("list")
 @common.command
-def list_(console: StderrConsole, out: OutOption = common.DEFAULT_OUT, format: FormatOption = Format.text) -> None:
+def list_(console: StderrConsole, out: OutOption = DEFAULT_OUT, format: FormatOption = Format.text) -> None:
     """List the runs, the newest last."""
     from facecnn.reports.summary import summaries
 
@@ -60,14 +61,14 @@ def show(
     run: Annotated[
         Path | None, typer.Argument(help="Its name or folder; the run that answers unless said.", **_RUN)
     ] = None,
-    out: OutOption = common.DEFAULT_OUT,
+    out: OutOption = DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Show a run: people, photos, how good it is, and its settings. Its model is checked for damage."""
     from facecnn.jobs.runs import show as job
     from facecnn.runs.choice import named_run
 
-    result = job(common.find_run(out, console) if run is None else named_run(run, out), out)
+    result = job(find_run(out, console) if run is None else named_run(run, out), out)
     common.print_result(result, format, _describe)
 
 
@@ -76,7 +77,7 @@ def show(
 def compare(
     console: StderrConsole,
     runs: Annotated[list[Path], typer.Argument(help="Names or folders of two runs or more.", **_RUN)],
-    out: OutOption = common.DEFAULT_OUT,
+    out: OutOption = DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Show runs side by side: figures, and the settings in which they differ."""
@@ -94,7 +95,7 @@ def pin(
     console: StderrConsole,
     run: Annotated[Path | None, typer.Argument(help="Its name or folder.", **_RUN)] = None,
     none: Annotated[bool, typer.Option("--none", help="Pin no run: the newest finished one answers.")] = False,
-    out: OutOption = common.DEFAULT_OUT,
+    out: OutOption = DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Choose the run whose model answers where no -m names another. Without RUN, say which is pinned."""
@@ -123,7 +124,7 @@ def prune(
         bool, typer.Option("--unfinished", help="Delete runs, too, that have not finished or are damaged.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    out: OutOption = common.DEFAULT_OUT,
+    out: OutOption = DEFAULT_OUT,
     format: FormatOption = Format.text,
 ) -> None:
     """Delete old runs. Shows which, and asks.
@@ -145,7 +146,7 @@ def _describe_deleted(result: dict[str, Any]) -> str:
 
 
 def _agreed(runs: Sequence[Summary]) -> bool:
-    """Whether somebody at a terminal lets these runs be deleted."""
+    """Whether the user at the terminal agrees to delete these runs. Raises UsageError where there is no terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             f"runs prune: {counted(len(runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
@@ -158,11 +159,8 @@ def _agreed(runs: Sequence[Summary]) -> bool:
         return False
 
 
-# Tables for 80 columns
-
-
 def _table(runs: Sequence[Summary]) -> list[str]:
-    """A line a run; one whose name is too long for its column stands on a line before its figures."""
+    """A line for each run, for 80 columns. A name too long for its column gets a line of its own."""
     rows = [_cells(run) for run in runs]
     titles = ("people", "accuracy", "closed set", "config", "size", "age")
     widths = [max(len(title), *(len(row[column]) for row in rows)) for column, title in enumerate(titles)]
@@ -261,9 +259,9 @@ def _side_by_side(result: dict[str, Any]) -> str:
     runs = result["runs"]
     letters = [chr(ord("A") + number) if number < 26 else str(number + 1) for number in range(len(runs))]
     lines = [f"{letter}  {shown(run['path'])} ({run['state']})" for letter, run in zip(letters, runs, strict=True)]
-    for start in range(0, len(runs), SIDE_BY_SIDE):
-        part = slice(start, start + SIDE_BY_SIDE)
-        lines += ["", *_rows({"": letters[part]} | _quality(runs[part]) | _amounts(runs[part]))]
+    for start in range(0, len(runs), _SIDE_BY_SIDE):
+        part = slice(start, start + _SIDE_BY_SIDE)
+        lines += ["", *_rows({"": letters[part]} | _quality(runs[part]) | _sizes(runs[part]))]
     differ = result["differ"]
     lines += ["", "settings that differ" if differ else "Their settings are the same."]
     for key, values in differ.items():
@@ -274,7 +272,7 @@ def _side_by_side(result: dict[str, Any]) -> str:
 
 
 def _quality(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """How good they are: a line a figure, a cell a run."""
+    """How good the runs are: a row for each figure, a cell for each run."""
 
     def of(run: dict[str, Any], key: str) -> Any:
         return (run["held_out"] or {}).get(key)
@@ -306,7 +304,7 @@ def _quality(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def _amounts(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def _sizes(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return {
         "people": [str(len(run["people"]) or "-") for run in runs],
         "photos": [str(run["photos"] or "-") for run in runs],

@@ -9,20 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import (
-    DeviceOption,
-    Format,
-    FormatOption,
-    ModelOption,
-    OutOption,
-    ThreadsOption,
-    ThresholdOption,
-)
 from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import ComputeOptions, Format, FormatOption, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.reports.findings import counted
 
-_GONE = {
+_SEVERAL_WENT = {
     "per-person": "copied for each person named in it",
     "main": "sorted by the main one",
     "separate": "in several/",
@@ -40,17 +32,18 @@ class SeveralChoice(StrEnum):
 @common.command
 def sort(
     console: StderrConsole,
+    *,
     source: Annotated[
         Path,
-        typer.Argument(parser=common.path, metavar="SOURCE", help="A folder of photos, or one photo. It is only read."),
+        typer.Argument(parser=path, metavar="SOURCE", help="A folder of photos, or one photo. It is only read."),
     ],
     destination: Annotated[
         Path,
         typer.Argument(
-            parser=common.path, metavar="DESTINATION", help="The folder that gets a folder per person. Made if missing."
+            parser=path, metavar="DESTINATION", help="The folder that gets a folder per person. Made if missing."
         ),
     ],
-    model: ModelOption = None,
+    model: ModelOptions,
     several: Annotated[
         SeveralChoice,
         typer.Option(
@@ -62,9 +55,7 @@ def sort(
         bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
     ] = False,
     threshold: ThresholdOption = "auto",
-    out: OutOption = common.DEFAULT_OUT,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
+    compute: ComputeOptions,
     format: FormatOption = Format.text,
 ) -> None:
     """Copy photos into a folder per person, by who is in them.
@@ -76,8 +67,10 @@ def sort(
     from facecnn.jobs.sort import sort as job
 
     limit = common.threshold(threshold)
-    model_path = common.find_model(model, out, console)
-    result = job(source, destination, model_path, limit, console, device, threads, several=several.value, link=link)
+    file = model.find(console)
+    result = job(
+        source, destination, file, limit, console, compute.device, compute.threads, several=several.value, link=link
+    )
     common.print_result(result, format, _describe)
     if result["unreadable"]:
         raise PhotoError(f"{len(result['unreadable'])} of {result['photos']} photos have no answer")
@@ -95,7 +88,7 @@ def _describe(result: dict[str, Any]) -> str:
     lines += ["", f"{', '.join(done) or 'nothing copied'}; face by face in {shown(result['table'])}"]
     if result["several"]["photos"]:
         photos = counted(result["several"]["photos"], "photo has", "photos have")
-        lines.append(f"{photos} several faces: {_GONE[result['several']['mode']]}")
+        lines.append(f"{photos} several faces: {_SEVERAL_WENT[result['several']['mode']]}")
     if result["elsewhere"]:
         lines += ["", "Also in another folder, by an earlier answer or by hand; delete what is wrong:"]
         lines += [f"  {shown(photo['also'])}" for photo in result["elsewhere"]]

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.common import (
-    ConfigOption,
-    DeviceOption,
+from facecnn.cli.common import megabytes, number, percent
+from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import (
+    DEFAULT_OUT,
+    ComputeOptions,
     Format,
     FormatOption,
     OutOption,
-    SetOption,
-    ThreadsOption,
-    megabytes,
-    number,
-    percent,
+    PhotosArgument,
+    StrictOption,
+    TrainingSettingsOptions,
+    find_model,
 )
-from facecnn.cli.console import StderrConsole
 from facecnn.errors import shown
-from facecnn.reports.findings import several_faces
+from facecnn.reports.findings import profile_rows, several_faces
 
-PhotosArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        parser=common.path,
-        metavar="PHOTOS",
-        help="A folder with one folder of photos per person. Without it: data/photos where it exists, else two sample "
-        "people.",
-    ),
-]
-EpochsOption = Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of all that is random (train.seed).")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run goes, and what it starts from."""
+
+    out: OutOption = DEFAULT_OUT
+    name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Start from the weights of another run, or model file, where they fit."),
+    ] = None
+    validation: Annotated[Path | None, typer.Option(help="A second folder of people, to judge by.")] = None
 
 
 @common.command
 def train(
     console: StderrConsole,
+    *,
     photos: PhotosArgument = None,
-    config: ConfigOption = common.DEFAULT_CONFIG,
-    overrides: SetOption = None,
-    device: DeviceOption = "auto",
-    epochs: EpochsOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
-    out: OutOption = common.DEFAULT_OUT,
-    name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Start from the weights of another run, or model file, where they fit."),
-    ] = None,
-    validation: Annotated[Path | None, typer.Option(help="A second folder of people, to judge by.")] = None,
+    settings: TrainingSettingsOptions,
+    compute: ComputeOptions,
+    run: RunOptions,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Only check that the network can learn one batch by heart.")
     ] = False,
@@ -70,38 +62,19 @@ def train(
     from facecnn.jobs.training.options import TrainOptions
     from facecnn.jobs.training.train import train as job
 
-    common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
-    common.require(
-        not (overfit_batch and init_from), "--overfit-batch starts from fresh weights: leave --init-from out"
-    )
-    common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
-    if resume is not None:
-        given = {
-            "--config": config != common.DEFAULT_CONFIG,
-            "--set": overrides,
-            "--seed": seed is not None,
-            "--epochs": epochs is not None,
-            "--out": out != common.DEFAULT_OUT,
-            "--name": name,
-            "--overwrite": overwrite,
-            "--init-from": init_from,
-            "--validation": validation,
-            "--overfit-batch": overfit_batch,
-            "--dry-run": dry_run,
-        }
-        common.refuse_given(given, "--resume goes on with the run's own settings")
-    loaded = common.read_settings(config, overrides, setting_options(epochs, seed))
+    _refuse_contradictions(settings, run, overfit_batch, dry_run, profile)
+    loaded = settings.read()
     options = TrainOptions(
         photos=photos,
-        label=Path(config).stem,
-        out=out,
-        name=name,
-        overwrite=overwrite,
-        resume=resume,
-        init_from=None if init_from is None else common.find_model(init_from, out, console),
-        validation=validation,
-        device=device,
-        threads=threads,
+        label=Path(settings.config).stem,
+        out=run.out,
+        name=run.name,
+        overwrite=run.overwrite,
+        resume=run.resume,
+        init_from=None if run.init_from is None else find_model(run.init_from, run.out, console),
+        validation=run.validation,
+        device=compute.device,
+        threads=compute.threads,
         strict=strict,
         profile=profile,
     )
@@ -114,15 +87,27 @@ def train(
     common.print_result(result, format, describe)
 
 
-def setting_options(epochs: int | None, seed: int | None) -> dict[str, tuple[str, object]]:
-    """The options that stand for a setting, as ``apply_overrides`` takes them."""
-    options: dict[str, tuple[str, object]] = {}
-    if epochs is not None:
-        options["--epochs"] = ("train.epochs", epochs)
-        options["--epochs (least_steps)"] = ("train.least_steps", 0)
-    if seed is not None:
-        options["--seed"] = ("train.seed", seed)
-    return options
+def _refuse_contradictions(
+    settings: TrainingSettingsOptions, run: RunOptions, overfit_batch: bool, dry_run: bool, profile: bool
+) -> None:
+    """Raise UsageError for options that don't go together."""
+    common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
+    common.require(
+        not (overfit_batch and run.init_from), "--overfit-batch starts from fresh weights: leave --init-from out"
+    )
+    common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
+    if run.resume is not None:
+        given = {
+            **settings.given(),
+            "--out": run.out != DEFAULT_OUT,
+            "--name": run.name,
+            "--overwrite": run.overwrite,
+            "--init-from": run.init_from,
+            "--validation": run.validation,
+            "--overfit-batch": overfit_batch,
+            "--dry-run": dry_run,
+        }
+        common.refuse_given(given, "--resume goes on with the run's own settings")
 
 
 def _describe_run(result: dict[str, Any]) -> str:
@@ -179,18 +164,10 @@ def _describe_run(result: dict[str, Any]) -> str:
 
 
 def _profile_table(milliseconds: dict[str, float]) -> list[str]:
-    """Lines for 80 columns: a row for each layer, a column for each way through it."""
-    ways = {"": "once", "forward": "forward", "backward_weight": "to weights", "backward": "to input"}
-    rows: dict[str, dict[str, float]] = {}
-    for place, value in milliseconds.items():
-        layer, _, way = place.partition(" ")
-        rows.setdefault(layer, {})[way] = value
-    lines = [f"  {'milliseconds a step':20}" + "".join(f"{title:>11}" for title in (*ways.values(), "in all"))]
-    for layer, values in rows.items():
-        cells = "".join(f"{values[way]:11.3f}" if way in values else " " * 11 for way in ways)
-        lines.append(f"  {layer:20}{cells}{sum(values.values()):11.3f}")
-    sums = [sum(values.get(way, 0.0) for values in rows.values()) for way in ways]
-    return [*lines, f"  {'in all':20}" + "".join(f"{value:11.3f}" for value in (*sums, sum(sums)))]
+    """Lines for 80 columns: a row for each layer, a column for each pass through it."""
+    titles = ("once", "forward", "to weights", "to input", "in all")
+    rows = [("milliseconds a step", titles), *profile_rows(milliseconds)]
+    return [f"  {layer:20}" + "".join(f"{cell:>11}" for cell in cells) for layer, cells in rows]
 
 
 def _describe_overfit(result: dict[str, Any]) -> str:

@@ -372,6 +372,30 @@ def is_stranger(name: str) -> bool:
     return name == UNKNOWN
 
 
+def profile_rows(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]]]:
+    """The table of ``train --profile``.
+
+    Args:
+        milliseconds: a step's, by layer and pass: ``conv1 forward``; what runs once a step has no pass.
+
+    Returns:
+        A name and five texts for each layer, and for all of them: once, forward, backward to weights, backward to
+        input, in all.
+    """
+    passes = ("", "forward", "backward_weight", "backward")
+    layers: dict[str, dict[str, float]] = {}
+    for name, value in milliseconds.items():
+        layer, _, which = name.partition(" ")
+        layers.setdefault(layer, {})[which] = value
+    if not layers:
+        return []
+    sums = {which: sum(times.get(which, 0.0) for times in layers.values()) for which in passes}
+    return [
+        (layer, [*(f"{times[which]:.3f}" if which in times else "" for which in passes), f"{sum(times.values()):.3f}"])
+        for layer, times in [*layers.items(), ("in all", sums)]
+    ]
+
+
 def device(training: Mapping[str, Any]) -> str:
     """What it was trained on, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
     description = training.get("device_description")

@@ -23,9 +23,6 @@ _MOST_CONFUSIONS = 15
 _MOST_SKIPPED = 500
 _BINS = 20
 
-_PASSES = ("", "forward", "backward_weight", "backward")
-"""Of ``train --profile``: how a layer is passed, the second word of its time's name; what isn't passed has none."""
-
 _NO_LINKS: Mapping[str, str] = {}
 
 
@@ -124,7 +121,7 @@ def report_html(
         trained_on={count.name: count.trained_on for count in facts.photos.counts},
         chosen=choose_answers(facts.held_out.answers),
         scores=_score_histogram(facts.held_out.answers, facts.calibration.threshold),
-        profile=_profile(result.get("milliseconds") or {}),
+        profile=findings.profile_rows(result.get("milliseconds") or {}),
         most_confusions=_MOST_CONFUSIONS,
         most_skipped=_MOST_SKIPPED,
     )
@@ -166,18 +163,3 @@ def _score_histogram(answers: Sequence[Answer], threshold: float | None) -> dict
         f"{np.median(known):.2f}, and of {findings.counted(len(strange), 'photo')} of strangers, median "
         f"{np.median(strange):.2f}",
     }
-
-
-def _profile(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]]]:
-    """Milliseconds of each layer, for each way that it is passed and in all, and the sums of these; as texts."""
-    layers: dict[str, dict[str, float]] = {}
-    for place, value in milliseconds.items():
-        layer, _, way = place.partition(" ")
-        layers.setdefault(layer, {})[way] = value
-    if not layers:
-        return []
-    sums = {way: sum(ways.get(way, 0.0) for ways in layers.values()) for way in _PASSES}
-    return [
-        (layer, [*(f"{ways[way]:.3f}" if way in ways else "" for way in _PASSES), f"{sum(ways.values()):.3f}"])
-        for layer, ways in [*layers.items(), ("in all", sums)]
-    ]

@@ -1,0 +1,165 @@
+"""Options that several commands share.
+
+A dataclass here is a group of options. A command that takes one as a parameter has an option for each of its fields:
+see ``facecnn.cli.common.command``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from facecnn.cli.console import StderrConsole
+    from facecnn.config import Loaded
+
+_DEFAULT_CONFIG = "default"
+DEFAULT_OUT = Path("runs")
+
+
+class Format(StrEnum):
+    """Formats of results."""
+
+    text = "text"
+    json = "json"
+
+
+def path(text: str | Path) -> Path:
+    """Parse the path of an option or argument (``parser=``).
+
+    Raises BadParameter for an empty text, such as an unset shell variable gives: it would mean the current folder.
+    """
+    if not str(text):
+        raise typer.BadParameter("empty: give a name, or . for the current folder")
+    return Path(text)
+
+
+PhotosArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        parser=path,
+        metavar="PHOTOS",
+        help="A folder with one folder of photos per person. Without it: data/photos where it exists, else two sample "
+        "people.",
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
+ThresholdOption = Annotated[
+    str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
+]
+OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
+
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """The settings file, and changes to it."""
+
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, many, seed, deep, smoke.")
+    ] = _DEFAULT_CONFIG
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
+    ] = None
+
+    def read(self) -> Loaded:
+        """Read the settings file, then apply ``--set``, then the options that stand for a setting."""
+        from facecnn.config import apply_overrides, load
+
+        loaded, options = load(self.config), self.as_settings()
+        return apply_overrides(loaded, self.overrides or [], options) if self.overrides or options else loaded
+
+    def as_settings(self) -> dict[str, tuple[str, object]]:
+        """The options that stand for a setting, as ``apply_overrides`` takes them."""
+        return {}
+
+    def given(self) -> dict[str, object]:
+        """Whether each option was given, by its name."""
+        return {"--config": self.config != _DEFAULT_CONFIG, "--set": self.overrides}
+
+
+@dataclass(frozen=True)
+class SeededSettingsOptions(SettingsOptions):
+    """The settings, and the seed."""
+
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random (train.seed).")] = None
+
+    def as_settings(self) -> dict[str, tuple[str, object]]:
+        return {} if self.seed is None else {"--seed": ("train.seed", self.seed)}
+
+    def given(self) -> dict[str, object]:
+        return {**super().given(), "--seed": self.seed is not None}
+
+
+@dataclass(frozen=True)
+class TrainingSettingsOptions(SeededSettingsOptions):
+    """The settings of a training."""
+
+    epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
+        None
+    )
+
+    def as_settings(self) -> dict[str, tuple[str, object]]:
+        options: dict[str, tuple[str, object]] = {}
+        if self.epochs is not None:
+            options["--epochs"] = ("train.epochs", self.epochs)
+            options["--epochs (least_steps)"] = ("train.least_steps", 0)
+        return options | super().as_settings()
+
+    def given(self) -> dict[str, object]:
+        return {**super().given(), "--epochs": self.epochs is not None}
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or reference.")]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """What to compute on."""
+
+    device: DeviceOption = "auto"
+    threads: Annotated[int | None, typer.Option(help="Processor threads; all there are unless said.")] = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers."""
+
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            parser=path,
+            metavar="MODEL",
+            help="A run's folder or a .safetensors file; the pinned or newest finished run unless said.",
+        ),
+    ] = None
+    out: OutOption = DEFAULT_OUT
+
+    def find(self, console: StderrConsole) -> Path:
+        """The checkpoint file of the model."""
+        return find_model(self.model, self.out, console)
+
+
+def find_model(model: Path | None, out: Path, console: StderrConsole) -> Path:
+    """The checkpoint file that ``--model`` stands for; without it, that of the run that ``find_run`` chooses."""
+    from facecnn.runs.checkpoint import find_checkpoint
+    from facecnn.runs.choice import resolve_model
+
+    return find_checkpoint(find_run(out, console)) if model is None else resolve_model(model, out)
+
+
+def find_run(out: Path, console: StderrConsole) -> Path:
+    """The folder of the run that is used where none is named. Warns where another one may be expected."""
+    from facecnn.runs.choice import choose_run
+
+    choice = choose_run(out)
+    for remark in choice.remarks:
+        console.warning(remark)
+    return choice.run
