@@ -14,13 +14,13 @@ from facecnn.runs.atomic import write_atomically
 
 
 def check_predictions_name(path: Path) -> None:
-    """Raises UsageError unless the file's suffix is that of a format."""
+    """Raise UsageError unless the file's suffix names a format."""
     if path.suffix.lower() not in (".csv", ".json", ".jsonl"):
         raise UsageError(f"--predictions {shown(path)}: the name must end in .csv, .json or .jsonl")
 
 
 def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None:
-    """Write one row a photo, in the format of the file's suffix. Raises UsageError, OutputError."""
+    """Write a row for each photo, in the format that the suffix names. Raises UsageError, OutputError."""
     check_predictions_name(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -31,13 +31,16 @@ def write_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None
 
 
 def json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """One JSON object a line."""
+    """One JSON object on each line."""
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A header and a line a row. Probabilities get a column a person; boxes and points are written as JSON; texts that
-    a spreadsheet would take for a formula get an apostrophe in front."""
+    """A CSV table with a header.
+
+    Each person's probability has a column. Boxes and points are written as JSON. Texts that a spreadsheet would take
+    for a formula get an apostrophe in front.
+    """
     people = next((list(row["probabilities"]) for row in rows if row.get("probabilities")), [])
     plain = [key for key in rows[0] if key not in ("probabilities", "faces")] if rows else []
     stream = io.StringIO()
@@ -56,5 +59,6 @@ def _cell(value: Any) -> Any:
 
 
 def _harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
     text = shown(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,4 +1,4 @@
-"""How much do a photo's surroundings give away? With the face blanked, a model should tell next to nothing."""
+"""How much the surroundings give away: with the faces blanked, a model should hardly tell people apart."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ from facecnn.reports.facts import Background
 def judge_background(
     recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos, logs: npt.NDArray[np.float64]
 ) -> Background | None:
-    """Let a model answer for its held-out photos with the faces blanked; ``logs`` (photos, outputs) are its answers to
-    ``data.validation`` as it is, which has the photos with one face.
+    """Compare a model's accuracy on its held-out photos with and without faces.
 
-    None where there are no such photos of known people, or faces aren't found, or are hidden anyway.
+    Args:
+        recogniser: the model.
+        settings: the preparation of its photos.
+        data: the training's photos; those of ``data.validation`` are judged, which have one face each.
+        logs: (photos, outputs) log-probabilities of the model for ``data.validation``.
+
+    Returns:
+        None where no photos of known people are held out, or where faces aren't found, or are hidden anyway.
     """
     people = len(data.dataset.people)
     known = data.validation.labels < people
@@ -51,7 +57,7 @@ def judge_background(
 
 
 def _blanked(data: TrainingPhotos, among: npt.NDArray[np.bool_], settings: PhotoSettings) -> PhotoSet:
-    """Some photos of ``data.validation`` with the faces blanked, those of them that can still be read."""
+    """The photos of ``data.validation`` in the mask ``among`` that can still be read, with the faces blanked."""
     alone = data.held_out_numbers[data.held_out.show_one_face(data.held_out_numbers)]
     files = [Path(data.held_out.files[number]) for number in alone[among].tolist()]
     hidden = load_photos(files, replace(settings, hide_face=True), finder=data.dataset.finder)
@@ -64,9 +70,9 @@ def _accuracy(logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], peop
 
 
 def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, console: Console) -> float:
-    """Train on the same photos with the faces blanked; the share of held-out photos, blanked too, that are named right.
+    """Train on the same photos with blanked faces, and return the accuracy on blanked held-out photos.
 
-    The last weights are judged, as nothing may be chosen by the photos that judge. Raises what a training raises.
+    The last weights are judged, since the photos that judge mustn't choose the epoch. Raises what a training raises.
     """
     photos = replace(loaded.settings.photos, hide_face=True)
     settings = replace(

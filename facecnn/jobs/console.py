@@ -1,4 +1,4 @@
-"""How a job tells what it is doing."""
+"""What a job uses to report progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # every command has a console, but few train
 
 
 class TrainingDisplay(Protocol):
-    """Shows a training as it goes."""
+    """Shows the progress of a training."""
 
     def step(self, report: StepReport) -> None: ...
 
@@ -21,23 +21,28 @@ class TrainingDisplay(Protocol):
 
 
 class Console(Protocol):
-    """Where messages go; the command line has one for terminals and one for logs."""
+    """Where a job's messages and progress go."""
 
     def info(self, text: str) -> None:
-        """Something worth knowing."""
+        """Show a message."""
 
     def warning(self, text: str) -> None:
-        """Something that may be wrong; jobs under ``--strict`` fail where the data caused one."""
+        """Show a warning. With ``--strict``, jobs fail where the data cause one."""
 
     def show_compilation(self) -> None:
-        """Show from now on, until the command ends, what Numba compiles, if anything, and what is wrong with the place
-        where it is kept; and warn of what makes kernels slow. Loads Numba."""
+        """From now on, show what Numba compiles and problems of its cache, and warn of slow kernels. Loads Numba."""
 
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
-        """A progress bar for work that calls back with (done, total) of what ``unit`` says."""
+        """A progress bar for work that calls back with (done, total)."""
 
     def training(
         self, epochs: int, steps: int, label: str = "", lines: int = ...
     ) -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training of so many epochs and steps in all; a log has ``lines`` of it unless it is to have
-        a line an epoch."""
+        """The display of a training.
+
+        Args:
+            epochs: of the whole training.
+            steps: of the whole training.
+            label: stands before each message.
+            lines: at most so many epochs are logged, except with ``--verbose``.
+        """

@@ -1,4 +1,4 @@
-"""What the network would see of each photo, as pictures to look at."""
+"""Write what the network would see of each photo, as pictures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,26 @@ from facecnn.runs.atomic import output_error, refuse_inside, write_atomically
 SHEET = "contact_sheet.png"
 _SHEET_COLUMNS = 20
 _SHEET_PHOTOS = 1000
-"""More would make a picture that nothing opens."""
+"""Few programs open a larger picture."""
 
 
 def crop(source: Path, destination: Path, settings: PhotoSettings, console: Console) -> dict[str, Any]:
     """Write the crop of every photo in ``source`` to ``destination``, in the same folders, as PNG, and a contact sheet.
 
-    The crop is the window that the network sees, before it is normalised; of several faces the main one.
+    The crop is what the network sees, before normalisation. Of several faces, it shows the main one.
 
-    Raises PhotoError where there is no photo, OutputError where the destination holds anything or can't be written.
+    Args:
+        source: a folder of photos.
+        destination: a folder that is missing or empty.
+        settings: the preparation.
+        console: where progress goes.
+
+    Returns:
+        The ``data crop`` JSON.
+
+    Raises:
+        PhotoError: there is no photo that can be used.
+        OutputError: the destination isn't empty, or can't be written to.
     """
     finder = installed_finder(settings, console)
     listing = list_photos(source)
@@ -71,7 +82,7 @@ def crop(source: Path, destination: Path, settings: PhotoSettings, console: Cons
 
 
 def _make_empty(destination: Path, source: Path) -> None:
-    """Make the folder; refuse one that holds anything, so that nothing of the user's is written over."""
+    """Make the folder, and refuse one that isn't empty, so that none of the user's files is overwritten."""
     try:
         refuse_inside(destination, source, "crops would be taken for photos")
         destination.mkdir(parents=True, exist_ok=True)

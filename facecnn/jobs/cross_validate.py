@@ -1,6 +1,4 @@
-"""How well would a network do on photos that it has never seen? Train it several times, leaving out other photos each
-time, and judge each by the photos left out.
-"""
+"""Cross-validation: train several times, leaving out other photos each time, and judge by the photos left out."""
 
 from __future__ import annotations
 
@@ -34,44 +32,53 @@ from facecnn.photos.folder_faces import folder_faces
 from facecnn.reports import findings
 
 _LINES = 3
-"""Epochs of each fold that a log tells of."""
+"""Epochs of each fold that a log lists."""
 
 
 def cross_validate(
     loaded: Loaded, options: TrainOptions, folds: int, console: Console, *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """Figures of all folds (the ``cross-validate`` JSON). No run is written.
+    """Train and judge every fold. No run is written.
 
-    Each fold trains on the photos of the others, all of them, to the end, and is judged by the last weights: nothing is
-    chosen by the photos that judge it. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos
-    there is no threshold, so the figure is ``closed_set_accuracy``, the share whose likeliest person is the right one:
-    with several faces in a photo, that of any of them. Then a prediction has, beside the ``probabilities`` of the main
-    face, ``faces`` with ``box`` and ``probabilities`` of each.
+    Each training uses all photos outside its fold and runs to the end, and its last weights are judged, so that the
+    fold's photos have no part in choosing them. Strangers in ``unknown/`` are trained on but not judged. Without
+    held-out photos there is no threshold, so the figure is ``closed_set_accuracy``; a photo with several faces counts
+    as right where the likeliest person of any of them is right.
 
-    With ``calibrated`` each training holds out a part of its photos as ``train`` does, which chooses the epoch and sets
-    temperature and threshold, and the fold is judged as ``predict`` answers, strangers included.
+    Args:
+        loaded: the settings.
+        options: the photos, and the device to train on.
+        folds: how many trainings.
+        console: where progress goes.
+        calibrated: hold out a part of each training's photos, as ``train`` does, to choose the epoch and to set
+            temperature and threshold. The fold is then judged as ``predict`` answers, strangers included.
 
-    Raises UsageError where a person has fewer photos than there are folds, or nothing would be held out; and whatever
-    ``train`` raises.
+    Returns:
+        The ``cross-validate`` JSON. The prediction for a photo with several faces has the ``probabilities`` of its main
+        face, and ``faces`` with ``box`` and ``probabilities`` of each.
+
+    Raises:
+        UsageError: a person has fewer photos than there are folds, or nothing would be held out.
+        FacecnnError: as from ``train``.
     """
     if calibrated and not loaded.settings.photos.validation:
         raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
     if not calibrated:
-        loaded = to_the_end(loaded)
+        loaded = without_early_stopping(loaded)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(loaded.settings.photos, console, options.threads)
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
     parts = dataset.folds(folds)
-    poor = poor_folds(dataset, parts)
-    if poor is not None:
-        raise UsageError(f"--folds {folds}: {poor}")
+    problem = fold_problem(dataset, parts)
+    if problem is not None:
+        raise UsageError(f"--folds {folds}: {problem}")
     train_fold = _train_calibrated if calibrated else _train_to_the_end
     results: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
     for number, fold in enumerate(parts, start=1):
-        # A trainer and the step that it recorded refer to each other, and Python looks for such cycles only rarely: the
-        # arrays of all folds would pile up.
+        # A trainer and its recorded step refer to each other. Python collects such cycles too rarely: the arrays of all
+        # folds would pile up.
         gc.collect()
         label = f"Fold {number} of {folds}"
         figures, judged, probabilities = train_fold(loaded, dataset, fold, device, console, label)
@@ -81,7 +88,7 @@ def cross_validate(
             f"{figures['seconds']:.0f} s"
         )
         predictions += _predictions(dataset, judged, number, probabilities)
-    _warn_of_alike(dataset.people, predictions, console)
+    _warn_of_indistinguishable(dataset.people, predictions, console)
     accuracies = np.array([result["accuracy"] for result in results])
     return {
         "device": device.name,
@@ -90,17 +97,17 @@ def cross_validate(
         "folds": results,
         "mean": float(accuracies.mean()),
         "std": float(accuracies.std()),
-        **_together(results),
+        **_combined(results),
         "predictions": predictions,
     }
 
 
 _Judged = tuple[dict[str, Any], Array, Array]
-"""Of a fold: its figures, the numbers of its photos of known people, and (crops, people) probabilities of these."""
+"""A fold's figures, the numbers of its photos of known people, and their (crops, people) probabilities."""
 
 
 def _predictions(dataset: Dataset, judged: Array, fold: int, probabilities: Array) -> list[dict[str, Any]]:
-    """What is told of the photos ``judged`` in a fold; ``probabilities`` (crops, people)."""
+    """``predictions`` of the JSON for the photos ``judged``, from their (crops, people) probabilities."""
     of_faces = dataset.crops(judged).by_photo(
         dict(zip(dataset.people, row, strict=True)) for row in probabilities.tolist()
     )
@@ -122,7 +129,7 @@ def _predictions(dataset: Dataset, judged: Array, fold: int, probabilities: Arra
 def _train_to_the_end(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
-    """Train on all photos outside the fold, and judge the last weights by those of known people in it."""
+    """Train on all photos outside the fold, and judge the last weights by the known people's photos in it."""
     trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
     judged = fold[dataset.labels[fold] < len(dataset.people)]
     crops = dataset.crops(judged)
@@ -144,8 +151,8 @@ def _train_to_the_end(
     )
 
 
-def to_the_end(loaded: Loaded) -> Loaded:
-    """The settings for trainings without photos of their own to judge by, which can't be ended by them either."""
+def without_early_stopping(loaded: Loaded) -> Loaded:
+    """The settings for trainings that hold no photos out, by which they could stop early."""
     train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
     return replace(loaded, settings=replace(loaded.settings, train=train))
 
@@ -153,7 +160,7 @@ def to_the_end(loaded: Loaded) -> Loaded:
 def train_outside(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> tuple[Trainer, dict[str, Any]]:
-    """Train on all photos outside the fold, to the end; the trainer, and what is told of its training."""
+    """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the training."""
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
     trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), device)
     return trainer, _train(trainer, ShowingRecorder, console, label)[0]
@@ -162,13 +169,13 @@ def train_outside(
 def _train_calibrated(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
 ) -> _Judged:
-    """Train as ``train`` does on the photos outside the fold, and judge the fold's photos as ``predict`` answers."""
+    """Train as ``train`` does on the photos outside the fold, and judge the fold as ``predict`` answers."""
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
     trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), device, validation=held_out)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
-    del trainer  # a card may have no room for another network beside it
+    del trainer  # a card may have no memory for another network beside it
     gc.collect()
     recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.backend)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
@@ -191,7 +198,7 @@ def _train_calibrated(
 
 
 class _BestRecorder(ShowingRecorder):
-    """A recorder that shows a training, and keeps the weights with the lowest loss on the held-out photos."""
+    """Keeps the weights with the lowest loss on the held-out photos."""
 
     def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
         super().__init__(epochs, display, console, label)
@@ -207,7 +214,7 @@ _AnyRecorder = TypeVar("_AnyRecorder", bound=ShowingRecorder)
 def _train(
     trainer: Trainer, make_recorder: type[_AnyRecorder], console: Console, label: str
 ) -> tuple[dict[str, Any], _AnyRecorder]:
-    """Train to the end; what is told of every fold's training, and the recorder."""
+    """Train to the end. Returns the figures that every fold has, and the recorder."""
     started = time.perf_counter()
     with console.training(trainer.epochs, trainer.steps, label, lines=_LINES) as display:
         recorder = make_recorder(trainer.epochs, display, console, label)
@@ -222,8 +229,8 @@ def _train(
     }, recorder
 
 
-def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and counts over the folds; what was named and refused is known of calibrated models only."""
+def _combined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means and counts over the folds. Only calibrated models refuse anybody."""
     closed_set = [result["closed_set_accuracy"] for result in results]
     figures: dict[str, Any] = {"closed_set_accuracy": float(np.mean(closed_set))}
     if "known" not in results[0]:
@@ -243,8 +250,8 @@ def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]], console: Console) -> None:
-    """Warn of people whom the folds' answers to photos with one face don't tell apart."""
+def _warn_of_indistinguishable(people: Sequence[str], predictions: Sequence[dict[str, Any]], console: Console) -> None:
+    """Warn of people whom the answers don't tell apart, judged by photos with one face."""
     number = {name: index for index, name in enumerate(people)}
     alone = [photo for photo in predictions if "faces" not in photo]
     truth = [number[photo["truth"]] for photo in alone]
@@ -254,9 +261,11 @@ def _warn_of_alike(people: Sequence[str], predictions: Sequence[dict[str, Any]],
         console.warning(findings.one_person_twice(shown(people[one]), shown(people[other])))
 
 
-def poor_folds(dataset: Dataset, parts: Sequence[Array]) -> str | None:
-    """Why folds are of no use, if they aren't: near-duplicates stay in one fold, and so a fold may be left with nothing
-    to judge, or nothing to train on."""
+def fold_problem(dataset: Dataset, parts: Sequence[Array]) -> str | None:
+    """Why folds can't be used, if they can't.
+
+    Near-duplicates stay in one fold, which may leave a fold with nothing to judge, or nothing to train on.
+    """
     for fold in parts:
         trained = np.setdiff1d(np.arange(len(dataset.labels)), fold)
         lost = [name for label, name in enumerate(dataset.classes) if label not in dataset.labels[trained]]

@@ -8,7 +8,7 @@ from facecnn.kernels.cards import card_number, is_simulated
 
 
 def open_and_show(name: str, threads: int | None, console: Console) -> Device:
-    """What ``facecnn.kernels.open_device`` gives; what has to be compiled for it shows on the console."""
+    """Open a device (see ``facecnn.kernels.open_device``), and show on the console what is compiled for it."""
     if card_number(name) is not None and is_simulated():  # before anything is tried on it
         console.warning(
             "NUMBA_ENABLE_CUDASIM is set: this is Numba's slow simulator of a card, for tests, where everything takes "
@@ -21,13 +21,21 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
 
 
 _LITTLE = 150_000_000
-"""Multiply-adds that NumPy does in about a third of a second, half the time that it takes to load Numba and what it
-compiled (measured: 0.10 s of one processor for 57 million; loading 0.7 s)."""
+"""Multiply-adds that take NumPy about a third of a second, half as long as loading Numba and its compiled code takes
+(measured: 0.10 s on one processor for 57 million; loading 0.7 s)."""
 
 
 def open_for_answers(name: str, threads: int | None, console: Console, multiply_adds: int | None) -> Device:
-    """As ``open_and_show``. Where an answer takes so few operations that loading what it is faster with would take
-    longer, and no card is asked for, NumPy computes it, rounding a little otherwise. None: not known, or many."""
+    """Open a device as ``open_and_show`` does, but the reference (NumPy) where loading Numba would take longer.
+
+    The reference rounds a little differently.
+
+    Args:
+        name: the device; one other than ``auto`` and ``cpu`` is always opened.
+        threads: of the CPU.
+        console: where messages go.
+        multiply_adds: that the answers take; None where that isn't known, or there are many.
+    """
     if name in ("auto", "cpu") and multiply_adds is not None and multiply_adds <= _LITTLE:
         name = "reference"
     return open_and_show(name, threads, console)

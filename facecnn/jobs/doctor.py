@@ -1,4 +1,4 @@
-"""What is there to work with, what is missing, and does every kernel compute what it should?"""
+"""Examine the installation: packages, devices and caches, and a self-test of every kernel."""
 
 from __future__ import annotations
 
@@ -26,14 +26,22 @@ from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_priva
 _FOR_DEVELOPERS = "dev"
 
 _ROOM = 1 << 20
-"""Bytes that there must be room for in the cache."""
+"""Bytes that the cache must have room for."""
 
 
 def examine(device_name: str, console: Console, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
-    """The ``doctor`` JSON: what was found, the device's self-test, problems, and notes on what can be done without.
+    """Examine the installation and test a device's kernels.
 
-    Kernels for what is ``planned`` are compiled, if the device computes as it should. A device that can't be had is a
-    problem, too, and ``device`` is None then. Raises UsageError for a name that there isn't.
+    Args:
+        device_name: as of ``--device``.
+        console: where progress goes.
+        planned: configs to compile kernels for, if the self-test passes.
+
+    Returns:
+        The ``doctor`` JSON. A device that can't be opened is one of the ``problems``, and ``device`` is None.
+
+    Raises:
+        UsageError: there is no device of this name.
     """
     problems: list[dict[str, str]] = []
     notes: list[str] = []
@@ -85,7 +93,7 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
 
 
 def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """``cache`` of the JSON, and what is wrong with where photos, and the device's kernels, are kept."""
+    """``cache`` of the JSON, and problems of the caches of photos and of the device's kernels."""
     folder = cache_folder()
     reason = None
     try:
@@ -110,7 +118,7 @@ def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str
 
 
 def _finds_faces(problems: list[dict[str, str]]) -> bool:
-    """Whether the face finder's weights are there and whole."""
+    """Whether the face finder's weights are installed and intact. Adds to the problems where they are damaged."""
     try:
         return job_faces.is_installed()
     except CheckpointError as error:
@@ -121,7 +129,7 @@ def _finds_faces(problems: list[dict[str, str]]) -> bool:
 
 @dataclass(frozen=True)
 class _Need:
-    """A package that facecnn wants, always or for an extra."""
+    """A package that facecnn requires, always or for an extra."""
 
     name: str
     wanted: str
@@ -138,7 +146,7 @@ class _Need:
 
 
 def _needs() -> Iterator[_Need]:
-    """What facecnn's metadata lists, first what it can't do without; nothing where it runs without being installed."""
+    """The requirements in facecnn's metadata, those of no extra first; none where facecnn isn't installed."""
     try:
         own = metadata.metadata("facecnn")
     except metadata.PackageNotFoundError:
@@ -158,12 +166,12 @@ def _needs() -> Iterator[_Need]:
 
 
 def _open(name: str, console: Console) -> tuple[Device | None, str | None]:
-    """The device, or why it can't be had."""
+    """The device, or why it can't be opened."""
     try:
         return open_and_show(name, None, console), None
     except DeviceError as error:
         return None, str(error)
-    except ImportError as error:  # a package that doesn't fit: Numba, for one, looks at NumPy's version
+    except ImportError as error:  # a package that doesn't fit: Numba, for one, checks NumPy's version
         return None, f"The kernels can't be loaded: {error}"
 
 
@@ -203,8 +211,11 @@ def _cuda_figures(cuda: Cuda) -> dict[str, Any]:
 
 
 def _vectors() -> dict[str, str | None]:
-    """``simd``: the widest vectors that kernels are compiled for; ``kernels``: those of the micro-kernels, or ``loops``
-    where there are no micro-kernels for this processor. None where the kernels can't be loaded."""
+    """``simd`` and ``kernels`` of the JSON's ``cpu``.
+
+    ``simd`` is the widest instruction set that kernels are compiled for. ``kernels`` is that of the micro-kernels,
+    ``loops`` where this processor has none, or None where the kernels can't be loaded.
+    """
     try:
         from facecnn.kernels.cpu.vector_ir import lanes
     except ImportError:
@@ -216,5 +227,5 @@ def _vectors() -> dict[str, str | None]:
 
 
 def _sentence(text: str | None) -> str:
-    """The middle of a sentence as a whole one."""
+    """The text with a capital letter and a full stop."""
     return "" if text is None else f"{text[0].upper()}{text[1:]}."

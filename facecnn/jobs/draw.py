@@ -1,4 +1,4 @@
-"""Who is where? Copies of photos with the faces framed and named."""
+"""Copies of photos with the faces framed and named."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from facecnn.reports.drawing import draw_faces, letters_for
 from facecnn.runs.atomic import write_atomically
 
 LONGEST_SIDE = 2000
-"""Pixels of a copy's longer side at most, as many as a screen has."""
+"""Pixels of a copy's longer side at most, about as many as a screen has."""
 
 SHORTEST_SIDE = 800
-"""Pixels of a copy's longer side at least, so that there is room for names: smaller photos are drawn larger."""
+"""Pixels of a copy's longer side at least: smaller photos are enlarged to make room for names."""
 
 _LETTERS = 0.016  # of the longer side
 _QUALITY = 90
@@ -38,15 +38,26 @@ def draw(
     console: Console,
     threads: int | None = None,
 ) -> list[Path]:
-    """A copy of each photo of ``results`` (the ``predict`` JSON) that has a face with an answer, with all its faces
-    framed and named, in ``folder``, which is made if missing.
+    """Draw a copy of each answered photo, with all its faces framed and named.
 
-    PHOTO's is PHOTO.drawn.jpg, or PHOTO-2.drawn.jpg and so on where that is taken: nothing is replaced, and photos that
-    are looked for in folders are never these (see ``photos.companions``). It is upright, a JPEG in sRGB with a longer
-    side of ``SHORTEST_SIDE`` to ``LONGEST_SIDE`` pixels, and holds none of the photo's metadata. Photos without a face
-    or an answer, and pictures of this kind that were named one by one, get none, and are told.
+    The copy of PHOTO is PHOTO.drawn.jpg, or PHOTO-2.drawn.jpg and so on where the name is taken, since no file is
+    replaced. It is upright, a JPEG in sRGB with a longer side of ``SHORTEST_SIDE`` to ``LONGEST_SIDE`` pixels, without
+    the photo's metadata. Photos without a face or an answer, and pictures that this job has drawn, are skipped with a
+    message.
 
-    Raises CheckpointError, OutputError.
+    Args:
+        model_path: the checkpoint that gave the answers.
+        results: the ``predict`` JSON.
+        folder: is made if missing.
+        console: where messages go.
+        threads: draw at once; as many as there are processors, 8 at most, unless given.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CheckpointError: the model can't be read.
+        OutputError: a picture can't be written.
     """
     model = read_model(model_path)
     largest = model.settings.photos.largest_pixels

@@ -1,4 +1,4 @@
-"""How good is a model? Its answers on photos whose people are known."""
+"""Judge a model by photos whose people are known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Split = Literal["validation", "train", "all"]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What the command line says."""
+    """The options of ``eval``."""
 
     model: Path
     photos: Path | None = None
@@ -44,20 +44,22 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures, and the answer to every photo."""
+    """The figures, and the answer to every photo."""
 
     figures: dict[str, Any]
     """The ``eval`` JSON."""
     predictions: list[dict[str, Any]]
-    """One for each photo: path, truth, the main face's label, confidence, probabilities, unknown_score and also_like,
-    and ``names``, those given in the photo, in the order of its faces. Where there are several faces, ``faces`` has the
-    answer for each, with its box in pixels of the upright photo."""
+    """For each photo: path, truth, the answer for the main face (label, confidence, probabilities, unknown_score,
+    also_like), and ``names``, all that were given in the photo. Where there are several faces, ``faces`` has the answer
+    for each, with its box in pixels of the upright photo."""
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
-    """Judge a model: by its own held-out photos, or by a folder less the photos that it was trained on.
+    """Judge a model by its own held-out photos, or by a folder without the photos that it was trained on.
 
-    Raises PhotoError where there is nothing to judge by, or a name that the model doesn't know; CheckpointError.
+    Raises:
+        PhotoError: there is nothing to judge by, or the model doesn't know a name.
+        CheckpointError: the model can't be read.
     """
     device = open_and_show(options.device, options.threads, console)
     console.info(f"Model: {shown(options.model)}")
@@ -86,10 +88,10 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
 
 
 def _prediction(dataset: Dataset, number: int, answers: Sequence[Answer]) -> dict[str, Any]:
-    """What is told of photo ``number``; ``answers``: for each of its faces, the main one first."""
+    """The prediction for photo ``number``, from the answers for its faces, the main one first."""
     row = {
         "path": dataset.paths[number],
-        "truth": dataset.classes[dataset.labels[number]],  # of others, too, the name that their folder has
+        "truth": dataset.classes[dataset.labels[number]],  # the folder's name, also where the model doesn't know it
         **asdict(answers[0]),
         "names": [answer.label for answer in answers if answer.label != UNKNOWN],
     }
@@ -100,7 +102,7 @@ def _prediction(dataset: Dataset, number: int, answers: Sequence[Answer]) -> dic
 
 
 def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[Dataset, npt.NDArray[np.int64], int]:
-    """The data set, the numbers of the photos to judge by, and how many were left out as trained on."""
+    """The data set, the numbers of the photos to judge by, and how many were left out because they were trained on."""
     run_split: dict[str, Any] | None = None
     held_out: dict[str, str] | None = None
     folder, wanted = options.photos, options.split
@@ -153,7 +155,7 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
 
 
 def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Console) -> None:
-    """Say where held-out photos, SHA-256 by PERSON/FILE, aren't those of the training any more."""
+    """Warn where held-out photos (SHA-256 by PERSON/FILE) have changed since the training."""
     gone, changed, _ = changes(before, dict(zip(dataset.paths, dataset.sha256, strict=True)))
     if gone or changed:
         parts = [
@@ -168,7 +170,7 @@ def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Conso
 
 
 def _own_photos(model: Path) -> tuple[RunFolder, Path]:
-    """The run that a checkpoint lies in, and its folder of photos."""
+    """The run that a checkpoint belongs to, and the run's folder of photos."""
     try:
         run = RunFolder.open(model.parent)
         folder = load(str(run.config_path)).settings.photos.folder

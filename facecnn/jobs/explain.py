@@ -1,4 +1,4 @@
-"""Why this name? Pictures of what answers rest on."""
+"""Pictures that explain answers: which parts of a face they rest on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_m
 from facecnn.reports.explanation import FaceMaps, draw_explanation
 
 MOST_FACES = 4
-"""So many faces of a photo get maps, the largest ones."""
+"""Faces of a photo that get maps, the largest ones."""
 
 LARGEST_SIDE = 900
-"""Pixels of a photo's longer side that its picture is made of."""
+"""Pixels of the photo's longer side in its picture."""
 
 
 def explain(
@@ -36,13 +36,26 @@ def explain(
     device_name: str = "auto",
     threads: int | None = None,
 ) -> list[Path]:
-    """A picture for each answered photo of ``results`` (the ``predict`` JSON), in ``folder``, which is made if missing.
+    """Draw an explanation of each answered photo.
 
-    PHOTO's picture is PHOTO.explained.png, or PHOTO-2.explained.png and so on where that is taken, in the order of
-    ``results``: nothing is replaced. Photos without an answer or a face, and pictures of this kind, get none, and are
-    told.
+    The picture of PHOTO is PHOTO.explained.png, or PHOTO-2.explained.png and so on where the name is taken, since no
+    file is replaced. Photos without a face or an answer, and pictures of this kind, are skipped with a message.
 
-    Raises CheckpointError, DeviceError, OutputError.
+    Args:
+        model_path: the checkpoint that gave the answers.
+        results: the ``predict`` JSON.
+        folder: is made if missing.
+        console: where messages go.
+        device_name: as of ``--device``.
+        threads: of the CPU.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CheckpointError: the model can't be read.
+        DeviceError: the device can't be used.
+        OutputError: a picture can't be written.
     """
     names = PictureNames(folder, EXPLAINED)
     backend = open_and_show(device_name, threads, console).backend
@@ -63,7 +76,7 @@ def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:
 
 
 def _largest(faces: Sequence[dict[str, Any]]) -> list[int]:
-    """The largest faces' indices, ascending; of equals the earlier ones."""
+    """The indices of the largest faces, ascending."""
 
     def area(index: int) -> float:
         left, top, right, bottom = faces[index]["box"]
@@ -73,7 +86,7 @@ def _largest(faces: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def _maps(model: Model, photo: Decoded, face: dict[str, Any]) -> FaceMaps:
-    """What the answer for one face of the predict JSON rests on."""
+    """The maps of one face of the predict JSON."""
     recogniser, settings = model.recogniser, model.settings.photos
     if face["landmarks"] is None:
         stored = crop_with_margin(photo.image, settings)

@@ -1,4 +1,4 @@
-"""Which face finder a job works with: that of the extra, or the one that a model brings along."""
+"""The face finder of a job: that of the extra ``faces``, or the one stored in a model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from facecnn.photos.face import Finder
 from facecnn.photos.preparation import PhotoSettings
 
 PREFIX = "finder."
-"""Of the names that a finder's arrays have in a checkpoint."""
+"""Prefix of a finder's arrays in a checkpoint."""
 
 _INSTALL = "pip install 'facecnn[faces]' brings it"
 
 
 def installed_finder(settings: PhotoSettings, console: Console, threads: int | None = None) -> FaceFinder | None:
-    """The finder of the extra ``faces``, as ``photos.faces`` asks for it; None where photos are cropped to the middle.
+    """The finder of the extra ``faces``, on ``threads`` threads of the CPU (default: all).
 
-    It works on the CPU, on ``threads`` threads, all there are unless said.
+    Returns:
+        None where photos are cropped to the middle instead.
 
-    Raises UsageError where it is required but not installed, or needed to hide faces.
+    Raises:
+        UsageError: it isn't installed, though ``photos.faces`` requires it or faces are to be hidden.
     """
     arrays = None if settings.faces == "off" else installed_arrays()
     if arrays is not None:
@@ -44,13 +46,12 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
 
 
 def is_installed() -> bool:
-    """Whether the extra ``faces`` is installed. Raises CheckpointError where it is another version's, or damaged."""
+    """Whether the extra ``faces`` is installed. Raises CheckpointError where it is of another version, or damaged."""
     return installed_arrays() is not None
 
 
 def run_installed_networks() -> bool:
-    """Let each network of the installed finder look at a blank picture, so that its kernels are compiled; False where
-    the extra ``faces`` isn't installed."""
+    """Run the installed finder's networks on blank pictures, to compile their kernels; whether there is a finder."""
     arrays = installed_arrays()
     if arrays is None:
         return False
@@ -67,19 +68,19 @@ def _why_not(settings: PhotoSettings) -> str:
 
 
 def arrays_for_checkpoint(finder: Finder | None) -> dict[str, Array]:
-    """A finder's arrays as a checkpoint has them, so that its model works where the extra isn't installed."""
+    """A finder's arrays for a checkpoint, so that the model works where the extra isn't installed."""
     return {} if finder is None else {f"{PREFIX}{name}": array for name, array in finder.arrays.items()}
 
 
 def finds_faces(arrays: Mapping[str, Array]) -> bool:
-    """Whether a checkpoint has a finder."""
+    """Whether a checkpoint holds a finder."""
     return any(name.startswith(PREFIX) for name in arrays)
 
 
 def finder_of_checkpoint(arrays: Mapping[str, Array], threads: int | None = None) -> FaceFinder | None:
     """The finder that a model's photos were prepared with; None where they were cropped to the middle.
 
-    Raises CheckpointError where the arrays are not a finder's.
+    Raises CheckpointError where the arrays are not those of a finder.
     """
     own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
     return FaceFinder(own, threads) if own else None

@@ -1,4 +1,4 @@
-"""Are the gradients right, of the reference and of a device?"""
+"""Check the gradients of the reference against differences, and those of a device against the reference."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ from facecnn.network.size import layer_rows
 
 
 def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, Any]:
-    """The ``gradcheck`` JSON. Raises UsageError, with its place in the config, for a layer that doesn't fit,
-    DeviceError."""
+    """Check the gradients of a config's network, made small. Returns the ``gradcheck`` JSON.
+
+    Raises:
+        UsageError: a layer doesn't fit; with its place in the config.
+        DeviceError: the device can't be used.
+    """
     settings = loaded.settings
     device = open_and_show(device_name, None, console)
     console.info(f"Device: {device.name} ({device.description})")

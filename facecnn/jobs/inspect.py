@@ -13,7 +13,7 @@ from facecnn.reports.kernel_pictures import DrawnKernels, draw_kernels
 
 
 def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
-    """Layers, shapes, parameters, memory and operations of a checkpoint file; its kernels drawn to ``picture``.
+    """Describe a checkpoint file, and draw its kernels to ``picture`` (the ``inspect`` JSON).
 
     Raises CheckpointError, OutputError.
     """

@@ -1,4 +1,4 @@
-"""How good answers are to photos whose people are known, in figures."""
+"""Figures of how good the answers to photos of known people are."""
 
 from __future__ import annotations
 
@@ -17,38 +17,43 @@ from facecnn.recognition import Answers, Recogniser
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the answers to the faces in n photos, whose people are known, come to, photo by photo."""
+    """What each of n photos counts as, by the answers for its faces."""
 
     named: npt.NDArray[np.int64]
-    """(n,): number of the name that counts: the person's own where a face was given it, else that of the best match
-    among those given; the number after the people's where none was."""
+    """(n,): index of the name that counts: the photo's person where a face was given that name, else the best match
+    among the names given; the number of people where none was given."""
     face: npt.NDArray[np.int64]
-    """(n,): number, among all the faces, of the one that decided that: the one with the name, or the main one."""
+    """(n,): index among all faces of the one with that name, or of the main one."""
     first: npt.NDArray[np.int64]
-    """(n,): number, among all the faces, of the main one."""
+    """(n,): index among all faces of the main one."""
     faces: npt.NDArray[np.int64]
-    """(n,): how many faces a photo has."""
+    """(n,): number of faces in a photo."""
     likeliest_right: npt.NDArray[np.bool_]
-    """(n,): whether the person's name would be given if no face were refused as a stranger's."""
+    """(n,): whether the person's name would be given if no face were refused as a stranger."""
 
     @property
     def alone(self) -> npt.NDArray[np.bool_]:
-        """(n,): whether a photo has one face only, so that it is known whose it is."""
+        """(n,): whether a photo has a single face, so that it is known whose it is."""
         return np.asarray(self.faces == 1)
 
 
 def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.int64]) -> Verdicts:
-    """Who each photo's person was taken for. ``labels`` (n,): index into the people, or their number for strangers.
+    """Find out what each photo counts as.
 
-    A person's photo with several faces is named right where the person's name is among those given in it, named wrong
-    where it isn't and others are, and refused otherwise. So no face needs to be picked as the person's, which the label
-    would have to help with.
+    A photo with several faces is named right where the person's name is among the names given in it, named wrong where
+    only others are, and refused otherwise. This needs no choice of which face is the person's, in which the label would
+    have a part.
+
+    Args:
+        recogniser: the model that answered.
+        answers: for all faces of the photos.
+        labels: (n,) index into the people, or their number for strangers.
     """
     people, likeliest, photo = len(recogniser.people), answers.likeliest, answers.photo
     faces = np.bincount(photo, minlength=len(labels))
     first = np.cumsum(faces) - faces
-    # A photo's faces by what they count: the right name, then another one, then none; the best match first. Of none the
-    # main face is first.
+    # Sort a photo's faces: the right name, then other names, then refused ones; within each, the best match first. Of
+    # refused ones the main face is first.
     wanted = likeliest == labels[photo]
     rank = np.where(answers.refused, 2, np.where(wanted, 0, 1))
     match = np.where(answers.refused, 0.0, answers.unknown_scores)
@@ -64,16 +69,16 @@ def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.in
 
 @dataclass(frozen=True)
 class JudgedPhotos:
-    """Photos of a data set whose people are known, with the answers to their faces."""
+    """Photos of known people, with the answers for their faces."""
 
     dataset: Dataset
     numbers: npt.NDArray[np.int64]
-    """(n,): which photos."""
+    """(n,): the photos' numbers in the data set."""
     labels: npt.NDArray[np.int64]
-    """(n,): who is in them, index into the model's people, or their number for anybody else."""
+    """(n,): index into the model's people, or their number for anybody else."""
     answers: Answers
     figures: dict[str, Any]
-    """That ``judge`` gives."""
+    """From ``judge``."""
 
 
 def judge_photos(
@@ -82,9 +87,13 @@ def judge_photos(
     numbers: npt.NDArray[np.int64],
     logs: npt.NDArray[np.float64] | None = None,
 ) -> JudgedPhotos:
-    """Judge a model by photos of a data set, those with these numbers (n,).
+    """Judge a model by photos of a data set.
 
-    ``logs``: what ``recogniser.log_probabilities`` gives for their crops, where that is known.
+    Args:
+        recogniser: the model.
+        dataset: the data set.
+        numbers: (n,) of the photos in it.
+        logs: ``recogniser.log_probabilities`` of their crops, if known already.
     """
     labels = labels_in(dataset, numbers, recogniser.people)
     threshold = recogniser.threshold("auto")
@@ -96,7 +105,7 @@ def judge_photos(
 
 
 def labels_in(dataset: Dataset, numbers: npt.NDArray[np.int64], people: Sequence[str]) -> npt.NDArray[np.int64]:
-    """(n,): who is in the photos with these numbers (n,), index into ``people``, or their number for anybody else."""
+    """(n,): index into ``people`` of who is in the photos ``numbers`` (n,), or their number for anybody else."""
     index = {name: number for number, name in enumerate(people)}
     return np.array([index.get(name, len(people)) for name in dataset.classes], np.int64)[dataset.labels[numbers]]
 
@@ -104,24 +113,22 @@ def labels_in(dataset: Dataset, numbers: npt.NDArray[np.int64], people: Sequence
 def judge(
     recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.int64], threshold: float | None
 ) -> dict[str, Any]:
-    """Figures of ``answers`` to the faces in n photos, as ``train``, ``eval``, reports and model cards have them.
+    """The figures of ``train``, ``eval``, reports and model cards.
 
-    One rule holds for all of them but ``closed_set_accuracy`` and ``log_loss``: an answer is what ``predict`` gives, a
-    name or a refusal. A known person's photo is named right, named wrong or refused; a stranger's is named or refused,
-    named where any face in it is. Of a photo with several faces ``verdicts`` tells which; ``several`` counts those of
-    known people apart (zeros where there are none).
+    An answer is what ``predict`` gives, a name or a refusal. So a known person's photo is named right, named wrong or
+    refused; a stranger's photo is named, where any face in it is, or refused. ``verdicts`` decides this for photos with
+    several faces, and ``several`` counts those of known people separately.
 
-    ``closed_set_accuracy`` takes the likeliest person, and ``log_loss`` the probabilities over the people, whatever
-    the threshold says; so does ``alike``, which has pairs of people whom the model doesn't tell apart. ``precision`` is
-    that among known people's photos, and ``expected_calibration_error`` is of those that are named. ``log_loss``,
-    ``expected_calibration_error``, ``auroc`` and ``alike`` are of photos with one face, as of several nobody has said
-    which is the person's.
+    ``closed_set_accuracy`` (likeliest person), ``log_loss`` (probabilities over the people) and ``alike`` (people whom
+    the model doesn't tell apart) take no account of the threshold. ``precision`` is that among known people's photos,
+    and ``expected_calibration_error`` that of photos that are named. ``log_loss``, ``expected_calibration_error``,
+    ``auroc`` and ``alike`` are of photos with one face: of several, it isn't known which is the person's.
 
     Args:
-        recogniser: whose answers they are.
-        answers: to the photos' faces.
-        labels: (n,) who the photos show: index into the people, or their number for strangers.
-        threshold: that the answers were refused by.
+        recogniser: the model that answered.
+        answers: for all faces of the photos.
+        labels: (n,) index into the people, or their number for strangers.
+        threshold: by which faces were refused.
     """
     people = len(recogniser.people)
     found = verdicts(recogniser, answers, labels)
@@ -129,7 +136,7 @@ def judge(
     truth, named = labels[known], found.named[known]
     confusion = scores.confusion_matrix(truth, named, people + 1)[:people]
     right, closed_set, photos = int(np.trace(confusion)), int(found.likeliest_right[known].sum()), len(truth)
-    # The one face of each of a known person's photos with one, and who that person is.
+    # Of known people's photos with a single face: the face, and the person.
     face, whose = found.first[known & found.alone], labels[known & found.alone]
     likeliest, kept = answers.likeliest[face], ~answers.refused[face]
     return {
@@ -156,7 +163,7 @@ def judge(
 
 
 def _per_class(people: Sequence[str], confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """A row of figures for each person; ``confusion`` (people, people + 1), the last column being refusals."""
+    """A row of figures for each person, from the confusion matrix (people, people + 1), refusals last."""
     return [
         {
             "name": name,
@@ -179,8 +186,7 @@ def _strangers(
     people: int,
     threshold: float | None,
 ) -> dict[str, Any]:
-    """Figures of strangers' photos, of which ``theirs`` (n,) tells; ``known_faces``: numbers of faces to tell them
-    from."""
+    """Figures of strangers' photos, given by the mask ``theirs`` (n,); ``known_faces`` are the negatives of the ROC."""
     named = found.named[theirs]
     alone = answers.unknown_scores[found.first[theirs & found.alone]]
     return {
@@ -195,15 +201,19 @@ def _strangers(
 
 
 def _counts(truth: npt.NDArray[np.int64], named: npt.NDArray[np.int64], people: int) -> dict[str, int]:
-    """Of known people's photos (n,), by what they were named (n,): ``people`` stands for a refusal."""
+    """Count known people's photos (n,) by what they were named (n,), where ``people`` stands for a refusal."""
     right, refused = int((named == truth).sum()), int((named == people).sum())
     return {"photos": len(truth), "named_right": right, "named_wrong": len(truth) - right - refused, "refused": refused}
 
 
 def wilson_interval(right: int, number: int, deviations: float = 1.959964) -> tuple[float, float]:
-    """The interval in which a share lies of which ``right`` of ``number`` independent trials came out, with 95 %
-    confidence unless other ``deviations`` of the normal distribution are given (Wilson 1927). Unlike the usual
-    formula's it holds for few trials, and where all or none came out."""
+    """The confidence interval of a proportion (Wilson 1927); it holds for few trials, and for 0 and 1, too.
+
+    Args:
+        right: successes.
+        number: independent trials.
+        deviations: the normal quantile; the default is that of 95 % confidence.
+    """
     share, square = right / number, deviations**2
     middle = (share + square / (2 * number)) / (1 + square / number)
     half = deviations * sqrt(share * (1 - share) / number + square / (4 * number**2)) / (1 + square / number)

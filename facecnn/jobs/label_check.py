@@ -1,7 +1,7 @@
-"""Which photos of a labelled album are doubtful: unlike their folder, blurred, tiny, or one of several faces.
+"""Find doubtful photos in a labelled album: unlike their folder, blurred, tiny, or with several faces.
 
-Each photo is asked of two that haven't seen it: a network that was trained on other photos, and a ridge regression on
-gradient histograms, out of which the photo is taken.
+Each photo is scored by two models that haven't seen it: a network trained on other photos, and a leave-one-out ridge
+regression on gradient histograms.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.cross_validate import poor_folds, to_the_end, train_outside
+from facecnn.jobs.cross_validate import fold_problem, train_outside, without_early_stopping
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.label_doubts import Answers, Looked, in_order_of_doubt, maybe_one_person
-from facecnn.jobs.label_sheet import sheet_of
+from facecnn.jobs.label_doubts import Answers, InspectedPhoto, indistinguishable_people, rank_by_doubt
+from facecnn.jobs.label_sheet import make_sheet
 from facecnn.jobs.people import find_folder, read_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.setup import open_for_training
@@ -39,33 +39,35 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """An album that was looked through."""
+    """The result of checking an album."""
 
     dataset: Dataset
-    photos: tuple[Looked, ...]
-    """All of them, the most doubtful first."""
+    photos: tuple[InspectedPhoto, ...]
+    """All photos, the most doubtful first."""
     alike: tuple[str, ...]
-    """Folders that may be one person's, a sentence each pair."""
+    """A sentence for each pair of folders that may be one person."""
     explanation: str
-    """By what the photos were judged."""
+    """How the photos were judged."""
     page: Path | None
-    """The contact sheet, where one was asked for."""
+    """The contact sheet, if one was asked for."""
 
 
 def check_labels(
     loaded: Loaded, options: TrainOptions, console: Console, *, quick: bool = False, out: Path | None = None
 ) -> LabelCheck:
-    """Look through an album for photos that may lie in the wrong folder, or show too little.
+    """Look for photos that may lie in the wrong folder, or show too little.
 
     Args:
         loaded: the settings of the trainings.
-        options: the photos, and what to train on.
+        options: the photos, and the device to train on.
         console: where progress goes.
-        quick: train nothing and ask the ridge alone.
+        quick: train nothing, and score by the ridge regression alone.
         out: the folder for a contact sheet.
 
-    Raises PhotoError where there is only one folder, or a person has a single photo; OutputError where the sheet can't
-    be written; and whatever ``train`` raises.
+    Raises:
+        PhotoError: there is only one folder, or a person has a single photo.
+        OutputError: the sheet can't be written.
+        FacecnnError: as from ``train``.
     """
     folder = find_folder(options.photos, loaded, console)
     if out is not None:
@@ -76,20 +78,20 @@ def check_labels(
         console.info("Faces: not looked for (photos.faces is off): the middle of each photo is compared")
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=False, for_training=True)
     _refuse_single_photos(dataset)
-    answers = ask(loaded, dataset, device, console)
-    photos = in_order_of_doubt(dataset, answers)
+    answers = score_photos(loaded, dataset, device, console)
+    photos = rank_by_doubt(dataset, answers)
     names = [shown(name) for name in dataset.people]
-    pairs = maybe_one_person(dataset, answers)
+    pairs = indistinguishable_people(dataset, answers)
     alike = tuple(findings.one_person_twice(names[one], names[other]) for one, other in pairs)
     explanation = _explanation(quick)
     page = None
     if out is not None:
-        page = write_contact_sheet(out, sheet_of(dataset, photos, alike, explanation, console))
+        page = write_contact_sheet(out, make_sheet(dataset, photos, alike, explanation, console))
     return LabelCheck(dataset, photos, alike, explanation, page)
 
 
-def ask(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
-    """Ask of each photo the ridge, and with a device to train on the network that was trained outside its fold."""
+def score_photos(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
+    """Score each photo by the ridge, and, given a device, by the network trained outside its fold."""
     chosen = folder_faces(dataset, np.arange(len(dataset.paths)), spectators=False)
     for warning in chosen.warnings:
         console.warning(warning)
@@ -119,18 +121,18 @@ def _refuse_single_photos(dataset: Dataset) -> None:
 
 
 def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
-    """The folds to train outside of, as many as are of use but ``FOLDS`` at most; says how many.
+    """Split into as many folds as can be used, ``FOLDS`` at most.
 
-    Raises PhotoError where not even two are of use.
+    Raises PhotoError where not even two can be used.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))[: len(dataset.people)]
     fewest = int(counts.argmin())
     why = f"{shown(dataset.people[fewest])} has {counts[fewest]} photos"
-    poor = None
+    problem = None
     for count in range(min(FOLDS, int(counts[fewest])), 1, -1):
         parts = dataset.folds(count)
-        poor = poor_folds(dataset, parts)
-        if poor is None:
+        problem = fold_problem(dataset, parts)
+        if problem is None:
             fewer = f" (not {FOLDS}, as {why})" if count < FOLDS else ""
             console.info(
                 f"Trains {count} times{fewer}, each time without other photos, so that each can be asked of a network "
@@ -138,28 +140,36 @@ def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
             )
             return parts
         why = "photos that look alike stay together"
-    raise PhotoError(f"{shown(dataset.folder)}: {poor or why}")
+    raise PhotoError(f"{shown(dataset.folder)}: {problem or why}")
 
 
 def ridge_answers(dataset: Dataset, rows: Array) -> Array:
-    """(photos, classes): scores of each photo, by the ridge that learned from all other photos.
+    """(photos, classes): the ridge's scores of each photo, learned from all other photos.
 
-    ``rows``: (photos,) of the face that is looked at in each; the others are nobody's.
+    Args:
+        dataset: the album.
+        rows: (photos,) of the face to score in each photo; other faces count as strangers.
     """
     crops = dataset.crops(np.arange(len(dataset.paths)))
     features = describe(np.asarray(dataset.pixels[crops.rows]))
-    looked_at = crops.rows == rows[crops.photo]
-    return np.asarray(folder_scores(features, crops.photo, dataset.labels, looked_at)[looked_at])
+    scored = crops.rows == rows[crops.photo]
+    return np.asarray(folder_scores(features, crops.photo, dataset.labels, scored)[scored])
 
 
 def network_answers(
     loaded: Loaded, dataset: Dataset, parts: Sequence[Array], rows: Array, device: Device, console: Console
 ) -> Array:
-    """(photos, classes): log-probabilities of each photo by the network that was trained outside its fold.
+    """(photos, classes): log-probabilities of each photo, by the network trained outside its fold.
 
-    ``rows``: (photos,) of the face to ask of in each.
+    Args:
+        loaded: the settings.
+        dataset: the album.
+        parts: the photos of each fold.
+        rows: (photos,) of the face to score in each photo.
+        device: to train on.
+        console: where progress goes.
     """
-    loaded = to_the_end(loaded)
+    loaded = without_early_stopping(loaded)
     answers = np.zeros((len(dataset.paths), len(dataset.classes)))
     for number, fold in enumerate(parts, start=1):
         gc.collect()  # see cross_validate

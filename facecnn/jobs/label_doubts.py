@@ -1,4 +1,4 @@
-"""What is doubtful about each photo of a labelled album, in words and in an order; nothing is labelled anew."""
+"""What is doubtful about each photo of a labelled album, and which photos are the most doubtful."""
 
 from __future__ import annotations
 
@@ -18,61 +18,60 @@ from facecnn.photos.preparation import without_margin
 from facecnn.photos.sharpness import sharpness
 
 BLURRED = 0.2
-"""Of the album's median sharpness: below this a face is called blurred. Measured: of 896 photos of LFW three are; with
-a Gaussian blur whose deviation is 1.5 of the network's pixels all are, with 1 three in four."""
+"""Share of the album's median sharpness below which a face is called blurred. Measured: 3 of 896 photos of LFW are; all
+are after a Gaussian blur with a deviation of 1.5 of the network's pixels, and three in four after one of 1."""
 SMALL_SHARE = 0.08
-"""Of the photo's shorter side: a narrower face is called small."""
+"""Share of the photo's shorter side below which a face is called small."""
 SMALL_PIXELS = 0.6
-"""Of the pixels across that the network sees: a narrower face is called small, as half of what it shows is made up."""
+"""Share of the network's pixels below which a face is called small: half of what the network sees is interpolated."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What is made of each photo by those that haven't seen it; the larger, the likelier the folder."""
+    """Scores of each photo by models that haven't seen it: the larger, the likelier the folder."""
 
     faces: Array
-    """(photos,): which of each photo's faces was looked at, the main one being 0: the one that is most like its folder,
-    as training chooses it."""
-    fitting_nobody: frozenset[int]
-    """Numbers of the photos in which no face is like the folder; the main one was looked at."""
+    """(photos,): index of the face that was scored, 0 for the main one: the one most like its folder, as training
+    chooses it."""
+    without_match: frozenset[int]
+    """Numbers of the photos in which no face is like the folder; the main face was scored."""
     ridge: Array
     """(photos, classes)"""
     network: Array | None
     """(photos, classes) log-probabilities; None where nothing was trained."""
 
     @property
-    def leading(self) -> Array:
-        """(photos, classes): the network's, where there is one."""
+    def best(self) -> Array:
+        """(photos, classes): the network's scores, or the ridge's where nothing was trained."""
         return self.ridge if self.network is None else self.network
 
     def margins(self, labels: Array) -> Array:
-        """(answers, photos): by how much the folder of each photo (photos,) is ahead of the best other one, to the
-        ridge and, where there is one, to the network."""
+        """(models, photos): by how much each photo's own folder (photos,) is ahead of the best other one."""
         answers = [self.ridge] if self.network is None else [self.ridge, self.network]
         return np.array([scores.margins(each, labels) for each in answers])
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A photo, and what was seen in it."""
+class InspectedPhoto:
+    """A photo, and what may be wrong with it."""
 
     photo: int
     """Its number in the data set."""
     path: str
     """PERSON/FILE"""
     face: Face | None
-    """Of its faces the one that was looked at; None where faces weren't looked for."""
+    """The face that was scored; None where faces weren't looked for."""
     number: int
-    """Of that face among the photo's, from 0."""
+    """Index of that face among the photo's, from 0."""
     folder: str
     likeliest: str
-    """Of all folders, to the network, or to the ridge where nothing was trained."""
+    """The likeliest folder by the network, or by the ridge where nothing was trained."""
     confidence: float | None
     """The network's probability of ``likeliest``; None where nothing was trained."""
     reasons: tuple[str, ...]
-    """What was seen that may be wrong, each as it can be printed; also how many faces it is one of."""
+    """What may be wrong, as printable text; also the number of faces in the photo."""
     is_doubtful: bool
-    """Whether there is more to say than that it has several faces."""
+    """Whether anything but the number of faces may be wrong."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -86,25 +85,25 @@ class Looked:
         }
 
 
-def in_order_of_doubt(dataset: Dataset, answers: Answers) -> tuple[Looked, ...]:
+def rank_by_doubt(dataset: Dataset, answers: Answers) -> tuple[InspectedPhoto, ...]:
     """All photos, the most doubtful first.
 
-    First come those that are more like another folder than their own, to the network or to the ridge, then those in
-    which something else was seen, then the rest. Within each the order is that of the margins by which the own folder
-    is ahead of the best other one: their ranks among all photos, by the network and by the ridge, are added.
+    First come photos that are more like another folder, by the network or by the ridge, then those with other flaws,
+    then the rest. Each of these groups is sorted by the sum of two ranks, those of the network's and of the ridge's
+    margin by which the own folder is ahead of the best other one.
     """
     labels = dataset.labels
     margins = answers.margins(labels)
     ranks: Array = np.sum([scores.ranks(each) for each in margins], axis=0)
     unlike = np.min(margins, axis=0) < 0
-    seen = _Seen(dataset, answers)
+    inspector = _Inspector(dataset, answers)
     rows = []
     for photo, label in enumerate(labels.tolist()):
-        likeliest = int(answers.leading[photo].argmax())
+        likeliest = int(answers.best[photo].argmax())
         faces, number = dataset.faces[photo], int(answers.faces[photo])
-        flaws = seen.flaws(photo)
+        flaws = inspector.flaws(photo)
         several = [f"1 of {len(faces)} faces"] if len(faces) > 1 else []
-        looked = Looked(
+        inspected = InspectedPhoto(
             photo=photo,
             path=dataset.paths[photo],
             face=faces[number] if faces else None,
@@ -112,33 +111,33 @@ def in_order_of_doubt(dataset: Dataset, answers: Answers) -> tuple[Looked, ...]:
             folder=dataset.classes[label],
             likeliest=dataset.classes[likeliest],
             confidence=None if answers.network is None else float(np.exp(answers.network[photo, likeliest])),
-            reasons=(*seen.likeness(photo), *flaws, *several),
+            reasons=(*inspector.likeness(photo), *flaws, *several),
             is_doubtful=bool(unlike[photo] or flaws),
         )
-        rows.append((0 if unlike[photo] else 1 if flaws else 2, float(ranks[photo]), photo, looked))
-    return tuple(looked for *_, looked in sorted(rows, key=lambda row: row[:3]))
+        rows.append((0 if unlike[photo] else 1 if flaws else 2, float(ranks[photo]), photo, inspected))
+    return tuple(inspected for *_, inspected in sorted(rows, key=lambda row: row[:3]))
 
 
-def maybe_one_person(dataset: Dataset, answers: Answers) -> list[tuple[int, int]]:
+def indistinguishable_people(dataset: Dataset, answers: Answers) -> list[tuple[int, int]]:
     """Pairs of people whom the answers don't tell apart."""
     people = len(dataset.people)
     known = dataset.labels < people
-    named = answers.leading[known, :people].argmax(axis=1)
+    named = answers.best[known, :people].argmax(axis=1)
     return scores.indistinguishable(scores.confusion_matrix(dataset.labels[known], named, people))
 
 
-class _Seen:
-    """What is seen in photos that may be wrong, in words."""
+class _Inspector:
+    """Says in words what may be wrong with photos."""
 
     def __init__(self, dataset: Dataset, answers: Answers) -> None:
         self._dataset, self._answers = dataset, answers
         rows = dataset.rows + answers.faces
         self._sharpness = sharpness(without_margin(dataset.pixels[rows], dataset.settings))
-        self._usual = float(np.median(self._sharpness))
-        self._alike = maybe_one_person(dataset, answers)
+        self._median_sharpness = float(np.median(self._sharpness))
+        self._alike = indistinguishable_people(dataset, answers)
 
     def likeness(self, photo: int) -> list[str]:
-        """Which folders it is more like than its own."""
+        """The folders that it is more like than its own."""
         own, ridge = int(self._dataset.labels[photo]), int(self._answers.ridge[photo].argmax())
         network = ridge if self._answers.network is None else int(self._answers.network[photo].argmax())
         if network == ridge == own:
@@ -158,13 +157,13 @@ class _Seen:
     def flaws(self, photo: int) -> list[str]:
         """What else may be wrong."""
         faces, number = self._dataset.faces[photo], int(self._answers.faces[photo])
-        share = self._sharpness[photo] / self._usual if self._usual else 1.0
+        share = self._sharpness[photo] / self._median_sharpness if self._median_sharpness else 1.0
         found = [f"blurred: {100 * share:.0f} % as sharp as most photos"] if share < BLURRED else []
         if faces:
             found += self._small(faces[number], self._dataset.sizes[photo])
         if number:
             found.append("not its main face")
-        if photo in self._answers.fitting_nobody:
+        if photo in self._answers.without_match:
             found.append(f"none of its faces is like {self._name(int(self._dataset.labels[photo]))}")
         return found
 

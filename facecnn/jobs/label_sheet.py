@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from facecnn.arrays import Array
 from facecnn.jobs.console import Console
-from facecnn.jobs.label_doubts import Looked
+from facecnn.jobs.label_doubts import InspectedPhoto
 from facecnn.jobs.shown_photos import show_faces
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.decode import UnusablePhoto, decode, read
@@ -22,27 +22,27 @@ from facecnn.reports.page import THUMBNAIL
 _CHOSEN, _OTHER, _GROUND = (255, 190, 40), (235, 235, 235), (20, 20, 20)
 
 
-def sheet_of(
-    dataset: Dataset, photos: Sequence[Looked], remarks: Sequence[str], explanation: str, console: Console
+def make_sheet(
+    dataset: Dataset, photos: Sequence[InspectedPhoto], remarks: Sequence[str], explanation: str, console: Console
 ) -> Sheet:
-    """The contact sheet of an album, whose photos were looked through and are in order of doubt."""
+    """The contact sheet of an album's photos, which are in order of doubt."""
     with console.counting("Cutting faces") as progress:
-        shown = show_faces(dataset, [(looked.photo, looked.number) for looked in photos], progress)
+        shown = show_faces(dataset, [(photo.photo, photo.number) for photo in photos], progress)
     people: dict[str, list[Card]] = {name: [] for name in sorted(dataset.classes, key=class_order)}
     with console.counting("Making the contact sheet") as progress:
-        for done, (looked, face) in enumerate(zip(photos, shown, strict=True), start=1):
-            file = Path(dataset.files[looked.photo])
+        for done, (photo, face) in enumerate(zip(photos, shown, strict=True), start=1):
+            file = Path(dataset.files[photo.photo])
             card = Card(
                 file=file,
-                name=looked.path.partition("/")[2],
+                name=photo.path.partition("/")[2],
                 crop=face.pixels,
-                photo=_framed(file, dataset.faces[looked.photo], looked.number, dataset.settings.largest_pixels),
-                likeliest=looked.likeliest,
-                confidence=looked.confidence,
-                reasons=looked.reasons,
-                is_doubtful=looked.is_doubtful,
+                photo=_framed(file, dataset.faces[photo.photo], photo.number, dataset.settings.largest_pixels),
+                likeliest=photo.likeliest,
+                confidence=photo.confidence,
+                reasons=photo.reasons,
+                is_doubtful=photo.is_doubtful,
             )
-            people[looked.folder].append(card)
+            people[photo.folder].append(card)
             progress(done, len(photos))
     return Sheet(
         album=dataset.folder.resolve().name or str(dataset.folder),
@@ -54,13 +54,12 @@ def sheet_of(
 
 
 def _framed(file: Path, faces: Sequence[Face], chosen: int, largest: int) -> Array | None:
-    """A small copy of a photo with a frame around each face, that of the chosen one in colour and thicker; None where
-    there are no several faces."""
+    """A thumbnail of a photo with its faces framed, the chosen one in colour; None for fewer than two faces."""
     if len(faces) < 2:
         return None
     try:
         decoded = decode(read(file, largest), file, largest)
-    except UnusablePhoto:  # it has gone meanwhile
+    except UnusablePhoto:  # removed meanwhile
         return None
     picture = decoded.image.convert("RGB")
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
@@ -73,6 +72,6 @@ def _framed(file: Path, faces: Sequence[Face], chosen: int, largest: int) -> Arr
             continue
         wide = 3 if number == chosen else 1
         outside = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-        draw.rectangle(outside, outline=_GROUND, width=wide + 2)  # seen on bright photos, too
+        draw.rectangle(outside, outline=_GROUND, width=wide + 2)  # an edge that shows on bright photos, too
         draw.rectangle(box, outline=_CHOSEN if number == chosen else _OTHER, width=wide)
     return np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Which learning rate? A range test from fresh weights, and the largest stable rate by the loss's curvature."""
+"""Find a learning rate: a range test from fresh weights, and the largest stable rate by the loss's curvature."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
 
 TESTS = 3
-"""Range tests, each with other weights and another order of the photos, whose mean is looked at."""
+"""Range tests, each with other weights and another order of the photos; their mean is used."""
 CURVATURE_PHOTOS = 128
-"""The curvature is that of the loss of so many photos at most."""
+"""Photos, at most, whose loss the curvature is of."""
 
 
 def lr_find(
@@ -45,12 +45,25 @@ def lr_find(
     write: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Figures of both (the ``lr-find`` JSON); the picture drawn to ``plot``; with ``write`` the config with the
-    suggested rate written there. With ``model``, a checkpoint file, its settings take the place of ``loaded``, and the
-    curvature is measured at its weights.
+    """Suggest a learning rate, and draw the range test.
 
-    Raises UsageError where the optimizer has no learning rate or ``write`` is no place for a config, CheckpointError,
-    DeviceError, PhotoError, OutputError.
+    Args:
+        loaded: the settings.
+        options: the photos, and the device to train on.
+        steps: of each range test.
+        model: a checkpoint file: use its settings, not ``loaded``, and measure the curvature at its weights.
+        plot: the PNG file to draw.
+        config: the name or path that ``loaded`` was read from.
+        write: the file for a copy of the config with the suggested rate.
+        console: where progress goes.
+
+    Returns:
+        The ``lr-find`` JSON.
+
+    Raises:
+        UsageError: the optimizer has no learning rate, the photos are of other people than the model's, or a config
+            can't be written to ``write``.
+        FacecnnError: as from ``train``.
     """
     device = open_for_training(options, console)
     weights = None
@@ -58,7 +71,7 @@ def lr_find(
         trained = open_model(model, device.backend, options.threads)
         loaded = Loaded(trained.settings, Tree.at_one_location({}, Location(0, 0, 0, shown(model))))
         weights = trained.recogniser.network.weights.to_host()
-    optimizer = _with_a_rate(loaded)
+    optimizer = _optimizer_with_rate(loaded)
     if write is not None:
         refuse_to_write(write, config)
     data = read_photos(loaded, options, console)
@@ -95,8 +108,8 @@ def lr_find(
     }
 
 
-def _with_a_rate(loaded: Loaded) -> AnyOptimizer:
-    """The settings' optimizer. Raises UsageError where it has no learning rate."""
+def _optimizer_with_rate(loaded: Loaded) -> AnyOptimizer:
+    """The optimizer of the settings. Raises UsageError where it has no learning rate."""
     optimizer = loaded.settings.optimizer
     if isinstance(optimizer, FullBatchOptimizer):
         raise UsageError(
@@ -107,8 +120,8 @@ def _with_a_rate(loaded: Loaded) -> AnyOptimizer:
 
 
 def _marks(suggestion: float | None, plain: float | None, own: float | None) -> list[tuple[float, str]]:
-    """The rates that are marked in the picture: the suggested one, and the largest stable ones of plain gradient
-    descent and of the optimizer."""
+    """The rates to mark in the picture: the suggestion, and the largest stable ones of gradient descent and of the
+    optimizer."""
     marks = [] if suggestion is None else [(suggestion, f"suggested: {suggestion:g}")]
     if plain is not None:
         marks.append((plain, f"2 / largest curvature: {plain:.2g}"))
@@ -158,9 +171,9 @@ def _curvature(
     if len(training.photos) > CURVATURE_PHOTOS:
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
         training = training.part(np.sort(generator.choice(len(training.photos), CURVATURE_PHOTOS, replace=False)))
-    # A full-batch optimizer's training has the deterministic loss as a function of the weights.
-    still = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
-    trainer = make_trainer(replace(loaded, settings=still), data.dataset, training, device)
+    # Training with a full-batch optimizer provides the deterministic loss as a function of the weights.
+    deterministic = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
+    trainer = make_trainer(replace(loaded, settings=deterministic), data.dataset, training, device)
     if weights is not None:
         trainer.network.weights.from_host(weights)
     assert isinstance(trainer.step, FullBatchStep)
@@ -184,7 +197,7 @@ def _curvature(
 
 
 def refuse_to_write(path: Path, config: str) -> None:
-    """Raise UsageError where a config can't be written to ``path``: onto a shipped one, or another file."""
+    """Raise UsageError where ``path`` is a shipped config, or a file other than ``config``."""
     known = shipped()
     if str(path) in known or any(path.exists() and path.samefile(file) for file in known.values()):
         raise UsageError(
@@ -196,9 +209,14 @@ def refuse_to_write(path: Path, config: str) -> None:
 
 
 def with_rate(loaded: Loaded, config: str | None, optimizer: AnyOptimizer) -> str:
-    """The text of a settings file with another ``optimizer``, which differs from that of ``loaded`` by its learning
-    rate: ``config``'s own text, with its comments, where its settings are those of ``loaded``; else a new one with
-    every option."""
+    """The text of a settings file with another learning rate.
+
+    Args:
+        loaded: the settings.
+        config: the file they were read from. Its text and comments are kept where its settings are those of ``loaded``;
+            otherwise the text has every option.
+        optimizer: that of ``loaded``, with the new rate.
+    """
     settings = loaded.settings
     if config is None or load(config).settings != settings:
         return to_yaml(replace(settings, optimizer=optimizer))

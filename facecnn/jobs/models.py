@@ -1,4 +1,4 @@
-"""From a model file to something that answers, and from a training to a model file."""
+"""Read a checkpoint into a model that answers, and make a checkpoint of a training."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ from facecnn.reports.findings import counted, highest_confidence
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 
 TRAINED_ON = "trained_on"
-"""Array of a checkpoint: (n, 32) uint8, the SHA-256 of each photo that the model was trained on."""
+"""Name of a checkpoint's array (n, 32) uint8: the SHA-256 of each photo that the model was trained on."""
 
 UNFINISHED = (
     "This model's training hasn't ended (facecnn train --resume goes on with it): its confidence is not calibrated."
 )
-
 
 NO_STRANGERS = (
     "Trained without strangers (a folder unknown/ beside the people's), so it can't tell them: expect most to be named "
@@ -42,13 +41,13 @@ NO_STRANGERS = (
 
 
 def about_calibration(recogniser: Recogniser) -> str:
-    """What the threshold for strangers and the confidence of a calibrated model rest on, in words."""
+    """What a calibrated model's threshold and confidence rest on, in words."""
     calibration = recogniser.calibration
     if not recogniser.knows_strangers:
-        said = [NO_STRANGERS, *highest_confidence(calibration.highest_confidence, calibration.photos)]
+        sentences = [NO_STRANGERS, *highest_confidence(calibration.highest_confidence, calibration.photos)]
         if calibration.threshold is None:
-            said.append(f"With fewer than {LEAST_PHOTOS} held out, no threshold is set.")
-        return " ".join(said)
+            sentences.append(f"With fewer than {LEAST_PHOTOS} held out, no threshold is set.")
+        return " ".join(sentences)
     if calibration.false_accept_rate is None:
         return (
             f"Threshold for strangers: {calibration.threshold:g}, the even chance: with "
@@ -69,17 +68,17 @@ class Model:
     settings: Settings
     recogniser: Recogniser
     finder: Finder | None
-    """That its photos were prepared with; None where they were cropped to the middle."""
+    """The finder that its photos were prepared with; None where they were cropped to the middle."""
     best_epoch: int
     calibrated: bool
-    """False before the end of the training."""
+    """False until the training has ended."""
     trained_on: frozenset[str]
     """SHA-256, hexadecimal, of the photos that it was trained on."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A checkpoint as it was read."""
+    """A checkpoint that was read and checked."""
 
     path: Path
     checkpoint: Checkpoint
@@ -89,14 +88,14 @@ class ModelFile:
     trained_on: frozenset[str]
 
     def multiply_adds(self) -> int | None:
-        """For the answer about one face; None where faces are looked for, which takes many more."""
+        """Multiply-adds for one face; None where faces are looked for, which takes many more."""
         if finds_faces(self.checkpoint.arrays):
             return None
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        return len(views_at_test_time(**looked_at(self.settings))) * measure(stages, 1).multiply_adds
+        return len(views_at_test_time(**test_time_views(self.settings))) * measure(stages, 1).multiply_adds
 
     def model(self, backend: Backend, threads: int | None = None) -> Model:
-        """Its network, and its face finder, which works on ``threads`` threads of the CPU. Raises CheckpointError."""
+        """Build the network, and the face finder on ``threads`` threads of the CPU. Raises CheckpointError."""
         calibration = self.calibration or Calibration()
         return Model(
             path=self.path,
@@ -112,7 +111,7 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a checkpoint file. Raises CheckpointError where anything about it is wrong."""
+    """Read and check a checkpoint: a file, or that of a run's folder. Raises CheckpointError."""
     checkpoint = load_checkpoint(path)
     try:
         settings = from_dict(checkpoint.settings)
@@ -129,10 +128,11 @@ def read_model(path: Path) -> ModelFile:
 
 
 def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None:
-    """Whether a checkpoint's arrays are those of the network that its settings describe, before anything is made of
-    either: settings that were edited may describe one that no memory is large enough for.
+    """Check that a checkpoint's arrays are those of the network in its settings.
 
-    Raises CheckpointError, with each array that is missing, or isn't expected, or is of another dtype or shape.
+    This comes before the network is built: edited settings may describe one that is too large for any memory.
+
+    Raises CheckpointError, with each array that is missing, unexpected, or of another dtype or shape.
     """
     try:
         stages = plan(with_outputs(settings.network, len(checkpoint.classes)), settings.photos.shape)
@@ -154,15 +154,15 @@ def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None
 
 
 def open_model(path: Path, backend: Backend, threads: int | None = None) -> Model:
-    """Read a checkpoint file and make its network, and its face finder, which works on ``threads`` threads of the CPU.
+    """Read a checkpoint file, and build its network and its face finder, on ``threads`` threads of the CPU.
 
-    Raises CheckpointError where anything about it is wrong.
+    Raises CheckpointError.
     """
     return read_model(path).model(backend, threads)
 
 
-def looked_at(settings: Settings) -> dict[str, Any]:
-    """The arguments of ``views_at_test_time`` for answers: a photo is mirrored and shifted as in training."""
+def test_time_views(settings: Settings) -> dict[str, Any]:
+    """The arguments of ``views_at_test_time``: photos are mirrored and shifted as in training."""
     augment = settings.photos.augment
     return {
         "mirror": augment is not None and augment.mirror,
@@ -186,7 +186,7 @@ def make_recogniser(
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,
         backend=backend,
-        **looked_at(settings),
+        **test_time_views(settings),
     )
 
 
@@ -199,7 +199,7 @@ def make_checkpoint(
     finder: Finder | None,
     calibration: Calibration | None,
 ) -> Checkpoint:
-    """A training's state as it is saved. The folder of photos stays out: equal trainings give equal files, wherever."""
+    """The checkpoint of a training. It doesn't hold the folder of photos, so that equal trainings give equal files."""
     return Checkpoint(
         settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
         classes=classes,

@@ -1,4 +1,4 @@
-"""Photos for a job: which folder, what to say about it, and the data set as the trainer takes it."""
+"""The photos of a job: find the folder, read it, and report what is wrong with it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from facecnn.photos.sample import sample_folder
 DEFAULT_FOLDER = Path("data/photos")
 
 MESSAGES_SHOWN = 10
-"""So many warnings of one kind are printed; the rest is counted."""
+"""Warnings of one kind that are printed; the others are counted."""
 
 
 def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path:
-    """The folder of photos: the argument, else the config's, else data/photos, else the two sample people.
+    """The folder of photos: the argument, else that of the config, else data/photos, else the two sample people.
 
-    Raises PhotoError where there is none of these (the sample needs its extra), or the config's isn't there.
+    Raises PhotoError where the config's folder is missing, or there is none of these (the sample needs its extra).
     """
     if argument is not None:
         return _expanded(argument)
@@ -35,7 +35,7 @@ def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path
         try:
             folder = _expanded(Path(written))
             refuse_no_folder(folder)
-        except PhotoError as error:  # nobody has typed it: say where it is written
+        except PhotoError as error:  # the user didn't type the folder: name the file and line
             raise PhotoError(f"{loaded.where(('photos', 'folder'))}: photos.folder: {error}") from error
         return folder
     if DEFAULT_FOLDER.is_dir() and any(not entry.name.startswith(".") for entry in DEFAULT_FOLDER.iterdir()):
@@ -64,17 +64,19 @@ def read_people(
     strict: bool,
     for_training: bool,
 ) -> Dataset:
-    """Load a folder with one folder of photos per person, and say what was wrong with it.
+    """Load a folder with one folder of photos per person, and report what is wrong with it.
 
-    Raises PhotoError as ``load_dataset``; with ``strict`` OutputError for any skipped photo or warning.
+    Raises:
+        PhotoError: as from ``load_dataset``.
+        OutputError: with ``strict``, a photo was skipped or a warning given.
     """
     with console.counting("Reading photos") as progress:
         dataset = load_dataset(folder, settings, progress, finder=finder, for_training=for_training)
     skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
     if skipped:
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
-        say_some(skipped, console)
-    say_some(list(dataset.warnings), console)
+        warn_of_first(skipped, console)
+    warn_of_first(list(dataset.warnings), console)
     for note in [*grouped(dataset.notes), *remarks(dataset.passed_over)]:
         console.info(note)
     if strict and (skipped or dataset.warnings):
@@ -85,8 +87,8 @@ def read_people(
     return dataset
 
 
-def say_some(lines: list[str], console: Console) -> None:
-    """Warn of the first ones, and count the others."""
+def warn_of_first(lines: list[str], console: Console) -> None:
+    """Show the first lines as warnings, and count the others."""
     for line in lines[:MESSAGES_SHOWN]:
         console.warning(line)
     if len(lines) > MESSAGES_SHOWN:
@@ -94,7 +96,7 @@ def say_some(lines: list[str], console: Console) -> None:
 
 
 def photo_set(dataset: Dataset, chosen: np.ndarray | None = None, labels: np.ndarray | None = None) -> PhotoSet:
-    """The data set's photos, or those numbered ``chosen``; ``labels`` in the place of the data set's own."""
+    """The photos of a data set, or those numbered ``chosen``, with its own or other ``labels``."""
     labels = dataset.labels if labels is None else labels
     if chosen is None:
         return PhotoSet(dataset.pixels, dataset.rows, labels)

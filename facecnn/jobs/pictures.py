@@ -1,4 +1,4 @@
-"""Pictures that are made of answered photos: their names, their faces, and what is told of them."""
+"""What the pictures of answered photos (``draw``, ``explain``) have in common."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ _LONGEST_NAME = 200  # bytes: most file systems take 255
 
 
 class PictureNames:
-    """Names in a folder that nothing has yet: PHOTO, the suffix, and between them a number where that is taken, also
-    where a file system takes no account of case."""
+    """Free names in a folder: PHOTO, the suffix, and a number between them where the name is taken.
+
+    Names that differ only in case count as the same, as some file systems take them.
+    """
 
     def __init__(self, folder: Path, suffix: str) -> None:
-        """The folder is made if missing. Raises OutputError."""
+        """Make the folder if it is missing. Raises OutputError."""
         make_folder(folder)
         self.folder, self._suffix = folder, suffix
         try:
@@ -52,7 +54,7 @@ class PictureNames:
 
 
 def named_face(face: dict[str, Any], scale: tuple[float, float]) -> NamedFace:
-    """A face of the predict JSON in a photo of another size, so many pixels across and down for one."""
+    """A face of the predict JSON, in a photo that is scaled by factors across and down."""
     left, top, right, bottom = face["box"]
     named = NamedFace(
         box=(left, top, right, bottom),
@@ -72,16 +74,19 @@ def make_pictures(
     console: Console,
     workers: int = 0,
 ) -> list[Path]:
-    """A picture of each photo that has a face with an answer; it is said which is whose, and which photos have none.
+    """Make a picture of each photo that has a face with an answer, and list the others.
 
     Args:
         results: the ``predict`` JSON.
-        names: the pictures' files.
-        done: what is done with a photo, as participles: "drawing", "drawn".
-        draw: draws the picture of a photo of ``results`` to a file; raises UnusablePhoto where the photo was readable
-            when it was answered, but isn't any more.
-        console: where that is said.
-        workers: so many threads draw at once; 0: it is done in this one.
+        names: names the pictures' files.
+        done: the work, as participles: "drawing", "drawn".
+        draw: draws the picture of one of ``results`` to a file; raises UnusablePhoto where the photo can't be read any
+            more.
+        console: where messages go.
+        workers: threads that draw at once; 0 draws in this one.
+
+    Returns:
+        The files written.
     """
     doing, done_with = done
     left_out: dict[str, list[str]] = {_NO_FACE: [], _DRAWN_ALREADY: []}

@@ -1,4 +1,4 @@
-"""Who is it? Answers for photos whose people are not known."""
+"""Answer who is in photos."""
 
 from __future__ import annotations
 
@@ -41,17 +41,29 @@ def predict(
     device_name: str = "auto",
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """An answer for each photo, in the order given, a folder standing for the photos in it (the ``predict`` JSON).
+    """Answer for each photo.
 
-    A photo's ``faces`` begin with the main one, whose answer is the photo's. A name is given at most once in a photo: a
-    face whose name another one fits better is ``unknown`` and has the name in ``also_like``. A photo without an answer
-    has ``label`` None and an ``error``. ``threshold``: "auto", "off", or the unknown-score beyond which a face is a
-    stranger's. Raises CheckpointError, DeviceError.
+    Args:
+        model_path: a checkpoint file.
+        photos: files, and folders, which stand for the photos in them.
+        threshold: "auto", "off", or the unknown-score above which a face is a stranger's.
+        console: where progress goes.
+        device_name: as of ``--device``.
+        threads: of the CPU.
+
+    Returns:
+        The ``predict`` JSON, in the order of ``photos``. A photo's ``faces`` begin with the main one, whose answer is
+        the photo's. A name is given at most once in a photo: a face whose name fits another one better is ``unknown``
+        and has the name in ``also_like``. A photo without an answer has ``label`` None and an ``error``.
+
+    Raises:
+        CheckpointError: the model can't be read.
+        DeviceError: the device can't be used.
     """
     photos = list(photos)
     file = read_model(model_path)
-    for_one = None if any(map(is_folder, photos)) else file.multiply_adds()
-    device = open_for_answers(device_name, threads, console, for_one and for_one * len(photos))
+    per_photo = None if any(map(is_folder, photos)) else file.multiply_adds()
+    device = open_for_answers(device_name, threads, console, per_photo and per_photo * len(photos))
     console.info(f"Model: {shown(model_path)}")
     model = file.model(device.backend, threads)
     if not model.calibrated:

@@ -1,11 +1,11 @@
-"""report.html and MODEL_CARD.md of a run: written when its training ends, and anew whenever they are asked for."""
+"""Write report.html and MODEL_CARD.md of a run, when its training ends and whenever they are asked for."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
 from facecnn.jobs.training.setup import open_for_training
+from facecnn.learning.calibration import Calibration
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
@@ -33,7 +34,6 @@ from facecnn.reports import findings
 from facecnn.reports.facts import (
     Answer,
     Background,
-    CalibrationFacts,
     HeldOutFacts,
     NetworkFacts,
     PhotoCount,
@@ -43,7 +43,7 @@ from facecnn.reports.facts import (
 )
 from facecnn.reports.model_card import write_model_card
 from facecnn.reports.report import choose_answers, write_report
-from facecnn.reports.summary import counted_otherwise
+from facecnn.reports.summary import has_old_accuracy
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.metrics import read_metrics
@@ -56,7 +56,7 @@ def report_training(
     held_out: JudgedPhotos,
     result: Mapping[str, Any],
 ) -> None:
-    """Note what came out of a training that has ended, and tell it in report.html and MODEL_CARD.md.
+    """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
 
     Args:
         run: the training's folder.
@@ -77,7 +77,7 @@ def report_training(
         "facecnn": __version__,
         "ended": time.strftime("%Y-%m-%d"),
         "training": {key: value for key, value in result.items() if key != "run"},
-        **_noted(model.recogniser, held_out),
+        **_recorded(model.recogniser, held_out),
         "skipped": skipped,
     }
     write_json(run.figures_path, figures)
@@ -94,15 +94,26 @@ def report(
     device: str = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Make report.html and MODEL_CARD.md of a run anew.
+    """Write report.html and MODEL_CARD.md of a run again.
 
-    A run that hasn't ended is judged as it stands, with the pictures that only its end would draw. Where its photos
-    can't be read, the report is made without them, and says so. With ``check_background`` the run's photos are first
-    trained on with the faces hidden, on ``device``, and background.json gets what that says.
+    A run that hasn't ended is judged as it stands, and the pictures that its end would draw are drawn. Where the photos
+    can't be read, the report is made without them, and says so.
 
-    Raises CheckpointError where there is no such run, or it is damaged; OutputError where the files can't be written,
-    or a training is writing to the folder. ``check_background`` raises besides what a training raises, UsageError
-    where the run's faces weren't found or are hidden anyway, CheckpointError where the run hasn't ended.
+    Args:
+        path: the run's folder.
+        console: where progress goes.
+        check_background: first train on the run's photos with the faces hidden, and write background.json.
+        device: for this training, as of ``--device``.
+        threads: for this training.
+
+    Returns:
+        The ``report`` JSON.
+
+    Raises:
+        CheckpointError: the run is missing or damaged; with ``check_background``, it hasn't ended.
+        OutputError: the files can't be written, or a training is writing to the folder.
+        UsageError: ``check_background``, and the run's faces weren't found or are hidden anyway.
+        FacecnnError: ``check_background``; as from ``train``.
     """
     run = RunFolder.open(path)
     with run:
@@ -113,7 +124,7 @@ def report(
 
 
 def _check_background(run: RunFolder, options: TrainOptions, console: Console) -> None:
-    """Measure what the surroundings of the faces tell a training that sees nothing else, and note it in the run."""
+    """Measure how well a training does that sees only the surroundings of the faces, and write background.json."""
     device = open_for_training(options, console)
     model = open_model(find_checkpoint(run.path), device.backend, options.threads)
     if not model.calibrated:
@@ -146,14 +157,14 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         held_out = _read_held_out(run, model, console)
     except FacecnnError as error:
         missing.append(f"The photos couldn't be read, so the report shows none of them ({error}).")
-    outdated = figures is not None and counted_otherwise(figures)
+    outdated = figures is not None and has_old_accuracy(figures)
     if outdated and held_out is None:
         figures = {**(figures or {}), "held_out": None, "answers": []}
         missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
     elif held_out is not None and (figures is None or outdated):
         judged = judge_photos(model.recogniser, held_out.dataset, held_out.chosen)
         skipped = [[photo.path, photo.reason] for photo in held_out.dataset.skipped]
-        figures = {**(figures or {}), **_noted(model.recogniser, judged), "skipped": skipped}
+        figures = {**(figures or {}), **_recorded(model.recogniser, judged), "skipped": skipped}
         if held_out.gone:
             missing.append(
                 f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
@@ -186,8 +197,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
 
 
 def _missing_pictures(run: RunFolder, finished: bool) -> list[Path]:
-    """The pictures that the end of a training draws, where they aren't there, or may be of an earlier moment. The film
-    of the kernels is that of a training that has ended."""
+    """The pictures to draw: missing ones, and in an unfinished run all, except the animation of the kernels."""
     pictures = [path for path in run.picture_paths if path != run.evolution_path]
     return [path for path in pictures if not (finished and path.exists())]
 
@@ -198,9 +208,9 @@ class _HeldOut:
 
     dataset: Dataset
     chosen: Array
-    """Their numbers."""
+    """Their numbers in the data set."""
     gone: int
-    """So many aren't there any more, or have other contents."""
+    """How many are missing, or have other contents."""
 
 
 def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
@@ -219,8 +229,8 @@ def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
     return _HeldOut(dataset, chosen, len(wanted) - len(chosen))
 
 
-def _noted(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
-    """What figures.json keeps of the held-out photos: figures, the calibration that they rest on, every answer."""
+def _recorded(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
+    """The part of figures.json about the held-out photos: figures, calibration, and every answer."""
     found = verdicts(recogniser, judged.answers, judged.labels)
     described = recogniser.describe(judged.answers)
     columns = (judged.numbers, judged.labels, found.face, found.first, found.faces)
@@ -246,7 +256,7 @@ def _noted(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
 
 
 def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Sequence[str] = ()) -> RunFacts:
-    """``figures``: as in figures.json; of an unfinished run, or where photos are gone, there are fewer or none."""
+    """Gather the facts; ``figures`` are those of figures.json, fewer or none where the run is unfinished."""
     metrics = read_metrics(run.metrics_path)
     try:
         split, background = run.read_split(), read_json(run.background_path)
@@ -271,7 +281,7 @@ def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Se
                 result=figures.get("training", {}),
             ),
             held_out=_held_out_facts(figures, metrics, model.best_epoch),
-            calibration=_calibration_facts(figures.get("calibration") or {}),
+            calibration=Calibration(**figures.get("calibration") or {}),
             background=None if background is None else Background(**background),
             missing=missing,
         )
@@ -301,7 +311,7 @@ def _network_facts(model: Model) -> NetworkFacts:
 
 def _held_out_facts(figures: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], best_epoch: int) -> HeldOutFacts:
     judged = figures.get("held_out")
-    if judged is not None:  # people as their names are read, s2 before s10
+    if judged is not None:  # in natural order: s2 before s10
         judged = {**judged, "per_class": sorted(judged["per_class"], key=lambda row: class_order(row["name"]))}
     best = next((row for row in metrics if row["epoch"] == best_epoch), {})
     return HeldOutFacts(
@@ -310,12 +320,6 @@ def _held_out_facts(figures: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         logged_accuracy=best.get("validation_accuracy"),
         alike=[(one, other) for one, other in (judged or {}).get("alike", [])],
     )
-
-
-def _calibration_facts(calibration: Mapping[str, Any]) -> CalibrationFacts:
-    """``calibration``: as in figures.json; older versions noted less."""
-    known = {field.name for field in fields(CalibrationFacts)}
-    return CalibrationFacts(**{key: value for key, value in calibration.items() if key in known})
 
 
 def _of_epochs(metrics: Sequence[Mapping[str, Any]], key: str, gathered: Callable[[list[float]], Any]) -> float | None:

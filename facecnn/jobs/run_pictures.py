@@ -1,4 +1,4 @@
-"""The pictures of a run: drawn when its training ends, and those that are missing when a report is made."""
+"""Draw the pictures of a run: all when its training ends, and missing ones when a report is made."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from facecnn.runs.frames import KernelFrames
 from facecnn.runs.metrics import read_metrics
 
 MOST_PHOTOS = 128
-"""So many photos, spread over all, are looked at for what excites the kernels."""
+"""Photos, evenly spread over all, that are searched for the most exciting patches."""
 
 MOST_LAYERS = 6
 PATCHES = 4
-"""Of each kernel."""
+"""Patches of each kernel."""
 
 
 def draw_pictures(
@@ -51,17 +51,18 @@ def draw_pictures(
     wanted: Container[Path],
     console: Console,
 ) -> None:
-    """Draw a run's pictures, as far as there is something to draw.
+    """Draw a run's pictures, as far as there is data for them.
 
     Args:
         run: the run's folder, whose metrics and kernel frames are drawn.
         model: its model.
-        judged: for the confusion matrix, the figures that ``judge`` gave, and which photos they are of, as "held-out".
-        dataset: with the photos of the run, for what excites the kernels.
+        judged: for the confusion matrix: figures from ``judge``, and of which photos, such as "held-out".
+        dataset: holds the photos of the run, for the most exciting patches.
         wanted: which of ``run.picture_paths`` to draw.
-        console: where it is said if nothing can be drawn.
+        console: gets a warning where nothing can be drawn.
 
-    Raises OutputError.
+    Raises:
+        OutputError: a picture can't be written.
     """
     if not can_draw():
         console.warning(WITHOUT_PICTURES)
@@ -93,9 +94,12 @@ def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
 
 
 def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
-    """Draw as whom each person's photos were named, or that they were refused, with strangers in a row of their own.
+    """Draw the confusion matrix, with a column for refusals and, if there are strangers, a row for them.
 
-    ``judged``: what ``judge`` gave; ``what``: which photos these are, as "held-out". Raises OutputError.
+    Args:
+        path: the PNG file to write.
+        judged: figures from ``judge``.
+        what: which photos they are of, such as "held-out".
     """
     names: list[str] = judged["classes"]
     order = sorted(range(len(names)), key=lambda person: class_order(names[person]))
@@ -112,8 +116,7 @@ def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
 def _exciting_patches(
     run: RunFolder, recogniser: Recogniser, kernels: Mapping[str, Array], dataset: Dataset
 ) -> list[ExcitingPatches]:
-    """What excites the kernels in the data set's photos; in those that the run trained on, the face that it trained
-    on."""
+    """The patches that excite each kernel most, of the faces that the run was trained on."""
     network = recogniser.network
     convs = [number for number, stage in enumerate(network.stages) if stage.layer.has_kernels][:MOST_LAYERS]
     rows = from_record(run.read_split(), dataset).rows(dataset)
@@ -138,7 +141,7 @@ def _patches(found: Excitation, dataset: Dataset, rows: Array, kernels: int) -> 
 
 
 def _cut(photo: Array, place: tuple[int, int], size: tuple[int, int]) -> Array:
-    """A part of a photo, NaN where it reaches beyond it."""
+    """A patch of a photo, NaN beyond the photo's edges."""
     (top, left), (height, width) = place, size
     patch = np.full((height, width, photo.shape[2]), np.nan, np.float32)
     rows, columns = (

@@ -1,4 +1,4 @@
-"""Runs looked at, compared and deleted."""
+"""Show, compare and delete runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from facecnn.runs.metrics import read_metrics
 
 
 def show(run: Path, out: Path) -> dict[str, Any]:
-    """All there is to know of a run (the ``runs show`` JSON): its line of the list, and what stands behind it.
-
-    Damage is told in ``problem``, not raised.
-    """
+    """Describe a run (the ``runs show`` JSON). Damage is reported in ``problem``, not raised."""
     summary = checked_summary(run, out)
     folder, problems = RunFolder(run), [] if summary.problem is None else [summary.problem]
 
@@ -60,20 +57,27 @@ def show(run: Path, out: Path) -> dict[str, Any]:
 
 
 def compare(runs: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Runs side by side (the ``runs compare`` JSON): ``runs`` as ``show`` has them, and ``differ``, the settings in
-    which they do, each with a value a run, None where it has none."""
+    """Compare runs (the ``runs compare`` JSON).
+
+    ``runs`` are as from ``show``. ``differ`` has the settings that differ, each with a value for each run.
+    """
     shown_runs = [show(run, out) for run in runs]
     flat = [_flat(run["settings"] or {}) for run in shown_runs]
     return {"runs": shown_runs, "differ": _differences(flat)}
 
 
 def to_prune(out: Path, keep: int, unfinished: bool) -> list[Summary]:
-    """The runs that ``prune`` deletes, the oldest first: finished ones but for the newest ``keep``, and with
-    ``unfinished`` those that have not finished or are damaged, too. Never the pinned one, one in use, or a link.
+    """The runs that ``prune`` deletes, the oldest first; never the pinned one, one in use, or a link.
 
-    Raises CheckpointError where the pinned run is gone.
+    Args:
+        out: the folder of runs.
+        keep: number of the newest finished runs that stay.
+        unfinished: also delete runs that haven't finished or are damaged.
+
+    Raises:
+        CheckpointError: the pin is damaged, or the pinned run is missing.
     """
-    read_pin(out)  # what a damaged one was to keep isn't known
+    read_pin(out)  # with a damaged pin, it isn't known which run to keep
     runs = [run for run in summaries(out) if not Path(run.path).is_symlink()]
     finished = [run for run in runs if run.finished]
     kept = {run.name for run in finished[len(finished) - min(keep, len(finished)) :]}
@@ -85,8 +89,11 @@ def to_prune(out: Path, keep: int, unfinished: bool) -> list[Summary]:
 
 
 def delete(runs: Sequence[Summary], console: Console) -> dict[str, Any]:
-    """Delete runs (the ``runs prune`` JSON). One that somebody has begun to use is left, with a warning; in a folder
-    with files of somebody else's, these stay. Raises OutputError for what can't be deleted."""
+    """Delete runs (the ``runs prune`` JSON).
+
+    Warns of runs that are in use by now, which stay, and of files that no training wrote, which stay as well. Raises
+    OutputError where a run can't be deleted.
+    """
     deleted, left = [], []
     for run in runs:
         folder = RunFolder(Path(run.path))
@@ -101,7 +108,7 @@ def delete(runs: Sequence[Summary], console: Console) -> dict[str, Any]:
 
 
 def runs_to_compare(arguments: Sequence[Path], out: Path) -> list[Path]:
-    """The folders of the runs that are meant. Raises CheckpointError, UsageError where it is one run twice."""
+    """The folders of the named runs. Raises CheckpointError, or UsageError where one run is named twice."""
     runs = [named_run(argument, out) for argument in arguments]
     if len({run.resolve() for run in runs}) < len(runs):
         raise UsageError("runs compare: the same run twice: give different ones")
@@ -109,8 +116,10 @@ def runs_to_compare(arguments: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _unlike_config(settings: Settings, label: str | None) -> dict[str, list[Any]]:
-    """Settings in which a run differs from the shipped config that it is named after, or from default: [there, here].
-    Where its photos lie doesn't count."""
+    """Settings that differ between the shipped config of that label (or default) and a run: [config's, run's].
+
+    The folder of photos doesn't count.
+    """
     name = label if label in shipped() else "default"
     assert name is not None
     plain = [load(name).settings, replace(settings, photos=replace(settings.photos, folder=None))]

@@ -1,4 +1,4 @@
-"""The learning rate's course, drawn before there are photos."""
+"""Draw the learning rate of every step, before there are photos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facecnn.learning.schedules import Plateau
 from facecnn.reports.plots import draw_schedule
 
 ASSUMED_PHOTOS = 200
-"""To train on: how many there will be, the settings don't know."""
+"""Assumed number of photos to train on."""
 
 
 def draw(settings: Settings, path: Path) -> None:

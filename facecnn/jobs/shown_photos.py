@@ -1,4 +1,4 @@
-"""The photos that a page shows: what the network was shown of them, in colour and sharper than it sees them."""
+"""The photos on a page: the network's crops, but in colour and in a higher resolution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from facecnn.reports.report import ShownPhoto
 
 
 def show_photos(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, ShownPhoto]:
-    """Photos of a data set for a report, by SHA-256: of each the face that ``answers`` are about."""
+    """The faces that ``answers`` are about, for a report, by the SHA-256 of the photo."""
     number = {digest: index for index, digest in enumerate(dataset.sha256)}
     wanted = [(number[answer.sha256], answer.face) for answer in answers if answer.sha256 in number]
     shown = show_faces(dataset, wanted)
@@ -25,9 +25,12 @@ def show_photos(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, ShownP
 def show_faces(
     dataset: Dataset, wanted: Sequence[tuple[int, int]], progress: Callable[[int, int], None] | None = None
 ) -> list[ShownPhoto]:
-    """Of photos of a data set, by their numbers, the faces ``wanted``, the main one being 0.
+    """Crops of faces; a photo that is missing or changed by now is shown as the network saw it.
 
-    A photo that is gone, or has other contents by now, is shown as the network saw it.
+    Args:
+        dataset: the data set.
+        wanted: the number of a photo in it, and the index of a face, 0 for the main one.
+        progress: is called with (done, total).
     """
     settings = dataset.settings
     scale = max(1.0, THUMBNAIL / max(settings.height, settings.width))

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals that end a program politely: finish the step, save, then go."""
+"""Stop on Ctrl-C and the signals that end a program: finish the step, save, then exit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Those that end a program; Windows has no SIGHUP."""
+"""The signals that end a program; Windows has no SIGHUP."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the program where it stands."""
+    """A signal that ends the program at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -23,12 +23,12 @@ class Stopped(KeyboardInterrupt):
 class StopAtOnce:
     """While entered, SIGINT, SIGTERM and SIGHUP raise ``Stopped``.
 
-    Elsewhere than in the main thread, where Python can't catch signals, it does nothing. A SIGHUP that is ignored, as
-    under nohup, stays ignored. A SIGINT doesn't: shells ignore it for what a script starts with ``&``, and
-    ``kill -INT`` should end that as well.
+    Outside the main thread, where Python can't handle signals, it does nothing. An ignored SIGHUP, as under nohup,
+    stays ignored. An ignored SIGINT doesn't: shells ignore it in what a script starts with ``&``, and ``kill -INT``
+    should end that as well.
 
-    Python drops what is raised in a callback from C, as LLVM's are when a kernel is compiled or loaded. Then the signal
-    is sent again; and an error that comes first is taken for what came of the callback, which didn't do its work.
+    Python drops exceptions from callbacks of C code, such as LLVM's while a kernel is compiled or loaded. In that case
+    the signal is sent again. An error that is raised before it arrives counts as a consequence of the failed callback.
     """
 
     def __init__(self) -> None:
@@ -75,21 +75,22 @@ def _send_to_main_thread(number: int) -> None:
     if hasattr(signal, "pthread_kill"):
         identity = threading.main_thread().ident
         assert identity is not None
-        signal.pthread_kill(identity, number)  # this one ends waiting, too
+        signal.pthread_kill(identity, number)  # also interrupts waiting
     else:
         signal.raise_signal(number)
 
 
 def ignore_signals() -> None:
-    """From now on they do nothing."""
+    """Ignore the signals from now on."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest(StopAtOnce):
-    """While entered, a signal only sets ``number``: finish the step and save. A second one raises ``Stopped``.
+    """While entered, a signal only sets ``number``, so that the step can be finished and saved.
 
-    So does the first until ``stepped``: the first step may take long, as kernels are compiled, and nothing is lost.
+    A second signal raises ``Stopped``. So does the first one before ``stepped`` is set: the first step may take long to
+    compile, and there is nothing to save yet.
     """
 
     def __init__(self) -> None:

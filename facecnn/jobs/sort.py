@@ -1,4 +1,4 @@
-"""Photos into a folder per person, by what a model answers."""
+"""Copy photos into a folder per person, by a model's answers."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ from facecnn.runs.atomic import make_folder, output_error, write_atomically
 from facecnn.runs.checkpoint import load_checkpoint
 
 SEVERAL = "several"
-"""Folder of the photos with more than one face, where those are kept apart."""
+"""Folder of photos with more than one face, with ``--several separate``."""
 
 TABLE = "sorted.csv"
 
 _SPECIAL = (UNKNOWN, NO_FACE_LABEL, SEVERAL)
 _LONGEST_NAME = 255  # bytes: what most file systems take
 _FIRST_COLUMNS = ("path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error")
-"""Of ``TABLE``, in every version of this program, which knows its tables by them."""
+"""The first columns of ``TABLE`` in every version of facecnn, by which it recognises its tables."""
 _COLUMNS = (*_FIRST_COLUMNS, "also_like")
-"""Of ``TABLE``; a column for each person's probability follows."""
-
+"""The columns of ``TABLE``, before those of the people's probabilities."""
 
 Several = Literal["per-person", "main", "separate"]
-"""Where a photo with several faces goes: into the folder of each person who is named in it, or into ``unknown/`` where
-nobody is; where it would go if its main face, the first of ``faces``, were alone; or into ``several/``."""
+"""Where a photo with several faces goes: into the folder of each person named in it (else ``unknown/``), into that of
+its main face's answer, or into ``several/``."""
 
 
 def sort(
@@ -53,22 +52,30 @@ def sort(
     several: Several = "per-person",
     link: bool = False,
 ) -> dict[str, Any]:
-    """Copy the photos of ``source``, a folder or one photo, into ``destination``/PERSON/, and say which went where.
+    """Copy photos into ``destination``/PERSON/.
 
-    Strangers go into ``unknown/``, photos without a face into ``no_face/``, those with more than one face where
-    ``several`` says: into the folders of all who are named in them, unless said otherwise. Photos that can't be read
-    stay where they are. ``sorted.csv`` has a row for each face; its ``copied_to`` is the copy in the folder of that
-    face's answer, or in ``several/``, and empty where the photo went for other faces only.
+    Strangers go into ``unknown/``, photos without a face into ``no_face/``. Photos that can't be read stay where they
+    are. ``sorted.csv`` has a row for each face; its ``copied_to`` is the copy in the folder of that face's answer, or
+    in ``several/``, and empty where the photo was copied for other faces only.
 
-    Originals are only read. Copies keep their name and times, and are there wholly or not at all. Where a file of that
-    name is there already, nothing is done if its content is the same, so that a run can be repeated or completed; else
-    the copy gets a number: photo-2.jpg. Nothing that is there is ever replaced but ``sorted.csv``, which keeps earlier
-    runs' rows about other photos. What lies in ``destination`` is not read, also where that is within ``source``.
+    Originals are only read. Copies keep their name and times, and are written atomically. A copy that exists already is
+    left, so that a run can be repeated or completed; where the name belongs to another content, the copy gets a number:
+    photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the rows of earlier runs about other
+    photos. Files in ``destination`` are not read, even where it lies within ``source``.
 
-    A photo that lies in another of the folders as well, from an earlier run with another answer or because somebody
-    moved it, stays there and is told.
+    A photo that also lies in another of the folders, from an earlier answer or because somebody moved it, stays there
+    and is listed in ``elsewhere``.
 
-    ``link``: make hard links, so that no space is taken, and copies only where that can't be done, which is told.
+    Args:
+        source: a folder of photos, or one photo.
+        destination: is made if missing.
+        model_path: a checkpoint file.
+        threshold: as of ``predict``.
+        console: where progress goes.
+        device_name: as of ``--device``.
+        threads: of the CPU.
+        several: where photos with several faces go.
+        link: make hard links, which take no space, and copies only where that fails.
 
     Returns:
         ``source, destination, model, photos, several {mode, photos}, folders {name: photos}, copied, linked,
@@ -79,8 +86,9 @@ def sort(
     Raises:
         UsageError: the two are the same folder, or a person has the name of a special folder.
         PhotoError: there are no photos in ``source``.
-        CheckpointError, DeviceError: see ``predict``; or a person's name can't be a folder's.
-        OutputError: something couldn't be written, or ``sorted.csv`` is not of this program.
+        CheckpointError: the model can't be read, or a person's name can't be that of a folder.
+        DeviceError: as from ``predict``.
+        OutputError: something couldn't be written, or ``sorted.csv`` isn't from facecnn.
     """
     files = _files(source, destination, console)
     people = _people(model_path)
@@ -104,7 +112,7 @@ def sort(
 
 
 def _files(source: Path, destination: Path, console: Console) -> list[Path]:
-    """The photos of ``source`` but those within ``destination``, unless all of ``source`` is."""
+    """The photos of ``source``, without those within ``destination`` (unless all of ``source`` is)."""
     if os.path.lexists(source) and not is_folder(source):
         return [source]
     outer, inner = (Path(os.path.realpath(path)) for path in (source, destination))
@@ -131,10 +139,10 @@ def _files(source: Path, destination: Path, console: Console) -> list[Path]:
 
 
 def _people(model_path: Path) -> list[str]:
-    """The people whom a model knows, each of whom can have a folder."""
+    """The people of a model. Raises CheckpointError or UsageError for a name that can't be a folder's."""
     people = [name for name in load_checkpoint(model_path).classes if name != UNKNOWN]
     for name in people:
-        # Names come from the folders of whoever made the model.
+        # The model may be somebody else's: don't trust its names.
         if Path(name).parts != (name,) or name == os.pardir or "\0" in name:
             raise CheckpointError(f"The model has a person named {shown(name)!r}, which can't be a folder's name")
         if folded(name) in _SPECIAL:
@@ -143,10 +151,10 @@ def _people(model_path: Path) -> list[str]:
 
 
 class _Placing:
-    """Puts photos into folders, one after the other, and keeps count."""
+    """Copies photos into folders, and counts what it does."""
 
     def __init__(self, destination: Path, earlier_folders: Sequence[str], several: Several, link: bool) -> None:
-        """``earlier_folders``: those of ``destination`` that were there before."""
+        """``earlier_folders``: those in ``destination`` that existed before."""
         self._destination = destination
         self._earlier_folders = earlier_folders
         self._several = several
@@ -159,7 +167,7 @@ class _Placing:
         self.rows: list[dict[str, Any]] = []
 
     def place_all(self, results: Sequence[dict[str, Any]], console: Console) -> None:
-        """Deal with the photos of the ``predict`` JSON. Raises OutputError."""
+        """Copy the photos of the ``predict`` JSON. Raises OutputError."""
         with console.counting("Linking photos" if self._link else "Copying photos") as progress:
             for number, result in enumerate(results, 1):
                 self._place(result)
@@ -169,7 +177,7 @@ class _Placing:
             console.info(f"Links couldn't be made ({self.why_not_linked}): {copies} instead")
 
     def figures(self) -> dict[str, Any]:
-        """What became of the photos, as ``sort`` returns it."""
+        """The counts and lists that ``sort`` returns."""
         order = {name: place for place, name in enumerate(_SPECIAL)}
         return {
             "folders": dict(
@@ -183,7 +191,7 @@ class _Placing:
         }
 
     def _place(self, result: dict[str, Any]) -> None:
-        """Deal with one photo of the ``predict`` JSON. Raises OutputError."""
+        """Copy one photo of the ``predict`` JSON, and add its rows. Raises OutputError."""
         photo, error = Path(result["path"]), result["error"]
         copies: dict[str, Path] = {}
         if error is None:
@@ -192,7 +200,7 @@ class _Placing:
                     copies[folder] = self._put(photo, folder)
                     self.folders[folder] += 1
                 self._look_elsewhere(photo, copies)
-            except UnusablePhoto as unusable:  # readable when it was answered, but not any more
+            except UnusablePhoto as unusable:  # it was readable a moment ago
                 error = unusable.reason
         if error is not None:
             self.unreadable.append({"path": result["path"], "reason": error})
@@ -218,7 +226,7 @@ class _Placing:
         return target
 
     def _look_elsewhere(self, photo: Path, copies: Mapping[str, Path]) -> None:
-        """Whether the photo lies in another folder than those of its ``copies``, as well."""
+        """Add to ``elsewhere`` where the photo also lies in another folder than those of its ``copies``."""
         right = {os.path.realpath(copy.parent) for copy in copies.values()}  # a folder may be a link to another
         for other in self._earlier_folders:
             if os.path.realpath(self._destination / other) in right:
@@ -230,7 +238,7 @@ class _Placing:
     def _linked(self, photo: Path, target: Path) -> bool:
         try:
             os.link(os.path.realpath(photo), target)
-        except OSError as error:  # what is wrong beyond links, copying tells
+        except OSError as error:  # if more than linking fails, copying raises
             other_system = error.errno == errno.EXDEV
             self.why_not_linked = "another file system" if other_system else error.strerror or str(error)
             self.not_linked += 1
@@ -239,7 +247,7 @@ class _Placing:
 
 
 def _folders(result: dict[str, Any], several: Several) -> list[str]:
-    """The folders that an answered photo goes into, at least one."""
+    """The folders of an answered photo, at least one."""
     if len(result["faces"]) < 2 or several == "main":
         return [result["label"]]
     if several == "separate":
@@ -249,7 +257,7 @@ def _folders(result: dict[str, Any], several: Several) -> list[str]:
 
 
 def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
-    """Where a photo goes, by its name, with a number if another content has that; and whether it is there already."""
+    """The path of a photo's copy, numbered if another file has its name; and whether the copy exists already."""
     for number in itertools.count(1):
         target = folder / (photo.name if number == 1 else _numbered(photo, number))
         if not _exists(target):
@@ -258,7 +266,7 @@ def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
             if filecmp.cmp(photo, target, shallow=False):
                 return target, True
         except OSError:
-            continue  # a link to nothing, or no permission to read it: something else, which stays
+            continue  # a broken link or no permission: not our copy
     raise AssertionError("numbers don't end")
 
 
@@ -280,7 +288,7 @@ def _exists(target: Path) -> bool:
 
 
 def _earlier_rows(table: Path) -> list[dict[str, str]]:
-    """The rows of earlier runs. Raises OutputError where a file of this name is something else."""
+    """The rows of earlier runs. Raises OutputError where the file isn't facecnn's."""
     try:
         reader = csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8"), newline=""), strict=True)
         if tuple(reader.fieldnames or ())[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS:
@@ -295,7 +303,7 @@ def _earlier_rows(table: Path) -> list[dict[str, str]]:
 
 
 def _write_table(table: Path, earlier: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> None:
-    """All rows, those of earlier runs about other photos first, with the columns of all people that there were."""
+    """Write the rows of earlier runs about other photos, then the new ones, with columns for all people in them."""
     new = list(csv.DictReader(io.StringIO(as_csv(rows), newline="")))
     about = {row["path"] for row in new}
     kept = [row for row in earlier if row["path"] not in about]

@@ -1,4 +1,4 @@
-"""Compile ahead what trainings and answers would compile when they first need it."""
+"""Compile ahead the kernels that trainings and answers would compile when they first need them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from facecnn.photos.folder_faces import main_faces
 from facecnn.photos.preparation import PhotoSettings
 
 _PEOPLE = 2
-"""That the networks tell apart, unless they are made for another number; the kernels are the same."""
+"""Number of people, where the config leaves it open; it makes no difference to the kernels."""
 
 _MOST_PHOTOS, _HELD_OUT = 64, 2
-"""To train on, if a batch is as large, and to judge by."""
+"""Photos to train on, at most, and to judge by."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Planned:
 
 
 def plan_ahead(config: str) -> Planned:
-    """Read a config, by its path or name. Raises UsageError where it, or its network, is wrong."""
+    """Read a config by its path or name. Raises UsageError where it, or its network, is wrong."""
     loaded = load(config)
     outputs = loaded.stages(_PEOPLE)[-1].out_shape[-1]
     loaded.plan(outputs)
@@ -52,13 +52,12 @@ def plan_ahead(config: str) -> Planned:
 
 
 def compiled_code(device: str) -> set[Path]:
-    """The compiled functions that are kept for a device and for the face finder, which works on the CPU."""
+    """The files of compiled functions for a device, and for the face finder, which works on the CPU."""
     return {file for folder in {code_folder(device), code_folder("cpu")} for file in code_files(folder)}
 
 
 def code_folder(device: str) -> str | None:
-    """Where the kernels for a device, by its name, are kept; None where they can't be, and for the reference, which
-    isn't compiled."""
+    """The cache folder of a device's kernels; None where there is none, or for the reference, which isn't compiled."""
     if device == "cpu":
         from facecnn.kernels.cpu.jit import cache_folder
 
@@ -71,10 +70,19 @@ def code_folder(device: str) -> str | None:
 
 
 def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path], console: Console) -> dict[str, Any]:
-    """Train a step with the network of each config on made-up photos, and let it answer; so does the face finder, where
-    it is installed.
+    """Train the network of each config for one step on noise and let it answer, and run the face finder if installed.
 
-    ``before``: the ``compiled_code`` that is not new. Raises UsageError and DeviceError where memory is too small.
+    Args:
+        planned: the configs.
+        device: to compile for.
+        before: the ``compiled_code`` that counts as old.
+        console: where progress goes.
+
+    Returns:
+        ``warm`` of the ``doctor`` JSON.
+
+    Raises:
+        UsageError, DeviceError: memory is too small.
     """
     started = time.perf_counter()
     with console.counting("Compiling ahead", "networks") as progress:
@@ -93,24 +101,24 @@ def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path],
 
 
 def _train_and_answer(config: Planned, device: Device) -> None:
-    """Whatever a training runs, and its model's answers, as the settings want it, for one step."""
+    """Run everything that the settings ask of a training and of its model's answers, for one step."""
     loaded = config.loaded
     train = replace(loaded.settings.train, epochs=1, least_steps=0, restarts=1)
     settings = replace(loaded.settings, train=train)
     count = min(train.batch_size, _MOST_PHOTOS)
-    dataset = _made_up(settings.photos, config.outputs, count + _HELD_OUT)
+    dataset = _noise(settings.photos, config.outputs, count + _HELD_OUT)
     held_out = photo_set(dataset, np.arange(count, count + _HELD_OUT))
     trainer = make_trainer(
         replace(loaded, settings=settings), dataset, main_faces(np.arange(count)), device, validation=held_out
     )
-    with suppress(DivergedError):  # such photos may be too much for a config's rate, and nobody needs the result
+    with suppress(DivergedError):  # noise may be too much for the learning rate; the result isn't needed
         trainer.run(Recorder())
     recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.backend)
     recogniser.answers(held_out.pixels, held_out.rows, None)
 
 
-def _made_up(settings: PhotoSettings, people: int, count: int) -> Dataset:
-    """Photos of noise, of which there are no files."""
+def _noise(settings: PhotoSettings, people: int, count: int) -> Dataset:
+    """A data set of noise, without files."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, *settings.margin_shape), np.uint8)
     return Dataset(
         folder=Path(),

@@ -1,1 +1,1 @@
-"""What is drawn and written for people: plots, the report page, the model card, explanations, contact sheets."""
+"""Output for people: plots, the report page, the model card, explanations, contact sheets."""

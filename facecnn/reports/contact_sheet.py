@@ -1,4 +1,4 @@
-"""A contact sheet of an album: a page with each person's photos in order of doubt, to be looked through by a person."""
+"""The contact sheet of ``data check --faces``: a page with each person's photos, the most doubtful first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST_CROP = 192
 
 _TITLE = ": facecnn data check --faces"
 _HEAD = 4096
-"""Bytes from a page's beginning within which its title ends."""
+"""Bytes at the beginning of a page that contain its title."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Card:
 
     file: Path
     name: str
-    """Within its person's folder."""
+    """The file's name within its person's folder."""
     crop: np.ndarray
     """(rows, columns, 1 or 3) uint8: the face."""
     photo: np.ndarray | None
-    """(rows, columns, 3) uint8: the whole photo, made small and its faces framed, where it has several."""
+    """(rows, columns, 3) uint8: a thumbnail of the photo with its faces framed; None for fewer than two faces."""
     likeliest: str
     confidence: float | None
     reasons: Sequence[str]
@@ -47,26 +47,26 @@ class Card:
 
     @property
     def kinds(self) -> list[str]:
-        """Classes of the style sheet."""
+        """CSS classes."""
         return ["doubtful"] * self.is_doubtful + ["several"] * (self.photo is not None)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What the page shows."""
+    """The contents of the page."""
 
     album: str
     size: tuple[int, int]
-    """Width and height in pixels of what the network sees; crops are shown twice as large."""
+    """Width and height in pixels of the network's input; crops are shown twice as large."""
     explanation: str
     remarks: Sequence[str]
-    """What there is to say of the album, such as two folders that may be one person's."""
+    """Remarks about the album, such as on two folders that may be one person."""
     people: Sequence[tuple[str, Sequence[Card]]]
     """Each person's name and photos, the most doubtful first."""
 
     @property
     def cards(self) -> list[Card]:
-        """Everybody's."""
+        """The photos of all people."""
         return [card for _, cards in self.people for card in cards]
 
 
@@ -96,12 +96,12 @@ def _is_ours(path: Path) -> bool:
 
 
 def write_contact_sheet(folder: Path, sheet: Sheet) -> Path:
-    """Write the page into the folder; its path. Raises OutputError, and then an older page is intact."""
+    """Write the page into the folder, and return its path. Raises OutputError; an older page is then intact."""
     scale = min(2.0, LARGEST_CROP / max(sheet.size))
     width, height = (round(scale * side) for side in sheet.size)
 
     def link(file: Path) -> str:
-        # The sheet is for who has the album: where it lies is no secret.
+        # Whoever gets the sheet has the album: its path is no secret.
         return link_to(file, folder) or file.absolute().as_uri()
 
     page = rendered(

@@ -16,7 +16,7 @@ PERSON_COLOUR = "#1f6fb4"
 STRANGER_COLOUR = "#c05a12"
 
 _SIZES = (1.0, 0.85, 0.7, 0.55)
-"""Letters' sizes that are tried one after the other until no label hides anything, as shares of the wanted one."""
+"""Sizes of letters, as shares of the wanted one, that are tried until no label hides anything."""
 _SMALLEST_LETTERS = 6.0  # pixels
 _LINE = 0.18  # of the letters' size
 _PAD = 0.3
@@ -32,31 +32,31 @@ class NamedFace:
     is_person: bool
     confidence: float
     also_like: str | None = None
-    """Of a face that isn't named: the person who is another face of the photo, and whom this one is like, too."""
+    """The person whom this face is like, if another face in the photo has that name."""
     number: int | None = None
-    """By which something beside the photo refers to the face."""
+    """A number by which a text refers to the face."""
 
     def scaled(self, across: float, down: float) -> NamedFace:
-        """The same face in the photo drawn so many times as wide and high."""
+        """The same face in a photo scaled by factors across and down."""
         left, top, right, bottom = self.box
         return replace(self, box=(across * left, down * top, across * right, down * bottom))
 
 
 def letters_for(people: Sequence[str], *others: str) -> Lettering:
-    """How names are spelled where Pillow draws them."""
+    """How to spell names that Pillow draws."""
     return Lettering(people, *others, left_to_right=not features.check("raqm"))
 
 
 def draw_faces(photo: Image.Image, faces: Sequence[NamedFace], readable: Lettering, size: float) -> Image.Image:
-    """A copy of a photo with a frame around each face and a label that says who it is.
+    """A copy of a photo with a frame around each face, and a label that says who it is.
 
-    Labels keep off faces and each other where they can, and are drawn smaller for it.
+    Labels are placed so that they hide neither faces nor each other, if possible, and get smaller for it.
 
     Args:
-        photo: mode L or RGB. Nothing of its ``info`` is in the copy.
-        faces: at least one; the first are drawn above the others.
-        readable: from ``letters_for``, told of all names.
-        size: pixels of the letters' height, about; less where a label wouldn't fit into the photo.
+        photo: mode L or RGB. The copy has none of its ``info``.
+        faces: at least one; the first ones are drawn on top.
+        readable: from ``letters_for``, for all names.
+        size: approximate height of the letters in pixels; smaller where a label wouldn't fit into the photo.
     """
     picture = Image.new("RGB", photo.size)
     picture.paste(photo)
@@ -84,7 +84,7 @@ def draw_faces(photo: Image.Image, faces: Sequence[NamedFace], readable: Letteri
 
 
 def _texts(face: NamedFace, readable: Lettering) -> list[str]:
-    """A label's parts; a name stands alone, so that what follows one that is written from right to left follows it."""
+    """The parts of a label. The name is one by itself, so that a right-to-left name doesn't reorder the rest."""
     number = [] if face.number is None else [f"{face.number}  "]
     if face.is_person:
         return [*number, readable(face.name), f" {confidence(face.confidence)}"]
@@ -98,7 +98,7 @@ def _colour(face: NamedFace) -> str:
 
 
 def _draw_frame(pen: ImageDraw.ImageDraw, face: NamedFace, label: Box, width: int) -> None:
-    """``label``: left, top, width, height. Where it stands off, a line leads to it."""
+    """Draw a face's frame, and a line to its ``label`` (left, top, width, height) if that is apart."""
     left, top, right, bottom = face.box
     x, y, wide, high = label
     if x > right + width or x + wide < left - width or y > bottom + width or y + high < top - width:
@@ -108,23 +108,23 @@ def _draw_frame(pen: ImageDraw.ImageDraw, face: NamedFace, label: Box, width: in
 
 
 def _nearest(box: Box, other: Box) -> tuple[float, float]:
-    """Of a box the point that is nearest to the other's middle."""
+    """The point of a box that is nearest to the other's centre."""
     x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
     return min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
 
 
 class _Label:
-    """A text on a ground of one colour."""
+    """Text on a background of one colour."""
 
     def __init__(
         self, texts: Sequence[str], readable: Lettering, fonts: dict[tuple[Path, float], ImageFont.FreeTypeFont]
     ) -> None:
-        """``fonts``: those loaded so far, by file and size, for one thread: FreeType's faces aren't for several."""
+        """``fonts``: a cache by file and size, for one thread only, because FreeType's fonts aren't thread-safe."""
         self._pieces = [piece for text in texts for piece in readable.pieces(text)]
         self._fonts = fonts
 
     def extent(self, size: float) -> tuple[float, float]:
-        """Width and height in pixels with letters of that size."""
+        """Width and height in pixels, with letters of a size."""
         widths = [font.getlength(text) for font, (text, _) in zip(self._sized(size), self._pieces, strict=True)]
         return sum(widths) + 2 * _PAD * size, (1 + 2 * _PAD) * size
 

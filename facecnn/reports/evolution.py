@@ -1,4 +1,4 @@
-"""The kernels' evolution as a GIF, put together of numbers of colours: drawn as figures, it would take minutes."""
+"""An animated GIF of the kernels' evolution, made of palette indices: matplotlib would take minutes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,24 @@ _LEAST_WIDTH = 320
 _HEAD = 34  # pixels above the first layer
 _TITLE, _BELOW = 20, 12  # above and below each layer's kernels
 _GREYS, _SIGNED = 16, 65
-"""Of the 256 colours: the page's ground, then from light to dark for text, then from blue to red; the others are for
-kernels in colour."""
+"""The palette: the transparent background and greys for text, then blue to red; the rest is for kernels in colour."""
 _PAGE, _LABEL = 0, 1
-"""Numbers of the colours that shows the page, and of the ground that text has, so that it can be read on any page."""
+"""Palette indices of the transparent background, and of the background of text, which makes it readable on any page."""
 _EPOCH_WIDTH = 170
-"""Pixels of the ground that the epoch stands on, the same in all frames: where a frame shows the page, the one before
-would shine through."""
+"""Pixels behind the epoch's text, the same in all frames: transparent pixels would show the frame before."""
 _MILLISECONDS, _FIRST, _LAST = 100, 600, 2500
 
 
 def draw_evolution(path: Path, frames: Sequence[Frame], shapes: Mapping[str, tuple[int, ...]], epochs: int) -> None:
-    """Draws the kernels after one epoch after the other as a GIF that repeats, all of a layer on one scale.
+    """Draw the kernels after each epoch as a GIF that repeats, each layer on one scale.
 
-    Colours and order are those of `draw_kernels`; of layers that are drawn as a table, the frames hold a part. A second
-    shows ten frames; the last one stays longer.
+    Colours and order are those of ``draw_kernels``. There are ten frames a second, and the last one stays longer.
 
     Args:
         path: the GIF file to write.
-        frames: the kernels after some epochs, oldest first, at least one; all of the same layers.
-        shapes: (kernels, rows, columns, input maps) of each whole layer.
-        epochs: that the training has had in all.
+        frames: at least one, oldest first, all of the same layers.
+        shapes: (kernels, rows, columns, input maps) of each whole layer; the frames may hold a part of it.
+        epochs: of the whole training.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -80,13 +77,12 @@ class _Film:
     """One layer's kernels over the frames."""
 
     def __init__(self, name: str, shape: tuple[int, ...], weights: np.ndarray) -> None:
-        """weights (frame, kernel, row, column, input map)."""
+        """``shape`` is that of the whole layer, ``weights`` (frame, kernel, row, column, input map)."""
         _, kernels, height, width, maps = weights.shape
         weights = np.nan_to_num(weights.astype(np.float32))
         self.shares = 0.5 + weights / (float(np.abs(weights).max(initial=0.0)) or 1.0) / 2
-        """0 to 1, a weight of 0 in the middle: (frame, kernel, row, column, channel).
-
-        In a table: (frame, map, kernel, row, column, 1)."""
+        """0 to 1, with 0.5 for a weight of 0: (frame, kernel, row, column, channel), in a table (frame, map, kernel,
+        row, column, 1)."""
         self.coloured = maps == 3
         table = maps not in (1, 3)
         if table:
@@ -106,7 +102,7 @@ class _Film:
         what = f"{name}: {across} kernel{'s' * (shape[0] != 1)}"
         self.title = f"{what} across, {down} input maps down" if table else what
         self.numbers: np.ndarray = np.zeros(0, np.uint8)
-        """Of the colours: (frame, kernel, row, column), in a table (frame, map, kernel, row, column)."""
+        """Palette indices: (frame, kernel, row, column), in a table (frame, map, kernel, row, column)."""
 
     def place(self, canvas: np.ndarray, frame: int, top: int) -> None:
         tiles = self.numbers[frame]
@@ -118,7 +114,7 @@ class _Film:
 
 
 def _palette(films: Sequence[_Film]) -> np.ndarray:
-    """The colours (256, 3) of all films; each film gets its numbers of them."""
+    """The palette (256, 3) of all films. Sets the palette indices of each film."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -144,7 +140,7 @@ def _palette(films: Sequence[_Film]) -> np.ndarray:
 
 
 def _write(canvas: np.ndarray, text: str, top: int, least: int = 0) -> None:
-    """Writes a line on a canvas of numbers of greys, on a ground of its own, at least so wide."""
+    """Write a line of text on a canvas of palette indices, on a background that is ``least`` pixels wide or more."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(13)

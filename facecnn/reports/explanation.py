@@ -1,4 +1,4 @@
-"""The picture that explains an answer: the photo with its faces named, and what each name rests on."""
+"""The picture that explains an answer: the photo with its faces named, and maps of what each name rests on."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class FaceMaps:
-    """What the answer for one face rests on."""
+    """The maps of what the answer for one face rests on."""
 
     person: str
-    """Whom the maps are about: the likeliest person, also where the answer is ``unknown``."""
+    """The likeliest person, whom the maps are about, even if the answer is ``unknown``."""
     crop: npt.NDArray[np.uint8]
-    """(H, W, C): the part of the photo that the network is given."""
+    """(H, W, C): the network's crop of the photo."""
     seen: Array
-    """(H, W, C): the same as the network's input, normalised."""
+    """(H, W, C): the same, normalised as the network's input."""
     drop: Array
-    """(H, W): by how much covering a place lowers the log-odds for ``person``."""
+    """(H, W): how much covering a place lowers the log-odds for ``person``."""
     before: float
     """The log-odds for ``person``."""
     lowest: float
-    """The log-odds with the patch where they are lowest."""
+    """The lowest log-odds that a patch leads to."""
     gradient: Array
-    """(H, W, C): the derivative of the log-odds by the network's input."""
+    """(H, W, C): the gradient of the log-odds with respect to the network's input."""
 
 
 def draw_explanation(
@@ -74,18 +74,17 @@ def draw_explanation(
     maps: Mapping[int, FaceMaps],
     people: Sequence[str],
 ) -> None:
-    """Draws the photo, which fills its column, with a frame and a name for every face, and beside it a row of maps for
-    each of some of them.
+    """Draw the photo with a frame and a name for every face, and beside it a row of maps for each explained face.
 
-    A name in a script that no font here has is written in Latin letters.
+    A name in a script that no installed font has is written in Latin letters.
 
     Args:
         path: the PNG file to write.
         title: the photo's name.
-        photo: of any size; at least as wide as its column, 605 pixels, where that is to be had.
-        faces: all of the photo's, at least one. Where there are several, those with maps get numbers.
-        maps: of the faces to be explained, by their index in ``faces``; at least one, in order.
-        people: all of the model's, in its order.
+        photo: of any size, preferably at least as wide as its column (605 pixels).
+        faces: all faces in the photo, at least one. If there are several, those with maps get numbers.
+        maps: of the faces to be explained, at least one, by their index in ``faces``, in order.
+        people: all people of the model, in its order.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -124,7 +123,7 @@ def draw_explanation(
 
 
 def _draw_photo(photo: Image.Image, faces: Sequence[NamedFace], people: Sequence[str]) -> Image.Image:
-    """The photo as it is shown, in the picture's pixels."""
+    """The photo with its faces, scaled to the picture's pixels."""
     scale = min(_PHOTO_WIDTH * DPI / photo.width, _MOST_PHOTO_HEIGHT * DPI / photo.height)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     shown = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
@@ -154,7 +153,7 @@ def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: Face
     _draw_bar(part, bars[0], image, "log-odds lost when covered")
 
     strength = np.linalg.norm(maps.gradient, axis=2)
-    # One bright pixel shouldn't darken all others (Smilkov et al. 2017 cut at this percentile, too).
+    # So that one bright pixel doesn't darken all others (Smilkov et al. 2017 use this percentile, too).
     top = float(np.percentile(strength, 99)) or 1.0
     image = _overlay(sensitive, maps.crop, np.minimum(strength / top, 1), "inferno", (0, 1))
     _draw_bar(part, bars[1], image, "gradient, as a share of the strongest")
@@ -165,7 +164,7 @@ def _draw_maps(part: SubFigure, readable: Lettering, face: NamedFace, maps: Face
 
 
 def _sentence(name: str, maps: FaceMaps) -> str:
-    """What the first map says, in plain words."""
+    """What the map of covered places says, in plain words."""
     if maps.lowest < maps.before:
         return (
             f"A patch on the most important place changes the odds for {name} from {_odds(maps.before)} to "
@@ -175,7 +174,7 @@ def _sentence(name: str, maps: FaceMaps) -> str:
 
 
 def _odds(log_odds: float) -> str:
-    """``12:1``, ``1:3``, with two figures below ten."""
+    """``12:1``, ``1:3``; two digits below ten."""
     ratio = min(exp(min(abs(log_odds), 50.0)), _MOST_ODDS)
     figure = f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}".removesuffix(".0")
     if ratio == _MOST_ODDS:
@@ -184,7 +183,7 @@ def _odds(log_odds: float) -> str:
 
 
 def _stretched(picture: Array) -> Array:
-    """From 0 to 1, whatever the normalisation left."""
+    """The picture scaled to the range from 0 to 1."""
     low, high = float(picture.min()), float(picture.max())
     return np.asarray((picture - low) / ((high - low) or 1.0))
 
@@ -194,11 +193,11 @@ def _draw_grey(panel: Axes, picture: Array) -> None:
     panel.set_axis_off()
 
 
-def _overlay(panel: Axes, crop: Array, figures: Array, colours: str, limits: tuple[float, float]) -> AxesImage:
-    """Figures in colours over the pale crop."""
+def _overlay(panel: Axes, crop: Array, values: Array, colours: str, limits: tuple[float, float]) -> AxesImage:
+    """Draw a map in colours over the pale crop."""
     grey = crop.mean(axis=2, keepdims=True) / 255
     _draw_grey(panel, 0.15 + 0.7 * grey)
-    return panel.imshow(figures, cmap=colours, vmin=limits[0], vmax=limits[1], alpha=0.6, interpolation="nearest")
+    return panel.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], alpha=0.6, interpolation="nearest")
 
 
 def _draw_bar(part: SubFigure, panel: Axes, image: AxesImage, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What the plots share. Figures are drawn without pyplot, so no display and no global state is touched."""
+"""What the plots share. Figures are drawn without pyplot, and so without a display or global state."""
 
 import io
 import warnings
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 TRAIN_COLOUR = "#1f6fb4"
 FAINT = "#8a8a8a"
 DPI = 110
-"""Pixels an inch of every picture."""
+"""Pixels per inch of every picture."""
 
 WITHOUT_PICTURES = "matplotlib can't be loaded, so the pictures are left out: pip install matplotlib"
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there. A training does without its pictures where it isn't."""
+    """Whether matplotlib can be loaded. A training does without pictures if it can't."""
     try:
-        import matplotlib  # noqa: F401 (whether it is there doesn't say whether it can be loaded)
+        import matplotlib  # noqa: F401 (it may be installed, but fail to load)
     except ImportError:
         return False
     return True
@@ -44,11 +44,16 @@ def saved_figure(
     laid_out: bool = True,
     transparent: bool = False,
 ) -> Iterator["Figure"]:
-    """A figure of that many inches, written to `path` at the end, in matplotlib's own style whatever the user's is.
+    """A figure that is written to a file at the end, in matplotlib's default style, whatever the user's style is.
 
-    `families`: the fonts, see `Lettering`. One that is not `laid_out` is of just that size, and whoever draws it places
-    all that is in it, which takes less than half the time; else it becomes as large as what is in it. Without a
-    `transparent` ground it has a white one, and the report turns it over on a dark page.
+    Args:
+        path: the PNG file to write.
+        width: in inches.
+        height: in inches.
+        families: the fonts, see ``Lettering``.
+        laid_out: let matplotlib lay out the figure, and fit its size to its content. Without, the size is exact and the
+            caller places everything, which takes less than half the time.
+        transparent: no background. Figures with a white one are inverted on a dark page of the report.
     """
     import matplotlib
     import matplotlib.style
@@ -56,7 +61,7 @@ def saved_figure(
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default"), warnings.catch_warnings():
-        # A letter that no font has is drawn as a box.
+        # It is fine that a letter that no font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcParams["font.family"] = list(families)  # the context restores it
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained" if laid_out else None)
@@ -69,21 +74,21 @@ def saved_figure(
 
 
 def make_plain(panel: "Axes") -> None:
-    """A pale grid behind what is drawn, and no frame above and at the right."""
+    """Draw a pale grid, and no frame at the top and right."""
     panel.grid(color="#e4e4e4", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
 
 
 def count_on(axis: "Axis", most: int = 10) -> None:
-    """Marks at whole numbers only, so many at most or about."""
+    """Put ticks at integers only, about ``most`` at most."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
 
 
 def explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: str | None = None) -> "Legend | None":
-    """A legend above all panels, where it hides no data; in fewer columns where it is too wide for the figure."""
+    """Draw a legend above all panels, in fewer columns where it would be too wide for the figure."""
     if not handles:
         return None
     while True:
@@ -97,8 +102,15 @@ def explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: 
 
 
 def place_below(legend: "Legend | None", figure: "Figure", left: float, titles: float, gap: float) -> None:
-    """Place the panels of a figure that isn't laid out: below the legend, with ``left`` inches for the scales and
-    ``titles`` inches above them, and ``gap`` of a panel's height and width between them."""
+    """Place the panels below the legend, in a figure that isn't laid out by matplotlib.
+
+    Args:
+        legend: from ``explain``.
+        figure: the figure.
+        left: inches for the scales.
+        titles: inches for the titles.
+        gap: between panels, as a share of their size.
+    """
     above = titles + (0.0 if legend is None else legend.get_window_extent().height / figure.dpi)
     width, height = figure.get_size_inches()
     figure.subplots_adjust(

@@ -1,4 +1,4 @@
-"""A run's figures in plain words. Sentences hold names as they are: whoever writes them down escapes them."""
+"""A run's figures in plain words. Names in the sentences aren't escaped: that is up to the caller."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from facecnn.photos.folder import UNKNOWN
 from facecnn.reports.facts import Background, PhotoFacts, RunFacts
 
 FEW_PHOTOS = 20
-"""Held-out photos below which an accuracy says little."""
+"""With fewer held-out photos, an accuracy says little."""
 FEW_TRAINED_ON = 30
-"""Photos of a person below which looks that it was never shown are likely."""
+"""With fewer photos of a person, there are probably looks that the model hasn't seen."""
 UNEQUAL = 2.0
-"""Times as many photos of one person as of another."""
+"""Ratio of two people's numbers of photos that counts as unequal."""
 WEAK_SEPARATION, STRONG_SEPARATION = 0.7, 0.95
-"""Areas under the ROC curve below which a score hardly tells strangers, and from which on it does well."""
+"""Areas under the ROC curve below which a score hardly tells strangers, and above which it tells them well."""
 
 
 _CAMERA = (
@@ -26,7 +26,7 @@ _CAMERA = (
 
 
 def percent(share: float) -> str:
-    """``97.6 %``; what isn't all or nothing is never rounded to it."""
+    """``97.6 %``; only 0 and 1 become 0 % and 100 %."""
     text = f"{100 * share:.1f}"
     if text == "100.0" and share < 1:
         text = "99.9"
@@ -36,26 +36,26 @@ def percent(share: float) -> str:
 
 
 def confidence(share: float) -> str:
-    """``99.5 %``; never 100 %, since no number of photos can show that a model is never wrong."""
+    """``99.5 %``; never 100 %, since no number of photos proves that a model is never wrong."""
     return f"{100 * min(share, 0.999):.1f} %"
 
 
 def area_under_roc(area: float) -> str:
-    """``0.973``; a score that isn't perfect is never rounded to 1."""
+    """``0.973``; only a perfect score becomes 1."""
     return "1" if area == 1 else f"{min(area, 0.999):.3f}"
 
 
 def listed(words: list[str], most: int = 6) -> str:
-    """``a, b and c``; of many the first and how many more."""
+    """``a, b and c``; of more than ``most``, the first and the number of others."""
     if len(words) > most:
         return f"{', '.join(words[:most])} and {len(words) - most} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def isolated(text: str, names: Iterable[str], before: str, after: str) -> str:
-    """``text`` with ``before`` and ``after`` around each of the names that is written from right to left.
+    """``text`` with ``before`` and ``after`` around each right-to-left name.
 
-    With marks of isolation there, what stands after such a name stays after it, and isn't drawn before it.
+    With Unicode's or HTML's isolation there, such a name doesn't reorder the text around it.
     """
     for name in names:
         if any(unicodedata.bidirectional(character) in ("R", "AL") for character in name):
@@ -69,7 +69,7 @@ def counted(number: int, what: str, plural: str | None = None) -> str:
 
 
 def trained_for(facts: RunFacts) -> str:
-    """Whose photos, and how many."""
+    """Whose photos the model was trained on, and how many."""
     photos, people = facts.photos, facts.photos.people
     text = (
         f"This network tells {counted(len(people), 'person', 'people')} apart: "
@@ -84,7 +84,7 @@ def trained_for(facts: RunFacts) -> str:
 
 
 def accuracy(facts: RunFacts) -> str:
-    """How many held-out photos are named right, and what that says of others."""
+    """How many held-out photos are named right, and what to expect of others."""
     judged, logged = facts.held_out.judged, facts.held_out.logged_accuracy
     if judged is None or judged["accuracy"] is None:
         if logged is not None:
@@ -113,8 +113,8 @@ def accuracy(facts: RunFacts) -> str:
 
 
 def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | None:
-    """What became of the people's photos with several faces, from the figures that ``eval`` has; None where there are
-    none, or an older version counted."""
+    """How the people's photos with several faces were judged (the ``eval`` JSON); None where there are none, or the
+    figures are of an older version."""
     several = judged.get("several")
     if not several or not several["photos"]:
         return None
@@ -126,14 +126,13 @@ def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | N
 
 
 def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
-    """How many photos, of the people and of strangers, have one face: log loss, calibration error and the area under
-    the ROC curve are of these."""
+    """Numbers of the people's and strangers' photos with one face, of which log loss, calibration error and ROC are."""
     several, unknown = judged.get("several") or {"photos": 0}, judged["unknown"] or {"photos": 0}
     return judged["known"]["photos"] - several["photos"], unknown["photos"] - unknown.get("several", 0)
 
 
 def closed_set(facts: RunFacts) -> str | None:
-    """How often the likeliest person is the right one, whatever the threshold says; None where it wasn't measured."""
+    """The closed-set accuracy; None where it wasn't measured."""
     judged = facts.held_out.judged
     if judged is None or judged["closed_set_accuracy"] is None:
         return None
@@ -144,7 +143,7 @@ def closed_set(facts: RunFacts) -> str | None:
 
 
 def against_largest(facts: RunFacts) -> str | None:
-    """Whether always naming one person would do as well; None where it wouldn't or can't be told."""
+    """A warning if always naming one person would do about as well."""
     judged = facts.held_out.judged
     if judged is None or judged["accuracy"] is None or len(facts.photos.people) < 2:
         return None
@@ -159,7 +158,7 @@ def against_largest(facts: RunFacts) -> str | None:
 
 
 def strangers(facts: RunFacts) -> str:
-    """What the model does with faces of other people."""
+    """How the model treats strangers."""
     unknown = None if facts.held_out.judged is None else facts.held_out.judged["unknown"]
     calibration = facts.calibration
     has_threshold = calibration.threshold is not None
@@ -205,7 +204,7 @@ def strangers(facts: RunFacts) -> str:
 
 
 def tells_strangers_badly(facts: RunFacts) -> bool:
-    """Whether strangers were judged, and their scores are hardly above the people's."""
+    """Whether the scores of strangers are hardly above the people's."""
     unknown = None if facts.held_out.judged is None else facts.held_out.judged["unknown"]
     return unknown is not None and unknown["auroc"] is not None and unknown["auroc"] < WEAK_SEPARATION
 
@@ -227,7 +226,7 @@ def threshold(facts: RunFacts) -> str:
 
 
 def highest_confidence(highest: float | None, photos: int) -> list[str]:
-    """The limit of what an answer claims, by so many held-out photos of known people; nothing where there is none."""
+    """The limit of an answer's confidence, set by ``photos`` held-out photos of known people, if there is one."""
     if highest is None:
         return []
     return [
@@ -237,7 +236,7 @@ def highest_confidence(highest: float | None, photos: int) -> list[str]:
 
 
 def surroundings(background: Background) -> str:
-    """How much of the accuracy is the face."""
+    """How much of the accuracy is due to the faces."""
     parts = [f"with the faces hidden this model is right in {percent(background.hidden)}"]
     if background.trained_hidden is not None:
         parts.append(f"a training that never saw a face is right in {percent(background.trained_hidden)}")
@@ -258,7 +257,7 @@ def surroundings(background: Background) -> str:
 
 
 def only_surroundings(background: Background) -> str:
-    """What it means that the surroundings do nearly as well, in plain words."""
+    """A warning that the surroundings do nearly as well as the faces."""
     hidden, plain, largest = (
         f"{100 * share:.0f} %" for share in (background.best_hidden, background.plain, background.largest_class)
     )
@@ -271,7 +270,7 @@ def only_surroundings(background: Background) -> str:
 
 
 def one_person_twice(one: str, other: str) -> str:
-    """What it means that a network can't tell two people apart."""
+    """A warning that the model can't tell two people apart."""
     return (
         f"It can't tell {one} from {other}: their held-out photos get either name, whoever it is. If they are one "
         "person, move all the photos into one folder and train anew; if not, add photos of both in which they differ."
@@ -279,7 +278,7 @@ def one_person_twice(one: str, other: str) -> str:
 
 
 def never_judged(facts: RunFacts) -> list[str]:
-    """Who of the people has no held-out photo, where others have."""
+    """Which people have no held-out photo, while others do."""
     none = [count.name for count in facts.photos.people if not count.held_out]
     if not none or len(none) == len(facts.photos.people):
         return []
@@ -287,7 +286,7 @@ def never_judged(facts: RunFacts) -> list[str]:
 
 
 def limits(facts: RunFacts) -> list[str]:
-    """What the model isn't good for, or wasn't tried for, the gravest first."""
+    """The model's limits, and what wasn't tested, the most serious first."""
     found = []
     if not facts.training.finished:
         found.append(
@@ -313,7 +312,7 @@ def limits(facts: RunFacts) -> list[str]:
 
 
 def _few_photos(photos: PhotoFacts) -> list[str]:
-    """What it means that there are few photos of some people, or of one person more than of another."""
+    """Warnings of too few photos of a person, or of unequal numbers."""
     found = []
     fewest = min(photos.people, key=lambda count: count.trained_on)
     most = max(photos.people, key=lambda count: count.trained_on)
@@ -331,7 +330,7 @@ def _few_photos(photos: PhotoFacts) -> list[str]:
 
 
 def _flattering(facts: RunFacts) -> list[str]:
-    """For whom the accuracy is too high, and why for all."""
+    """Why the accuracy may be too optimistic."""
     judged = facts.held_out.judged
     if judged is None or judged["accuracy"] is None:
         return []
@@ -354,7 +353,7 @@ def _flattering(facts: RunFacts) -> list[str]:
 
 
 def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
-    """Who was named as whom, and how often; most often first. Refused photos are nobody's."""
+    """Pairs (truth, answer, photos) of people who were confused, the most frequent first, without refusals."""
     if facts.held_out.judged is None:
         return []
     names, matrix = facts.held_out.judged["classes"], facts.held_out.judged["confusion"]
@@ -368,7 +367,7 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
 
 
 def is_stranger(name: str) -> bool:
-    """Whether that is the class of strangers."""
+    """Whether a class is that of strangers."""
     return name == UNKNOWN
 
 
@@ -397,6 +396,6 @@ def profile_rows(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]
 
 
 def device(training: Mapping[str, Any]) -> str:
-    """What it was trained on, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
+    """The device of a training, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
     description = training.get("device_description")
     return f"{training['device']} ({description})" if description else str(training["device"])

@@ -1,6 +1,6 @@
-"""Pictures of the kernels of a network: their weights, what training changed of them, and what excites each.
+"""Pictures of a network's kernels: their weights, how training changed them, and the patches that excite each.
 
-Each is put together of pixels, and only its texts are drawn: with an axes for each part it would take seconds.
+They are composed of pixels, and matplotlib only draws the text: an axes for each part would take seconds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from facecnn.reports.findings import counted
 from facecnn.reports.lettering import printable
 
 MOST_KERNELS = 64
-"""Of a layer in the pictures; of one that is drawn as a table fewer."""
+"""Kernels of a layer in the pictures; fewer of one that is drawn as a table."""
 MOST_COLUMNS = 32
 _MOST_ROWS = 8
 
@@ -31,8 +31,8 @@ _BELOW = 34
 _BAR = 12  # a scale's width
 _BESIDE_BAR = 42
 
-# The pictures stand on a light page as on a dark one: their ground is transparent, titles have a ground of their own,
-# and numbers at an edge are of a grey that either shows.
+# The pictures have a transparent background, and are read on light and dark pages: titles have a background of their
+# own, and the numbers' grey shows on both.
 _INK, _LABEL = "#20242a", "#e6e9ed"
 _NUMBER = "#7c7c7c"
 
@@ -45,25 +45,25 @@ class DrawnKernels:
     now: np.ndarray
     """(kernel, row, column, input map)"""
     start: np.ndarray | None = None
-    """The same before training, of the first kernels and input maps or of all; None where it isn't known."""
+    """The kernels before training, or the first of them and of their input maps; None where they aren't known."""
 
 
 @dataclass(frozen=True)
 class ExcitingPatches:
-    """What excites a convolution layer's kernels."""
+    """The patches of photos that excite a convolution layer's kernels most."""
 
     kernels: DrawnKernels
     patches: Sequence[Sequence[np.ndarray]]
-    """Of each kernel, the strongest first: parts of photos, (rows, columns, 1 or 3), 0 to 255, NaN beyond the photo."""
+    """For each kernel, the strongest first: (rows, columns, 1 or 3), 0 to 255, NaN beyond the photo's edges."""
 
 
 Pixels = npt.NDArray[np.uint8]
-"""(rows, columns, 4): red, green, blue, and how much of them covers the page."""
+"""(rows, columns, 4): RGBA."""
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A small text at a place of a block, in pixels from its top left corner."""
+    """A small text at a position in pixels from a block's top left corner."""
 
     x: float
     y: float
@@ -78,16 +78,15 @@ class _Block:
     image: Pixels
     marks: list[_Mark]
     beside: bool = False
-    """Whether it stands beside the one before it."""
+    """Whether it is placed beside the block before."""
 
 
 def draw_kernels(path: Path, layers: Sequence[DrawnKernels]) -> None:
-    """Draws the convolution kernels of each layer and, where the start is known, what training changed of them.
+    """Draw the convolution kernels of each layer and, where the start is known, how training changed them.
 
-    Each part has a scale of its own, symmetric about zero. Kernels of three maps are shown in colour (grey is zero), of
-    one map from blue (negative) to red (positive), of other numbers of maps as a table, a column for each kernel and a
-    row for each input map. No more than 64 kernels of a layer, in a table 32 and 8 of their maps, are shown; the title
-    says so.
+    Each block has its own scale, symmetric about zero. Kernels with three input maps are shown in colour (grey is
+    zero), those with one from blue (negative) to red (positive), others as a table with a column for each kernel and a
+    row for each input map. At most 64 kernels of a layer are shown, in a table 32 and 8 input maps; the title says so.
 
     Args:
         path: the PNG file to write.
@@ -121,7 +120,7 @@ def _kernel_blocks(layer: DrawnKernels) -> list[_Block]:
 
 
 def _grid_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
-    """Kernels of one map or three, row by row."""
+    """Kernels with one or three input maps, row by row."""
     count = len(weight)
     columns = count if count <= 4 else 4 if count <= 16 else 8
     rows = -(-count // columns)
@@ -148,7 +147,7 @@ def _table_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
 
 
 def _coloured(weight: np.ndarray) -> np.ndarray:
-    """(kernel, row, column, 4) floats: three maps are red, green, blue, one goes from blue to red; 0 in the middle."""
+    """(kernel, row, column, 4) floats: RGB for three input maps, else from blue (negative) to red (positive)."""
     from matplotlib import colormaps
 
     shares = 0.5 + np.nan_to_num(weight) / (2 * _limit(weight))
@@ -157,8 +156,16 @@ def _coloured(weight: np.ndarray) -> np.ndarray:
 
 
 def _tiled(cells: np.ndarray, columns: int, width: int) -> tuple[Pixels, tuple[int, int]]:
-    """(cell, row, column, 4) floats side by side, each of their pixels a square, in about that width at most; and the
-    height and width from one cell to the next. Where they are wider, neighbouring pixels become one, their mean."""
+    """Tile an image with cells.
+
+    Args:
+        cells: (cell, row, column, 4) floats, each pixel of which becomes a square.
+        columns: of the image, in cells.
+        width: of the image, approximate maximum. Cells that are too large are reduced by averaging pixels.
+
+    Returns:
+        The image, and the height and width from one cell to the next.
+    """
     merged = max(1, -(-columns * cells.shape[2] // (width - columns * _GAP)))
     if merged > 1:
         rows, across = (max(1, side // merged) for side in cells.shape[1:3])
@@ -178,7 +185,7 @@ def _tiled(cells: np.ndarray, columns: int, width: int) -> tuple[Pixels, tuple[i
 
 
 def _with_scale(title: str, image: Pixels, marks: list[_Mark], weight: np.ndarray, beside: bool) -> _Block:
-    """The block with the scale of its colours at the right."""
+    """The block, with a colour scale at the right."""
     limit, tall = _limit(weight), max(image.shape[0], 40)
     levels = np.linspace(limit, -limit, tall).reshape(1, tall, 1, 1)
     bar = _bytes(_coloured(levels.repeat(3, axis=3) if weight.shape[3] == 3 else levels))[0].repeat(_BAR, axis=1)
@@ -194,14 +201,14 @@ def _with_scale(title: str, image: Pixels, marks: list[_Mark], weight: np.ndarra
 
 
 def draw_patches(path: Path, layers: Sequence[ExcitingPatches]) -> None:
-    """Draws for each kernel the parts of photos that excite it most, the strongest first.
+    """Draw the patches of photos that excite each kernel most, the strongest first.
 
-    Kernels of one input map or three stand before their patches in the colours of `draw_kernels`. Light and contrast of
-    each grey patch are evened out; coloured ones, whose colours that would change, are made brighter at most.
+    Kernels with one or three input maps are shown before their patches, in the colours of ``draw_kernels``. Grey
+    patches are stretched to full contrast. Coloured ones are only brightened, to keep their hue.
 
     Args:
         path: the PNG file to write.
-        layers: at least one; of each no more kernels than `draw_kernels` shows.
+        layers: at least one, each with no more kernels than ``draw_kernels`` shows.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -243,7 +250,7 @@ def _patch_tile(patch: np.ndarray) -> Pixels:
 
 
 def _tile(pixels: np.ndarray) -> Pixels:
-    """(rows, columns, 4) floats as large as a tile, in its middle; where they are few, each a square."""
+    """A tile with (rows, columns, 4) floats, scaled to fit in its middle; large pixels stay squares."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
@@ -261,12 +268,12 @@ def _bytes(shares: np.ndarray) -> Pixels:
 
 
 def _limit(weight: np.ndarray) -> float:
-    """The largest size of a weight: where the scale ends on both sides."""
+    """The largest absolute weight, where the scale ends on both sides."""
     return float(np.abs(weight[np.isfinite(weight)]).max(initial=0.0)) or 1.0
 
 
 def _draw(path: Path, blocks: Sequence[_Block]) -> None:
-    """Writes the blocks one below the other, or beside the one before."""
+    """Place the blocks one below the other, or beside the one before, and write the picture."""
     places: list[tuple[int, int]] = []
     top = below = 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Where the names in a picture go, so that they hide neither faces nor each other."""
+"""Place the labels in a picture so that they hide neither faces nor each other."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ Box = tuple[float, float, float, float]
 """left, top, right, bottom."""
 
 _ROUNDS = 3
-"""Times that each label looks for a better place once all have one."""
+"""Rounds in which each label may move to a better place."""
 _ON_LABEL, _ON_FACE, _ON_OWN_FACE = 4.0, 3.0, 2.5
-"""What it costs where a whole label lies on another, on another's face, or on its own."""
+"""Cost of a whole label on another label, on another's face, or on its own face."""
 _TOUCHING = 1e-6
-"""Pixels of an overlap that are roundings only."""
+"""Pixels of an overlap that may be rounding errors."""
 _OFF = 0.05
-"""What each line's height between a label and its box costs."""
+"""Cost of each line's height between a label and its box."""
 
 
 @dataclass(frozen=True)
 class Placing:
-    """Places for all labels of a picture."""
+    """The places of all labels in a picture."""
 
     corners: list[tuple[float, float]]
     """Left and top of each."""
     hidden: float
-    """How much lies under labels, or is a label under another, in labels' areas; 0 where nothing is hidden."""
+    """Hidden areas of faces and labels, in units of a label's area; 0 where nothing is hidden."""
 
 
 def place_labels(boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], width: float, height: float) -> Placing:
-    """A place for each box's label, of a size (width, height), within a picture of ``width`` by ``height``.
+    """Find a place for each box's label.
 
-    A label lies at an edge of its box, above it by preference; where there is no room, up to two lines off, and only
-    where all of that hides something, on a face. Boxes may reach over the picture's edges.
+    A label is placed at an edge of its box, preferably above it; if there is no room, up to two lines away; and only if
+    all of these hide something, on a face. Boxes may reach beyond the picture's edges.
+
+    Args:
+        boxes: of the faces.
+        sizes: (width, height) of each face's label.
+        width: of the picture.
+        height: of the picture.
     """
     faces = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
     options = [_options(face, size, width, height) for face, size in zip(faces, sizes, strict=True)]
@@ -57,7 +63,7 @@ def place_labels(boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], wid
 
 
 def _options(face: Array, size: tuple[float, float], width: float, height: float) -> Array:
-    """(places, 4): where a face's label may lie, the best first, all within the picture as far as it has room."""
+    """(places, 4): the possible places of a face's label, the best first, within the picture if it is large enough."""
     (left, top, right, bottom), (wide, high) = face, size
     middle = (left + right - wide) / 2
     beside = [(x, y) for x in (left, right - wide, middle) for y in (top - high, bottom)]
@@ -77,7 +83,7 @@ def _options(face: Array, size: tuple[float, float], width: float, height: float
 
 
 def _fixed_costs(number: int, faces: Array, rectangles: Array) -> Array:
-    """(places,): what a label's places cost whatever the others' are."""
+    """(places,): costs of a label's places that don't depend on other labels."""
     own, others = faces[number : number + 1], np.delete(faces, number, axis=0)
     gaps = np.maximum(rectangles[:, :2] - own[:, 2:], own[:, :2] - rectangles[:, 2:]).max(axis=1)
     off = np.maximum(gaps, 0) / (rectangles[:, 3] - rectangles[:, 1])  # lines between a label and its box
@@ -88,7 +94,7 @@ def _fixed_costs(number: int, faces: Array, rectangles: Array) -> Array:
 
 
 def _covered(rectangles: Array, others: Array) -> Array:
-    """(rectangles,): how much of each lies on the others, in its own areas."""
+    """(rectangles,): how much of each lies on the others, in units of its own area."""
     if not len(others):
         return np.zeros(len(rectangles))
     low = np.maximum(rectangles[:, None, :2], others[None, :, :2])

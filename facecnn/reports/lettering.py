@@ -1,4 +1,4 @@
-"""Names as a picture can show them: by fonts that have their letters, else in Latin ones."""
+"""Names that a picture can show: with a font that has their letters, else in Latin letters."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any
 
 FONT = "DejaVu Sans"
-"""What pictures are drawn with; it comes with matplotlib."""
+"""The font of pictures; it comes with matplotlib."""
 
 NAME_LENGTH = 18
-"""Characters of a name as a label."""
-
+"""Characters of a label, at most."""
 
 _BEYOND_LATIN = "\N{LATIN SMALL LETTER B WITH STROKE}"
-"""The first letter that isn't certain to be in ``FONT``."""
+"""The first letter that ``FONT`` may lack."""
 
 
 def printable(text: str) -> str:
-    """`text` with what no font can show replaced: control characters, halves of surrogate pairs."""
+    """``text`` with unprintable characters replaced, such as control characters and lone surrogates."""
     text = unicodedata.normalize("NFC", text)
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def short(name: str, length: int = NAME_LENGTH) -> str:
-    """A class's name as a label; of a long one the beginning and the end, where folders of one kind differ."""
+    """A name as a label: of a long one the beginning and the end, where names of one kind differ."""
     name = printable(name)
     if len(name) <= length:
         return name
@@ -40,15 +39,17 @@ def short(name: str, length: int = NAME_LENGTH) -> str:
 class Lettering:
     """Spells the texts of one picture.
 
-    A letter that matplotlib's own font lacks is drawn by another font of this machine that has it. Where none has, the
-    text is transliterated; where that leaves nothing, as of the rarest Chinese letters, a person is called by the
-    number among the people.
+    A letter that matplotlib's own font lacks is drawn with another installed font. Where none has it, the text is
+    transliterated. Where that leaves nothing, as with the rarest Chinese letters, a person gets a number for a name.
     """
 
     def __init__(self, people: Sequence[str], *others: str, left_to_right: bool = False) -> None:
-        """All texts that are to be drawn: the people's names in their order, and others.
+        """Find fonts for all texts to be drawn.
 
-        ``left_to_right``: also transliterate what is written from right to left, for those who can't draw that.
+        Args:
+            people: the people's names, in order.
+            others: other texts.
+            left_to_right: also transliterate right-to-left scripts, for a renderer that can't draw them.
         """
         self._numbers = {name: number for number, name in enumerate(people, 1)}
         characters = frozenset(printable("".join((*people, *others))))
@@ -70,11 +71,11 @@ class Lettering:
         return f"person {self._numbers[text]}" if text in self._numbers else "\N{REPLACEMENT CHARACTER}" * len(text)
 
     def changes(self, text: str) -> bool:
-        """Whether the text is drawn in other letters than its own."""
+        """Whether the text is transliterated."""
         return bool(self._missing & set(printable(text)))
 
     def pieces(self, label: str) -> list[tuple[str, Path]]:
-        """What is to be drawn with one font file after the other."""
+        """The label split into parts, each with the file of its font."""
         files = [
             next((font.file for font in self._fallbacks if char in font.supplies), own_font_file()) for char in label
         ]
@@ -82,7 +83,7 @@ class Lettering:
         return [("".join(char for char, _ in run), file) for file, run in runs]
 
     def labels(self, names: Sequence[str]) -> list[str]:
-        """All names as labels, no two alike: where they would be, each has its number."""
+        """All names as labels. Equal ones get a number."""
         labels = [self(name) for name in names]
         counts = Counter(labels)
         return [f"{label} ({number})" if counts[label] > 1 else label for number, label in enumerate(labels, 1)]
@@ -90,7 +91,7 @@ class Lettering:
 
 @cache
 def own_font_file() -> Path:
-    """The file of ``FONT``. Finds it without loading matplotlib, which takes most of a second."""
+    """The file of ``FONT``, found without loading matplotlib, which takes most of a second."""
     package = find_spec("matplotlib")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
@@ -104,12 +105,12 @@ class _Fallback:
     family: str
     file: Path
     supplies: frozenset[str]
-    """What fonts before it lack."""
+    """The characters that fonts before it lack."""
 
 
 @cache
 def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[_Fallback, ...], frozenset[str]]:
-    """Installed fonts that have what matplotlib's own lacks, and the characters that none has."""
+    """Installed fonts for the characters that matplotlib's own lacks, and the characters that none has."""
     if all(char < _BEYOND_LATIN for char in text):
         return (), frozenset()
     from matplotlib import font_manager
@@ -121,10 +122,10 @@ def _fallback_fonts(text: frozenset[str]) -> tuple[tuple[_Fallback, ...], frozen
         if not missing:
             break
         if entry.style != "normal" or entry.name in (FONT, *(font.family for font in fonts)) or "Last" in entry.name:
-            continue  # the font of last resort has a box for everything
+            continue  # the Last Resort font has a box for every character
         try:
             left = _lacking(missing, font_manager.get_font(entry.fname).get_charmap())
-        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or no font after all
+        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or not a font
             continue
         if left != missing:
             fonts.append(_Fallback(entry.name, Path(entry.fname), missing - left))

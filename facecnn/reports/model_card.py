@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a model is for, what it was made of and how good it is, for those who get to use it."""
+"""MODEL_CARD.md: what a model is for, what it was trained on and how good it is, for its users."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from facecnn.runs.folder import RunFolder
 
 
 def write_model_card(run: RunFolder, facts: RunFacts) -> None:
-    """Writes MODEL_CARD.md, without a photo and without where the photos lie.
-
-    Raises:
-        OutputError: it couldn't be written; an old card is intact.
-    """
+    """Write MODEL_CARD.md, which has neither photos nor their path. Raises OutputError; an old card is then intact."""
     write_atomically(run.card_path, model_card(facts).encode("utf-8"))
 
 
 def model_card(facts: RunFacts) -> str:
-    """The card as Markdown (CommonMark with tables); names in it can't be taken for markup."""
+    """The card as Markdown (CommonMark with tables), with names escaped."""
     settings = facts.network.settings
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", settings)), default=0))
     return rendered("model_card.md", facts=facts, fence=fence, settings=settings.rstrip())

@@ -1,4 +1,4 @@
-"""What is written for people by Jinja2 templates: HTML pages, each one file that needs no network, and Markdown.
+"""Render Jinja2 templates: self-contained HTML pages, and Markdown.
 
 Every value in a template is escaped, so a name is never taken for markup.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 THUMBNAIL = 192
-"""Pixels of a photo's longer side on a page; larger ones are made smaller."""
+"""Pixels of a photo's longer side on a page, at most."""
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page, or a Markdown text, by one of the files in ``templates``."""
+    """Render one of the files in ``templates``."""
     return _environment(is_html=template.endswith(".html")).get_template(template).render(values)
 
 
@@ -43,7 +43,7 @@ def _environment(*, is_html: bool) -> Environment:
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=StrictUndefined,
         autoescape=True,
-        # Escapes before Jinja2 would, which knows only HTML and leaves control characters as they are.
+        # Escapes before Jinja2 does, which only knows HTML and leaves control characters.
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -63,20 +63,19 @@ def _environment(*, is_html: bool) -> Environment:
 
 
 def html_text(text: object) -> str:
-    """Text that may hold anything, as HTML."""
+    """Escape any text for HTML."""
     return html.escape(shown(str(text)))
 
 
 def html_name(name: str) -> str:
-    """A name or path, as HTML; its writing direction stays its own, and a long one breaks where its parts end."""
+    """A name or path as HTML, with its own writing direction, and with breaks allowed between its parts."""
     return f"<bdi>{html_text(name).replace('_', '_<wbr>').replace('/', '/<wbr>')}</bdi>"
 
 
 def markdown_text(text: object) -> str:
-    """Text that may hold anything, as Markdown that shows just that, in one line.
+    """Escape any text for Markdown, in one line.
 
-    Every ASCII punctuation mark that Markdown knows may be escaped; those that HTML or a link is made of become
-    entities, which no reader takes for markup.
+    Punctuation is escaped with a backslash, except that of HTML, which becomes entities.
     """
     visible = unicodedata.normalize("NFC", shown(str(text)))
     entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -87,7 +86,7 @@ def markdown_text(text: object) -> str:
 
 
 def _told(escape: Callable[[object], str], is_html: bool, text: str, names: Iterable[str]) -> str:
-    """Sentences with names in them, each of those from right to left kept in its place."""
+    """Escape sentences with names in them, and isolate right-to-left names."""
     before, after = ("<bdi>", "</bdi>") if is_html else ("\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}")
     return findings.isolated(escape(text), map(escape, names), before, after)
 
@@ -104,10 +103,9 @@ def thumbnail(picture: np.ndarray) -> bytes:
 
 
 def link_to(file: Path, folder: Path) -> str | None:
-    """The way from a folder to a file, as a link; None where it would tell the whole path of the file.
+    """A relative link from a folder to a file; None where it would reveal the whole path of the file.
 
-    Where the photos lie is nobody's business who gets the report: a link goes only through folders below one that holds
-    both, the photos and the run.
+    Readers of a report needn't know where the photos are: a link only leads through folders below a common one.
     """
     file, folder = (Path(os.path.normpath(path.absolute())) for path in (file, folder))
     try:

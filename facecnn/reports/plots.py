@@ -1,4 +1,4 @@
-"""The plots of a run: its curves and its confusion matrix; and those of learning rates."""
+"""Plots of training curves, confusion matrices, schedules and range tests."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 _VALIDATION_COLOUR = "#d9641e"
 _BROKEN = (0, (4, 3))
 _FAINT_EPOCHS = 300
-"""Beyond so many epochs only a mean can be read; the values themselves stay behind it as a band."""
+"""With more epochs, a moving average is drawn over the faint values."""
 _NAMED_CLASSES = 40
 
 
 def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | None) -> None:
-    """Draws loss, accuracy and learning rate over the epochs, and marks the best epoch. All is explained above.
+    """Draw loss, accuracy and learning rate over the epochs, and mark the best epoch.
 
     Args:
         path: the PNG file to write.
-        metrics: a record an epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
+        metrics: a record for each epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
             "validation_accuracy" (0 to 1) and "learning_rate"; absent or None leaves a gap.
         best_epoch: the epoch of best.safetensors, None where there is none.
 
@@ -71,7 +71,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
 
 
 def _curve_handles(loss: "Axes", epochs: int, best_epoch: int | None, best: Mapping[str, Any]) -> list["Line2D"]:
-    """What the legend of the curves shows: the two kinds of photos, then what thin, thick and broken lines are."""
+    """The legend's entries: the two kinds of photos, then thin, thick and dashed lines."""
     from matplotlib.lines import Line2D
 
     handles: list[Line2D] = [line for line in loss.get_lines() if not str(line.get_label()).startswith("_")]
@@ -81,11 +81,11 @@ def _curve_handles(loss: "Axes", epochs: int, best_epoch: int | None, best: Mapp
             Line2D([], [], color=FAINT, linewidth=2.4, label=f"thick: mean of the {_window(epochs)} epochs around"),
         ]
     if best_epoch is not None:
-        told = [f"best: epoch {best_epoch}"]
+        parts = [f"best: epoch {best_epoch}"]
         for key, form in (("validation_loss", "loss {:.3g}"), ("validation_accuracy", "{:.1%} right")):
             if best.get(key) is not None:
-                told.append(form.format(best[key]))
-        handles.append(Line2D([], [], color=FAINT, linestyle=_BROKEN, linewidth=1, label=", ".join(told)))
+                parts.append(form.format(best[key]))
+        handles.append(Line2D([], [], color=FAINT, linestyle=_BROKEN, linewidth=1, label=", ".join(parts)))
     return handles
 
 
@@ -94,7 +94,7 @@ def _column(metrics: list[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]], quantity: str) -> np.ndarray:
-    """Draws the training and validation curve of a quantity; returns all their values."""
+    """Draw the training and validation curves of a quantity. Returns all values."""
     drawn = []
     for side, label, colour in (
         ("train", "photos trained on", TRAIN_COLOUR),
@@ -114,15 +114,15 @@ def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]],
 
 
 def _window(epochs: int) -> int:
-    """Over so many epochs crowded curves are smoothed."""
+    """Width, in epochs, of the moving average."""
     return epochs // 100 * 2 + 1
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of `window` values around each (fewer at the ends); gaps stay gaps."""
+    """The centred moving average over ``window`` values (fewer at the ends). Gaps stay gaps."""
     known = np.isfinite(values)
     ones = np.ones(window)
-    # "full", cut by hand: "same" is as long as the longer of the two.
+    # Mode "full" and a slice, because the result of "same" is as long as the longer argument.
     cut = slice(window // 2, window // 2 + len(values))
     sums = np.convolve(np.where(known, values, 0.0), ones)[cut]
     return np.where(known, sums / np.maximum(np.convolve(known, ones)[cut], 1), np.nan)
@@ -144,16 +144,16 @@ def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> None:
-    """Draws a confusion matrix: colour is the share of the row, numbers are counts and, with few classes, shares.
+    """Draw a confusion matrix. Colours are shares of the row, numbers are counts and, with few classes, shares.
 
-    With more than 40 classes only colours are drawn, in a picture of fixed size, with the classes' numbers at its edge.
+    With more than 40 classes, only colours are drawn, in a picture of fixed size, with the classes' numbers as labels.
 
     Args:
         path: the PNG file to write.
-        matrix: counts, (rows, columns); row = who it is, column = what was answered.
-        rows: the names of those who are in the photos, in the matrix's order.
-        columns: the answers: the same names in the same order, and others after them.
-        title: the text above.
+        matrix: (rows, columns) counts; rows are the truth, columns the answers.
+        rows: the names of the rows.
+        columns: the same names in the same order, then other answers.
+        title: of the plot.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -198,27 +198,27 @@ def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns:
 
 
 def _write_counts(panel: "Axes", matrix: np.ndarray, shares: np.ndarray) -> None:
-    """The number in each cell, in small matrices with its share."""
+    """Write the count into each cell, in small matrices with its share."""
     count = max(matrix.shape)
     size = 13 if count <= 4 else 10 if count <= 10 else 9 if count <= 20 else 7
     for row, column in np.ndindex(*matrix.shape):
         number = int(matrix[row, column])
         if number == 0 and count > 4:
-            continue  # what is empty is seen best where nothing stands
+            continue
         text = f"{number}\n{shares[row, column]:.0%}" if count <= 10 else str(number)
         colour = "white" if shares[row, column] > 0.55 else "#222222"
         panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
 def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_steps: str, remark: str) -> None:
-    """Draws the learning rate over the steps of a training, with the epochs above.
+    """Draw the learning rate over the steps of a training, with the epochs above.
 
     Args:
         path: the PNG file to write.
         rates: the learning rate of each step, (N,), N >= 1.
-        steps_an_epoch: so many steps make an epoch.
-        about_steps: what the number of steps rests on, to stand beside the axis.
-        remark: what else is to be known, to stand below; may be empty.
+        steps_an_epoch: steps in an epoch.
+        about_steps: a note on the number of steps, for the axis.
+        remark: stands below the plot; may be empty.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -260,7 +260,7 @@ def draw_range_test(
     diverged: bool,
     marks: Sequence[tuple[float, str]],
 ) -> None:
-    """Draws a range test: the loss against the rising learning rate, with rates that are marked.
+    """Draw a range test: the loss against the rising learning rate.
 
     Args:
         path: the PNG file to write.
@@ -268,7 +268,7 @@ def draw_range_test(
         single: the losses of each test, (n,) with n <= N.
         smooth: their smoothed mean, (n,).
         diverged: whether the tests ended early because the loss grew too large.
-        marks: rates that are marked with a line, and what they are, the suggestion first.
+        marks: rates to mark with a line, and their labels, the suggestion first.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -284,7 +284,7 @@ def draw_range_test(
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
-        # The loss of a diverged test has no end: what came before is what is to be seen.
+        # The loss of a diverged test may be huge: show the range before it.
         top = max(float(smooth[: max(1, len(smooth) // 4)].max()), float(np.median(smooth)))
         panel.set_ylim(min(0.0, float(smooth.min())), 2.0 * top)
         panel.set_xlim(rates[0] / 1.1, max([rates[-1], *(rate for rate, _ in marks)]) * 1.1)

@@ -1,6 +1,6 @@
-"""report.html: a run as one page that needs nothing else, neither a network nor the files beside it.
+"""report.html: a run as a self-contained page.
 
-Its text is in ``templates/report.html``; what has to be reckoned for it is here.
+Its text is in ``templates/report.html``. This module computes what the template shows.
 """
 
 from __future__ import annotations
@@ -31,28 +31,30 @@ class ShownAnswers:
     """The answers that a report shows with their photos."""
 
     wrong: list[Answer]
-    """Photos that were given a wrong name first, then those refused, the most confident mistakes first."""
+    """First photos with a wrong name, then refused ones, the most confident mistakes first."""
     unsure: list[Answer]
-    """Right, the least certain first."""
+    """Right answers, the least certain first."""
     all_wrong: int
+    """Number of all wrong answers."""
     refused: int
-    """So many of all the wrong ones are people refused as strangers."""
+    """Number of people refused as strangers, among all wrong answers."""
     strangers_named: int
+    """Number of strangers named, among all wrong answers."""
 
     @property
     def all(self) -> list[Answer]:
-        """Both."""
+        """Wrong and unsure ones."""
         return [*self.wrong, *self.unsure]
 
 
 @dataclass(frozen=True)
 class ShownPhoto:
-    """A photo as the report shows it."""
+    """A photo in the report."""
 
     pixels: np.ndarray
-    """What the network was shown of it, (rows, columns, 1 or 3) uint8; as sharp as can be had."""
+    """(rows, columns, 1 or 3) uint8: the network's crop, in a higher resolution if possible."""
     file: Path | None = None
-    """The photo itself."""
+    """The photo's file."""
 
 
 def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
@@ -71,12 +73,12 @@ def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
 
 
 def write_report(run: RunFolder, facts: RunFacts, photos: Mapping[str, ShownPhoto]) -> None:
-    """Writes report.html from the facts, the run's pictures (those that are there), and ``photos``.
+    """Write report.html.
 
     Args:
-        run: the run's folder.
-        facts: what is told.
-        photos: by SHA-256; of photos that aren't in it the answer is told without.
+        run: the run's folder, with the pictures that exist.
+        facts: of the run.
+        photos: by SHA-256. Answers for other photos are listed without their photo.
 
     Raises:
         OutputError: it couldn't be written; an old report is intact.
@@ -97,13 +99,13 @@ def report_html(
     thumbnails: Mapping[str, bytes],
     links: Mapping[str, str] = _NO_LINKS,
 ) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
-        facts: what is told.
-        pictures: the run's PNG and GIF files by name.
-        thumbnails: JPEG files by their photo's SHA-256.
-        links: where the photo itself is, by the same.
+        facts: of the run.
+        pictures: the run's PNG and GIF files, by name.
+        thumbnails: JPEG files, by their photo's SHA-256.
+        links: to the photos, by SHA-256.
     """
     result = facts.training.result
     accuracies = [
@@ -128,8 +130,10 @@ def report_html(
 
 
 def _score_histogram(answers: Sequence[Answer], threshold: float | None) -> dict[str, Any] | None:
-    """A histogram of the unknown-scores of photos with one face, in a drawing of 360 by 232: known people's above the
-    axis, strangers' below, in shares of each. None where there are no photos of either."""
+    """A histogram of the unknown-scores of photos with one face, for an SVG of 360 by 232.
+
+    Known people are above the axis, strangers below, as shares of each. None where either has no photos.
+    """
     alone = [answer for answer in answers if answer.faces == 1]
     known, strange = (
         [answer.unknown_score for answer in alone if findings.is_stranger(answer.truth) is of_stranger]

@@ -1,4 +1,4 @@
-"""What a run tells of itself, for lists and comparisons: from the files in its folder, whatever is wrong with them."""
+"""Summaries of runs for lists and comparisons, from the files in their folders, even damaged ones."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ from facecnn.runs.folder import RunFolder, read_json
 
 State = Literal["finished", "unfinished", "in use", "damaged"]
 
-_MADE_UP_NAME = re.compile(r"(\d{8}-\d{6})-(.+?)(-\d+)?\Z")
+_DEFAULT_NAME = re.compile(r"(\d{8}-\d{6})-(.+?)(-\d+)?\Z")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run, in a line of a list."""
+    """A run in a list."""
 
     name: str
     path: str
     state: State
     problem: str | None
-    """What is wrong with a damaged one."""
+    """What is wrong with a damaged run."""
     created: str | None
-    """ISO 8601, as ``ended``."""
+    """ISO 8601, as is ``ended``."""
     ended: str | None
-    """When its model was written last; None of a run that has none."""
+    """When its model was last written; None without a model."""
     finished: bool
     pinned: bool
     config: str | None
-    """The name of its settings file; None where that wasn't noted."""
+    """The name of its settings file, if known."""
     people: list[str]
     strangers: bool
-    """Whether it was trained with an ``unknown/`` folder, too."""
+    """Whether it was trained with an ``unknown/`` folder."""
     photos: int | None
-    """Trained on and held out."""
+    """Number of photos trained on and held out."""
     accuracy: float | None
-    """Share of the known people's held-out photos that ``predict`` names right; None where that wasn't noted."""
+    """On the held-out photos, if known."""
     closed_set_accuracy: float | None
-    """The same for the likeliest person, whatever the threshold says."""
     bytes: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,7 +55,7 @@ class Summary:
 
 
 def summarise(run: Candidate, pinned: Path | None) -> Summary:
-    """A run in a line; damage is told, not raised."""
+    """Summarise a run. Damage is reported in ``problem``, not raised."""
     folder = RunFolder(run.path)
     problem = run.damage
     start: Mapping[str, Any] = {}
@@ -68,7 +67,7 @@ def summarise(run: Candidate, pinned: Path | None) -> Summary:
         held_out = held_out_figures(read_json(folder.figures_path) or {})
     except CheckpointError as error:
         problem = problem or str(error)
-    made_up = _MADE_UP_NAME.match(run.path.name)
+    default_name = _DEFAULT_NAME.match(run.path.name)
     label = start.get("config")
     state: State = "finished" if run.finished else "unfinished"
     if folder.in_use():
@@ -80,11 +79,11 @@ def summarise(run: Candidate, pinned: Path | None) -> Summary:
         path=str(run.path),
         state=state,
         problem=problem,
-        created=_created(folder, start, made_up),
+        created=_created(folder, start, default_name),
         ended=_iso(run.written / 1e9) if run.people else None,
         finished=run.finished,
         pinned=pinned is not None and pinned.resolve() == run.path.resolve(),
-        config=label if isinstance(label, str) else made_up[2] if made_up else None,
+        config=label if isinstance(label, str) else default_name[2] if default_name else None,
         people=list(run.people),
         strangers=run.strangers,
         photos=sum(sum(count) for count in photo_counts(split).values()) or None,
@@ -95,13 +94,13 @@ def summarise(run: Candidate, pinned: Path | None) -> Summary:
 
 
 def summaries(out_dir: Path) -> list[Summary]:
-    """The runs in ``out_dir``, the newest last. A pin on a run that is gone counts as none."""
+    """The runs in ``out_dir``, the newest last. A damaged pin counts as none."""
     pinned = _pinned(out_dir)
     return [summarise(run, pinned) for run in candidates(out_dir)]
 
 
 def checked_summary(run: Path, out_dir: Path) -> Summary:
-    """A run in a line, its model read to the end: all damage is noticed."""
+    """Summarise a run, and read its whole model, so that any damage is found."""
     found = candidate(run)
     if found.people and found.damage is None:
         try:
@@ -119,27 +118,23 @@ def _pinned(out_dir: Path) -> Path | None:
 
 
 def held_out_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What figures.json has of the held-out photos, as it is written now.
-
-    In files of older versions ``accuracy`` was that of the likeliest person, whatever the threshold says.
-    """
+    """The figures of the held-out photos in figures.json, in the form of this version."""
     held_out = figures.get("held_out")
     if not isinstance(held_out, Mapping):
         return {}
-    if not counted_otherwise(figures):
+    if not has_old_accuracy(figures):
         return dict(held_out)
     return {**held_out, "accuracy": None, "closed_set_accuracy": held_out.get("accuracy"), "known": None}
 
 
-def counted_otherwise(figures: Mapping[str, Any]) -> bool:
-    """Whether figures.json is of a version whose accuracy was that of the likeliest person."""
+def has_old_accuracy(figures: Mapping[str, Any]) -> bool:
+    """Whether figures.json is of an older version, whose ``accuracy`` was the closed-set accuracy."""
     held_out = figures.get("held_out")
     return isinstance(held_out, Mapping) and "closed_set_accuracy" not in held_out
 
 
 def photo_counts(split: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Photos of each class that were trained on and held out, by split.json; what isn't as it was written is left
-    out."""
+    """Numbers of photos of each class that were trained on and held out, from a split.json that may be damaged."""
     sides = [_classes(split.get(side)) for side in ("train", "validation")]
     names = sorted({*sides[0], *sides[1]}, key=lambda name: (name == UNKNOWN, natural_order(name)))
     return {name: (sides[0][name], sides[1][name]) for name in names}
@@ -150,11 +145,11 @@ def _classes(side: Any) -> Counter[str]:
     return Counter(path.partition("/")[0] for path in paths if isinstance(path, str))
 
 
-def _created(folder: RunFolder, start: Mapping[str, Any], made_up: re.Match[str] | None) -> str | None:
-    """When a run was made: as it was noted, else as its name says, else when its settings were written."""
+def _created(folder: RunFolder, start: Mapping[str, Any], default_name: re.Match[str] | None) -> str | None:
+    """When a run was made, by run.json, else by its name, else by the time of its settings file."""
     moments: tuple[Callable[[], datetime], ...] = (
         lambda: datetime.fromisoformat(start["created"]),
-        lambda: datetime.strptime(made_up[1] if made_up else "", "%Y%m%d-%H%M%S"),
+        lambda: datetime.strptime(default_name[1] if default_name else "", "%Y%m%d-%H%M%S"),
         lambda: datetime.fromtimestamp(folder.config_path.stat().st_mtime),
     )
     for moment in moments:

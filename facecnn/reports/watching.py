@@ -29,15 +29,14 @@ _MOST_LATE = 3
 
 
 def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Draws each kernel's gradient norm, update ratio, share of active outputs and distance from the start.
+    """Draw each kernel's gradient norm, update ratio, share of active outputs and distance from the start.
 
-    A column for each of the first six conv layers. Up to eight kernels have colours of their own; more are thin lines
-    around their median. Kernels that are dead or asleep in the last of the records with such figures are red. What the
-    colours are is told above the panels.
+    There is a column for each of the first six conv layers. Up to eight kernels have their own colours; more are thin
+    lines around their median. Kernels that are dead or asleep in the last record are red.
 
     Args:
         path: the PNG file to write.
-        metrics: a record an epoch; those without "kernels" and "asleep_kernels" are left out.
+        metrics: a record for each epoch; those without "kernels" are ignored.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -77,7 +76,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
         for row, (key, _), (lowest, highest) in zip(panels, _WATCHED, limits, strict=True):
             if key in _LOGARITHMIC:
                 row[0].set_yscale("log")
-                row[0].yaxis.set_minor_locator(NullLocator())  # placing these takes longer than all else
+                row[0].yaxis.set_minor_locator(NullLocator())  # minor ticks would take most of the time
             row[0].set_ylim(lowest, highest)
         cut = f"The first {len(shown)} of {len(names)} conv layers" if len(names) > len(shown) else None
         handles = _kernel_handles(counts, shown, late)
@@ -87,7 +86,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _kernel_handles(counts: Sequence[int], names: Sequence[str], late: set[str]) -> list["Line2D"]:
-    """What the legend of the watched kernels shows, of layers with so many kernels."""
+    """The legend's entries, for the layers ``names`` with ``counts`` kernels."""
     from matplotlib.lines import Line2D
 
     handles = []
@@ -109,7 +108,7 @@ def _kernel_handles(counts: Sequence[int], names: Sequence[str], late: set[str])
 
 
 def _of_kernels(looks: Sequence[Mapping[str, Any]], name: str) -> dict[str, np.ndarray]:
-    """(look, kernel) of each figure that a layer's kernels have."""
+    """(record, kernel) values of each figure of a layer's kernels."""
     rows = [record["kernels"].get(name) for record in looks]
     return {
         key: np.array([[np.nan] * len(rows[-1][key]) if row is None else row[key] for row in rows], np.float64)
@@ -119,7 +118,7 @@ def _of_kernels(looks: Sequence[Mapping[str, Any]], name: str) -> dict[str, np.n
 
 
 def _limits(key: str, layers: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Where a row of panels begins and ends: all of it, but of very small numbers."""
+    """The y limits of a row of panels: all values, except very small ones."""
     if key == "active":
         return -0.02, 1.02
     values = np.concatenate([layer.ravel() for layer in layers])
@@ -139,7 +138,7 @@ def _draw_kernel_lines(panel: "Axes", epochs: np.ndarray, values: np.ndarray, na
     red = np.array([f"{name}[{kernel}]" in late for kernel in range(values.shape[1])])
     few = len(red) <= _NAMED_KERNELS
     if not few:
-        # One artist for them all: a line of its own for each would take seconds.
+        # One artist for all lines: one for each would take seconds.
         thin = [np.column_stack([epochs, line]) for line in values[:, ~red].T]
         panel.add_collection(LineCollection(thin, colors=TRAIN_COLOUR, linewidths=0.6, alpha=0.35, zorder=2))
         panel.plot(epochs, np.median(values, axis=1), color="#222222", linewidth=1.6, zorder=4, marker=marker)

@@ -1,1 +1,1 @@
-"""What stores a training: the run's folder, its checkpoints, metrics and kernel frames. Start reading at ``folder``."""
+"""Storage of a training: the run's folder, its checkpoints, metrics and kernel frames. Start reading at ``folder``."""

@@ -1,4 +1,4 @@
-"""Files that are either wholly old or wholly new, whatever happens while they are written."""
+"""Write files atomically: whatever happens, a file is either the old one or the new one."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from facecnn.errors import OutputError, shown
 
 TEMPORARY_SUFFIX = ".facecnn-tmp"
-"""The end of a temporary file's name; a killed process may leave one behind, and nothing ever reads it."""
+"""Suffix of temporary files. A killed process may leave one behind, but nothing ever reads it."""
 
 _ANOTHER_PLACE = "choose another place"
 _REASONS = {
@@ -26,7 +26,7 @@ _REASONS = {
 
 
 def output_error(path: Path, error: OSError, size: int | None = None) -> OutputError:
-    """The `OutputError` that tells a user why `path` (of `size` bytes, where known) couldn't be written."""
+    """The OutputError that explains why ``path`` (of ``size`` bytes, if known) couldn't be written."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         quota = " (quota)" if error.errno != errno.ENOSPC else ""
         needed = "" if size is None else f"; needs about {max(size / 1e6, 0.1):.1f} MB"
@@ -48,8 +48,7 @@ def _working_folder_is_gone() -> bool:
 
 
 def make_folder(path: Path, remedy: str = _ANOTHER_PLACE) -> None:
-    """Makes a folder to write into, and those above it; one that is there is fine. Raises OutputError, with what to do
-    where that can't be one."""
+    """Make a folder and its parents, if missing. Raises OutputError, with a remedy where a file is in the way."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -59,15 +58,14 @@ def make_folder(path: Path, remedy: str = _ANOTHER_PLACE) -> None:
 
 
 def no_folder(path: Path, remedy: str) -> OutputError:
-    """The error where something else is at a folder's place."""
+    """The error where something else than a folder has its name."""
     return OutputError(f"{shown(path)}: a file, or a link to nothing, and no folder: {remedy}")
 
 
 def check_output(path: Path) -> None:
-    """Whether a file could be made at `path`, so that a long piece of work can fail before it begins.
+    """Check that a file can be made at ``path``, so that a long job can fail before it begins.
 
-    Raises:
-        OutputError: a folder has the name, or the folder for it is missing or can't be written to.
+    Raises OutputError where a folder has the name, or the parent folder is missing or can't be written to.
     """
     try:
         if path.name in ("", "..") or path.is_dir():
@@ -80,24 +78,32 @@ def check_output(path: Path) -> None:
 
 
 def refuse_inside(folder: Path, photos: Path, why: str) -> None:
-    """Raises OutputError for a folder to be written to that lies within one of photos, where ``why`` would happen; an
-    OSError where that can't be told."""
+    """Refuse a folder to write to that lies within a folder of photos.
+
+    Args:
+        folder: to write to.
+        photos: the folder of photos.
+        why: what would happen there, for the message.
+
+    Raises:
+        OutputError: it lies within.
+        OSError: a path can't be resolved.
+    """
     if folder.resolve().is_relative_to(photos.resolve()):
         raise OutputError(f"{shown(folder)}: inside {shown(photos)}, where {why}: choose another")
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise OSError where no file can be made in a folder, for its permissions or as its file system is read-only."""
+    """Raise OSError where no file can be made in a folder: no permission, or a read-only file system."""
     if not os.access(folder, os.W_OK | os.X_OK):
         read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
         raise OSError(errno.EROFS if read_only else errno.EACCES, "")
 
 
 def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
-    """Adds `data` to the file at `path`, made with `header` before it where there is none, all of it or nothing.
+    """Append all of ``data`` to a file, or nothing. A new file begins with ``header``.
 
-    Raises:
-        OutputError: it couldn't be written; what was there before is intact.
+    Raises OutputError where it couldn't be written; the file is then as before.
     """
     try:
         with path.open("ab") as stream:
@@ -116,12 +122,16 @@ def append_whole(path: Path, data: bytes, *, header: bytes = b"") -> None:
 def write_atomically(
     path: Path, data: bytes, *, keep_old_as: Path | None = None, times: tuple[int, int] | None = None
 ) -> None:
-    """Writes `data` to `path` so that a reader, a kill or a power cut meets the old file or the new one, never a part.
+    """Write a file so that a reader, a kill or a power cut finds the old file or the new one, never a part.
 
-    Order: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. With `keep_old_as`, the
-    file that was at `path` is first renamed to that; between the two renames `path` is absent and `keep_old_as` good.
-    A symbolic link at `path` is replaced, what it points to is left alone. The file's mode is what the umask gives,
-    its times of access and change (nanoseconds) are `times` if given and if the file system keeps them.
+    The order is: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. A symbolic link
+    at ``path`` is replaced; its target isn't touched. The file's mode is what the umask gives.
+
+    Args:
+        path: the file.
+        data: its contents.
+        keep_old_as: the old file is first renamed to this; between the two renames, ``path`` is missing.
+        times: of access and modification, in nanoseconds, as far as the file system keeps them.
 
     Raises:
         OutputError: it couldn't be written. The old file is intact and no temporary file is left.
@@ -149,7 +159,7 @@ def write_atomically(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable, where the system can: Windows opens no folders, some file systems sync none."""
+    """Make a rename durable, where the system can: Windows opens no folders, and some file systems sync none."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,12 +1,12 @@
-"""A model, and all that its training needs to go on, in one file that is checked before anything in it is used.
+"""Checkpoints: a model, and the state to resume its training, in one file that is checked before it is used.
 
 The file is in the safetensors format (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header
 that lists the arrays, the arrays. Its `__metadata__` holds `format`, `format_version`, `settings` and `classes` (JSON
-texts) and `sha256`, the hash of all the file's bytes with its own 64 digits taken as '0'. The training state is JSON
-too, but lies in a uint8 array named ``state``: it grows with the photos and epochs, and the header is capped.
+texts) and `sha256`, the hash of all bytes of the file with its own 64 digits set to '0'. The training state is JSON as
+well, but in a uint8 array named ``state``, because it grows with the photos and epochs and the header is limited.
 
-The library alone isn't enough. It accepts flipped bits and repeated header keys, spends half a minute on a header of a
-million names, and writes metadata in random order, while equal trainings have to give equal bytes.
+The safetensors library alone isn't enough: it accepts flipped bits and repeated header keys, takes half a minute for a
+header of a million names, and writes metadata in random order, while equal trainings have to give equal bytes.
 """
 
 import difflib
@@ -37,7 +37,7 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 PREVIOUS = "previous.safetensors"
 UNKNOWN = "unknown"
-"""The class of strangers, as ``facecnn.photos.folder`` names it, from which nothing is imported here."""
+"""The class of strangers, as in ``facecnn.photos.folder``, which mustn't be imported here."""
 
 Which = Literal["best", "last"]
 
@@ -53,7 +53,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
 }
 _RENAMED = {"variance": "second_moment"}
-"""What arrays' names began with in older files, and begin with now."""
+"""Prefixes of arrays' names in older files, and now."""
 _METADATA_KEYS = {"format", "format_version", "settings", "classes", "sha256"}
 _TRAIN_WRITES = "give a run folder or a .safetensors file that `facecnn train` wrote"
 _CHECK = "check the path and its permissions"
@@ -64,10 +64,10 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        settings: the resolved configuration: JSON objects, lists, texts, numbers, null.
+        settings: the resolved configuration, as JSON.
         classes: the people's names, in the order of the network's outputs.
-        arrays: parameters, buffers and optimiser state by name. Loaded ones are to be copied, not written to.
-        state: where training stands (epoch, step, best, history, calibration, hashes of the photos trained on …), JSON.
+        arrays: parameters, buffers and optimizer state by name. Copy loaded arrays before you write to them.
+        state: the state of training (progress, calibration), as JSON.
     """
 
     settings: dict[str, Any]
@@ -78,18 +78,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointGlance:
-    """What a checkpoint file says of itself, without its arrays.
-
-    Attributes:
-        classes, state: as of `Checkpoint`.
-    """
+    """The ``classes`` and ``state`` of a ``Checkpoint``, read without its arrays."""
 
     classes: list[str]
     state: dict[str, Any]
 
 
 class _Refused(Exception):
-    """Why a file is refused and, where it isn't simply damaged, what to do about it."""
+    """Why a file is refused, and what to do about it where it isn't simply damaged."""
 
     def __init__(self, reason: str, remedy: str | None = None) -> None:
         super().__init__(reason)
@@ -97,23 +93,23 @@ class _Refused(Exception):
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep_old_as: Path | None = None) -> None:
-    """Writes `checkpoint` to `path`, durably and atomically (see `write_atomically`, also for `keep_old_as`).
+    """Write a checkpoint durably and atomically (see ``write_atomically``, also for ``keep_old_as``).
 
     Equal checkpoints give equal bytes: keys are sorted, and no time, path, run name or program version is written.
 
     Raises:
-        DivergedError: a floating-point array holds NaN or infinity; the file there is kept.
-        OutputError: the file couldn't be written; the one that was there is intact.
-        ValueError: an array of a dtype that isn't stored, or settings or state that are no strict JSON (a bug).
+        DivergedError: an array holds NaN or infinity; an old file is kept.
+        OutputError: the file couldn't be written; an old file is intact.
+        ValueError: a dtype can't be stored, or settings or state aren't strict JSON (a bug).
     """
     write_atomically(path, _encode(path, checkpoint), keep_old_as=keep_old_as)
 
 
 def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
-    """Reads and checks a checkpoint: a file, or the one of a run folder that `find_checkpoint` chooses.
+    """Read and check a checkpoint: a file, or the one that ``find_checkpoint`` chooses in a run folder.
 
     Header size and syntax, unique keys, format version, dtypes, shapes, offsets, file size, hash and finite values are
-    checked, in this order, before anything is handed out; nothing is ever unpickled.
+    checked in this order before anything is returned. Nothing is ever unpickled.
 
     Raises:
         CheckpointError: it is missing, damaged, from another program or from a newer version.
@@ -124,7 +120,7 @@ def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
 
 
 def glance_at_checkpoint(file: Path) -> CheckpointGlance:
-    """Reads only what a checkpoint file says of itself, to choose between many: damage to its arrays isn't noticed.
+    """Read only a checkpoint's classes and state, to choose among many. Damaged arrays aren't noticed.
 
     Raises:
         CheckpointError: it can't be read, isn't a facecnn model, or its header or state is damaged.
@@ -139,7 +135,7 @@ def glance_at_checkpoint(file: Path) -> CheckpointGlance:
 
 @contextmanager
 def _refusing(file: Path) -> Iterator[None]:
-    """Tells a user why a file is refused, and what to do about it."""
+    """Turn errors into CheckpointErrors with a reason and a remedy."""
     try:
         yield
     except _Refused as refused:
@@ -153,14 +149,13 @@ def _refusing(file: Path) -> Iterator[None]:
 
 
 def find_checkpoint(path: Path, which: Which = "best") -> Path:
-    """The checkpoint file that `path` stands for.
+    """The checkpoint file that ``path`` stands for: itself, or a file of the run folder.
 
-    A file stands for itself. In a run folder, "best" is best.safetensors, or where training hasn't got so far (or only
-    some files were copied) last.safetensors; "last" is last.safetensors, or previous.safetensors where a kill fell
-    between the two renames of a save.
+    Of a run folder, "best" is best.safetensors, or last.safetensors if there is no best one yet (or only some files
+    were copied). "last" is last.safetensors, or previous.safetensors if a save was killed between its two renames.
 
     Raises:
-        CheckpointError: nothing is there, with names that are near; or an empty folder; or no regular file.
+        CheckpointError: nothing is there (with similar names), the folder has no checkpoint, or it is no regular file.
     """
     try:
         if not path.exists():
@@ -184,7 +179,7 @@ def _in_folder(folder: Path, which: Which) -> Path:
 
 
 def near_names(path: Path) -> str | None:
-    """'did you mean A or B?' with the checkpoints and folders beside the missing `path`, None where none is near."""
+    """'did you mean A or B?', with checkpoints and folders whose names are close to the missing ``path``, if any."""
     try:
         beside = sorted(
             entry.name for entry in path.parent.iterdir() if entry.suffix == ".safetensors" or entry.is_dir()
@@ -208,8 +203,8 @@ def _encode(path: Path, checkpoint: Checkpoint) -> bytes:
             raise ValueError(f"{name}: checkpoints hold no {array.dtype}")
         if (fault := _not_finite(array)) is not None:
             raise DivergedError(f"{shown(path)}: not written, {name} {fault}: lower the learning rate")
-        # Not np.ascontiguousarray: that makes a scalar one-dimensional. The library itself writes wrong values of
-        # an array that isn't contiguous.
+        # Not np.ascontiguousarray, which makes scalars one-dimensional. Of arrays that aren't contiguous, the library
+        # writes wrong values.
         arrays[name] = np.asarray(array, dtype=stored, order="C")
     body = save_safetensors(arrays)
     header_end = 8 + int.from_bytes(body[:8], "little")
@@ -237,7 +232,7 @@ def _json_text(value: Any) -> str:
 
 
 def _signature(digest: str) -> bytes:
-    # Within a JSON text quotes are escaped, so that these bytes stand only where the metadata's key is.
+    # JSON texts escape quotes, so these bytes can only be the metadata's key.
     return f'"sha256":"{digest}"'.encode()
 
 
@@ -251,7 +246,7 @@ def _digest(head: bytes, data: bytes | memoryview) -> str:
 
 
 def _read(file: Path) -> tuple[dict[str, str], bytes]:
-    """The metadata and all the bytes of a file whose structure and hash are right."""
+    """The metadata and all bytes of a file, after checking its structure and hash."""
     with _opened(file) as (stream, size):
         head, _, metadata, expected = _read_structure(stream, size)
         data = stream.read(expected - len(head))
@@ -274,8 +269,11 @@ def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _read_structure(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any], dict[str, str], int]:
-    """The head of a file of so many bytes, what its header says of the arrays and of the file, and the bytes that there
-    must be, which there are."""
+    """Read and check everything before the arrays of a file of ``size`` bytes.
+
+    Returns:
+        The head (length and header), the header without metadata, the metadata, and the file's size.
+    """
     head = _read_head(stream, size)
     header = _parse_json(head[8:], "its header")
     metadata = _check_metadata(header.pop("__metadata__", None))
@@ -288,7 +286,7 @@ def _read_structure(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any],
 
 
 def _read_head(stream: BinaryIO, size: int) -> bytes:
-    """Header length and header, read only once the length is known to be reasonable."""
+    """The header's length and the header, which is only read if the length is reasonable."""
     if size == 0:
         raise _Refused("empty file (0 bytes)")
     if size < 8:
@@ -296,7 +294,7 @@ def _read_head(stream: BinaryIO, size: int) -> bytes:
     head = stream.read(64)
     length = int.from_bytes(head[:8], "little")
     if size > 8 and head[8:9] != b"{":
-        # Only now: a good file may begin with the bytes of a pickle, as its length.
+        # Not checked earlier, because the length of a good file may look like a pickle.
         raise _Refused(f"not safetensors{_foreign_format(head)}", _TRAIN_WRITES)
     if length > HEADER_CAP:
         raise _Refused(f"a header of {length} bytes, more than 1 MiB: damaged or not a facecnn model", _TRAIN_WRITES)
@@ -308,7 +306,7 @@ def _read_head(stream: BinaryIO, size: int) -> bytes:
 
 
 def _foreign_format(head: bytes) -> str:
-    """' (a zip archive …)' for files that are easily taken for a model, recognised by their first bytes."""
+    """' (a zip archive …)' for common formats that aren't ours, recognised by their first bytes."""
     formats = [
         (rb"PK\x03\x04", "a zip archive: PyTorch, Keras or NumPy"),
         (rb"\x89HDF\r\n\x1a\n", "HDF5: Keras or TensorFlow"),
@@ -325,7 +323,7 @@ def _foreign_format(head: bytes) -> str:
 
 
 def _parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """A JSON object without repeated keys and without NaN, as `json` alone would accept."""
+    """Parse a JSON object, and refuse repeated keys and NaN, which ``json`` accepts."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -350,7 +348,7 @@ def _parse_json(text: bytes | str, what: str) -> dict[str, Any]:
 
 
 def _quoted(name: str) -> str:
-    """Text out of a file as it may be shown: short, and without control characters."""
+    """Text from a file, short and without control characters, to be shown."""
     return name if re.fullmatch(r"[\w.:/ -]{1,80}", name, re.ASCII) else ascii(name[:80])
 
 
@@ -372,7 +370,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
 
 
 def _check_arrays(header: dict[str, Any]) -> int:
-    """Checks names, dtypes, shapes and offsets of all arrays; returns how many bytes they fill."""
+    """Check names, dtypes, shapes and offsets of all arrays. Returns their size in bytes."""
     spans: list[tuple[int, int, str]] = []
     for name, entry in header.items():
         title = _quoted(name)
@@ -405,7 +403,7 @@ def _check_arrays(header: dict[str, Any]) -> int:
 
 
 def _are_counts(value: Any) -> bool:
-    # `type`, not isinstance: true is no number here.
+    # Not isinstance, which takes true for a number.
     return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 
@@ -437,7 +435,7 @@ def _parse_classes(metadata: dict[str, str]) -> list[str]:
 
 
 def _not_finite(array: np.ndarray) -> str | None:
-    """'holds 1 NaN' or 'holds 2 infinite values', None where all are finite."""
+    """'holds 1 NaN' or 'holds 2 infinite values'; None where all are finite."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return None
     if nans := int(np.isnan(array).sum()):
@@ -446,7 +444,7 @@ def _not_finite(array: np.ndarray) -> str | None:
 
 
 def _remedy(file: Path) -> str:
-    """What to do about a damaged file, from what lies beside it."""
+    """What to do about a damaged file, depending on the files beside it."""
     if file.name == LAST and (file.parent / PREVIOUS).is_file():
         return f"delete it to go on from {PREVIOUS}, the state before"
     if file.name != LAST and (file.parent / LAST).is_file():

@@ -1,4 +1,4 @@
-"""Which model answers: the one that was asked for, else the pinned run, else the newest that has finished."""
+"""Choose the model that answers: the one asked for, else the pinned run, else the newest finished run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LONGEST_NAME = 255  # bytes
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run as the beginning of its model file tells of it."""
+    """What the header of a run's model file says about the run."""
 
     path: Path
     written: int
-    """Nanoseconds since 1970: when its model, or for want of one its folder, was written last."""
+    """When its model (or, without one, its folder) was last written, in nanoseconds since 1970."""
     people: tuple[str, ...] = ()
-    """Without strangers; none where that can't be read."""
+    """Without strangers; empty where the model can't be read."""
     strangers: bool = False
-    """Whether it has an output for them."""
+    """Whether it has an output for strangers."""
     finished: bool = False
     damage: str | None = None
     """Why its model can't be read."""
@@ -44,11 +44,11 @@ class Choice:
     reason: str
     """``the pinned run``, ``the newest finished run``."""
     remarks: tuple[str, ...] = ()
-    """What a user should know who expects another one."""
+    """Warnings for a user who may expect another run."""
 
 
 def run_folders(out_dir: Path) -> list[Path]:
-    """The folders of runs in ``out_dir``, sorted by name; none where it isn't there."""
+    """The folders of runs in ``out_dir``, sorted by name; none if it is missing."""
     try:
         return sorted(entry for entry in out_dir.iterdir() if entry.is_dir() and looks_like_run(entry))
     except OSError:
@@ -56,7 +56,7 @@ def run_folders(out_dir: Path) -> list[Path]:
 
 
 def candidate(run: Path) -> Candidate:
-    """What there is to know of a run quickly. Whatever is wrong with it, it is no error."""
+    """Read a run's header. Damage is reported in ``damage``, not raised."""
     written = 0
     try:
         with suppress(OSError):
@@ -82,10 +82,9 @@ def candidates(out_dir: Path) -> list[Candidate]:
 
 
 def choose_run(out_dir: Path) -> Choice:
-    """The pinned run, else the newest finished one, else, of runs that haven't finished, the newest.
+    """The pinned run, else the newest finished one, else the newest.
 
-    Raises:
-        CheckpointError: there is no run with a model, or the pinned one is gone.
+    Raises CheckpointError where no run has a model, or the pinned run is missing.
     """
     pinned = read_pin(out_dir)
     known = candidates(out_dir)
@@ -117,33 +116,21 @@ def choose_run(out_dir: Path) -> Choice:
 
 
 def resolve_model(argument: Path, out_dir: Path) -> Path:
-    """The checkpoint file of a MODEL argument: a run folder's best one, or a file.
-
-    Raises:
-        CheckpointError: nothing is there, with what may have been meant.
-    """
+    """The checkpoint file of a MODEL argument, a run folder or a file. Raises CheckpointError where it is missing."""
     if not _exists(argument) and _exists(out_dir / argument):
         raise CheckpointError(f"{shown(argument)}: no such file or folder: did you mean {shown(out_dir / argument)}?")
     return find_checkpoint(argument)
 
 
 def named_run(argument: Path, out_dir: Path) -> Path:
-    """The folder of a run that is given by its name in ``out_dir`` or by its path.
-
-    Raises:
-        CheckpointError: there is none, with what may have been meant.
-    """
+    """The folder of a run, given by its name in ``out_dir`` or its path. Raises CheckpointError where it is missing."""
     inside = out_dir / argument
     is_name = argument.name == str(argument)
     return RunFolder.open(inside if is_name and (looks_like_run(inside) or not _exists(argument)) else argument).path
 
 
 def read_pin(out_dir: Path) -> Path | None:
-    """The folder of the pinned run; None where none is pinned.
-
-    Raises:
-        CheckpointError: the run is gone, or the file that names it is damaged.
-    """
+    """The folder of the pinned run, if any. Raises CheckpointError where the run is missing, or the pin damaged."""
     file = out_dir / PIN
     try:
         if not os.path.lexists(file):
@@ -187,7 +174,7 @@ def write_pin(run: Path | None, out_dir: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for what can't be a name)
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for invalid names)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The folder of one training."""
+"""The folder of a run."""
 
 import errno
 import json
@@ -36,8 +36,8 @@ _ANOTHER_OUT = "choose another --out"
 class RunFolder:
     """A run's folder and the files in it.
 
-    One process at a time writes to it: `create` returns it locked, one from `open` is locked by `lock`. As a context
-    manager it is locked within and unlocked after. A lock ends with its process, however that ends.
+    One process at a time may write to it: ``create`` returns it locked, one from ``open`` is locked by ``lock`` or as a
+    context manager. A lock ends with its process, however that ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,19 +65,22 @@ class RunFolder:
 
     @property
     def picture_paths(self) -> tuple[Path, ...]:
-        """Where its pictures are, or would be."""
+        """The files of its pictures, whether they exist or not."""
         drawn = (self.curves_path, self.confusion_path, self.kernels_path, self.patches_path)
         return (*drawn, self.evolution_path, self.watching_path)
 
     @classmethod
     def create(cls, out_dir: Path, name: str | None, config_label: str, overwrite: bool = False) -> Self:
-        """Makes the folder of a new run, empty and locked, when all else is ready for training to start.
+        """Make the folder of a new run, and lock it.
 
-        Without a name it is YYYYMMDD-HHMMSS-CONFIG_LABEL, with -2, -3 … where that is taken. With `overwrite`, the
-        files of the run that had the name are deleted, and only those; other files in the folder stay.
+        Args:
+            out_dir: the folder of runs, made if missing.
+            name: of the run; by default YYYYMMDD-HHMMSS-CONFIG_LABEL, with -2, -3 … where that exists.
+            config_label: the config's name.
+            overwrite: delete the files of an old run with this name. Other files in its folder stay.
 
         Raises:
-            UsageError: see `check_new_run`.
+            UsageError: see ``check_new_run``.
             OutputError: the folder can't be made, or another process is writing to it.
         """
         make_folder(out_dir, _ANOTHER_OUT)
@@ -103,12 +106,8 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """An existing run's folder, unlocked.
-
-        Raises:
-            CheckpointError: it isn't there, or isn't the folder of a run.
-        """
-        if os.path.isdir(path):  # noqa: PTH112 (no error for what can't be a name)
+        """An existing run's folder, unlocked. Raises CheckpointError where it is missing, or isn't a run."""
+        if os.path.isdir(path):  # noqa: PTH112 (no error for invalid names)
             if looks_like_run(path):
                 return cls(path)
             raise CheckpointError(
@@ -121,10 +120,9 @@ class RunFolder:
         )
 
     def lock(self) -> None:
-        """Takes the folder for this process, and removes what a killed one left half written.
+        """Lock the folder for this process, and delete temporary files of a killed one.
 
-        Raises:
-            OutputError: another process holds it, or nothing can be written here.
+        Raises OutputError where another process has locked it, or it can't be written to.
         """
         if self._lock is not None:
             return
@@ -145,10 +143,10 @@ class RunFolder:
         self._lock = lock
 
     def unlock(self) -> None:
-        """Gives the folder back."""
+        """Release the lock."""
         if self._lock is not None:
-            # The number goes first: after the release it may be the next holder's. A folder deleted meanwhile is no
-            # problem any more.
+            # Deleted before the release, after which the file may be the next process's. The folder may have been
+            # deleted meanwhile.
             (self.path / _PROCESS).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
@@ -163,23 +161,23 @@ class RunFolder:
         self.unlock()
 
     def in_use(self) -> bool:
-        """Whether a process that is alive holds it."""
+        """Whether a living process has locked it."""
         if self._lock is not None:
             return True
         if not os.path.lexists(self.path / _PROCESS):
-            return False  # asking for the lock might be in the way of somebody who takes it
+            return False  # to try the lock might disturb a process that is about to take it
         lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
             return True
         except OSError:
-            return False  # where nothing can be written, nobody trains
+            return False  # nothing can be written here, so nobody trains
         lock.release()
         return False
 
     def size(self) -> int:
-        """Bytes of all files in it."""
+        """Total bytes of the files in it."""
         total = 0
         for folder, _, names in os.walk(self.path):
             for name in names:
@@ -188,77 +186,56 @@ class RunFolder:
         return total
 
     def delete(self) -> bool:
-        """Deletes the run's own files, and its folder where nothing else is in it; whether the folder is gone.
+        """Delete the run's own files, and its folder if that is empty then. Returns whether the folder is gone.
 
-        Raises:
-            OutputError: another process holds it, or it can't be deleted.
+        Raises OutputError where another process has locked it, or it can't be deleted.
         """
         with self:
             self._clear()
         try:
             (self.path / _LOCK).unlink(missing_ok=True)
-            with suppress(OSError):  # files of somebody else's
+            with suppress(OSError):  # other files in it
                 self.path.rmdir()
         except OSError as error:
             raise output_error(self.path, error) from error
         return not self.path.exists()
 
     def save_last(self, checkpoint: Checkpoint, *, rotate: bool = True) -> None:
-        """Writes last.safetensors; with `rotate` the one that was there becomes previous.safetensors.
+        """Write last.safetensors (see ``save_checkpoint``); with ``rotate`` the old one becomes previous.safetensors.
 
-        At every moment one of the two is good, and `find_checkpoint` finds it.
-
-        Raises:
-            DivergedError, OutputError: see `save_checkpoint`.
+        At any moment one of the two is good, and ``find_checkpoint`` finds it.
         """
         save_checkpoint(self.last_path, checkpoint, keep_old_as=self.previous_path if rotate else None)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        """Writes best.safetensors.
-
-        Raises:
-            DivergedError, OutputError: see `save_checkpoint`.
-        """
+        """Write best.safetensors (see ``save_checkpoint``)."""
         save_checkpoint(self.best_path, checkpoint)
 
     def write_config(self, text: str) -> None:
-        """Writes config.yaml, the settings as they were resolved.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
+        """Write config.yaml, the resolved settings. Raises OutputError."""
         write_atomically(self.config_path, text.encode("utf-8"))
 
     def read_split(self) -> dict[str, Any]:
-        """What is in split.json: which photo is on which side.
-
-        Raises:
-            CheckpointError: it is missing or damaged.
-        """
+        """The contents of split.json: which photos are on which side. Raises CheckpointError."""
         try:
             split = json.loads(self.split_path.read_bytes())
+            reason = "damaged"
         except OSError as error:
-            reason = error.strerror
+            split, reason = None, str(error.strerror)
         except (ValueError, RecursionError):
-            reason = "damaged"
-        else:
-            if isinstance(split, dict):
-                return split
-            reason = "damaged"
-        raise CheckpointError(f"{shown(self.split_path)}: {reason}: name the folder of photos instead")
+            split, reason = None, "damaged"
+        if not isinstance(split, dict):
+            raise CheckpointError(f"{shown(self.split_path)}: {reason}: name the folder of photos instead")
+        return split
 
     def write_start(self, config_label: str) -> None:
-        """Writes run.json: when the run was made, by which version, and the name of its config.
-
-        Raises:
-            OutputError: it couldn't be written.
-        """
+        """Write run.json: when the run was made, by which version, and its config's name. Raises OutputError."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.start_path, {"facecnn": __version__, "created": now, "config": config_label})
 
     def _write_process_number(self) -> None:
         path = self.path / _PROCESS
-        if path.is_symlink():  # refused, as the lock is: what it leads to isn't ours to overwrite
+        if path.is_symlink():  # refused, as FileLock does for the lock: the target isn't ours to overwrite
             raise OSError(errno.ELOOP, "")
         path.unlink(missing_ok=True)
         with path.open("x", encoding="ascii") as stream:
@@ -276,7 +253,7 @@ class RunFolder:
             return "(number unknown)"
 
     def _clear(self) -> None:
-        """Deletes a former run's files. Those that make it a run go last, so that a kill leaves what can be retried."""
+        """Delete a run's files. The checkpoints, by which it is recognised as a run, go last, in case of a kill."""
         own = (self.config_path, self.split_path, self.metrics_path, self.frames_path, self.report_path, self.card_path)
         noted = (self.start_path, self.init_from_path, self.figures_path, self.background_path)
         checkpoints = (self.previous_path, self.last_path, self.best_path)
@@ -288,11 +265,7 @@ class RunFolder:
 
 
 def check_out(out_dir: Path) -> None:
-    """Whether runs could be made in this folder, which need not be there yet. Nothing is made.
-
-    Raises:
-        OutputError: it isn't a folder, or can't be made or written to.
-    """
+    """Check that runs can be made in this folder, without making it. Raises OutputError."""
     for folder in (out_dir, *out_dir.parents):
         try:
             folder.lstat()
@@ -307,10 +280,10 @@ def check_out(out_dir: Path) -> None:
 
 
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
-    """Whether a new run may have this name, so that a train command can fail before it reads any photo.
+    """Check that a new run may have this name, so that a training can fail before it reads any photo.
 
     Raises:
-        UsageError: no name for a folder; taken, and `overwrite` isn't asked for; or what is there isn't a run.
+        UsageError: it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a run.
         OutputError: a file has the name, or another process is writing to the run.
     """
     given = f"--name {name[:40]!a}"
@@ -338,22 +311,20 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
 
 
 def looks_like_run(path: Path) -> bool:
-    """Whether it is the folder of a run, by the files in it."""
-    # config.yaml is too common a name to say anything; the lock file is made with the run.
-    return any(os.path.exists(path / name) for name in (_LOCK, *_CHECKPOINTS))  # noqa: PTH110 (no error where it can't be)
+    """Whether a folder is a run, judged by its checkpoints and lock; config.yaml is too common a name."""
+    return any(os.path.exists(path / name) for name in (_LOCK, *_CHECKPOINTS))  # noqa: PTH110 (no error)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one of a run's JSON files. Raises OutputError where that can't be; the old one is intact."""
-    # ASCII, because a photo's name need not be valid text: \udcXX stands for such bytes.
+    """Write a JSON file atomically. Raises OutputError."""
+    # ASCII, because the name of a photo may not be valid text: it has \udcXX for such bytes.
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in one of a run's JSON files; None where it isn't there, as in runs of older versions.
+    """The object in one of a run's JSON files; None where there is no file, as in runs of older versions.
 
-    Raises:
-        CheckpointError: it is damaged, or can't be read.
+    Raises CheckpointError where it is damaged or can't be read.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -369,7 +340,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _make_numbered(path: Path) -> Path:
-    """Makes the folder, as NAME-2, NAME-3 … where another training was faster. mkdir is what decides."""
+    """Make the folder, or NAME-2, NAME-3 … where it exists. Only mkdir can tell, as other trainings may start now."""
     number = 1
     while True:
         numbered = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -385,10 +356,10 @@ def _make_numbered(path: Path) -> Path:
 def _timestamp() -> str:
     try:
         return time.strftime("%Y%m%d-%H%M%S", time.localtime())
-    except (OverflowError, ValueError, OSError):  # a clock that is years off
+    except (OverflowError, ValueError, OSError):  # the clock is years off
         return "00000000-000000"
 
 
 def _label(config_label: str) -> str:
-    """The configuration's name as a part of a folder's name."""
+    """The config's name as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", config_label)[:40].strip("-") or "run"

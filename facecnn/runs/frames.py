@@ -1,4 +1,4 @@
-"""The kernels of a run at some of its epochs: what their evolution is drawn from."""
+"""The kernels of a run after some of its epochs, from which their evolution is drawn."""
 
 import json
 from collections.abc import Mapping
@@ -11,34 +11,35 @@ from facecnn.runs.atomic import append_whole, write_atomically
 
 _SHOWN_KERNELS = 32
 _SHOWN_MAPS = 8
-"""Of layers whose kernels have one map or three, all kernels that fit are shown; of others this part."""
+"""Kernels and input maps that are kept of a layer with other than one or three input maps."""
 _MOST_KERNELS = 64
+"""Kernels that are kept of other layers."""
 _MOST_FRAMES = 60
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Kernels after an epoch; 0 is before the first."""
+    """The kernels after an epoch; epoch 0 is before the first step."""
 
     epoch: int
     layers: dict[str, np.ndarray]
-    """By layer: (kernel, row, column, input map) float16, of large layers a part."""
+    """By layer: (kernel, row, column, input map) float16; only a part of large layers."""
 
 
 def frame_epochs(epochs: int) -> set[int]:
-    """The epochs that are kept of so many, 60 at most: the first (0), the last, and others spread evenly between."""
+    """The epochs to keep, 60 at most: 0, the last, and others spread evenly between."""
     return set(np.linspace(0, epochs, min(epochs + 1, _MOST_FRAMES)).round().astype(int).tolist())
 
 
 class KernelFrames:
-    """A file that grows by a record for each epoch that is kept. It is small, and no part of a checkpoint.
+    """A file with a record for each epoch that is kept.
 
-    A line of JSON says which layers and shapes the records are of; each record is the epoch (4 bytes) and the layers'
-    numbers as float16. A torn last record is left out; a file of other layers counts as none.
+    It begins with a line of JSON with the layers' names and shapes. Each record is the epoch (4 bytes) and the layers'
+    weights as float16. A torn last record is ignored, as is a file of other layers.
     """
 
     def __init__(self, path: Path, kernels: Mapping[str, np.ndarray]) -> None:
-        """`kernels` (kernel, row, column, input map) of each layer, to know their names and shapes by."""
+        """``kernels`` (kernel, row, column, input map) of each layer give the names and shapes."""
         self.path = path
         self._shapes = {name: _shown(array).shape for name, array in kernels.items()}
         layers = [[name, *shape] for name, shape in self._shapes.items()]
@@ -51,11 +52,7 @@ class KernelFrames:
         return np.concatenate([np.zeros(0), *(_shown(kernels[name]).ravel() for name in self._shapes)])
 
     def append(self, epoch: int, kernels: Mapping[str, np.ndarray]) -> None:
-        """Adds a record.
-
-        Raises:
-            OutputError: it couldn't be written; the records before are intact.
-        """
+        """Append a record. Raises OutputError; the records before are then intact."""
         record = np.zeros(1, self._record)
         record["epoch"] = epoch
         with np.errstate(over="ignore"):
@@ -63,7 +60,7 @@ class KernelFrames:
         append_whole(self.path, record.tobytes(), header=self._header)
 
     def read(self) -> list[Frame]:
-        """The records, oldest first; none where there is no file of these layers."""
+        """The records, oldest first."""
         try:
             data = self.path.read_bytes()
         except OSError:
@@ -86,12 +83,9 @@ class KernelFrames:
         ]
 
     def start_again_after(self, epoch: int, kernels: Mapping[str, np.ndarray]) -> None:
-        """Drops the records after `epoch`, for a training that goes on there.
+        """Drop the records after ``epoch``, where training goes on, and write ``kernels`` as those of epoch 0.
 
-        `kernels` are those before the first step, for a run that has no record of them.
-
-        Raises:
-            OutputError: it couldn't be written; the old file is intact.
+        Raises OutputError; the old file is then intact.
         """
         kept = [frame for frame in self.read() if 0 < frame.epoch <= epoch]
         records = np.zeros(len(kept) + 1, self._record)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line of strict JSON an epoch."""
+"""metrics.jsonl: a line of strict JSON for each epoch."""
 
 import json
 import math
@@ -14,28 +14,23 @@ from facecnn.runs.atomic import append_whole, output_error, write_atomically
 
 
 class MetricsLog:
-    """The growing record of a training: a JSON object with at least "epoch" on each line.
+    """The log of a training: a JSON object with at least "epoch" on each line.
 
-    The file is opened for each line, so that a run folder deleted in between is noticed at the next epoch.
+    The file is opened for each line, so that the next epoch notices if the run's folder was deleted.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a line. NaN and infinity, which strict JSON doesn't know, become null.
+        """Append a line. NaN and infinity become null, since strict JSON has neither.
 
-        Raises:
-            OutputError: it couldn't be written; the lines before are intact.
+        Raises OutputError; the lines before are then intact.
         """
         append_whole(self.path, _line(record))
 
     def sync(self) -> None:
-        """Makes sure that the lines are on the disk, where a power cut can't take them.
-
-        Raises:
-            OutputError: the system couldn't write them.
-        """
+        """Flush the lines to the disk, in case of a power cut. Raises OutputError."""
         try:
             with self.path.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -45,10 +40,10 @@ class MetricsLog:
             raise output_error(self.path, error) from error
 
     def truncate_after(self, epoch: int) -> None:
-        """Drops the epochs after `epoch`, and a torn last line: a training resumed there writes each epoch once.
+        """Drop the epochs after ``epoch``, where training is resumed, and a torn last line.
 
         Raises:
-            CheckpointError: the file is damaged, see `read_metrics`.
+            CheckpointError: the file is damaged, see ``read_metrics``.
             OutputError: it couldn't be written; the old file is intact.
         """
         kept = [record for record in read_metrics(self.path) if record["epoch"] <= epoch]
@@ -56,12 +51,9 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file, oldest first; none where there is no file yet.
+    """The records of a metrics file, oldest first; none where there is no file yet. A torn last line is ignored.
 
-    A last line that a kill cut short is left out.
-
-    Raises:
-        CheckpointError: another line is no JSON object with a whole number as "epoch", or the file can't be read.
+    Raises CheckpointError where another line isn't a JSON object with an integer "epoch", or the file can't be read.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -94,7 +86,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _strict(value: Any) -> Any:
-    """`value` with NumPy's numbers and arrays as Python's, and what isn't finite as None."""
+    """``value`` with NumPy's numbers and arrays as Python's, and None for numbers that aren't finite."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float):

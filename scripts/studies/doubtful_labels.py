@@ -25,7 +25,7 @@ from common.tables import percent, table
 from facecnn.config import apply_overrides, load
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.label_check import ask
-from facecnn.jobs.label_doubts import Answers, in_order_of_doubt
+from facecnn.jobs.label_doubts import Answers, rank_by_doubt
 from facecnn.kernels import open_device
 from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
@@ -78,7 +78,7 @@ def count(album: Dataset, answers: Answers, wrong: set[int]) -> np.ndarray:
     """Count wrong ones among the first k and the first 2k, (4, 2): by ridge, by network, by both, and as listed."""
     ranks = [scores.ranks(each) for each in answers.margins(album.labels)]
     orders: list[Sequence[int]] = [np.argsort(each, kind="stable").tolist() for each in (*ranks, ranks[0] + ranks[1])]
-    orders.append([looked.photo for looked in in_order_of_doubt(album, answers)])
+    orders.append([inspected.photo for inspected in rank_by_doubt(album, answers)])
     k = len(wrong)
     return np.array([[len(wrong & set(order[:most])) for most in (k, 2 * k)] for order in orders])
 

@@ -1,1 +1,1 @@
-"""A training, from the first photo to the finished run folder; and what can be tried before one."""
+"""Training, from the first photo to the finished run folder, and checks before it."""

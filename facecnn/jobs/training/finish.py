@@ -1,4 +1,4 @@
-"""What is left to do when a training has ended: calibrate its model, judge it, draw, and report."""
+"""Finish a training: calibrate its model, judge it, draw its pictures, and report."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ from facecnn.runs.metrics import read_metrics
 
 
 def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console) -> dict[str, Any]:
-    """Calibrate the best model on the held-out photos, draw the pictures, and gather and report the figures.
+    """Calibrate the best model on the held-out photos, draw the pictures, and report the figures.
 
-    ``trials``: the figures of the initial weights that were tried.
+    Args:
+        training: whose last step is done.
+        trials: from ``trial_figures``.
+        console: where messages go.
+
+    Returns:
+        The ``train`` JSON, without ``seconds``.
     """
     run, data = training.folder, training.data
     best = load_checkpoint(run.best_path)
@@ -38,7 +44,7 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
     train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
     crops = data.held_out.crops(data.held_out_numbers)
     all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
-    # Those of the photos with one face, of which it is known whose it is.
+    # Photos with one face only: of several, it isn't known which is the person's.
     logs = all_logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
     recogniser.calibration = _calibration(training, best, logs, data.validation.labels)
     console.info(about_calibration(recogniser))
@@ -72,9 +78,9 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
 
 
 def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: Array) -> Calibration:
-    """That of the best model, by its answers ``logs`` (n, outputs) to photos of ``labels`` (n,); it is saved."""
+    """Calibrate the best model by its answers ``logs`` (n, outputs) to photos of ``labels`` (n,), and save it."""
     if best.state["calibration"] is not None:
-        # The run had ended before: its photos may have changed since, its model must not.
+        # The run had ended before: the photos may have changed since, but the model mustn't.
         return Calibration(**best.state["calibration"])
     calibration = calibrate(logs, labels, len(training.data.dataset.people), training.settings.calibration)
     training.folder.save_best(training.checkpoint(best.arrays, best.state["progress"], calibration))
@@ -82,7 +88,7 @@ def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: A
 
 
 def _background(training: TrainingRun, recogniser: Recogniser, logs: Array, console: Console) -> Background | None:
-    """How much the photos' surroundings give away, noted in the run's folder."""
+    """Measure how much the photos' surroundings give away, and write background.json."""
     run = training.folder
     background = judge_background(recogniser, training.settings.photos, training.data, logs)
     if background is None:
@@ -135,7 +141,7 @@ def _watched_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Milliseconds a step of each layer and pass: medians over the epochs that were timed, if any was."""
+    """Milliseconds a step of each layer and pass: medians over the timed epochs, if any."""
     timed = [row["milliseconds"] for row in metrics if row.get("milliseconds")]
     if not timed:
         return {}
@@ -143,8 +149,7 @@ def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Of some photos: mean loss over all outputs of those with one face, and the figures that ``judge`` gave which a
-    summary needs."""
+    """The mean loss of photos with one face, and the figures from ``judge`` that a summary has."""
     return {
         "loss": 0.0 - float(logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
         **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},

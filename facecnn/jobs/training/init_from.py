@@ -1,4 +1,4 @@
-"""Starting from another run's weights: which of its layers fit the new network, and what has to be said about them."""
+"""Start from another run's weights, as far as its layers fit the new network."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.arrays import Array
-from facecnn.config import Loaded, from_dict
-from facecnn.errors import CheckpointError, UsageError, shown
+from facecnn.config import Loaded
+from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.faces import finder_of_checkpoint
-from facecnn.jobs.models import TRAINED_ON, check_arrays
+from facecnn.jobs.faces import finds_faces
+from facecnn.jobs.models import TRAINED_ON, ModelFile, read_model
 from facecnn.jobs.training.photos import TrainingPhotos, warn
 from facecnn.network.network import Stage
 from facecnn.photos.preparation import PhotoSettings
-from facecnn.runs.checkpoint import load_checkpoint
 
 _NO_PREPARATION = {"folder", "faces", "validation", "augment"}
-"""Settings of photos that say nothing about what a prepared photo looks like; whether faces are aligned is known
-otherwise."""
+"""Settings that don't change what a prepared photo looks like. (Whether faces are aligned is compared separately.)"""
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a new training takes over from a model."""
+    """What a new training takes from a model."""
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
-    """By name, ``conv1.weight``: batch norm's running statistics, too."""
+    """By name (``conv1.weight``), including the running statistics of batch norm."""
     trained_on: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
     """(n, 32): SHA-256 of each photo that the model was trained on."""
     record: dict[str, Any] | None = None
-    """``init_from`` of the ``train`` JSON: ``model``, and the names of the layers that are ``taken`` and ``fresh``."""
+    """``init_from`` of the ``train`` JSON: ``model``, and the names of ``taken`` and ``fresh`` layers."""
 
 
 NO_MODEL = InitialWeights()
@@ -44,25 +42,26 @@ NO_MODEL = InitialWeights()
 def read_initial_weights(
     path: Path, loaded: Loaded, data: TrainingPhotos, strict: bool, console: Console
 ) -> InitialWeights:
-    """The weights of the model ``path`` (a file or a run's folder) that fit the network of ``loaded``, and say which.
+    """Take the weights of a model that fit the network of ``loaded``, and say which.
 
-    A layer is taken if one of the same name, which is its kind and number, has all its arrays in the same shapes. The
-    last layer with weights to draw, and what comes after it, stands for the people: it is taken for the same ones only.
+    A layer is taken if the model has one of the same name (its kind and number) with arrays of the same shapes. The
+    last layer with random initial weights, and all after it, belong to the people: they are taken for the same people
+    only.
 
-    Photos that the model was trained on count as trained on: warns where some of them are held out, and with ``strict``
-    raises OutputError. Raises CheckpointError where the model can't be read, or no layer fits; UsageError for a network
-    that isn't sound.
+    Args:
+        path: a checkpoint file or a run's folder.
+        loaded: the settings of the new training.
+        data: its photos.
+        strict: raise OutputError where photos that the model was trained on are held out.
+        console: where messages go.
+
+    Raises:
+        CheckpointError: the model can't be read, or no layer fits.
+        UsageError: the new network isn't sound.
+        OutputError: see ``strict``.
     """
-    checkpoint = load_checkpoint(path)
-    try:
-        settings = from_dict(checkpoint.settings)
-        trained_on = checkpoint.arrays[TRAINED_ON].reshape(-1, 32)
-    except (UsageError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{shown(path)}: its contents don't fit this version of facecnn ({error}): train it anew"
-        ) from error
-    before = settings.photos
-    check_arrays(path, checkpoint, settings)
+    source = read_model(path)
+    checkpoint = source.checkpoint
     stages = loaded.plan(len(data.classes))
     model = {name.removeprefix("model."): a for name, a in checkpoint.arrays.items() if name.startswith("model.")}
     refused = _refused(stages, model, same_people=checkpoint.classes == data.classes)
@@ -75,18 +74,18 @@ def read_initial_weights(
     if refused:
         console.info(f"Starting fresh: {fresh}")
     _warn_of_frozen(loaded.settings.train.freeze, stages, refused, console)
-    aligned = finder_of_checkpoint(checkpoint.arrays) is not None, data.dataset.finder is not None
-    _warn_of_preparation(path, before, loaded.settings.photos, aligned, console)
-    _warn_of_held_out(path, trained_on, data, strict, console)
+    aligned = finds_faces(checkpoint.arrays), data.dataset.finder is not None
+    _warn_of_preparation(path, source.settings.photos, loaded.settings.photos, aligned, console)
+    _warn_of_held_out(source, data, strict, console)
     return InitialWeights(
         arrays={name: array for name, array in model.items() if name.partition(".")[0] in taken},
-        trained_on=trained_on,
+        trained_on=checkpoint.arrays[TRAINED_ON],
         record={"model": str(path), "taken": taken, "fresh": list(refused)},
     )
 
 
 def _refused(stages: Sequence[Stage], model: Mapping[str, Array], *, same_people: bool) -> dict[str, str]:
-    """The layers with arrays that can't be taken from a model, each with the reason."""
+    """The layers with arrays that can't be taken from a model, and why."""
     draws = [
         number for number, stage in enumerate(stages) if any(p.start == "random" for p in stage.parameters.values())
     ]
@@ -113,7 +112,7 @@ def _warn_of_frozen(freeze: int, stages: Sequence[Stage], refused: Mapping[str, 
 def _warn_of_preparation(
     path: Path, before: PhotoSettings, now: PhotoSettings, aligned: tuple[bool, bool], console: Console
 ) -> None:
-    """``aligned``: whether the faces were found, before and now."""
+    """Warn where the photos were prepared differently; ``aligned``: whether faces were found, before and now."""
     unused = {"crop"} if all(aligned) else {"eye_distance"} if not any(aligned) else {"crop", "eye_distance"}
     others = [
         f"photos.{name} {getattr(before, name)} instead of {getattr(now, name)}"
@@ -129,14 +128,11 @@ def _warn_of_preparation(
         )
 
 
-def _warn_of_held_out(
-    path: Path, trained_on: npt.NDArray[np.uint8], data: TrainingPhotos, strict: bool, console: Console
-) -> None:
-    known = {row.tobytes().hex() for row in trained_on}
-    seen = sum(digest in known for digest in data.validation_digests.values())
+def _warn_of_held_out(source: ModelFile, data: TrainingPhotos, strict: bool, console: Console) -> None:
+    seen = sum(digest in source.trained_on for digest in data.validation_digests.values())
     if seen:
         message = (
-            f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(path)}, so the "
-            "validation flatters: take the train.seed of that run, or other photos with --validation"
+            f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(source.path)}, so "
+            "the validation flatters: take the train.seed of that run, or other photos with --validation"
         )
         warn([message], strict, console)

@@ -1,4 +1,4 @@
-"""What the command line says about a training, besides its settings."""
+"""The options of a training, besides its settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from facecnn.runs.folder import check_new_run, check_out
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line says besides the settings."""
+    """The options of a training, besides its settings."""
 
     photos: Path | None = None
     label: str = "default"
-    """The config's name, for the run's."""
+    """The config's name, which becomes a part of the run's default name."""
     out: Path = Path("runs")
     name: str | None = None
     overwrite: bool = False
@@ -30,7 +30,7 @@ class TrainOptions:
 
 
 def check_place(options: TrainOptions) -> None:
-    """Whether the run could be made where the options say, before any photo is read. Raises UsageError, OutputError."""
+    """Check that the run can be made in ``out``, before any photo is read. Raises UsageError, OutputError."""
     check_out(options.out)
     if options.name is not None:
         check_new_run(options.out, options.name, options.overwrite)

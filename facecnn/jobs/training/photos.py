@@ -1,4 +1,4 @@
-"""The photos of one training: which to train on, which to judge by, and the record of it that resuming needs."""
+"""The photos of a training: which are trained on, which are held out, and a record of it for resuming."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from facecnn.config import Loaded
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import find_folder, photo_set, read_people, say_some
+from facecnn.jobs.people import find_folder, photo_set, read_people, warn_of_first
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset
@@ -28,21 +28,21 @@ from facecnn.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class TrainingPhotos:
-    """The photos of one training."""
+    """The photos of a training."""
 
     dataset: Dataset
     training: FolderFaces
-    """Which of its photos to train on, and which face of each."""
+    """The photos to train on, and which face of each."""
     held_out: Dataset
-    """That the photos to judge by are in."""
+    """The data set with the held-out photos."""
     held_out_numbers: Array
-    """(n,): numbers of the photos to judge by, in ``held_out``."""
+    """(n,): numbers of the held-out photos in ``held_out``."""
     validation: PhotoSet
-    """Those of them with one face: they choose the epoch, and set temperature and threshold."""
+    """The held-out photos with one face, which choose the epoch and set temperature and threshold."""
     validation_digests: dict[str, str]
-    """SHA-256 of each photo to judge by, by PERSON/FILE."""
+    """SHA-256 of each held-out photo, by PERSON/FILE."""
     validation_folder: Path | None
-    """The folder of the photos to judge by, if not among the others."""
+    """The folder of the held-out photos, if they have their own."""
 
     @property
     def classes(self) -> list[str]:
@@ -56,13 +56,13 @@ class TrainingPhotos:
 
     @property
     def train_photos(self) -> PhotoSet:
-        """The photos to train on, of each the face that is chosen."""
+        """The photos to train on, with the chosen face of each."""
         dataset, photos = self.dataset, self.train_indices
         return PhotoSet(dataset.pixels, self.training.rows(dataset)[photos], dataset.labels[photos])
 
     @property
     def skipped(self) -> int:
-        """How many photos aren't used."""
+        """Number of photos that aren't used."""
         return len(self.dataset.skipped) + (0 if self.validation_folder is None else len(self.held_out.skipped))
 
     @property
@@ -77,7 +77,7 @@ class TrainingPhotos:
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
     def record(self) -> dict[str, Any]:
-        """What ``read_photos_again`` needs, for the run's split.json."""
+        """The contents of the run's split.json, for ``read_photos_again``."""
         dataset = self.dataset
         return {
             "classes": self.classes,
@@ -89,9 +89,11 @@ class TrainingPhotos:
 
 
 def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> TrainingPhotos:
-    """Read the photos for a new training and split them, unless those to judge by have a folder of their own.
+    """Read the photos for a new training, and split them unless ``options.validation`` has the held-out ones.
 
-    Raises PhotoError for what can't be trained on; with ``options.strict`` OutputError for what is doubtful.
+    Raises:
+        PhotoError: the photos can't be trained on.
+        OutputError: with ``options.strict``, they are doubtful.
     """
     strict = options.strict
     settings = loaded.settings.photos
@@ -116,10 +118,19 @@ def read_photos_again(
     strict: bool,
     console: Console,
 ) -> TrainingPhotos:
-    """Read the photos that a run was started with, for going on with it, with the face finder that it was started with.
+    """Read the photos of a run again, to go on with it. Warns where they have changed.
 
-    Where they have changed, a warning says so, and the training goes on with those that are still there. Raises
-    PhotoError where the people are others, or one of them has no photo left to train on.
+    Args:
+        run: whose split.json says which photos are trained on.
+        folder: of the photos, if not that of the settings.
+        loaded: the run's settings.
+        finder: the face finder that the run was started with.
+        strict: raise OutputError where photos have changed or are doubtful.
+        console: where messages go.
+
+    Raises:
+        PhotoError: the people are others, or one of them has no photo left to train on.
+        OutputError: see ``strict``.
     """
     record = run.read_split()
     folder = find_folder(folder, loaded, console)
@@ -159,14 +170,14 @@ def read_photos_again(
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:
-    """Which photos, SHA-256 by PERSON/FILE, are gone, have other contents, are new."""
+    """The photos (SHA-256 by PERSON/FILE) that are gone, that have other contents, and that are new."""
     gone = [path for path in before if path not in now]
     changed = [path for path, digest in before.items() if path in now and now[path] != digest]
     return gone, changed, [path for path in now if path not in before]
 
 
 def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console) -> FolderFaces:
-    """Choose the faces to train on, and say what was chosen."""
+    """Choose the faces to train on, and report on photos with several."""
     chosen = folder_faces(dataset, among)
     several = int((~dataset.show_one_face(chosen.photos)).sum())
     others = int((chosen.faces > 0).sum())
@@ -182,8 +193,8 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
     lines = [f"{shown(dataset.paths[number])}: {reason}" for number, reason in chosen.left_out.items()]
     if lines:
         console.warning(f"{counted(len(lines), 'photo')} with several faces left out:")
-        say_some(lines, console)
-    say_some(list(chosen.warnings), console)
+        warn_of_first(lines, console)
+    warn_of_first(list(chosen.warnings), console)
     if strict and (lines or chosen.warnings):
         raise OutputError("--strict: see the warnings above: fix what they name, or leave --strict out")
     return chosen
@@ -192,7 +203,7 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
 def _with_own_validation(dataset: Dataset, training: FolderFaces, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
     alone = photo_set(dataset, kept[dataset.show_one_face(kept)])
-    return TrainingPhotos(_less(dataset, training), training, dataset, kept, alone, digests, None)
+    return TrainingPhotos(_with_left_out(dataset, training), training, dataset, kept, alone, digests, None)
 
 
 def _with_validation_folder(
@@ -204,11 +215,13 @@ def _with_validation_folder(
     numbers = np.arange(len(other.labels))
     alone = photo_set(other, numbers[other.show_one_face(numbers)], labels)
     digests = dict(zip(other.paths, other.sha256, strict=True))
-    return TrainingPhotos(_less(dataset, training), training, other, numbers, alone, digests, folder.absolute())
+    return TrainingPhotos(
+        _with_left_out(dataset, training), training, other, numbers, alone, digests, folder.absolute()
+    )
 
 
-def _less(dataset: Dataset, training: FolderFaces) -> Dataset:
-    """The data set, the photos in which no face fits among its skipped ones."""
+def _with_left_out(dataset: Dataset, training: FolderFaces) -> Dataset:
+    """The data set, with photos in which no face fits added to the skipped ones."""
     left_out = [Skipped(shown(dataset.paths[number]), reason) for number, reason in training.left_out.items()]
     return replace(dataset, skipped=(*dataset.skipped, *left_out)) if left_out else dataset
 
@@ -227,7 +240,7 @@ def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:
 
 
 def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
-    """What is questionable about judging a training on ``dataset`` by ``other``."""
+    """What is doubtful about judging a training on ``dataset`` by ``other``."""
     doubts = []
     own = set(dataset.sha256)
     shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]
@@ -241,12 +254,12 @@ def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
 
 
 def _missing(dataset: Dataset, other: Dataset) -> list[str]:
-    """The people who are only in the first."""
+    """The people who are only in ``dataset``."""
     return [shown(name) for name in dataset.classes if name not in other.classes and name != UNKNOWN]
 
 
 def warn(doubts: list[str], strict: bool, console: Console) -> None:
-    """Say what is doubtful; with ``strict`` raise OutputError then."""
+    """Show the doubts as warnings. Raises OutputError if there are any and ``strict`` is set."""
     for doubt in doubts:
         console.warning(doubt)
     if strict and doubts:

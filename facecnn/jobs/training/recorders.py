@@ -1,4 +1,4 @@
-"""What is shown of a training while it goes on."""
+"""Recorders that show a training's progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from facecnn.learning.progress import Recorder, StepReport
 
 
 class TrialRecorder(Recorder):
-    """A recorder that shows the trials of initial weights, and says what came of them."""
+    """Shows the trials of initial weights, and their results."""
 
     every_step = False
 
@@ -31,13 +31,13 @@ class TrialRecorder(Recorder):
 
 
 class ShowingRecorder(TrialRecorder):
-    """A recorder that shows a training and keeps nothing but its last figures."""
+    """Shows a training, and keeps only the last epoch's figures."""
 
     def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
         super().__init__(display, console, label)
         self._epochs = epochs
         self.last: Mapping[str, Any] = {}
-        """Of the last epoch."""
+        """The last epoch's figures."""
 
     def step(self, step: StepReport) -> None:
         self._display.step(step)

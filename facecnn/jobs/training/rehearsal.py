@@ -1,4 +1,4 @@
-"""What ``train`` can do without making a run: look ahead, and check that a network can learn at all."""
+"""``train --dry-run`` and ``--overfit-batch``, which make no run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OVERFIT_STEPS = 3000
 
 
 def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Everything up to the first step: photos, split, shapes, memory. Nothing is trained or written."""
+    """Do everything up to the first step (photos, split, shapes, memory), without training or writing anything."""
     check_place(options)
     device = open_for_training(options, console, say_why=True)
     data = read_photos(loaded, options, console)
@@ -59,10 +59,10 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
 
 
 def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Can the network learn one batch by heart? If not, something is wrong with it, whatever the photos are.
+    """Check that the network can learn one batch by heart. If it can't, the cause isn't the photos.
 
-    Without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate. Raises
-    OutputError if the loss of the batch has not fallen below 0.01 after 3,000 steps.
+    It trains without augmentation, dropout, label smoothing, weight decay and averaging, at the optimizer's full rate.
+    Raises OutputError if the batch's loss hasn't fallen below ``OVERFIT_LOSS`` after ``OVERFIT_STEPS`` steps.
     """
     check_place(options)
     device = open_for_training(options, console, say_why=True)
@@ -94,7 +94,7 @@ def overfit_batch(loaded: Loaded, options: TrainOptions, console: Console) -> di
 
 
 class _OverfitRecorder(ShowingRecorder):
-    """Knows when the batch is known by heart, by the number that training lowers (of whichever loss)."""
+    """Notices when the batch is learned, by the objective of the training."""
 
     every_step = True
     steps = 0
@@ -129,7 +129,7 @@ def _overfit_settings(settings: Settings) -> Settings:
 
 
 def _one_batch(labels: Array, size: int) -> Array:
-    """Numbers of the first photos of every class in turn."""
+    """Numbers of ``size`` photos, the first ones of every class in turn."""
     rank = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         own = labels == label

@@ -1,4 +1,4 @@
-"""A training in its run folder, and what is written there while it goes on."""
+"""A training in its run folder, and what it writes there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from facecnn.runs.metrics import MetricsLog, read_metrics
 
 @dataclass
 class TrainingRun:
-    """A training in its run folder, which is locked."""
+    """A training in its locked run folder."""
 
     folder: RunFolder
     settings: Settings
@@ -37,7 +37,7 @@ class TrainingRun:
     trainer: Trainer
     device: Device
     trained_on: npt.NDArray[np.uint8]
-    """(n, 32): SHA-256 of each photo that the model was trained on, before this run, too."""
+    """(n, 32): SHA-256 of each photo that the model was trained on, including before this run."""
     frames: KernelFrames = field(init=False)
     """The kernels as they change from epoch to epoch."""
 
@@ -47,21 +47,21 @@ class TrainingRun:
     def checkpoint(
         self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
     ) -> Checkpoint:
-        """What is saved of the training."""
+        """The checkpoint to save."""
         data, finder = self.data, self.data.dataset.finder
         return make_checkpoint(self.settings, data.classes, arrays, progress, self.trained_on, finder, calibration)
 
 
 class RunRecorder(TrialRecorder):
-    """Writes a training's results to its run folder and shows them."""
+    """Writes a training's results to its run folder, and shows them."""
 
     def __init__(self, training: TrainingRun, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:
         super().__init__(display, console)
         self._training = training
         self._stop = stop
         self._log = MetricsLog(training.folder.metrics_path)
-        # What an interrupt leaves, and the states before the first step, are none to keep as previous: the next save
-        # takes their place, so that last and previous end the same with and without an interrupt.
+        # States saved by an interrupt or before the first step don't become `previous`: the next save replaces them, so
+        # that `last` and `previous` end up the same with and without an interrupt.
         progress = training.trainer.progress
         self._rotate = 0 < progress.saved_at == progress.step
         trainer = training.trainer

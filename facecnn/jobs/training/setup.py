@@ -1,4 +1,4 @@
-"""What every training needs before its first step: the device, the trainer, and a word about both."""
+"""What every training needs before its first step: the device and the trainer."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ from facecnn.photos.folder_faces import FolderFaces
 
 
 def open_for_training(options: TrainOptions, console: Console, *, say_why: bool = False) -> Device:
-    """The device that the options ask for, said, and why it is that one if that is wanted. Raises DeviceError,
-    UsageError."""
+    """Open the device of the options, and show which it is (and why). Raises DeviceError, UsageError."""
     device = open_and_show(options.device, options.threads, console)
     why = f": {device.reason}" if say_why else ""
     console.info(f"Device: {device.name} ({device.description}){why}")
@@ -55,10 +54,20 @@ def make_trainer(
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
 ) -> Trainer:
-    """The trainer for some of a data set's photos, of each the face chosen; judged by ``validation``, if any.
+    """Make the trainer of a data set's photos.
 
-    Raises UsageError, with its place in the config, for a layer that doesn't fit, and for a network that memory is too
-    small for; DeviceError for one that a card is too small for.
+    Args:
+        loaded: the settings.
+        dataset: the photos.
+        training: which of them to train on, and which face of each.
+        device: to train on.
+        validation: held-out photos.
+        profile: time every layer.
+        initial_arrays: weights to start from, by name.
+
+    Raises:
+        UsageError: a layer doesn't fit (with its place in the config), or memory is too small for the network.
+        DeviceError: a card is too small for it.
     """
     settings, outputs = loaded.settings, len(dataset.classes)
     rows, labels, indices = training.samples(dataset)
@@ -74,7 +83,7 @@ def make_trainer(
     if free is None:
         check_memory(stages, batch_size)
     else:
-        # Photos that don't fit beside the network are sent to two slots for a batch, and those held out as well.
+        # Photos that don't fit on the card beside the network are streamed through two batch slots, also held-out ones.
         photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
         sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
         fitting = _fitting_micro_batch(stages, batch_size, settings, free, sent)
@@ -94,7 +103,7 @@ def make_trainer(
 
 
 def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:
-    """Photos of a batch that a card with ``free`` bytes can work on at a time; ``sent``: bytes that photos take."""
+    """Size of the micro-batch on a card with ``free`` bytes, of which photos take ``sent``. Raises DeviceError."""
     normalise = settings.photos.normalise
     size, countable = micro_batch_size(stages, batch_size, free - sent, normalise), countable_photos(stages)
     if countable == 0:
@@ -122,14 +131,13 @@ def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Set
 
 
 def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
-    """The training loss that each of the initial weights ended its trial with, null where it diverged; None where none
-    was tried."""
+    """The training loss at the end of each restart's trial (None where it diverged); None without restarts."""
     trials = trainer.progress.trials
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 
 
 def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console) -> None:
-    """People, photos, and the network's size."""
+    """Show people, photos, the network's size, and what is special about the training."""
     dataset, train, optimizer = data.dataset, trainer.settings.train, trainer.settings.optimizer
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))

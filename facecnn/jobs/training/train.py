@@ -32,10 +32,11 @@ from facecnn.runs.metrics import MetricsLog, read_metrics
 
 
 def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Train, and give back the figures of the finished run (the ``train`` JSON).
+    """Train a network, or go on with a run. Returns the ``train`` JSON.
 
-    Raises FacecnnError: whatever is wrong with settings, photos, device, run folder or the loss; InterruptedTraining
-    after a signal, when the run has been saved.
+    Raises:
+        FacecnnError: something is wrong with settings, photos, device or run folder, or the loss diverged.
+        InterruptedTraining: a signal came; the run has been saved.
     """
     device = open_for_training(options, console, say_why=True)
     with ExitStack() as held:
@@ -47,7 +48,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
 
 
 def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
-    """A new run: its folder is made when all else is ready."""
+    """Set up a new run. Its folder is made once everything else is ready."""
     check_place(options)
     settings = loaded.settings
     data = read_photos(loaded, options, console)
@@ -66,19 +67,19 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     )
     say_what_is_trained(trainer, data, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
-    training = TrainingRun(run, settings, data, trainer, device, _together(initial.trained_on, data.trained_on))
+    training = TrainingRun(run, settings, data, trainer, device, _with_new(initial.trained_on, data.trained_on))
     run.write_start(options.label)
     run.write_config(to_yaml(settings))
     if initial.record is not None:
         write_json(run.init_from_path, initial.record)
     write_json(run.split_path, data.record())
-    # Before the first step, so that a run that is killed can be resumed from its first moment on.
+    # So that a run can be resumed even if it is killed before its first step.
     run.save_last(training.checkpoint(trainer.arrays(), asdict(trainer.progress)))
     return training
 
 
 def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
-    """A run as it was saved last. Nothing of it is read before it is locked."""
+    """Restore a run as it was last saved. It is locked before anything in it is read."""
     run = held.enter_context(RunFolder.open(path))
     checkpoint = load_checkpoint(run.path, which="last")
     loaded = load(str(run.config_path))
@@ -128,18 +129,18 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         )
     elif not trainer.trials_left:
         console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
-    return TrainingRun(run, settings, data, trainer, device, _together(before, data.trained_on))
+    return TrainingRun(run, settings, data, trainer, device, _with_new(before, data.trained_on))
 
 
-def _together(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The photos trained on before, and those that have come to be trained on since."""
+def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The digests of photos trained on before, and those of ``now`` that are new."""
     known = {row.tobytes() for row in before}
     new = [row for row in now if row.tobytes() not in known]
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
 def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
-    """Train to the end, or until a signal comes."""
+    """Train to the end and finish the run, or stop at a signal."""
     folder, trainer = training.folder, training.trainer
     console.info(f"Run: {shown(folder.path)}")
     training.frames.start_again_after(trainer.progress.epoch, trainer.watch.start)
@@ -155,10 +156,10 @@ def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
                 where = f"with {trainer.trials_left} of {training.settings.train.restarts} initial weights left to try"
             raise InterruptedTraining(f"Stopped {where}, and saved.\n{go_on}", stop.number)
         trials, epoch = trial_figures(trainer), trainer.progress.epoch
-        if trainer.watch.start and training.frames.read()[-1].epoch != epoch:  # it ended sooner than planned
+        if trainer.watch.start and training.frames.read()[-1].epoch != epoch:  # it ended early
             training.frames.append(epoch, trainer.watch.kernels())
-        # What is left to do asks for a network of its own, which a card may have no room for beside the training.
-        # Arrays and the steps that are recorded with them refer to each other, so they don't go by themselves.
+        # `finish` builds another network, for which a card may have no memory beside the training. Arrays and recorded
+        # steps refer to each other, so only the garbage collector frees them.
         del trainer, training.trainer
         gc.collect()
         result = finish(training, trials, console)
