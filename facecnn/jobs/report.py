@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
 from facecnn.jobs.training.setup import open_for_training
-from facecnn.learning.calibration import Calibration
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.folder import class_order
@@ -34,6 +33,7 @@ from facecnn.reports import findings
 from facecnn.reports.facts import (
     Answer,
     Background,
+    CalibrationFacts,
     HeldOutFacts,
     NetworkFacts,
     PhotoCount,
@@ -281,7 +281,7 @@ def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Se
                 result=figures.get("training", {}),
             ),
             held_out=_held_out_facts(figures, metrics, model.best_epoch),
-            calibration=Calibration(**figures.get("calibration") or {}),
+            calibration=_calibration_facts(figures.get("calibration") or {}),
             background=None if background is None else Background(**background),
             missing=missing,
         )
@@ -320,6 +320,12 @@ def _held_out_facts(figures: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         logged_accuracy=best.get("validation_accuracy"),
         alike=[(one, other) for one, other in (judged or {}).get("alike", [])],
     )
+
+
+def _calibration_facts(calibration: Mapping[str, Any]) -> CalibrationFacts:
+    """``calibration``: as in figures.json; older versions recorded less."""
+    known = {field.name for field in fields(CalibrationFacts)}
+    return CalibrationFacts(**{key: value for key, value in calibration.items() if key in known})
 
 
 def _of_epochs(metrics: Sequence[Mapping[str, Any]], key: str, gathered: Callable[[list[float]], Any]) -> float | None:

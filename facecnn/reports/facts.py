@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facecnn.photos.folder import UNKNOWN
-
-if TYPE_CHECKING:
-    from facecnn.learning.calibration import Calibration
 
 NEARLY_AS_WELL = 0.5
 """Share of what faces add to the accuracy of naming the most frequent person: surroundings that add so much do nearly
@@ -136,6 +133,27 @@ class HeldOutFacts:
 
 
 @dataclass(frozen=True)
+class CalibrationFacts:
+    """What was set on held-out photos after the training."""
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    photos: int = 0
+    """Held-out photos of the people."""
+    strangers: int = 0
+    """Held-out photos of strangers."""
+    false_accept_rate: float | None = None
+    """Share of strangers that the threshold lets through; None where it wasn't set by strangers."""
+    highest_confidence: float | None = None
+    """The limit of an answer's confidence, if any."""
+
+    @property
+    def temperature_set_on(self) -> int:
+        """Number of held-out photos that set the temperature."""
+        return self.photos + self.strangers if self.photos else 0
+
+
+@dataclass(frozen=True)
 class Background:
     """How much the surroundings of faces give away: closed-set accuracies, 0 to 1, on ``photos`` held-out photos."""
 
@@ -173,12 +191,7 @@ class RunFacts:
     network: NetworkFacts
     training: TrainingFacts
     held_out: HeldOutFacts
-    calibration: Calibration
+    calibration: CalibrationFacts
     background: Background | None
     missing: Sequence[str]
     """What isn't in the report and why, a sentence each."""
-
-    @property
-    def temperature_set_on(self) -> int:
-        """Number of held-out photos that set the temperature."""
-        return self.calibration.photos + self.calibration.strangers if self.calibration.photos else 0

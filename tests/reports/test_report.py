@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecnn.errors import OutputError, shown
-from facecnn.learning.calibration import Calibration
 from facecnn.reports import findings
 from facecnn.reports.facts import (
     Answer,
     Background,
+    CalibrationFacts,
     HeldOutFacts,
     NetworkFacts,
     PhotoCount,
@@ -110,7 +110,7 @@ def facts(ann: str = ANN, bob: str = BOB, **changes: Any) -> RunFacts:
             },
         ),
         held_out=HeldOutFacts(judged=judged(ann, bob), answers=answers(ann, bob), logged_accuracy=0.94),
-        calibration=Calibration(temperature=0.8, threshold=0.4, photos=50),
+        calibration=CalibrationFacts(temperature=0.8, threshold=0.4, photos=50),
         background=Background(0.96, 0.7, 0.72, 0.6, 50),
         missing=[],
     )
@@ -140,7 +140,7 @@ FEW = {
 CASES = {
     "all": facts(),
     "nothing": facts(**NOTHING),
-    "unfinished": facts(finished=False, ended=None, calibration=Calibration(0.8), missing=["Photos are gone."]),
+    "unfinished": facts(finished=False, ended=None, calibration=CalibrationFacts(0.8), missing=["Photos are gone."]),
     "before the first epoch": facts(**NOTHING, finished=False, epochs=0, best_epoch=0, seconds=None),
     "no strangers": facts(
         counts=[PhotoCount(ANN, 8, 2), PhotoCount(BOB, 8, 2)],
