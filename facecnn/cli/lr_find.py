@@ -87,7 +87,10 @@ def lr_find(
 
 
 def _describe(result: dict[str, Any]) -> str:
-    return "\n".join([*_suggestion(result), "", *_limit(result), "", *_end(result)])
+    lines = [*_suggestion(result), "", *_limit(result), "", f"Picture: {shown(result['plot'])}"]
+    if result["written"] is not None:
+        lines.append(f"Config with the suggested rate: {shown(result['written'])}")
+    return "\n".join(lines)
 
 
 def _suggestion(result: dict[str, Any]) -> list[str]:
@@ -145,11 +148,4 @@ def _limit(result: dict[str, Any]) -> list[str]:
             "diverge. A warm-up (schedule.warmup) carries it past a steep start."
         )
     )
-    return lines
-
-
-def _end(result: dict[str, Any]) -> list[str]:
-    lines = [f"Picture: {shown(result['plot'])}"]
-    if result["written"] is not None:
-        lines.append(f"Config with the suggested rate: {shown(result['written'])}")
     return lines

@@ -38,11 +38,4 @@ class Console(Protocol):
     def training(
         self, epochs: int, steps: int, label: str = "", lines: int = ...
     ) -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training.
-
-        Args:
-            epochs: of the whole training.
-            steps: of the whole training.
-            label: stands before each message.
-            lines: at most so many epochs are logged, except with ``--verbose``.
-        """
+        """The display of a training. A log lists ``lines`` epochs at most, except with ``--verbose``."""

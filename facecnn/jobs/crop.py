@@ -27,16 +27,8 @@ _SHEET_PHOTOS = 1000
 def crop(source: Path, destination: Path, settings: PhotoSettings, console: Console) -> dict[str, Any]:
     """Write the crop of every photo in ``source`` to ``destination``, in the same folders, as PNG, and a contact sheet.
 
-    The crop is what the network sees, before normalisation. Of several faces, it shows the main one.
-
-    Args:
-        source: a folder of photos.
-        destination: a folder that is missing or empty.
-        settings: the preparation.
-        console: where progress goes.
-
-    Returns:
-        The ``data crop`` JSON.
+    The crop is what the network sees, before normalisation. Of several faces, it shows the main one. Returns the
+    ``data crop`` JSON.
 
     Raises:
         PhotoError: there is no photo that can be used.

@@ -1,4 +1,13 @@
-"""Cross-validation: train several times, leaving out other photos each time, and judge by the photos left out."""
+"""Cross-validation: train several times, leaving out other photos each time, and judge by the photos left out.
+
+Each training uses all photos outside its fold and runs to the end, and its last weights are judged, so that the fold's
+photos have no part in choosing them. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos
+there is no threshold, so the figure is ``closed_set_accuracy``; a photo with several faces counts as right where the
+likeliest person of any of them is right.
+
+A calibrated training holds out a part of its photos, as ``train`` does, to choose the epoch and to set temperature and
+threshold. Its fold is judged as ``predict`` answers, strangers included.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +49,11 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Train and judge every fold. No run is written.
 
-    Each training uses all photos outside its fold and runs to the end, and its last weights are judged, so that the
-    fold's photos have no part in choosing them. Strangers in ``unknown/`` are trained on but not judged. Without
-    held-out photos there is no threshold, so the figure is ``closed_set_accuracy``; a photo with several faces counts
-    as right where the likeliest person of any of them is right.
-
     Args:
         loaded: the settings.
         options: the photos, and the device to train on.
         folds: how many trainings.
-        console: where progress goes.
-        calibrated: hold out a part of each training's photos, as ``train`` does, to choose the epoch and to set
-            temperature and threshold. The fold is then judged as ``predict`` answers, strangers included.
+        calibrated: hold out a part of each training's photos, as described above.
 
     Returns:
         The ``cross-validate`` JSON. The prediction for a photo with several faces has the ``probabilities`` of its main

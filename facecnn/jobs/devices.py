@@ -26,15 +26,10 @@ _LITTLE = 150_000_000
 
 
 def open_for_answers(name: str, threads: int | None, console: Console, multiply_adds: int | None) -> Device:
-    """Open a device as ``open_and_show`` does, but the reference (NumPy) where loading Numba would take longer.
+    """Open a device as ``open_and_show`` does, but for ``auto`` and ``cpu`` the reference (NumPy) if that is faster.
 
-    The reference rounds a little differently.
-
-    Args:
-        name: the device; one other than ``auto`` and ``cpu`` is always opened.
-        threads: of the CPU.
-        console: where messages go.
-        multiply_adds: that the answers take; None where that isn't known, or there are many.
+    The reference rounds a little differently. It is faster if the answers take few ``multiply_adds`` (None: not known,
+    or many), because Numba takes longer to load.
     """
     if name in ("auto", "cpu") and multiply_adds is not None and multiply_adds <= _LITTLE:
         name = "reference"

@@ -34,7 +34,6 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
 
     Args:
         device_name: as of ``--device``.
-        console: where progress goes.
         planned: configs to compile kernels for, if the self-test passes.
 
     Returns:

@@ -49,7 +49,6 @@ def draw(
         model_path: the checkpoint that gave the answers.
         results: the ``predict`` JSON.
         folder: is made if missing.
-        console: where messages go.
         threads: draw at once; as many as there are processors, 8 at most, unless given.
 
     Returns:

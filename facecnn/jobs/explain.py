@@ -45,7 +45,6 @@ def explain(
         model_path: the checkpoint that gave the answers.
         results: the ``predict`` JSON.
         folder: is made if missing.
-        console: where messages go.
         device_name: as of ``--device``.
         threads: of the CPU.
 

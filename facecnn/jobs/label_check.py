@@ -60,7 +60,6 @@ def check_labels(
     Args:
         loaded: the settings of the trainings.
         options: the photos, and the device to train on.
-        console: where progress goes.
         quick: train nothing, and score by the ridge regression alone.
         out: the folder for a contact sheet.
 
@@ -167,7 +166,6 @@ def network_answers(
         parts: the photos of each fold.
         rows: (photos,) of the face to score in each photo.
         device: to train on.
-        console: where progress goes.
     """
     loaded = without_early_stopping(loaded)
     answers = np.zeros((len(dataset.paths), len(dataset.classes)))

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from facecnn.arrays import Array
 from facecnn.config import Loaded, load, shipped, to_yaml
 from facecnn.config.source import Location, Tree, read
 from facecnn.errors import OutputError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import open_model
+from facecnn.jobs.models import Model, open_model
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos
 from facecnn.jobs.training.setup import make_trainer, open_for_training
@@ -45,7 +44,7 @@ def lr_find(
     write: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Suggest a learning rate, and draw the range test.
+    """Suggest a learning rate, and draw the range test. Returns the ``lr-find`` JSON.
 
     Args:
         loaded: the settings.
@@ -55,10 +54,6 @@ def lr_find(
         plot: the PNG file to draw.
         config: the name or path that ``loaded`` was read from.
         write: the file for a copy of the config with the suggested rate.
-        console: where progress goes.
-
-    Returns:
-        The ``lr-find`` JSON.
 
     Raises:
         UsageError: the optimizer has no learning rate, the photos are of other people than the model's, or a config
@@ -66,21 +61,17 @@ def lr_find(
         FacecnnError: as from ``train``.
     """
     device = open_for_training(options, console)
-    weights = None
-    if model is not None:
-        trained = open_model(model, device.backend, options.threads)
-        loaded = Loaded(trained.settings, Tree.at_one_location({}, Location(0, 0, 0, shown(model))))
-        weights = trained.recogniser.network.weights.to_host()
+    trained = None if model is None else open_model(model, device.backend, options.threads)
+    if trained is not None:
+        loaded = Loaded(trained.settings, Tree.at_one_location({}, Location(0, 0, 0, shown(trained.path))))
     optimizer = _optimizer_with_rate(loaded)
     if write is not None:
         refuse_to_write(write, config)
     data = read_photos(loaded, options, console)
-    if model is not None and list(trained.recogniser.classes) != data.classes:
-        raise UsageError(
-            f"{shown(model)} knows other people than {shown(data.dataset.folder)}: give the photos it was trained on"
-        )
+    if trained is not None:
+        _refuse_other_people(trained, data)
     test = _range_test(loaded, optimizer, data, device, steps, console)
-    curvature, photos = _curvature(loaded, data, device, weights, console)
+    curvature, photos = _curvature(loaded, data, device, trained, console)
     plain, own = (largest_stable_rate(curvature.largest, rule) for rule in (None, optimizer))
     suggestion = suggested_rate(test, None if own is None or model is not None else curvature.largest)
     draw_range_test(plot, test.rates, test.single, test.smooth, test.diverged, _marks(suggestion, plain, own))
@@ -97,15 +88,19 @@ def lr_find(
         "learning_rate": optimizer.learning_rate,
         "suggestion": suggestion,
         "range_test": _figures(test, steps),
-        "curvature": {
-            **asdict(curvature),
-            "photos": photos,
-            "weights": None if model is None else str(model),
-        },
+        "curvature": {**asdict(curvature), "photos": photos, "weights": None if model is None else str(model)},
         "largest_stable_rate": {"gradient_descent": plain, "optimizer": own},
         "plot": str(plot),
         "written": None if write is None else str(write),
     }
+
+
+def _refuse_other_people(trained: Model, data: TrainingPhotos) -> None:
+    if list(trained.recogniser.classes) != data.classes:
+        raise UsageError(
+            f"{shown(trained.path)} knows other people than {shown(data.dataset.folder)}: give the photos it was "
+            "trained on"
+        )
 
 
 def _optimizer_with_rate(loaded: Loaded) -> AnyOptimizer:
@@ -165,8 +160,9 @@ def _range_test(
 
 
 def _curvature(
-    loaded: Loaded, data: TrainingPhotos, device: Device, weights: dict[str, Array] | None, console: Console
+    loaded: Loaded, data: TrainingPhotos, device: Device, trained: Model | None, console: Console
 ) -> tuple[Curvature, int]:
+    """The curvature at fresh weights or those of a model, and the number of photos whose loss it is of."""
     settings, training = loaded.settings, data.training
     if len(training.photos) > CURVATURE_PHOTOS:
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
@@ -174,8 +170,8 @@ def _curvature(
     # Training with a full-batch optimizer provides the deterministic loss as a function of the weights.
     deterministic = replace(settings, optimizer=LineSearch(), train=replace(settings.train, restarts=1))
     trainer = make_trainer(replace(loaded, settings=deterministic), data.dataset, training, device)
-    if weights is not None:
-        trainer.network.weights.from_host(weights)
+    if trained is not None:
+        trainer.network.weights.from_host(trained.recogniser.network.weights.to_host())
     assert isinstance(trainer.step, FullBatchStep)
     loss = trainer.step.loss
     w = loss.here().w

@@ -82,7 +82,6 @@ def make_pictures(
         done: the work, as participles: "drawing", "drawn".
         draw: draws the picture of one of ``results`` to a file; raises UnusablePhoto where the photo can't be read any
             more.
-        console: where messages go.
         workers: threads that draw at once; 0 draws in this one.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_for_answers
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
-from facecnn.photos.cache import crops_of
+from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE, TOO_SMALL
 from facecnn.photos.folder import is_folder
+from facecnn.photos.preparation import PhotoSettings
+from facecnn.recognition import Answer
 
 NO_FACE_LABEL = "no_face"
 """The answer for a photo in which no face was found."""
@@ -47,7 +49,6 @@ def predict(
         model_path: a checkpoint file.
         photos: files, and folders, which stand for the photos in them.
         threshold: "auto", "off", or the unknown-score above which a face is a stranger's.
-        console: where progress goes.
         device_name: as of ``--device``.
         threads: of the CPU.
 
@@ -80,20 +81,24 @@ def predict(
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
     answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo)
-    described = iter(crops.by_photo(model.recogniser.describe(answers)))
-    results: list[dict[str, Any]] = []
-    for number, path in enumerate(loaded.paths):
-        reason = loaded.reasons[number]
-        if reason is not None:
-            nobody = NO_FACE_LABEL if reason in (NO_FACE, TOO_SMALL) else None
-            results.append({"path": str(path), **_NOTHING, "label": nobody, "error": None if nobody else reason})
-            continue
-        width, height = loaded.sizes[number].tolist()
-        places = [
-            {"box": list(face.box), "landmarks": [list(point) for point in face.landmarks]}
-            for face in loaded.faces[number]
-        ] or [{"box": list(model.settings.photos.window(width, height)), "landmarks": None}]
-        found = [{**place, **asdict(answer)} for place, answer in zip(places, next(described), strict=True)]
-        main = {key: value for key, value in found[0].items() if key != "landmarks"}
-        results.append({"path": str(path), **_NOTHING, **main, "faces": found})
-    return results
+    described = dict(zip(usable.tolist(), crops.by_photo(model.recogniser.describe(answers)), strict=True))
+    settings = model.settings.photos
+    return [
+        {"path": str(path), **_NOTHING, **_result(loaded, number, described.get(number, []), settings)}
+        for number, path in enumerate(loaded.paths)
+    ]
+
+
+def _result(loaded: LoadedPhotos, number: int, answers: Sequence[Answer], settings: PhotoSettings) -> dict[str, Any]:
+    """The result of photo ``number``, from the answers for its faces, the main one first."""
+    reason = loaded.reasons[number]
+    if reason is not None:
+        nobody = NO_FACE_LABEL if reason in (NO_FACE, TOO_SMALL) else None
+        return {"label": nobody, "error": None if nobody else reason}
+    width, height = loaded.sizes[number].tolist()
+    places = [
+        {"box": list(face.box), "landmarks": [list(point) for point in face.landmarks]} for face in loaded.faces[number]
+    ] or [{"box": list(settings.window(width, height)), "landmarks": None}]
+    found = [{**place, **asdict(answer)} for place, answer in zip(places, answers, strict=True)]
+    main = {key: value for key, value in found[0].items() if key != "landmarks"}
+    return {**main, "faces": found}

@@ -101,7 +101,6 @@ def report(
 
     Args:
         path: the run's folder.
-        console: where progress goes.
         check_background: first train on the run's photos with the faces hidden, and write background.json.
         device: for this training, as of ``--device``.
         threads: for this training.

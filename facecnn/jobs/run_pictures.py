@@ -59,7 +59,6 @@ def draw_pictures(
         judged: for the confusion matrix: figures from ``judge``, and of which photos, such as "held-out".
         dataset: holds the photos of the run, for the most exciting patches.
         wanted: which of ``run.picture_paths`` to draw.
-        console: gets a warning where nothing can be drawn.
 
     Raises:
         OutputError: a picture can't be written.

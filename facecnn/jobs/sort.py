@@ -1,4 +1,9 @@
-"""Copy photos into a folder per person, by a model's answers."""
+"""Copy photos into a folder per person, by a model's answers.
+
+Originals are only read. Copies keep their name and times, and are written atomically. A copy that exists already is
+left, so that a run can be repeated or completed; where the name belongs to another content, the copy gets a number:
+photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the rows of earlier runs about other photos.
+"""
 
 from __future__ import annotations
 
@@ -58,22 +63,14 @@ def sort(
     are. ``sorted.csv`` has a row for each face; its ``copied_to`` is the copy in the folder of that face's answer, or
     in ``several/``, and empty where the photo was copied for other faces only.
 
-    Originals are only read. Copies keep their name and times, and are written atomically. A copy that exists already is
-    left, so that a run can be repeated or completed; where the name belongs to another content, the copy gets a number:
-    photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the rows of earlier runs about other
-    photos. Files in ``destination`` are not read, even where it lies within ``source``.
-
     A photo that also lies in another of the folders, from an earlier answer or because somebody moved it, stays there
-    and is listed in ``elsewhere``.
+    and is listed in ``elsewhere``. Files in ``destination`` are not read, even where it lies within ``source``.
 
     Args:
         source: a folder of photos, or one photo.
         destination: is made if missing.
         model_path: a checkpoint file.
         threshold: as of ``predict``.
-        console: where progress goes.
-        device_name: as of ``--device``.
-        threads: of the CPU.
         several: where photos with several faces go.
         link: make hard links, which take no space, and copies only where that fails.
 
@@ -96,8 +93,7 @@ def sort(
     earlier = _earlier_rows(table)
     make_folder(destination)  # before the work, in case it can't be made
     results = predict(model_path, files, threshold, console, device_name, threads)
-    earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
-    placing = _Placing(destination, earlier_folders, several, link)
+    placing = _Placing(destination, people, several, link)
     placing.place_all(results, console)
     _write_table(table, earlier, placing.rows)
     return {
@@ -153,10 +149,9 @@ def _people(model_path: Path) -> list[str]:
 class _Placing:
     """Copies photos into folders, and counts what it does."""
 
-    def __init__(self, destination: Path, earlier_folders: Sequence[str], several: Several, link: bool) -> None:
-        """``earlier_folders``: those in ``destination`` that existed before."""
+    def __init__(self, destination: Path, people: Sequence[str], several: Several, link: bool) -> None:
         self._destination = destination
-        self._earlier_folders = earlier_folders
+        self._earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
         self._several = several
         self._link = link
         self.folders: Counter[str] = Counter()

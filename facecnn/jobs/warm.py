@@ -76,7 +76,6 @@ def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path],
         planned: the configs.
         device: to compile for.
         before: the ``compiled_code`` that counts as old.
-        console: where progress goes.
 
     Returns:
         ``warm`` of the ``doctor`` JSON.

@@ -104,12 +104,7 @@ def explain(figure: "Figure", handles: Sequence["Artist"], columns: int, title: 
 def place_below(legend: "Legend | None", figure: "Figure", left: float, titles: float, gap: float) -> None:
     """Place the panels below the legend, in a figure that isn't laid out by matplotlib.
 
-    Args:
-        legend: from ``explain``.
-        figure: the figure.
-        left: inches for the scales.
-        titles: inches for the titles.
-        gap: between panels, as a share of their size.
+    ``left`` and ``titles`` are inches for the scales and titles, ``gap`` is a share of a panel's size.
     """
     above = titles + (0.0 if legend is None else legend.get_window_extent().height / figure.dpi)
     width, height = figure.get_size_inches()

@@ -44,12 +44,9 @@ class Lettering:
     """
 
     def __init__(self, people: Sequence[str], *others: str, left_to_right: bool = False) -> None:
-        """Find fonts for all texts to be drawn.
+        """Find fonts for the people's names, in order, and other texts.
 
-        Args:
-            people: the people's names, in order.
-            others: other texts.
-            left_to_right: also transliterate right-to-left scripts, for a renderer that can't draw them.
+        ``left_to_right``: also transliterate right-to-left scripts, for a renderer that can't draw them.
         """
         self._numbers = {name: number for number, name in enumerate(people, 1)}
         characters = frozenset(printable("".join((*people, *others))))

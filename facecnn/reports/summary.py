@@ -80,7 +80,7 @@ def summarise(run: Candidate, pinned: Path | None) -> Summary:
         state=state,
         problem=problem,
         created=_created(folder, start, default_name),
-        ended=_iso(run.written / 1e9) if run.people else None,
+        ended=_iso(lambda: datetime.fromtimestamp(run.written / 1e9)) if run.people else None,
         finished=run.finished,
         pinned=pinned is not None and pinned.resolve() == run.path.resolve(),
         config=label if isinstance(label, str) else default_name[2] if default_name else None,
@@ -147,20 +147,18 @@ def _classes(side: Any) -> Counter[str]:
 
 def _created(folder: RunFolder, start: Mapping[str, Any], default_name: re.Match[str] | None) -> str | None:
     """When a run was made, by run.json, else by its name, else by the time of its settings file."""
-    moments: tuple[Callable[[], datetime], ...] = (
+    return _iso(
         lambda: datetime.fromisoformat(start["created"]),
         lambda: datetime.strptime(default_name[1] if default_name else "", "%Y%m%d-%H%M%S"),
         lambda: datetime.fromtimestamp(folder.config_path.stat().st_mtime),
     )
+
+
+def _iso(*moments: Callable[[], datetime]) -> str | None:
+    """The first moment that is known, as ISO 8601."""
     for moment in moments:
         with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
             return moment().astimezone().isoformat(timespec="seconds")
-    return None
-
-
-def _iso(seconds: float) -> str | None:
-    with suppress(ValueError, OverflowError, OSError):
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
     return None
 
 

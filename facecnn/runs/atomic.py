@@ -78,17 +78,7 @@ def check_output(path: Path) -> None:
 
 
 def refuse_inside(folder: Path, photos: Path, why: str) -> None:
-    """Refuse a folder to write to that lies within a folder of photos.
-
-    Args:
-        folder: to write to.
-        photos: the folder of photos.
-        why: what would happen there, for the message.
-
-    Raises:
-        OutputError: it lies within.
-        OSError: a path can't be resolved.
-    """
+    """Raise OutputError where a folder to write to lies within a folder of photos, saying ``why`` that is bad."""
     if folder.resolve().is_relative_to(photos.resolve()):
         raise OutputError(f"{shown(folder)}: inside {shown(photos)}, where {why}: choose another")
 

@@ -24,7 +24,7 @@ from common.command import add_config, at_least, exit_on_error, parser, say
 from common.tables import percent, table
 from facecnn.config import apply_overrides, load
 from facecnn.errors import UsageError, shown
-from facecnn.jobs.label_check import ask
+from facecnn.jobs.label_check import score_photos
 from facecnn.jobs.label_doubts import Answers, rank_by_doubt
 from facecnn.kernels import open_device
 from facecnn.learning import scores
@@ -53,7 +53,7 @@ def main() -> None:
     for seed in options.seeds:
         mixed, wrong = flip(album, options.share, seed)
         say(f"seed {seed}: training")
-        answers = ask(loaded, mixed, device, CONSOLE)
+        answers = score_photos(loaded, mixed, device, CONSOLE)
         counts = count(mixed, answers, wrong)
         unlike = unlike_folder(mixed, answers)
         found, flipped = found + counts, flipped + len(wrong)

@@ -32,7 +32,6 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
     Args:
         training: whose last step is done.
         trials: from ``trial_figures``.
-        console: where messages go.
 
     Returns:
         The ``train`` JSON, without ``seconds``.

@@ -53,7 +53,6 @@ def read_initial_weights(
         loaded: the settings of the new training.
         data: its photos.
         strict: raise OutputError where photos that the model was trained on are held out.
-        console: where messages go.
 
     Raises:
         CheckpointError: the model can't be read, or no layer fits.

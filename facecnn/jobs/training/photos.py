@@ -126,7 +126,6 @@ def read_photos_again(
         loaded: the run's settings.
         finder: the face finder that the run was started with.
         strict: raise OutputError where photos have changed or are doubtful.
-        console: where messages go.
 
     Raises:
         PhotoError: the people are others, or one of them has no photo left to train on.
