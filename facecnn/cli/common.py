@@ -114,7 +114,7 @@ def _show(error: FacecnnError, traceback: bool) -> None:
 
 def print_result(result: Any, format: Format, describe: Callable[[Any], str]) -> None:
     """Print a result on stdout, as JSON or as the text that ``describe`` makes of it."""
-    if format is Format.json:
+    if format == "json":
         print_json(result)
     else:
         print_text(describe(result))

@@ -10,7 +10,7 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import number, percent
 from facecnn.cli.console import StderrConsole
-from facecnn.cli.options import ComputeOptions, Format, FormatOption, StrictOption, TrainingSettingsOptions
+from facecnn.cli.options import ComputeOptions, FormatOption, StrictOption, TrainingSettingsOptions
 from facecnn.reports.findings import several_faces
 
 
@@ -30,7 +30,7 @@ def cross_validate(
     settings: TrainingSettingsOptions,
     compute: ComputeOptions,
     strict: StrictOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Train several times, leaving out other photos each time, and judge by those."""
     from facecnn.jobs.cross_validate import cross_validate as job

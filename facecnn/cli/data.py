@@ -28,7 +28,7 @@ def sample(
     destination: Annotated[Path, typer.Argument(help="A folder that doesn't exist yet, or is empty.")],
     people: Annotated[int, typer.Option(help="How many people get a folder of their own.")] = 2,
     strangers: Annotated[int, typer.Option(help="How many other people go into unknown/.")] = 0,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Write sample people (ORL faces, 10 photos each) as a folder of photos per person."""
     from facecnn.photos.sample import write_sample
@@ -80,7 +80,7 @@ def check(
     look: FaceCheckOptions,
     compute: ComputeOptions,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 if anything is wrong or doubtful.")] = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Report people, counts, sizes, unusable photos and duplicates of a folder.
 
@@ -120,10 +120,7 @@ def _check_files(loaded: Loaded, photos: Path, format: Format, console: StderrCo
     finder = installed_finder(loaded.settings.photos, console)
     with console.counting("Reading photos") as progress:
         report = job(photos, loaded.settings.photos, finder, progress)
-    if format is Format.json:
-        common.print_json(report.as_dict())
-    else:
-        common.print_text(report.text(all_notes=console.verbose))
+    common.print_result(report.as_dict(), format, lambda _: report.text(all_notes=console.verbose))
     return bool(report.skipped or report.warnings)
 
 
@@ -143,10 +140,7 @@ def _check_faces(
     found = check_labels(loaded, options, console, quick=look.quick, out=look.out)
     for text in found.alike:
         console.warning(text)
-    if format is Format.json:
-        common.print_json([photo.as_dict() for photo in found.photos])
-    else:
-        common.print_text(_describe_doubts(found))
+    common.print_result([photo.as_dict() for photo in found.photos], format, lambda _: _describe_doubts(found))
     return bool(found.dataset.skipped or found.dataset.warnings or found.alike)
 
 
@@ -187,7 +181,7 @@ def crop(
     source: Annotated[Path, typer.Argument(help="A folder of photos.")],
     destination: Annotated[Path, typer.Argument(help="A folder that doesn't exist yet, or is empty.")],
     settings: SettingsOptions,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Write what the network would see of each photo: the aligned faces, and a contact sheet of all."""
     from facecnn.jobs.crop import crop as job

@@ -8,7 +8,7 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import DeviceOption, Format, FormatOption
+from facecnn.cli.options import DeviceOption, FormatOption
 from facecnn.errors import DeviceError, shown
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -32,7 +32,7 @@ def doctor(
         list[str] | None,
         typer.Option("--config", "-c", help="What --warm compiles for; all shipped ones unless said. Repeatable."),
     ] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Say what there is to work with and what is missing, and test every kernel.
 

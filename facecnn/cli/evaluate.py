@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import number, percent
 from facecnn.cli.console import StderrConsole
-from facecnn.cli.options import ComputeOptions, Format, FormatOption, ModelOptions
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
 from facecnn.errors import OutputError, natural_order, shown
 from facecnn.reports.findings import several_faces
 
 _MOST_NAMES = 20
-
-
-class SplitChoice(StrEnum):
-    """Parts of the photos."""
-
-    validation = "validation"
-    train = "train"
-    all = "all"
 
 
 @common.command
@@ -35,7 +26,7 @@ def evaluate(
     ] = None,
     model: ModelOptions,
     split: Annotated[
-        SplitChoice | None,
+        Literal["validation", "train", "all"] | None,
         typer.Option(help="Which photos: held out, trained on, or all. Unless said: those not trained on."),
     ] = None,
     hide_face: Annotated[
@@ -49,7 +40,7 @@ def evaluate(
     ] = None,
     fail_under: Annotated[float | None, typer.Option(help="Exit with 6 if the accuracy (0 to 1) is lower.")] = None,
     compute: ComputeOptions,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Judge a model by photos whose people are known."""
     from facecnn.jobs.answers import check_predictions_name, write_predictions
@@ -62,7 +53,7 @@ def evaluate(
     options = EvaluateOptions(
         model=model.find(console),
         photos=photos,
-        split=None if split is None else split.value,
+        split=split,
         hide_face=hide_face,
         others_as_unknown=others_as_unknown,
         device=compute.device,

@@ -8,7 +8,7 @@ from typing import Any
 
 from facecnn.cli import common
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import DeviceOption, Format, FormatOption, SeededSettingsOptions
+from facecnn.cli.options import DeviceOption, FormatOption, SeededSettingsOptions
 from facecnn.errors import DeviceError, FacecnnError, shown
 
 
@@ -17,7 +17,7 @@ def gradcheck(
     console: StderrConsole,
     settings: SeededSettingsOptions,
     device: DeviceOption = "auto",
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Check every gradient of a config's network, made small, against differences, part by part and layer by layer, and
     the device's kernels against that. Exit code 1 if a gradient's formula is wrong, 5 if the device alone is."""

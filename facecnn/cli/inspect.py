@@ -10,7 +10,7 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, number
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import Format, FormatOption, ModelOptions, find_model, path
+from facecnn.cli.options import FormatOption, ModelOptions, find_model, path
 from facecnn.errors import shown
 
 
@@ -21,7 +21,7 @@ def inspect(
     argument: Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")] = None,
     model: ModelOptions,
     kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Show what a model consists of."""
     from facecnn.jobs.inspect import inspect as job

@@ -13,7 +13,6 @@ from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import (
     DEFAULT_OUT,
     ComputeOptions,
-    Format,
     FormatOption,
     PhotosArgument,
     SeededSettingsOptions,
@@ -64,7 +63,7 @@ def lr_find(
     ] = None,
     picture: PictureOptions,
     strict: StrictOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
     from facecnn.jobs.lr_find import lr_find as job

@@ -7,9 +7,8 @@ see ``facecnn.cli.common.command``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,11 +20,7 @@ _DEFAULT_CONFIG = "default"
 DEFAULT_OUT = Path("runs")
 
 
-class Format(StrEnum):
-    """Formats of results."""
-
-    text = "text"
-    json = "json"
+Format = Literal["text", "json"]
 
 
 def path(text: str | Path) -> Path:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,14 +16,7 @@ from facecnn.cli.options import ComputeOptions, ModelOptions, ThresholdOption, p
 from facecnn.errors import PhotoError, shown
 from facecnn.reports.findings import confidence
 
-
-class AnswerFormat(StrEnum):
-    """Formats of answers."""
-
-    text = "text"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
+_Format = Literal["text", "json", "jsonl", "csv"]
 
 
 @common.command
@@ -55,7 +47,7 @@ def predict(
         ),
     ] = None,
     compute: ComputeOptions,
-    format: Annotated[AnswerFormat, typer.Option("--format", help="Of the answers on stdout.")] = AnswerFormat.text,
+    format: Annotated[_Format, typer.Option("--format", help="Of the answers on stdout.")] = "text",
 ) -> None:
     """Say who is in a photo. Exit code 3 if any photo has no answer.
 
@@ -109,14 +101,14 @@ def _listed(null: bool) -> list[Path]:
     return [Path(os.fsdecode(part)) for part in parts if part]
 
 
-def _print(results: list[dict[str, Any]], format: AnswerFormat) -> None:
+def _print(results: list[dict[str, Any]], format: _Format) -> None:
     from facecnn.jobs.answers import as_csv, json_lines
 
-    if format is AnswerFormat.json:
+    if format == "json":
         common.print_json(results)
-    elif format is AnswerFormat.jsonl:
+    elif format == "jsonl":
         common.print_text(json_lines(results))
-    elif format is AnswerFormat.csv:
+    elif format == "csv":
         common.print_text(as_csv(_by_face(results)))
     else:
         common.print_text("\n".join(map(_describe, results)))

@@ -10,7 +10,7 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import percent
 from facecnn.cli.console import StderrConsole
-from facecnn.cli.options import DEFAULT_OUT, ComputeOptions, Format, FormatOption, OutOption, find_run, path
+from facecnn.cli.options import DEFAULT_OUT, ComputeOptions, FormatOption, OutOption, find_run, path
 from facecnn.errors import shown
 
 
@@ -39,7 +39,7 @@ def report(
     ] = False,
     out: OutOption = DEFAULT_OUT,
     compute: ComputeOptions,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Make a run's report.html and MODEL_CARD.md anew.
 

@@ -13,7 +13,7 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, percent
 from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import DEFAULT_OUT, Format, FormatOption, OutOption, find_run, path
+from facecnn.cli.options import DEFAULT_OUT, FormatOption, OutOption, find_run, path
 from facecnn.errors import UsageError, shown
 from facecnn.reports.findings import counted
 
@@ -40,12 +40,12 @@ _RUN = {"parser": path, "metavar": "RUN", "autocompletion": _complete}
 
 @app.command("list")
 @common.command
-def list_(console: StderrConsole, out: OutOption = DEFAULT_OUT, format: FormatOption = Format.text) -> None:
+def list_(console: StderrConsole, out: OutOption = DEFAULT_OUT, format: FormatOption = "text") -> None:
     """List the runs, the newest last."""
     from facecnn.reports.summary import summaries
 
     runs = summaries(out)
-    if format is Format.json:
+    if format == "json":
         common.print_json([run.as_dict() for run in runs])
     elif runs:
         problems = [paragraph(run.problem) for run in runs if run.problem is not None]
@@ -62,7 +62,7 @@ def show(
         Path | None, typer.Argument(help="Its name or folder; the run that answers unless said.", **_RUN)
     ] = None,
     out: OutOption = DEFAULT_OUT,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Show a run: people, photos, how good it is, and its settings. Its model is checked for damage."""
     from facecnn.jobs.runs import show as job
@@ -78,7 +78,7 @@ def compare(
     console: StderrConsole,
     runs: Annotated[list[Path], typer.Argument(help="Names or folders of two runs or more.", **_RUN)],
     out: OutOption = DEFAULT_OUT,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Show runs side by side: figures, and the settings in which they differ."""
     from facecnn.jobs.runs import compare as job
@@ -96,7 +96,7 @@ def pin(
     run: Annotated[Path | None, typer.Argument(help="Its name or folder.", **_RUN)] = None,
     none: Annotated[bool, typer.Option("--none", help="Pin no run: the newest finished one answers.")] = False,
     out: OutOption = DEFAULT_OUT,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Choose the run whose model answers where no -m names another. Without RUN, say which is pinned."""
     from facecnn.runs.choice import named_run, read_pin, write_pin
@@ -107,12 +107,10 @@ def pin(
     elif run is not None:
         write_pin(named_run(run, out), out)
     pinned = read_pin(out)
-    if format is Format.json:
-        common.print_json({"pinned": None if pinned is None else pinned.name})
-    elif pinned is None:
-        common.print_text("No run is pinned: the newest finished one answers.")
-    else:
-        common.print_text(f"Pinned: {shown(pinned)}: it answers where no -m names another.")
+    text = "No run is pinned: the newest finished one answers."
+    if pinned is not None:
+        text = f"Pinned: {shown(pinned)}: it answers where no -m names another."
+    common.print_result({"pinned": None if pinned is None else pinned.name}, format, lambda _: text)
 
 
 @app.command()
@@ -125,7 +123,7 @@ def prune(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     out: OutOption = DEFAULT_OUT,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Delete old runs. Shows which, and asks.
 

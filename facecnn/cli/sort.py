@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from facecnn.cli import common
 from facecnn.cli.console import StderrConsole
-from facecnn.cli.options import ComputeOptions, Format, FormatOption, ModelOptions, ThresholdOption, path
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.reports.findings import counted
 
@@ -19,14 +18,6 @@ _SEVERAL_WENT = {
     "main": "sorted by the main one",
     "separate": "in several/",
 }
-
-
-class SeveralChoice(StrEnum):
-    """Where photos with several faces go."""
-
-    per_person = "per-person"
-    main = "main"
-    separate = "separate"
 
 
 @common.command
@@ -45,18 +36,18 @@ def sort(
     ],
     model: ModelOptions,
     several: Annotated[
-        SeveralChoice,
+        Literal["per-person", "main", "separate"],
         typer.Option(
             help="Photos with several faces: into the folder of each person named in them, of their main face's "
             "answer, or into several/."
         ),
-    ] = SeveralChoice.per_person,
+    ] = "per-person",
     link: Annotated[
         bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
     ] = False,
     threshold: ThresholdOption = "auto",
     compute: ComputeOptions,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Copy photos into a folder per person, by who is in them.
 
@@ -68,9 +59,7 @@ def sort(
 
     limit = common.threshold(threshold)
     file = model.find(console)
-    result = job(
-        source, destination, file, limit, console, compute.device, compute.threads, several=several.value, link=link
-    )
+    result = job(source, destination, file, limit, console, compute.device, compute.threads, several=several, link=link)
     common.print_result(result, format, _describe)
     if result["unreadable"]:
         raise PhotoError(f"{len(result['unreadable'])} of {result['photos']} photos have no answer")

@@ -14,7 +14,6 @@ from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import (
     DEFAULT_OUT,
     ComputeOptions,
-    Format,
     FormatOption,
     OutOption,
     PhotosArgument,
@@ -55,7 +54,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Everything up to the first step; write nothing.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer, forward and backward.")] = False,
     strict: StrictOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Train a network on a folder of photos."""
     from facecnn.jobs.training import rehearsal

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.config import Settings, from_dict, to_dict
+from facecnn.config import Settings, from_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
-from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint, finds_faces
+from facecnn.jobs.faces import finder_of_checkpoint, finds_faces
 from facecnn.kernels.backend import Backend
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.learning.update import INITIAL_PREFIX
@@ -187,22 +187,4 @@ def make_recogniser(
         calibration=calibration,
         backend=backend,
         **test_time_views(settings),
-    )
-
-
-def make_checkpoint(
-    settings: Settings,
-    classes: list[str],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    progress: Mapping[str, Any],
-    trained_on: npt.NDArray[np.uint8],
-    finder: Finder | None,
-    calibration: Calibration | None,
-) -> Checkpoint:
-    """The checkpoint of a training. It doesn't hold the folder of photos, so that equal trainings give equal files."""
-    return Checkpoint(
-        settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
-        classes=classes,
-        arrays={**arrays, TRAINED_ON: trained_on, **arrays_for_checkpoint(finder)},
-        state={"progress": dict(progress), "calibration": None if calibration is None else asdict(calibration)},
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from facecnn.arrays import Array
-from facecnn.config import Settings
+from facecnn.config import Settings, to_dict
 from facecnn.jobs.console import Console, TrainingDisplay
-from facecnn.jobs.models import make_checkpoint
+from facecnn.jobs.faces import arrays_for_checkpoint
+from facecnn.jobs.models import TRAINED_ON
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.recorders import TrialRecorder
@@ -47,9 +48,14 @@ class TrainingRun:
     def checkpoint(
         self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
     ) -> Checkpoint:
-        """The checkpoint to save."""
-        data, finder = self.data, self.data.dataset.finder
-        return make_checkpoint(self.settings, data.classes, arrays, progress, self.trained_on, finder, calibration)
+        """The checkpoint to save. It has no folder of photos, so that equal trainings give equal files."""
+        settings, finder = self.settings, self.data.dataset.finder
+        return Checkpoint(
+            settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
+            classes=self.data.classes,
+            arrays={**arrays, TRAINED_ON: self.trained_on, **arrays_for_checkpoint(finder)},
+            state={"progress": dict(progress), "calibration": None if calibration is None else asdict(calibration)},
+        )
 
 
 class RunRecorder(TrialRecorder):
