@@ -55,7 +55,7 @@ app.command("gradcheck", short_help="Check every gradient of a config's network.
 app.command("lr-find", short_help="Find a learning rate.")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
-app.command("doctor", short_help="Say what is there and what is missing; test kernels.")(doctor.doctor)
+app.command("doctor", short_help="Check the installation, and test kernels.")(doctor.doctor)
 app.add_typer(runs.app, name="runs", short_help="List, compare, pin and delete runs.")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from facecnn.config import Loaded
     from facecnn.jobs.label_check import LabelCheck
 
-app = typer.Typer(help="Look after folders of photos.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Check and prepare folders of photos.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command(short_help="Write sample people as a folder of photos per person.")
@@ -57,7 +57,7 @@ class FaceCheckOptions:
         bool,
         typer.Option(
             "--faces",
-            help="Look at who is who: list photos that are unlike their folder, or show little. Trains five times.",
+            help="List photos that are unlike their folder, or show too little. Trains five times.",
         ),
     ] = False
     out: Annotated[

@@ -30,11 +30,13 @@ def doctor(
     ] = False,
     configs: Annotated[
         list[str] | None,
-        typer.Option("--config", "-c", help="What --warm compiles for; all shipped ones unless said. Repeatable."),
+        typer.Option(
+            "--config", "-c", help="The config that --warm compiles for; by default all shipped ones. Repeatable."
+        ),
     ] = None,
     format: FormatOption = "text",
 ) -> None:
-    """Say what there is to work with and what is missing, and test every kernel.
+    """Check the installation, say what is missing, and test every kernel.
 
     Exit code 5 if the device can't be used or computes wrongly, or if the cache can't be written to.
     """

@@ -22,12 +22,12 @@ def evaluate(
     console: StderrConsole,
     *,
     photos: Annotated[
-        Path | None, typer.Argument(help="A folder with one folder per person; the run's own photos unless said.")
+        Path | None, typer.Argument(help="A folder with one folder per person; by default the run's own photos.")
     ] = None,
     model: ModelOptions,
     split: Annotated[
         Literal["validation", "train", "all"] | None,
-        typer.Option(help="Which photos: held out, trained on, or all. Unless said: those not trained on."),
+        typer.Option(help="Which photos: held out, trained on, or all. By default those not trained on."),
     ] = None,
     hide_face: Annotated[
         bool, typer.Option("--hide-face", help="Blank the faces first: what do their surroundings give away?")

@@ -19,8 +19,8 @@ def gradcheck(
     device: DeviceOption = "auto",
     format: FormatOption = "text",
 ) -> None:
-    """Check every gradient of a config's network, made small, against differences, part by part and layer by layer, and
-    the device's kernels against that. Exit code 1 if a gradient's formula is wrong, 5 if the device alone is."""
+    """Check every gradient of a config's network, made small, against finite differences, and the device's kernels
+    against the reference. Exit code 1 if a gradient's formula is wrong, 5 if only the device is."""
     from facecnn.jobs.gradcheck import gradcheck as job
     from facecnn.jobs.gradcheck import right_formulas
 

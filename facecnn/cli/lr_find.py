@@ -34,7 +34,8 @@ class PictureOptions:
         Path | None, typer.Option(help=f"Draw the loss against the rate to this PNG file, not to {DEFAULT_PLOT}.")
     ] = None
     out: Annotated[
-        Path | None, typer.Option(parser=path, metavar="DIR", help="The folder of the picture; this one unless said.")
+        Path | None,
+        typer.Option(parser=path, metavar="DIR", help="The folder of the picture; by default the current one."),
     ] = None
 
     def file(self) -> Path:

@@ -42,7 +42,7 @@ PhotosArgument = Annotated[
         "people.",
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="Of the results on stdout.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Format of the results on stdout.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
 ThresholdOption = Annotated[
     str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
@@ -82,7 +82,7 @@ class SettingsOptions:
 class SeededSettingsOptions(SettingsOptions):
     """The settings, and the seed."""
 
-    seed: Annotated[int | None, typer.Option(help="Seed of all that is random (train.seed).")] = None
+    seed: Annotated[int | None, typer.Option(help="Random seed (train.seed).")] = None
 
     def as_settings(self) -> dict[str, tuple[str, object]]:
         return {} if self.seed is None else {"--seed": ("train.seed", self.seed)}
@@ -118,7 +118,7 @@ class ComputeOptions:
     """What to compute on."""
 
     device: DeviceOption = "auto"
-    threads: Annotated[int | None, typer.Option(help="Processor threads; all there are unless said.")] = None
+    threads: Annotated[int | None, typer.Option(help="Processor threads; all by default.")] = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class ModelOptions:
             "-m",
             parser=path,
             metavar="MODEL",
-            help="A run's folder or a .safetensors file; the pinned or newest finished run unless said.",
+            help="A run's folder or a .safetensors file; by default the pinned or newest finished run.",
         ),
     ] = None
     out: OutOption = DEFAULT_OUT

@@ -47,11 +47,11 @@ def predict(
         ),
     ] = None,
     compute: ComputeOptions,
-    format: Annotated[_Format, typer.Option("--format", help="Of the answers on stdout.")] = "text",
+    format: Annotated[_Format, typer.Option("--format", help="Format of the answers on stdout.")] = "text",
 ) -> None:
     """Say who is in a photo. Exit code 3 if any photo has no answer.
 
-    Pictures that are drawn never replace a file: they get numbers. In a folder they aren't taken for photos.
+    Drawn pictures never replace a file: they get numbers. In a folder of photos, they are ignored.
     """
     from facecnn.jobs.predict import predict as job
     from facecnn.runs.atomic import make_folder

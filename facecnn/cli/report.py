@@ -26,7 +26,7 @@ def report(
             "-m",
             parser=path,
             metavar="RUN",
-            help="A run's folder; the pinned or newest finished run unless said.",
+            help="A run's folder; by default the pinned or newest finished run.",
         ),
     ] = None,
     check_background: Annotated[
@@ -41,10 +41,10 @@ def report(
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:
-    """Make a run's report.html and MODEL_CARD.md anew.
+    """Write a run's report.html and MODEL_CARD.md again.
 
-    report.html shows all there is to know of a training, in one file that needs no network; MODEL_CARD.md says what
-    the model is for and how good it is, for whoever gets it.
+    report.html describes the training in one file that needs no network. MODEL_CARD.md says what the model is for and
+    how good it is, for its users.
     """
     from facecnn.jobs.report import report as job
     from facecnn.runs.choice import named_run

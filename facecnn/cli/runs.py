@@ -59,7 +59,7 @@ def list_(console: StderrConsole, out: OutOption = DEFAULT_OUT, format: FormatOp
 def show(
     console: StderrConsole,
     run: Annotated[
-        Path | None, typer.Argument(help="Its name or folder; the run that answers unless said.", **_RUN)
+        Path | None, typer.Argument(help="Its name or folder; by default the run that answers.", **_RUN)
     ] = None,
     out: OutOption = DEFAULT_OUT,
     format: FormatOption = "text",
@@ -117,7 +117,7 @@ def pin(
 @common.command
 def prune(
     console: StderrConsole,
-    keep: Annotated[int, typer.Option(min=0, help="So many of the newest finished runs are kept.")] = 1,
+    keep: Annotated[int, typer.Option(min=0, help="Number of the newest finished runs to keep.")] = 1,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Delete runs, too, that have not finished or are damaged.")
     ] = False,

@@ -30,9 +30,9 @@ class RunOptions:
     """Where the run goes, and what it starts from."""
 
     out: OutOption = DEFAULT_OUT
-    name: Annotated[str | None, typer.Option(help="The run's name; made of date and config unless said.")] = None
+    name: Annotated[str | None, typer.Option(help="The run's name; by default made of date and config.")] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False
-    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, to the same result.")] = None
+    resume: Annotated[Path | None, typer.Option(help="Resume an interrupted run, with the same result.")] = None
     init_from: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Start from the weights of another run, or model file, where they fit."),
