@@ -20,7 +20,7 @@ def gradcheck(
     format: FormatOption = "text",
 ) -> None:
     """Check every gradient of a config's network, made small, against finite differences, and the device's kernels
-    against the reference. Exit code 1 if a gradient's formula is wrong, 5 if only the device is."""
+    against the reference. Exit code 1 if a gradient's formula is wrong, 5 if the device alone is."""
     from facecnn.jobs.gradcheck import gradcheck as job
     from facecnn.jobs.gradcheck import right_formulas
 
