@@ -100,7 +100,7 @@ def _explained(error: Exception) -> FacecnnError:
         return FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network")
     package = package_error(error) if isinstance(error, ImportError) else None
     reason = f"{type(error).__name__}: {error}"
-    return package or FacecnnError(f"internal error: {reason}\nThis is a mistake in facecnn; --traceback shows where.")
+    return package or FacecnnError(f"internal error: {reason}\nThis is a bug in facecnn; --traceback shows where.")
 
 
 def _show(error: FacecnnError, traceback: bool) -> None:

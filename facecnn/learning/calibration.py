@@ -16,7 +16,7 @@ LEAST_PHOTOS = 20
 """Held-out photos of strangers (or of known people, without an output for strangers) that setting a threshold takes."""
 
 EVEN = 0.5
-"""Unknown-score at which a stranger is as likely as the likeliest person: the highest threshold that is set by
+"""Unknown-score at which the likeliest person has half of the probability: the highest threshold that is set by
 strangers, and the threshold if there are too few of them."""
 
 PRIOR_DEVIATION = 0.5
@@ -103,7 +103,8 @@ def calibrate(
     threshold: float | None = None
     rate: float | None = None
     if outputs > people:
-        # With too few strangers to set a threshold, the likelier of person and stranger is the answer.
+        # With too few strangers to set a threshold, a face is refused unless one person has more than half of the
+        # probability.
         threshold = EVEN
         if strangers >= LEAST_PHOTOS:
             rate = settings.false_accept_rate

@@ -10,7 +10,7 @@ from facecnn.arrays import Array, UInt8Array
 
 Point = tuple[float, float]
 
-NO_FACE = "no face found: take a photo in which the face is larger or turned to the camera, or photos.faces off"
+NO_FACE = "no face found: take a photo in which the face is larger or turned to the camera, or set photos.faces=off"
 """The reason for not using a photo without a face."""
 
 TOO_SMALL = "no face as large as photos.smallest_face asks for: take a photo in which the face is larger, or lower that"

@@ -216,8 +216,8 @@ def _fitting_nobody(dataset: Dataset, known: Int64Array, choice: Choice) -> dict
     sure = Counter(dataset.labels[known[fits]].tolist())
     return {
         number: f"none of {len(dataset.faces[number])} faces looks like "
-        f"{shown(dataset.classes[dataset.labels[number]])} in the other photos: cut the face out, or take a photo of "
-        "this person alone"
+        f"{shown(dataset.classes[dataset.labels[number]])} in the other photos: crop the photo to this person, or take "
+        "a photo of this person alone"
         for number, is_right in zip(known.tolist(), fits.tolist(), strict=True)
         if not is_right and len(dataset.faces[number]) > 1 and sure[int(dataset.labels[number])] >= ENOUGH
     }

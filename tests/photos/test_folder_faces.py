@@ -54,7 +54,8 @@ def test_groups_without_the_person_are_left_out_where_enough_others_show_who_tha
     photos += [*[("bob", [somebody(4)])] * 10, ("bob", [somebody(5)]), ("bob", [somebody(6), somebody(7)])]
     chosen = folder_faces(dataset_of(photos), np.arange(36))
     assert chosen.left_out == {
-        23: "none of 2 faces looks like ann in the other photos: cut the face out, or take a photo of this person alone"
+        23: "none of 2 faces looks like ann in the other photos: crop the photo to this person, or take a photo of "
+        "this person alone"
     }
     assert chosen.photos.tolist() == [*range(23), *range(24, 36)]
 

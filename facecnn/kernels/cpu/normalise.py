@@ -33,7 +33,7 @@ def fill_gaussian(weights: Array, sigma: Any) -> None:
 def _weigh_vectors(
     out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int, vectors: int
 ) -> None:
-    """``_weigh``, so many vectors at once; the last ones partly again."""
+    """``_weigh``, several vectors at once; the last ones partly again."""
     radius, length = len(weights) // 2, vectors * VECTOR
     for start in range(0, count, length):
         i = min(start, count - length)

@@ -147,7 +147,7 @@ def _forward(columns: int, whole: bool) -> Any:
         unbias: Any,
     ) -> None:
         # out, x (M, C); partials (2, chunks, C), not used if one block has the whole column; all others (C,)
-        # grid: (spans of so many rows, tiles)
+        # grid: (spans of rows, tiles)
         values = cuda.shared.array(THREADS, np.float32)
         thread = natural(cuda.threadIdx.x)
         column, lane = thread % width, thread // width
@@ -251,7 +251,7 @@ def _inference(columns: int) -> Any:
         epsilon: Any,
         span: Any,
     ) -> None:
-        # out, x (M, C); all others (C,); grid: (spans of so many rows, tiles)
+        # out, x (M, C); all others (C,); grid: (spans of rows, tiles)
         thread = natural(cuda.threadIdx.x)
         lane = thread // width
         c = natural(cuda.blockIdx.y) * width + thread % width
@@ -375,7 +375,7 @@ def _backward(columns: int, whole: bool) -> Any:
         span: Any,
     ) -> None:
         # dx, dout, x (M, C); partials (2, chunks, C), not used if one block has the whole column; all others (C,)
-        # grid: (spans of so many rows, tiles)
+        # grid: (spans of rows, tiles)
         values = cuda.shared.array(THREADS, np.float32)
         thread = natural(cuda.threadIdx.x)
         column, lane = thread % width, thread // width

@@ -65,18 +65,18 @@ def _group(rest: int, lanes: int) -> int:
 
 
 def _values(group: int, maps: int, pool: int) -> int:
-    """So many of a group are values of a run. It is 1, which leaves nothing to be added up and no run with a rest,
-    where neighbours among the values begin windows that are neighbours, and windows of one output share vectors."""
+    """How many lanes of a group hold values of one run. It is 1, which needs no sum over lanes and leaves no remainder
+    of a run, if consecutive values begin adjacent windows, and the windows of one output share vectors."""
     return 1 if maps == 1 and group % pool == 0 else group
 
 
 def _tile(columns: int, pool: int, kernel_columns: int, beside: int, lanes: int) -> tuple[int, bool, int]:
-    """Outputs of a row that are worked on together, whether the row's last tiles have one less, and rows of a window at
-    once: all, if that leaves room for the sums of three outputs, since the largest of a window is found with less work
-    when all are there. ``beside``: so many windows share a vector of sums.
+    """Outputs of a tile; whether the row's last tiles have one less; and rows of a window at once. The last is all of
+    them, if that leaves room for the sums of three outputs, since the largest of a window is then found with less work.
+    ``beside``: windows that share a vector of sums.
 
-    As many outputs as leave registers for the weights, one for the input, and one to spare, or as few fewer as make the
-    row a number of such tiles and of ones that are an output shorter.
+    A tile has as many outputs as leave registers for the weights, one for the input, and one to spare, or as few fewer
+    as divide the row into such tiles and tiles that are one output shorter.
     """
     most = registers(lanes) - min(kernel_columns, taps_held(lanes)) - 2
     rows_at_once = pool if 3 * pool * pool <= most * beside else 1

@@ -59,8 +59,8 @@ def rest_vector(maps: int, rest: int, lanes: int) -> tuple[int, int]:
 
 
 def tiles_of_strip(tiles: int, maps: int, window_rows: int, points: int, group: int) -> int:
-    """Tiles of a strip's row: of as many strips as it takes for what their windows need to stay in the cache. Of more
-    maps, one: they take so many multiplications that strips gain nothing, and their shorter rows cost."""
+    """Tiles of a strip's row: few enough for the data of its windows to stay in the cache. With more than PLANAR maps
+    the row is one strip: multiplications dominate, so strips gain nothing, and their shorter rows cost."""
     if maps > PLANAR:
         return tiles
     most = max(1, _STRIP_BYTES // (4 * points * window_rows * maps))
@@ -69,12 +69,12 @@ def tiles_of_strip(tiles: int, maps: int, window_rows: int, points: int, group: 
 
 
 def tiles_with_room(strip: int, *multiples: int) -> int:
-    """Tiles that a strip's row of scratch memory has room for, when it is gone through by so many at once."""
+    """Room for tiles in a strip's row of scratch memory, if it is processed in any of these ``multiples``."""
     return max(-(-strip // multiple) * multiple for multiple in multiples)
 
 
 def map_vector(maps: int, lanes: int) -> int:
-    """Lanes of vectors of maps, where there are more than PLANAR: so many that they are whole ones."""
+    """Lanes of vectors of maps, if there are more than PLANAR; the maps are a multiple of it."""
     return lanes if maps % lanes == 0 else lanes // 2
 
 

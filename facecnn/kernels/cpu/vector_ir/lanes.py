@@ -58,5 +58,5 @@ def _assembly(probe: str) -> str:
 
 
 def registers(vector: int) -> int:
-    """Vector registers of a processor with vectors of so many floats."""
+    """Vector registers of a processor whose vectors have ``vector`` floats."""
     return 32 if vector in (4, 16) else 16

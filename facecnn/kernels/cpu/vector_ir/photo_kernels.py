@@ -25,8 +25,8 @@ def weigh_neighbours(
     out: Any, out_offset: Any, x: Any, x_offset: Any, weights: Any, radius: Any, distance: Any,
     vectors: Any, lanes: Any,
 ) -> Any:  # fmt: skip
-    """out[i] = w[r] x[i] + sum of w[r + t] (x[i - t distance] + x[i + t distance]) over t = 1 ... radius r, for so many
-    ``vectors`` of i that follow each other."""
+    """out[i] = w[r] x[i] + sum of w[r + t] (x[i - t distance] + x[i + t distance]) over t = 1 ... radius r, for
+    ``vectors`` consecutive vectors of i."""
     count, width = vectors.literal_value, lanes.literal_value
     signature = types.void(out, out_offset, x, x_offset, weights, radius, distance, vectors, lanes)
 
@@ -167,12 +167,12 @@ def copy_run(typing: Any, out: Any, out_offset: Any, x: Any, x_offset: Any, coun
 
 
 WRITTEN_SOON = 256
-"""So many floats further on the lines of what is written are fetched: a line must be there before a part of it is."""
+"""Prefetch distance of written cache lines, in floats: a line must be in the cache before a part of it is written."""
 
 
 @emitted
 def scale_run(typing: Any, out: Any, x: Any, centre: Any, factor: Any, count: Any, lanes: Any) -> Any:
-    """out[i] = (x[i] - centre) * factor for so many i, at least ``lanes``; two arrays."""
+    """out[i] = (x[i] - centre) * factor for ``count`` i, at least ``lanes``; two arrays."""
     width = lanes.literal_value
     signature = types.void(out, x, centre, factor, count, lanes)
 
@@ -194,12 +194,12 @@ def scale_run(typing: Any, out: Any, x: Any, centre: Any, factor: Any, count: An
 
 
 SUMMED_AT_ONCE = 32
-"""Vectors whose sums are made in float32 before they are added up in float64."""
+"""Vectors that are summed in float32 before their sums are added in float64."""
 
 
 @emitted
 def sum_distances(typing: Any, totals: Any, x: Any, near: Any, vectors: Any, lanes: Any) -> Any:
-    """totals (2 * lanes,) float64: lane by lane, the sums of x - near and of its square, over so many vectors of x.
+    """totals (2 * lanes,) float64: lane by lane, the sums of x - near and of its square, over ``vectors`` of x.
 
     In a fixed order, which LLVM isn't free to change as it is in loops over numbers (see ``jit.compiled``).
     """
