@@ -39,7 +39,7 @@ def open_device(device: str, threads: int | None = None) -> Device:
     """Open the backend for ``--device`` (auto, cpu, cuda, cuda:N or reference) and ``--threads``.
 
     auto takes a card on which a kernel really runs, else the CPU; cuda is the first card. ``threads`` None takes all
-    that this process may use. A backend is imported only here.
+    that this process may use. A compiled backend is imported only here.
 
     Raises:
         UsageError: for an unknown device or an impossible number of threads.

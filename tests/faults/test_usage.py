@@ -13,10 +13,12 @@ import pytest
 from .conftest import QUICK, WITHOUT_ROOT, Run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-WITH_OUTPUT = sorted(script.stem for script in SCRIPTS.glob("*.py") if "parser(__doc__" in script.read_text("utf-8"))
-
-
-assert "linear_neuron" in WITH_OUTPUT
+WITH_OUTPUT = sorted(
+    script.relative_to(SCRIPTS).as_posix()
+    for script in SCRIPTS.rglob("*.py")
+    if "parser(__doc__, " in script.read_text("utf-8")  # its second argument is the picture
+)
+assert {"experiments/linear_neuron.py", "studies/lr_sweep.py"} <= set(WITH_OUTPUT)
 
 
 def listing(folder: Path) -> list[str]:
@@ -168,14 +170,14 @@ def test_a_link_in_a_run_is_not_written_through(name: str, model: Path, tmp_path
 @pytest.mark.parametrize(
     ("script", "output"),
     [
-        *((script, ".") for script in (*WITH_OUTPUT, "lr_sweep", "benchmark")),
-        *(("linear_neuron", output) for output in ("..", "", "nosuch/picture.png")),
+        *((script, ".") for script in (*WITH_OUTPUT, "benchmark.py")),
+        *(("linear_neuron.py", output) for output in ("..", "", "nosuch/picture.png")),
     ],
 )
 def test_a_script_says_in_one_line_that_its_output_cant_be_written(script: str, output: str, tmp_path: Path) -> None:
-    photos = [str(tmp_path)] if script == "lr_sweep" else []
+    photos = [str(tmp_path)] if script == "studies/lr_sweep.py" else []
     done = subprocess.run(
-        [sys.executable, SCRIPTS / f"{script}.py", *photos, "--output", output],
+        [sys.executable, SCRIPTS / script, *photos, "--output", output],
         cwd=tmp_path,
         capture_output=True,
         text=True,
