@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from facecnn.cli.console import StderrConsole
     from facecnn.config import Loaded
 
-_DEFAULT_CONFIG = "default"
 DEFAULT_OUT = Path("runs")
 
 
@@ -54,13 +53,23 @@ OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", he
 class SettingsOptions:
     """The settings file, and changes to it."""
 
-    config: Annotated[
-        str, typer.Option("--config", "-c", help="A settings file, or a shipped one: default, many, seed, deep, smoke.")
-    ] = _DEFAULT_CONFIG
+    given_config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="A settings file, or a shipped one: default (if not given), many, seed, deep, smoke.",
+        ),
+    ] = None
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
     ] = None
+
+    @property
+    def config(self) -> str:
+        """The settings file, or the name of a shipped one."""
+        return "default" if self.given_config is None else self.given_config
 
     def read(self) -> Loaded:
         """Read the settings file, then apply ``--set``, then the options that stand for a setting."""
@@ -75,7 +84,7 @@ class SettingsOptions:
 
     def given(self) -> dict[str, object]:
         """Whether each option was given, by its name."""
-        return {"--config": self.config != _DEFAULT_CONFIG, "--set": self.overrides}
+        return {"--config": self.given_config is not None, "--set": self.overrides}
 
 
 @dataclass(frozen=True)

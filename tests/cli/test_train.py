@@ -466,8 +466,8 @@ def test_a_finished_run_is_resumed_to_itself(trained: Trained, tmp_path: Path, f
 @pytest.mark.parametrize(
     "options",
     [
-        *(["-c", "deep"], ["--epochs", "9"], ["--set", "train.epochs=9"], ["--name", "x"], ["--seed", "1"]),
-        *(["--overwrite"], ["--validation", "photos"], ["--overfit-batch"], ["--dry-run"]),
+        *(["-c", "deep"], ["-c", "default"], ["--epochs", "9"], ["--set", "train.epochs=9"], ["--name", "x"]),
+        *(["--seed", "1"], ["--overwrite"], ["--validation", "photos"], ["--overfit-batch"], ["--dry-run"]),
     ],
     ids=" ".join,
 )
