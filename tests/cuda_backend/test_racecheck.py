@@ -287,8 +287,9 @@ REACHED_BY = {
     "dense": "dense_forward",
     "loss": "take_batch",
     "neuron": "neuron_forward",
-    "prepare": "prepare_photos",
+    "normalise": "prepare_photos",
     "random": "dropout",
+    "warp": "prepare_photos",
 }
 """Whose cases must notice that a barrier in this file is missing."""
 
