@@ -3,12 +3,8 @@ from typing import Any
 
 import pytest
 
+from contract.harness import BACKENDS
 from facecnn.kernels import open_device
-from facecnn.kernels.cards import find_cuda
-
-_CUDA = find_cuda(0)
-BACKENDS = ["reference", "cpu", *(["cuda"] if _CUDA.available and not _CUDA.simulated else [])]
-
 
 _open = cache(open_device)
 

@@ -11,7 +11,12 @@ import pytest
 
 from facecnn.arrays import Array
 from facecnn.kernels import cpu, reference
+from facecnn.kernels.cards import find_cuda
 from facecnn.kernels.cases import LEAST_SCALE, TOLERANCE, Case, nonsense, placed
+
+_CUDA = find_cuda(0)
+BACKENDS = ["reference", "cpu", *(["cuda"] if _CUDA.available and not _CUDA.simulated else [])]
+"""Every backend; a card's where there is one."""
 
 GUARD = 64
 """Elements before and after each array that nothing may write to (a multiple of 64 bytes in every dtype)."""
@@ -90,10 +95,6 @@ EXCEPTIONS = {
 
 def check_case(backend: Any, case: Case) -> None:
     """A case of the table gives what the reference gives."""
-    if backend.__name__.rpartition(".")[2] in EXCEPTIONS.get(str(case), ()):
-        pytest.skip("known to differ")
-    if backend is cpu and case.own_code and case.size == "tiny":
-        pytest.skip("the CPU is tested with settings of its own, since each costs seconds")
     check(backend, case.kernel, *case.arguments, tolerance=case.tolerance, least_scale=case.least_scale)
 
 
@@ -109,5 +110,26 @@ def close(got: Array, wanted: Array, tolerance: float, kernel: str, least_scale:
 
 def parameters(cases: Iterable[Case]) -> list[Any]:
     """For ``pytest.mark.parametrize``; those that are compiled for themselves are slow."""
-    marks = {True: [pytest.mark.slow], False: []}
-    return [pytest.param(case, id=str(case), marks=marks[case.own_code]) for case in cases]
+    return [pytest.param(case, id=str(case), marks=_marks(case)) for case in cases]
+
+
+def on_each_backend(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """Parametrize a test by ``backend`` and ``case``."""
+    pairs = [
+        pytest.param(backend, case, id=f"{backend}-{case}", marks=_marks(case))
+        for case in cases
+        for backend in BACKENDS
+        if _runs_on(backend, case)
+    ]
+    return pytest.mark.parametrize(("backend", "case"), pairs, indirect=["backend"])
+
+
+def _runs_on(backend: str, case: Case) -> bool:
+    if backend in EXCEPTIONS.get(str(case), ()):
+        return False
+    # The CPU is tested with settings of its own, since each costs seconds.
+    return not (backend == "cpu" and case.own_code and case.size == "tiny")
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if case.own_code else []

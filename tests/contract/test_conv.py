@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contract.cases import conv, family
 from contract.cases.conv import KERNELS, Conv
 from contract.cases.numbers import integers, random
-from contract.harness import call, check, check_case, parameters
+from contract.harness import call, check, check_case, on_each_backend
 from facecnn.kernels import cpu, open_device, reference
 from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.cpu.vector_ir import lanes as vectors
@@ -32,7 +32,7 @@ def check_all(backend: Any, convolution: Conv, kernels: Sequence[str] = KERNELS,
         check(backend, kernel, *convolution.arguments(kernel), **scale)
 
 
-@pytest.mark.parametrize("case", parameters(family(conv)))
+@on_each_backend(family(conv))
 def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 

@@ -3,17 +3,16 @@
 from typing import Any
 
 import numpy as np
-import pytest
 
 from contract.cases import elementwise, family, layers, pool
 from contract.cases.numbers import random
-from contract.harness import call, check_case, parameters
+from contract.harness import call, check_case, on_each_backend
 from facecnn.kernels import cpu
 from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.protocol import PURPOSE_DROPOUT
 
 
-@pytest.mark.parametrize("case", parameters(family(elementwise, pool, layers)))
+@on_each_backend(family(elementwise, pool, layers))
 def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from contract.cases import cases_of, family, photos
 from contract.cases.photos import EPOCH, NORMALISATIONS, RANGES, pixels_of
-from contract.harness import call, check, check_case, parameters
+from contract.harness import call, check, check_case, on_each_backend
 from facecnn.kernels import cpu, open_device, reference
 from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE
 
 
-@pytest.mark.parametrize("case", parameters(family(photos)))
+@on_each_backend(family(photos))
 def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 
 
-@pytest.mark.parametrize("case", parameters(cases_of("draw_augmentation")))
+@on_each_backend(cases_of("draw_augmentation"))
 def test_augmentation_is_equal_to_the_bit(backend: Any, case: Case) -> None:
     got, expected = (call(each, case.kernel, *case.arguments)[0] for each in (backend, reference))
     np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from contract.cases import cases_of, family, training
-from contract.harness import call, check, check_case, parameters
+from contract.harness import call, check, check_case, on_each_backend
 from facecnn.kernels import cpu, cuda, reference
 from facecnn.kernels.cases import Case, Inout, Out
 
 
-@pytest.mark.parametrize("case", parameters(family(training)))
+@on_each_backend(family(training))
 def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 
@@ -100,7 +100,7 @@ def test_an_unknown_rule_and_what_it_does_not_take_are_errors(
     assert (weight == 1).all()
 
 
-@pytest.mark.parametrize("case", parameters(cases_of("clip_gradient", sizes=["usual"])))
+@on_each_backend(cases_of("clip_gradient", sizes=["usual"]))
 def test_a_clipped_gradient_is_as_long_as_the_limit(backend: Any, case: Case) -> None:
     _, gradient, limit = case.arguments
     (clipped,) = call(backend, case.kernel, *case.arguments)
