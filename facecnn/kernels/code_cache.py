@@ -148,18 +148,22 @@ def _checked(kind: Any) -> Any:
         def __init__(self, function: Callable[..., Any]) -> None:
             super().__init__(function)
             self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
-            place = Path(self._cache_path, f"{self._impl.filename_base}.lock")
-            self._lock = FileLock(place, _LONGEST_WAIT, thread_local=False)
+            self._lock: FileLock | None = None
+            """Held while the function is compiled. Made anew each time: a forked process may not use its parent's."""
 
         def load_overload(self, signature: Any, target: Any) -> Any:
             """If there is none, it is compiled next, and other processes wait for it until it is kept."""
             found = super().load_overload(signature, target)
-            if found is None and not self._lock.is_locked:
+            if found is None and self._lock is None:
+                place = Path(self._cache_path, f"{self._impl.filename_base}.lock")
+                lock = FileLock(place, _LONGEST_WAIT, thread_local=False)
                 with suppress(OSError, NotImplementedError, Timeout):
-                    self._lock.acquire()
+                    lock.acquire()
                     found = super().load_overload(signature, target)
-                    if found is not None:
-                        self._lock.release()
+                    if found is None:
+                        self._lock = lock
+                    else:
+                        lock.release()
             return found
 
         def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -168,7 +172,9 @@ def _checked(kind: Any) -> Any:
             except OSError as error:
                 _note_not_kept(Path(self._cache_path).parent.parent, error)
             finally:
-                self._lock.release(force=True)
+                if self._lock is not None:
+                    self._lock.release(force=True)
+                    self._lock = None
 
     return Checked
 

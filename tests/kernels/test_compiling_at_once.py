@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -39,12 +40,19 @@ def test_what_another_process_compiles_is_waited_for(tmp_path: Path, monkeypatch
     assert _compiled_in(done, monkeypatch)(2) == 6
     function, results = _compiled_in(here, monkeypatch), []
     heard: list[Compilation] = []
+    waits = threading.Event()
+
+    class Lock(FileLock):
+        def acquire(self, *arguments: Any, **options: Any) -> Any:
+            waits.set()
+            return super().acquire(*arguments, **options)
+
+    monkeypatch.setattr(code_cache, "FileLock", Lock)
     with told(heard.append):
         with _lock_of(here, done):
             thread = threading.Thread(target=lambda: results.append(function(3)))
             thread.start()
-            thread.join(0.3)
-            assert thread.is_alive()
+            assert waits.wait(60)
             assert not code_files(str(here))
             shutil.copytree(done, here, ignore=shutil.ignore_patterns("*.lock"), dirs_exist_ok=True)
         thread.join(60)
@@ -65,3 +73,15 @@ def test_others_need_not_wait_for_what_is_compiled(tmp_path: Path, monkeypatch: 
     assert _compiled_in(tmp_path, monkeypatch)(2) == 6
     with _lock_of(tmp_path, tmp_path):
         assert len(code_files(str(tmp_path))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes don't fork here")
+def test_a_forked_process_compiles_what_its_parent_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = _compiled_in(tmp_path, monkeypatch)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(function(3))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
