@@ -174,7 +174,7 @@ from facecnn.learning.optimizers import Sgd
 from facecnn.network.layers import Conv, Dense
 from learning.trainings import Recorder, make_trainer, photos_of
 make_trainer(
-    (Conv(kernels=2, size=3, pool=2), Dense(units=2)), kernels=cuda, train={{"epochs": 1}}, augment=None,
+    (Conv(kernels=2, size=3, pool=2), Dense(units=2)), backend=cuda, train={{"epochs": 1}}, augment=None,
     optimizer=Sgd(learning_rate=0.1), validation=photos_of([]), normalise="none",
 ).run(Recorder())
 """
