@@ -225,7 +225,7 @@ def _accuracy_tables(own: Mapping[str, Record], records: Mapping[str, Record | N
     return [
         *_table(("config", "device", "steps", "held out, right", "seconds"), rows),
         "",
-        "Loss after so many epochs:",
+        "Loss after each epoch:",
         "",
         *_table(("config", "epoch", *kinds), losses),
     ]

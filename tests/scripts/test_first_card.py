@@ -390,7 +390,7 @@ NVIDIA H100, 80 GB, compute capability 9.0, 2026-11-29 05:00 UTC:
 | seed | NVIDIA H100 | 3 | 75.0 % of 4 | 0.2 |
 | seed | AMD EPYC | 3 | 75.0 % of 4 | 4.0 |
 
-Loss after so many epochs:
+Loss after each epoch:
 
 | config | epoch | trained on: card | processor | held out: card | processor |
 | --- | --- | --- | --- | --- | --- |
