@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facecnn.arrays import Array
 from facecnn.config import Settings, from_dict
 from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
@@ -92,7 +92,7 @@ class ModelFile:
         if finds_faces(self.checkpoint.arrays):
             return None
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        return len(views_at_test_time(**test_time_views(self.settings))) * measure(stages, 1).multiply_adds
+        return len(views_at_test_time(**view_options(self.settings))) * measure(stages, 1).multiply_adds
 
     def model(self, backend: Backend, threads: int | None = None) -> Model:
         """Build the network, and the face finder on ``threads`` threads of the CPU. Raises CheckpointError."""
@@ -161,7 +161,7 @@ def open_model(path: Path, backend: Backend, threads: int | None = None) -> Mode
     return read_model(path).model(backend, threads)
 
 
-def test_time_views(settings: Settings) -> dict[str, Any]:
+def view_options(settings: Settings) -> dict[str, Any]:
     """The arguments of ``views_at_test_time``: photos are mirrored and shifted as in training."""
     augment = settings.photos.augment
     return {
@@ -173,7 +173,7 @@ def test_time_views(settings: Settings) -> dict[str, Any]:
 def make_recogniser(
     settings: Settings,
     classes: list[str],
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, Array],
     calibration: Calibration,
     backend: Backend,
 ) -> Recogniser:
@@ -186,5 +186,5 @@ def make_recogniser(
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,
         backend=backend,
-        **test_time_views(settings),
+        **view_options(settings),
     )

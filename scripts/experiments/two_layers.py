@@ -27,6 +27,7 @@ from common.differences import central_differences
 from common.figures import BLUE, ORANGE, new_figure, save
 from common.ready_batches import train as train_network
 from common.tables import table
+from facecnn.arrays import Array
 from facecnn.kernels import open_device, reference
 from facecnn.learning.optimizers import Adam
 from facecnn.network.layers import Buffer, Conv, Dense, Layer, LayerContext, Parameter, Pool, Shape
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
 
 SIDE = 9
 NEW_PICTURES = 1000

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from facecnn.arrays import Array
 from facecnn.errors import CheckpointError
 from facecnn.faces.nets import NETS, Nets, face_probability
 
-Array = npt.NDArray[Any]
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 TOLERANCE = 2e-4

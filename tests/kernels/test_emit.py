@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
 
-Array = npt.NDArray[Any]
 Write = Callable[[Emitter, Any, Any, Any], None]
 
 UNTOUCHED = -77.0

@@ -6,17 +6,16 @@ PyTorch is no dependency; ``pytest -m parity`` needs it and fails without it.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from contract.cases import cases_of, conv
 from contract.harness import EXCEPTIONS
+from facecnn.arrays import Array
 from facecnn.kernels import open_device
 from facecnn.kernels.cases import Case
 
 pytestmark = pytest.mark.parity
 
-Array = npt.NDArray[Any]
 BACKENDS = [("reference", np.float64, 1e-10), ("cpu", np.float32, 1e-5)]
 
 

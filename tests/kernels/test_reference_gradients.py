@@ -7,28 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from common.differences import central_differences
 from facecnn.kernels import reference
 
 Array = npt.NDArray[np.float64]
 WORKSPACE = reference.Workspace()
-STEP = 1e-5
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-
-def central_differences(loss: Callable[[], float], array: Array) -> Array:
-    gradient = np.zeros_like(array)
-    flat, result = array.reshape(-1), gradient.reshape(-1)
-    for i in range(flat.size):
-        at = flat[i]
-        flat[i] = at + STEP
-        above = loss()
-        flat[i] = at - STEP
-        result[i] = (above - loss()) / (2 * STEP)
-        flat[i] = at
-    return gradient
 
 
 def agree(analytic: Array, loss: Callable[[], float], array: Array) -> None:

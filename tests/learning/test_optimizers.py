@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from facecnn.arrays import Array
 from facecnn.config import from_dict, load, to_dict, to_yaml
 from facecnn.kernels import cpu, reference
 from facecnn.learning.optimizers import OPTIMIZERS, Adam, AdamW, Momentum, Optimizer, RMSprop, Sgd
@@ -20,8 +21,6 @@ from facecnn.network.weights import ALIGNMENT
 from facecnn.runs.checkpoint import load_checkpoint
 
 from .trainings import RICH, SMOKE, Recorder, make_trainer, trained
-
-Array = npt.NDArray[Any]
 
 DATA = Path(__file__).parent.parent / "data"
 KINDS = list(OPTIMIZERS.values())

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from facecnn.arrays import Array
 from facecnn.kernels import reference
 from facecnn.network.layers import (
     Activate,
@@ -27,8 +28,6 @@ from facecnn.network.layers import (
     Shape,
 )
 from facecnn.network.network import Network, plan
-
-Array = npt.NDArray[Any]
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu")
 KINKED = ("relu", "leaky_relu")

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 
+from facecnn.arrays import Array
 from facecnn.config import load
 from facecnn.kernels import reference
 from facecnn.network.gradient_check import (
@@ -41,7 +41,6 @@ from facecnn.network.network import Network, plan
 
 from .nets import Case, cases
 
-Array = npt.NDArray[Any]
 Wrong = Callable[..., None]
 Wrap = Callable[[Wrong], Wrong]
 

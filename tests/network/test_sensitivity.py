@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from facecnn.arrays import Array
 from facecnn.kernels import cpu, reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y
 from facecnn.network.feeding import PhotoFeed
@@ -29,8 +30,6 @@ from facecnn.network.sensitivity import (
 )
 
 from .nets import Case, Run, assert_close, away_from_kinks, cases
-
-Array = npt.NDArray[Any]
 
 H = 1e-5
 

@@ -1,12 +1,12 @@
 """Made-up faces, five dots on grey, and finders that know where they are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from facecnn.arrays import Array
 from facecnn.photos.face import Face
 
 GREY, DOT = 100, 240
@@ -42,7 +42,7 @@ class KnownFaces:
     def __init__(self, faces: Mapping[tuple[int, int], Sequence[Face]], identity: str = "known") -> None:
         self._faces = faces
         self.identity = identity
-        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.arrays: dict[str, Array] = {}
         self.searched: list[tuple[int, int]] = []
         self.rests = 0
 
