@@ -16,8 +16,9 @@ from facecnn.learning.scores import over_people
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.layers import Layer, Shape
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
 from facecnn.network.size import countable_photos
+from facecnn.network.stages import plan
 from facecnn.photos.folder import UNKNOWN
 
 BATCH_SIZE = 32

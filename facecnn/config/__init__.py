@@ -25,7 +25,7 @@ from facecnn.config.model import json_schema as json_schema
 from facecnn.config.source import Faults, Keys, Location, SettingsError, Tree, clipped, parse, read, spacing_hint
 from facecnn.errors import UsageError, shown
 from facecnn.network.layers import LayerError, shape_text, with_outputs
-from facecnn.network.network import Stage, plan
+from facecnn.network.stages import Stage, plan
 
 _YAML_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 """Plain words that some version of YAML doesn't read as text."""

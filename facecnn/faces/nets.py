@@ -19,7 +19,8 @@ from facecnn.errors import CheckpointError
 from facecnn.kernels import Device, open_device
 from facecnn.kernels.backend import Backend
 from facecnn.network.layers import Conv, Dense, Layer, Pool, PRelu
-from facecnn.network.network import Network, Stage, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import Stage, plan
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
 """Outputs of the heads: shifts of left, top, right and bottom; five x and five y; two logits."""

@@ -17,7 +17,7 @@ from facecnn.arrays import Float32Array
 from facecnn.errors import CheckpointError, shown
 from facecnn.faces.nets import NETS
 from facecnn.network.layers import Shape
-from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 
 SHA256 = {
     "pnet": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",

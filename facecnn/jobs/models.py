@@ -19,8 +19,8 @@ from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
 from facecnn.learning.update import INITIAL_PREFIX
 from facecnn.network.inference import views_at_test_time
 from facecnn.network.layers import with_outputs
-from facecnn.network.network import plan
 from facecnn.network.size import measure
+from facecnn.network.stages import plan
 from facecnn.network.weights import misfits
 from facecnn.photos.face import Finder
 from facecnn.recognition import SHIFT, Recogniser

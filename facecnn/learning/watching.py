@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from facecnn.arrays import Array
-from facecnn.network.network import Network, Stage
+from facecnn.network.network import Network
+from facecnn.network.stages import Stage
 
 DEAD_SHARE = 1e-6
 """A kernel is dead if its gradient's norm is at most this share of the largest in its layer."""

@@ -12,7 +12,8 @@ from facecnn.kernels.protocol import Normalise
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import passes
 from facecnn.network.layers import Reach
-from facecnn.network.network import Network, Stage
+from facecnn.network.network import Network
+from facecnn.network.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from threadpoolctl import threadpool_limits
 from facecnn.arrays import Array
 from facecnn.errors import UsageError
 from facecnn.network.layers import LayerContext, Parameter, shape_text
+from facecnn.network.stages import Stage
 
 if TYPE_CHECKING:
-    from facecnn.network.network import Network, Stage
+    from facecnn.network.network import Network
 
 Initialisation: TypeAlias = Literal["he", "xavier", "lecun", "orthogonal", "lsuv", "zca_patches"]
 

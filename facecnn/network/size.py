@@ -14,7 +14,7 @@ import numpy as np
 
 from facecnn.errors import UsageError
 from facecnn.kernels.protocol import Normalise
-from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 
 TRAINING_COPIES = 7
 """Arrays of the parameters' size in training: weights, gradient, clipped or noisy gradient, average, two of the

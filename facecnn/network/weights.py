@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,7 @@ from facecnn.arrays import Array
 from facecnn.errors import shown
 from facecnn.kernels.backend import Backend
 from facecnn.network.layers import Shape
-
-if TYPE_CHECKING:
-    from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 
 ALIGNMENT = 16
 """Every parameter starts at a multiple of 16 elements (64 bytes in float32) of the flat array."""

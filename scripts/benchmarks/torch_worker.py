@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.work import WARM_UP_STEPS, Work, Worker, serve
 from facecnn.learning.optimizers import Momentum
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool
-from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 
 
 class Torch:

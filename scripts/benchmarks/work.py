@@ -24,7 +24,8 @@ from facecnn.kernels import reference
 from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.network.layers import Dropout, Layer, Shape, with_outputs
 from facecnn.network.loss import CrossEntropy
-from facecnn.network.network import Network, Stage
+from facecnn.network.network import Network
+from facecnn.network.stages import Stage
 
 PEOPLE = 2
 CHECKED_STEPS = 3

@@ -31,7 +31,8 @@ from facecnn.arrays import Array
 from facecnn.kernels import open_device, reference
 from facecnn.learning.optimizers import Adam
 from facecnn.network.layers import Buffer, Conv, Dense, Layer, LayerContext, Parameter, Pool, Shape
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import plan
 from facecnn.settings import SETTINGS
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
 from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
 from facecnn.learning.optimizers import Optimizer
 from facecnn.network.layers import Conv, Dense, Neuron, Shape, with_outputs
-from facecnn.network.network import Stage, plan
 from facecnn.network.size import parameter_count
+from facecnn.network.stages import Stage, plan
 
 RUN_SECONDS, PEAK_RUNS = 0.04, 50
 """Short, so that some run has the processors to itself even while other programs are at work."""

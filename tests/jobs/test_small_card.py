@@ -14,8 +14,8 @@ from facecnn.jobs.training import setup
 from facecnn.kernels import Device, cpu
 from facecnn.network import size
 from facecnn.network.layers import Buffer, Conv, Dense, Pool
-from facecnn.network.network import plan
 from facecnn.network.size import CARD_SHARE, card_bytes, countable_photos, fitting_photos, micro_batch_size
+from facecnn.network.stages import plan
 
 CARD = "cuda:0"
 LARGEST = {"smoke": 24 * 24, "default": 48 * 48 * 4}

@@ -27,7 +27,8 @@ from facecnn.network.layers import (
     PRelu,
     Shape,
 )
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import plan
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu")
 KINKED = ("relu", "leaky_relu")

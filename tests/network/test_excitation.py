@@ -7,7 +7,8 @@ from facecnn.kernels import open_device
 from facecnn.network.excitation import excitation, reach
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Conv, Layer, Pool, PoolSettings
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import plan
 
 
 def make(layers: list[Layer], height: int = 24, width: int = 24) -> Network:

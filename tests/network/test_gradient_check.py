@@ -37,7 +37,8 @@ from facecnn.network.layers import (
     PRelu,
 )
 from facecnn.network.loss import CrossEntropy, Loss, MeanSquaredError
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import plan
 
 from .nets import Case, cases
 

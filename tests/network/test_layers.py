@@ -26,7 +26,8 @@ from facecnn.network.layers import (
     Shape,
     with_outputs,
 )
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
+from facecnn.network.stages import plan
 
 MAPS = (7, 6, 3)
 

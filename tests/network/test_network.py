@@ -29,8 +29,9 @@ from facecnn.network.layers import (
     with_outputs,
 )
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
-from facecnn.network.network import Network, plan
+from facecnn.network.network import Network
 from facecnn.network.size import TRAINING_COPIES, check_memory, measure
+from facecnn.network.stages import plan
 
 from .nets import Case, Run, cases
 

@@ -17,7 +17,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finds_faces
 from facecnn.jobs.models import TRAINED_ON, ModelFile, read_model
 from facecnn.jobs.training.photos import TrainingPhotos, warn
-from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 from facecnn.photos.preparation import PhotoSettings
 
 _NO_PREPARATION = {"folder", "faces", "validation", "augment"}

@@ -20,7 +20,6 @@ from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.loop import Trainer
 from facecnn.network.initialisation import NOTHING
-from facecnn.network.network import Stage
 from facecnn.network.size import (
     MOST_ELEMENTS,
     card_bytes,
@@ -31,6 +30,7 @@ from facecnn.network.size import (
     micro_batch_size,
     too_large,
 )
+from facecnn.network.stages import Stage
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import FolderFaces

@@ -15,7 +15,7 @@ from facecnn.kernels import reference
 from facecnn.kernels.backend import Backend
 from facecnn.network.gradient_check.results import Name
 from facecnn.network.layers import LayerContext, Shape
-from facecnn.network.network import Stage
+from facecnn.network.stages import Stage
 
 STEP = 2e-5
 """h, by which each number is moved."""

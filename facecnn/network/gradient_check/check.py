@@ -24,7 +24,8 @@ from facecnn.network.gradient_check.results import TOLERANCE, Name, Part, Row, c
 from facecnn.network.gradient_check.shrinking import Shrunk, smallest_picture
 from facecnn.network.layers import Layer, Shape
 from facecnn.network.loss import CrossEntropy, Loss
-from facecnn.network.network import MicroBatch, Network, Stage, plan
+from facecnn.network.network import MicroBatch, Network
+from facecnn.network.stages import Stage, plan
 
 DEVICE_CLEARANCE = 1e-4
 """``CLEARANCE`` for a comparison with float32, whose rounding mustn't change a pool's winner."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facecnn.network.layers import Layer, LayerError, Shape, with_outputs
-from facecnn.network.network import Stage, plan
+from facecnn.network.stages import Stage, plan
 
 PEOPLE = 3
 """Outputs of a shrunk network. With two, the loss's derivatives would only differ in their signs."""
