@@ -3,6 +3,7 @@
 PyTorch is no dependency; ``pytest -m parity`` needs it and fails without it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -175,44 +176,43 @@ def test_pool(backend: Backend, case: Case, back: Case) -> None:
     backend.same(dx, tx.grad, case)
 
 
-@pytest.mark.parametrize(
-    ("case", "back_to_weight", "back_to_input"),
-    pairs("neuron_forward", "neuron_backward_weight", "neuron_backward_input"),
-)
-def test_neuron(backend: Backend, case: Case, back_to_weight: Case, back_to_input: Case) -> None:
+def check_layer(
+    backend: Backend, case: Case, back_to_weight: Case, torch_layer: Callable[[Any, Any, Any], Any]
+) -> None:
+    """Outputs and gradients of a layer with weights are those of ``torch_layer(x, weight, bias)``."""
+    layer = case.kernel.removesuffix("_forward")
+    forward, backward_weight, backward_input = (
+        getattr(backend.kernels, f"{layer}_{way}") for way in ("forward", "backward_weight", "backward_input")
+    )
+    x, weight, bias = map(backend.device, case.arguments[1:])
+    dout = backend.device(back_to_weight.arguments[2])
+    tx, tw, tb = backend.tensor(x), backend.tensor(weight), backend.tensor(bias)
+    expected = torch_layer(tx, tw, tb)
+    expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))
+    out, dweight, dbias, dx = (backend.zeros(*array.shape) for array in (dout, weight, bias, x))
+    forward(out, x, weight, bias, backend.workspace)
+    backward_weight(dweight, dbias, dout, x, backend.workspace)
+    backward_input(dx, dout, weight, backend.workspace)
+    for ours, theirs in ((out, expected), (dweight, tw.grad), (dbias, tb.grad), (dx, tx.grad)):
+        backend.same(ours, theirs, case)
+
+
+@pytest.mark.parametrize(("case", "back_to_weight"), pairs("neuron_forward", "neuron_backward_weight"))
+def test_neuron(backend: Backend, case: Case, back_to_weight: Case) -> None:
     """A neuron on each map is a convolution in groups, as large as the map."""
-    x, weight, bias = map(backend.device, case.arguments[1:])
-    dout = backend.device(back_to_weight.arguments[2])
-    neurons, rows, columns, maps = weight.shape
-    tx, tw, tb = backend.tensor(x), backend.tensor(weight), backend.tensor(bias)
-    grouped = tw.permute(3, 0, 1, 2).reshape(maps * neurons, 1, rows, columns)  # for each map its neurons
-    expected = backend.torch.nn.functional.conv2d(nchw(tx), grouped, tb.T.reshape(-1), groups=maps)
-    expected = expected.reshape(len(x), maps, neurons).permute(0, 2, 1)
-    expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))
-    out, dweight, dbias, dx = (backend.zeros(*array.shape) for array in (dout, weight, bias, x))
-    backend.kernels.neuron_forward(out, x, weight, bias, backend.workspace)
-    backend.kernels.neuron_backward_weight(dweight, dbias, dout, x, backend.workspace)
-    backend.kernels.neuron_backward_input(dx, dout, weight, backend.workspace)
-    for ours, theirs in ((out, expected), (dweight, tw.grad), (dbias, tb.grad), (dx, tx.grad)):
-        backend.same(ours, theirs, case)
+
+    def torch_layer(x: Any, weight: Any, bias: Any) -> Any:
+        neurons, rows, columns, maps = weight.shape
+        grouped = weight.permute(3, 0, 1, 2).reshape(maps * neurons, 1, rows, columns)  # for each map its neurons
+        out = backend.torch.nn.functional.conv2d(nchw(x), grouped, bias.T.reshape(-1), groups=maps)
+        return out.reshape(len(x), maps, neurons).permute(0, 2, 1)
+
+    check_layer(backend, case, back_to_weight, torch_layer)
 
 
-@pytest.mark.parametrize(
-    ("case", "back_to_weight", "back_to_input"),
-    pairs("dense_forward", "dense_backward_weight", "dense_backward_input"),
-)
-def test_dense(backend: Backend, case: Case, back_to_weight: Case, back_to_input: Case) -> None:
-    x, weight, bias = map(backend.device, case.arguments[1:])
-    dout = backend.device(back_to_weight.arguments[2])
-    tx, tw, tb = backend.tensor(x), backend.tensor(weight), backend.tensor(bias)
-    expected = backend.torch.nn.functional.linear(tx, tw, tb)
-    expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))
-    out, dweight, dbias, dx = (backend.zeros(*array.shape) for array in (dout, weight, bias, x))
-    backend.kernels.dense_forward(out, x, weight, bias, backend.workspace)
-    backend.kernels.dense_backward_weight(dweight, dbias, dout, x, backend.workspace)
-    backend.kernels.dense_backward_input(dx, dout, weight, backend.workspace)
-    for ours, theirs in ((out, expected), (dweight, tw.grad), (dbias, tb.grad), (dx, tx.grad)):
-        backend.same(ours, theirs, case)
+@pytest.mark.parametrize(("case", "back_to_weight"), pairs("dense_forward", "dense_backward_weight"))
+def test_dense(backend: Backend, case: Case, back_to_weight: Case) -> None:
+    check_layer(backend, case, back_to_weight, backend.torch.nn.functional.linear)
 
 
 @pytest.mark.parametrize(
