@@ -12,8 +12,8 @@ import facecnn
 
 PACKAGE = Path(facecnn.__file__).parent
 
-# Each room may import from those that stand after it. Photos and runs are leaves that any other may import; reports
-# tells of these two, and only jobs and cli make reports.
+# Each room may import from those that stand after it, but faces not from body, which stands beside it. Photos and runs
+# are leaves that any other may import; reports tells of these two, and only jobs and cli make reports.
 ORDER = [
     "cli",
     "jobs",
@@ -21,6 +21,7 @@ ORDER = [
     "recognition",
     "learning",
     "faces",
+    "body",
     "network",
     "kernels",
     "settings",
@@ -36,6 +37,8 @@ def _allowed(room: str) -> set[str]:
         return {room} | BASE
     if room == "reports":
         return {room} | LEAVES | BASE
+    if room == "faces":
+        return _allowed("body") - {"body"} | {room}
     return LEAVES | set(ORDER[ORDER.index(room) :]) | ({"reports"} if room in ("cli", "jobs") else set())
 
 
