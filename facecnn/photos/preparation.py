@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from facecnn.arrays import Float64Array, UInt8Array
 from facecnn.photos.face import Face
 from facecnn.photos.sharpness import sharpness
+from facecnn.photos.similarity import similarity
 from facecnn.settings import SETTINGS
 
 PREPARATION_VERSION = 2
@@ -275,13 +276,7 @@ def _to_photo(face: Face, settings: PhotoSettings) -> tuple[Float64Array, Float6
     to = shape * settings.eye_distance * min(settings.height, settings.width)
     margin_rows, margin_columns = settings.margin
     to += (margin_columns + settings.width / 2, margin_rows + EYE_HEIGHT * settings.height)
-    photo = np.array(face.landmarks)
-    centre_to, centre_photo = to.mean(axis=0), photo.mean(axis=0)
-    a, b = to - centre_to, photo - centre_photo
-    # In complex numbers: the factor that brings factor * a nearest to b. A reflection can't be written like this.
-    factor = np.vdot(a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]) / (a * a).sum()
-    matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    return matrix, centre_photo - matrix @ centre_to
+    return similarity(to, np.array(face.landmarks))
 
 
 def _with_border(
