@@ -194,6 +194,11 @@ FAULTS = {
     "text for whole number": ("train: {epochs: ten}", "1:9", "train.epochs must be a whole number, got the text 'ten'"),
     "fraction for whole number": ("train: {epochs: 3.5}", "1:9", "train.epochs must be a whole number, got 3.5"),
     "true is not 1": ("train: {epochs: true}", "1:9", "train.epochs must be a whole number, got true"),
+    "not square": (
+        "photos:\n  align: dlib\n  size: [64, 48]",
+        "3:3",
+        "photos.size must be square with photos.align dlib, got [64, 48]: take one number, such as 150",
+    ),
     "number for list": ("network: 5", "1:1", "network must be a list of layers (lines that begin with -), got 5"),
     "list for text": ("photos: {folder: [a, b]}", "1:10", "photos.folder must be text or null, got a list"),
     "number for section": ("train: 5", "1:1", "train must be a mapping (key: value), got 5"),

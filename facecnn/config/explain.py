@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from facecnn.config.model import VERSION, json_schema
 from facecnn.config.source import Faults, Keys, Location, Tree, clipped, did_you_mean, spacing_hint
+from facecnn.settings import UNFIT
 
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -79,6 +80,8 @@ def explain(error: ValidationError, tree: Tree) -> Faults:
         elif found["type"] == "missing" and isinstance(key, str):
             description = _part(above.schema, key)["description"]
             wrong[*above.keys, key] = written.value, f"{above.path}.{key} is missing ({description})"
+        elif found["type"] == UNFIT:
+            wrong[spot.keys] = written.key, f"{spot.path} {found['msg']}"
         else:
             wrong[spot.keys] = _wrong(spot, tree)
     if ("version",) in wrong:  # all else may be valid in another version

@@ -11,14 +11,16 @@ from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from facecnn.arrays import Float64Array, UInt8Array
+from facecnn.photos.chip import CHIP_VERSION, face_chip
 from facecnn.photos.face import Face
 from facecnn.photos.sharpness import sharpness
 from facecnn.photos.similarity import similarity
-from facecnn.settings import SETTINGS
+from facecnn.settings import SETTINGS, UNFIT
 
 PREPARATION_VERSION = 2
 """Part of the cache's key: raise it whenever the pixels of a crop change."""
@@ -82,11 +84,15 @@ class PhotoSettings:
         default="auto",
         description="auto: find and align where the extra faces is installed | required | off: the middle of the photo",
     )
+    align: Literal["arcface", "dlib"] = Field(
+        default="arcface",
+        description="arcface | dlib: where the crop of a found face has eyes, nose and mouth (dlib: in a square only)",
+    )
     eye_distance: float = Field(
         default=0.44,
         gt=0.1,
         le=1,
-        description="between the eyes of a found face, as a fraction of the shorter side: larger shows less around it",
+        description="between the eyes of a found face, as a fraction of the shorter side (ignored with align dlib)",
     )
     smallest_face: SmallestFaceSettings = Field(
         default=SmallestFaceSettings(),
@@ -122,6 +128,14 @@ class PhotoSettings:
         default=AugmentSettings(), description="random changes while training, or null for none"
     )
 
+    @field_validator("size")
+    @classmethod
+    def _square_for_dlib(cls, size: int | tuple[int, int], info: ValidationInfo) -> int | tuple[int, int]:
+        if info.data.get("align") == "dlib" and not isinstance(size, int) and size[0] != size[1]:
+            text = "must be square with photos.align dlib, got [{height}, {width}]: take one number, such as 150"
+            raise PydanticCustomError(UNFIT, text, {"height": size[0], "width": size[1]})
+        return size
+
     @property
     def height(self) -> int:
         """Rows that the network sees."""
@@ -144,7 +158,13 @@ class PhotoSettings:
 
     @property
     def margin(self) -> tuple[int, int]:
-        """Rows stored above and below the window, columns stored to the left and right of it."""
+        """Rows stored above and below the window, columns stored to the left and right of it.
+
+        There are none with ``align`` dlib where nothing is augmented: at the 150 pixels a side that dlib's network
+        wants, they would more than double the 67,500 bytes of a face.
+        """
+        if self.align == "dlib" and self.augment is None:
+            return 0, 0
         return round(MARGIN * self.height), round(MARGIN * self.width)
 
     @property
@@ -167,11 +187,17 @@ class PhotoSettings:
 
     def cropping(self, *, aligned: bool) -> dict[str, object]:
         """The settings that determine the stored pixels; ``aligned``: whether faces are found."""
-        names = ("eye_distance", "hide_face") if aligned else ("crop",)
-        settings = {
-            name: getattr(self, name) for name in (*names, "largest_picture", "height", "width", "colour", "margin")
-        }
-        return {**settings, "smallest_face": asdict(self.smallest_face)} if aligned else settings
+        own: dict[str, object]
+        if not aligned:
+            own = {"crop": self.crop}
+        elif self.align == "arcface":
+            own = {"eye_distance": self.eye_distance}
+        else:
+            own = {"align": self.align, "align_version": CHIP_VERSION}
+        if aligned:
+            own |= {"hide_face": self.hide_face, "smallest_face": asdict(self.smallest_face)}
+        common = ("largest_picture", "height", "width", "colour", "margin")
+        return own | {name: getattr(self, name) for name in common}
 
 
 def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings) -> UInt8Array:
@@ -188,7 +214,7 @@ def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings)
         settings: crop, size and colour.
 
     Returns:
-        uint8 of ``settings.margin_shape``; without the margin, rows ``margin[0]:-margin[0]``, it is the window.
+        uint8 of ``settings.margin_shape``; ``without_margin`` gives the window.
     """
     image = as_image(picture)
     stored_rows, stored_columns, channels = settings.margin_shape
@@ -206,25 +232,28 @@ def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings)
 def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoSettings) -> UInt8Array:
     """Cut a face out of a picture so that eyes, nose and mouth are at the same positions in every crop.
 
-    The similarity transform (rotation, scale, shift) that maps the face's landmarks to ``ARCFACE`` by least squares
-    (Umeyama 1991) puts the eyes ``eye_distance`` apart and ``EYE_HEIGHT`` down. Beyond the picture its border is
-    repeated. With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the
-    face, which would give away whose it is.
+    With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the face, which
+    would give away whose it is. With ``align`` dlib the crop is that of ``facecnn.photos.chip``.
 
-    Each stored pixel is the mean of k x k bicubic samples, where k is the scale rounded up, against aliasing.
+    With ``align`` arcface, the similarity transform (rotation, scale, shift) that maps the face's landmarks to
+    ``ARCFACE`` by least squares (Umeyama 1991) puts the eyes ``eye_distance`` apart and ``EYE_HEIGHT`` down. Beyond the
+    picture its border is repeated. Each stored pixel is the mean of k x k bicubic samples, where k is the scale rounded
+    up, against aliasing.
 
     Args:
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
         face: a face found in it.
-        settings: eye distance, size and colour.
+        settings: alignment, eye distance, size and colour.
 
     Returns:
-        uint8 of ``settings.margin_shape``; without the margin, rows ``margin[0]:-margin[0]``, it is the window.
+        uint8 of ``settings.margin_shape``; ``without_margin`` gives the window.
     """
     image = as_image(picture)
     if settings.hide_face:
         image = image.copy()
         image.paste((_HIDDEN,) * len(image.getbands()), _square_around(face))
+    if settings.align == "dlib":
+        return face_chip(image, face, settings.height, settings.margin[0], "L" if settings.colour == "grey" else "RGB")
     rows, columns, channels = settings.margin_shape
     to_photo, origin = _to_photo(face, settings)
     scale = float(np.hypot(to_photo[0, 0], to_photo[1, 0]))  # photo pixels per stored pixel

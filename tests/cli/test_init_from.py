@@ -122,6 +122,13 @@ def test_another_preparation_is_warned_of(begin: Begin) -> None:
     assert "photos.normalise standardise instead of none" in done.stderr
 
 
+def test_an_alignment_that_plays_no_part_is_not_warned_of(begin: Begin) -> None:
+    """No faces are looked for."""
+    done = begin("--set", "photos.align=dlib")
+    assert done.exit_code == 0, done.stderr
+    assert "prepared in another way" not in done.stderr
+
+
 def test_held_out_photos_that_the_model_was_trained_on_are_warned_of(
     begin: Begin, trained: Trained, tmp_path: Path, facecnn: Facecnn
 ) -> None:

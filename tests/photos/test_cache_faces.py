@@ -83,6 +83,23 @@ def test_every_face_has_its_row_and_is_searched_for_once(photos: list[Path]) -> 
     assert len(finder.searched) == 3
 
 
+def test_both_alignments_are_kept_side_by_side(
+    photos: list[Path], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = KnownFaces(FACES)
+    ways = [SETTINGS, *(replace(SETTINGS, align="dlib", augment=augment) for augment in (SETTINGS.augment, None))]
+    for chosen in ways:
+        assert_right(photos, finder, chosen)
+    assert len(finder.searched) == 3
+    stores = {path: path.read_bytes() for path in cache_dir.rglob("pixels.bin")}
+    sizes = sorted(len(pixels) for pixels in stores.values())
+    assert sizes == [4 * 16**2, 4 * 24**2, 4 * 24**2], "four faces; without a margin where nothing is augmented"
+    monkeypatch.setattr("facecnn.photos.cache.decode", lambda *_: pytest.fail("prepared again"))
+    for chosen in ways:
+        assert_right(photos, finder, chosen)
+    assert {path: path.read_bytes() for path in cache_dir.rglob("pixels.bin")} == stores
+
+
 def test_another_finder_searches_anew(photos: list[Path]) -> None:
     load_photos(photos, SETTINGS, finder=KnownFaces({}, identity="blind"))
     finder = KnownFaces(FACES)

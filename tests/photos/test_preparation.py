@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +51,52 @@ def test_settings_refuse_what_they_do_not_mean(wrong: dict[str, Any]) -> None:
 def test_augmentation_refuses_what_it_does_not_mean(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AugmentSettings(**wrong)
+
+
+def test_dlib_s_crops_are_square() -> None:
+    with pytest.raises(ValidationError, match=r"must be square"):
+        PhotoSettings(align="dlib", size=(64, 48))
+    assert PhotoSettings(align="dlib", size=(48, 48)).shape == (48, 48, 1)
+
+
+def test_only_what_nobody_augments_and_dlib_aligns_is_stored_without_margin() -> None:
+    assert PhotoSettings(size=(64, 48), augment=None).margin == (16, 12)
+    assert PhotoSettings(align="dlib", size=150).margin == (38, 38)
+    bare = PhotoSettings(align="dlib", size=150, colour="rgb", augment=None)
+    assert bare.margin_shape == (150, 150, 3)
+    stored = np.arange(150 * 150 * 3, dtype=np.uint8).reshape(1, 150, 150, 3)
+    np.testing.assert_array_equal(without_margin(stored, bare), stored)
+
+
+def test_photos_whose_faces_are_not_looked_for_are_cropped_to_the_same_middle_with_either_alignment() -> None:
+    image = picture(3, 90, 70)
+    expected = window(crop_with_margin(image, PhotoSettings()), PhotoSettings())
+    for chosen in (PhotoSettings(align="dlib"), PhotoSettings(align="dlib", augment=None)):
+        np.testing.assert_array_equal(without_margin(crop_with_margin(image, chosen), chosen), expected)
+
+
+def test_what_decides_on_a_crop_is_what_did_before_there_was_a_choice_of_alignment() -> None:
+    """So photos that were stored then are found again."""
+    chosen = PhotoSettings(size=(64, 48))
+    common = {"largest_picture": 50, "height": 64, "width": 48, "colour": "grey", "margin": (16, 12)}
+    smallest = {"smallest_face": {"share": 0.0, "pixels": 0}}
+    assert chosen.cropping(aligned=True) == {**common, **smallest, "eye_distance": 0.44, "hide_face": False}
+    assert chosen.cropping(aligned=False) == {**common, "crop": 0.6}
+
+
+def test_the_eye_distance_plays_no_part_in_dlib_s_crops() -> None:
+    one, other = (PhotoSettings(align="dlib", eye_distance=distance) for distance in (0.4, 0.5))
+    assert one.cropping(aligned=True) == other.cropping(aligned=True)
+    assert one.cropping(aligned=True) != replace(one, align="arcface").cropping(aligned=True)
+
+
+def test_dlib_s_crops_are_made_anew_when_they_are_made_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = [PhotoSettings(align="dlib"), PhotoSettings(align="arcface")]
+    before = [chosen.cropping(aligned=True) for chosen in ways]
+    monkeypatch.setattr("facecnn.photos.preparation.CHIP_VERSION", "another")
+    after = [chosen.cropping(aligned=True) for chosen in ways]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def test_settings_take_what_yaml_gives() -> None:

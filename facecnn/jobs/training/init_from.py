@@ -112,7 +112,11 @@ def _warn_of_preparation(
     path: Path, before: PhotoSettings, now: PhotoSettings, aligned: tuple[bool, bool], console: Console
 ) -> None:
     """Warn where the photos were prepared differently; ``aligned``: whether faces were found, before and now."""
-    unused = {"crop"} if all(aligned) else {"eye_distance"} if not any(aligned) else {"crop", "eye_distance"}
+    unused = {"crop"} if all(aligned) else {"align", "eye_distance"}
+    if any(aligned) and not all(aligned):
+        unused.add("crop")
+    if "dlib" in (before.align, now.align):
+        unused.add("eye_distance")
     others = [
         f"photos.{name} {getattr(before, name)} instead of {getattr(now, name)}"
         for name in (entry.name for entry in fields(PhotoSettings))
