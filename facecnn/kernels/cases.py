@@ -102,7 +102,7 @@ def placed(arguments: Iterable[Any], dtype: npt.DTypeLike, place: Place) -> tupl
 def self_test_cases() -> list[Case]:
     """A small case for each kernel, or several. The three of a convolution share a shape, for which they are compiled;
     it is one of the smoke config's."""
-    return [*_convolutions(), *_layers(), *_training(), *_photos()]
+    return [*_convolutions(), *_strided_convolutions(), *_layers(), *_training(), *_photos()]
 
 
 _NAME = "as the self-test has it"
@@ -140,6 +140,19 @@ def _convolutions() -> list[Case]:
         "conv_forward": [Out(out), Out(out, np.uint8), normal(*x), normal(*weight), normal(8)],
         "conv_backward_weight": [Out(weight), Out((8,)), normal(*out), normal(*out), won, normal(*x)],
         "conv_backward_input": [Out(x), normal(*out), normal(*out), won, normal(*weight)],
+    }
+    return [_case(kernel, *own, *block, own_code=True) for kernel, own in arguments.items()]
+
+
+def _strided_convolutions() -> list[Case]:
+    numbers = _Numbers(4)
+    normal = numbers.normal
+    x, out, weight = (2, 8, 13, 4), (2, 4, 6, 8), (8, 3, 3, 4)
+    block = ((2, 2), (1, 0), "leaky_relu", 0.125)  # stride, padding, activation, slope
+    arguments: dict[str, list[Any]] = {
+        "strided_conv_forward": [Out(out), normal(*x), normal(*weight), normal(8)],
+        "strided_conv_backward_weight": [Out(weight), Out((8,)), normal(*out), normal(*out), normal(*x)],
+        "strided_conv_backward_input": [Out(x), normal(*out), normal(*out), normal(*weight)],
     }
     return [_case(kernel, *own, *block, own_code=True) for kernel, own in arguments.items()]
 

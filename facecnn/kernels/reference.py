@@ -306,6 +306,97 @@ def conv_backward_input(
                 )
 
 
+def _strided_frame(weight: Array, out: Array, stride: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the area that the windows of all outputs cover."""
+    rows, columns = ((out.shape[1 + i] - 1) * stride[i] + weight.shape[1 + i] for i in (0, 1))
+    return rows, columns
+
+
+def _strided_taps(frame: Array, out: Array, stride: tuple[int, int], row: int, column: int) -> Array:
+    """A view of frame[p * stride + t] for every position p of ``out`` and the one tap t = (row, column)."""
+    last_row, last_column = (row + (out.shape[1] - 1) * stride[0], column + (out.shape[2] - 1) * stride[1])
+    return frame[:, row : last_row + 1 : stride[0], column : last_column + 1 : stride[1]]
+
+
+def strided_conv_forward(
+    out: Array,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    workspace: Any,
+) -> None:
+    """Convolution, bias and activation, at every ``stride``-th position only.
+
+    out[p, k] = activation(bias[k] + sum over taps t and maps c of weight[k, t, c] * x[p * stride + t - padding, c])
+
+    stride  from one output's window to the next one's: (rows, columns)
+
+    The rest as in ``conv_forward``, without pool. The shape of out sets the number of windows; where one reaches over
+    the edges of x, there are zeros.
+    """
+    assert activation in FUSED_ACTIVATIONS
+    frame = _taps(x, _strided_frame(weight, out, stride), padding, 0, 0)
+    z = np.zeros_like(out)
+    for row in range(weight.shape[1]):
+        for column in range(weight.shape[2]):
+            z += _strided_taps(frame, out, stride, row, column) @ weight[:, row, column].T
+    activation_forward(out, z + bias, activation, slope, workspace)
+
+
+def strided_conv_backward_weight(
+    dweight: Array,
+    dbias: Array,
+    dout: Array,
+    out: Array,
+    x: Array,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    workspace: Any,
+) -> None:
+    """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p * stride + t - padding, c];
+    dbias[k] = sum of delta[p, k]. Shapes as in ``strided_conv_forward``."""
+    _, derivative = _ACTIVATIONS[activation]
+    delta = dout * derivative(out, slope)
+    flat = delta.reshape(-1, delta.shape[3])
+    frame = _taps(x, _strided_frame(dweight, out, stride), padding, 0, 0)
+    for row in range(dweight.shape[1]):
+        for column in range(dweight.shape[2]):
+            taps = _strided_taps(frame, out, stride, row, column)
+            dweight[:, row, column] = flat.T @ taps.reshape(-1, x.shape[3])
+    dbias[...] = flat.sum(axis=0)
+
+
+def strided_conv_backward_input(
+    dx: Array,
+    dout: Array,
+    out: Array,
+    weight: Array,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    activation: Activation,
+    slope: float,
+    workspace: Any,
+) -> None:
+    """dx[q, c] = sum over kernels k, taps t and positions p of delta[p, k] * weight[k, t, c], over the p and t for
+    which p * stride + t - padding = q. Shapes as in ``strided_conv_forward``.
+
+    A step larger than the kernel leaves gaps between the windows, where dx is 0.
+    """
+    _, derivative = _ACTIVATIONS[activation]
+    delta = dout * derivative(out, slope)
+    frame = np.zeros((len(dx), *_strided_frame(weight, out, stride), dx.shape[3]), dx.dtype)
+    for row in range(weight.shape[1]):
+        for column in range(weight.shape[2]):
+            _strided_taps(frame, out, stride, row, column)[...] += delta @ weight[:, row, column]
+    dx[...] = _taps(frame, (dx.shape[1], dx.shape[2]), (-padding[0], -padding[1]), 0, 0)
+
+
 # -------------------------------------------------------------------------------------------------------- pooling
 
 

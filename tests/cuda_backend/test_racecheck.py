@@ -282,6 +282,7 @@ REACHED_BY = {
     "block": "softmax_cross_entropy",
     "columns": "batch_norm_forward",
     "conv": "conv_forward",
+    "conv_strided": "strided_conv_forward",
     "conv_sums": "conv_forward",
     "conv_weight": "conv_backward_weight",
     "dense": "dense_forward",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.cases import cases_of, conv
+from contract.cases import cases_of, conv, strided
 from contract.harness import EXCEPTIONS
 from facecnn.arrays import Array
 from facecnn.kernels import open_device
@@ -125,6 +125,30 @@ def test_conv(backend: Backend, case: Case, back_to_weight: Case, back_to_input:
     backend.kernels.conv_forward(found, won, x, weight, bias, *block)
     backend.kernels.conv_backward_weight(dweight, dbias, dout, found, won, x, *block)
     backend.kernels.conv_backward_input(dx, dout, found, won, weight, *block)
+    for ours, theirs in ((found, expected), (dweight, tw.grad), (dbias, tb.grad), (dx, tx.grad)):
+        backend.same(ours, theirs, case)
+
+
+@pytest.mark.parametrize(
+    ("case", "back_to_weight", "back_to_input"),
+    [pair for pair in pairs(*strided.KERNELS) if pair.values[0].name in set(map(str, strided.USUAL))],
+)
+def test_strided_conv(backend: Backend, case: Case, back_to_weight: Case, back_to_input: Case) -> None:
+    torch, functional = backend.torch, backend.torch.nn.functional
+    out, *_, stride, padding, activation, slope = case.arguments
+    x, weight, bias = map(backend.device, case.arguments[1:4])
+    dout = backend.device(back_to_weight.arguments[2])
+    tx, tw, tb = backend.tensor(x), backend.tensor(weight), backend.tensor(bias)
+    z = functional.conv2d(nchw(tx), nchw(tw), tb, stride, padding)
+    expected = nhwc(torch_activation(torch, activation, slope)(z))
+    expected.backward(torch.tensor(np.asarray(dout, np.float64)))
+
+    block = (stride, padding, activation, slope, backend.workspace)
+    found = backend.zeros(*out.shape)
+    dweight, dbias, dx = backend.zeros(*weight.shape), backend.zeros(*bias.shape), backend.zeros(*x.shape)
+    backend.kernels.strided_conv_forward(found, x, weight, bias, *block)
+    backend.kernels.strided_conv_backward_weight(dweight, dbias, dout, found, x, *block)
+    backend.kernels.strided_conv_backward_input(dx, dout, found, weight, *block)
     for ours, theirs in ((found, expected), (dweight, tw.grad), (dbias, tb.grad), (dx, tx.grad)):
         backend.same(ours, theirs, case)
 

@@ -58,6 +58,36 @@ def test_conv(shape: Any, kernel: Any, pool: int, padding: str, activation: Any)
     agree(dx, loss, x)
 
 
+@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu"])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding", "windows"),
+    [
+        ((2, 7, 6, 3), (4, 3, 3), (2, 2), (0, 0), (3, 2)),
+        ((2, 6, 7, 2), (3, 3, 2), (1, 2), (1, 1), (6, 4)),
+        ((1, 7, 8, 2), (2, 2, 2), (3, 3), (0, 0), (2, 3)),  # with gaps
+        ((1, 3, 3, 2), (3, 3, 3), (2, 2), (1, 0), (3, 2)),  # over the lower and the right edge
+    ],
+)
+def test_strided_conv(shape: Any, kernel: Any, stride: Any, padding: Any, windows: Any, activation: Any) -> None:
+    x, bias = normal(*shape), normal(kernel[0])
+    weight = normal(*kernel, shape[3]) / np.sqrt(kernel[1] * kernel[2] * shape[3])  # saturates nothing
+    out_shape = (shape[0], *windows, kernel[0])
+    out, dout = np.zeros(out_shape), normal(*out_shape, seed=1)
+    block = (stride, padding, activation, 0.1, WORKSPACE)
+
+    def loss() -> float:
+        reference.strided_conv_forward(out, x, weight, bias, *block)
+        return float((out * dout).sum())
+
+    loss()
+    dweight, dbias, dx = np.zeros_like(weight), np.zeros_like(bias), np.zeros_like(x)
+    reference.strided_conv_backward_weight(dweight, dbias, dout, out, x, *block)
+    reference.strided_conv_backward_input(dx, dout, out, weight, *block)
+    agree(dweight, loss, weight)
+    agree(dbias, loss, bias)
+    agree(dx, loss, x)
+
+
 @pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"])
 def test_activation(activation: Any) -> None:
     x = normal(3, 40)

@@ -7,6 +7,11 @@ sums over photos are made in a fixed number of chunks that are added in order.
 
 from facecnn.kernels.cpu.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
 from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, conv_forward
+from facecnn.kernels.cpu.conv.strided import (
+    strided_conv_backward_input,
+    strided_conv_backward_weight,
+    strided_conv_forward,
+)
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cpu.jit import set_threads
@@ -86,6 +91,9 @@ __all__ = [
     "resident",
     "set_threads",
     "softmax_cross_entropy",
+    "strided_conv_backward_input",
+    "strided_conv_backward_weight",
+    "strided_conv_forward",
     "synchronise",
     "take_batch",
     "to_device",

@@ -6,6 +6,11 @@ Launches are asynchronous and run in order: only ``to_host`` and ``synchronise``
 
 from facecnn.kernels.cuda.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
 from facecnn.kernels.cuda.conv import conv_backward_input, conv_backward_weight, conv_forward
+from facecnn.kernels.cuda.conv_strided import (
+    strided_conv_backward_input,
+    strided_conv_backward_weight,
+    strided_conv_forward,
+)
 from facecnn.kernels.cuda.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cuda.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cuda.graph import record
@@ -85,6 +90,9 @@ __all__ = [
     "record",
     "resident",
     "softmax_cross_entropy",
+    "strided_conv_backward_input",
+    "strided_conv_backward_weight",
+    "strided_conv_forward",
     "synchronise",
     "take_batch",
     "to_device",

@@ -271,6 +271,12 @@ def _add_up(width: int, lanes: int) -> Any:
     return add_up
 
 
+def add_partials(dweight: Array, dbias: Array, partials: Array, workspace: Workspace) -> None:
+    """dweight (K, R, S, C) and dbias (K,) = sum of ``partials`` (chunks, K R S C + K) over the chunks, in order."""
+    add_up, tiles = _add_up(_WIDTH, THREADS // _WIDTH), -(-partials.shape[1] // _WIDTH)
+    launch(add_up, tiles, THREADS, workspace, dweight.reshape(-1), dbias, partials)
+
+
 def conv_backward_weight(
     dweight: Array,
     dbias: Array,
@@ -309,5 +315,4 @@ def conv_backward_weight(
         tile.tiles(photos, rows, columns),
         float(slope),
     )
-    add_up, tiles = _add_up(_WIDTH, THREADS // _WIDTH), -(-partials.shape[1] // _WIDTH)
-    launch(add_up, tiles, THREADS, workspace, dweight.reshape(-1), dbias, partials)
+    add_partials(dweight, dbias, partials, workspace)

@@ -14,11 +14,12 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import get_args
 
-from contract.cases import conv, elementwise, layers, photos, pool, training
+from contract.cases import conv, elementwise, layers, photos, pool, strided, training
 from facecnn.kernels.cases import Case, Size, self_test_cases
 
 TABLE: list[Case] = [
     *conv.CASES,
+    *strided.CASES,
     *elementwise.CASES,
     *pool.CASES,
     *layers.CASES,
