@@ -69,6 +69,7 @@ network:
   - conv: {kernels: 16, size: [3, 5], padding: same, activation: leaky_relu, slope: 0.1, pool: 2}
   - conv: {kernels: 8, pool: {size: 3, stride: 2, kind: average}}
   - conv: 4
+  - conv: {kernels: 4, size: 1, stride: [2, 1]}
   - batch_norm: {}
   - batch_norm
   - dropout: 0.2
@@ -89,6 +90,7 @@ calibration: {false_accept_rate: 0.01}
             Conv(kernels=16, size=(3, 5), padding="same", slope=0.1, pool=2),
             Conv(kernels=8, pool=PoolSettings(size=3, stride=2, kind="average")),
             Conv(kernels=4),
+            Conv(kernels=4, size=1, stride=(2, 1)),
             BatchNorm(),
             BatchNorm(),
             Dropout(rate=0.2),
@@ -572,6 +574,7 @@ layers = st.one_of(
         Conv,
         kernels=sizes,
         size=pairs,
+        stride=pairs,
         padding=st.sampled_from(["valid", "same"]),
         activation=activations,
         slope=fraction,

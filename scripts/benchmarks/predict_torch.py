@@ -59,7 +59,7 @@ def modules_of(kind: str, settings: dict[str, Any], own: dict[str, torch.Tensor]
     match kind:
         case "conv":
             kernels, size, _, maps = own["weight"].shape
-            conv = nn.Conv2d(maps, kernels, size, padding=settings["padding"])
+            conv = nn.Conv2d(maps, kernels, size, settings.get("stride", 1), settings["padding"])
             conv.load_state_dict({"weight": own["weight"].permute(0, 3, 1, 2), "bias": own["bias"]})
             yield conv
             yield ACTIVATIONS[settings["activation"]](settings["slope"])

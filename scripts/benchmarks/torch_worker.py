@@ -249,7 +249,7 @@ def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last:
     layer, shape = stage.layer, stage.shape
     match layer:
         case Conv():
-            conv = nn.Conv2d(shape[2], layer.kernels, layer.size, padding=layer.padding)
+            conv = nn.Conv2d(shape[2], layer.kernels, layer.size, layer.stride, layer.padding)
             load(conv, weight=weights["weight"].permute(0, 3, 1, 2), bias=weights["bias"])
             pool = [nn.MaxPool2d(layer.pool)] if isinstance(layer.pool, int) else []
             return [conv, ACTIVATIONS[layer.activation](layer.slope), *pool]

@@ -143,7 +143,12 @@ REFUSED: dict[str, list[tuple[str | bytes, str, str]]] = {
     ],
     "C26": [
         ("network: [pool: {stride: 0}]", "1:18", "network[0].pool.stride must be at least 1 and at most 4096 (got 0)"),
-        ("network: [conv: {kernels: 8, stride: 0}]", "1:30", "stride belongs to pool, not conv"),
+        (
+            "network: [conv: {kernels: 8, stride: 0}]",
+            "1:30",
+            "network[0].conv.stride must be at least 1 and at most 4096 (got 0)",
+        ),
+        ("network: [conv: {kernels: 8, stride: 2, padding: same}]", "1:11", "network[0] conv: padding: same keeps the"),
         ("network: [conv: {kernels: 8, dilation: 0}]", "1:30", "unknown key dilation"),
         ("network: [conv: {kernels: 8, padding: -1}]", "1:30", "network[0].conv.padding must be valid or same, got -1"),
         ("network: [conv: {kernels: 8, padding: 3}]", "1:30", "network[0].conv.padding must be valid or same, got 3"),

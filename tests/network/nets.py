@@ -57,6 +57,13 @@ class Watching:
         if activation in KINKED:
             self.kinks.append((out > 0).tobytes())
 
+    def strided_conv_forward(
+        self, out: Array, x: Array, weight: Array, bias: Array, stride: Any, padding: Any, activation: str, *rest: Any
+    ) -> None:
+        self.backend.strided_conv_forward(out, x, weight, bias, stride, padding, activation, *rest)
+        if activation in KINKED:
+            self.kinks.append((out > 0).tobytes())
+
     def activation_forward(self, out: Array, x: Array, activation: str, slope: float, workspace: Any) -> None:
         self.backend.activation_forward(out, x, activation, slope, workspace)
         if activation in KINKED:
@@ -260,6 +267,7 @@ convs = st.builds(
     Conv,
     kernels=st.integers(1, 3),
     size=sizes,
+    stride=st.one_of(st.just(1), sizes),
     padding=st.sampled_from(["valid", "same"]),
     activation=activations,
     slope=slopes,

@@ -20,6 +20,7 @@ def make(layers: list[Layer], height: int = 24, width: int = 24) -> Network:
 STACKS: dict[str, list[Layer]] = {
     "one": [Conv(kernels=3, size=3, padding="same", pool=2)],
     "valid": [Conv(kernels=3, size=5), Conv(kernels=2, size=3, pool=2)],
+    "strided": [Conv(kernels=3, size=5, stride=2), Conv(kernels=2, size=3, stride=(2, 1), pool=2)],
     "deep": [Conv(kernels=4, size=3, padding="same", pool=2) for _ in range(3)],
     "overlapping": [Conv(kernels=2, size=3, pool=PoolSettings(size=3, stride=2, kind="average")), Pool(size=2)],
 }

@@ -50,6 +50,8 @@ ONE_BY_ONE: list[Layer] = [
     Conv(kernels=2, size=(2, 3), padding="same", activation="tanh", pool=3),
     Conv(kernels=2, size=4, padding="same", activation="tanh"),
     Conv(kernels=2, size=(5, 6), activation="sigmoid"),
+    *(Conv(kernels=3, size=3, stride=2, activation=name, slope=0.2) for name in ACTIVATIONS),
+    Conv(kernels=2, size=2, stride=(1, 3), activation="tanh", pool=2),
     Conv(kernels=2, size=1, activation="tanh", pool=PoolSettings(size=3, stride=2)),
     Conv(kernels=2, size=2, activation="tanh", pool=PoolSettings(size=2, stride=1, kind="average")),
     Pool(size=2),
@@ -127,6 +129,7 @@ CPU_CONVS = st.sampled_from([
     Conv(kernels=2, size=3, padding="same", activation="leaky_relu", slope=0.1, pool=2),
     Conv(kernels=2, size=(2, 3), activation="tanh"),
     Conv(kernels=2, size=1, activation="gelu", pool=PoolSettings(size=3, stride=2)),
+    Conv(kernels=2, size=3, stride=2, activation="leaky_relu", slope=0.1),
 ])  # fmt: skip
 CPU_WIDTHS = st.sampled_from([6, 3])
 

@@ -40,6 +40,10 @@ MAPS = (7, 6, 3)
         (Conv(kernels=5, size=(2, 4)), MAPS, (6, 3, 5)),
         (Conv(kernels=5, size=(2, 4), padding="same"), MAPS, (7, 6, 5)),
         (Conv(kernels=5, size=(7, 6)), MAPS, (1, 1, 5)),
+        (Conv(kernels=5, stride=2), MAPS, (3, 2, 5)),
+        (Conv(kernels=5, size=(2, 4), stride=(4, 1)), MAPS, (2, 3, 5)),
+        (Conv(kernels=5, size=3, stride=9), MAPS, (1, 1, 5)),
+        (Conv(kernels=5, stride=(1, 2), pool=2), MAPS, (2, 1, 5)),
         (Conv(kernels=5, pool=2), MAPS, (2, 2, 5)),
         (Conv(kernels=5, pool=2, padding="same"), MAPS, (3, 3, 5)),
         (Conv(kernels=5, size=1, pool=PoolSettings(size=3, stride=2)), MAPS, (3, 2, 5)),
@@ -116,6 +120,11 @@ def test_multiply_adds_count_each_weight_at_each_place() -> None:
     assert counts == [6 * 3 * 5 * 2 * 4 * 3, 2 * 3 * 1 * 5, 10 * 3]
 
 
+def test_multiply_adds_with_a_stride_count_only_the_places_that_are_taken() -> None:
+    (stage,) = plan([Conv(kernels=32, size=7, stride=2)], (150, 150, 3))
+    assert stage.layer.multiply_adds(stage.shape) == 72 * 72 * 32 * 7 * 7 * 3
+
+
 def kinds(conv: Conv) -> list[str]:
     return [layer.keyword for layer in conv.expand()]
 
@@ -147,6 +156,26 @@ def test_other_pools_are_layers_of_their_own(pool: Any) -> None:
     assert (conv.activation, conv.pool) == ("tanh", None)
     wanted = PoolSettings(size=pool) if isinstance(pool, int) else pool
     assert after == Pool(size=wanted.size, stride=wanted.stride, kind=wanted.kind, edges=wanted.edges)
+
+
+@pytest.mark.parametrize("pool", [2, PoolSettings(size=3, stride=2)], ids=repr)
+@pytest.mark.parametrize("stride", [2, (1, 2), (3, 1)])
+def test_with_a_stride_every_pool_is_a_layer_of_its_own(pool: Any, stride: Any) -> None:
+    conv, after = Conv(kernels=2, stride=stride, activation="relu", pool=pool).expand()
+    assert conv == Conv(kernels=2, stride=stride, activation="relu")
+    wanted = PoolSettings(size=pool) if isinstance(pool, int) else pool
+    assert after == Pool(size=wanted.size, stride=wanted.stride)
+
+
+def test_with_a_stride_activations_that_never_fall_are_fused() -> None:
+    assert kinds(Conv(kernels=1, stride=2, activation="tanh", pool=1)) == ["conv"]
+    assert kinds(Conv(kernels=1, stride=2, activation="gelu", pool=2)) == ["conv", "activation", "pool"]
+
+
+def test_a_stride_of_one_is_no_stride() -> None:
+    """It takes the kernels of a convolution, with the pool in the same block."""
+    for stride in (1, (1, 1)):
+        assert Conv(kernels=2, stride=stride, pool=2).expand() == (Conv(kernels=2, stride=stride, pool=2),)
 
 
 def test_an_activation_that_falls_comes_before_the_pool_and_apart() -> None:
@@ -189,6 +218,11 @@ def test_split_layers_share_their_place_in_the_config_and_are_numbered_by_kind()
         (
             Conv(kernels=1, size=1, pool=PoolSettings(size=4, stride=1)),
             "network[1] conv: a pool of 4x4 does not fit its input of 3x3, 1 map",
+        ),
+        (
+            Conv(kernels=1, size=2, stride=2, padding="same"),
+            "network[1] conv: padding: same keeps the map's size, which a stride of 2x2 can't: set padding: valid, or "
+            "stride: 1",
         ),
         (Pool(size=(4, 1)), "network[1] pool: a pool of 4x1 does not fit its input of 3x3, 2 maps"),
         (Dense(units="people"), "network[1] dense: the number of people is not known here"),

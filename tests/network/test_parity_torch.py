@@ -105,7 +105,7 @@ class Twin:
         functional, p = self.torch.nn.functional, self.parameters
         if isinstance(layer, Conv):
             weight = p[f"{name}.weight"].permute(0, 3, 1, 2)
-            z = functional.conv2d(x, weight, p[f"{name}.bias"], padding=layer.padding)
+            z = functional.conv2d(x, weight, p[f"{name}.bias"], pair(layer.stride), layer.padding)
             out = self.activation(layer.activation, layer.slope, z)
             if layer.pool is None:
                 return out
@@ -177,6 +177,8 @@ EACH: list[Layer] = [
     Conv(kernels=2, size=(2, 3), padding="same", activation="tanh", pool=3),
     Conv(kernels=2, size=4, padding="same", activation="sigmoid"),
     Conv(kernels=2, size=(7, 6), activation="identity"),
+    Conv(kernels=3, size=3, stride=2, activation="leaky_relu", slope=0.2),
+    Conv(kernels=2, size=(2, 3), stride=(3, 1), activation="tanh", pool=2),
     Conv(kernels=2, size=1, activation="relu", pool=PoolSettings(size=3, stride=2)),
     Conv(kernels=2, size=2, activation="tanh", pool=PoolSettings(size=(2, 3), stride=1, kind="average")),
     Pool(size=2),

@@ -51,6 +51,9 @@ class Conv(Layer):
 
     kernels: Size = Field(description="number of kernels, and so of output maps")
     size: Size | Pair = Field(default=3, description="rows and columns of a kernel: one number or [rows, columns]")
+    stride: Size | Pair = Field(
+        default=1, description="step of the kernel, in rows and columns: one number or [rows, columns]"
+    )
     padding: Literal["valid", "same"] = Field(
         default="valid", description="valid: only where the kernel fits | same: zeros around, the map keeps its size"
     )
@@ -69,7 +72,7 @@ class Conv(Layer):
             side = pair(pool.size)
             stride = side if pool.stride is None else pair(pool.stride)
         fused_pool = (
-            side[0] == side[1] <= LARGEST_FUSED_POOL
+            side[0] == side[1] <= (LARGEST_FUSED_POOL if self._step() == (1, 1) else 1)
             and stride == side
             and (pool is None or (pool.kind == "max" and pool.edges == "drop"))
         )
@@ -86,18 +89,26 @@ class Conv(Layer):
         assert self.pool is None or isinstance(self.pool, int), "expand() leaves only square max-pools side by side"
         return self.pool or 1
 
+    def _step(self) -> tuple[int, int]:
+        return pair(self.stride)
+
     def _padding(self) -> tuple[int, int]:
         rows, columns = pair(self.size)
         return ((rows - 1) // 2, (columns - 1) // 2) if self.padding == "same" else (0, 0)
 
     def _full_shape(self, shape: Shape) -> Shape:
         rows, columns, _ = maps_of(shape, "conv")
-        size = pair(self.size)
+        size, step = pair(self.size), self._step()
         if self.padding == "same":
+            if step != (1, 1):
+                raise LayerError(
+                    f"padding: same keeps the map's size, which a stride of {step[0]}x{step[1]} can't: "
+                    "set padding: valid, or stride: 1"
+                )
             return rows, columns, self.kernels
         if size[0] > rows or size[1] > columns:
             raise LayerError(f"a kernel of {size[0]}x{size[1]} does not fit its input of {shape_text(shape)}")
-        return rows - size[0] + 1, columns - size[1] + 1, self.kernels
+        return (rows - size[0]) // step[0] + 1, (columns - size[1]) // step[1] + 1, self.kernels
 
     def output_shape(self, shape: Shape) -> Shape:
         rows, columns, maps = self._full_shape(shape)
@@ -134,7 +145,8 @@ class Conv(Layer):
 
     def reach(self, shape: Shape) -> Reach:
         pool, (rows, columns), (above, left) = self._pooled(), pair(self.size), self._padding()
-        return Reach((rows + pool - 1, columns + pool - 1), (pool, pool), (-above, -left))
+        down, along = self._step()  # 1 if there is a pool
+        return Reach((rows + pool - 1, columns + pool - 1), (pool * down, pool * along), (-above, -left))
 
     def gain(self) -> float | None:
         return None if self.activation == "identity" else gain_of(self.activation, self.slope)
@@ -166,16 +178,30 @@ class Conv(Layer):
 
     def forward(self, context: LayerContext) -> None:
         weight, bias = context.weights["weight"], context.weights["bias"]
+        if self._step() != (1, 1):
+            context.backend.strided_conv_forward(context.out, context.x, weight, bias, *self._strided(context))
+            return
         argmax = context.buffers["argmax"] if context.for_backward else context.buffers["argmax"][:0]
         context.backend.conv_forward(context.out, argmax, context.x, weight, bias, *self._block(context))
 
     def backward(self, context: LayerContext) -> None:
-        result = (context.dout, context.out, context.buffers["argmax"])
         dweight, dbias = context.gradient["weight"], context.gradient["bias"]
-        context.backend.conv_backward_weight(dweight, dbias, *result, context.x, *self._block(context))
-        if context.dx is not None:
-            context.backend.conv_backward_input(context.dx, *result, context.weights["weight"], *self._block(context))
+        backend, weight, dx = context.backend, context.weights["weight"], context.dx
+        if self._step() != (1, 1):
+            deltas, strided = (context.dout, context.out), self._strided(context)
+            backend.strided_conv_backward_weight(dweight, dbias, *deltas, context.x, *strided)
+            if dx is not None:
+                backend.strided_conv_backward_input(dx, *deltas, weight, *strided)
+            return
+        result = (context.dout, context.out, context.buffers["argmax"])
+        backend.conv_backward_weight(dweight, dbias, *result, context.x, *self._block(context))
+        if dx is not None:
+            backend.conv_backward_input(dx, *result, weight, *self._block(context))
 
     def _block(self, context: LayerContext) -> tuple[Any, ...]:
         """The last arguments, which all three kernels share."""
         return self._padding(), self.activation, self.slope, self._pooled(), context.workspace
+
+    def _strided(self, context: LayerContext) -> tuple[Any, ...]:
+        """The same of the kernels with a stride, which have no pool."""
+        return self._step(), self._padding(), self.activation, self.slope, context.workspace
