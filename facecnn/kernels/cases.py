@@ -168,6 +168,7 @@ def _layers() -> list[Case]:
     flat, column = Out(rows), Out(rows[1:])
     maps, neurons, units = (_PHOTOS, 5, 6, 4), (2, 5, 6, 4), (_PHOTOS, 2, 4)
     dense, answers = (_UNITS, _INPUTS), (_PHOTOS, _UNITS)
+    branch, shortcut, summed = (2, 3, 3, 8), (2, 4, 4, 5), (2, 4, 4, 8)
     return [
         _case("activation_forward", Out((3, 50)), normal(3, 50), "gelu", 0.0),
         _case("activation_backward", Out((3, 50)), normal(3, 50), normal(3, 50), normal(3, 50), "gelu", 0.0),
@@ -175,12 +176,16 @@ def _layers() -> list[Case]:
         _case("prelu_backward", flat, column, normal(*rows), normal(*rows), normal(rows[1])),
         _case("pool_forward", Out(pool_out), Out(pool_out, np.int32), pool_input, *window),
         _case("pool_backward", Out(pool_x), normal(*pool_out), pool_won, *window),
+        _case("add_maps_forward", Out(summed), normal(*branch), normal(*shortcut), "relu", 0.0),
+        _case("add_maps_backward", Out(branch), Out(shortcut), normal(*summed), normal(*summed), "relu", 0.0),
         _case("neuron_forward", Out(units), normal(*maps), normal(*neurons), normal(2, 4)),
         _case("neuron_backward_weight", Out(neurons), Out((2, 4)), normal(*units), normal(*maps)),
         _case("neuron_backward_input", Out(maps), normal(*units), normal(*neurons)),
         _case("dense_forward", Out(answers), normal(_PHOTOS, _INPUTS), normal(*dense), normal(_UNITS)),
         _case("dense_backward_weight", Out(dense), Out((_UNITS,)), normal(*answers), normal(_PHOTOS, _INPUTS)),
         _case("dense_backward_input", Out((_PHOTOS, _INPUTS)), normal(*answers), normal(*dense)),
+        _case("unit_length_forward", Out(answers), normal(*answers), Out((_PHOTOS,))),
+        _case("unit_length_backward", Out(answers), normal(*answers), normal(*answers), np.abs(normal(_PHOTOS)) + 0.5),
         _case(
             "batch_norm_forward", flat, column, column, Inout(normal(rows[1])), Inout(np.abs(normal(rows[1]))),
             normal(*rows) + 1, normal(rows[1]), normal(rows[1]), 0.125, 1e-5, tolerance=3e-5,

@@ -18,6 +18,9 @@ Normalise = Literal["none", "standardise", "local_contrast"]
 LARGEST_FUSED_POOL = 16
 """The position in a window of 16 x 16 still fits the uint8 in which a convolution keeps it."""
 
+LEAST_LENGTH = 1e-12
+"""What rows of zeros are divided by, in place of their length."""
+
 AUGMENTATION = (
     "mirror",
     "shift_y",

@@ -40,6 +40,7 @@ from facecnn.arrays import Array
 from facecnn.kernels.protocol import (
     AUGMENTATION,
     FUSED_ACTIVATIONS,
+    LEAST_LENGTH,
     PURPOSE_AUGMENT,
     PURPOSE_NOISE,
     Activation,
@@ -453,6 +454,39 @@ def pool_backward(
                 window += dout[:, None, None, i, j] / (window.shape[1] * window.shape[2])
 
 
+# ------------------------------------------------------------------------------------------------ residual blocks
+
+
+def add_maps_forward(
+    out: Array, branch: Array, shortcut: Array, activation: Activation, slope: float, workspace: Any
+) -> None:
+    """out = activation(branch + shortcut), the end of a residual block (He et al. 2016, arXiv:1512.03385).
+
+    out (N, H, W, C); branch (N, H1, W1, C1) and shortcut (N, H2, W2, C2) count as 0 beyond their last row, column and
+    map, as dlib's ``add_prev`` has it; H is the larger of H1 and H2, and so on. FUSED_ACTIVATIONS only.
+    """
+    assert activation in FUSED_ACTIVATIONS
+    total = np.zeros_like(out)
+    for maps in (branch, shortcut):
+        total[_corner(maps)] += maps
+    activation_forward(out, total, activation, slope, workspace)
+
+
+def add_maps_backward(
+    dbranch: Array, dshortcut: Array, dout: Array, out: Array, activation: Activation, slope: float, workspace: Any
+) -> None:
+    """Both get dout * activation' at their own elements, from ``out``. Shapes as in ``add_maps_forward``."""
+    _, derivative = _ACTIVATIONS[activation]
+    delta = dout * derivative(out, slope)
+    for dmaps in (dbranch, dshortcut):
+        dmaps[...] = delta[_corner(dmaps)]
+
+
+def _corner(maps: Array) -> tuple[slice, ...]:
+    """Where an array lies in a larger one that begins with it."""
+    return tuple(slice(side) for side in maps.shape)
+
+
 # ----------------------------------------------------------------------------------------------- neurons and dense
 
 
@@ -491,6 +525,18 @@ def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, w
 def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Any) -> None:
     """dx = dout weight."""
     dx[...] = dout @ weight
+
+
+def unit_length_forward(out: Array, x: Array, norms: Array, workspace: Any) -> None:
+    """out = x / norm of each row: out, x (N, U); norms (N,) are written, and LEAST_LENGTH at least."""
+    norms[...] = np.maximum(np.sqrt(np.square(x).sum(axis=1)), LEAST_LENGTH)
+    out[...] = x / norms[:, None]
+
+
+def unit_length_backward(dx: Array, dout: Array, out: Array, norms: Array, workspace: Any) -> None:
+    """dx = (dout - out * <dout, out>) / norm: what of dout points along the row can't change a length of 1."""
+    along = (dout * out).sum(axis=1, keepdims=True)
+    dx[...] = (dout - out * along) / norms[:, None]
 
 
 # ------------------------------------------------------------------------------------------ batch norm and dropout

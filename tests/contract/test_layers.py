@@ -1,10 +1,10 @@
-"""Activations, pooling, neurons, dense layers, batch norm and dropout, on every backend."""
+"""Activations, pooling, residual sums, neurons, dense layers, batch norm and dropout, on every backend."""
 
 from typing import Any
 
 import numpy as np
 
-from contract.cases import elementwise, family, layers, pool
+from contract.cases import elementwise, family, layers, pool, residual
 from contract.cases.numbers import random
 from contract.harness import call, check_case, on_each_backend
 from facecnn.kernels import cpu
@@ -12,7 +12,7 @@ from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.protocol import PURPOSE_DROPOUT
 
 
-@on_each_backend(family(elementwise, pool, layers))
+@on_each_backend(family(elementwise, pool, residual, layers))
 def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 

@@ -200,6 +200,38 @@ def test_pool(backend: Backend, case: Case, back: Case) -> None:
     backend.same(dx, tx.grad, case)
 
 
+@pytest.mark.parametrize(("case", "back"), pairs("add_maps_forward", "add_maps_backward"))
+def test_add_maps(backend: Backend, case: Case, back: Case) -> None:
+    torch, functional = backend.torch, backend.torch.nn.functional
+    (out, branch, shortcut, *settings), dout = case.arguments, backend.device(back.arguments[2])
+    tensors = [backend.tensor(branch), backend.tensor(shortcut)]
+    padded = []
+    for tensor in tensors:
+        rows, columns, maps = (whole - own for whole, own in zip(out.shape[1:], tensor.shape[1:], strict=True))
+        padded.append(functional.pad(tensor, (0, maps, 0, columns, 0, rows)))
+    expected = torch_activation(torch, *settings)(padded[0] + padded[1])
+    expected.backward(torch.tensor(np.asarray(dout, np.float64)))
+    found, dbranch, dshortcut = (backend.zeros(*array.shape) for array in (out, branch, shortcut))
+    a, b = backend.device(branch), backend.device(shortcut)
+    backend.kernels.add_maps_forward(found, a, b, *settings, backend.workspace)
+    backend.kernels.add_maps_backward(dbranch, dshortcut, dout, found, *settings, backend.workspace)
+    for ours, theirs in ((found, expected), (dbranch, tensors[0].grad), (dshortcut, tensors[1].grad)):
+        backend.same(ours, theirs, case)
+
+
+@pytest.mark.parametrize(("case", "back"), pairs("unit_length_forward", "unit_length_backward"))
+def test_unit_length(backend: Backend, case: Case, back: Case) -> None:
+    x, dout = backend.device(case.arguments[1]), backend.device(back.arguments[1])
+    tx = backend.tensor(x)
+    expected = backend.torch.nn.functional.normalize(tx, dim=1)
+    expected.backward(backend.torch.tensor(np.asarray(dout, np.float64)))
+    out, norms, dx = backend.zeros(*x.shape), backend.zeros(len(x)), backend.zeros(*x.shape)
+    backend.kernels.unit_length_forward(out, x, norms, backend.workspace)
+    backend.kernels.unit_length_backward(dx, dout, out, norms, backend.workspace)
+    backend.same(out, expected, case)
+    backend.same(dx, tx.grad, case)
+
+
 def check_layer(
     backend: Backend, case: Case, back_to_weight: Case, torch_layer: Callable[[Any, Any, Any], Any]
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from common.differences import central_differences
 from facecnn.kernels import reference
+from facecnn.kernels.protocol import FUSED_ACTIVATIONS
 
 Array = npt.NDArray[np.float64]
 WORKSPACE = reference.Workspace()
@@ -140,6 +141,38 @@ def test_pool(kind: Any, size: Any, stride: Any, windows: tuple[int, int]) -> No
 
     loss()
     reference.pool_backward(dx, dout, argmax, kind, size, stride, WORKSPACE)
+    agree(dx, loss, x)
+
+
+@pytest.mark.parametrize("activation", FUSED_ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("branch", "shortcut"),
+    [((2, 3, 4, 2), (2, 3, 4, 2)), ((1, 2, 2, 5), (1, 3, 3, 2)), ((2, 1, 4, 3), (2, 2, 2, 3))],
+)
+def test_add_maps(branch: tuple[int, ...], shortcut: tuple[int, ...], activation: Any) -> None:
+    a, b, shape = normal(*branch), normal(*shortcut, seed=1), np.maximum(branch, shortcut)
+    out, dout, da, db = np.zeros(shape), normal(*shape, seed=2), np.zeros_like(a), np.zeros_like(b)
+
+    def loss() -> float:
+        reference.add_maps_forward(out, a, b, activation, 0.1, WORKSPACE)
+        return float((out * dout).sum())
+
+    loss()
+    reference.add_maps_backward(da, db, dout, out, activation, 0.1, WORKSPACE)
+    agree(da, loss, a)
+    agree(db, loss, b)
+
+
+def test_unit_length() -> None:
+    x, dout = normal(5, 7), normal(5, 7, seed=1)
+    out, norms, dx = np.zeros_like(x), np.zeros(5), np.zeros_like(x)
+
+    def loss() -> float:
+        reference.unit_length_forward(out, x, norms, WORKSPACE)
+        return float((out * dout).sum())
+
+    loss()
+    reference.unit_length_backward(dx, dout, out, norms, WORKSPACE)
     agree(dx, loss, x)
 
 

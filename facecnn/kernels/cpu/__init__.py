@@ -5,6 +5,7 @@ from ``empty`` or ``to_device``. Results don't depend on the number of threads: 
 sums over photos are made in a fixed number of chunks that are added in order.
 """
 
+from facecnn.kernels.cpu.add_maps import add_maps_backward, add_maps_forward
 from facecnn.kernels.cpu.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
 from facecnn.kernels.cpu.conv import conv_backward_input, conv_backward_weight, conv_forward
 from facecnn.kernels.cpu.conv.strided import (
@@ -41,6 +42,7 @@ from facecnn.kernels.cpu.pool import pool_backward, pool_forward
 from facecnn.kernels.cpu.prelu import prelu_backward, prelu_forward
 from facecnn.kernels.cpu.prepare import prepare_photos
 from facecnn.kernels.cpu.random import draw_augmentation, dropout, random_words
+from facecnn.kernels.cpu.unit_length import unit_length_backward, unit_length_forward
 from facecnn.kernels.cpu.update import (
     accumulate,
     add_noise,
@@ -54,6 +56,8 @@ __all__ = [
     "accumulate",
     "activation_backward",
     "activation_forward",
+    "add_maps_backward",
+    "add_maps_forward",
     "add_noise",
     "add_to_totals",
     "average_update",
@@ -98,4 +102,6 @@ __all__ = [
     "take_batch",
     "to_device",
     "to_host",
+    "unit_length_backward",
+    "unit_length_forward",
 ]

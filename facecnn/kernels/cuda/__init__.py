@@ -4,6 +4,7 @@ The same functions as ``facecnn.kernels.reference``, signature by signature; for
 Launches are asynchronous and run in order: only ``to_host`` and ``synchronise`` wait for them.
 """
 
+from facecnn.kernels.cuda.add_maps import add_maps_backward, add_maps_forward
 from facecnn.kernels.cuda.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
 from facecnn.kernels.cuda.conv import conv_backward_input, conv_backward_weight, conv_forward
 from facecnn.kernels.cuda.conv_strided import (
@@ -40,6 +41,7 @@ from facecnn.kernels.cuda.pool import pool_backward, pool_forward
 from facecnn.kernels.cuda.prelu import prelu_backward, prelu_forward
 from facecnn.kernels.cuda.prepare import prepare_photos
 from facecnn.kernels.cuda.random import draw_augmentation, dropout, random_words
+from facecnn.kernels.cuda.unit_length import unit_length_backward, unit_length_forward
 from facecnn.kernels.cuda.update import (
     accumulate,
     add_noise,
@@ -54,6 +56,8 @@ __all__ = [
     "accumulate",
     "activation_backward",
     "activation_forward",
+    "add_maps_backward",
+    "add_maps_forward",
     "add_noise",
     "add_to_totals",
     "average_update",
@@ -97,4 +101,6 @@ __all__ = [
     "take_batch",
     "to_device",
     "to_host",
+    "unit_length_backward",
+    "unit_length_forward",
 ]

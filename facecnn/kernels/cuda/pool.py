@@ -21,7 +21,7 @@ _ZERO, _ONE = _F(0), _F(1)
 
 
 @device_function
-def _position(element: Any, height: Any, width: Any, maps: Any) -> Any:
+def position(element: Any, height: Any, width: Any, maps: Any) -> Any:
     """(n, row, column, map) of an element of an array (N, height, width, maps)."""
     rest = _U(element) // _U(maps)
     c = _I(_U(element) - rest * _U(maps))
@@ -46,7 +46,7 @@ def _forward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> A
         # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
         o = cuda.grid(1)
         while o < out.size:
-            n, i, j, c = _position(o, out.shape[1], out.shape[2], out.shape[3])
+            n, i, j, c = position(o, out.shape[1], out.shape[2], out.shape[3])
             top, left = i * stride_y, j * stride_x
             value = x[n, top, left, c]
             won = top * x.shape[2] + left
@@ -91,7 +91,7 @@ def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> 
         # cover it, in order, so that no two threads add to the same element.
         o = cuda.grid(1)
         while o < dx.size:
-            n, y, z, c = _position(o, dx.shape[1], dx.shape[2], dx.shape[3])
+            n, y, z, c = position(o, dx.shape[1], dx.shape[2], dx.shape[3])
             first_i, behind_i = windows(y, rows, stride_y, dout.shape[1])
             first_j, behind_j = windows(z, columns, stride_x, dout.shape[2])
             at = y * dx.shape[2] + z

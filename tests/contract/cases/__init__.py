@@ -14,7 +14,7 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import get_args
 
-from contract.cases import conv, elementwise, layers, photos, pool, strided, training
+from contract.cases import conv, elementwise, layers, photos, pool, residual, training
 from facecnn.kernels.cases import Case, Size, self_test_cases
 
 TABLE: list[Case] = [
@@ -22,6 +22,7 @@ TABLE: list[Case] = [
     *strided.CASES,
     *elementwise.CASES,
     *pool.CASES,
+    *residual.CASES,
     *layers.CASES,
     *training.CASES,
     *photos.CASES,

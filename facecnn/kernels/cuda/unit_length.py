@@ -1,0 +1,82 @@
+"""Rows divided by their Euclidean length: a block for each row, whose threads loop over the units with a stride."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from facecnn.kernels.cuda.block import block_sum, columns_of
+from facecnn.kernels.cuda.driver import cuda, kernel, launch
+from facecnn.kernels.cuda.memory import Array, Workspace
+from facecnn.kernels.cuda.sizes import THREADS
+from facecnn.kernels.protocol import LEAST_LENGTH
+
+_F = np.float32
+_ZERO, _LEAST = _F(0), _F(LEAST_LENGTH)
+
+
+@cache
+def _forward() -> Any:
+    columns = columns_of(THREADS)
+    add_up = block_sum(THREADS)
+
+    @kernel
+    def forward(out: Array, x: Array, norms: Array) -> None:
+        # out, x (N, U), norms (N,)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(columns, _F)
+        n = cuda.blockIdx.x
+        total = _ZERO
+        u = cuda.threadIdx.x
+        while u < x.shape[1]:
+            total += x[n, u] * x[n, u]
+            u += THREADS
+        norm = _F(math.sqrt(add_up(values, partial, total)))
+        if norm < _LEAST:  # NaN stays NaN
+            norm = _LEAST
+        u = cuda.threadIdx.x
+        if u == 0:
+            norms[n] = norm
+        while u < x.shape[1]:
+            out[n, u] = x[n, u] / norm
+            u += THREADS
+
+    return forward
+
+
+@cache
+def _backward() -> Any:
+    columns = columns_of(THREADS)
+    add_up = block_sum(THREADS)
+
+    @kernel
+    def backward(dx: Array, dout: Array, out: Array, norms: Array) -> None:
+        # dx, dout, out (N, U), norms (N,)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(columns, _F)
+        n = cuda.blockIdx.x
+        along = _ZERO
+        u = cuda.threadIdx.x
+        while u < dx.shape[1]:
+            along += dout[n, u] * out[n, u]
+            u += THREADS
+        along = add_up(values, partial, along)
+        u = cuda.threadIdx.x
+        while u < dx.shape[1]:
+            dx[n, u] = (dout[n, u] - out[n, u] * along) / norms[n]
+            u += THREADS
+
+    return backward
+
+
+def unit_length_forward(out: Array, x: Array, norms: Array, workspace: Workspace) -> None:
+    """out = x / norm of each row, which is kept in ``norms``."""
+    launch(_forward(), len(x), THREADS, workspace, out, x, norms)
+
+
+def unit_length_backward(dx: Array, dout: Array, out: Array, norms: Array, workspace: Workspace) -> None:
+    """dx = (dout - out * <dout, out>) / norm."""
+    launch(_backward(), len(dx), THREADS, workspace, dx, dout, out, norms)
