@@ -24,7 +24,7 @@ from facecnn.config.model import Settings as Settings
 from facecnn.config.model import json_schema as json_schema
 from facecnn.config.source import Faults, Keys, Location, SettingsError, Tree, clipped, parse, read, spacing_hint
 from facecnn.errors import UsageError, shown
-from facecnn.network.layers import LayerError, shape_text, with_outputs
+from facecnn.network.layers import Layer, LayerError, shape_text, with_outputs
 from facecnn.network.stages import Stage, plan
 
 _YAML_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
@@ -49,7 +49,7 @@ class Loaded:
 
     def located(self, error: LayerError) -> UsageError:
         """The same error, its message preceded by the layer's location."""
-        keys: Keys = ("network",) if error.index is None else ("network", error.index)
+        keys: Keys = ("network",) if error.index is None else ("network", error.index, *error.within)
         return UsageError(f"{self.where(keys)}: {error}")
 
     def stages(self, people: int) -> tuple[Stage, ...]:
@@ -197,13 +197,14 @@ def _lines(settings: Any, indent: str, seen: set[str]) -> Iterator[tuple[str, st
         if is_dataclass(value):
             yield f"{indent}{key}:", description
             yield from _lines(value, indent + "  ", seen)
-        elif key == "network":
-            yield f"{key}:", description
+        elif isinstance(value, tuple) and any(isinstance(part, Layer) for part in value):
+            yield f"{indent}{key}:", description
             for layer in value:
-                yield f"  - {layer.keyword}:", ""
                 new = layer.keyword not in seen
-                yield from ((text, meaning if new else "") for text, meaning in _lines(layer, "      ", seen))
                 seen.add(layer.keyword)
+                lines = [*_lines(layer, f"{indent}      ", seen)]
+                yield f"{indent}  - {layer.keyword}:{'' if lines else ' {}'}", ""
+                yield from ((text, meaning if new else "") for text, meaning in lines)
         else:  # a default of 8 is written as 8, though pydantic made 8.0 of it
             text = _yaml_text(known[key].default if value == known[key].default else value)
             yield f"{indent}{key}: {text}", description

@@ -53,7 +53,15 @@ class _Spot(NamedTuple):
 
     @property
     def is_layer(self) -> bool:
-        return len(self.keys) == 2 and self.keys[0] == "network"
+        """Whether it is an entry of a list of layers."""
+        within = self.keys[:1] == ("network",) and isinstance(self.keys[-1], int)
+        return within and (len(self.keys) == 2 or self.keys[-2] == "layers")
+
+    @property
+    def layer(self) -> str | None:
+        """The keyword of the layer whose settings these are; None if they are others."""
+        keyword = self.keys[-1] if self.keys[:1] == ("network",) and len(self.keys) > 2 else None
+        return keyword if isinstance(keyword, str) and self._replace(keys=self.keys[:-1]).is_layer else None
 
     def part(self, key: Any) -> _Spot:
         """Follow one step of pydantic's path; a union member leads to the same part."""
@@ -215,8 +223,8 @@ def _unknown(spot: _Spot, key: str) -> str:
     chosen, choices = known.get("name", {}).get("const"), layers
     if chosen:
         choices = _choices(sections[str(spot.keys[0])])
-    elif spot.keys[:1] == ("network",) and len(spot.keys) == 3:
-        chosen = spot.keys[2]
+    elif spot.layer:
+        chosen = spot.layer
     if chosen and (owners := [name for name, schema in choices.items() if key in _properties(schema)]):
         return f"{word} belongs to {_either(owners)}, not {chosen}"
     here = f"under {spot.path}" if spot.keys else ""

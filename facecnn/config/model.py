@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass
@@ -16,7 +16,7 @@ from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS, FullBa
 from facecnn.learning.optimizers import OPTIMIZERS, AdamW, AnyOptimizer
 from facecnn.learning.schedules import SCHEDULES, Constant, Schedule
 from facecnn.learning.settings import TrainSettings
-from facecnn.network.layers import LAYERS, Layer
+from facecnn.network.layers import LAYERS, AnyLayer
 from facecnn.network.loss import LOSSES, CrossEntropy, Loss
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.settings import SETTINGS
@@ -41,7 +41,8 @@ def _named(choices: Mapping[str, type[Any]], default: str) -> GetPydanticSchema:
 
 
 def expand_layer(layer: Any) -> Any:
-    """A layer's short form, ``batch_norm`` or ``dropout: 0.2``, as a mapping of its keyword to its settings."""
+    """A layer's short form, ``batch_norm`` or ``dropout: 0.2``, as a mapping of its keyword to its settings; also of
+    the layers that it holds."""
     if isinstance(layer, str):
         return {layer: {}}
     if isinstance(layer, dict) and len(layer) == 1:
@@ -49,30 +50,9 @@ def expand_layer(layer: Any) -> Any:
         shorthand = LAYERS[keyword].shorthand if keyword in LAYERS else None
         if shorthand is not None and value is not None and not isinstance(value, dict):
             return {keyword: {shorthand: value}}
+        if keyword in LAYERS and isinstance(value, dict) and isinstance(value.get("layers"), list):
+            return {keyword: {**value, "layers": [*map(expand_layer, value["layers"])]}}
     return layer
-
-
-def _layer_schema(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-    def check(value: Any, check_entry: Callable[[Any], Any]) -> Any:
-        if isinstance(value, Layer):
-            return value
-        if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError("not a layer")
-        (layer,) = check_entry(value).values()
-        return layer
-
-    keywords = {
-        keyword: core_schema.typed_dict_field(handler.generate_schema(layer), required=False)
-        for keyword, layer in LAYERS.items()
-    }
-    return core_schema.no_info_wrap_validator_function(
-        check,
-        core_schema.typed_dict_schema(keywords, extra_behavior="forbid"),
-        serialization=core_schema.plain_serializer_function_ser_schema(lambda layer: {layer.keyword: layer}),
-    )
-
-
-_Layer: TypeAlias = Annotated[Layer, GetPydanticSchema(_layer_schema)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**SETTINGS, title="facecnn's settings file"))
@@ -83,7 +63,7 @@ class Settings:
         default=VERSION, ge=VERSION, le=VERSION, description="of this file's format"
     )
     photos: PhotoSettings = Field(default=PhotoSettings(), description="where the photos are and how they are prepared")
-    network: tuple[_Layer, ...] = Field(min_length=1, description="the layers, from the picture to the people")
+    network: tuple[AnyLayer, ...] = Field(min_length=1, description="the layers, from the picture to the people")
     loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
         default=CrossEntropy(), description="what training minimises"
     )
@@ -114,12 +94,17 @@ def json_schema() -> dict[str, Any]:
             for option in section["oneOf"]:
                 if option["$ref"] != names[section["default"]["name"]]:
                     option["required"] = ["name"]
-    layer = sections["network"]["items"]
+    for layers in (sections["network"], classes["Residual"]["properties"]["layers"]):
+        layers["items"] = _with_short_forms(layers["items"], classes)
+    return schema
+
+
+def _with_short_forms(layer: dict[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a layer that may also be written in short: see ``expand_layer``."""
     layer |= {"minProperties": 1, "maxProperties": 1}
     for keyword, layer_class in LAYERS.items():
         if layer_class.shorthand is not None:
             short = classes[layer_class.__name__]["properties"][layer_class.shorthand]
             layer["properties"][keyword] = {"anyOf": [layer["properties"][keyword], short]}
     bare = [keyword for keyword, layer_class in LAYERS.items() if "required" not in classes[layer_class.__name__]]
-    sections["network"]["items"] = {"anyOf": [layer, {"enum": bare}]}
-    return schema
+    return {"anyOf": [layer, {"enum": bare}]}

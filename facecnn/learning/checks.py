@@ -10,6 +10,7 @@ from facecnn.learning.data import TrainingData, TrainingSettings
 from facecnn.learning.step import Step
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.network import Network
+from facecnn.network.stages import all_layers
 
 
 def check_settings(
@@ -52,7 +53,7 @@ def check_settings(
 
 def _check_single_photos(network: Network, batch_size: int, photos: int) -> None:
     """Batch norm of units needs two photos at least: the deviation of a single number is 0."""
-    for stage in network.stages[network.first_trained :]:
+    for stage in all_layers(network.stages[network.first_trained :]):
         if stage.layer.uses_batch_statistics and math.prod(stage.shape[:-1]) == 1:
             raise UsageError(
                 f"train.batch_size {batch_size}: with {photos} photos to train on there are batches of one photo, of "
@@ -64,7 +65,7 @@ def _drawn(network: Network) -> set[str]:
     """Names of the arrays whose initial values are random."""
     return {
         f"{stage.name}.{name}"
-        for stage in network.stages
+        for stage in all_layers(network.stages)
         for name, parameter in stage.parameters.items()
         if parameter.start == "random"
     }

@@ -14,7 +14,7 @@ import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.network.network import Network
-from facecnn.network.stages import Stage
+from facecnn.network.stages import Stage, all_layers
 
 DEAD_SHARE = 1e-6
 """A kernel is dead if its gradient's norm is at most this share of the largest in its layer."""
@@ -48,21 +48,19 @@ class KernelWatch:
     def __init__(self, network: Network) -> None:
         """Create this right after ``network.initialise``."""
         self._network = network
-        backend, stages = network.backend, network.stages
-        self._convs = [(number, stage) for number, stage in enumerate(stages) if stage.layer.has_kernels]
-        self._trained = [(number, stage) for number, stage in self._convs if number >= network.first_trained]
+        self._layers = all_layers(network.stages)
+        self._convs = [stage.name for stage in self._layers if stage.layer.has_kernels]
+        self._trained = [name for name in self._convs if name.partition(".")[0] in network.trained]
         self.start = self.kernels()
         """Initial kernels (kernel, row, column, input map) of each conv layer, on the host."""
-        self._before = {
-            stage.name: backend.empty((self.start[stage.name].size,), network.dtype) for _, stage in self._trained
-        }
+        self._before = {name: network.backend.empty((self.start[name].size,), network.dtype) for name in self._trained}
         """Kernels before the last step of an epoch, on the device."""
-        self._copy = backend.record(self._launch_copy, network.workspace)
+        self._copy = network.backend.record(self._launch_copy, network.workspace)
 
     def kernels(self) -> dict[str, Array]:
         """Current kernels (kernel, row, column, input map) of each conv layer, on the host."""
-        weights = self._network.weights.by_stage
-        return {stage.name: self._network.backend.to_host(weights[stage.name]["weight"]) for _, stage in self._convs}
+        weights = self._network.weights.parameters.named
+        return {name: self._network.backend.to_host(weights[f"{name}.weight"]) for name in self._convs}
 
     def before_last_step(self) -> None:
         """Call this before the last step of an epoch whose ``figures`` are wanted ``closely``."""
@@ -72,8 +70,7 @@ class KernelWatch:
         network, parameters = self._network, self._network.weights.parameters
         network.announce("watching", "")
         for name, before in self._before.items():
-            start, _ = parameters.offsets[name, "weight"]
-            weight = parameters.flat[start : start + before.shape[0]]
+            weight = parameters.named[f"{name}.weight"].reshape(before.shape[0])
             network.backend.accumulate(before, weight, True, network.workspace)
 
     def figures(self, count: int, *, closely: bool, reach: float = inf) -> dict[str, Any]:
@@ -99,9 +96,8 @@ class KernelWatch:
         dead: list[str] = []
         asleep: list[str] = []
         layers: dict[str, dict[str, list[float]]] = {}
-        for number, stage in self._trained:
-            name = stage.name
-            norms = _norms(network.backend.to_host(network.gradient.by_stage[name]["weight"]))
+        for name in self._trained:
+            norms = _norms(network.backend.to_host(network.gradient.named[f"{name}.weight"]))
             is_dead = norms <= DEAD_SHARE * norms.max()
             dead += _names(name, is_dead)
             if not closely:
@@ -114,7 +110,7 @@ class KernelWatch:
             behind = (ratio < share) & (share > np.finfo(now[name].dtype).eps)
             asleep += _names(name, ~is_dead & (slow | behind))
             figures = {"gradient_norm": norms, "update_ratio": ratio, "distance": distance}
-            active = self._active(number, count)
+            active = self._active(name, count)
             if active is not None:
                 figures["active"] = active
             layers[name] = {figure: [float(f"{value:.3g}") for value in values] for figure, values in figures.items()}
@@ -122,14 +118,17 @@ class KernelWatch:
         figures_of_all: dict[str, Any] = {"kernel_change": change, "dead_kernels": dead}
         return {**figures_of_all, "asleep_kernels": asleep, "kernels": layers} if closely else figures_of_all
 
-    def _active(self, number: int, count: int) -> Array | None:
+    def _active(self, name: str, count: int) -> Array | None:
         """Share of active outputs of each kernel of a conv layer; None without an activation."""
-        found = activation_of(self._network.stages, number)
+        place = [stage.name for stage in self._layers].index(name)
+        found = activation_of(self._layers, place)
         if found is None:
             return None
-        number, activation = found
-        photos = max(1, min(count, _MOST_OUTPUTS // prod(self._network.stages[number].out_shape)))
-        out = self._network.backend.to_host(self._network.context(number, count).out[:photos])
+        last, activation = found
+        photos = max(1, min(count, _MOST_OUTPUTS // prod(self._layers[last].out_shape)))
+        kernels = self._layers[place].out_shape[-1]  # a sum with a shortcut may have more maps
+        out = self._network.backend.to_host(self._network.output_of(self._layers[last].name, count)[:photos])
+        out = out[..., :kernels]
         if activation == "sigmoid":
             active = 4 * out * (1 - out) > _FLAT
         elif activation == "tanh":
@@ -175,9 +174,10 @@ class KernelNews:
 
     def __init__(self, stages: Sequence[Stage], past: Iterable[Mapping[str, Any]] = ()) -> None:
         """``past``: figures of past epochs, whose kernels have been named."""
+        layers = all_layers(stages)
         self._activations = {
-            stage.name: (activation_of(stages, number) or (0, "identity"))[1]
-            for number, stage in enumerate(stages)
+            stage.name: (activation_of(layers, number) or (0, "identity"))[1]
+            for number, stage in enumerate(layers)
             if stage.layer.has_kernels
         }
         self._in_a_row: dict[str, dict[str, int]] = {"dead": {}, "asleep": {}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import passes
 from facecnn.network.layers import Reach
 from facecnn.network.network import Network
-from facecnn.network.stages import Stage
+from facecnn.network.stages import Stage, way_to
 
 
 @dataclass(frozen=True)
@@ -30,29 +31,30 @@ class Excitation:
 
 
 def excitation(
-    network: Network, photos: PhotoFeed, normalise: Normalise, layers: Sequence[int], most: int
+    network: Network, photos: PhotoFeed, normalise: Normalise, layers: Sequence[str], most: int
 ) -> dict[str, Excitation]:
-    """Find the ``most`` photos (or all, if there are fewer) that excite each kernel of the stages ``layers`` most.
+    """Find the ``most`` photos (or all, if there are fewer) that excite each kernel of the ``layers`` most.
 
-    Photos aren't augmented. Returns an ``Excitation`` by stage name.
+    Photos aren't augmented. Layers are given, and an ``Excitation`` of each is returned, by whole names
+    (``residual1.conv1``).
     """
-    highest: dict[int, list[Array]] = {number: [] for number in layers}
-    places: dict[int, list[Int64Array]] = {number: [] for number in layers}
+    highest: dict[str, list[Array]] = {name: [] for name in layers}
+    places: dict[str, list[Int64Array]] = {name: [] for name in layers}
     for start, stop in passes(network, photos, normalise, mirror=False):
-        for number in layers:
-            out = network.backend.to_host(network.context(number, stop - start).out)
+        for name in layers:
+            out = network.backend.to_host(network.output_of(name, stop - start))
             flat = out.reshape(len(out), -1, out.shape[-1])
             where = flat.argmax(axis=1)
-            highest[number].append(np.take_along_axis(flat, where[:, None], axis=1)[:, 0])
-            places[number].append(where)
+            highest[name].append(np.take_along_axis(flat, where[:, None], axis=1)[:, 0])
+            places[name].append(where)
     found = {}
-    for number in layers:
-        strongest = np.argsort(-np.concatenate(highest[number]), axis=0, kind="stable")[:most]
-        where = np.take_along_axis(np.concatenate(places[number]), strongest, axis=0).T
-        seen = reach(network.stages[: number + 1])
-        columns = network.stages[number].out_shape[1]
+    for name in layers:
+        strongest = np.argsort(-np.concatenate(highest[name]), axis=0, kind="stable")[:most]
+        where = np.take_along_axis(np.concatenate(places[name]), strongest, axis=0).T
+        way = way_to(network.stages, name)
+        seen, columns = reach(way), way[-1].out_shape[1]
         cells = np.stack([where // columns, where % columns], axis=-1)
-        found[network.stages[number].name] = Excitation(
+        found[name] = Excitation(
             strongest.T.astype(np.int64), cells * np.array(seen.step) + np.array(seen.first), seen.size
         )
     return found
@@ -60,10 +62,4 @@ def excitation(
 
 def reach(stages: Sequence[Stage]) -> Reach:
     """Receptive field of an output of the last of these stages, in the input of the first."""
-    size, step, first = (np.array(value) for value in ((1, 1), (1, 1), (0, 0)))
-    for stage in stages:
-        own = stage.layer.reach(stage.shape)
-        size = size + (np.array(own.size) - 1) * step
-        first = first + np.array(own.first) * step
-        step = step * np.array(own.step)
-    return Reach(*((int(value[0]), int(value[1])) for value in (size, step, first)))
+    return reduce(Reach.then, (stage.layer.reach(stage.shape) for stage in stages), Reach())

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from facecnn.arrays import Array
 from facecnn.errors import UsageError
 from facecnn.network.layers import LayerContext, Parameter, shape_text
-from facecnn.network.stages import Stage
+from facecnn.network.stages import Stage, all_layers
 
 if TYPE_CHECKING:
     from facecnn.network.network import Network
@@ -78,18 +78,19 @@ def initialise(
 def draw(stages: Sequence[Stage], seed: int, how: Initialisation) -> dict[str, Array]:
     """The part of ``initialise`` that needs no photos: arrays by name, on the host, float64."""
     arrays: dict[str, Array] = {}
-    for number, stage in enumerate(stages):
-        generator = _generator(seed, number)
+    layers = all_layers(stages)
+    for place, stage in enumerate(layers):
+        generator = _generator(seed, stage.number)
         for name, parameter in {**stage.parameters, **stage.statistics}.items():
             if parameter.start != "random":
                 array = np.full(parameter.shape, parameter.start)
             elif how in ("orthogonal", "lsuv"):
-                array = _orthogonal(parameter, generator) * gain_after(stages, number)
+                array = _orthogonal(parameter, generator) * gain_after(layers, place)
             else:
                 variance = 1 / parameter.fan_in
                 if how == "xavier":
                     variance = 2 / (parameter.fan_in + parameter.fan_out)
-                gain = gain_after(stages, number) if how in ("he", "zca_patches") else 1.0
+                gain = gain_after(layers, place) if how in ("he", "zca_patches") else 1.0
                 array = generator.standard_normal(parameter.shape) * (gain * sqrt(variance))
             arrays[f"{stage.name}.{name}"] = array
     return arrays
@@ -134,18 +135,26 @@ def _scale_to_unit_variance(
     """
     backend, count = network.backend, min(len(photos), network.batch_size)
     backend.copy_to_device(network.input[:count], photos[:count].astype(network.dtype))
-    for number, stage in enumerate(network.stages):
+    for number, planned in enumerate(network.stages):
+        stage = replace(planned, layer=planned.layer.without_randomness())
         context = network.context(number, count, training=stage.layer.uses_batch_statistics)
-        is_drawn = any(parameter.start == "random" for parameter in stage.parameters.values())
-        if is_drawn and f"{stage.name}.weight" not in given:
-            deviation = _deviation(stage, context)
-            if deviation > 0:  # 0 if each photo is of one colour
-                weight = context.weights["weight"]
-                scaled = backend.to_host(weight) / deviation
-                backend.copy_to_device(weight, scaled.astype(network.dtype))
-        stage.layer.forward(context)
+        _scale(stage, stage.name, context, given)
     for name, running in network.weights.statistics.named.items():
         backend.copy_to_device(running, arrays[name].astype(network.dtype))
+
+
+def _scale(stage: Stage, name: str, context: LayerContext, given: Mapping[str, Array]) -> None:
+    """Scale the weights of a layer, of which ``name`` is the whole name, or of those that it holds, and run it."""
+    for inner, inner_context in zip(stage.inner, stage.layer.inner_contexts(context), strict=True):
+        _scale(inner, f"{name}.{inner.name}", inner_context, given)
+    parameter = stage.parameters.get("weight")
+    if parameter is not None and parameter.start == "random" and f"{name}.weight" not in given:
+        deviation = _deviation(stage, context)
+        if deviation > 0:  # 0 if each photo is of one colour
+            weight, backend = context.weights["weight"], context.backend
+            scaled = backend.to_host(weight) / deviation
+            backend.copy_to_device(weight, scaled.astype(context.x.dtype))
+    stage.layer.forward(context)
 
 
 def _deviation(stage: Stage, context: LayerContext) -> float:

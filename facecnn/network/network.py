@@ -97,7 +97,7 @@ class Network:
         """Numbers that the last layer gives for each photo."""
         self.input: Array = backend.empty((batch_size, *input_shape), dtype)
         self._outs: list[Array] = [backend.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
-        self._buffers = [self._new_buffers(stage) for stage in self.stages]
+        self._buffers = [self._new_buffers(stage, training) for stage in self.stages]
         self._zeros: Array = backend.to_device(np.zeros(batch_size, np.int32))
         """Photos and step if nothing is random."""
         self._make_loss_arrays()
@@ -105,10 +105,12 @@ class Network:
         self._frozen = frozen
         self._make_gradient_arrays(training, accumulate_gradients)
 
-    def _new_buffers(self, stage: Stage) -> dict[str, tuple[Array, bool]]:
-        """The buffers that a layer fills for backward, and whether each has a row for every photo."""
+    def _new_buffers(self, stage: Stage, training: bool) -> dict[str, tuple[Array, bool]]:
+        """The buffers of a layer, and whether each has a row for every photo."""
         made = {}
         for name, buffer in stage.layer.buffers(stage.shape).items():
+            if buffer.for_backward and not training:
+                continue
             per_photo = buffer.per_photo and buffer.shape != (0,)
             shape = (self.batch_size, *buffer.shape) if per_photo else buffer.shape
             made[name] = self.backend.empty(shape, self.dtype if buffer.dtype is None else buffer.dtype), per_photo
@@ -130,7 +132,7 @@ class Network:
         self._ones: Array = self.backend.to_device(np.ones(units, self.dtype))
 
     def _make_gradient_arrays(self, training: bool, accumulate: bool) -> None:
-        trained = [i for i, stage in enumerate(self.stages) if stage.index >= self._frozen and stage.parameters]
+        trained = [i for i, stage in enumerate(self.stages) if stage.is_trained(self._frozen) and stage.parameters]
         self.first_trained: int = trained[0] if trained else len(self.stages)
         """The lowest stage with weights to train: backward ends there."""
         self.gradient: FlatArrays | None = None
@@ -152,16 +154,27 @@ class Network:
         """Output of the last layer, (batch_size, units) or (batch_size, H, W, C); ``forward`` fills ``count`` rows."""
         return self._outs[-1]
 
+    def output_of(self, name: str, count: int) -> Array:
+        """Output of a layer in the last ``forward`` of ``count`` photos, also of one that another layer holds."""
+        first, _, rest = name.partition(".")
+        number = [stage.name for stage in self.stages].index(first)
+        views = self._stage_views(count)[number]
+        return views.buffers[f"{rest}.out"] if rest else views.out
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Names of the stages whose weights are trained."""
+        return frozenset(stage.name for stage in self.stages if stage.is_trained(self._frozen))
+
     def trained_ranges(self) -> list[tuple[int, int, int]]:
         """(start, stop, decaying) of each range of the flat parameters that is trained: a single one unless layers are
         frozen. Weight decay applies to its first ``decaying`` elements."""
         parameters = self.weights.parameters
         ranges: list[tuple[int, int, int]] = []
-        trained = {stage.name for stage in self.stages[self.first_trained :] if stage.index >= self._frozen}
         for (stage, _), (start, shape) in parameters.offsets.items():
             stop = start + aligned_size(shape)
             decaying = stop - start if start < self.weights.decaying else 0
-            if stage not in trained:
+            if stage not in self.trained:
                 continue
             if ranges and ranges[-1][1] == start and (not decaying or ranges[-1][2] == ranges[-1][1] - ranges[-1][0]):
                 first, _, decays = ranges[-1]
@@ -310,8 +323,19 @@ class Network:
         self.backward(count, batch.photos, batch.step, is_first=batch.start == 0, x=batch.x)
 
     def context(self, number: int, count: int, *, training: bool = False) -> LayerContext:
-        """The context of stage ``number`` for ``count`` photos, to run it by itself or to look at its arrays."""
+        """The context of stage ``number`` for ``count`` photos, to run it by itself or to look at its arrays. In a
+        network that isn't trained it has no room for backward."""
         return self._context(number, count, self.weights, training, None, None, None)
+
+    def context_for_backward(self, number: int, count: int) -> LayerContext:
+        """The same with buffers for backward, new ones if need be."""
+        context, stage = self.context(number, count), self.stages[number]
+        missing = {
+            name: self.backend.empty((count, *buffer.shape), self.dtype if buffer.dtype is None else buffer.dtype)
+            for name, buffer in stage.layer.buffers(stage.shape).items()
+            if name not in context.buffers
+        }
+        return replace(context, buffers={**context.buffers, **missing})
 
     def _context(
         self, number: int, count: int, weights: Weights, training: bool, photos: Array | None, step: Array | None,
@@ -324,8 +348,8 @@ class Network:
         return LayerContext(
             backend=self.backend,
             workspace=self.workspace,
-            training=training and stage.index >= self._frozen,
-            number=number,
+            training=training and stage.is_trained(self._frozen),
+            number=stage.number,
             seed=self.seed,
             step=step,
             photos=photos,

@@ -75,8 +75,8 @@ def input_gradient(network: Network, count: int, dout: Array) -> Array:
     for number in reversed(range(len(network.stages))):
         stage = network.stages[number]
         dx = backend.empty((count, *stage.shape), network.dtype)
-        context = replace(network.context(number, count), dout=dout, dx=dx, gradient=unused.get(stage.name, {}))
-        stage.layer.backward(context)
+        context = network.context_for_backward(number, count)
+        stage.layer.backward(replace(context, dout=dout, dx=dx, gradient=unused.get(stage.name, {})))
         dout = dx
     return np.asarray(backend.to_host(dout))
 

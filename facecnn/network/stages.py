@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from facecnn.errors import UsageError
-from facecnn.network.layers import Layer, LayerError, Parameter, Shape, shape_text
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A layer at its position in the network."""
-
-    name: str
-    """``conv1``, ``conv2``, ``batch_norm1``: the layer's keyword and its number among those of its kind."""
-    index: int
-    """Position in the config's list, which layers share that were split because there is no fused kernel."""
-    layer: Layer
-    shape: Shape
-    """Of the input, without the batch."""
-    out_shape: Shape
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        return self.layer.parameters(self.shape)
-
-    @property
-    def statistics(self) -> dict[str, Parameter]:
-        return self.layer.statistics(self.shape)
+from facecnn.network.layers import Layer, LayerError, Shape, line_up, shape_text
+from facecnn.network.layers import Stage as Stage
 
 
 def plan(layers: Sequence[Layer], shape: Shape) -> tuple[Stage, ...]:
@@ -39,18 +17,13 @@ def plan(layers: Sequence[Layer], shape: Shape) -> tuple[Stage, ...]:
         LayerError: one doesn't fit; the message has its position in ``layers``, its name and its input's shape.
     """
     stages: list[Stage] = []
-    counts: Counter[str] = Counter()
-    for index, given in enumerate(layers):
-        for layer in given.expand():
-            try:
-                out_shape = layer.output_shape(shape)
-            except LayerError as error:
-                error.index = index
-                error.args = (f"network[{index}] {given.keyword}: {error}\n{_shapes_so_far(stages)}",)
-                raise
-            counts[layer.keyword] += 1
-            stages.append(Stage(f"{layer.keyword}{counts[layer.keyword]}", index, layer, shape, out_shape))
-            shape = out_shape
+    try:
+        line_up(layers, shape, stages)
+    except LayerError as error:
+        index = error.index or 0
+        dot = "." if error.within else ": "
+        error.args = (f"network[{index}] {layers[index].keyword}{dot}{error}\n{_shapes_so_far(stages)}",)
+        raise
     if not stages:
         raise UsageError("network: there are no layers in it")
     return tuple(stages)
@@ -61,3 +34,33 @@ def _shapes_so_far(stages: Sequence[Stage]) -> str:
         return "It is the first layer."
     lines = [f"  {stage.name:14} {shape_text(stage.shape)} -> {shape_text(stage.out_shape)}" for stage in stages]
     return "\n".join(["The layers before it:", *lines])
+
+
+def all_layers(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages, with the layers that a layer holds in its place, under their whole names (``residual1.conv1``).
+    Under its own name follows what it does last, if anything."""
+    return tuple(_within(stages))
+
+
+def _within(stages: Sequence[Stage]) -> Iterator[Stage]:
+    for stage in stages:
+        last = stage.layer.last()
+        if last is None:
+            yield stage
+            continue
+        for inner in _within(stage.inner):
+            name, number = f"{stage.name}.{inner.name}", stage.number + inner.number
+            yield replace(inner, name=name, index=stage.index, number=number, keeps_weights=stage.keeps_weights)
+        yield replace(stage, layer=last, shape=stage.out_shape)
+
+
+def way_to(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
+    """The stages up to ``name``, which may be the whole name of a layer that another one holds. Shortcuts are no part
+    of the way."""
+    first, _, rest = name.partition(".")
+    number = next(number for number, stage in enumerate(stages) if stage.name == first)
+    stage = stages[number]
+    if not rest:
+        return tuple(stages[: number + 1])
+    branch = [inner for inner in stage.inner if inner.name != "shortcut" or rest == "shortcut"]
+    return (*stages[:number], *way_to(branch, rest))

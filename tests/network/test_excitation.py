@@ -68,12 +68,12 @@ def test_the_strongest_photos_and_places_are_found() -> None:
     for number, (row, column) in enumerate(spots):
         pixels[number, row + 2, column + 2] = 100 + 20 * number
     rows = np.array([0, 1, 2, 3, 4, 5])
-    found = excitation(network, PhotoFeed(network.backend, pixels, rows, 4), "none", [0], 3)["conv1"]
+    found = excitation(network, PhotoFeed(network.backend, pixels, rows, 4), "none", ["conv1"], 3)["conv1"]
     assert found.size == (3, 3)
     assert found.photos.tolist() == [[5, 4, 3], [5, 4, 3]]
     assert found.places[0].tolist() == [[row - 1, column - 1] for row, column in (spots[5], spots[4], spots[3])]
     assert found.places[1].tolist() == [list(spots[5]), list(spots[4]), list(spots[3])]
-    few = excitation(network, PhotoFeed(network.backend, pixels, rows[:2], 4), "none", [0], 3)["conv1"]
+    few = excitation(network, PhotoFeed(network.backend, pixels, rows[:2], 4), "none", ["conv1"], 3)["conv1"]
     assert few.photos.shape == (2, 2)
 
 

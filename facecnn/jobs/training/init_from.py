@@ -103,7 +103,7 @@ def _refused(stages: Sequence[Stage], model: Mapping[str, Array], *, same_people
 
 
 def _warn_of_frozen(freeze: int, stages: Sequence[Stage], refused: Mapping[str, str], console: Console) -> None:
-    frozen = [stage.name for stage in stages if stage.index < freeze and stage.name in refused]
+    frozen = [stage.name for stage in stages if not stage.is_trained(freeze) and stage.name in refused]
     if frozen:
         console.warning(f"train.freeze {freeze}: {', '.join(frozen)} will stay as they start, and they start fresh")
 

@@ -117,7 +117,7 @@ def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Set
             f"the card has {free / 1e9:.1f} GB free, and a single photo takes about {needed / 1e9:.1f} GB in this "
             "network: take fewer kernels or units, or --device cpu"
         )
-    norm = next((s for s in stages if s.layer.uses_batch_statistics and s.index >= settings.train.freeze), None)
+    norm = next((s for s in stages if s.layer.uses_batch_statistics and s.is_trained(settings.train.freeze)), None)
     if size < batch_size and norm is not None:
         largest = fitting_photos(stages, free - sent, normalise)
         why = f"the card has {free / 1e9:.1f} GB free, which is enough for"

@@ -57,10 +57,10 @@ def draw(stages: Sequence[Stage], count: int, seed: Sequence[int]) -> Numbers:
                 arrays[name] = normal(parameter.shape, 1.5 / np.sqrt(parameter.fan_in))
             else:
                 arrays[name] = parameter.start + normal(parameter.shape, 0.25)
-        if "slope" in arrays:
-            # Slopes are trained and may become negative, where out and x have different signs: using one for the other
-            # only shows then.
-            arrays["slope"][::2] = -np.abs(arrays["slope"][::2])
+            if name.rpartition(".")[2] == "slope":
+                # Slopes are trained and may become negative, where out and x have different signs: using one for the
+                # other only shows then.
+                arrays[name][::2] = -np.abs(arrays[name][::2])
     photos = generator.permutation(_PHOTO_NUMBERS)[:count].astype(np.int32)
     return Numbers(normal((count, *stages[0].shape)), weights, photos, np.array([_STEP_NUMBER], np.int32))
 
@@ -127,13 +127,7 @@ class Chain:
 
     def sums(self, number: int) -> Array:
         """Input of the activation and pool that are fused into a layer, which the fused kernel doesn't store."""
-        stage = self.stages[number]
-        if not stage.layer.fused():
-            return self._outs[number]
-        stage = sums_only(stage)
-        out = np.zeros((len(self.numbers.x), *stage.out_shape))
-        stage.layer.forward(replace(self._context(number), out=out, buffers={"argmax": np.zeros(0, np.uint8)}))
-        return out
+        return _sums(self.stages[number], self._context(number))
 
     def forward(self, first: int = 0) -> None:
         """Run the layers from number ``first`` on."""
@@ -179,11 +173,7 @@ class Chain:
     def distance(self) -> float:
         """The smallest difference between the two largest elements of a pool's window, or distance from an activation's
         kink. Equal elements don't count: they can't move (behind a relu that is off)."""
-        gaps = [
-            gap
-            for number, stage in enumerate(self.stages)
-            for gap in stage.layer.kinks(self._x(number), self.sums(number))
-        ]
+        gaps = [gap for number, stage in enumerate(self.stages) for gap in _kinks(stage, self._context(number))]
         return min((float(gap[gap > 0].min(initial=np.inf)) for gap in gaps), default=np.inf)
 
     def _x(self, number: int) -> Array:
@@ -195,7 +185,7 @@ class Chain:
             backend=self._backend,
             workspace=self._workspace,
             training=True,
-            number=number,
+            number=stage.number,
             seed=0,
             step=self.numbers.step,
             photos=self.numbers.photos,
@@ -210,9 +200,33 @@ class Chain:
 
     def _side(self, number: int) -> bytes:
         """The side of each of its kinks that a layer is on."""
-        argmax = self._buffers[number].get("argmax")
-        sides = self.stages[number].layer.sides(self._x(number), self._outs[number])
-        return b"".join(array.tobytes() for array in (argmax, sides) if array is not None)
+        return b"".join(_sides(self.stages[number], self._context(number)))
+
+
+def _sums(stage: Stage, context: LayerContext) -> Array:
+    """See ``Chain.sums``."""
+    if not stage.layer.fused():
+        return context.out
+    stage = sums_only(stage)
+    out = np.zeros((len(context.x), *stage.out_shape))
+    stage.layer.forward(replace(context, out=out, buffers={**context.buffers, "argmax": np.zeros(0, np.uint8)}))
+    return out
+
+
+def _kinks(stage: Stage, context: LayerContext) -> Iterator[Array]:
+    """Distances from the kinks of a layer and of those that it holds."""
+    for inner, inner_context in zip(stage.inner, stage.layer.inner_contexts(context), strict=True):
+        yield from _kinks(inner, inner_context)
+    yield from stage.layer.kinks(context.x, _sums(stage, context))
+
+
+def _sides(stage: Stage, context: LayerContext) -> Iterator[bytes]:
+    """The sides of the kinks of a layer and of those that it holds."""
+    for inner, inner_context in zip(stage.inner, stage.layer.inner_contexts(context), strict=True):
+        yield from _sides(inner, inner_context)
+    for array in (context.buffers.get("argmax"), stage.layer.sides(context.x, context.out)):
+        if array is not None:
+            yield array.tobytes()
 
 
 def sums_only(stage: Stage) -> Stage:

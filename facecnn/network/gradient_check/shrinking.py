@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facecnn.network.layers import Layer, LayerError, Shape, with_outputs
-from facecnn.network.stages import Stage, plan
+from facecnn.network.stages import Stage, all_layers, plan
 
 PEOPLE = 3
 """Outputs of a shrunk network. With two, the loss's derivatives would only differ in their signs."""
@@ -46,12 +46,14 @@ def shrink(layers: Sequence[Layer], shape: Shape) -> Shrunk:
     Raises:
         LayerError: a layer doesn't fit.
     """
-    full = with_outputs(layers, PEOPLE)
-    stages = plan(full, shape)
+    given = with_outputs(layers, PEOPLE)
+    stages = plan(given, shape)
     if len(stages[-1].out_shape) != 1:
         error = LayerError("the network's last layer must give units: end it with `- dense: {units: people}`")
         error.index = len(layers) - 1
         raise error
+    # Of a network that is given by a name each layer is made small by itself, and its frozen weights are checked, too.
+    full = tuple(part for layer in given for part in (layer.expand() if layer.frozen_layers() else (layer,)))
     small: list[Layer] = []
     for layer in full:
         # Neighbours get different counts, so that exchanged input and output maps are noticed.
@@ -76,7 +78,7 @@ def smallest_picture(layers: Sequence[Layer], shape: Shape) -> Shape:
                     return False
                 return all(
                     len(now) == 1 or now[axis] >= min(least, before[axis])
-                    for stage, whole in zip(stages, original, strict=True)
+                    for stage, whole in zip(all_layers(stages), all_layers(original), strict=True)
                     for now, before in ((stage.shape, whole.shape), (stage.out_shape, whole.out_shape))
                 )
 

@@ -6,7 +6,8 @@ Inputs and outputs are maps (N, H, W, C) or units (N, U); shapes here leave out 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
@@ -36,6 +37,8 @@ class LayerError(UsageError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.index: int | None = None
+        self.within: tuple[str | int, ...] = ()
+        """The keys from there to a layer that it holds: ``("residual", "layers", 0)``."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Buffer:
     shape: Shape
     dtype: npt.DTypeLike | None = None
     per_photo: bool = True
+    for_backward: bool = False
+    """Whether backward alone uses it: a network that isn't trained does without."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Scratch:
 
     per_photo: int = 0
     fixed: int = 0
+
+
+def _both(axes: Iterable[int]) -> tuple[int, int]:
+    rows, columns = axes
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,22 @@ class Reach:
     """From one output's field to the next one's."""
     first: tuple[int, int] = (0, 0)
     """Where the first output's field begins: below zero if the input is padded."""
+
+    def then(self, later: Reach) -> Reach:
+        """The receptive field of an output of a ``later`` layer in this one's input."""
+        axes = range(2)
+        return Reach(
+            _both(self.size[i] + (later.size[i] - 1) * self.step[i] for i in axes),
+            _both(self.step[i] * later.step[i] for i in axes),
+            _both(self.first[i] + later.first[i] * self.step[i] for i in axes),
+        )
+
+    def union(self, other: Reach) -> Reach:
+        """What an output sees in both ways, which should have the same step."""
+        axes = range(2)
+        first = _both(min(self.first[i], other.first[i]) for i in axes)
+        size = _both(max(own.first[i] + own.size[i] for own in (self, other)) - first[i] for i in axes)
+        return Reach(size, _both(max(self.step[i], other.step[i]) for i in axes), first)
 
 
 @dataclass(frozen=True)
@@ -125,12 +151,36 @@ class Layer:
     """Whether ``weight`` holds kernels (kernel, row, column, input map), which are drawn and watched."""
     sums_inputs: ClassVar[bool] = False
     """Whether its outputs are weighted sums of its inputs."""
-    uses_batch_statistics: ClassVar[bool] = False
-    """Whether in training a photo's output depends on the others of its batch."""
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether in training a photo's output depends on the others of its batch."""
+        return False
 
     def expand(self) -> tuple[Layer, ...]:
         """This layer as layers for which kernels exist."""
         return (self,)
+
+    def frozen_layers(self) -> int:
+        """How many of the layers that it expands to, from the first on, keep their weights."""
+        return 0
+
+    def check_input(self, shape: Shape, is_first: bool) -> None:
+        """Raise LayerError if the layer, before it is expanded, has no place behind maps or units of ``shape``;
+        ``is_first``: these are the picture."""
+
+    def inner(self, shape: Shape) -> tuple[Stage, ...]:
+        """The layers that this one holds, for an input of ``shape``; their arrays are among its own, as
+        ``conv1.weight``."""
+        return ()
+
+    def inner_contexts(self, context: LayerContext) -> tuple[LayerContext, ...]:
+        """The contexts of ``inner``, with views of the arrays in ``context``."""
+        return ()
+
+    def last(self) -> Layer | None:
+        """What a layer that holds others does last, as a layer; None if it holds none."""
+        return None
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of ``shape``. Raises LayerError if the layer doesn't fit."""
@@ -209,6 +259,70 @@ class Layer:
     def backward(self, context: LayerContext) -> None:
         """Fill ``gradient``, and ``dx`` unless it is None. May overwrite ``out``."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer at its position in the network, or in a layer that holds it."""
+
+    name: str
+    """``conv1``, ``conv2``, ``batch_norm1``: the layer's keyword and its number among those of its kind. Behind a dot,
+    if a layer holds it: ``residual1.conv1``."""
+    index: int
+    """Position in the config's list, which layers share that were split because there is no fused kernel."""
+    layer: Layer
+    shape: Shape
+    """Of the input, without the batch."""
+    out_shape: Shape
+    number: int = 0
+    """Number of layers before it, those that layers hold counted too: a key of its random numbers."""
+    keeps_weights: bool = False
+    """Whether its weights are never trained, whatever ``train.freeze`` says."""
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return self.layer.parameters(self.shape)
+
+    @property
+    def statistics(self) -> dict[str, Parameter]:
+        return self.layer.statistics(self.shape)
+
+    @property
+    def inner(self) -> tuple[Stage, ...]:
+        """The layers that its layer holds."""
+        return self.layer.inner(self.shape)
+
+    @property
+    def count(self) -> int:
+        """Number of layers in it, which is 1 if its layer holds none."""
+        return sum(stage.count for stage in self.inner) or 1
+
+    def is_trained(self, freeze: int) -> bool:
+        """Whether its weights are trained if the config's first ``freeze`` layers keep theirs."""
+        return self.index >= freeze and not self.keeps_weights
+
+
+def line_up(layers: Iterable[Layer], shape: Shape, stages: list[Stage]) -> None:
+    """Split layers into those for which kernels exist, and append these to ``stages``, with names and shapes.
+
+    Raises:
+        LayerError: one doesn't fit; the error has its position in ``layers``, and ``stages`` those before it.
+    """
+    counts: Counter[str] = Counter()
+    for index, given in enumerate(layers):
+        try:
+            given.check_input(shape, not stages)
+            for place, layer in enumerate(given.expand()):
+                out_shape = layer.output_shape(shape)
+                counts[layer.keyword] += 1
+                name = f"{layer.keyword}{counts[layer.keyword]}"
+                number = stages[-1].number + stages[-1].count if stages else 0
+                frozen = place < given.frozen_layers()
+                stages.append(Stage(name, index, layer, shape, out_shape, number, frozen))
+                shape = out_shape
+        except LayerError as error:
+            error.index = index
+            raise
 
 
 def gain_of(activation: Activation, slope: float) -> float:

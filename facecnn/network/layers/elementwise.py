@@ -43,7 +43,7 @@ class Activate(Layer):
         return self.name
 
     def gain(self) -> float | None:
-        return gain_of(self.name, self.slope)
+        return None if self.name == "identity" else gain_of(self.name, self.slope)
 
     def kinks(self, x: Array, sums: Array) -> Iterator[Array]:
         if self.name in KINKED:

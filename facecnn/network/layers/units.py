@@ -13,6 +13,7 @@ from facecnn.arrays import Array
 from facecnn.kernels.protocol import Activation
 from facecnn.network.layers.base import (
     ACTIVATION_NAMES,
+    Buffer,
     Layer,
     LayerContext,
     LayerError,
@@ -23,6 +24,7 @@ from facecnn.network.layers.base import (
     Slope,
     flat,
     maps_of,
+    shape_text,
 )
 from facecnn.network.layers.elementwise import Activate
 from facecnn.settings import SETTINGS
@@ -141,6 +143,29 @@ class Dense(Layer):
             context.backend.dense_backward_input(
                 flat(context.dx), context.dout, context.weights["weight"], context.workspace
             )
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class UnitLength(Layer):
+    """Divides each photo's units by their Euclidean length, so that a dot product of two is the cosine between them."""
+
+    keyword: ClassVar[str] = "unit_length"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise LayerError(f"unit_length needs units, but its input is {shape_text(shape)}: put dense before it")
+        return shape
+
+    def buffers(self, shape: Shape) -> dict[str, Buffer]:
+        return {"norms": Buffer(())}
+
+    def forward(self, context: LayerContext) -> None:
+        context.backend.unit_length_forward(context.out, context.x, context.buffers["norms"], context.workspace)
+
+    def backward(self, context: LayerContext) -> None:
+        if context.dx is not None:
+            norms = context.buffers["norms"]
+            context.backend.unit_length_backward(context.dx, context.dout, context.out, norms, context.workspace)
 
 
 def _with_activation(layer: Neuron | Dense, activation: Activation, slope: float) -> tuple[Layer, ...]:
