@@ -155,7 +155,7 @@ def _wrong(spot: _Spot, tree: Tree) -> tuple[Location, str]:
             remedy = "write what belongs to it below, indented, or {}"
             return location, f"{path} has no value: {remedy if types == {'object'} else f'it must be {expected}'}"
         case [] if "array" in types:
-            return location, f"{path} has no layers: leave it out, or list some"
+            return location, f"{path} has no layers: {'leave it out, or ' if path == 'network' else ''}list some"
         case list() if "pair" in types:
             got = f"a list of {len(value)}"
         case "" if "string" in types:

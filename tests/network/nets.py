@@ -69,6 +69,13 @@ class Watching:
         if activation in KINKED:
             self.kinks.append((out > 0).tobytes())
 
+    def add_maps_forward(
+        self, out: Array, branch: Array, shortcut: Array, activation: str, slope: float, workspace: Any
+    ) -> None:
+        self.backend.add_maps_forward(out, branch, shortcut, activation, slope, workspace)
+        if activation in KINKED:
+            self.kinks.append((out > 0).tobytes())
+
     def prelu_forward(self, out: Array, x: Array, *rest: Any) -> None:
         self.backend.prelu_forward(out, x, *rest)
         self.kinks.append((x > 0).tobytes())
@@ -124,13 +131,13 @@ class Run:
         arrays = {}
         for stage in self.network.stages:
             for name, parameter in {**stage.parameters, **stage.statistics}.items():
-                array = generator.standard_normal(parameter.shape)
-                if name == "weight":
+                array, what = generator.standard_normal(parameter.shape), name.rpartition(".")[2]
+                if what == "weight":
                     array *= 1.5 / np.sqrt(parameter.fan_in)
-                elif name == "running_variance":
+                elif what == "running_variance":
                     array = 0.5 + np.abs(array)
                 else:
-                    array = (name == "scale") + 0.4 * array
+                    array = (what == "scale") + 0.4 * array
                 arrays[f"{stage.name}.{name}"] = array
         x = generator.standard_normal((case.count, *case.shape))
         self.dout: Array = generator.standard_normal((case.count, self.network.units)).astype(dtype)

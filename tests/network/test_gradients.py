@@ -20,6 +20,8 @@ from facecnn.network.layers import (
     Pool,
     PoolSettings,
     PRelu,
+    Residual,
+    UnitLength,
     with_outputs,
 )
 
@@ -42,6 +44,26 @@ from .nets import (
 def test_gradient_of_random_networks(case: Case) -> None:
     assume(check_gradient(Run(case, reference, np.float64)))
 
+
+BLOCKS: list[Layer] = [
+    Residual(layers=(Conv(kernels=2, padding="same", activation="relu"), Conv(kernels=2, size=1))),
+    # Fewer rows and columns and more maps than the shortcut, or the other way round.
+    Residual(layers=(Conv(kernels=3, size=(2, 3), activation="identity"),), activation="tanh"),
+    Residual(layers=(Conv(kernels=1, activation="gelu"),), activation="leaky_relu", slope=0.2),
+    Residual(
+        layers=(Conv(kernels=2, padding="same", pool=2), BatchNorm(), PRelu(), Dropout(rate=0.3)),
+        shortcut=PoolSettings(kind="average"),
+        activation="gelu",
+    ),
+    Residual(layers=(Conv(kernels=3, size=2),), shortcut=PoolSettings(size=3, stride=2), activation="identity"),
+    Residual(layers=(Activate(name="sigmoid"), Pool(size=2, kind="average")), activation="sigmoid", repeat=2),
+    Residual(
+        layers=(
+            Residual(layers=(Conv(kernels=3, size=1),), activation="tanh"),
+            Residual(layers=(Conv(kernels=2, size=2, activation="tanh"),), shortcut=PoolSettings(size=2, stride=1)),
+        ),
+    ),
+]
 
 # Each stands on a convolution, so that the error that it passes down is checked as well as its own weights' gradient.
 ONE_BY_ONE: list[Layer] = [
@@ -69,6 +91,7 @@ ONE_BY_ONE: list[Layer] = [
     Dropout(rate=0.4),
     BatchNorm(),
     BatchNorm(epsilon=0.5),
+    *BLOCKS,
 ]
 
 
@@ -81,7 +104,9 @@ def test_gradient_of_each_layer(layer: Layer) -> None:
     raise AssertionError("every seed leads across a kink")
 
 
-@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(rate=0.3), Activate(name="gelu"), PRelu()], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [BatchNorm(), Dropout(rate=0.3), Activate(name="gelu"), PRelu(), UnitLength()], ids=repr
+)
 def test_gradient_of_each_layer_over_units(layer: Layer) -> None:
     assert check_gradient(Run(Case((Dense(units=3), layer, Dense(units=2)), (2, 3, 2), 4), reference, np.float64))
 

@@ -23,7 +23,9 @@ from facecnn.network.layers import (
     Pool,
     PoolSettings,
     PRelu,
+    Residual,
     Shape,
+    UnitLength,
     with_outputs,
 )
 from facecnn.network.network import Network
@@ -67,6 +69,11 @@ MAPS = (7, 6, 3)
         (Neuron(per_kernel=4), MAPS, (12,)),
         (Dense(units=9), MAPS, (9,)),
         (Dense(units=9), (4,), (9,)),
+        (UnitLength(), (4,), (4,)),
+        (Residual(layers=(Conv(kernels=3, padding="same"),)), MAPS, MAPS),
+        (Residual(layers=(Conv(kernels=5),)), MAPS, (7, 6, 5)),
+        (Residual(layers=(Conv(kernels=2, pool=2),), shortcut=PoolSettings(size=3)), MAPS, (2, 2, 3)),
+        (Residual(layers=(Conv(kernels=2, pool=2),), shortcut=PoolSettings(size=(2, 3))), MAPS, (3, 2, 3)),
     ],
     ids=repr,
 )
@@ -238,10 +245,19 @@ def test_what_does_not_fit_is_refused_with_its_place_and_the_shapes(layer: Layer
     assert caught.value.index == 1
 
 
-@pytest.mark.parametrize("layer", [Conv(kernels=1, size=1), Pool(), Pool(size="global"), Neuron()], ids=repr)
+@pytest.mark.parametrize(
+    "layer",
+    [Conv(kernels=1, size=1), Pool(), Pool(size="global"), Neuron(), Residual(layers=(Conv(kernels=1, size=1),))],
+    ids=repr,
+)
 def test_layers_of_maps_refuse_units(layer: Layer) -> None:
     with pytest.raises(LayerError, match=rf"network\[1\] {layer.keyword}: .*needs maps.*its input is 4 units"):
         plan([Dense(units=4), layer], (2, 2, 1))
+
+
+def test_unit_length_refuses_maps() -> None:
+    with pytest.raises(LayerError, match=r"network\[0\] unit_length: .*needs units.*its input is 2x2, 1 map"):
+        plan([UnitLength()], (2, 2, 1))
 
 
 def test_the_first_layer_that_does_not_fit_says_that_it_is_the_first() -> None:

@@ -17,7 +17,19 @@ from facecnn.kernels import cpu, reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Pool, PRelu
+from facecnn.network.layers import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Layer,
+    Neuron,
+    Pool,
+    PoolSettings,
+    PRelu,
+    Residual,
+)
 from facecnn.network.network import Network
 from facecnn.network.sensitivity import (
     AS_IT_IS,
@@ -91,6 +103,10 @@ def test_the_input_gradient_of_random_networks(case: Case) -> None:
         Pool(size=2, kind="average"),
         Neuron(per_kernel=2),
         Dense(units=3),
+        Residual(
+            layers=(Conv(kernels=3, padding="same", pool=2), BatchNorm(), Dropout(rate=0.5)),
+            shortcut=PoolSettings(kind="average"),
+        ),
     ],
     ids=repr,
 )
