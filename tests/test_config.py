@@ -21,7 +21,19 @@ from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.learning.schedules import Constant, Cosine, Step
 from facecnn.learning.settings import TrainSettings
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, LayerError, Neuron, Pool, PoolSettings
+from facecnn.network.layers import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    LayerError,
+    Neuron,
+    Pool,
+    PoolSettings,
+    Residual,
+    UnitLength,
+)
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.photos.preparation import AugmentSettings, PhotoSettings
 
@@ -74,6 +86,10 @@ network:
   - batch_norm
   - dropout: 0.2
   - pool: global
+  - residual:
+      layers: [conv: {kernels: 4, size: 1}, batch_norm, dropout: 0.3]
+      shortcut: {size: 2, kind: average}
+      repeat: 2
   - neuron: {per_kernel: 8}
   - neuron
   - activation: leaky_relu
@@ -95,6 +111,11 @@ calibration: {false_accept_rate: 0.01}
             BatchNorm(),
             Dropout(rate=0.2),
             Pool(size="global"),
+            Residual(
+                layers=(Conv(kernels=4, size=1), BatchNorm(), Dropout(rate=0.3)),
+                shortcut=PoolSettings(size=2, kind="average"),
+                repeat=2,
+            ),
             Neuron(per_kernel=8),
             Neuron(),
             Activate(name="leaky_relu"),
@@ -165,6 +186,12 @@ def test_layer_errors_get_the_place_of_the_layer():
     error = LayerError("does not fit")
     error.index = 2
     assert str(loaded.located(error)) == "config.yaml:5:5: does not fit"
+
+
+def test_layers_of_a_block_that_do_not_fit_are_named_with_their_place():
+    loaded = read("photos: {size: 16}\nnetwork:\n  - residual:\n      layers:\n        - conv: {kernels: 2, size: 32}")
+    with pytest.raises(UsageError, match=r"^config\.yaml:5:11: network\[0\] residual\.layers\[0\] conv: a kernel"):
+        loaded.plan(outputs=2)
 
 
 @pytest.mark.parametrize("last", ["dense: 2", "conv: {kernels: 5}", "dropout: 0.1"])
@@ -297,6 +324,40 @@ FAULTS = {
     "optimizer as a word": ("optimizer: adamw", "1:1", "write optimizer: {name: adamw}"),
     "no layers": ("network: []", "1:1", "network has no layers"),
     "layer not indented": ("network:\n - conv:\n   kernels: 8", "2:4", "indent what belongs to conv"),
+    "no layers in a block": ("network: [residual: {layers: []}]", "1:22", "residual.layers has no layers: list some"),
+    "block without layers": ("network: [residual]", "1:11", "network[0].residual.layers is missing"),
+    "block of a number": ("network: [residual: 2]", "1:11", "network[0].residual must be a mapping"),
+    "never repeated": (
+        "network: [residual: {layers: [conv: 2], repeat: 0}]",
+        "1:41",
+        "network[0].residual.repeat must be at least 1 and at most 100",
+    ),
+    "option of a layer in a block": (
+        "network:\n  - residual:\n      layers:\n        - conv: {kernels: 2, size: 0}",
+        "4:30",
+        "network[0].residual.layers[0].conv.size must be at least 1",
+    ),
+    "of another layer, in a block": (
+        "network: [residual: {layers: [dropout: 0.1, conv: {kernels: 2, units: 2}]}]",
+        "1:64",
+        "units belongs to dense, not conv",
+    ),
+    "unknown layer in a block": (
+        "network: [residual: {layers: [residual: {layers: [convv: 8]}]}]",
+        "1:51",
+        "network[0].residual.layers[0].residual.layers[0]: unknown layer convv: did you mean conv?",
+    ),
+    "no layer in a block": (
+        "network: [residual: {layers: [8]}]",
+        "1:31",
+        "network[0].residual.layers[0] must be a layer, such as",
+    ),
+    "shortcut of a block": (
+        "network: [residual: {layers: [conv: 2], shortcut: {kind: avg}}]",
+        "1:52",
+        "network[0].residual.shortcut.kind must be max or average",
+    ),
+    "layers of no block": ("network: [conv: {kernels: 2, layers: []}]", "1:30", "layers belongs to residual, not conv"),
     "empty layer": ("network:\n - batch_norm:", "2:4", "network[0].batch_norm has no value"),
     "layer with text": ("network:\n - batch_norm: 3", "2:4", "network[0].batch_norm must be a mapping"),
     "too many units": (
@@ -490,6 +551,14 @@ def test_override_of_a_section_and_of_a_layer():
     assert found.optimizer == Momentum()
 
 
+def test_overrides_inside_a_block():
+    Path(FILE).write_text("network: [residual: {layers: [conv: 2, dropout: 0.5]}, dense: people]")
+    changed = overridden(
+        "network.0.residual.layers.0.conv.size=5", "network[0].residual.layers[1]=batch_norm", config=FILE
+    )
+    assert changed.network[0] == Residual(layers=(Conv(kernels=2, size=5), BatchNorm()))
+
+
 def test_override_inside_a_layer_written_in_short():
     read("network: [dropout: 0.2, batch_norm, dense: people]")
     found = overridden("network.0.dropout.rate=0.3", "network.1.batch_norm.momentum=0.2", config=FILE)
@@ -586,6 +655,18 @@ layers = st.one_of(
     st.builds(Dense, units=st.integers(1, 1_000_000) | st.just("people"), activation=activations),
     st.builds(Dropout, rate=fraction),
     st.builds(BatchNorm, momentum=st.floats(0, 1, exclude_min=True), epsilon=st.floats(0, 1, exclude_min=True)),
+    st.just(UnitLength()),
+)
+layers = st.recursive(
+    layers,
+    lambda inner: st.builds(
+        Residual,
+        layers=st.lists(inner, min_size=1, max_size=3).map(tuple),
+        shortcut=st.none() | pools,
+        activation=activations,
+        repeat=st.integers(1, 100),
+    ),
+    max_leaves=4,
 )
 every = st.builds(
     Settings,
@@ -761,6 +842,10 @@ def test_any_override(override):
         {"network": [{"conv": {}}]},
         {"network": [{"conv": {"kernels": 1}, "dense": 3}]},
         {"network": ["conv"]},
+        {"network": ["residual"]},
+        {"network": [{"residual": {"layers": []}}]},
+        {"network": [{"residual": {"layers": [{"conv": {}}]}}]},
+        {"network": [{"residual": {"layers": [{"residual": {"layers": ["nosuch"]}}]}}]},
         {"optimizer": {"name": "momentum", "beta1": 0.5}},
         {"optimizer": {"momentum": 0.5}},
         {"photos": {"size": [1, 2, 3]}},

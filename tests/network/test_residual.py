@@ -121,6 +121,15 @@ def test_repeated_blocks_are_stages_of_their_own() -> None:
     ]  # fmt: skip
 
 
+def test_blocks_with_too_many_layers_are_refused() -> None:
+    """Before they are expanded, which might never end: repeated blocks in repeated blocks multiply."""
+    block: Layer = SAME
+    for _ in range(5):
+        block = Residual(layers=(block,), repeat=100)
+    with pytest.raises(LayerError, match=r"network\[0\] residual: .* 10,000,000,000 layers, .* 1,000"):
+        plan([block], SHAPE)
+
+
 # -------------------------------------------------------------------------------------------------- arrays and names
 
 
@@ -154,7 +163,8 @@ def test_sizes_count_the_layers_within() -> None:
     first, dense = 6 * 5 * 3 * 3, 2 * (3 * 2 * 4)
     within = 6 * 5 * 9 * 4 * 3 + 3 * 2 * 4 + 3 * 2 * 9 * 4 * 4  # two convolutions, and batch norm between
     assert size.multiply_adds == first + within + 2 * (3 * 2 * 9 * 3 * 4) + dense
-    assert countable_photos(made.stages) == (2**31 - 1) // (6 * 5 * 4)
+    bulge = Residual(layers=(Conv(kernels=50, size=1), Conv(kernels=1, size=1)))
+    assert countable_photos(plan((bulge,), SHAPE)) == (2**31 - 1) // (6 * 5 * 50)
 
 
 def test_frozen_blocks_work_as_in_evaluation_and_keep_all_their_arrays() -> None:

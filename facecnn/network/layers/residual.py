@@ -41,6 +41,7 @@ from facecnn.settings import SETTINGS
 
 SHORTCUT = "shortcut"
 """Name of the shortcut's pool among the layers of a block."""
+_MOST_LAYERS = 1000
 _OUT, _SHORTCUT_GRADIENT = "out", "shortcut_gradient"
 _GRADIENTS = ("gradient1", "gradient2")
 
@@ -72,6 +73,8 @@ class Residual(Layer):
     repeat: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="number of such blocks in a row")
 
     def expand(self) -> tuple[Layer, ...]:
+        if (count := _count(self)) > _MOST_LAYERS:
+            raise LayerError(f"its blocks have {count:,} layers, and {_MOST_LAYERS:,} are the most: repeat less")
         within = tuple(part for layer in self.layers for part in layer.expand())
         one = replace(self, layers=within, repeat=1)
         if self.activation in FUSED_ACTIVATIONS:
@@ -213,6 +216,11 @@ class Residual(Layer):
             stages[0].layer.backward(replace(contexts[0], dout=pooled, dx=dshortcut))
         own, more = context.dx.reshape(context.dx.size), dshortcut.reshape(dshortcut.size)
         context.backend.accumulate(own, more, False, context.workspace)
+
+
+def _count(layer: Layer) -> int:
+    """Number of layers that a layer expands to, about; without expanding it."""
+    return layer.repeat * sum(map(_count, layer.layers)) if isinstance(layer, Residual) else 1
 
 
 @lru_cache(maxsize=4096)
