@@ -866,6 +866,13 @@ def test_schema_accepts_what_is_valid(given_settings):
     jsonschema.Draft202012Validator(json_schema()).validate(to_dict(given_settings))
 
 
+def test_schema_accepts_short_forms_in_a_block():
+    jsonschema = pytest.importorskip("jsonschema")
+    data = {"network": [{"residual": {"layers": ["batch_norm", {"conv": 3}, {"residual": {"layers": ["pool"]}}]}}]}
+    jsonschema.Draft202012Validator(json_schema()).validate(data)
+    assert isinstance(from_dict(data).network[0], Residual)
+
+
 def test_schema_is_one():
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(json_schema())

@@ -140,11 +140,9 @@ def _describe_run(result: dict[str, Any]) -> str:
         "",
         f"  {'':22}{'photos':>7}{'named right':>13}{'refused':>9}{'named wrong':>13}{'loss':>9}",
         *rows,
-        "",
-        "  kernels moved by "
-        + ", ".join(f"{100 * change:.0f} % ({name})" for name, change in result["kernel_change"].items())
-        + " of their norm",
     ]
+    if changes := [f"{100 * change:.0f} % ({name})" for name, change in result["kernel_change"].items()]:
+        lines += ["", f"  kernels moved by {', '.join(changes)} of their norm"]
     for key, what in (("dead_kernels", "got no error to learn from"), ("asleep_kernels", "hardly moved")):
         if result[key]:
             lines.append(f"  kernels that {what}: {', '.join(result[key])}")

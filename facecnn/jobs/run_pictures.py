@@ -11,9 +11,9 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model
+from facecnn.learning.watching import watched
 from facecnn.network.excitation import Excitation, excitation
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.stages import all_layers
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order
 from facecnn.photos.folder_faces import from_record
@@ -89,8 +89,7 @@ def draw_pictures(
 def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
     """The kernels (kernel, row, column, input map) of each conv layer."""
     arrays = recogniser.network.weights.to_host()
-    names = [stage.name for stage in all_layers(recogniser.network.stages) if stage.layer.has_kernels]
-    return {name: arrays[f"{name}.weight"] for name in names}
+    return {name: arrays[f"{name}.weight"] for name in watched(recogniser.network.stages)}
 
 
 def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
@@ -118,7 +117,7 @@ def _exciting_patches(
 ) -> list[ExcitingPatches]:
     """The patches that excite each kernel most, of the faces that the run was trained on."""
     network = recogniser.network
-    convs = [stage.name for stage in all_layers(network.stages) if stage.layer.has_kernels][:MOST_LAYERS]
+    convs = watched(network.stages)[:MOST_LAYERS]
     rows = from_record(run.read_split(), dataset).rows(dataset)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_PHOTOS).round().astype(int))]
     photos = PhotoFeed(network.backend, dataset.pixels, rows, network.batch_size)

@@ -49,7 +49,7 @@ class KernelWatch:
         """Create this right after ``network.initialise``."""
         self._network = network
         self._layers = all_layers(network.stages)
-        self._convs = [stage.name for stage in self._layers if stage.layer.has_kernels]
+        self._convs = watched(network.stages)
         self._trained = [name for name in self._convs if name.partition(".")[0] in network.trained]
         self.start = self.kernels()
         """Initial kernels (kernel, row, column, input map) of each conv layer, on the host."""
@@ -137,6 +137,12 @@ class KernelWatch:
             active = out > 0
         maps = out.shape[-1]
         return np.asarray(np.count_nonzero(active.reshape(-1, maps), axis=0) / (out.size // maps))
+
+
+def watched(stages: Sequence[Stage]) -> list[str]:
+    """Whole names of the layers whose kernels are watched and drawn: of all that have some, but for those of a body
+    that keeps its weights whatever the settings say."""
+    return [stage.name for stage in all_layers(stages) if stage.layer.has_kernels and not stage.keeps_weights]
 
 
 def activation_of(stages: Sequence[Stage], number: int) -> tuple[int, str] | None:

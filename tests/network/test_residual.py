@@ -23,6 +23,7 @@ from facecnn.network.layers import (
     LayerError,
     PoolSettings,
     PRelu,
+    Reach,
     Residual,
     Shape,
 )
@@ -286,6 +287,18 @@ def test_dead_kernels_within_a_block_are_named() -> None:
     assert "residual1.conv1[1] (never active)" in said[2][0]
 
 
+def test_maps_that_only_the_shortcut_has_are_no_kernels() -> None:
+    made = network((Residual(layers=(Conv(kernels=2, padding="same", activation="identity"),)), Dense(units=2)))
+    made.initialise(0)
+    watch = KernelWatch(made)
+    watch.before_last_step()
+    made.forward(4, training=True)
+    made.backward(4, dout=np.ones((4, 2)))
+    figures = watch.figures(4, closely=True)["kernels"]["residual1.conv1"]
+    active = (made.output_of("residual1", 4) > 0).mean(axis=(0, 1, 2))
+    assert figures["active"] == pytest.approx(active[:2], abs=1e-3)
+
+
 def test_kernels_of_a_frozen_block_are_not_watched() -> None:
     made = network((Residual(layers=(SAME,)), SAME, Dense(units=2)), frozen=1)
     made.initialise(0)
@@ -302,6 +315,8 @@ def test_the_receptive_field_of_a_layer_within_is_found() -> None:
     assert (inside.size, inside.step, inside.first) == ((7, 7), (2, 2), (0, 0))
     assert reach(way_to(stages, "residual1")).size == (11, 11)
     padded = plan([Residual(layers=(SAME,), shortcut=PoolSettings(size=4, stride=1))], SHAPE)
+    assert reach(way_to(padded, "residual1.conv1")).size == (3, 3)
+    assert Reach().union(Reach((3, 3), first=(-1, -1))) == Reach((3, 3), first=(-1, -1))
     whole = reach(padded)
     assert (whole.size, whole.first) == ((5, 5), (-1, -1))  # the branch begins a row above, the shortcut ends below
 
