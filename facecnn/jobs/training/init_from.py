@@ -103,7 +103,8 @@ def _refused(stages: Sequence[Stage], model: Mapping[str, Array], *, same_people
 
 
 def _warn_of_frozen(freeze: int, stages: Sequence[Stage], refused: Mapping[str, str], console: Console) -> None:
-    frozen = [stage.name for stage in stages if not stage.is_trained(freeze) and stage.name in refused]
+    at_the_bottom = [stage for stage in stages if stage.index < freeze and not stage.keeps_weights]
+    frozen = [stage.name for stage in at_the_bottom if stage.name in refused]
     if frozen:
         console.warning(f"train.freeze {freeze}: {', '.join(frozen)} will stay as they start, and they start fresh")
 

@@ -26,6 +26,7 @@ from facecnn.network.layers.base import (
     shape_text,
 )
 from facecnn.network.layers.batch_norm import BatchNorm
+from facecnn.network.layers.body import Body
 from facecnn.network.layers.conv import Conv
 from facecnn.network.layers.elementwise import Activate, Dropout, PRelu
 from facecnn.network.layers.pool import Pool, PoolSettings
@@ -37,6 +38,7 @@ __all__ = [
     "Activate",
     "AnyLayer",
     "BatchNorm",
+    "Body",
     "Buffer",
     "Conv",
     "Dense",
@@ -62,7 +64,7 @@ __all__ = [
 
 LAYERS: dict[str, type[Layer]] = {
     layer.keyword: layer
-    for layer in (Conv, Activate, PRelu, Pool, Residual, Neuron, Dense, UnitLength, Dropout, BatchNorm)
+    for layer in (Conv, Activate, PRelu, Pool, Residual, Neuron, Dense, UnitLength, Dropout, BatchNorm, Body)
 }
 """Layer classes by their names in the config."""
 
