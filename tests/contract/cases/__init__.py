@@ -14,7 +14,7 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import get_args
 
-from contract.cases import conv, elementwise, layers, photos, pool, residual, training
+from contract.cases import conv, elementwise, layers, photos, pool, residual, strided, training
 from facecnn.kernels.cases import Case, Size, self_test_cases
 
 TABLE: list[Case] = [

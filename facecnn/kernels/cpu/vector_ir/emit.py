@@ -27,7 +27,10 @@ _ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
 def emitted(function: Callable[..., Any]) -> Any:
     """Decorator: the function returns a signature and a code generator. Constant int arguments come as types with a
     ``literal_value``."""
-    return intrinsic(prefer_literal=True)(function)
+    made: Any = intrinsic(prefer_literal=True)(function)
+    # Numba would take a random one, and compile a kernel that has this in its closure anew in each process.
+    made._set_uuid(f"{function.__module__}.{function.__qualname__}")
+    return made
 
 
 def index(value: int) -> ir.Constant:
