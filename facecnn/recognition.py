@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from facecnn.arrays import Array, BoolArray, Float64Array, Int64Array
+from facecnn.arrays import Array, BoolArray, Float32Array, Float64Array, Int64Array
+from facecnn.body.embedder import Embedder, body_among
 from facecnn.errors import CheckpointError, UsageError
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import Normalise
 from facecnn.learning.calibration import Calibration, unknown_score
+from facecnn.learning.class_means import Head, head_in
 from facecnn.learning.scores import over_people
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
@@ -109,6 +112,7 @@ class Recogniser:
         calibration: Calibration,
         backend: Backend,
         shift: float = 0.0,
+        by_embeddings: bool = False,
     ) -> None:
         """
         Args:
@@ -121,6 +125,8 @@ class Recogniser:
             calibration: temperature and threshold.
             backend: that the network runs on.
             shift: see ``SHIFT``; 0 for none.
+            by_embeddings: whether the model was made from class means, so that it answers by embeddings, which are
+                averaged over a photo and its mirror image, and cached.
 
         Raises:
             CheckpointError: the arrays don't fit the layers.
@@ -131,18 +137,40 @@ class Recogniser:
         self.normalise: Normalise = normalise
         self.mirror = mirror
         self.shift = shift
+        self._layers, self._input_shape, self._backend = layers, input_shape, backend
+        self._arrays = {name.removeprefix("model."): array for name, array in arrays.items()}
+        self._by_embeddings: tuple[Embedder, Head] | None = None
         try:
-            batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(layers, input_shape))))
-            self.network = Network(layers, input_shape, backend, batch_size, training=False)
-            if len(self.network.stages[-1].out_shape) != 1:
+            stages = plan(layers, input_shape)
+            if len(stages[-1].out_shape) != 1:
                 raise UsageError("it gives maps, and must end with dense or neuron")
-            self.network.weights.from_host({name.removeprefix("model."): array for name, array in arrays.items()})
+            if by_embeddings:
+                self._by_embeddings = Embedder(backend, body_among(self._arrays)), head_in(arrays, stages)
+            else:
+                self.network  # noqa: B018  (builds it)
         except (UsageError, KeyError, ValueError) as error:
             raise CheckpointError(f"The model's weights don't fit its network ({error}): train it anew") from error
-        if self.network.units != len(self.classes):
-            raise CheckpointError(
-                f"The model has {self.network.units} outputs for {len(self.classes)} names: train it anew"
-            )
+        (units,) = stages[-1].out_shape
+        if units != len(self.classes):
+            raise CheckpointError(f"The model has {units} outputs for {len(self.classes)} names: train it anew")
+
+    @cached_property
+    def network(self) -> Network:
+        """The whole network. Raises KeyError or ValueError where an array doesn't fit."""
+        batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(self._layers, self._input_shape))))
+        network = Network(self._layers, self._input_shape, self._backend, batch_size, training=False)
+        network.weights.from_host(self._arrays)
+        return network
+
+    @property
+    def answers_by_embeddings(self) -> bool:
+        """Whether the model was made from class means."""
+        return self._by_embeddings is not None
+
+    def embed(self, pixels: Array, rows: Array) -> Float32Array:
+        """The embeddings (n, 128) of crops, in a model made from class means; arguments: see ``log_probabilities``."""
+        assert self._by_embeddings is not None
+        return self._by_embeddings[0].embed(pixels, rows)
 
     @property
     def knows_strangers(self) -> bool:
@@ -157,6 +185,9 @@ class Recogniser:
 
     def log_probabilities(self, pixels: Array, rows: Array) -> Float64Array:
         """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
+        if self._by_embeddings is not None:
+            embedder, head = self._by_embeddings
+            return head.log_probabilities(embedder.embed(pixels, rows))
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 

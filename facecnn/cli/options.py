@@ -58,7 +58,8 @@ class SettingsOptions:
         typer.Option(
             "--config",
             "-c",
-            help="A settings file, or a shipped one: default (if not given), many, seed, deep, smoke.",
+            help="A settings file, or a shipped one: default (if not given), many, pretrained, finetune, seed, deep, "
+            "smoke.",
         ),
     ] = None
     overrides: Annotated[

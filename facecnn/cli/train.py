@@ -134,8 +134,11 @@ def _describe_run(result: dict[str, Any]) -> str:
             f"  on other photos like those held out, expect {100 * low:.1f} to {percent(high)} to be named right",
             f"  closed_set_accuracy (likeliest person, nobody refused): {percent(held_out['closed_set_accuracy'])}",
         ]
+    made = f"Made from the photos' embeddings in {result['seconds']:.1f} s: nothing had to be trained."
     lines = [
-        f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
+        made
+        if result["by_embeddings"]
+        else f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
         f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
         "",
         f"  {'':22}{'photos':>7}{'named right':>13}{'refused':>9}{'named wrong':>13}{'loss':>9}",

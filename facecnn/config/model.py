@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.full_batch_optimizers import FULL_BATCH_OPTIMIZERS, FullBatchOptimizer
-from facecnn.learning.optimizers import OPTIMIZERS, AdamW, AnyOptimizer
+from facecnn.learning.optimizers import OPTIMIZERS, AdamW, AnyOptimizer, ClassMeans
 from facecnn.learning.schedules import SCHEDULES, Constant, Schedule
 from facecnn.learning.settings import TrainSettings
 from facecnn.network.layers import LAYERS, AnyLayer
@@ -67,9 +67,10 @@ class Settings:
     loss: Annotated[Loss, _named(LOSSES, "cross_entropy")] = Field(
         default=CrossEntropy(), description="what training minimises"
     )
-    optimizer: Annotated[AnyOptimizer | FullBatchOptimizer, _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS, "adamw")] = (
-        Field(default=AdamW(), description="how a gradient changes the weights")
-    )
+    optimizer: Annotated[
+        AnyOptimizer | FullBatchOptimizer | ClassMeans,
+        _named(OPTIMIZERS | FULL_BATCH_OPTIMIZERS | {"class_means": ClassMeans}, "adamw"),
+    ] = Field(default=AdamW(), description="how a gradient changes the weights")
     schedule: Annotated[Schedule, _named(SCHEDULES, "constant")] = Field(
         default=Constant(), description="how the learning rate changes over the training"
     )

@@ -14,7 +14,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.people import read_people
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.recorders import ShowingRecorder
-from facecnn.jobs.training.setup import make_trainer
+from facecnn.jobs.training.setup import make_any_trainer
 from facecnn.kernels import Device
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.cache import load_photos
@@ -80,13 +80,21 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
         photos=photos,
         train=replace(loaded.settings.train, stop_after_epochs_without_gain=None),
     )
-    dataset = read_people(data.dataset.folder, photos, data.dataset.finder, console, strict=False, for_training=True)
+    dataset = read_people(
+        data.dataset.folder,
+        photos,
+        data.dataset.finder,
+        console,
+        strict=False,
+        for_training=True,
+        roster=data.roster,
+    )
     training = from_record(data.record(), dataset)
     known = data.validation.labels < len(dataset.people)
     hidden = _blanked(data, known, photos)
     if not len(hidden):
         raise PhotoError("none of the held-out photos can be read any more: put them back")
-    trainer = make_trainer(replace(loaded, settings=settings), dataset, training, device)
+    trainer = make_any_trainer(replace(loaded, settings=settings), dataset, training, device)
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))

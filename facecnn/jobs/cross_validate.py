@@ -25,16 +25,15 @@ from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.judgement import judge_photos
-from facecnn.jobs.models import make_recogniser
-from facecnn.jobs.people import find_folder, photo_set, read_people
+from facecnn.jobs.models import calibrate_for, make_recogniser
+from facecnn.jobs.people import find_folder, output_names, photo_set, read_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.recorders import ShowingRecorder
-from facecnn.jobs.training.setup import make_trainer, open_for_training, trial_figures
+from facecnn.jobs.training.setup import AnyTrainer, make_any_trainer, open_for_training, trial_figures
 from facecnn.kernels import Device
 from facecnn.learning import scores
-from facecnn.learning.calibration import Calibration, calibrate
+from facecnn.learning.calibration import Calibration
 from facecnn.learning.data import PhotoSet
-from facecnn.learning.loop import Trainer
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
@@ -161,10 +160,10 @@ def without_early_stopping(loaded: Loaded) -> Loaded:
 
 def train_outside(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
-) -> tuple[Trainer, dict[str, Any]]:
+) -> tuple[AnyTrainer, dict[str, Any]]:
     """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the training."""
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
-    trainer = make_trainer(loaded, dataset, folder_faces(dataset, chosen), device)
+    trainer = make_any_trainer(loaded, dataset, folder_faces(dataset, chosen), device)
     return trainer, _train(trainer, ShowingRecorder, console, label)[0]
 
 
@@ -175,13 +174,14 @@ def _train_calibrated(
     settings, people = loaded.settings, len(dataset.people)
     split = dataset.split(settings.train.seed, np.setdiff1d(np.arange(len(dataset.paths)), fold))
     held_out = photo_set(dataset, split.validation[dataset.show_one_face(split.validation)])
-    trainer = make_trainer(loaded, dataset, folder_faces(dataset, split.training), device, validation=held_out)
+    trainer = make_any_trainer(loaded, dataset, folder_faces(dataset, split.training), device, validation=held_out)
     figures, recorder = _train(trainer, _BestRecorder, console, label)
     del trainer  # a card may have no memory for another network beside it
     gc.collect()
-    recogniser = make_recogniser(settings, list(dataset.classes), recorder.best, Calibration(), device.backend)
+    classes = output_names(settings, dataset)
+    recogniser = make_recogniser(settings, classes, recorder.best, Calibration(), device.backend)
     logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
-    recogniser.calibration = calibrate(logs, held_out.labels, people, settings.calibration)
+    recogniser.calibration = calibrate_for(settings, recorder.best, logs, held_out.labels, people)
     judged = judge_photos(recogniser, dataset, fold)
     known = dataset.labels[fold] < people
     kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "several", "unknown")
@@ -214,7 +214,7 @@ _AnyRecorder = TypeVar("_AnyRecorder", bound=ShowingRecorder)
 
 
 def _train(
-    trainer: Trainer, make_recorder: type[_AnyRecorder], console: Console, label: str
+    trainer: AnyTrainer, make_recorder: type[_AnyRecorder], console: Console, label: str
 ) -> tuple[dict[str, Any], _AnyRecorder]:
     """Train to the end. Returns the figures that every fold has, and the recorder."""
     started = time.perf_counter()

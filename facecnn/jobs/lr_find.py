@@ -23,7 +23,7 @@ from facecnn.learning.curvature import Curvature, curvature_product, largest_cur
 from facecnn.learning.full_batch import FullBatchStep
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer, LineSearch
 from facecnn.learning.lr_find import HIGHEST, LOWEST, Ramp, RangeTest, gather, range_test, suggested_rate
-from facecnn.learning.optimizers import AnyOptimizer
+from facecnn.learning.optimizers import AnyOptimizer, ClassMeans
 from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
 
@@ -106,6 +106,11 @@ def _refuse_other_people(trained: Model, data: TrainingPhotos) -> None:
 def _optimizer_with_rate(loaded: Loaded) -> AnyOptimizer:
     """The optimizer of the settings. Raises UsageError where it has no learning rate."""
     optimizer = loaded.settings.optimizer
+    if isinstance(optimizer, ClassMeans):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer class_means makes no steps: there is no learning "
+            "rate to look for"
+        )
     if isinstance(optimizer, FullBatchOptimizer):
         raise UsageError(
             f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "

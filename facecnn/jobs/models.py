@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,17 @@ from facecnn.errors import CheckpointError, UsageError, shown
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import finder_of_checkpoint, finds_faces
 from facecnn.kernels.backend import Backend
-from facecnn.learning.calibration import LEAST_PHOTOS, Calibration
+from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
+from facecnn.learning.class_means import EMBEDDINGS, OWNERS, calibration_by_distance
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.update import INITIAL_PREFIX
 from facecnn.network.inference import views_at_test_time
-from facecnn.network.layers import with_outputs
+from facecnn.network.layers import Body, with_outputs
 from facecnn.network.size import measure
 from facecnn.network.stages import plan
 from facecnn.network.weights import misfits
 from facecnn.photos.face import Finder
+from facecnn.photos.folder import UNKNOWN
 from facecnn.recognition import SHIFT, Recogniser
 from facecnn.reports.findings import counted, highest_confidence
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -43,6 +46,11 @@ NO_STRANGERS = (
 def about_calibration(recogniser: Recogniser) -> str:
     """What a calibrated model's threshold and confidence rest on, in words."""
     calibration = recogniser.calibration
+    if recogniser.answers_by_embeddings:
+        return (
+            f"Threshold for strangers: by how far apart the body puts the faces of different people, so that about "
+            f"{100 * (calibration.false_accept_rate or 0):g} % of strangers are named."
+        )
     if not recogniser.knows_strangers:
         sentences = [NO_STRANGERS, *highest_confidence(calibration.highest_confidence, calibration.photos)]
         if calibration.threshold is None:
@@ -146,11 +154,28 @@ def check_arrays(path: Path, checkpoint: Checkpoint, settings: Settings) -> None
     for prefix in ("model.", "training.", *(f"{state}." for state in settings.optimizer.state_names)):
         own = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
         found += [f"{prefix}{text}" for text in misfits(stages, own, whole=prefix == "model.")]
+    if isinstance(settings.optimizer, ClassMeans):
+        found += _misfits_of_embeddings(arrays.pop(EMBEDDINGS, None), arrays.pop(OWNERS, None), checkpoint.classes)
     found += [f"{shown(name)} is not expected" for name in arrays if not name.startswith((INITIAL_PREFIX, FACE_FINDER))]
     if found:
         raise CheckpointError(
             f"{shown(path)}: its arrays aren't those of its network:\n  " + "\n  ".join(found) + "\nTrain it anew."
         )
+
+
+def _misfits_of_embeddings(embeddings: Array | None, owners: Array | None, classes: Sequence[str]) -> list[str]:
+    """What is wrong with the embeddings of a model of class means, which has none until it is made."""
+    if embeddings is None and owners is None:
+        return []
+    if embeddings is None or owners is None:
+        return [f"{EMBEDDINGS if embeddings is None else OWNERS} is missing"]
+    found = []
+    if embeddings.dtype != np.float32 or embeddings.shape != (len(owners), Body.EMBEDDING):
+        found.append(f"{EMBEDDINGS} isn't F32 of shape ({len(owners)}, {Body.EMBEDDING})")
+    people = [name for name in classes if name != UNKNOWN]
+    if owners.dtype != np.int32 or sorted(set(owners.tolist())) != list(range(len(people))):
+        found.append(f"{OWNERS} doesn't name each of the people")
+    return found
 
 
 def open_model(path: Path, backend: Backend, threads: int | None = None) -> Model:
@@ -170,6 +195,16 @@ def view_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def calibrate_for(
+    settings: Settings, arrays: Mapping[str, Array], logs: Array, labels: Array, people: int
+) -> Calibration:
+    """The calibration of a model by its answers ``logs`` (n, outputs) to held-out photos of ``labels`` (n,). That of a
+    model of class means follows from its ``arrays`` alone, as its outputs are calibrated by other people's faces."""
+    if isinstance(settings.optimizer, ClassMeans):
+        return calibration_by_distance(arrays, labels, people, settings.calibration)
+    return calibrate(logs, labels, people, settings.calibration)
+
+
 def make_recogniser(
     settings: Settings,
     classes: list[str],
@@ -186,5 +221,6 @@ def make_recogniser(
         arrays={name: array for name, array in arrays.items() if name.startswith("model.")},
         calibration=calibration,
         backend=backend,
+        by_embeddings=isinstance(settings.optimizer, ClassMeans),
         **view_options(settings),
     )

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from facecnn.config import Loaded
+from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.learning.data import PhotoSet
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.photos.dataset import Dataset, load_dataset
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import refuse_no_folder, remarks
+from facecnn.photos.folder import UNKNOWN, refuse_no_folder, remarks
 from facecnn.photos.notes import grouped
 from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.photos.sample import sample_folder
 
 DEFAULT_FOLDER = Path("data/photos")
@@ -63,6 +65,7 @@ def read_people(
     *,
     strict: bool,
     for_training: bool,
+    roster: Roster = NO_CHANGES,
 ) -> Dataset:
     """Load a folder with one folder of photos per person, and report what is wrong with it.
 
@@ -71,7 +74,7 @@ def read_people(
         OutputError: with ``strict``, a photo was skipped or a warning given.
     """
     with console.counting("Reading photos") as progress:
-        dataset = load_dataset(folder, settings, progress, finder=finder, for_training=for_training)
+        dataset = load_dataset(folder, settings, progress, finder=finder, for_training=for_training, roster=roster)
     skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
     if skipped:
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
@@ -93,6 +96,13 @@ def warn_of_first(lines: list[str], console: Console) -> None:
         console.warning(line)
     if len(lines) > MESSAGES_SHOWN:
         console.warning(f"... and {len(lines) - MESSAGES_SHOWN} more (facecnn data check lists all)")
+
+
+def output_names(settings: Settings, dataset: Dataset) -> list[str]:
+    """Names of the outputs of a network for a data set: its classes and, as a model of class means knows strangers by
+    their distance, ``unknown`` last even without photos of any."""
+    names = list(dataset.classes)
+    return [*names, UNKNOWN] if isinstance(settings.optimizer, ClassMeans) and UNKNOWN not in names else names
 
 
 def photo_set(dataset: Dataset, chosen: np.ndarray | None = None, labels: np.ndarray | None = None) -> PhotoSet:

@@ -27,7 +27,8 @@ from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
 from facecnn.jobs.training.setup import open_for_training
 from facecnn.network.size import layer_rows
 from facecnn.photos.dataset import Dataset, load_dataset
-from facecnn.photos.folder import class_order
+from facecnn.photos.folder import UNKNOWN, class_order
+from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.recognition import Recogniser
 from facecnn.reports import findings
 from facecnn.reports.facts import (
@@ -218,7 +219,14 @@ def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
     if folder is None:
         raise UsageError(f"{shown(run.config_path)}: photos.folder is empty")
     with console.counting("Reading photos") as progress:
-        dataset = load_dataset(folder, model.settings.photos, progress, finder=model.finder, for_training=False)
+        dataset = load_dataset(
+            folder,
+            model.settings.photos,
+            progress,
+            finder=model.finder,
+            for_training=False,
+            roster=Roster.from_record(split) if split.get("validation_folder") is None else NO_CHANGES,
+        )
     wanted: Mapping[str, str] = split["validation"]
     there = zip(dataset.paths, dataset.sha256, strict=True)
     chosen = np.array([n for n, (path, digest) in enumerate(there) if wanted.get(path) == digest], np.int64)
@@ -293,7 +301,9 @@ def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Se
 
 def _counts(classes: Sequence[str], split: Mapping[str, Any]) -> list[PhotoCount]:
     of = {side: Counter(path.partition("/")[0] for path in split[side]) for side in ("train", "validation")}
-    return [PhotoCount(name, of["train"][name], of["validation"][name]) for name in sorted(classes, key=class_order)]
+    counts = [PhotoCount(name, of["train"][name], of["validation"][name]) for name in sorted(classes, key=class_order)]
+    # A model that knows strangers by their distance has an output for them without photos of any.
+    return [count for count in counts if count.name != UNKNOWN or count.trained_on or count.held_out]
 
 
 def _network_facts(model: Model) -> NetworkFacts:

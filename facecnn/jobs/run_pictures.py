@@ -67,14 +67,16 @@ def draw_pictures(
     if not can_draw():
         console.warning(WITHOUT_PICTURES)
         return
+    if judged is not None and run.confusion_path in wanted:
+        draw_judged(run.confusion_path, *judged)
+    if model.recogniser.answers_by_embeddings:
+        return  # nothing was trained that a curve or a kernel could show
     metrics = read_metrics(run.metrics_path)
     kernels = conv_kernels(model.recogniser)
     frames = KernelFrames(run.frames_path, kernels).read()
     start = frames[0].layers if frames and frames[0].epoch == 0 else {}
     if metrics and run.curves_path in wanted:
         draw_curves(run.curves_path, metrics, model.best_epoch)
-    if judged is not None and run.confusion_path in wanted:
-        draw_judged(run.confusion_path, *judged)
     if kernels and run.kernels_path in wanted:
         draw_kernels(run.kernels_path, [DrawnKernels(name, now, start.get(name)) for name, now in kernels.items()])
     if kernels and dataset is not None and len(dataset.rows) and run.patches_path in wanted:

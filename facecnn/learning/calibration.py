@@ -67,7 +67,7 @@ class Calibration:
     strangers: int = 0
     """Held-out photos of strangers."""
     false_accept_rate: float | None = None
-    """The rate that the threshold was set for; None if it wasn't set by strangers."""
+    """The rate that the threshold was set for; None if strangers had no part in it."""
     highest_confidence: float | None = None
     """Upper limit of the confidence of answers; None: no limit."""
     stranger_bias: float = 0.0

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from facecnn.arrays import Array
 from facecnn.kernels import reference
 from facecnn.kernels.protocol import AUGMENTATION_NONE
+from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
-from facecnn.learning.optimizers import Optimizer
+from facecnn.learning.optimizers import ClassMeans, Optimizer
 from facecnn.learning.schedules import Schedule
 from facecnn.learning.settings import TrainSettings
 from facecnn.network.layers import Layer
@@ -37,11 +38,13 @@ class TrainingSettings(Protocol):
     @property
     def loss(self) -> Loss: ...
     @property
-    def optimizer(self) -> Optimizer | FullBatchOptimizer: ...
+    def optimizer(self) -> Optimizer | FullBatchOptimizer | ClassMeans: ...
     @property
     def schedule(self) -> Schedule: ...
     @property
     def train(self) -> TrainSettings: ...
+    @property
+    def calibration(self) -> CalibrationSettings: ...
 
 
 @dataclass(frozen=True)

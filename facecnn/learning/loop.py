@@ -23,6 +23,7 @@ from facecnn.learning.checks import check_settings
 from facecnn.learning.data import PhotoSet, TrainingData, TrainingSettings
 from facecnn.learning.full_batch import full_batch_step
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Progress, Recorder, StepReport
 from facecnn.learning.restarts import choose_start
 from facecnn.learning.step import Step, training_step
@@ -31,6 +32,7 @@ from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
+from facecnn.network.stages import Stage
 
 STEPS_BETWEEN_SAVES = 25
 """Minimum number of steps between saves, which are made at an epoch's end."""
@@ -94,6 +96,11 @@ class Trainer:
         self.progress = Progress()
         self._reset(0)
         self.watch = KernelWatch(self.network)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The network's layers."""
+        return self.network.stages
 
     @property
     def steps(self) -> int:
@@ -345,4 +352,5 @@ class Trainer:
 def _step(settings: TrainingSettings, data: TrainingData, backend: Backend, micro_batch_size: int | None) -> Step:
     if isinstance(settings.optimizer, FullBatchOptimizer):
         return full_batch_step(settings, settings.optimizer, data, backend, micro_batch_size)
+    assert not isinstance(settings.optimizer, ClassMeans), "it makes no steps: see class_means.ClassMeansTrainer"
     return training_step(settings, settings.optimizer, data, backend, micro_batch_size)

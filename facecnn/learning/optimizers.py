@@ -243,6 +243,19 @@ class Lion(Optimizer):
         return True
 
 
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class ClassMeans:
+    """No steps at all: the last layer is computed from the means of each person's embeddings, which an earlier layer
+    gives whose weights are kept. See ``facecnn.learning.class_means``."""
+
+    name: Literal["class_means"] = "class_means"
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """There is no state."""
+        return ()
+
+
 AnyOptimizer = Sgd | Momentum | Nesterov | RMSprop | Adagrad | Adam | AdamW | Lion
 OPTIMIZERS: dict[str, type[AnyOptimizer]] = {kind.name: kind for kind in get_args(AnyOptimizer)}
 """By their names in the config."""

@@ -17,6 +17,7 @@ from facecnn.photos.face import Face, Finder
 from facecnn.photos.folder import UNKNOWN, Scan, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
 from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
+from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.photos.split import Photo, folds, split
 
 
@@ -123,6 +124,7 @@ def load_dataset(
     *,
     finder: Finder | None = None,
     for_training: bool = True,
+    roster: Roster = NO_CHANGES,
 ) -> Dataset:
     """Read a folder with one folder of photos per person.
 
@@ -132,11 +134,13 @@ def load_dataset(
         finder: finds the faces to crop; None: crop the middle.
         progress: called with the number of photos done and of all.
         for_training: whether there must be two classes, and people with photos that show something.
+        roster: who is added or left out.
 
     Raises:
         PhotoError: the folder can't be scanned; no photo is usable; or there is nothing to tell apart.
     """
     found = scan(folder)
+    roster.apply(found)
     owners = [name for name, files in found.classes.items() for _ in files]
     files = [file for files in found.classes.values() for file in files]
     loaded = load_photos(files, settings, finder=finder, progress=progress)
@@ -163,7 +167,7 @@ def _assemble(
     """Sort the usable photos by class and path; ``owners``: each photo's class, ``usable``: photos of each class."""
     classes = tuple(usable)
     number = {name: index for index, name in enumerate(classes)}
-    names = [_photo_name(owner, file, found.folder) for owner, file in zip(owners, loaded.paths, strict=True)]
+    names = [photo_name(owner, file, found.folder) for owner, file in zip(owners, loaded.paths, strict=True)]
     kept = sorted((number[owners[index]], names[index], index) for index in np.flatnonzero(loaded.row >= 0).tolist())
     order = [index for _, _, index in kept]
     labels = np.array([label for label, _, _ in kept], dtype=np.int64)
@@ -232,8 +236,11 @@ def load_files(
     return replace(loaded, reasons=tuple(reasons), warnings=said)
 
 
-def _photo_name(person: str, file: Path, root: Path) -> str:
-    return "/".join([person, *map(readable_name, file.relative_to(root).parts[1:])])
+def photo_name(person: str, file: Path, root: Path | None = None) -> str:
+    """PERSON/FILE of a file in the person's folder in ``root``. Of any other, as of a person who was added, FILE is its
+    whole path, because only that is unique."""
+    parts = file.relative_to(root).parts if root is not None and file.is_relative_to(root) else file.absolute().parts
+    return "/".join([person, *map(readable_name, parts[1:])])
 
 
 def _warn_of_unusable(

@@ -64,6 +64,11 @@ class NetworkFacts:
     optimizer: str
 
     @property
+    def by_distance(self) -> bool:
+        """Whether it knows strangers by how far they are from its people, without photos of any."""
+        return self.optimizer == "class_means"
+
+    @property
     def parameters(self) -> int:
         """Number of trained weights."""
         return sum(int(layer["parameters"]) for layer in self.layers)

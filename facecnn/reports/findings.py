@@ -162,7 +162,13 @@ def strangers(facts: RunFacts) -> str:
     unknown = None if facts.held_out.judged is None else facts.held_out.judged["unknown"]
     calibration = facts.calibration
     has_threshold = calibration.threshold is not None
-    if facts.photos.strangers is None:
+    if facts.network.by_distance and unknown is None:
+        return (
+            "It knows strangers by how far they are from its people, and needs no photos of any: its threshold was "
+            f"chosen by other people's faces so that about {percent(calibration.false_accept_rate or 0)} of strangers "
+            "are named. With photos of yours that was never measured."
+        )
+    if facts.photos.strangers is None and not facts.network.by_distance:
         what = "it has no threshold, so it names every stranger as one of its people."
         if has_threshold:
             what = (
@@ -215,6 +221,9 @@ def threshold(facts: RunFacts) -> str:
     if calibration.threshold is None:
         return "none is set"
     value = f"{calibration.threshold:.4f}"
+    if facts.network.by_distance:
+        rate = percent(calibration.false_accept_rate or 0)
+        return f"{value}, by the distances between other people's faces, so that about {rate} of strangers are named"
     if facts.photos.strangers is None:
         photos = counted(calibration.photos, "held-out photo")
         return f"{value}, which names nearly all of {photos} of its people; strangers had no part in it"
@@ -303,7 +312,7 @@ def limits(facts: RunFacts) -> list[str]:
     found += _few_photos(facts.photos)
     found += _flattering(facts)
     photos = facts.calibration.photos
-    if facts.training.finished and photos < FEW_PHOTOS:
+    if facts.training.finished and photos < FEW_PHOTOS and not facts.network.by_distance:
         by = f"rests on {counted(photos, 'held-out photo')}" if photos else "isn't calibrated"
         found.append(f"Its confidence {by}: {percent(0.9)} need not mean right in nine of ten.")
     if facts.background is None:

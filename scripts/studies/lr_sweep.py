@@ -35,6 +35,7 @@ from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device, open_device
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import folder_faces
 from studies.album import CONSOLE, read_album
@@ -66,7 +67,7 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
 
 def with_rate(loaded: Loaded, rate: float, seed: int, epochs: int | None) -> Loaded:
     settings = loaded.settings
-    assert not isinstance(settings.optimizer, FullBatchOptimizer)
+    assert not isinstance(settings.optimizer, FullBatchOptimizer | ClassMeans)
     train = replace(settings.train, seed=seed, stop_after_epochs_without_gain=None)
     if epochs is not None:
         train = replace(train, epochs=epochs, least_steps=0)

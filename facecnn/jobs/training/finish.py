@@ -13,11 +13,12 @@ from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.judgement import judge, judge_photos
-from facecnn.jobs.models import Model, about_calibration, make_recogniser
+from facecnn.jobs.models import Model, about_calibration, calibrate_for, make_recogniser
 from facecnn.jobs.report import report_training
 from facecnn.jobs.run_pictures import draw_pictures
+from facecnn.jobs.training.pretrained_hint import compare_with_pretrained
 from facecnn.jobs.training.run import TrainingRun
-from facecnn.learning.calibration import Calibration, calibrate
+from facecnn.learning.calibration import Calibration
 from facecnn.recognition import Recogniser
 from facecnn.reports import findings
 from facecnn.reports.facts import Background
@@ -69,8 +70,10 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
         "restarts": trials,
         "init_from": read_json(run.init_from_path),
         **_profile_figures(metrics),
+        "by_embeddings": recogniser.answers_by_embeddings,
         "kernel_change": metrics[-1]["kernel_change"],
         "background": None if background is None else asdict(background),
+        "pretrained": compare_with_pretrained(training, logs, console),
     }
     report_training(run, model, data, held_out, result)
     return result
@@ -81,7 +84,7 @@ def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: A
     if best.state["calibration"] is not None:
         # The run had ended before: the photos may have changed since, but the model mustn't.
         return Calibration(**best.state["calibration"])
-    calibration = calibrate(logs, labels, len(training.data.dataset.people), training.settings.calibration)
+    calibration = calibrate_for(training.settings, best.arrays, logs, labels, len(training.data.dataset.people))
     training.folder.save_best(training.checkpoint(best.arrays, best.state["progress"], calibration))
     return calibration
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.runs.folder import check_new_run, check_out
 
 
@@ -25,6 +26,8 @@ class TrainOptions:
     device: str = "auto"
     threads: int | None = None
     strict: bool = False
+    roster: Roster = NO_CHANGES
+    """Who is added to the people in ``photos``, or left out."""
     profile: bool = False
     """Whether to time every layer."""
 

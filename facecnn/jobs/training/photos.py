@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.arrays import Array
-from facecnn.config import Loaded
+from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import find_folder, photo_set, read_people, warn_of_first
+from facecnn.jobs.people import find_folder, output_names, photo_set, read_people, warn_of_first
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, Skipped, some
 from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
+from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.reports.findings import counted
 from facecnn.runs.folder import RunFolder
 
@@ -43,11 +44,15 @@ class TrainingPhotos:
     """SHA-256 of each held-out photo, by PERSON/FILE."""
     validation_folder: Path | None
     """The folder of the held-out photos, if they have their own."""
+    settings: Settings
+    """Of the training."""
+    roster: Roster = NO_CHANGES
+    """Who was added to the people in the folder, or left out."""
 
     @property
     def classes(self) -> list[str]:
-        """The people, and ``unknown`` last if there are strangers."""
-        return list(self.dataset.classes)
+        """Names of the outputs: the people, and ``unknown`` last if strangers have one."""
+        return output_names(self.settings, self.dataset)
 
     @property
     def train_indices(self) -> Array:
@@ -80,11 +85,12 @@ class TrainingPhotos:
         """The contents of the run's split.json, for ``read_photos_again``."""
         dataset = self.dataset
         return {
-            "classes": self.classes,
+            "classes": list(dataset.classes),
             "train": {dataset.paths[number]: dataset.sha256[number] for number in self.train_indices.tolist()},
             **self.training.record(dataset),
             "validation": self.validation_digests,
             "validation_folder": None if self.validation_folder is None else str(self.validation_folder),
+            **self.roster.record(),
         }
 
 
@@ -99,15 +105,18 @@ def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> Trai
     settings = loaded.settings.photos
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(settings, console, options.threads)
-    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True)
+    roster = options.roster
+    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True, roster=roster)
     if options.validation is not None:
         training = _choose_faces(dataset, np.arange(len(dataset.labels)), strict, console)
-        return _with_validation_folder(dataset, training, options.validation, strict, console)
+        photos = _with_validation_folder(loaded.settings, dataset, training, options.validation, strict, console)
+        return replace(photos, roster=roster)
     split = dataset.split(loaded.settings.train.seed)
     warn(list(split.warnings), strict, console)
     if not settings.validation:
         console.warning("photos.validation is 0: nothing is held out, so nobody knows how good this is")
-    return _with_own_validation(dataset, _choose_faces(dataset, split.training, strict, console), split.validation)
+    training = _choose_faces(dataset, split.training, strict, console)
+    return replace(_with_own_validation(loaded.settings, dataset, training, split.validation), roster=roster)
 
 
 def read_photos_again(
@@ -133,7 +142,10 @@ def read_photos_again(
     """
     record = run.read_split()
     folder = find_folder(folder, loaded, console)
-    dataset = read_people(folder, loaded.settings.photos, finder, console, strict=strict, for_training=True)
+    roster = Roster.from_record(record)
+    dataset = read_people(
+        folder, loaded.settings.photos, finder, console, strict=strict, for_training=True, roster=roster
+    )
     before, now = set(record["classes"]), set(dataset.classes)
     if before != now:
         gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
@@ -151,21 +163,22 @@ def read_photos_again(
         )
     left_out = {path: photo["sha256"] for path, photo in record.get("left_out", {}).items()}
     if record["validation_folder"] is not None:
-        photos = _with_validation_folder(dataset, training, Path(record["validation_folder"]), strict, console)
+        other = Path(record["validation_folder"])
+        photos = _with_validation_folder(loaded.settings, dataset, training, other, strict, console)
         found = [
             changes({**record["train"], **left_out}, own),
             changes(record["validation"], photos.validation_digests),
         ]
     else:
         kept = np.array([index for index, path in enumerate(dataset.paths) if path in record["validation"]], np.int64)
-        photos = _with_own_validation(dataset, training, kept)
+        photos = _with_own_validation(loaded.settings, dataset, training, kept)
         found = [changes({**record["train"], **left_out, **record["validation"]}, own)]
     counts = [sum(map(len, paths)) for paths in zip(*found, strict=True)]
     if any(counts):
         what = "{} gone, {} with other contents, {} new (left out)".format(*counts)
         message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
         warn([message], strict, console)
-    return photos
+    return replace(photos, roster=roster)
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:
@@ -199,14 +212,14 @@ def _choose_faces(dataset: Dataset, among: Array, strict: bool, console: Console
     return chosen
 
 
-def _with_own_validation(dataset: Dataset, training: FolderFaces, kept: Array) -> TrainingPhotos:
+def _with_own_validation(settings: Settings, dataset: Dataset, training: FolderFaces, kept: Array) -> TrainingPhotos:
     digests = {dataset.paths[number]: dataset.sha256[number] for number in kept.tolist()}
     alone = photo_set(dataset, kept[dataset.show_one_face(kept)])
-    return TrainingPhotos(_with_left_out(dataset, training), training, dataset, kept, alone, digests, None)
+    return TrainingPhotos(_with_left_out(dataset, training), training, dataset, kept, alone, digests, None, settings)
 
 
 def _with_validation_folder(
-    dataset: Dataset, training: FolderFaces, folder: Path, strict: bool, console: Console
+    settings: Settings, dataset: Dataset, training: FolderFaces, folder: Path, strict: bool, console: Console
 ) -> TrainingPhotos:
     other = read_people(folder, dataset.settings, dataset.finder, console, strict=strict, for_training=False)
     labels = _labels_in(dataset, other, folder)
@@ -215,7 +228,7 @@ def _with_validation_folder(
     alone = photo_set(other, numbers[other.show_one_face(numbers)], labels)
     digests = dict(zip(other.paths, other.sha256, strict=True))
     return TrainingPhotos(
-        _with_left_out(dataset, training), training, other, numbers, alone, digests, folder.absolute()
+        _with_left_out(dataset, training), training, other, numbers, alone, digests, folder.absolute(), settings
     )
 
 

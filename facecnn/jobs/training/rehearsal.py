@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,13 +18,17 @@ from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos
 from facecnn.jobs.training.recorders import ShowingRecorder
-from facecnn.jobs.training.setup import make_trainer, open_for_training, say_what_is_trained
+from facecnn.jobs.training.setup import make_any_trainer, make_trainer, open_for_training, say_what_is_trained
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import AnyOptimizer, ClassMeans
 from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.size import layer_rows, measure
 from facecnn.photos.folder_faces import folder_faces
+
+_SomeOptimizer = TypeVar("_SomeOptimizer", bound="AnyOptimizer | FullBatchOptimizer | ClassMeans")
 
 OVERFIT_LOSS = 0.01
 OVERFIT_STEPS = 3000
@@ -38,11 +42,11 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
-    trainer = make_trainer(
+    trainer = make_any_trainer(
         loaded, data.dataset, data.training, device, validation=data.validation, initial_arrays=initial.arrays
     )
     say_what_is_trained(trainer, data, console)
-    size = measure(trainer.network.stages, trainer.batch_size)
+    size = measure(trainer.stages, trainer.batch_size)
     return {
         "device": device.name,
         "device_reason": device.reason,
@@ -53,7 +57,7 @@ def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str
         "batch_size": trainer.batch_size,
         "parameters": size.parameters,
         "training_bytes": size.training_bytes,
-        "layers": layer_rows(trainer.network.stages),
+        "layers": layer_rows(trainer.stages),
         "init_from": initial.record,
     }
 
@@ -122,10 +126,14 @@ def _overfit_settings(settings: Settings) -> Settings:
         photos=replace(settings.photos, augment=None),
         network=layers,
         loss=loss,
-        optimizer=replace(settings.optimizer, weight_decay=0.0),
+        optimizer=_without_decay(settings.optimizer),
         schedule=Constant(),
         train=settings.train.for_epochs(OVERFIT_STEPS),
     )
+
+
+def _without_decay(optimizer: _SomeOptimizer) -> _SomeOptimizer:
+    return optimizer if isinstance(optimizer, ClassMeans) else replace(optimizer, weight_decay=0.0)
 
 
 def _one_batch(labels: Array, size: int) -> Array:

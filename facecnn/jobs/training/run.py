@@ -17,9 +17,9 @@ from facecnn.jobs.models import TRAINED_ON
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.recorders import TrialRecorder
+from facecnn.jobs.training.setup import AnyTrainer
 from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration
-from facecnn.learning.loop import Trainer
 from facecnn.learning.progress import StepReport
 from facecnn.learning.watching import KernelNews
 from facecnn.runs.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ class TrainingRun:
     folder: RunFolder
     settings: Settings
     data: TrainingPhotos
-    trainer: Trainer
+    trainer: AnyTrainer
     device: Device
     trained_on: npt.NDArray[np.uint8]
     """(n, 32): SHA-256 of each photo that the model was trained on, including before this run."""
@@ -71,7 +71,7 @@ class RunRecorder(TrialRecorder):
         progress = training.trainer.progress
         self._rotate = 0 < progress.saved_at == progress.step
         trainer = training.trainer
-        self._news = KernelNews(trainer.network.stages, read_metrics(training.folder.metrics_path))
+        self._news = KernelNews(trainer.stages, read_metrics(training.folder.metrics_path))
         self._frame_epochs = frame_epochs(trainer.epochs) if trainer.watch.start else set()
 
     def trial_step(self, start: int, step: StepReport) -> None:

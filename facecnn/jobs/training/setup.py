@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded, Settings
-from facecnn.errors import DeviceError, shown
+from facecnn.errors import DeviceError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
+from facecnn.jobs.people import output_names
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.kernels import Device
+from facecnn.learning.class_means import ClassMeansTrainer, initial_arrays_of_body
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.loop import Trainer
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.size import (
     MOST_ELEMENTS,
@@ -44,6 +47,43 @@ def open_for_training(options: TrainOptions, console: Console, *, say_why: bool 
     return device
 
 
+AnyTrainer: TypeAlias = Trainer | ClassMeansTrainer
+
+
+def make_any_trainer(
+    loaded: Loaded,
+    dataset: Dataset,
+    training: FolderFaces,
+    device: Device,
+    *,
+    validation: PhotoSet | None = None,
+    profile: bool = False,
+    initial_arrays: Mapping[str, Array] = NOTHING,
+    fresh: bool = True,
+) -> AnyTrainer:
+    """Make the trainer of a data set's photos, whether it makes steps or not; see ``make_trainer``."""
+    if not isinstance(loaded.settings.optimizer, ClassMeans):
+        return make_trainer(
+            loaded,
+            dataset,
+            training,
+            device,
+            validation=validation,
+            profile=profile,
+            initial_arrays=initial_arrays,
+            fresh=fresh,
+        )
+    outputs = len(output_names(loaded.settings, dataset))
+    return ClassMeansTrainer(loaded.settings, _training_data(dataset, training, validation, outputs), device.backend)
+
+
+def _training_data(dataset: Dataset, training: FolderFaces, validation: PhotoSet | None, outputs: int) -> TrainingData:
+    rows, labels, indices = training.samples(dataset)
+    if validation is None:
+        validation = PhotoSet(dataset.pixels, rows[:0], labels[:0])
+    return TrainingData(PhotoSet(dataset.pixels, rows, labels), indices, validation, outputs)
+
+
 def make_trainer(
     loaded: Loaded,
     dataset: Dataset,
@@ -53,8 +93,9 @@ def make_trainer(
     validation: PhotoSet | None = None,
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
+    fresh: bool = True,
 ) -> Trainer:
-    """Make the trainer of a data set's photos.
+    """Make the trainer of a data set's photos that trains step by step.
 
     Args:
         loaded: the settings.
@@ -64,16 +105,22 @@ def make_trainer(
         validation: held-out photos.
         profile: time every layer.
         initial_arrays: weights to start from, by name.
+        fresh: whether it starts from its initial weights; if not, others are restored before it runs.
 
     Raises:
-        UsageError: a layer doesn't fit (with its place in the config), or memory is too small for the network.
+        UsageError: a layer doesn't fit (with its place in the config), memory is too small for the network, or the
+            optimizer makes no steps.
         DeviceError: a card is too small for it.
+        CheckpointError: the network begins with a body whose package isn't installed, or is damaged.
     """
     settings, outputs = loaded.settings, len(dataset.classes)
-    rows, labels, indices = training.samples(dataset)
-    if validation is None:
-        validation = PhotoSet(dataset.pixels, rows[:0], labels[:0])
-    data = TrainingData(PhotoSet(dataset.pixels, rows, labels), indices, validation, outputs)
+    if isinstance(settings.optimizer, ClassMeans):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer class_means makes no steps, and this needs some: "
+            "choose another (-c finetune, say)"
+        )
+    data = _training_data(dataset, training, validation, outputs)
+    validation, indices = data.validation, data.train_indices
     stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(indices))
     has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
     if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
@@ -87,6 +134,8 @@ def make_trainer(
         photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
         sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
         fitting = _fitting_micro_batch(stages, batch_size, settings, free, sent)
+    if fresh:
+        initial_arrays = {**initial_arrays_of_body(settings, data, device.backend), **initial_arrays}
     try:
         return Trainer(
             settings,
@@ -130,21 +179,27 @@ def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Set
     return size
 
 
-def trial_figures(trainer: Trainer) -> list[dict[str, Any]] | None:
+def trial_figures(trainer: AnyTrainer) -> list[dict[str, Any]] | None:
     """The training loss at the end of each restart's trial (None where it diverged); None without restarts."""
     trials = trainer.progress.trials
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 
 
-def say_what_is_trained(trainer: Trainer, data: TrainingPhotos, console: Console) -> None:
+def say_what_is_trained(trainer: AnyTrainer, data: TrainingPhotos, console: Console) -> None:
     """Show people, photos, the network's size, and what is special about the training."""
     dataset, train, optimizer = data.dataset, trainer.settings.train, trainer.settings.optimizer
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
     people = some([f"{shown(name)} {count}" for name, count in numbers], 6)
-    size = measure(trainer.network.stages, trainer.batch_size)
+    size = measure(trainer.stages, trainer.batch_size)
     counted = data.counts
     console.info(f"People: {people}; {counted['train']} photos to train on, {counted['validation']} held out")
+    if isinstance(trainer, ClassMeansTrainer):
+        console.info(
+            f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a face; only "
+            "the last layer depends on the people, and is computed from their photos"
+        )
+        return
     console.info(
         f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
         f"{trainer.epochs} epochs of {trainer.steps_per_epoch} step{'s' if trainer.steps_per_epoch > 1 else ''}"

@@ -24,7 +24,7 @@ from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos, read_photos_again
 from facecnn.jobs.training.run import RunRecorder, TrainingRun
-from facecnn.jobs.training.setup import make_trainer, open_for_training, say_what_is_trained, trial_figures
+from facecnn.jobs.training.setup import make_any_trainer, open_for_training, say_what_is_trained, trial_figures
 from facecnn.kernels import Device
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.folder import RunFolder, write_json
@@ -56,7 +56,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
-    trainer = make_trainer(
+    trainer = make_any_trainer(
         loaded,
         data.dataset,
         data.training,
@@ -103,8 +103,14 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     )
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
-    trainer = make_trainer(
-        loaded, data.dataset, data.training, device, validation=data.validation, profile=options.profile
+    trainer = make_any_trainer(
+        loaded,
+        data.dataset,
+        data.training,
+        device,
+        validation=data.validation,
+        profile=options.profile,
+        fresh=False,
     )
     say_what_is_trained(trainer, data, console)
     try:

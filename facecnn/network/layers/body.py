@@ -33,7 +33,12 @@ class Body(Layer):
     keyword: ClassVar[str] = "body"
     shorthand: ClassVar[str | None] = "name"
 
-    name: Literal["dlib"] = Field(description="dlib: its face network, 128 units for a picture of 150x150 in colour")
+    EMBEDDING: ClassVar[int] = 128
+    """Units that describe a face."""
+
+    name: Literal["dlib"] = Field(
+        default="dlib", description="dlib: its face network, 128 units for a picture of 150x150 in colour"
+    )
     trained_blocks: Annotated[int, Field(ge=0, le=BLOCKS)] = Field(
         default=0, description="residual blocks, the last ones, that are trained with the units after them; 0: none"
     )
@@ -57,7 +62,7 @@ class Body(Layer):
             )
 
 
-def face_layers(filters: int = 32, units: int = 128) -> tuple[Layer, ...]:
+def face_layers(filters: int = 32, units: int = Body.EMBEDDING) -> tuple[Layer, ...]:
     """The layers of dlib's face network, whose affine layers are part of the convolutions before them.
 
     Args:

@@ -1,0 +1,86 @@
+"""With few photos a body that has seen many faces may be better: say so, and by how much where that can be judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecnn.arrays import Array, Float32Array
+from facecnn.body.embedder import CHIP_SETTINGS, Embedder
+from facecnn.body.weights import body_arrays
+from facecnn.jobs.console import Console
+from facecnn.jobs.training.run import TrainingRun
+from facecnn.learning.class_means import head_of
+from facecnn.network.layers import Body
+from facecnn.photos.cache import load_photos
+from facecnn.photos.dataset import Dataset
+from facecnn.reports.findings import percent
+
+FEW = 20
+"""From this number of photos a person on, nothing is said."""
+
+ENOUGH_TO_JUDGE = 20
+"""Held-out photos of known people from which on both are compared."""
+
+_MOST_PHOTOS = 2000
+"""With more photos they aren't compared, as their embeddings would take too long."""
+
+
+def compare_with_pretrained(training: TrainingRun, logs: Array, console: Console) -> dict[str, Any] | None:
+    """Say that ``-c pretrained`` may be better, if it can be had and the people have few photos.
+
+    Args:
+        training: a training that has ended.
+        logs: (n, outputs), its model's answers to the held-out photos with one face.
+        console: says it.
+
+    Returns:
+        ``pretrained`` of the ``train`` JSON: ``closed_set_accuracy`` of class means on the held-out photos with one
+        face, ``own`` of this model, and the number of these ``photos``; all are None if there are too few to judge.
+        None if nothing is said.
+    """
+    data, settings = training.data, training.settings
+    people = len(data.dataset.people)
+    labels = data.train_photos.labels
+    if isinstance(settings.network[0], Body) or data.dataset.finder is None or body_arrays() is None:
+        return None
+    if not people or (labels < people).sum() >= FEW * people:
+        return None
+    known = data.validation.labels < people
+    if known.sum() < ENOUGH_TO_JUDGE or len(labels) > _MOST_PHOTOS:
+        console.info(
+            f"With fewer than {FEW} photos a person, a body that has seen many faces may be better: try "
+            "facecnn train -c pretrained"
+        )
+        return {"closed_set_accuracy": None, "own": None, "photos": None}
+    embedder = Embedder(training.device.backend)
+    faces = data.training.rows(data.dataset) - data.dataset.rows
+    train = _embeddings(data.dataset, data.train_indices, faces[data.train_indices], embedder)
+    alone = data.held_out_numbers[data.held_out.show_one_face(data.held_out_numbers)][known]
+    held_out = _embeddings(data.held_out, alone, np.zeros(len(alone), np.int64), embedder)
+    answers = head_of(train, labels, people, 0.0).log_probabilities(held_out)
+    accuracy, own = (
+        float((answer[:, :people].argmax(axis=1) == data.validation.labels[known]).mean())
+        for answer in (answers, logs[known])
+    )
+    console.info(
+        f"With a body that has seen many faces (facecnn train -c pretrained), the likeliest person is the right one in "
+        f"{percent(accuracy)} of the {len(alone)} held-out photos with one face, here in {percent(own)}"
+    )
+    return {"closed_set_accuracy": accuracy, "own": own, "photos": len(alone)}
+
+
+def _embeddings(dataset: Dataset, numbers: Array, faces: Array, embedder: Embedder) -> Float32Array:
+    """Embeddings (n, 128) of photos of a data set; ``faces`` (n,): which face of each, in the order of its crops."""
+    settings = replace(
+        CHIP_SETTINGS,
+        smallest_face=dataset.settings.smallest_face,
+        largest_picture=dataset.settings.largest_picture,
+        hide_face=dataset.settings.hide_face,
+    )
+    files = [Path(dataset.files[number]) for number in numbers.tolist()]
+    loaded = load_photos(files, settings, finder=dataset.finder)
+    return embedder.embed(loaded.pixels, loaded.row + faces)
