@@ -12,12 +12,14 @@ import typer
 
 from facecnn import __version__
 from facecnn.cli import (
+    add,
     common,
     config,
     cross_validate,
     data,
     doctor,
     evaluate,
+    forget,
     gradcheck,
     help,
     inspect,
@@ -48,6 +50,8 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("sort")(sort.sort)
+app.command("add", short_help="Add a person to a model, from one photo or more.")(add.add)
+app.command("forget", short_help="Remove a person from a model, the runs and the caches.")(forget.forget)
 app.command("cross-validate", short_help="Train several times and judge by the photos left out.")(
     cross_validate.cross_validate
 )

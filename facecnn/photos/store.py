@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import threading
 import time
 import zlib
@@ -186,6 +187,66 @@ class PhotoStore:
                 self._index.execute("rollback")
                 raise
             self._index.execute("commit")
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """The rows of some photos in a store, whose settings needn't be known."""
+
+    folder: Path
+    known: tuple[str, ...]
+    """SHA-256 of the photos that the store has, hexadecimal."""
+    places: tuple[tuple[int, int], ...]
+    """Start and length in bytes of each crop in the file of pixels."""
+
+    @property
+    def count(self) -> int:
+        return len(self.places)
+
+    def pixels(self) -> Iterator[UInt8Array]:
+        """The bytes of each crop."""
+        with (self.folder / _PIXELS).open("rb") as file:
+            for start, length in self.places:
+                file.seek(start)
+                yield np.frombuffer(file.read(length), np.uint8)
+
+
+def cached_rows(folder: Path, digests: frozenset[str]) -> CachedRows:
+    """Find photos in a store. Raises OSError or sqlite3.Error where it can't be read."""
+    with contextlib.closing(_connect(folder)) as index:
+        photos = index.execute("select sha256, row, faces from photos").fetchall()
+    crops = {
+        digest: (row, 1 if faces is None else len(from_json(faces))) for digest, row, faces in photos if row is not None
+    }
+    rows = max((row + count for row, count in crops.values()), default=0)
+    size = (folder / _PIXELS).stat().st_size if rows else 0
+    length = size // rows if rows else 0
+    places = [
+        (number * length, length)
+        for digest, (row, count) in crops.items()
+        if digest in digests
+        for number in range(row, row + count)
+    ]
+    return CachedRows(folder, tuple(digest for digest, _, _ in photos if digest in digests), tuple(places))
+
+
+def forget_rows(rows: CachedRows) -> None:
+    """Remove photos from a store, and overwrite their pixels. Raises OSError or sqlite3.Error."""
+    with contextlib.closing(_connect(rows.folder)) as index:
+        index.execute("pragma secure_delete = on")
+        index.execute("begin immediate")
+        for table in ("photos", "files"):
+            index.executemany(f"delete from {table} where sha256 = ?", [(digest,) for digest in rows.known])
+        if rows.places:
+            with (rows.folder / _PIXELS).open("r+b") as file:
+                for start, length in rows.places:
+                    file.seek(start)
+                    file.write(bytes(length))
+        index.execute("commit")
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / INDEX, timeout=10, isolation_level=None)
 
 
 def store_folder(settings: PhotoSettings, finder: Finder | None) -> Path:

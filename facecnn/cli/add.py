@@ -1,0 +1,48 @@
+"""``facecnn add``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, path
+from facecnn.errors import shown
+from facecnn.reports.findings import counted
+
+
+@common.command
+def add(
+    console: StderrConsole,
+    *,
+    person: Annotated[str, typer.Argument(help="The name, of a new person or one of the model's.")],
+    photos: Annotated[
+        list[Path], typer.Argument(parser=path, metavar="PHOTOS...", help="Photos of the person, or folders of them.")
+    ],
+    model: ModelOptions,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new run; made up from date and config if not given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run of that name.")] = False,
+    compute: ComputeOptions,
+    format: FormatOption = "text",
+) -> None:
+    """Make a new run that knows one person more, from one photo or more.
+
+    A model of -c pretrained needs no training for it, and answers as before about everybody else. Any other is trained
+    anew on the photos of all. The photos aren't copied.
+    """
+    from facecnn.jobs.add import add as job
+    from facecnn.jobs.membership import NewRun
+
+    new = NewRun(model.out, name, overwrite, compute.device, compute.threads)
+    common.print_result(job(person, photos, model.find(console), new, console), format, _describe)
+
+
+def _describe(result: dict[str, Any]) -> str:
+    people = counted(len([one for one in result["classes"] if one != "unknown"]), "person", "people")
+    photos = "" if result["trained"] else f" by {counted(result['photos']['added'], 'photo')}"
+    return f"Added {shown(result['person'])}{photos}: {people} now.\nRun: {shown(result['run'])}"

@@ -1,0 +1,87 @@
+"""``facecnn forget``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.common import megabytes
+from facecnn.cli.console import StderrConsole, paragraph
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
+from facecnn.errors import UsageError, shown
+from facecnn.reports.findings import counted
+
+if TYPE_CHECKING:
+    from facecnn.jobs.forget import Plan
+
+
+@common.command
+def forget(
+    console: StderrConsole,
+    *,
+    person: Annotated[str, typer.Argument(help="One of the model's people.")],
+    model: ModelOptions,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new run; made up from date and config if not given.")
+    ] = None,
+    compute: ComputeOptions,
+    format: FormatOption = "text",
+) -> None:
+    """Make a run without a person, then delete all that is kept of them.
+
+    Deleted are the runs under --out that know the person, with their reports and thumbnails, and from the caches the
+    crops of the person's photos, the faces found in them, and their embeddings. Shows which, and asks. Your own photos
+    stay. A model of -c pretrained needs no training for it; any other is trained anew on the photos of the others.
+    """
+    from facecnn.jobs.forget import forget as job
+    from facecnn.jobs.forget import plan
+    from facecnn.jobs.membership import NewRun
+
+    found = plan(person, model.find(console), model.out)
+    if not yes and not _agreed(found):
+        common.print_result({"run": None, "person": person, "removed": None}, format, lambda _: "Nothing deleted.")
+        return
+    new = NewRun(model.out, name, False, compute.device, compute.threads)
+    common.print_result(job(found, new, console), format, _describe)
+
+
+def _listed(found: Plan) -> list[str]:
+    cached = found.cached
+    lines = [f"Of {shown(found.person)}, this is deleted:"]
+    lines += [f"  {shown(run.path)}, a run that knows them" for run in found.runs]
+    lines.append(
+        f"  from the caches: {counted(cached.crops, 'crop')}, found faces of {counted(cached.searched, 'photo')}, and "
+        "embeddings"
+    )
+    if found.originals is not None:
+        lines.append(f"What stays: {shown(found.originals)}, your own photos")
+    return lines
+
+
+def _agreed(found: Plan) -> bool:
+    """Whether the user at the terminal agrees. Raises UsageError where there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            f"forget: {counted(len(found.runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
+        )
+    typer.echo("\n".join(map(paragraph, _listed(found))), err=True)
+    try:
+        return typer.confirm(f"Make a run without them and delete this, {megabytes(found.bytes)} of runs?", err=True)
+    except typer.Abort:
+        return False
+
+
+def _describe(result: dict[str, Any]) -> str:
+    removed = result["removed"]
+    lines = [
+        f"Forgot {shown(result['person'])}. Deleted: {counted(len(removed['runs']), 'run')}, "
+        f"{counted(removed['crops'], 'crop')}, found faces of {counted(removed['faces'], 'photo')}, "
+        f"{counted(removed['embeddings'], 'embedding')}."
+    ]
+    if result["originals"] is not None:
+        lines.append(f"Your own photos stay: {shown(result['originals'])}")
+    return "\n".join([*lines, f"Run: {shown(result['run'])}"])
