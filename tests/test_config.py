@@ -473,7 +473,8 @@ def test_large(text):
 def test_missing_file_names_what_may_be_meant():
     Path("mine.yaml").write_text("train: {}")
     with pytest.raises(
-        UsageError, match=r"^min\.yaml: no such file: did you mean mine\.yaml\? .*deep, default, many, seed, smoke"
+        UsageError,
+        match=r"^min\.yaml: no such file: did you mean mine\.yaml\? .*deep, default, finetune, many, pretrained, seed",
     ):
         load("min.yaml")
     with pytest.raises(UsageError, match="did you mean default"):

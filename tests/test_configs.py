@@ -10,7 +10,7 @@ from facecnn.network.layers import Activate, Conv, Dense, Dropout, Neuron
 from facecnn.photos.preparation import AugmentSettings
 
 jsonschema = pytest.importorskip("jsonschema")
-NAMES = ("deep", "default", "many", "seed", "smoke")
+NAMES = ("deep", "default", "finetune", "many", "pretrained", "seed", "smoke")
 
 
 def shapes(name):
