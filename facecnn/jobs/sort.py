@@ -8,7 +8,6 @@ photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the row
 from __future__ import annotations
 
 import csv
-import errno
 import filecmp
 import io
 import itertools
@@ -18,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from facecnn.errors import CheckpointError, OutputError, PhotoError, UsageError, folded, natural_order, shown
+from facecnn.errors import CheckpointError, OutputError, UsageError, folded, natural_order, shown
 from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
+from facecnn.jobs.copying import Copier, numbered_name, photos_to_place
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
-from facecnn.photos.decode import UnusablePhoto, read
-from facecnn.photos.folder import UNKNOWN, is_folder, list_photos, remarks
-from facecnn.reports.findings import counted
+from facecnn.photos.decode import UnusablePhoto
+from facecnn.photos.folder import UNKNOWN, is_folder
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
 from facecnn.runs.checkpoint import load_checkpoint
 
@@ -34,7 +33,6 @@ SEVERAL = "several"
 TABLE = "sorted.csv"
 
 _SPECIAL = (UNKNOWN, NO_FACE_LABEL, SEVERAL)
-_LONGEST_NAME = 255  # bytes: what most file systems take
 _FIRST_COLUMNS = ("path", "face", "label", "confidence", "unknown_score", "box", "copied_to", "error")
 """The first columns of ``TABLE`` in every version of facecnn, by which it recognises its tables."""
 _COLUMNS = (*_FIRST_COLUMNS, "also_like")
@@ -87,7 +85,7 @@ def sort(
         DeviceError: as from ``predict``.
         OutputError: something couldn't be written, or ``sorted.csv`` isn't from facecnn.
     """
-    files = _files(source, destination, console)
+    files = photos_to_place(source, destination, console)
     people = _people(model_path)
     table = destination / TABLE
     earlier = _earlier_rows(table)
@@ -105,33 +103,6 @@ def sort(
         **placing.figures(),
         "table": str(table),
     }
-
-
-def _files(source: Path, destination: Path, console: Console) -> list[Path]:
-    """The photos of ``source``, without those within ``destination`` (unless all of ``source`` is)."""
-    if os.path.lexists(source) and not is_folder(source):
-        return [source]
-    outer, inner = (Path(os.path.realpath(path)) for path in (source, destination))
-    if outer == inner:
-        raise UsageError(f"{shown(destination)}: the same folder as the photos': choose another one to sort them into")
-    listing = list_photos(source)
-    for line in remarks(listing.passed_over, listing.warnings):
-        console.info(line)
-    found = listing.files
-    if outer.is_relative_to(inner):
-        return found
-    folders: dict[Path, bool] = {}
-    files = []
-    for path in found:
-        if path.parent not in folders:
-            folders[path.parent] = Path(os.path.realpath(path.parent)).is_relative_to(inner)
-        if not folders[path.parent]:
-            files.append(path)
-    if not files:
-        raise PhotoError(f"{shown(source)}: no photos in it, but those in {shown(destination)}")
-    if any(folders.values()):
-        console.info(f"Not read: what is in {shown(destination)}, which lies within {shown(source)}")
-    return files
 
 
 def _people(model_path: Path) -> list[str]:
@@ -153,23 +124,19 @@ class _Placing:
         self._destination = destination
         self._earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
         self._several = several
-        self._link = link
+        self._copier = Copier(link=link)
         self.folders: Counter[str] = Counter()
-        self.copied = self.linked = self.already_there = self.not_linked = 0
-        self.why_not_linked = ""
         self.elsewhere: list[dict[str, str]] = []
         self.unreadable: list[dict[str, str]] = []
         self.rows: list[dict[str, Any]] = []
 
     def place_all(self, results: Sequence[dict[str, Any]], console: Console) -> None:
         """Copy the photos of the ``predict`` JSON. Raises OutputError."""
-        with console.counting("Linking photos" if self._link else "Copying photos") as progress:
+        with console.counting(self._copier.doing) as progress:
             for number, result in enumerate(results, 1):
                 self._place(result)
                 progress(number, len(results))
-        if self.not_linked:
-            copies = counted(self.not_linked, "copy", "copies")
-            console.info(f"Links couldn't be made ({self.why_not_linked}): {copies} instead")
+        self._copier.report(console)
 
     def figures(self) -> dict[str, Any]:
         """The counts and lists that ``sort`` returns."""
@@ -178,9 +145,9 @@ class _Placing:
             "folders": dict(
                 sorted(self.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
             ),
-            "copied": self.copied,
-            "linked": self.linked,
-            "already_there": self.already_there,
+            "copied": self._copier.copied,
+            "linked": self._copier.linked,
+            "already_there": self._copier.already_there,
             "elsewhere": self.elsewhere,
             "unreadable": self.unreadable,
         }
@@ -211,13 +178,9 @@ class _Placing:
         make_folder(parent)
         target, is_there = _place_for(photo, parent)
         if is_there:
-            self.already_there += 1
-        elif self._link and self._linked(photo, target):
-            self.linked += 1
+            self._copier.already_there += 1
         else:
-            data, status = read(photo, largest=None), photo.stat()
-            write_atomically(target, data, times=(status.st_atime_ns, status.st_mtime_ns))
-            self.copied += 1
+            self._copier.put(photo, target)
         return target
 
     def _look_elsewhere(self, photo: Path, copies: Mapping[str, Path]) -> None:
@@ -229,16 +192,6 @@ class _Placing:
             there, is_there = _place_for(photo, self._destination / other)
             if is_there and os.path.realpath(there) != os.path.realpath(photo):
                 self.elsewhere.append({"path": str(photo), "also": str(there)})
-
-    def _linked(self, photo: Path, target: Path) -> bool:
-        try:
-            os.link(os.path.realpath(photo), target)
-        except OSError as error:  # if more than linking fails, copying raises
-            other_system = error.errno == errno.EXDEV
-            self.why_not_linked = "another file system" if other_system else error.strerror or str(error)
-            self.not_linked += 1
-            return False
-        return True
 
 
 def _folders(result: dict[str, Any], several: Several) -> list[str]:
@@ -254,7 +207,7 @@ def _folders(result: dict[str, Any], several: Several) -> list[str]:
 def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
     """The path of a photo's copy, numbered if another file has its name; and whether the copy exists already."""
     for number in itertools.count(1):
-        target = folder / (photo.name if number == 1 else _numbered(photo, number))
+        target = folder / numbered_name(photo.name, number)
         if not _exists(target):
             return target, False
         try:
@@ -263,13 +216,6 @@ def _place_for(photo: Path, folder: Path) -> tuple[Path, bool]:
         except OSError:
             continue  # a broken link or no permission: not our copy
     raise AssertionError("numbers don't end")
-
-
-def _numbered(photo: Path, number: int) -> str:
-    stem, end = photo.stem, f"-{number}{photo.suffix}"
-    while len(stem) > 1 and len(os.fsencode(stem + end)) > _LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + end
 
 
 def _exists(target: Path) -> bool:
