@@ -21,6 +21,7 @@ from facecnn.cli import (
     evaluate,
     forget,
     gradcheck,
+    group,
     help,
     inspect,
     lr_find,
@@ -52,6 +53,7 @@ app.command("predict")(predict.predict)
 app.command("sort")(sort.sort)
 app.command("add", short_help="Add a person to a model, from one photo or more.")(add.add)
 app.command("forget", short_help="Remove a person from a model, the runs and the caches.")(forget.forget)
+app.command("group", short_help="Find the people of an unsorted album.")(group.group)
 app.command("cross-validate", short_help="Train several times and judge by the photos left out.")(
     cross_validate.cross_validate
 )

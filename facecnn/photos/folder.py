@@ -17,6 +17,10 @@ from facecnn.photos.companions import PLACEHOLDER, companion, describe
 UNKNOWN = "unknown"
 """Name of the folder of strangers, in lower or upper case, and of their class."""
 
+UNCLEAR, GROUPS = "unclear", "groups.csv"
+"""Names in the folder that ``facecnn group`` makes: that of the folder of photos in which nobody was recognised, which
+is no person, and that of its table."""
+
 _LAYOUT = "expected {folder}/PERSON/photo.jpg"
 
 # Names in lower case; those that start with a dot are left out anyway.
@@ -100,7 +104,10 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     walk = _Walk(root)
     folders: dict[str, Path] = {}
     beside = []
-    for entry in walk.entries(root, _names(root)):
+    names = _names(root)
+    if GROUPS in names:
+        names = [name for name in names if name != UNCLEAR]
+    for entry in walk.entries(root, names):
         if is_folder(entry):
             name = unicodedata.normalize("NFC", readable_name(entry.name))
             if name in folders:

@@ -1,0 +1,93 @@
+"""``facecnn group``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facecnn.cli import common
+from facecnn.cli.console import StderrConsole
+from facecnn.cli.options import ComputeOptions, FormatOption, path
+from facecnn.errors import PhotoError, shown
+
+if TYPE_CHECKING:
+    from facecnn.jobs.group import Grouping
+
+_LINES = 20
+"""Groups that the text lists; the folders and the JSON have all."""
+
+
+@common.command
+def group(
+    console: StderrConsole,
+    *,
+    source: Annotated[
+        Path,
+        typer.Argument(parser=path, metavar="ALBUM", help="A folder of photos, or one photo. It is only read."),
+    ],
+    destination: Annotated[
+        Path,
+        typer.Argument(parser=path, metavar="OUT", help="A new or empty folder, which gets a folder per person."),
+    ],
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
+    ] = False,
+    compute: ComputeOptions,
+    format: FormatOption = "text",
+) -> None:
+    """Find the people of an unsorted album, without knowing anybody.
+
+    Each gets a folder, person-001 being the one with the most faces; a photo of several people goes into all their
+    folders. Photos whose faces are all alone (like no other in the album), blurred, cut off by the edge, or smaller
+    than 30 pixels go into unclear/. groups.csv has a row for each face, index.html shows them. Then rename the folders
+    and train on OUT: unclear/ is left out there. A run that was interrupted is completed by the same command.
+
+    Needs the extras faces and pretrained. Photos without a face are listed. Exit code 3 if any photo can't be read.
+    """
+    from facecnn.jobs.group import group as job
+
+    result = job(source, destination, console, compute.device, compute.threads, link=link)
+    if format == "json":
+        common.print_json(result.faces)
+    else:
+        common.print_text(_describe(result))
+    if result.unreadable:
+        raise PhotoError(f"{len(result.unreadable)} of {result.photos} photos have no answer")
+
+
+def _describe(result: Grouping) -> str:
+    from facecnn.reports.findings import counted
+
+    people = [name for name in result.folders if name in result.people]
+    width = max([20, *(len(name) for name in result.folders)])
+    lines = [f"{'':{width + 2}} photos"]
+    lines += [f"  {name:{width}} {result.folders[name]:6}" for name in people[:_LINES]]
+    if len(people) > _LINES:
+        lines.append(f"  … {len(people) - _LINES:,} more")
+    lines += [f"  {name:{width}} {photos:6}" for name, photos in result.folders.items() if name not in result.people]
+    done = [
+        f"{count} {words}"
+        for count, words in (
+            (result.copied, "copied"),
+            (result.linked, "linked"),
+            (result.already_there, "already there"),
+        )
+        if count
+    ]
+    groups = counted(len(people), "group")
+    lines += [
+        "",
+        f"{groups}, {', '.join(done) or 'nothing copied'}; look at {shown(result.destination / 'index.html')}",
+    ]
+    if people:
+        lines += ["Give the folders the people's names (one folder for each person), then:"]
+        lines += [f"  facecnn train {shown(result.destination)}"]
+    if result.without_face:
+        lines += ["", f"Without a face, left where they are ({len(result.without_face)}):"]
+        lines += [f"  {shown(photo)}" for photo in result.without_face]
+    if result.unreadable:
+        lines += ["", "Can't be read, left where they are:"]
+        lines += [f"  {shown(photo['path'])}: {photo['reason']}" for photo in result.unreadable]
+    return "\n".join(lines)
