@@ -2,7 +2,7 @@
 
 The score of two groups of a and b faces is
 
-    cos(mean a, mean b) + SIZE_WEIGHT · (1/a + 1/b - 2)
+    cos(mean a, mean b) + w · (1/a + 1/b - 2)
 
 and the pair with the highest one is merged as long as it reaches a threshold. The second term is 0 for two single faces
 and negative for groups: a mean of many faces is less noisy, so the means of two groups of one person are closer.
@@ -31,6 +31,7 @@ PER_DECADE = 0.012
 like somebody looks more like them."""
 
 SIZE_WEIGHT = 0.015
+"""In albums of up to ``FACES`` faces."""
 
 ALONE = -1
 """The group of a face that is like no other."""
@@ -39,6 +40,15 @@ ALONE = -1
 def threshold_for(faces: int) -> float:
     """The threshold for so many faces. Above some thousand it is extrapolated."""
     return THRESHOLD + PER_DECADE * max(0.0, math.log10(max(faces, 1) / FACES))
+
+
+def size_weight_for(faces: int) -> float:
+    """The weight of the sizes among so many faces: what is asked of two large groups doesn't grow with the album.
+
+    The means of large groups have little noise by which strangers could come close. If the threshold were raised for
+    them, too, people of whom there are many photos would fall apart.
+    """
+    return max(0.0, SIZE_WEIGHT - (threshold_for(faces) - THRESHOLD) / 2)
 
 
 def group_faces(
@@ -67,7 +77,7 @@ def group_faces(
     if count < 2:
         return np.full(count, ALONE, np.int64)
     least = threshold_for(count) if threshold is None else threshold
-    groups = _Groups(embeddings)
+    groups = _Groups(embeddings, size_weight_for(count))
     again = groups.alive()
     while len(again):
         alive = groups.alive()
@@ -107,8 +117,9 @@ def _numbered(group: Int64Array) -> Int64Array:
 class _Groups:
     """Groups of faces, each known by the number of one of its faces."""
 
-    def __init__(self, embeddings: Float32Array) -> None:
+    def __init__(self, embeddings: Float32Array, size_weight: float) -> None:
         count = len(embeddings)
+        self._size_weight = size_weight
         self.root = np.arange(count)
         """(faces,) the group of each face."""
         self.units = _of_length_one(embeddings).astype(np.float32)
@@ -183,7 +194,7 @@ class _Groups:
         self._members[other] = []
         self._sums[one] += self._sums[other]
         self.units[one] = _of_length_one(self._sums[one])
-        self.offsets[one] = SIZE_WEIGHT * (1 / len(self._members[one]) - 1)
+        self.offsets[one] = self._size_weight * (1 / len(self._members[one]) - 1)
         nothing = np.zeros(0, np.int64)
         self._near[one] = np.concatenate([self._near.get(one, nothing), self._near.pop(other, nothing)])
         self._changes[one] += 1

@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from facecnn.arrays import Float32Array, Int64Array
 from facecnn.body import close_pairs
-from facecnn.body.grouping import ALONE, group_faces, threshold_for
+from facecnn.body.grouping import ALONE, group_faces, size_weight_for, threshold_for
 
 DIMENSIONS = 24
 
@@ -96,6 +96,23 @@ def test_the_threshold_grows_with_the_faces() -> None:
     assert threshold_for(0) == threshold_for(943) == 0.9375
     assert threshold_for(10_000) == pytest.approx(0.9495)
     assert threshold_for(100_000) == pytest.approx(0.9615)
+
+
+@pytest.mark.parametrize("faces", [10, 1000, 30_000, 100_000])
+def test_what_is_asked_of_two_large_groups_does_not_grow(faces: int) -> None:
+    assert threshold_for(faces) + 2 * size_weight_for(faces) == pytest.approx(0.9675)
+
+
+def test_a_person_with_many_photos_stays_together_among_many_faces() -> None:
+    """Two halves of which each is many photos of one kind, in a crowd of others."""
+    random = np.random.default_rng(0)
+    kinds = random.normal(0, 1, DIMENSIONS) + np.array([0.115, -0.115])[:, None] * random.normal(0, 1, DIMENSIONS)
+    halves = np.repeat(kinds, 20, axis=0)
+    cosine = kinds[0] @ kinds[1] / np.linalg.norm(kinds[0]) / np.linalg.norm(kinds[1])
+    assert 0.969 < cosine < 0.974
+    others = random.normal(0, 1, (4000, DIMENSIONS))
+    faces = np.concatenate([halves + random.normal(0, 0.005, halves.shape), others]).astype(np.float32)
+    assert set(group_faces(faces)[:40].tolist()) == {0}
 
 
 def test_nothing_depends_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
