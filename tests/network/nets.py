@@ -274,7 +274,6 @@ convs = st.builds(
     Conv,
     kernels=st.integers(1, 3),
     size=sizes,
-    stride=st.one_of(st.just(1), sizes),
     padding=st.sampled_from(["valid", "same"]),
     activation=activations,
     slope=slopes,
