@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facecnn.arrays import Float32Array
+from facecnn.arrays import Array, Float32Array
 from facecnn.photos.cache_folder import cache_folder, make_private
-from facecnn.photos.database import checksum, open_checked
+from facecnn.photos.database import checksum, erasing, open_checked
 
 _TABLES = (
     "create table if not exists embeddings "
@@ -59,15 +59,23 @@ def embeddings_folder() -> Path:
     return cache_folder() / "embeddings"
 
 
-def forget_embeddings(keys: Iterable[str]) -> int:
-    """Remove the embeddings of crops from the files of all bodies. Returns how many there were.
+def forget_embeddings(keys: Iterable[str], embeddings: Array) -> int:
+    """Remove embeddings from the files of all bodies. Returns how many there were.
+
+    Args:
+        keys: SHA-256 of crops.
+        embeddings: (n, 128) float32, the same or others, whose crops needn't be known.
 
     Raises OSError or sqlite3.Error where a file can't be changed.
     """
     wanted = [(key,) for key in keys]
+    values = [(row.tobytes(),) for row in np.asarray(embeddings, np.float32)]
     removed = 0
     for file in sorted(embeddings_folder().glob("*.sqlite")):
-        with contextlib.closing(sqlite3.connect(file, timeout=10, isolation_level=None)) as index:
-            index.execute("pragma secure_delete = on")
+        with erasing(file) as index:
+            index.execute("create temporary table forgotten (embedding blob primary key)")
+            index.executemany("insert or ignore into forgotten values (?)", values)
             removed += index.executemany("delete from embeddings where sha256 = ?", wanted).rowcount
+            removed += index.execute("delete from embeddings where embedding in (select * from forgotten)").rowcount
+            index.execute("drop table forgotten")
     return removed

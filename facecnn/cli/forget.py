@@ -35,14 +35,19 @@ def forget(
 
     Deleted are the runs under --out that know the person, with their reports and thumbnails, and from the caches the
     crops of the person's photos, the faces found in them, and their embeddings. Shows which, and asks. Your own photos
-    stay. A model of -c pretrained needs no training for it; any other is trained anew on the photos of the others.
+    stay, and so does what isn't known: runs in other folders, copies of models, and whatever sort, group, data crop or
+    predict wrote. A model of -c pretrained needs no training for it; any other is trained anew on the photos of the
+    others.
     """
     from facecnn.jobs.forget import forget as job
     from facecnn.jobs.forget import plan
     from facecnn.jobs.membership import NewRun
 
     found = plan(person, model.find(console), model.out)
-    if not yes and not _agreed(found):
+    if yes:
+        for line in _lost(found):
+            console.warning(line)
+    elif not _agreed(found):
         common.print_result({"run": None, "person": person, "removed": None}, format, lambda _: "Nothing deleted.")
         return
     new = NewRun(model.out, name, False, compute.device, compute.threads)
@@ -59,16 +64,26 @@ def _listed(found: Plan) -> list[str]:
     )
     if found.originals is not None:
         lines.append(f"What stays: {shown(found.originals)}, your own photos")
-    return lines
+    return [*lines, *_lost(found)]
+
+
+def _lost(found: Plan) -> list[str]:
+    """Who else is forgotten, though nobody asked for it."""
+    from facecnn.photos.folder import some
+
+    if not found.lost:
+        return []
+    names = some(list(map(shown, found.lost)), 6)
+    return [f"Only these runs know {names}: the new run won't, unless you give one that does with -m"]
 
 
 def _agreed(found: Plan) -> bool:
     """Whether the user at the terminal agrees. Raises UsageError where there is no terminal."""
+    typer.echo("\n".join(map(paragraph, _listed(found))), err=True)
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             f"forget: {counted(len(found.runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
         )
-    typer.echo("\n".join(map(paragraph, _listed(found))), err=True)
     try:
         return typer.confirm(f"Make a run without them and delete this, {megabytes(found.bytes)} of runs?", err=True)
     except typer.Abort:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from facecnn.body.threshold import unit
 from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.membership import NewRun, People, needs_no_training, run_of, train_anew, write_run
+from facecnn.jobs.membership import NewRun, People, digests_of, needs_no_training, run_of, train_anew, write_run
 from facecnn.jobs.models import TRAINED_ON, Model, read_model
 from facecnn.jobs.people import warn_of_first
 from facecnn.photos.cache import LoadedPhotos, crops_of
@@ -56,7 +57,8 @@ def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, cons
         return {"run": result["run"], "person": person, "classes": result["classes"], "trained": True}
     device = open_and_show(new.device, new.threads, console)
     faces = _read_faces(photos, model.model(device.backend, new.threads), console)
-    chosen, skipped = _choose(faces, person)
+    record = run_of(model).read_split()
+    chosen, skipped = _choose(faces, person, digests_of(record, person))
     if skipped:
         console.warning(f"{counted(len(skipped), 'photo')} skipped:")
         warn_of_first([f"{shown(path)}: {reason}" for path, reason in skipped], console)
@@ -71,7 +73,6 @@ def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, cons
     people = People.of(model).with_more(person, faces.embeddings[chosen])
     digests = [faces.loaded.sha256[number] for number in faces.photo[chosen].tolist()]
     files = [faces.loaded.paths[number].absolute() for number in faces.photo[chosen].tolist()]
-    record = run_of(model).read_split()
     change = Roster.from_record(record).and_also(Roster(added={person: tuple(files)}))
     names = [photo_name(person, file) for file in files]
     train = {**record["train"], **dict(zip(names, digests, strict=True))}
@@ -142,12 +143,17 @@ def _read_faces(photos: Sequence[Path], model: Model, console: Console) -> _Face
     return _Faces(loaded, usable[crops.photo], embeddings, names)
 
 
-def _choose(faces: _Faces, person: str) -> tuple[Int64Array, list[tuple[Path, str]]]:
+def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, list[tuple[Path, str]]]:
     """Choose the person's face in each photo.
 
     A face that is alone in its photo is taken. Of several, those that the model names as somebody else are out, and
     the one most like the other photos' faces is taken: the largest sum, over the other photos, of the cosine to the
-    face there that is nearest.
+    face there that is nearest. A photo that the person has already isn't used: it would count twice, or was held out.
+
+    Args:
+        faces: those in the photos to add.
+        person: whose they are.
+        known: SHA-256 of the photos that the person has already.
 
     Returns:
         The indices of the chosen faces, and the photos that aren't used, with the reason.
@@ -159,18 +165,22 @@ def _choose(faces: _Faces, person: str) -> tuple[Int64Array, list[tuple[Path, st
     for number in np.unique(faces.photo).tolist():
         own = np.flatnonzero(faces.photo == number)
         possible = np.array([face for face in own.tolist() if faces.names[face] in (person, UNKNOWN)], np.int64)
-        if loaded.sha256[number] in seen:
+        if loaded.sha256[number] in known:
+            skipped.append((loaded.paths[number], f"{shown(person)} has this photo already: leave it out"))
+        elif loaded.sha256[number] in seen:
             skipped.append((loaded.paths[number], "the same content as another one: leave it out"))
         elif len(own) > 1 and not len(possible):
             skipped.append((loaded.paths[number], "several faces, all of people whom the model knows: cut theirs out"))
         else:
             candidates.append(possible if len(own) > 1 else own)
             seen.add(loaded.sha256[number])
-    cosines = unit(faces.embeddings) @ unit(faces.embeddings).T
-    chosen = [
-        max(own.tolist(), key=lambda face: sum(cosines[face, other].max() for other in candidates if other is not own))
-        for own in candidates
-    ]
+    vectors = unit(faces.embeddings)
+
+    def likeness(face: int, own: Int64Array) -> float:
+        cosines = vectors @ vectors[face]
+        return float(sum(cosines[other].max() for other in candidates if other is not own))
+
+    chosen = [int(own[0]) if len(own) == 1 else max(own.tolist(), key=partial(likeness, own=own)) for own in candidates]
     return np.array(chosen, np.int64), skipped
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.arrays import Float32Array
 from facecnn.body.embedder import key_of_bytes
 from facecnn.body.embedding_cache import forget_embeddings
 from facecnn.config import load
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.membership import NewRun, People, needs_no_training, run_of, train_anew, write_run
+from facecnn.jobs.membership import NewRun, People, digests_of, needs_no_training, run_of, train_anew, write_run
 from facecnn.jobs.models import TRAINED_ON, ModelFile, read_model
+from facecnn.network.layers import Body
 from facecnn.photos.cache_folder import cache_folder
 from facecnn.photos.folder import UNKNOWN, list_photos
 from facecnn.photos.forgetting import Forgotten, find_cached, forget_cached
@@ -36,10 +38,10 @@ class Plan:
     model: ModelFile
     runs: list[RunFolder]
     """The runs that know the person: they are deleted."""
-    photos: dict[str, str]
-    """SHA-256 of the person's photos, by PERSON/FILE."""
+    lost: list[str]
+    """Other people whom only these runs know, and not the model."""
     cached: Forgotten
-    """What the caches hold of these."""
+    """What the caches hold of the person's photos."""
     originals: Path | None
     """The person's own folder of photos, which stays."""
 
@@ -58,41 +60,50 @@ def plan(person: str, model_path: Path, out: Path) -> Plan:
         CheckpointError: the model or its run can't be read.
     """
     model = read_model(model_path)
+    known = candidates(out)
     people = [name for name in model.checkpoint.classes if name != UNKNOWN]
     if person not in people:
         near = get_close_matches(person, people, n=1)
         hint = f"did you mean {shown(near[0])}?" if near else f"it knows {', '.join(map(shown, people[:10]))}"
+        hint = next((f"-m {shown(run.path)} does" for run in known[::-1] if person in run.people), hint)
         raise UsageError(f"{shown(person)}: not one of the people of {shown(model_path)}: {hint}")
     if len(people) == 1:
         raise UsageError(f"{shown(person)} is the only person whom {shown(model_path)} knows: delete its run instead")
     own = run_of(model)
-    runs = {run.path.resolve(): RunFolder(run.path) for run in candidates(out) if person in run.people}
+    runs = {run.path.resolve(): RunFolder(run.path) for run in known if person in run.people}
     runs.setdefault(own.path.resolve(), own)
     for run in runs.values():
         if run.in_use():
             raise OutputError(
                 f"{shown(run.path)}: knows {shown(person)} and is in use: wait for its training, or stop it"
             )
-    photos: dict[str, str] = {}
+    kept = {name for run in known if person not in run.people for name in run.people}
+    lost = {name for run in known if person in run.people for name in run.people} - kept - set(people)
+    digests: set[str] = set()
     originals = None
     for run in runs.values():
         with suppress(FacecnnError):
-            photos |= _of_person(run.read_split(), person)
+            digests |= _all_digests(run.read_split(), person)
             folder = load(str(run.config_path)).settings.photos.folder
             if folder is not None and Path(folder, person).is_dir():
                 originals = Path(folder, person)
-    if originals is not None:
-        for file in list_photos(originals).files:
-            with suppress(OSError):
-                photos[f"{person}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Plan(person, model, list(runs.values()), photos, find_cached(frozenset(photos.values())), originals)
+                digests |= _digests_of_files(originals)
+    return Plan(person, model, list(runs.values()), sorted(lost), find_cached(frozenset(digests)), originals)
 
 
-def _of_person(split: Mapping[str, Any], person: str) -> dict[str, str]:
-    """SHA-256 of a person's photos in a run, by PERSON/FILE."""
-    left_out = {path: photo["sha256"] for path, photo in split.get("left_out", {}).items()}
-    photos = {**split["train"], **split["validation"], **left_out}
-    return {path: digest for path, digest in photos.items() if path.startswith(f"{person}/")}
+def _all_digests(split: Mapping[str, Any], person: str) -> set[str]:
+    """SHA-256 of a person's photos in a run, also of those that the training left out."""
+    left_out = split.get("left_out", {}).items()
+    return digests_of(split, person) | {photo["sha256"] for path, photo in left_out if path.startswith(f"{person}/")}
+
+
+def _digests_of_files(folder: Path) -> set[str]:
+    """SHA-256 of the photos in a folder, as they are now."""
+    digests = set()
+    for file in list_photos(folder).files:
+        with suppress(OSError):
+            digests.add(hashlib.sha256(file.read_bytes()).hexdigest())
+    return digests
 
 
 def forget(plan: Plan, new: NewRun, console: Console) -> dict[str, Any]:
@@ -106,35 +117,35 @@ def forget(plan: Plan, new: NewRun, console: Console) -> dict[str, Any]:
         OutputError: something can't be removed.
         FacecnnError: the new run can't be made; nothing is removed then.
     """
+    pinned = read_pin(new.out)
     path, classes, trained = _without(plan, new, console)
-    pinned = read_pin(new.out) if (new.out / ".pinned").exists() else None
     if pinned is not None and pinned.resolve() in {run.path.resolve() for run in plan.runs}:
         write_pin(path, new.out)
         console.info(f"Pinned: {shown(path)}, in place of {shown(pinned)}")
-    removed = []
-    for run in plan.runs:
-        if run.path.resolve() == path.resolve():
-            continue  # --overwrite: the new run took its place
-        if not run.delete():
-            console.warning(f"{shown(run.path)}: also has files that no training wrote; these are left")
-        removed.append(str(run.path))
+    # The runs last: as long as there is one that knows the person, the command can be given again.
+    cached = find_cached(plan.cached.digests)
     try:
         # Their crops are the keys of embeddings, so these go first.
-        embeddings = forget_embeddings(key for key in map(key_of_bytes, plan.cached.pixels()) if key is not None)
-        forget_cached(plan.cached)
+        keys = [key for key in map(key_of_bytes, cached.pixels()) if key is not None]
+        embeddings = forget_embeddings(keys, _embeddings_in(plan.runs, plan.person))
+        forget_cached(cached)
     except (OSError, sqlite3.Error) as error:
         raise OutputError(
-            f"{shown(cache_folder())}: not all could be removed there ({error}): delete the folder, which is made anew"
+            f"{shown(cache_folder())}: not all could be removed there ({error}), so no run was deleted: delete this "
+            f"folder, which is made anew, and repeat the command with -m {shown(plan.model.path.parent)}"
         ) from error
+    for run in plan.runs:
+        if not run.delete():
+            console.warning(f"{shown(run.path)}: also has files that no training wrote; these are left")
     return {
         "run": str(path),
         "person": plan.person,
         "classes": classes,
         "trained": trained,
         "removed": {
-            "runs": removed,
-            "crops": plan.cached.crops,
-            "faces": plan.cached.searched,
+            "runs": [str(run.path) for run in plan.runs],
+            "crops": cached.crops,
+            "faces": cached.searched,
             "embeddings": embeddings,
         },
         "originals": None if plan.originals is None else str(plan.originals),
@@ -148,10 +159,24 @@ def _without(plan: Plan, new: NewRun, console: Console) -> tuple[Path, list[str]
         result = train_anew(model, Roster(without=frozenset({person})), new, console)
         return Path(result["run"]), result["classes"], True
     people = People.of(model).without(person)
-    own = {bytes.fromhex(digest) for digest in plan.photos.values()}
+    split = run_of(model).read_split()
+    of_others = set[str]().union(*(digests_of(split, name) for name in [*people.names, UNKNOWN]))
+    own = {bytes.fromhex(digest) for digest in digests_of(split, person) - of_others}
     kept = np.array([row for row in model.checkpoint.arrays[TRAINED_ON] if row.tobytes() not in own], np.uint8)
-    run = write_run(model, people, kept.reshape(-1, 32), _split_without(run_of(model).read_split(), person), new)
+    run = write_run(model, people, kept.reshape(-1, 32), _split_without(split, person), new)
     return run.path, [*people.names, UNKNOWN], False
+
+
+def _embeddings_in(runs: Sequence[RunFolder], person: str) -> Float32Array:
+    """A person's embeddings (n, 128) in the models of runs; none of models without, or that can't be read."""
+    found = [np.zeros((0, Body.EMBEDDING), np.float32)]
+    for run in runs:
+        with suppress(FacecnnError):
+            model = read_model(run.path)
+            if needs_no_training(model):
+                people = People.of(model)
+                found.append(people.embeddings[people.owners == people.names.index(person)])
+    return np.concatenate(found)
 
 
 def _split_without(split: Mapping[str, Any], person: str) -> dict[str, Any]:

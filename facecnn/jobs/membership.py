@@ -55,6 +55,12 @@ def run_of(model: ModelFile) -> RunFolder:
     return run
 
 
+def digests_of(split: Mapping[str, Any], person: str) -> set[str]:
+    """SHA-256, hexadecimal, of a person's photos in a split.json, whether trained on or held out."""
+    photos = [*split["train"].items(), *split["validation"].items()]
+    return {digest for path, digest in photos if path.startswith(f"{person}/")}
+
+
 def train_anew(model: ModelFile, change: Roster, new: NewRun, console: Console) -> dict[str, Any]:
     """Train a new run on the photos of a model's run, less or more some people. Returns the ``train`` JSON.
 

@@ -8,7 +8,7 @@ import contextlib
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # The file isn't to blame: another process writes, the disk is full, access isn't allowed. Anything else is damage.
@@ -34,6 +34,19 @@ def open_checked(path: Path, tables: str) -> tuple[sqlite3.Connection, bool]:
             raise
     remove(path)
     return _open(path, tables), True
+
+
+@contextlib.contextmanager
+def erasing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection in which rows can be deleted for good.
+
+    SQLite leaves deleted rows, and copies of rows that it moved to another page, in the unused parts of a file. So the
+    file is written anew at the end. Raises sqlite3.Error, also if another process keeps the file.
+    """
+    with contextlib.closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as index:
+        index.execute("pragma secure_delete = on")
+        yield index
+        index.execute("vacuum")
 
 
 def is_damage(error: Exception, path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from facecnn.arrays import UInt8Array
 from facecnn.photos.cache_folder import cache_folder
+from facecnn.photos.database import erasing
 from facecnn.photos.store import INDEX, CachedRows, cached_rows, forget_rows
 
 
@@ -27,21 +28,24 @@ class Forgotten:
     @property
     def crops(self) -> int:
         """Number of stored crops."""
-        return sum(rows.count for rows in self.stored)
+        return sum(len(found.rows) for found in self.stored)
 
     def pixels(self) -> Iterator[UInt8Array]:
         """The bytes of each stored crop, as a flat array."""
-        for rows in self.stored:
-            yield from rows.pixels()
+        for found in self.stored:
+            yield from found.pixels()
 
 
 def find_cached(digests: frozenset[str]) -> Forgotten:
-    """Look for photos in the caches. What can't be read is as good as empty."""
+    """Look for photos in the caches.
+
+    A damaged store is among what is found, as it may hold them. One that can't be read for another reason isn't.
+    """
     stored = []
     for index in sorted((cache_folder() / "photos").glob(f"*/{INDEX}")):
         with contextlib.suppress(OSError, sqlite3.Error):
             rows = cached_rows(index.parent, digests)
-            if rows.places or rows.known:
+            if rows.known or not rows.readable:
                 stored.append(rows)
     searched = 0
     for file in _face_files():
@@ -55,8 +59,7 @@ def forget_cached(found: Forgotten) -> None:
     for rows in found.stored:
         forget_rows(rows)
     for file in _face_files():
-        with contextlib.closing(_open(file)) as index:
-            index.execute("pragma secure_delete = on")
+        with erasing(file) as index:
             keys = [(key,) for key in _searched(index, found.digests)]
             index.executemany("delete from faces where sha256 = ?", keys)
 

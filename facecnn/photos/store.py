@@ -19,7 +19,7 @@ import PIL
 
 from facecnn.arrays import UInt8Array
 from facecnn.photos.cache_folder import cache_folder, make_private
-from facecnn.photos.database import checksum, open_checked
+from facecnn.photos.database import checksum, erasing, is_damage, open_checked
 from facecnn.photos.decode import DECODER_VERSION, heic_supported
 from facecnn.photos.face import Face, Finder, as_json, from_json
 from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings
@@ -86,6 +86,9 @@ class PhotoStore:
         self._index, self.was_damaged = open_checked(self.folder / INDEX, _TABLES)
         if self.was_damaged:
             (self.folder / _PIXELS).unlink(missing_ok=True)
+        # For those who don't know the settings; see ``cached_rows``.
+        if self._index.execute("pragma user_version").fetchone()[0] != self._row_bytes:
+            self._index.execute(f"pragma user_version = {self._row_bytes}")
 
     def __enter__(self) -> Self:
         return self
@@ -194,54 +197,69 @@ class CachedRows:
     """The rows of some photos in a store, whose settings needn't be known."""
 
     folder: Path
-    known: tuple[str, ...]
+    known: tuple[str, ...] = ()
     """SHA-256 of the photos that the store has, hexadecimal."""
-    places: tuple[tuple[int, int], ...]
-    """Start and length in bytes of each crop in the file of pixels."""
-
-    @property
-    def count(self) -> int:
-        return len(self.places)
+    rows: tuple[int, ...] = ()
+    """Those of their crops, in the file of pixels."""
+    row_bytes: int = 0
+    """Size of a row."""
+    readable: bool = True
+    """If not, nobody can say which rows are whose, and only the whole store can be removed."""
 
     def pixels(self) -> Iterator[UInt8Array]:
         """The bytes of each crop."""
-        with (self.folder / _PIXELS).open("rb") as file:
-            for start, length in self.places:
-                file.seek(start)
-                yield np.frombuffer(file.read(length), np.uint8)
+        if self.rows:
+            with (self.folder / _PIXELS).open("rb") as file:
+                for row in self.rows:
+                    file.seek(row * self.row_bytes)
+                    yield np.frombuffer(file.read(self.row_bytes), np.uint8)
 
 
 def cached_rows(folder: Path, digests: frozenset[str]) -> CachedRows:
-    """Find photos in a store. Raises OSError or sqlite3.Error where it can't be read."""
-    with contextlib.closing(_connect(folder)) as index:
-        photos = index.execute("select sha256, row, faces from photos").fetchall()
-    crops = {
-        digest: (row, 1 if faces is None else len(from_json(faces))) for digest, row, faces in photos if row is not None
-    }
-    rows = max((row + count for row, count in crops.values()), default=0)
-    size = (folder / _PIXELS).stat().st_size if rows else 0
-    length = size // rows if rows else 0
-    places = [
-        (number * length, length)
-        for digest, (row, count) in crops.items()
-        if digest in digests
-        for number in range(row, row + count)
-    ]
-    return CachedRows(folder, tuple(digest for digest, _, _ in photos if digest in digests), tuple(places))
+    """Find photos in a store. Raises OSError or sqlite3.Error where it can't be read for another reason than damage."""
+    try:
+        with contextlib.closing(_connect(folder)) as index:
+            row_bytes = index.execute("pragma user_version").fetchone()[0]
+            photos = index.execute("select sha256, row, crc, faces from photos").fetchall()
+        photos = [photo for photo in photos if photo[0] in digests]
+        rows: list[int] = []
+        for _, row, crc, faces in photos:
+            if row is None:
+                continue
+            own = range(row, row + (1 if faces is None else len(from_json(faces))))
+            with (folder / _PIXELS).open("rb") as file:
+                file.seek(row * row_bytes)
+                if zlib.crc32(file.read(len(own) * row_bytes)) != crc:
+                    return CachedRows(folder, readable=False)
+            rows += own
+    except (sqlite3.Error, FileNotFoundError, ValueError, TypeError) as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error, folder / INDEX):
+            raise
+        return CachedRows(folder, readable=False)
+    return CachedRows(folder, tuple(photo[0] for photo in photos), tuple(rows), row_bytes)
 
 
-def forget_rows(rows: CachedRows) -> None:
-    """Remove photos from a store, and overwrite their pixels. Raises OSError or sqlite3.Error."""
-    with contextlib.closing(_connect(rows.folder)) as index:
-        index.execute("pragma secure_delete = on")
+def forget_rows(found: CachedRows) -> None:
+    """Remove photos from a store, and overwrite their pixels, and all that no photo has any more.
+
+    Raises OSError or sqlite3.Error where that fails.
+    """
+    if not found.readable:
+        shutil.rmtree(found.folder)
+        return
+    with erasing(found.folder / INDEX) as index:
         index.execute("begin immediate")
         for table in ("photos", "files"):
-            index.executemany(f"delete from {table} where sha256 = ?", [(digest,) for digest in rows.known])
-        if rows.places:
-            with (rows.folder / _PIXELS).open("r+b") as file:
-                for start, length in rows.places:
-                    file.seek(start)
-                    file.write(bytes(length))
+            index.executemany(f"delete from {table} where sha256 = ?", [(digest,) for digest in found.known])
+        used: set[int] = set()
+        for row, faces in index.execute("select row, faces from photos where row is not null"):
+            used.update(range(row, row + (1 if faces is None else len(from_json(faces)))))
+        if found.rows:
+            with (found.folder / _PIXELS).open("r+b") as file:
+                rows = file.seek(0, os.SEEK_END) // found.row_bytes
+                for row in sorted({*found.rows, *range(rows)} - used):
+                    file.seek(row * found.row_bytes)
+                    file.write(bytes(found.row_bytes))
         index.execute("commit")
 
 

@@ -1,5 +1,6 @@
 """Recognition by a body that has seen many faces: training, answers, and people who come and go without a training."""
 
+import hashlib
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facecnn.body.embedding_cache import EmbeddingCache
+from facecnn.photos.forgetting import find_cached
 from facecnn.photos.sample import write_sample
 from facecnn.runs.checkpoint import load_checkpoint
 
@@ -169,6 +172,20 @@ def test_somebody_who_looks_like_a_person_of_the_model_is_pointed_out(facecnn: F
     assert "look alike" in done.stderr
 
 
+def test_a_photo_that_the_person_has_already_is_not_counted_twice(
+    facecnn: Facecnn, own: Path, few: Path, forty: Path
+) -> None:
+    out = own.parent
+    first = facecnn("add", "s4", forty / "s4" / "1.pgm", "-m", own, "--out", out, "--format", "json").json()
+    again = facecnn("add", "s4", forty / "s4" / "1.pgm", "-m", first["run"], "--out", out)
+    assert again.exit_code == 3
+    assert "s4 has this photo already" in again.stderr
+    more = facecnn("add", "s4", *(forty / "s4" / f"{n}.pgm" for n in (1, 2)), "-m", first["run"], "--out", out)
+    assert "by 1 photo" in more.stdout
+    held_out = facecnn("add", "s2", few / "s2", "-m", own, "--out", out)
+    assert held_out.exit_code == 3
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "unknown", "Unknown", ".x"])
 def test_names_that_no_person_can_have(facecnn: Facecnn, own: Path, forty: Path, name: str) -> None:
     done = facecnn("add", name, forty / "s4" / "1.pgm", "-m", own, "--out", own.parent)
@@ -211,6 +228,54 @@ def test_a_forgotten_person_is_in_no_run_and_no_cache(facecnn: Facecnn, few: Pat
     assert [answer["label"] for answer in after] == [answer["label"] for answer in before] == ["s1", "s3"]
     again = facecnn("forget", "s2", "-m", result["run"], "--out", out, "--yes")
     assert again.exit_code == 2
+
+
+def test_photos_of_one_name_in_several_runs_are_all_forgotten(facecnn: Facecnn, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    contents = []
+    for name in ("first", "second"):
+        photos = Path(shutil.copytree(few, tmp_path / name / "people"))
+        for file in photos.rglob("*.pgm"):  # the same names, but other contents
+            file.write_bytes(file.read_bytes() + f"\n{name}\n".encode())
+        train(photos, out, "--name", name)
+        contents += [hashlib.sha256(file.read_bytes()).hexdigest() for file in (photos / "s2").iterdir()]
+    done = facecnn("forget", "s2", "-m", out / "second", "--out", out, "--yes", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    left = find_cached(frozenset(contents))
+    assert (left.crops, left.searched) == (0, 0)
+
+
+def test_embeddings_are_forgotten_even_if_their_crops_are_not_in_the_cache(
+    facecnn: Facecnn, own: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(own / "best.safetensors")
+    embeddings = checkpoint.arrays["people.embeddings"][
+        checkpoint.arrays["people.owners"] == checkpoint.classes.index("s2")
+    ]
+    monkeypatch.setenv("FACECNN_CACHE_DIR", str(tmp_path / "cache"))
+    EmbeddingCache("0" * 64).put({f"{number}": one for number, one in enumerate(embeddings)})
+    done = facecnn("forget", "s2", "-m", own, "--out", own.parent, "--yes", "--format", "json")
+    assert done.json()["removed"]["embeddings"] == len(embeddings)
+    left = b"".join(file.read_bytes() for file in [*tmp_path.rglob("*.sqlite"), *own.parent.rglob("*.safetensors")])
+    assert not [one for one in embeddings if one.tobytes() in left]
+
+
+def test_a_run_that_knows_the_person_is_named(facecnn: Facecnn, own: Path, forty: Path) -> None:
+    options = ["--out", own.parent]
+    facecnn("add", "s4", forty / "s4" / "1.pgm", "-m", own, "--name", "four", *options)
+    done = facecnn("forget", "s4", "-m", own, "--yes", *options)
+    assert done.exit_code == 2
+    assert f"-m {own.parent / 'four'} does" in done.stderr.replace("\n", " ")
+
+
+def test_whom_only_the_deleted_runs_know_is_said(facecnn: Facecnn, own: Path, forty: Path) -> None:
+    options = ["--out", own.parent]
+    facecnn("add", "s4", forty / "s4" / "1.pgm", "-m", own, "--name", "four", *options)
+    done = facecnn("forget", "s2", "-m", own, *options)
+    assert "Only these runs know s4" in done.stderr
+    done = facecnn("forget", "s2", "-m", own, "--yes", *options)
+    assert "Only these runs know s4" in done.stderr
+    assert not (own.parent / "four").exists()
 
 
 def test_without_yes_and_a_terminal_nothing_is_deleted(facecnn: Facecnn, own: Path) -> None:
