@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facecnn.body.embedder import Embedder
+from facecnn.body.folding import shapes
 from facecnn.errors import CheckpointError
 from facecnn.kernels import reference
 from facecnn.learning.calibration import Calibration
 from facecnn.network import size
-from facecnn.network.layers import Conv, Dense, Layer
+from facecnn.network.layers import Body, Conv, Dense, Layer, UnitLength
 from facecnn.recognition import Recogniser, better_matched_elsewhere
 
 STEEPNESS = 8.0
@@ -311,3 +313,28 @@ def build(
         layers=layers, input_shape=shape, normalise="none", mirror=False, classes=classes, arrays=arrays,
         calibration=Calibration(), backend=reference,
     )  # fmt: skip
+
+
+def test_a_model_of_class_means_answers_by_embeddings_of_its_own_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no other one, and the embeddings that a body has kept are its own."""
+    embedding = np.zeros((1, 128), np.float32)
+    embedding[0, :2] = 3, 4
+    monkeypatch.setattr("facecnn.body.embedder.body_arrays", lambda: None)
+    monkeypatch.setattr(Embedder, "embed", lambda *_: embedding)
+    weight = np.zeros((3, 128), np.float32)
+    weight[0, 0] = weight[1, 1] = 10
+    arrays = {f"model.{name}": np.zeros(shape, np.float32) for name, shape in shapes().items()}
+    model = Recogniser(
+        layers=[Body(), UnitLength(), Dense(units=3)],
+        input_shape=(150, 150, 3),
+        normalise="none",
+        mirror=False,
+        classes=["Ann", "Bob", "unknown"],
+        arrays={**arrays, "model.dense2.weight": weight, "model.dense2.bias": np.array([1, 0, 7], np.float32)},
+        calibration=Calibration(),
+        backend=reference,
+        by_embeddings=True,
+    )
+    found = np.exp(model.log_probabilities(np.zeros((1, 150, 150, 3), np.uint8), np.array([0])))[0]
+    expected = np.exp([7, 8, 7])  # 10 times 0.6, and 1; 10 times 0.8; strangers' 7
+    assert found == pytest.approx(expected / expected.sum(), rel=1e-6)

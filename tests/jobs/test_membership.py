@@ -1,8 +1,15 @@
 """Adding people to a model of class means, and removing them."""
 
-import numpy as np
+from pathlib import Path
 
-from facecnn.jobs.membership import People
+import numpy as np
+import pytest
+
+from facecnn.config import load
+from facecnn.jobs.membership import People, rebuilt
+from facecnn.jobs.models import ModelFile
+from facecnn.learning.class_means import EMBEDDINGS, OWNERS
+from facecnn.runs.checkpoint import Checkpoint
 
 PEOPLE = People(["bo", "di"], np.arange(3 * 128, dtype=np.float32).reshape(3, 128), np.array([1, 0, 1], np.int32))
 MORE = np.full((2, 128), 7, np.float32)
@@ -28,3 +35,15 @@ def test_without_a_person() -> None:
     assert people.names == ["cy", "di"]
     assert owned(people) == {"cy": [7, 7], "di": [0, 256]}
     assert people.owners.dtype == np.int32
+
+
+def test_the_threshold_is_the_models_whoever_is_added() -> None:
+    """The formula's would be another one for more people, and others' answers with it."""
+    weight, bias = np.zeros((3, 128), np.float32), np.array([2.5, 2.5, 187.25], np.float32)
+    arrays = {"model.dense2.weight": weight, "model.dense2.bias": bias, EMBEDDINGS: PEOPLE.embeddings}
+    checkpoint = Checkpoint({}, ["bo", "di", "unknown"], arrays | {OWNERS: PEOPLE.owners}, {})
+    model = ModelFile(Path("best"), checkpoint, load("pretrained").settings, None, 1, frozenset())
+    head = rebuilt(model, PEOPLE.with_more("cy", MORE))
+    assert head.bias[-1] == np.float32(187.25)
+    assert head.weight.shape == (4, 128)
+    assert head.bias[:3] == pytest.approx([200 * 0.0133, 200 * 0.0133 / 2, 200 * 0.0133 / 2])

@@ -122,3 +122,29 @@ def test_rows_that_sqlite_moved_are_gone_for_good(tmp_path: Path) -> None:
     left = file.read_bytes()
     assert not [one for (one,) in rows[::2] if one.encode() in left]
     assert all(one.encode() in left for (one,) in rows[1::2])
+def test_of_a_photo_with_several_faces_all_crops_are_forgotten(photos: list[Path], tmp_path: Path) -> None:
+    finder = KnownFaces({(40, 40): [face_at(12, 20, 9), face_at(28, 20, 9)]}, "two")
+    loaded = load_photos(photos, PhotoSettings(size=16), finder=finder)
+    crops = [[loaded.pixels[row + face].tobytes() for face in range(2)] for row in loaded.row.tolist()]
+    found = find_cached(frozenset({digest(photos[1])}))
+    stored = [crop.tobytes() for crop in found.pixels()]
+    assert all(crop in stored for crop in crops[1])
+    assert found.crops == 2 + 2  # of the two preparations without a finder
+    forget_cached(found)
+    content = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert not any(crop in content for crop in crops[1])
+    assert all(crop in content for crop in crops[0] + crops[2])
+
+
+def test_faces_found_in_a_photo_read_at_a_fraction_are_forgotten_too(photos: list[Path], tmp_path: Path) -> None:
+    """Large photos can be decoded at half their sides and less."""
+    large = tmp_path / "large.jpg"
+    Image.fromarray(np.random.default_rng(9).integers(0, 256, (1200, 1200), np.uint8)).save(large)
+    finder = KnownFaces({(side, side): [face_at(side / 2, side / 2, side / 4)] for side in (300, 600, 1200)})
+    loaded = load_photos([large], PhotoSettings(size=16, largest_picture=1), finder=finder)
+    assert loaded.reasons == (None,)
+    assert finder.searched[0] != (1200, 1200)
+    wanted = frozenset({digest(large)})
+    assert find_cached(wanted).searched == 1
+    forget_cached(find_cached(wanted))
+    assert find_cached(wanted).searched == 0
