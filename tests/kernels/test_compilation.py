@@ -95,6 +95,31 @@ def test_a_second_process_and_another_copy_of_the_program_compile_nothing(tmp_pa
     assert run(f"import sys; sys.path.insert(0, {str(copy.parent)!r}){DENSE}", **environment) == (folder, 0)
 
 
+SUMS = """
+import sys
+import numpy as np
+from facecnn.kernels import cpu
+out, x = cpu.empty((1, 2, 2, 3), np.float32), cpu.to_device(np.full((1, 2, 2, 3), -1, np.float32))
+for activation in sys.argv[1:]:
+    cpu.add_maps_forward(out, x, x, activation, 0.25, cpu.Workspace())
+    print(out.min() + 0, out.max() + 0)
+"""
+
+
+def test_what_several_processes_compiled_is_told_apart_where_it_comes_together(tmp_path: Path) -> None:
+    """One function in three versions, each the first that its process compiles. Numba would number the three alike, and
+    name their machine code by that number, so that who loads all of them would run one in the others' place."""
+    expected = {"relu": "0.0 0.0", "identity": "-2.0 -2.0", "leaky_relu": "-0.5 -0.5"}
+    kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment = kept | {"FACECNN_CACHE_DIR": str(tmp_path)}
+    for names in ([name] for name in expected), (list(expected), list(expected)[::-1]):
+        for activations in names:
+            done = subprocess.run(
+                [sys.executable, "-c", SUMS, *activations], capture_output=True, text=True, env=environment, check=True
+            )
+            assert done.stdout.splitlines() == [expected[name] for name in activations]
+
+
 def test_the_users_choice_of_folder_wins(tmp_path: Path) -> None:
     chosen = tmp_path / "mine"
     folder, count = run(DENSE, NUMBA_CACHE_DIR=str(chosen), FACECNN_CACHE_DIR=str(tmp_path / "other"))

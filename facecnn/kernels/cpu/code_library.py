@@ -11,9 +11,11 @@ pins).
 
 from __future__ import annotations
 
+from functools import partial
+from secrets import randbits
 from typing import Any
 
-from numba.core import codegen
+from numba.core import bytecode, codegen
 
 _Library: Any = codegen.JITCodeLibrary
 _Codegen: Any = codegen.JITCPUCodegen
@@ -76,6 +78,13 @@ def _set_env_of_translated(self: Any, env_name: str, env: Any) -> None:
 
 
 def install() -> None:
-    """Have all that Numba compiles for the CPU in this process translated lazily from now on."""
+    """Have all that Numba compiles for the CPU in this process translated lazily from now on, under names of its own.
+
+    Numba tells versions of a function, which differ in their closures, apart by a number in the name of their machine
+    code. It counts them, so that different versions that two processes compile and keep may get the same number, and a
+    process that loads both would find the first one under the name of the second, and run it. Here the numbers are
+    drawn, also in a process that was forked.
+    """
     _Codegen._library_class = LazyLibrary
     _Codegen.set_env = _set_env_of_translated
+    bytecode.FunctionIdentity._unique_ids = iter(partial(randbits, 62), None)
