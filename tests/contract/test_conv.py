@@ -20,6 +20,8 @@ from facecnn.kernels.cpu.vector_ir import lanes as vectors
 
 LEAKY, RELU = conv.USUAL[1], conv.USUAL[5]
 """Settings whose code the table's cases have compiled."""
+FORWARD_ONLY = [conv.USUAL_FORWARD, *conv.USUAL_IN_PRODUCTS]
+"""The same, but for the backward kernels."""
 
 
 def and_slow(fast: list[Conv], slow: list[Conv]) -> list[Any]:
@@ -45,7 +47,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("lanes", [*(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 8, 4)), 0])
-@pytest.mark.parametrize("convolution", and_slow(OTHERS, [RELU]))
+@pytest.mark.parametrize("convolution", and_slow(OTHERS, [RELU, conv.USUAL_IN_PRODUCTS[1]]))
 def test_other_vectors_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch, lanes: int, convolution: Conv) -> None:
     """As on processors with other vectors, and on those with none that the micro-kernels are written for."""
     if lanes > 0 and vectors.of_processor() == 0:
@@ -88,7 +90,7 @@ def test_recorded_it_still_follows_its_weights(
 
 
 @given(
-    convolution=st.sampled_from([*conv.USUAL, conv.USUAL_FORWARD, *conv.TINY_SHARING_CODE.values()]),
+    convolution=st.sampled_from([*conv.USUAL, *FORWARD_ONLY, *conv.TINY_SHARING_CODE.values()]),
     photos=st.integers(1, 3),
     height=st.integers(1, 24),
     padding=st.sampled_from(["valid", "same"]),
@@ -105,7 +107,7 @@ def test_any_number_of_photos_and_rows_agrees_with_the_reference(
     open_device("cpu")
     # What cancels out to nearly nothing, as a bias' gradient may, is held against 1.
     size = photos, max(height, least), width
-    kernels = KERNELS[:1] if convolution is conv.USUAL_FORWARD else KERNELS
+    kernels = KERNELS[:1] if convolution in FORWARD_ONLY else KERNELS
     check_all(cpu, replace(convolution, size=size, padding=padding), kernels, least_scale=1)
 
 
@@ -224,6 +226,29 @@ def test_in_tiles_nan_comes_through_and_stays_in_its_tiles(backend: Any, convolu
     assert untouched.any()
     np.testing.assert_array_equal(out[1][untouched], before[0][1][untouched])
     np.testing.assert_array_equal(won[1][untouched], before[1][1][untouched])
+
+
+def test_in_products_nan_stays_in_its_tile(backend: Any) -> None:
+    convolution = conv.USUAL_IN_PRODUCTS[1]
+    x = convolution.x
+    before, _ = forward(backend, convolution, x)
+    x[1, 2, 1, 0] = np.nan
+    out, _ = forward(backend, convolution, x)
+    assert np.isnan(out[1, 1:4, 0:3]).all()
+    out[1, 1:4, 0:4] = before[1, 1:4, 0:4]
+    np.testing.assert_array_equal(out, before)
+
+
+@pytest.mark.parametrize("size", [(5, 6, 7), (60, 3, 3)], ids=str)
+def test_in_products_a_photos_output_does_not_depend_on_its_batch(size: tuple[int, int, int]) -> None:
+    """Not so on the reference, where NumPy's BLAS chooses its way by the batch's size."""
+    open_device("cpu")
+    convolution = replace(conv.USUAL_IN_PRODUCTS[0], size=size)
+    x = convolution.x
+    together, _ = forward(cpu, convolution, x)
+    for n in (0, 1, len(x) - 1):
+        alone, _ = forward(cpu, replace(convolution, size=(1, *size[1:])), x[n : n + 1])
+        np.testing.assert_array_equal(alone[0], together[n])
 
 
 @pytest.mark.parametrize("convolution", [*TILED, pytest.param(replace(LEAKY, size=(2, 7, 13)), id="direct")])

@@ -47,10 +47,12 @@ def _forward(
                             pixel = x[n, y, z]
                             at = np.int32(y * x.shape[2] + z)
                             for c in range(maps):
-                                # A NaN wins over any number; of several the last one wins.
-                                if pixel[c] > o[c] or pixel[c] != pixel[c]:
-                                    o[c] = pixel[c]
-                                    won[c] = at
+                                # A NaN wins over any number; of several the last one wins. Both are always written,
+                                # which vectors can do.
+                                value, largest_yet = pixel[c], o[c]
+                                wins = value > largest_yet or value != value
+                                o[c] = value if wins else largest_yet
+                                won[c] = at if wins else won[c]
                 else:
                     for y in range(top, bottom):
                         for z in range(left, right):

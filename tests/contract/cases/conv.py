@@ -118,6 +118,13 @@ USUAL = [
 # Where rows are cut into tiles (see cpu.conv.winograd), as the 64 columns above are: many maps, full vectors of kernels
 # and a rest. Backwards there are no tiles here, and the code is that for 24 maps.
 USUAL_FORWARD = Conv((1, 11, 26), (8, 20), (3, 3), 2, "same", "leaky_relu")
+# Many maps and kernels without a pool: tiles as lines of matrices, in cpu.conv.winograd_products.
+USUAL_IN_PRODUCTS = sized([(1, 3, 3), (5, 6, 7)], (32, 32), (3, 3), 1, "same", "relu")
+IN_PRODUCTS = [
+    *sized([(2, 6, 10), (70, 2, 6)], (32, 64), (2, 3), 1, "valid", "leaky_relu"),
+    *sized([(2, 5, 9)], (48, 96), (3, 3), 1, (2, 1), "identity"),
+    *sized([(1, 1, 6)], (64, 32), (1, 3), 1, "same", "tanh"),
+]
 MORE = [
     *sized([(1, 2, 2), (23, 6, 5)], (1, 16), (3, 3), 2, "same", "leaky_relu"),
     *sized([(5, 12, 80)], (1, 8), (3, 3), 2, "same", "leaky_relu"),
@@ -173,6 +180,7 @@ TINY = {
 LARGE = Conv((23, 12, 13), (1, 16), (3, 3), 2, "same", "leaky_relu")
 LARGE_FEW_KERNELS = Conv((5, 12, 20), (1, 8), (5, 5), 2, "valid", "leaky_relu")
 LARGE_IN_TILES = Conv((5, 12, 64), (1, 8), (5, 5), 2, "valid", "leaky_relu")
+LARGE_IN_PRODUCTS = Conv((23, 12, 11), (32, 32), (3, 3), 1, "same", "relu")
 LARGE_WITH_A_REST = Conv((5, 12, 301), (3, 20), (5, 5), 2, "valid", "leaky_relu")
 
 
@@ -221,12 +229,15 @@ CASES = [
     *(case for conv in USUAL for case in _cases(conv)),
     *_cases(USUAL_FORWARD, kernels=KERNELS[:1]),
     *_cases(USUAL_FORWARD, own_code=True, kernels=KERNELS[1:]),
+    *(case for conv in USUAL_IN_PRODUCTS for case in _cases(conv, kernels=KERNELS[:1])),
+    *(case for conv in IN_PRODUCTS for case in _cases(conv, own_code=True, kernels=KERNELS[:1])),
     *(case for conv in [*MORE, *WITH_PYTORCH] for case in _cases(conv, own_code=True)),
     *(case for name, conv in TINY_SHARING_CODE.items() for case in _cases(conv, name, "tiny")),
     *(case for name, conv in TINY.items() for case in _cases(conv, name, "tiny", own_code=True)),
     *_cases(LARGE, "large", "large"),
     *_cases(LARGE_FEW_KERNELS, "few kernels", "large", kernels=KERNELS[:1]),
     *_cases(LARGE_IN_TILES, "in tiles", "large", kernels=KERNELS[:2]),
+    *_cases(LARGE_IN_PRODUCTS, "in products", "large", kernels=KERNELS[:1]),
     *_cases(LARGE_WITH_A_REST, "in tiles with a rest", "large", own_code=True, kernels=KERNELS[:2]),
     *_with_equal_sums(),
     *_with_nan(),

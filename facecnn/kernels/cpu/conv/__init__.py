@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from facecnn.arrays import Array
-from facecnn.kernels.cpu.conv import direct, plain, winograd, winograd_gradient
+from facecnn.kernels.cpu.conv import direct, plain, winograd, winograd_gradient, winograd_products
 from facecnn.kernels.cpu.memory import Workspace
 from facecnn.kernels.cpu.vector_ir import lanes
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
@@ -24,6 +24,9 @@ def conv_forward(
     assert activation in FUSED_ACTIVATIONS
     arguments = (x, weight, bias, padding, activation, slope, pool, workspace)
     width = lanes.of_processor()
+    if width and winograd_products.pays(out, weight, pool, width):
+        winograd_products.conv_forward(out, x, weight, bias, padding, activation, slope, workspace, width)
+        return
     if width and winograd.pays(out, weight, pool, width):
         winograd.conv_forward(out, argmax, *arguments, width)
         return

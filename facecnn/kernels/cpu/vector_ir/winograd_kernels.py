@@ -325,6 +325,47 @@ def transform_output(
 
 
 @emitted
+def transform_lines(
+    typing: Any,
+    out: Any, out_offset: Any, products: Any, products_offset: Any, point_products: Any, whole: Any,
+    last: Any, kernels: Any, outputs: Any, taps: Any, width: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """A m of a row's tiles for ``width`` of its kernels: ``whole`` tiles, and one of which only ``last`` columns are
+    written.
+
+    products: (p, t, k), of which a point's are ``point_products`` apart. out: ``kernels`` numbers for each column.
+    """
+    literals = (last, kernels, outputs, taps, width, lanes)
+    columns, all_kernels, m, r, some, lane_count = (literal.literal_value for literal in literals)
+    signature = types.void(out, out_offset, products, products_offset, point_products, whole, *literals)
+    plan = filtering(m, r)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder)
+        target = e.pointer(signature.args[0], arguments[0], arguments[1])
+        source = e.pointer(signature.args[2], arguments[2], arguments[3])
+        of_points = [e.moved(source, builder.mul(index(p), arguments[4])) for p in range(len(plan.input))]
+
+        def tile(number: Any, count: int) -> None:
+            here = builder.mul(number, index(some))
+            there = e.moved(target, builder.mul(number, index(m * all_kernels)))
+            for k in range(0, some, lane_count):
+                vectors = [e.load(e.moved(pointer, here), k, lane_count) for pointer in of_points]
+                for column, total in enumerate(_from_points(e, plan.output, vectors)[:count]):
+                    e.store(total, there, column * all_kernels + k)
+
+        def one_of_whole(number: Any, _: list[Any]) -> list[Any]:
+            tile(number, m)
+            return []
+
+        e.loop(arguments[5], 1, [], one_of_whole)
+        tile(arguments[5], columns)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
 def transform_gradient(
     typing: Any,
     points: Any, points_offset: Any, point_length: Any, row_length: Any, delta: Any, delta_offset: Any, argmax: Any,
