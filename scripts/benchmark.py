@@ -48,9 +48,9 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--network",
         action="append",
-        help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, or many; smoke "
-        "only shows that it runs. Of start: whose training's memory is measured (default: deep). Of share: a shipped "
-        "config or seed-64. Repeatable",
+        help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, many, or body: "
+        "embeddings of faces; smoke only shows that it runs. Of start: whose training's memory is measured (default: "
+        "deep). Of share: a shipped config or seed-64. Repeatable",
     )
     add(
         "--against",
@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         help="of growth: photos to train from; repeatable (default: 1,000, 10,000 and 100,000)",
     )
-    add("--quick", action="store_true", help="only batches of 60, and few rounds")
+    add("--quick", action="store_true", help="only the largest batches, and few rounds")
     add("--rounds", type=at_least(1), help="turns of each implementation (default: enough for steady medians)")
     add("--json", action="store_true", help="print JSON instead of the table")
     add("--output", type=new_file, help="a file for the JSON")
@@ -88,6 +88,8 @@ class Benchmark:
         of_steps = "steps" in self.parts or "start" in self.parts
         self.subjects = steps.chosen_subjects(networks) if of_steps else []
         self.trained = share.chosen(networks) if "share" in self.parts else []
+        if "start" in self.parts and self.subjects and "train" not in self.subjects[0].works:
+            raise UsageError(f"--network {networks[0]}: only predicts, and start measures a training: add --only steps")
         if options.picture is not None and "steps" not in self.parts:
             raise UsageError("--picture: shows the steps, which are left out: add --only steps")
         with_torch = importlib.util.find_spec("torch") is not None
@@ -130,7 +132,7 @@ class Benchmark:
             steps.measure(self.conditions, subject, self.implementations, self.rows, roof)
 
     def _start(self) -> None:
-        case = self.subjects[0].cases([steps.COMPARED_BATCH])[0] if self.options.network else start.TRAINED
+        case = self.subjects[0].cases(quick=True)[0] if self.options.network else start.TRAINED
         self.report["cold_start"], self.report["memory"] = start.measure(self.conditions, self.implementations, case)
 
     def _growth(self) -> None:

@@ -85,6 +85,8 @@ class Facecnn:
         def answer() -> npt.NDArray[np.float32]:
             forward()
             logits = self._backend.to_host(network.output[:count])
+            if work.embeds:
+                return np.asarray(logits)
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 

@@ -19,14 +19,13 @@ from benchmarks.processes import (
     raise_if_ours,
     started,
 )
-from benchmarks.work import Case
+from benchmarks.work import BODY, Case
 from common.command import say
 from facecnn.errors import FacecnnError, UsageError
 from machine.roofline import Cost, Roof
 from machine.roofline import cost as network_cost
 
 BATCHES = (1, 8, 60)
-COMPARED_BATCH = 60
 TURN_SECONDS = 0.4
 ROUNDS, QUICK_ROUNDS = 9, 4
 WIDTH = 80
@@ -46,14 +45,14 @@ class Subject:
     channels: int
     size: int
     works: tuple[str, ...]
-    least_batch: int = 1
+    batches: tuple[int, ...] = BATCHES
+    """The last one is that of the ratio, and the only one of a quick run."""
 
-    def cases(self, batches: Sequence[int]) -> list[Case]:
-        sizes = [batch for batch in batches if batch >= self.least_batch]
+    def cases(self, *, quick: bool = False) -> list[Case]:
         return [
             Case(self.network, self.channels, self.size, batch, "train" if work == "train" else "predict")
             for work in self.works
-            for batch in sizes
+            for batch in self.batches[-1 if quick else 0 :]
         ]
 
 
@@ -62,9 +61,12 @@ SUBJECTS = (
     Subject("deep-224", "deep", 3, 224, ("train", "predict")),
     Subject("seed-64", "seed", 1, 64, ("train", "predict")),
     Subject("deep-64", "deep", 1, 64, ("train", "predict")),
-    Subject("default", "default", 1, 48, ("train",), least_batch=2),  # batch norm of units can't be trained with one
+    Subject("default", "default", 1, 48, ("train",), BATCHES[1:]),  # batch norm of units can't be trained with one
 )
-MANY = Subject("many", "many", 1, 64, ("train",), least_batch=2)
+ON_REQUEST = (
+    Subject("many", "many", 1, 64, ("train",), BATCHES[1:]),
+    Subject("body-150", BODY, 3, 150, ("predict",), (1, 32)),  # 32: as the embedder does it
+)
 """Only on request."""
 SMOKE = Subject("smoke", "smoke", 1, 24, ("train", "predict"))
 """Only shows that the benchmark runs."""
@@ -82,6 +84,8 @@ class Row:
     cost: Cost | None = None
     roof: Roof | None = None
     """What the processor can do at best, if measured."""
+    peak_memory: int | None = None
+    """Bytes of the process so far, if it never trained."""
 
     @property
     def median(self) -> float | None:
@@ -108,6 +112,7 @@ class Row:
             "bytes": None if self.cost is None else self.cost.bytes,
             "share_of_peak": of_peak,
             "share_of_bandwidth": of_bandwidth,
+            "peak_memory": self.peak_memory,
             "note": self.note,
         }
 
@@ -119,9 +124,8 @@ def measure(
 
     Raises FacecnnError where their work differs, and where facecnn fails.
     """
-    batches = (COMPARED_BATCH,) if conditions.quick else BATCHES
     with started(chosen) as processes:
-        cases = subject.cases(batches)
+        cases = subject.cases(quick=conditions.quick)
         wrong = check(processes, max(cases, key=lambda case: case.batch))
         for case in cases:
             say(f"{subject.key}, batch {case.batch}, {case.work} ...")
@@ -129,7 +133,11 @@ def measure(
             cost = network_cost(case.network, shape, case.batch, training=case.work == "train")
             of_case = [Row(case, one, note=wrong.get(one.name), cost=cost, roof=roof) for one in chosen]
             rows += of_case
-            time_in_turns(list(zip(processes, of_case, strict=True)), conditions.turns(ROUNDS, QUICK_ROUNDS))
+            timed = list(zip(processes, of_case, strict=True))
+            time_in_turns(timed, conditions.turns(ROUNDS, QUICK_ROUNDS))
+            if "train" not in subject.works:
+                for process, row in timed:
+                    row.peak_memory = process.ask("peak_memory") if row.milliseconds else None
 
 
 def time_in_turns(timed: Sequence[tuple[Process, Row]], rounds: int) -> None:
@@ -175,7 +183,7 @@ def check(processes: Sequence[Process], case: Case) -> dict[str, str]:
         expected = expected or found
         tolerance, later = TOLERANCES if process.implementation.float32 else COARSE_TOLERANCES
         near = [
-            np.isclose(found["losses"][0], expected["losses"][0], rtol=tolerance, atol=0).all(),
+            np.isclose(found["losses"][:1], expected["losses"][:1], rtol=tolerance, atol=0).all(),
             np.isclose(found["losses"], expected["losses"], rtol=later, atol=0).all(),
             np.isclose(found["answers"], expected["answers"], rtol=0, atol=tolerance).all(),
         ]
@@ -213,14 +221,14 @@ def ratios(subjects: Sequence[Subject], rows: Sequence[Row]) -> dict[str, float 
     return {
         f"{subject.key}-{case.work}": ratio(of_case(rows, case))
         for subject in names
-        for case in subject.cases([COMPARED_BATCH])
+        for case in subject.cases(quick=True)
     }
 
 
 def chosen_subjects(networks: Sequence[str]) -> list[Subject]:
     """Choose by network or by key; the usual ones, if there are no ``networks``. Raises UsageError."""
     every: dict[str, list[Subject]] = {}
-    for subject in (*SUBJECTS, MANY, SMOKE):
+    for subject in (*SUBJECTS, *ON_REQUEST, SMOKE):
         every.setdefault(subject.network, []).append(subject)
     every |= {subject.key: [subject] for subject in SUBJECTS}
     for name in networks:
@@ -254,7 +262,7 @@ def table(report: dict[str, Any], rows: Sequence[Row]) -> list[str]:
         lines += case_table(case, of_case(rows, case), "" if roof is None else f"{'peak':>6}{'band':>6}")
     shown_ratios = {name: value for name, value in report["ratios"].items() if value is not None}
     if shown_ratios:
-        lines += ["", f"PyTorch's best over facecnn, batch {COMPARED_BATCH}:"]
+        lines += ["", "PyTorch's best over facecnn, the largest batch of each:"]
         lines += [f"  {name:20}{value:8.2f}" for name, value in shown_ratios.items()]
     return lines
 
@@ -275,4 +283,6 @@ def case_table(case: Case, rows: Sequence[Row], shares: str) -> list[str]:
         lines.append(f"{name:41}{row.median:9.3f}{min(row.milliseconds):9.3f}{times}{of_roof}")
         if row.note is not None:
             lines.append(f"    {row.note}"[:WIDTH])
+        if row.peak_memory is not None:
+            lines.append(f"    peak memory {row.peak_memory / 1e6:,.0f} MB")
     return lines

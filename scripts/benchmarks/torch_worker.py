@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.work import WARM_UP_STEPS, Work, Worker, serve
 from facecnn.learning.optimizers import Momentum
-from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool
+from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Neuron, Pool, Residual, UnitLength
+from facecnn.network.layers.residual import SHORTCUT
 from facecnn.network.stages import Stage
 
 
@@ -101,12 +102,12 @@ class Torch:
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.float32]]:
         model, x = self._model(work).eval(), self._pictures(work)
 
-        def probabilities(x: torch.Tensor) -> torch.Tensor:
+        def answers_to(x: torch.Tensor) -> torch.Tensor:
             with self._autocast():
                 logits = model(x)
-            return torch.softmax(logits.float(), 1)
+            return logits.float() if work.embeds else torch.softmax(logits.float(), 1)
 
-        function = self._as_asked(probabilities)
+        function = self._as_asked(answers_to)
         # Compiled functions aren't meant to run in inference mode.
         mode = torch.inference_mode if self._compile is None and not self._one_graph else torch.no_grad
         answers: list[torch.Tensor] = []
@@ -214,6 +215,35 @@ class Neurons(nn.Module):
         return (torch.einsum("nchw,mchw->nmc", x, self.weight) + self.bias).flatten(1)
 
 
+class Block(nn.Module):
+    """A residual block. The smaller summand is padded with zeros at the end of maps, rows and columns."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut, self.activation = branch, shortcut, activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = self.branch(x), self.shortcut(x)
+        shape = [max(sides) for sides in zip(one.shape[1:], other.shape[1:], strict=True)]
+        total: torch.Tensor = self.activation(padded(one, shape) + padded(other, shape))
+        return total
+
+
+def padded(maps: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """Maps (N, C, H, W) with zeros up to ``shape``, (C, H, W)."""
+    if list(maps.shape[1:]) == shape:
+        return maps
+    missing = [wanted - own for wanted, own in zip(shape, maps.shape[1:], strict=True)]
+    return functional.pad(maps, (0, missing[2], 0, missing[1], 0, missing[0]))
+
+
+class UnitLengths(nn.Module):
+    """Rows of length 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(x)
+
+
 class Rows(nn.Module):
     """Flatten (N, C, H, W) to a row for each photo, in the order of (H, W, C)."""
 
@@ -233,14 +263,17 @@ ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
 
 def build(work: Work, *, channels_last: bool) -> nn.Sequential:
     """Build the network, with its weights."""
+    weights = {name: torch.from_numpy(array) for name, array in work.weights.items()}
+    return in_order(work.stages, weights, channels_last=channels_last)
+
+
+def in_order(stages: Sequence[Stage], weights: dict[str, torch.Tensor], *, channels_last: bool) -> nn.Sequential:
+    """The modules of some layers, whose weights are among these."""
     modules: list[nn.Module] = []
-    for stage in work.stages:
-        weights = {
-            name.removeprefix(f"{stage.name}."): torch.from_numpy(array)
-            for name, array in work.weights.items()
-            if name.startswith(f"{stage.name}.")
-        }
-        modules += modules_of(stage, weights, channels_last=channels_last)
+    for stage in stages:
+        start = f"{stage.name}."
+        own = {name.removeprefix(start): array for name, array in weights.items() if name.startswith(start)}
+        modules += modules_of(stage, own, channels_last=channels_last)
     return nn.Sequential(*modules)
 
 
@@ -280,6 +313,13 @@ def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last:
             pool_kind = nn.MaxPool2d if layer.kind == "max" else nn.AvgPool2d
             size = shape[:2] if layer.size == "global" else layer.size
             return [pool_kind(size, layer.stride)]
+        case Residual():
+            pooled = [inner for inner in stage.inner if inner.name == SHORTCUT]
+            branch = [inner for inner in stage.inner if inner.name != SHORTCUT]
+            ways = [in_order(some, weights, channels_last=channels_last) for some in (branch, pooled)]
+            return [Block(*ways, ACTIVATIONS[layer.activation](layer.slope))]
+        case UnitLength():
+            return [UnitLengths()]
         case _:
             raise NotImplementedError(f"{stage.name}: {layer}")
 

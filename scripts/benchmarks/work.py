@@ -22,11 +22,13 @@ from facecnn.config import load
 from facecnn.errors import FacecnnError
 from facecnn.kernels import reference
 from facecnn.learning.optimizers import AdamW, Momentum
-from facecnn.network.layers import Dropout, Layer, Shape, with_outputs
+from facecnn.network.layers import Body, Dropout, Layer, Shape, UnitLength, with_outputs
 from facecnn.network.loss import CrossEntropy
 from facecnn.network.network import Network
 from facecnn.network.stages import Stage
 
+BODY = "body"
+"""Stands for the pretrained body, which is no config: from a face to its embedding, of unit length."""
 PEOPLE = 2
 CHECKED_STEPS = 3
 WARM_UP_STEPS = 4
@@ -42,7 +44,7 @@ class Case:
     """What is timed."""
 
     network: str
-    """A shipped config."""
+    """A shipped config, or BODY."""
     channels: int
     size: int
     """Pixels a side."""
@@ -61,6 +63,8 @@ class Work:
     loss: CrossEntropy
     optimizer: Momentum | AdamW
     average_weights: float | None
+    embeds: bool
+    """Whether the answers are the outputs as they are, and not the probabilities that softmax makes of them."""
     weights: dict[str, npt.NDArray[np.float32]]
     """Weights by their names in facecnn."""
     pictures: npt.NDArray[np.float32]
@@ -71,8 +75,8 @@ class Work:
 def work_of(case: Case, *, dropout: bool = True) -> Work:
     """Make a case's work, from the same seeds in every process. Leave out ``dropout`` to compare results, since both
     sides draw other masks."""
-    settings = load(case.network).settings
-    layers = with_outputs(settings.network, PEOPLE)
+    settings = load("default" if case.network == BODY else case.network).settings
+    layers = layers_of(case.network)
     if not dropout:
         layers = tuple(replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in layers)
     loss = settings.loss
@@ -89,10 +93,16 @@ def work_of(case: Case, *, dropout: bool = True) -> Work:
         loss=loss,
         optimizer=known(settings.optimizer),
         average_weights=settings.train.average_weights,
+        embeds=case.network == BODY,
         weights=network.weights.to_host(),
         pictures=pictures,
         labels=np.arange(case.batch, dtype=np.int32) % PEOPLE,
     )
+
+
+def layers_of(network: str) -> tuple[Layer, ...]:
+    """The layers of a shipped config, or of the body."""
+    return (Body(), UnitLength()) if network == BODY else with_outputs(load(network).settings.network, PEOPLE)
 
 
 def known(rule: object) -> Momentum | AdamW:
@@ -128,7 +138,7 @@ class Side(Protocol):
         """The loss of the last training step."""
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.floating[Any]]]:
-        """Return a function that computes the probabilities (batch, people) on the host."""
+        """Return a function that computes the answers on the host: probabilities (batch, people) or embeddings."""
 
     def milliseconds(self, step: Callable[[], object], steps: int) -> float:
         """Time ``steps`` steps, one after another."""
@@ -146,14 +156,15 @@ class Worker:
         return {"device": self._side.device}
 
     def check(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Compute losses of a few steps, and answers, to compare the sides by."""
+        """Compute losses of a few steps, if the case is a training, and answers, to compare the sides by."""
         self._forget()
         work = work_of(Case(**case), dropout=False)
-        step = self._side.training(work, work.optimizer.learning_rate)
         losses = []
-        for _ in range(CHECKED_STEPS):
-            step()
-            losses.append(self._side.loss())
+        if case["work"] == "train":
+            step = self._side.training(work, work.optimizer.learning_rate)
+            for _ in range(CHECKED_STEPS):
+                step()
+                losses.append(self._side.loss())
         predict = self._side.predicting(work)
         for _ in range(CHECKED_STEPS):  # a recording is replayed from the third call on, at the latest
             answers = predict()

@@ -36,7 +36,7 @@ from numba import prange, types
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.work import PEOPLE, known
+from benchmarks.work import known, layers_of
 from common.command import at_least, parser
 from facecnn.arrays import Array
 from facecnn.config import load
@@ -45,9 +45,9 @@ from facecnn.kernels.cpu.jit import compiled, set_threads
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
 from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
 from facecnn.learning.optimizers import Optimizer
-from facecnn.network.layers import Conv, Dense, Neuron, Shape, with_outputs
+from facecnn.network.layers import Conv, Dense, Neuron, Shape
 from facecnn.network.size import parameter_count
-from facecnn.network.stages import Stage, plan
+from facecnn.network.stages import Stage, all_layers, plan
 
 RUN_SECONDS, PEAK_RUNS = 0.04, 50
 """Short, so that some run has the processors to itself even while other programs are at work."""
@@ -196,11 +196,12 @@ class Cost:
 
 
 def cost(config: str, shape: Shape, batch: int, *, training: bool) -> Cost:
-    """Count a shipped network's training step or prediction, on pictures of ``shape`` (rows, columns, maps)."""
-    settings = load(config).settings
-    stages = plan(with_outputs(settings.network, PEOPLE), shape)
+    """Count a network's training step or prediction, on pictures of ``shape`` (rows, columns, maps): a shipped one's,
+    or, without training, that of the body."""
+    stages = all_layers(plan(layers_of(config), shape))
     if not training:
         return Cost(2 * batch * sum(_multiply_adds(stages)), _moved_forward(stages, batch))
+    settings = load(config).settings
     rule = known(settings.optimizer)
     assert isinstance(rule, Optimizer)
     averages = 0 if settings.train.average_weights is None else 1

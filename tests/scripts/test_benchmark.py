@@ -57,6 +57,7 @@ def test_help() -> None:
         (["--only", "sleep"], "--only"),
         (["--only", "share", "--network", "sead"], "sead"),
         (["--only", "growth", "--photos", "3"], "--photos"),
+        (["--only", "start", "--network", "body"], "body"),
         (["--only", "growth", "--picture", "picture.png"], "--picture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -74,6 +75,7 @@ def test_a_network_is_chosen_at_all_its_sizes_or_at_one() -> None:
     ]
     assert keys == [["seed-224", "seed-64"], ["seed-64"], ["seed-64", "seed-224"]]
     assert "many" not in [subject.key for subject in chosen_subjects([])]
+    assert "body" not in [subject.network for subject in chosen_subjects([])]
     (many,) = chosen_subjects(["many"])
     photos = load("many").settings.photos
     assert (many.size, many.channels) == (photos.width, photos.channels)
