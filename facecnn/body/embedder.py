@@ -78,7 +78,9 @@ class Embedder:
 
     def _run(self, pixels: Array, rows: Array) -> Float32Array:
         if self._network is None:
-            self._network = Network((Body(),), CHIP_SETTINGS.shape, self._backend, BATCH_SIZE, training=False)
+            self._network = Network(
+                (Body(),), CHIP_SETTINGS.shape, self._backend, BATCH_SIZE, training=False, keep_outputs=False
+            )
             self._network.weights.from_host(self._arrays)
         network, backend = self._network, self._backend
         feed = PhotoFeed(backend, pixels, rows, BATCH_SIZE)

@@ -18,6 +18,7 @@ from facecnn.kernels.profiling import Profiler
 from facecnn.network.initialisation import NOTHING, Initialisation, initialise
 from facecnn.network.layers import Layer, LayerContext, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
+from facecnn.network.shared_memory import shared_arrays
 from facecnn.network.stages import Stage, plan
 from facecnn.network.weights import FlatArrays, Weights, aligned_size
 
@@ -57,6 +58,7 @@ class Network:
         frozen: int = 0,
         training: bool = True,
         accumulate_gradients: bool = False,
+        keep_outputs: bool = True,
     ) -> None:
         """
         Args:
@@ -67,6 +69,8 @@ class Network:
             frozen: number of ``layers``, from the first on, that keep their weights.
             training: without it there is no room for gradients, and the last layer may give maps.
             accumulate_gradients: whether gradients of several micro-batches can be added up.
+            keep_outputs: whether ``forward`` leaves the output of every layer, which training and explanations need;
+                otherwise only ``output``, in much less memory.
 
         Raises:
             LayerError: a layer doesn't fit.
@@ -96,8 +100,10 @@ class Network:
         self.units = prod(out_shape)
         """Numbers that the last layer gives for each photo."""
         self.input: Array = backend.empty((batch_size, *input_shape), dtype)
-        self._outs: list[Array] = [backend.empty((batch_size, *stage.out_shape), dtype) for stage in self.stages]
-        self._buffers = [self._new_buffers(stage, training) for stage in self.stages]
+        assert keep_outputs or not training
+        self._keeps_outputs = keep_outputs
+        self._outs = self._new_outputs()
+        self._buffers = self._new_buffers(training)
         self._zeros: Array = backend.to_device(np.zeros(batch_size, np.int32))
         """Photos and step if nothing is random."""
         self._make_loss_arrays()
@@ -105,16 +111,37 @@ class Network:
         self._frozen = frozen
         self._make_gradient_arrays(training, accumulate_gradients)
 
-    def _new_buffers(self, stage: Stage, training: bool) -> dict[str, tuple[Array, bool]]:
-        """The buffers of a layer, and whether each has a row for every photo."""
-        made = {}
+    def _new_outputs(self) -> list[Array]:
+        """Each layer's output. If they aren't kept, two buffers take turns: a layer reads one and writes the other."""
+        wanted = [[((self.batch_size, *stage.out_shape), self.dtype)] for stage in self.stages]
+        if self._keeps_outputs:
+            return [self.backend.empty(*own) for (own,) in wanted]
+        turns = [shared_arrays(self.backend, wanted[first::2]) for first in (0, 1)]
+        return [turns[number % 2][number // 2][0] for number in range(len(wanted))]
+
+    def _new_buffers(self, training: bool) -> list[dict[str, tuple[Array, bool]]]:
+        """The buffers of each layer, and whether they have a row for every photo. If outputs aren't kept, all layers
+        share one memory."""
+        wanted = [self._buffers_of(stage, training) for stage in self.stages]
+        if self._keeps_outputs:
+            arrays = [[self.backend.empty(shape, dtype) for shape, dtype, _ in own.values()] for own in wanted]
+        else:
+            arrays = shared_arrays(self.backend, [[one[:2] for one in own.values()] for own in wanted])
+        return [
+            {name: (array, own[name][2]) for name, array in zip(own, of_layer, strict=True)}
+            for own, of_layer in zip(wanted, arrays, strict=True)
+        ]
+
+    def _buffers_of(self, stage: Stage, training: bool) -> dict[str, tuple[Shape, npt.DTypeLike, bool]]:
+        """Shape and type of a layer's buffers, and whether they have a row for every photo."""
+        found: dict[str, tuple[Shape, npt.DTypeLike, bool]] = {}
         for name, buffer in stage.layer.buffers(stage.shape).items():
             if buffer.for_backward and not training:
                 continue
             per_photo = buffer.per_photo and buffer.shape != (0,)
             shape = (self.batch_size, *buffer.shape) if per_photo else buffer.shape
-            made[name] = self.backend.empty(shape, self.dtype if buffer.dtype is None else buffer.dtype), per_photo
-        return made
+            found[name] = shape, self.dtype if buffer.dtype is None else buffer.dtype, per_photo
+        return found
 
     def _make_loss_arrays(self) -> None:
         empty, photos, units = self.backend.empty, self.batch_size, self.units
@@ -156,6 +183,7 @@ class Network:
 
     def output_of(self, name: str, count: int) -> Array:
         """Output of a layer in the last ``forward`` of ``count`` photos, also of one that another layer holds."""
+        assert self._keeps_outputs, "the network was made without keep_outputs"
         first, _, rest = name.partition(".")
         number = [stage.name for stage in self.stages].index(first)
         views = self._stage_views(count)[number]

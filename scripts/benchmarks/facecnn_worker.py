@@ -100,7 +100,10 @@ class Facecnn:
         return float(backend.milliseconds(start, backend.mark(workspace)))
 
     def _filled(self, work: Work, *, training: bool) -> Network:
-        network = Network(work.layers, work.shape, self._backend, len(work.pictures), loss=work.loss, training=training)
+        network = Network(
+            work.layers, work.shape, self._backend, len(work.pictures), loss=work.loss, training=training,
+            keep_outputs=not work.embeds,
+        )  # fmt: skip
         network.weights.from_host(work.weights)
         self._backend.copy_to_device(network.input, work.pictures)
         self._network = network

@@ -314,10 +314,15 @@ def modules_of(stage: Stage, weights: dict[str, torch.Tensor], *, channels_last:
             size = shape[:2] if layer.size == "global" else layer.size
             return [pool_kind(size, layer.stride)]
         case Residual():
-            pooled = [inner for inner in stage.inner if inner.name == SHORTCUT]
-            branch = [inner for inner in stage.inner if inner.name != SHORTCUT]
-            ways = [in_order(some, weights, channels_last=channels_last) for some in (branch, pooled)]
-            return [Block(*ways, ACTIVATIONS[layer.activation](layer.slope))]
+            branch, shortcut = (
+                in_order(
+                    [inner for inner in stage.inner if (inner.name == SHORTCUT) == is_shortcut],
+                    weights,
+                    channels_last=channels_last,
+                )
+                for is_shortcut in (False, True)
+            )
+            return [Block(branch, shortcut, ACTIVATIONS[layer.activation](layer.slope))]
         case UnitLength():
             return [UnitLengths()]
         case _:

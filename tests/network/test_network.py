@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
+from itertools import combinations
 from math import prod, sqrt
 from typing import Any
 
@@ -25,7 +27,9 @@ from facecnn.network.layers import (
     Layer,
     Neuron,
     Pool,
+    PoolSettings,
     PRelu,
+    Residual,
     with_outputs,
 )
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
@@ -313,6 +317,57 @@ def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_si
     assert large.output.shape == (1, 7, 9, 3)
     assert small.output.shape == (1, 4, 4, 3)
     np.testing.assert_allclose(large.output[:, 1:5, 2:6], small.output, rtol=1e-5, atol=1e-6)
+
+
+RESIDUALS: tuple[Layer, ...] = (
+    Conv(kernels=4, size=3, stride=2, activation="relu"),
+    Pool(size=3, stride=2),
+    *[Residual(layers=(Conv(kernels=4, padding="same", activation="relu"), BatchNorm()))] * 3,
+    Residual(
+        layers=(Conv(kernels=8, stride=2), Conv(kernels=8, padding="same", activation="identity")),
+        shortcut=PoolSettings(size=2, kind="average"),
+    ),
+    Dropout(rate=0.2),
+    Dense(units=3),
+)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, RESIDUALS, RESIDUALS[:-3]], ids=["layers", "blocks", "ends in a block"])
+@pytest.mark.parametrize("backend", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
+def test_without_every_layers_output_the_last_one_is_the_same(backend: Any, layers: Sequence[Layer]) -> None:
+    shape = SHAPE if layers is LAYERS else (40, 37, 2)
+    every = Network(layers, shape, backend, 4, training=False)
+    last = Network(layers, shape, backend, 4, training=False, keep_outputs=False)
+    every.initialise(2)
+    last.weights.from_host(every.weights.to_host())
+    x = np.random.default_rng(0).standard_normal(every.input.shape)
+    for count in (4, 3, 4):
+        every.input[...] = last.input[...] = x
+        every.infer(count)
+        last.infer(count)
+        np.testing.assert_array_equal(last.output[:count], every.output[:count])
+
+
+@pytest.mark.parametrize("layers", [LAYERS, RESIDUALS], ids=["layers", "blocks"])
+def test_without_every_layers_output_no_layer_writes_over_what_it_reads(layers: Sequence[Layer]) -> None:
+    """NumPy would forgive it."""
+    shape = SHAPE if layers is LAYERS else (40, 37, 2)
+    network = Network(layers, shape, reference, 4, training=False, keep_outputs=False)
+    for number in range(len(network.stages)):
+        context = network.context(number, 4)
+        own = [array for array in (context.x, context.out, *context.buffers.values()) if array.size]
+        assert not any(np.shares_memory(one, other) for one, other in combinations(own, 2))
+
+
+def test_without_every_layers_output_it_takes_a_fraction_of_the_memory() -> None:
+    layers = [Conv(kernels=8, size=1)] * 20
+    taken = []
+    for keep in (True, False):
+        tracemalloc.start()
+        network = Network(layers, (32, 32, 8), reference, 8, training=False, keep_outputs=keep)
+        taken.append(tracemalloc.get_traced_memory()[0] - network.input.nbytes)
+        tracemalloc.stop()
+    assert taken[1] < taken[0] / 3
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes
