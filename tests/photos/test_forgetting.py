@@ -122,6 +122,8 @@ def test_rows_that_sqlite_moved_are_gone_for_good(tmp_path: Path) -> None:
     left = file.read_bytes()
     assert not [one for (one,) in rows[::2] if one.encode() in left]
     assert all(one.encode() in left for (one,) in rows[1::2])
+
+
 def test_of_a_photo_with_several_faces_all_crops_are_forgotten(photos: list[Path], tmp_path: Path) -> None:
     finder = KnownFaces({(40, 40): [face_at(12, 20, 9), face_at(28, 20, 9)]}, "two")
     loaded = load_photos(photos, PhotoSettings(size=16), finder=finder)

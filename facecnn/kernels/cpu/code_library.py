@@ -19,6 +19,7 @@ from numba.core import bytecode, codegen
 
 _Library: Any = codegen.JITCodeLibrary
 _Codegen: Any = codegen.JITCPUCodegen
+_FunctionIdentity: Any = bytecode.FunctionIdentity
 
 
 class LazyLibrary(_Library):  # type: ignore[misc]
@@ -87,4 +88,4 @@ def install() -> None:
     """
     _Codegen._library_class = LazyLibrary
     _Codegen.set_env = _set_env_of_translated
-    bytecode.FunctionIdentity._unique_ids = iter(partial(randbits, 62), None)
+    _FunctionIdentity._unique_ids = iter(partial(randbits, 62), None)
