@@ -1,8 +1,8 @@
 """Convolution, bias, activation and max-pooling in one block, forward and backward.
 
-With AVX-512, AVX2 or NEON the forward pass is ``winograd`` or ``direct``, whichever is faster for the shape. The
-weights' gradient is ``winograd_gradient`` for some shapes on AVX-512, and otherwise ``direct``; the input's gradient is
-always ``direct``. Other processors take ``plain``, whose vectorisation is left to the compiler.
+With AVX-512, AVX2 or NEON the forward pass is ``winograd_products``, ``winograd`` or ``direct``, whichever is faster
+for the shape. The weights' gradient is ``winograd_gradient`` for some shapes on AVX-512, and otherwise ``direct``; the
+input's gradient is always ``direct``. Other processors take ``plain``, whose vectorisation is left to the compiler.
 """
 
 from __future__ import annotations
