@@ -40,18 +40,33 @@ def _describe(result: dict[str, Any]) -> str:
     lines = [
         f"{shown(result['model'])}: {len(result['classes'])} classes ({names})",
         f"Input: {given['height']}x{given['width']} {given['colour']}, normalised: {given['normalise']}",
-        f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
-        f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])}",
-        f"Both set on {result['calibrated_on']} held-out photos of people and {result['strangers_calibrated_on']} of "
-        "strangers",
+        *_origin(result),
         *map(paragraph, highest_confidence(result["highest_confidence"], result["calibrated_on"])),
         "",
         *common.layer_table(result["layers"]),
         "",
         f"Weights: {megabytes(result['parameter_bytes'])}",
-        f"Training with batches of {result['batch_size']}: about {megabytes(result['training_bytes'])} besides photos "
-        "and libraries",
     ]
+    if not result["by_embeddings"]:
+        lines.append(
+            f"Training with batches of {result['batch_size']}: about {megabytes(result['training_bytes'])} besides "
+            "photos and libraries"
+        )
     if result["kernels"]:
         lines.append(f"Kernels drawn: {shown(result['kernels'])}")
     return "\n".join(lines)
+
+
+def _origin(result: dict[str, Any]) -> list[str]:
+    """What weights and threshold come from."""
+    if result["by_embeddings"]:
+        return [
+            f"Made from the embeddings of {result['trained_on']} photos; the body's weights are dlib's",
+            f"Threshold for strangers {number(result['threshold'])}, by the distances between other people's faces",
+        ]
+    return [
+        f"Trained on {result['trained_on']} photos; the weights are those of epoch {result['best_epoch']}",
+        f"Temperature {number(result['temperature'])}, threshold for strangers {number(result['threshold'])}",
+        f"Both set on {result['calibrated_on']} held-out photos of people and {result['strangers_calibrated_on']} of "
+        "strangers",
+    ]

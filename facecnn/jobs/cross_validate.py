@@ -26,7 +26,7 @@ from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import calibrate_for, make_recogniser
-from facecnn.jobs.people import find_folder, output_names, photo_set, read_people
+from facecnn.jobs.people import find_folder, knows_strangers_by_distance, output_names, photo_set, read_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.recorders import ShowingRecorder
 from facecnn.jobs.training.setup import AnyTrainer, make_any_trainer, open_for_training, trial_figures
@@ -69,7 +69,15 @@ def cross_validate(
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(loaded.settings.photos, console, options.threads)
-    dataset = read_people(folder, loaded.settings.photos, finder, console, strict=options.strict, for_training=True)
+    dataset = read_people(
+        folder,
+        loaded.settings.photos,
+        finder,
+        console,
+        strict=options.strict,
+        for_training=True,
+        one_is_enough=knows_strangers_by_distance(loaded.settings),
+    )
     parts = dataset.folds(folds)
     problem = fold_problem(dataset, parts)
     if problem is not None:

@@ -41,6 +41,7 @@ def inspect(path: Path, picture: Path | None) -> dict[str, Any]:
         "calibrated_on": recogniser.calibration.photos,
         "strangers_calibrated_on": recogniser.calibration.strangers,
         "false_accept_rate": recogniser.calibration.false_accept_rate,
+        "by_embeddings": recogniser.answers_by_embeddings,
         "highest_confidence": recogniser.calibration.highest_confidence,
         "layers": layer_rows(stages),
         "parameters": size.parameters,

@@ -65,6 +65,7 @@ def read_people(
     *,
     strict: bool,
     for_training: bool,
+    one_is_enough: bool = False,
     roster: Roster = NO_CHANGES,
 ) -> Dataset:
     """Load a folder with one folder of photos per person, and report what is wrong with it.
@@ -74,7 +75,15 @@ def read_people(
         OutputError: with ``strict``, a photo was skipped or a warning given.
     """
     with console.counting("Reading photos") as progress:
-        dataset = load_dataset(folder, settings, progress, finder=finder, for_training=for_training, roster=roster)
+        dataset = load_dataset(
+            folder,
+            settings,
+            progress,
+            finder=finder,
+            for_training=for_training,
+            one_is_enough=one_is_enough,
+            roster=roster,
+        )
     skipped = [f"{photo.path}: {photo.reason}" for photo in dataset.skipped]
     if skipped:
         console.warning(f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} skipped:")
@@ -102,7 +111,12 @@ def output_names(settings: Settings, dataset: Dataset) -> list[str]:
     """Names of the outputs of a network for a data set: its classes and, as a model of class means knows strangers by
     their distance, ``unknown`` last even without photos of any."""
     names = list(dataset.classes)
-    return [*names, UNKNOWN] if isinstance(settings.optimizer, ClassMeans) and UNKNOWN not in names else names
+    return [*names, UNKNOWN] if knows_strangers_by_distance(settings) and UNKNOWN not in names else names
+
+
+def knows_strangers_by_distance(settings: Settings) -> bool:
+    """Whether a model needs no photos of strangers to know them, and so none of a second person."""
+    return isinstance(settings.optimizer, ClassMeans)
 
 
 def photo_set(dataset: Dataset, chosen: np.ndarray | None = None, labels: np.ndarray | None = None) -> PhotoSet:

@@ -124,6 +124,7 @@ def load_dataset(
     *,
     finder: Finder | None = None,
     for_training: bool = True,
+    one_is_enough: bool = False,
     roster: Roster = NO_CHANGES,
 ) -> Dataset:
     """Read a folder with one folder of photos per person.
@@ -134,6 +135,7 @@ def load_dataset(
         finder: finds the faces to crop; None: crop the middle.
         progress: called with the number of photos done and of all.
         for_training: whether there must be two classes, and people with photos that show something.
+        one_is_enough: whether one person will do for it, because the model knows strangers without photos of any.
         roster: who is added or left out.
 
     Raises:
@@ -150,7 +152,7 @@ def load_dataset(
     if not usable:
         raise PhotoError(f"{shown(found.folder)}: none of {len(files)} photos can be used: {warnings[-1]}")
     if for_training:
-        _refuse_one_class(tuple(usable), found.folder, warnings)
+        _refuse_one_class(tuple(usable), found.folder, warnings, one_is_enough=one_is_enough)
         _refuse_empty_people(owners, loaded)
     return _assemble(found, owners, loaded, usable, warnings, settings, finder)
 
@@ -266,13 +268,13 @@ def _refuse_empty_people(names: Sequence[str], loaded: LoadedPhotos) -> None:
         raise PhotoError(f"{some(nothing)}: no photo that shows anything (in each every pixel is the same): add others")
 
 
-def _refuse_one_class(classes: tuple[str, ...], folder: Path, warnings: list[str]) -> None:
-    if len(classes) > 1:
+def _refuse_one_class(classes: tuple[str, ...], folder: Path, warnings: list[str], *, one_is_enough: bool) -> None:
+    if len(classes) > 1 or (one_is_enough and classes != (UNKNOWN,)):
         return
     left_out = f" ({warnings[-1]})" if warnings else ""
     if classes == (UNKNOWN,):
         raise PhotoError(f"{shown(folder)}: strangers only{left_out}: add a folder of photos for each person")
     raise PhotoError(
         f"{shown(folder)}: only one person ({shown(classes[0])}){left_out}; at least two are needed, "
-        f"or a folder {UNKNOWN}/ with photos of other people"
+        f"or a folder {UNKNOWN}/ with photos of other people (-c pretrained needs neither)"
     )

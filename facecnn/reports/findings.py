@@ -71,12 +71,14 @@ def counted(number: int, what: str, plural: str | None = None) -> str:
 def trained_for(facts: RunFacts) -> str:
     """Whose photos the model was trained on, and how many."""
     photos, people = facts.photos, facts.photos.people
+    tells = f"tells {len(people):,} people apart" if len(people) != 1 else "recognises 1 person"
     text = (
-        f"This network tells {counted(len(people), 'person', 'people')} apart: "
-        f"{listed([f'{count.name} ({count.trained_on})' for count in people])}. It was trained on "
+        f"This network {tells}: "
+        f"{listed([f'{count.name} ({count.trained_on})' for count in people])}. It was "
+        f"{'made from' if facts.network.by_distance else 'trained on'} "
         f"{counted(sum(count.trained_on for count in people), 'photo')} of them"
     )
-    if photos.strangers is not None:
+    if photos.strangers is not None and not facts.network.by_distance:
         text += f", besides {counted(photos.strangers.trained_on, 'photo')} of strangers"
     if photos.spectators:
         text += f" and {counted(photos.spectators, 'face')} beside the people that are like none of them"
@@ -98,8 +100,9 @@ def accuracy(facts: RunFacts) -> str:
         return "No photos of the people were held out, so how good it is on new photos isn't known."
     known = judged["known"]
     low, high = map(percent, judged["interval"])
+    seen = "seen" if facts.network.by_distance else "been trained on"
     text = (
-        f"Of {counted(known['photos'], 'photo')} of these people that it had not been trained on, it names "
+        f"Of {counted(known['photos'], 'photo')} of these people that it had not {seen}, it names "
         f"{known['named_right']} right ({percent(judged['accuracy'])}), refuses {known['refused']} as a stranger's, "
         f"and names {known['named_wrong']} wrong. "
     )
@@ -353,6 +356,13 @@ def _flattering(facts: RunFacts) -> list[str]:
         )
     own = "come from the same folder, perhaps from the same occasions, and " if facts.photos.own_validation else ""
     refuses = "" if facts.calibration.threshold is None else " and whom it refuses"
+    if facts.network.by_distance:
+        if own:
+            found.append(
+                "The held-out photos come from the same folder, perhaps from the same occasions, so these figures "
+                "flatter. Photos of other days and places are the real test."
+            )
+        return found
     tuned = f" and set how sure it is{refuses}" if facts.calibration.photos else ""
     found.append(
         f"The held-out photos {own}also decided which epoch was kept{tuned}, so these figures flatter. Photos of other "

@@ -119,6 +119,46 @@ def test_the_commands_work_as_with_any_model(facecnn: Facecnn, run: Path, few: P
     assert all_names(tmp_path / "why") == {"1.explained.png"}
 
 
+@pytest.mark.usefixtures("face_finding")
+def test_one_person_alone_is_enough(facecnn: Facecnn, few: Path, forty: Path, tmp_path: Path) -> None:
+    shutil.copytree(few / "s1", tmp_path / "people" / "s1")
+    options = ["-c", "pretrained", "--out", tmp_path / "runs"]
+    done = facecnn("train", tmp_path / "people", *options, "--name", "one")
+    assert done.exit_code == 0, done.stderr
+    photos = [forty / person / "9.pgm" for person in ("s1", "s2", "s3")]
+    assert labels(facecnn, tmp_path / "runs" / "one", *photos) == ["s1", "unknown", "unknown"]
+    assert facecnn("cross-validate", tmp_path / "people", "-c", "pretrained").exit_code == 0
+    (tmp_path / "people" / "s1").rename(tmp_path / "people" / "unknown")
+    done = facecnn("train", tmp_path / "people", *options)
+    assert done.exit_code == 3
+    assert "strangers only" in done.stderr
+
+
+@pytest.mark.usefixtures("face_finding")
+@pytest.mark.parametrize("option", ["--profile", "--init-from", "restarts"])
+def test_what_needs_steps_is_refused(facecnn: Facecnn, run: Path, few: Path, tmp_path: Path, option: str) -> None:
+    given = {"--init-from": [option, run], "restarts": ["--set", "train.restarts=2"]}.get(option, [option])
+    done = facecnn("train", few, "-c", "pretrained", "--out", tmp_path, *given)
+    assert done.exit_code == 2
+    assert option in done.stderr
+    done.one_block()
+    assert all_names(tmp_path) == set()
+
+
+def test_report_and_card_claim_no_training(facecnn: Facecnn, own: Path) -> None:
+    assert facecnn("report", own).exit_code == 0
+    card, page = (own / "MODEL_CARD.md").read_text(), (own / "report.html").read_text()
+    assert "It was made from 12 photos of them." in card
+    assert "Nothing was trained" in page
+    for text in (card, page):
+        before_settings = text.split("version: 1")[0]
+        for wrong in ("epoch", "It was trained", "it was trained", "emperature", "trained from"):
+            assert wrong not in before_settings.replace("was never trained for it", ""), wrong
+    shown = facecnn("inspect", own).stdout
+    assert "epoch" not in shown
+    assert "Made from the embeddings of 12 photos" in shown
+
+
 def test_a_model_answers_where_the_body_is_not_installed(
     facecnn: Facecnn, run: Path, forty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

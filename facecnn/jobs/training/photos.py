@@ -15,7 +15,14 @@ from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import find_folder, output_names, photo_set, read_people, warn_of_first
+from facecnn.jobs.people import (
+    find_folder,
+    knows_strangers_by_distance,
+    output_names,
+    photo_set,
+    read_people,
+    warn_of_first,
+)
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.learning.data import PhotoSet
 from facecnn.photos.dataset import Dataset
@@ -106,7 +113,16 @@ def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> Trai
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(settings, console, options.threads)
     roster = options.roster
-    dataset = read_people(folder, settings, finder, console, strict=strict, for_training=True, roster=roster)
+    dataset = read_people(
+        folder,
+        settings,
+        finder,
+        console,
+        strict=strict,
+        for_training=True,
+        one_is_enough=knows_strangers_by_distance(loaded.settings),
+        roster=roster,
+    )
     if options.validation is not None:
         training = _choose_faces(dataset, np.arange(len(dataset.labels)), strict, console)
         photos = _with_validation_folder(loaded.settings, dataset, training, options.validation, strict, console)
@@ -144,7 +160,14 @@ def read_photos_again(
     folder = find_folder(folder, loaded, console)
     roster = Roster.from_record(record)
     dataset = read_people(
-        folder, loaded.settings.photos, finder, console, strict=strict, for_training=True, roster=roster
+        folder,
+        loaded.settings.photos,
+        finder,
+        console,
+        strict=strict,
+        for_training=True,
+        one_is_enough=knows_strangers_by_distance(loaded.settings),
+        roster=roster,
     )
     before, now = set(record["classes"]), set(dataset.classes)
     if before != now:

@@ -18,7 +18,13 @@ from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos
 from facecnn.jobs.training.recorders import ShowingRecorder
-from facecnn.jobs.training.setup import make_any_trainer, make_trainer, open_for_training, say_what_is_trained
+from facecnn.jobs.training.setup import (
+    check_suits_optimizer,
+    make_any_trainer,
+    make_trainer,
+    open_for_training,
+    say_what_is_trained,
+)
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import AnyOptimizer, ClassMeans
@@ -37,6 +43,7 @@ OVERFIT_STEPS = 3000
 def dry_run(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
     """Do everything up to the first step (photos, split, shapes, memory), without training or writing anything."""
     check_place(options)
+    check_suits_optimizer(loaded, options)
     device = open_for_training(options, console, say_why=True)
     data = read_photos(loaded, options, console)
     initial = NO_MODEL

@@ -77,6 +77,21 @@ def make_any_trainer(
     return ClassMeansTrainer(loaded.settings, _training_data(dataset, training, validation, outputs), device.backend)
 
 
+def check_suits_optimizer(loaded: Loaded, options: TrainOptions) -> None:
+    """Raise UsageError for what an optimizer without steps can't do, before any photo is read."""
+    if not isinstance(loaded.settings.optimizer, ClassMeans):
+        return
+    for given, what in (
+        (options.profile, "--profile: there are none to time"),
+        (options.init_from is not None, "--init-from: its weights are the body's and computed from your photos"),
+        (loaded.settings.train.restarts > 1, "train.restarts: nothing in it is due to chance"),
+    ):
+        if given:
+            raise UsageError(
+                f"{loaded.where(('optimizer', 'name'))}: the optimizer class_means makes no steps. Leave out {what}"
+            )
+
+
 def _training_data(dataset: Dataset, training: FolderFaces, validation: PhotoSet | None, outputs: int) -> TrainingData:
     rows, labels, indices = training.samples(dataset)
     if validation is None:

@@ -24,7 +24,13 @@ from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos, read_photos_again
 from facecnn.jobs.training.run import RunRecorder, TrainingRun
-from facecnn.jobs.training.setup import make_any_trainer, open_for_training, say_what_is_trained, trial_figures
+from facecnn.jobs.training.setup import (
+    check_suits_optimizer,
+    make_any_trainer,
+    open_for_training,
+    say_what_is_trained,
+    trial_figures,
+)
 from facecnn.kernels import Device
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.folder import RunFolder, write_json
@@ -50,6 +56,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
 def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
     """Set up a new run. Its folder is made once everything else is ready."""
     check_place(options)
+    check_suits_optimizer(loaded, options)
     settings = loaded.settings
     data = read_photos(loaded, options, console)
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
