@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facecnn.jobs import cross_validate
-from facecnn.jobs.training.setup import make_trainer
+from facecnn.jobs.training.setup import make_any_trainer
 
 from .contract import NUMBER, check
 from .running import Facecnn
@@ -72,11 +72,11 @@ def test_a_fold_is_judged_by_photos_that_its_training_never_saw(
     seen = []
 
     def made(loaded: Any, dataset: Any, training: Any, *rest: Any, **more: Any) -> Any:
-        trainer = make_trainer(loaded, dataset, training, *rest, **more)
+        trainer = make_any_trainer(loaded, dataset, training, *rest, **more)
         seen.append((dataset, training.photos.tolist(), trainer.data.validation.rows.tolist()))
         return trainer
 
-    monkeypatch.setattr(cross_validate, "make_trainer", made)
+    monkeypatch.setattr(cross_validate, "make_any_trainer", made)
     options = ["-c", "smoke", "--epochs", "2", "--folds", "2", *calibrated, "--format", "json"]
     predictions = facecnn("cross-validate", people_and_strangers, *options).json()["predictions"]
     assert len(seen) == 2
