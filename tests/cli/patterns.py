@@ -41,12 +41,15 @@ class PatternEmbedder:
 
 
 def finder() -> KnownFaces:
-    """Finds the faces of ``picture``, by its size; a small one in a picture that is one pixel lower."""
+    """Finds the faces of ``picture``, by its size; a small one in a picture that is one pixel lower, one that is cut
+    off where it is two pixels lower, and a small one as the second of two where it is one pixel higher."""
     places = [face_at((number + 0.5) * CELL, 43, EYES) for number in range(4)]
     known = {(CELL * count, CELL): places[:count] for count in range(1, 5)}
     small = face_at(50, 43, 10)
     cut = face_at(10, 43, EYES)
-    return KnownFaces({**known, (CELL, CELL - 1): [small], (CELL, CELL - 2): [cut]}, "cells")
+    second = face_at(1.5 * CELL, 43, 10)
+    odd = {(CELL, CELL - 1): [small], (CELL, CELL - 2): [cut], (2 * CELL, CELL + 1): [places[0], second]}
+    return KnownFaces({**known, **odd}, "cells")
 
 
 def picture(people: Sequence[int], number: int, height: int = CELL) -> Image.Image:

@@ -136,6 +136,25 @@ def test_what_shows_too_little_is_unclear(album: Path, out: Path, facecnn: Facec
     assert PatternEmbedder.asked == [9], "the others are not even looked at"
 
 
+def test_each_face_of_a_photo_is_judged_by_itself(album: Path, out: Path, facecnn: Facecnn) -> None:
+    for copy in range(2):
+        picture([ANN, EVE], 80 + copy, CELL + 1).save(album / f"beside {copy}.png")
+    faces = facecnn("group", album, out, "--format", "json").json()
+    found = [(face["group"], face["reason"]) for face in faces if Path(face["path"]).parent == album]
+    assert found == [("person-001", None), (None, "too small: 24 pixels, at least 30 are needed")] * 2
+
+
+def test_a_person_is_in_a_photo_once_wherever_copies_of_files_are(album: Path, out: Path, facecnn: Facecnn) -> None:
+    shutil.copy(album / "a/1.png", album / "a/0.png")
+    picture([BOB, BOB], 90).save(album / "z.png")
+    faces = facecnn("group", album, out, "--format", "json").json()
+    groups = [face["group"] for face in faces if face["path"].endswith("z.png")]
+    assert len(groups) == 2
+    assert groups.count(None) == 1
+    others = {face["group"] for face in faces if face["path"].endswith(("a/3.png", "b/2.png"))} - {None}
+    assert set(groups) - {None} == others
+
+
 def test_photos_without_a_face_and_unreadable_ones(album: Path, out: Path, facecnn: Facecnn) -> None:
     Image.new("RGB", (77, 77), (90, 90, 90)).save(album / "wall.png")
     done = facecnn("group", album, out)
@@ -308,11 +327,14 @@ def test_an_interrupted_run_with_other_photos(album: Path, out: Path, facecnn: F
     assert files(out) == before
 
     (album / "new.png").unlink()
-    (out / "person-001" / "1.png").write_text("somebody else's")
-    done = facecnn("group", album, out)
-    assert (done.exit_code, done.stdout) == (6, "")
-    assert str(out / "person-001" / "1.png") in done.stderr
-    assert (out / "person-001" / "1.png").read_text() == "somebody else's"
+    copy = out / "person-001" / "1.png"
+    size = copy.stat().st_size
+    for other in (b"somebody else's", bytes(size)):
+        copy.write_bytes(other)
+        done = facecnn("group", album, out)
+        assert (done.exit_code, done.stdout) == (6, "")
+        assert str(copy) in done.stderr
+        assert copy.read_bytes() == other
 
 
 def test_folders_that_hold_something(album: Path, out: Path, facecnn: Facecnn) -> None:
