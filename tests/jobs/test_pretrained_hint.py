@@ -70,12 +70,12 @@ def train(photos: Path, held_out: Path, *options: str) -> tuple[dict[str, Any], 
 
 
 def few(album: Album, strangers: int = 10) -> Path:
-    """Seventeen photos each of two people, in most of which the other one stands beside them."""
+    """Seventeen photos each of two people, in most of which the other one is in the middle, where the main face is."""
     return album(
         "people",
         {
-            "ann": [[ANN]] * 5 + [[BOB, ANN], [ANN, BOB]] * 6,
-            "bob": [[BOB]] * 5 + [[ANN, BOB], [BOB, ANN]] * 6,
+            "ann": [[ANN]] * 5 + [[ANN, BOB, stranger] for stranger in range(500, 512)],
+            "bob": [[BOB]] * 5 + [[stranger, ANN, BOB] for stranger in range(520, 532)],
             "unknown": [[person] for person in STRANGERS[:strangers]],
         },
     )
