@@ -256,15 +256,3 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_end(
 
 
 # ---------------------------------------------------------------------------------------------------------- --init-from
-
-
-def test_a_model_of_embeddings_may_begin_from_another_one(people: Path, tmp_path: Path) -> None:
-    """Its body is the same, and its last layer is made of its own people's photos, whatever the other one had."""
-    first = train(people)
-    shutil.copytree(people, tmp_path / "more")
-    write(tmp_path / "more" / "cy", [[CY]] * 4)
-    result = train(tmp_path / "more", "begun", "--init-from", str(first))
-    fresh = train(tmp_path / "more", "fresh")
-    one, other = (load_checkpoint(run).arrays for run in (result, fresh))
-    assert all(np.array_equal(one[name], array) for name, array in other.items() if name != "trained_on")
-    assert trained_on(result) == digests(*(tmp_path / "more").iterdir())
