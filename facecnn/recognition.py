@@ -172,6 +172,11 @@ class Recogniser:
         assert self._by_embeddings is not None
         return self._by_embeddings[0].embed(pixels, rows)
 
+    def log_probabilities_of(self, embeddings: Array) -> Float64Array:
+        """As ``log_probabilities``, of embeddings (n, 128), in a model made from class means."""
+        assert self._by_embeddings is not None
+        return self._by_embeddings[1].log_probabilities(embeddings)
+
     @property
     def knows_strangers(self) -> bool:
         """Whether the model was trained with photos of strangers."""
@@ -186,8 +191,7 @@ class Recogniser:
     def log_probabilities(self, pixels: Array, rows: Array) -> Float64Array:
         """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
         if self._by_embeddings is not None:
-            embedder, head = self._by_embeddings
-            return head.log_probabilities(embedder.embed(pixels, rows))
+            return self.log_probabilities_of(self.embed(pixels, rows))
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 

@@ -138,8 +138,9 @@ def _read_faces(photos: Sequence[Path], model: Model, console: Console) -> _Face
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
     embeddings = model.recogniser.embed(loaded.pixels, crops.rows)
-    answers = model.recogniser.answers(loaded.pixels, crops.rows, model.recogniser.threshold("auto"))
-    names = [answer.label for answer in model.recogniser.describe(answers)]
+    recogniser = model.recogniser
+    answers = recogniser.answers_from(recogniser.log_probabilities_of(embeddings), recogniser.threshold("auto"))
+    names = [answer.label for answer in recogniser.describe(answers)]
     return _Faces(loaded, usable[crops.photo], embeddings, names)
 
 

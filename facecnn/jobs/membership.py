@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facecnn.arrays import Array
-from facecnn.config import load, to_dict, to_yaml
+from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import TRAINED_ON, ModelFile
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.train import train
-from facecnn.learning.class_means import EMBEDDINGS, OWNERS, Head, head_in, head_of
+from facecnn.learning.class_means import EMBEDDINGS, OWNERS, Head, head_in, head_of, metrics_of, model_arrays
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.network.layers import with_outputs
 from facecnn.network.stages import plan
 from facecnn.photos.folder import UNKNOWN
 from facecnn.photos.roster import Roster
-from facecnn.runs.checkpoint import Checkpoint
 from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.metrics import MetricsLog
 
@@ -139,26 +137,23 @@ def write_run(model: ModelFile, people: People, trained_on: Array, split: Mappin
     head = rebuilt(model, people)
     classes = [*people.names, UNKNOWN]
     stages = plan(with_outputs(settings.network, len(classes)), settings.photos.shape)
-    last = f"model.{stages[-1].name}"
-    progress = dict(model.checkpoint.state["progress"])
-    checkpoint = Checkpoint(
-        settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
+    checkpoint = replace(
+        model.checkpoint,
         classes=classes,
         arrays={
             **model.checkpoint.arrays,
-            f"{last}.weight": head.weight,
-            f"{last}.bias": head.bias,
+            **model_arrays({}, stages, head),
             EMBEDDINGS: people.embeddings,
             OWNERS: people.owners,
             TRAINED_ON: trained_on,
         },
-        state={"progress": progress, "calibration": None if model.calibration is None else asdict(model.calibration)},
     )
     with RunFolder.create(new.out, new.name, _label(old), new.overwrite) as run:
         run.write_start(_label(old))
         run.write_config(to_yaml(settings))
         write_json(run.split_path, {**split, "classes": _with_strangers(people.names, split)})
-        MetricsLog(run.metrics_path).append(_metrics(head, people))
+        answers = head.log_probabilities(people.embeddings)
+        MetricsLog(run.metrics_path).append(metrics_of(answers, people.owners, seconds=0.0))
         run.save_last(checkpoint, rotate=False)
         run.save_best(checkpoint)
     return run
@@ -176,27 +171,6 @@ def rebuilt(model: ModelFile, people: People) -> Head:
 def _with_strangers(names: Sequence[str], split: Mapping[str, Any]) -> list[str]:
     """The classes of a data set of these people, and of strangers if there were photos of some."""
     return [*names, UNKNOWN] if UNKNOWN in split["classes"] else list(names)
-
-
-def _metrics(head: Head, people: People) -> dict[str, Any]:
-    started = time.perf_counter()
-    logs = head.log_probabilities(people.embeddings)
-    losses = -logs[np.arange(len(logs)), people.owners]
-    return {
-        "epoch": 1,
-        "step": 1,
-        "learning_rate": None,
-        "train_loss": float(losses.mean()),
-        "train_accuracy": float((logs.argmax(axis=1) == people.owners).mean()),
-        "train_worst_loss": float(losses.max()),
-        "validation_loss": None,
-        "validation_accuracy": None,
-        "seconds": time.perf_counter() - started,
-        "photos_per_second": None,
-        "kernel_change": {},
-        "dead_kernels": [],
-        "asleep_kernels": [],
-    }
 
 
 def _label(run: RunFolder) -> str:

@@ -154,6 +154,37 @@ def initial_arrays_of_body(settings: TrainingSettings, data: TrainingData, backe
     return {**body, f"{last}.weight": weight, f"{last}.bias": np.zeros(data.outputs, np.float32)}
 
 
+def metrics_of(answers: Float64Array, labels: Array, seconds: float) -> dict[str, Any]:
+    """The only line of a run's metrics.jsonl, without held-out photos.
+
+    Args:
+        answers: log-probabilities (n, people + 1) of the photos that the head was made from.
+        labels: (n,) who is in them.
+        seconds: how long it took.
+    """
+    losses, accuracy = _judged(answers, labels)
+    return {
+        "epoch": 1,
+        "step": 1,
+        "learning_rate": None,
+        "train_loss": float(losses.mean()),
+        "train_accuracy": accuracy,
+        "train_worst_loss": float(losses.max()),
+        "validation_loss": None,
+        "validation_accuracy": None,
+        "seconds": seconds,
+        "photos_per_second": None,
+        "kernel_change": {},
+        "dead_kernels": [],
+        "asleep_kernels": [],
+    }
+
+
+def _judged(answers: Float64Array, labels: Array) -> tuple[Float64Array, float]:
+    """Each photo's loss, and the share of right answers, where strangers are a class of their own."""
+    return 0.0 - answers[np.arange(len(labels)), labels], float((answers.argmax(axis=1) == labels).mean())
+
+
 class NothingWatched:
     """Stands for a ``KernelWatch`` where no kernel is trained."""
 
@@ -207,39 +238,16 @@ class ClassMeansTrainer:
 
     def _metrics(self, embeddings: Array, labels: Array, seconds: float) -> dict[str, Any]:
         """The epoch's line of metrics.jsonl."""
-        losses, accuracy = self._judged(self._answers_to(embeddings), labels)
+        line = metrics_of(self._head.log_probabilities(embeddings), labels, seconds)
         validation = self.data.validation
-        held_out, held_out_accuracy = None, None
         if len(validation):
-            judged, held_out_accuracy = self._judged(self.answers(validation), validation.labels)
-            held_out = float(judged.mean())
-        return {
-            "epoch": 1,
-            "step": 1,
-            "learning_rate": None,
-            "train_loss": float(losses.mean()),
-            "train_accuracy": accuracy,
-            "train_worst_loss": float(losses.max()),
-            "validation_loss": held_out,
-            "validation_accuracy": held_out_accuracy,
-            "seconds": seconds,
-            "photos_per_second": len(labels) / seconds,
-            "kernel_change": {},
-            "dead_kernels": [],
-            "asleep_kernels": [],
-        }
-
-    @staticmethod
-    def _judged(answers: Float64Array, labels: Array) -> tuple[Float64Array, float]:
-        """Each photo's loss, and the share of right answers, where strangers are a class of their own."""
-        return 0.0 - answers[np.arange(len(labels)), labels], float((answers.argmax(axis=1) == labels).mean())
-
-    def _answers_to(self, embeddings: Array) -> Float64Array:
-        return self._head.log_probabilities(embeddings)
+            losses, accuracy = _judged(self.answers(validation), validation.labels)
+            line |= {"validation_loss": float(losses.mean()), "validation_accuracy": accuracy}
+        return {**line, "photos_per_second": len(labels) / seconds}
 
     def answers(self, photos: PhotoSet) -> Float64Array:
         """Log-probabilities (n, people + 1) of photos."""
-        return self._answers_to(self._embedder.embed(photos.pixels, photos.rows))
+        return self._head.log_probabilities(self._embedder.embed(photos.pixels, photos.rows))
 
     def arrays(self) -> dict[str, Array]:
         """All arrays of the model by the names under which they are saved; the head is zero before ``run``."""
