@@ -168,9 +168,11 @@ def test_the_cpu_computes_random_networks_as_the_reference_does(case: Case, trai
     assume(away_from_kinks(case) and keeps_its_digits(case))
     exact, fast = Run(case, reference, np.float64), Run(case, cpu, np.float32)
     # float32 has 6e-8 a rounding; sums of up to some hundred terms and batch norm over few numbers leave 1e-4 of it.
+    before = {name: np.abs(array).max() for name, array in exact.network.weights.statistics.named.items()}
     assert_close(fast.forward(training), exact.forward(training), 1e-4, "output")
     for name, array in exact.network.weights.statistics.named.items():
-        assert_close(fast.network.weights.statistics.named[name], array, 1e-4, name)
+        # What moves from a number to a far smaller one keeps the rounding of the first.
+        assert_close(fast.network.weights.statistics.named[name], array, 1e-4, name, least=before[name] / 100)
     exact.forward()
     fast.forward()
     expected, found = exact.backward(), fast.backward()
