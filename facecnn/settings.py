@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+SETTINGS = ConfigDict(defer_build=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 """For every settings dataclass: unknown keys are errors, ``true`` isn't 1, text and nan aren't numbers. Defaults are
 checked, too, so that 8 for a fraction becomes 8.0 as if it were given: equal settings give equal JSON."""
 

@@ -101,19 +101,20 @@ class Nets:
     time of a training: hence ``rest``.
     """
 
-    def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None) -> None:
+    def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None, device: str = "cpu") -> None:
         """
         Args:
             arrays: see ``facecnn.faces.weights.installed_arrays``.
             threads: number of threads of the kernels; None: one for each processor.
+            device: ``cpu`` or ``reference``.
 
         Raises:
             CheckpointError: names or shapes differ, or a number isn't finite.
         """
-        self._threads = threads
+        self._threads, self._device = threads, device
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None
-        self._worker, opened = _started(threads)
+        self._worker, opened = _started(device, threads)
         backend: Backend = opened.result().backend
         self._networks: dict[str, Network] = {}
         known: set[str] = set()
@@ -135,7 +136,7 @@ class Nets:
         """The outputs of a network's heads, (n, ..., outputs) each, for pictures (n, side, side, 3)."""
         with self._lock:
             if self._worker is None:
-                self._worker, _ = _started(self._threads)
+                self._worker, _ = _started(self._device, self._threads)
             answer = self._worker.submit(self._run, name, pictures)
         output = answer.result()
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
@@ -161,10 +162,10 @@ class Nets:
         return output
 
 
-def _started(threads: int | None) -> tuple[ThreadPoolExecutor, Future[Device]]:
+def _started(device: str, threads: int | None) -> tuple[ThreadPoolExecutor, Future[Device]]:
     """A thread whose first task is to set how many threads its kernels use."""
     worker = ThreadPoolExecutor(1, "face-finder")
-    return worker, worker.submit(open_device, "cpu", threads)
+    return worker, worker.submit(open_device, device, threads)
 
 
 def _unfitting(problem: str) -> CheckpointError:

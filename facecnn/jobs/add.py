@@ -16,9 +16,8 @@ from facecnn.arrays import Float32Array, Int64Array
 from facecnn.body.threshold import unit
 from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.membership import NewRun, People, digests_of, needs_no_training, run_of, train_anew, write_run
-from facecnn.jobs.models import TRAINED_ON, Model, read_model
+from facecnn.jobs.models import TRAINED_ON, Model, open_for_answers, read_model
 from facecnn.jobs.people import warn_of_first
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files, photo_name
@@ -55,8 +54,7 @@ def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, cons
     if not needs_no_training(model):
         result = train_anew(model, Roster(added={person: _files(photos)}), new, console)
         return {"run": result["run"], "person": person, "classes": result["classes"], "trained": True}
-    device = open_and_show(new.device, new.threads, console)
-    faces = _read_faces(photos, model.model(device.backend, new.threads), console)
+    faces = _read_faces(photos, open_for_answers(model, photos, new.device, new.threads, console), console)
     record = run_of(model).read_split()
     chosen, skipped = _choose(faces, person, digests_of(record, person))
     if skipped:

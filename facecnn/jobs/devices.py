@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from facecnn.jobs.console import Console
 from facecnn.kernels import Device, open_device
 from facecnn.kernels.cards import card_number, is_simulated
@@ -20,17 +22,35 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
     return device
 
 
-_LITTLE = 150_000_000
-"""Multiply-adds that take NumPy about a third of a second, half as long as loading Numba and its compiled code takes
-(measured: 0.10 s on one processor for 57 million; loading 0.7 s)."""
+@dataclass(frozen=True)
+class Work:
+    """What it takes to answer for one photo with one face."""
+
+    finds_faces: bool
+    """Whether the face is looked for."""
+    multiply_adds: int
+    by_embeddings: bool
+    """Whether the network is the pretrained body, whose many maps NumPy multiplies at a better rate."""
+
+    @property
+    def seconds_in_numpy(self) -> float:
+        """About how long NumPy takes, on one processor (AMD EPYC, family 25, model 1: 0.10 s for 57 million
+        multiply-adds of the default network, 0.13 s for 542 million of the body, 0.14 s for a face in 250x250)."""
+        rate = 4e9 if self.by_embeddings else 0.5e9
+        return 0.15 * self.finds_faces + self.multiply_adds / rate
+
+    @property
+    def seconds_to_load(self) -> float:
+        """About how long it takes to load Numba and the compiled code: measured, as above, 0.7 s, and 0.8 s more for
+        the face finder."""
+        return 0.7 + 0.8 * self.finds_faces
 
 
-def open_for_answers(name: str, threads: int | None, console: Console, multiply_adds: int | None) -> Device:
-    """Open a device as ``open_and_show`` does, but for ``auto`` and ``cpu`` the reference (NumPy) if that is faster.
+def quickest_for(name: str, work: Work | None, photos: int) -> str:
+    """The device to answer on: for ``auto`` and ``cpu`` the reference (NumPy), if it answers for so many photos in half
+    the time that Numba takes to load, as a photo may hold several faces. It rounds a little differently.
 
-    The reference rounds a little differently. It is faster if the answers take few ``multiply_adds`` (None: not known,
-    or many), because Numba takes longer to load.
+    ``work``: for each photo; None: not known.
     """
-    if name in ("auto", "cpu") and multiply_adds is not None and multiply_adds <= _LITTLE:
-        name = "reference"
-    return open_and_show(name, threads, console)
+    few = work is not None and photos * work.seconds_in_numpy <= work.seconds_to_load / 2
+    return "reference" if few and name in ("auto", "cpu") else name

@@ -77,10 +77,13 @@ def finds_faces(arrays: Mapping[str, Array]) -> bool:
     return any(name.startswith(PREFIX) for name in arrays)
 
 
-def finder_of_checkpoint(arrays: Mapping[str, Array], threads: int | None = None) -> FaceFinder | None:
+def finder_of_checkpoint(
+    arrays: Mapping[str, Array], threads: int | None = None, device: str = "cpu"
+) -> FaceFinder | None:
     """The finder that a model's photos were prepared with; None where they were cropped to the middle.
 
-    Raises CheckpointError where the arrays are not those of a finder.
+    ``device``: ``cpu`` or ``reference``; see ``FaceFinder``. Raises CheckpointError where the arrays are not those of a
+    finder.
     """
     own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
-    return FaceFinder(own, threads) if own else None
+    return FaceFinder(own, threads, device) if own else None

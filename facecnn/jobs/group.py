@@ -18,7 +18,7 @@ from facecnn.errors import OutputError, folded, shown
 from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.copying import Copier, numbered_name, photos_to_place
-from facecnn.jobs.devices import open_for_answers
+from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.face_groups import GroupedFaces, find_groups
 from facecnn.jobs.group_sheet import make_sheet
 from facecnn.photos.cache import LoadedPhotos
@@ -87,7 +87,7 @@ def group(
         OutputError: ``destination`` holds other things, or something couldn't be written.
     """
     files = photos_to_place(source, destination, console)
-    device = open_for_answers(device_name, threads, console, None)
+    device = open_and_show(device_name, threads, console)
     embedder = Embedder(device.backend)
     _prepare(destination)
     faces = find_groups(files, embedder, console, threads)

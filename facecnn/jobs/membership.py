@@ -17,7 +17,6 @@ from facecnn.jobs.models import TRAINED_ON, ModelFile
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.train import train
 from facecnn.learning.class_means import EMBEDDINGS, OWNERS, Head, head_in, head_of, metrics_of, model_arrays
-from facecnn.learning.optimizers import ClassMeans
 from facecnn.network.layers import with_outputs
 from facecnn.network.stages import plan
 from facecnn.photos.folder import UNKNOWN
@@ -39,7 +38,7 @@ class NewRun:
 
 def needs_no_training(model: ModelFile) -> bool:
     """Whether people can be added to a model and removed from it without a training."""
-    return isinstance(model.settings.optimizer, ClassMeans) and EMBEDDINGS in model.checkpoint.arrays
+    return model.by_embeddings and EMBEDDINGS in model.checkpoint.arrays
 
 
 def run_of(model: ModelFile) -> RunFolder:

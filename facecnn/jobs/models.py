@@ -12,6 +12,8 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.config import Settings, from_dict
 from facecnn.errors import CheckpointError, UsageError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.devices import Work, open_and_show, quickest_for
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import finder_of_checkpoint, finds_faces
 from facecnn.kernels.backend import Backend
@@ -25,7 +27,7 @@ from facecnn.network.size import measure
 from facecnn.network.stages import plan
 from facecnn.network.weights import misfits
 from facecnn.photos.face import Finder
-from facecnn.photos.folder import UNKNOWN
+from facecnn.photos.folder import UNKNOWN, is_folder
 from facecnn.recognition import SHIFT, Recogniser
 from facecnn.reports.findings import counted, highest_confidence
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -95,15 +97,26 @@ class ModelFile:
     best_epoch: int
     trained_on: frozenset[str]
 
-    def multiply_adds(self) -> int | None:
-        """Multiply-adds for one face; None where faces are looked for, which takes many more."""
-        if finds_faces(self.checkpoint.arrays):
-            return None
+    def work(self) -> Work:
+        """What an answer takes."""
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        return len(views_at_test_time(**view_options(self.settings))) * measure(stages, 1).multiply_adds
+        views = 2 if self.by_embeddings else len(views_at_test_time(**view_options(self.settings)))
+        return Work(
+            finds_faces=finds_faces(self.checkpoint.arrays),
+            multiply_adds=views * measure(stages, 1).multiply_adds,
+            by_embeddings=self.by_embeddings,
+        )
 
-    def model(self, backend: Backend, threads: int | None = None) -> Model:
-        """Build the network, and the face finder on ``threads`` threads of the CPU. Raises CheckpointError."""
+    @property
+    def by_embeddings(self) -> bool:
+        """Whether the model was made from class means."""
+        return isinstance(self.settings.optimizer, ClassMeans)
+
+    def model(self, backend: Backend, threads: int | None = None, finder_device: str = "cpu") -> Model:
+        """Build the network, and the face finder on ``threads`` threads of the CPU, or on ``finder_device`` reference.
+
+        Raises CheckpointError.
+        """
         calibration = self.calibration or Calibration()
         return Model(
             path=self.path,
@@ -111,7 +124,7 @@ class ModelFile:
             recogniser=make_recogniser(
                 self.settings, self.checkpoint.classes, self.checkpoint.arrays, calibration, backend
             ),
-            finder=finder_of_checkpoint(self.checkpoint.arrays, threads),
+            finder=finder_of_checkpoint(self.checkpoint.arrays, threads, finder_device),
             best_epoch=self.best_epoch,
             calibrated=self.calibration is not None,
             trained_on=self.trained_on,
@@ -184,6 +197,21 @@ def open_model(path: Path, backend: Backend, threads: int | None = None) -> Mode
     Raises CheckpointError.
     """
     return read_model(path).model(backend, threads)
+
+
+def open_for_answers(
+    file: ModelFile, photos: Sequence[Path], device_name: str, threads: int | None, console: Console
+) -> Model:
+    """Build a model on the device that soonest has the answers for ``photos``: see ``quickest_for``.
+
+    Raises:
+        CheckpointError: the arrays don't fit the network.
+        DeviceError: the device can't be used.
+    """
+    work = None if any(map(is_folder, photos)) else file.work()
+    name = quickest_for(device_name, work, len(photos))
+    device = open_and_show(name, threads, console)
+    return file.model(device.backend, threads, "reference" if name != device_name else "cpu")
 
 
 def view_options(settings: Settings) -> dict[str, Any]:

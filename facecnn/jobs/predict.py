@@ -11,12 +11,10 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.devices import open_for_answers
-from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, read_model
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, open_for_answers, read_model
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files
 from facecnn.photos.face import NO_FACE, TOO_SMALL
-from facecnn.photos.folder import is_folder
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answer
 
@@ -63,10 +61,8 @@ def predict(
     """
     photos = list(photos)
     file = read_model(model_path)
-    per_photo = None if any(map(is_folder, photos)) else file.multiply_adds()
-    device = open_for_answers(device_name, threads, console, per_photo and per_photo * len(photos))
     console.info(f"Model: {shown(model_path)}")
-    model = file.model(device.backend, threads)
+    model = open_for_answers(file, photos, device_name, threads, console)
     if not model.calibrated:
         console.info(UNFINISHED)
     limit = model.recogniser.threshold(threshold)

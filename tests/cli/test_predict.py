@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -236,20 +237,34 @@ def test_the_reference_agrees(trained: Trained, facecnn: Facecnn) -> None:
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
+def predict_in_a_process(photo: Path, model: Path) -> tuple[dict[str, Any], bool]:
+    """The answer for a photo, and whether Numba was loaded for it."""
+    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print('numba' in sys.modules)"
+    command = [sys.executable, "-c", program, "predict", str(photo), "-m", str(model), "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    answer, loaded = done.stdout.splitlines()
+    return json.loads(answer), loaded == "True"
+
+
 def test_a_single_photo_is_answered_without_numba(trained: Trained, facecnn: Facecnn) -> None:
     """Which takes longer to load than NumPy takes for the answer; that is the same."""
-    photo = trained.photos / "ann" / "00.png"
-    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print('numba' in sys.modules)"
-    command = [sys.executable, "-c", program, "predict", str(photo), "-m", str(trained.path), "--format", "jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    alone, loaded = done.stdout.splitlines()
-    assert loaded == "False"
+    alone, loaded = predict_in_a_process(trained.photos / "ann" / "00.png", trained.path)
+    assert not loaded
     among_others = facecnn("predict", trained.photos / "ann", "-m", trained.path, "--format", "json").json()[0]
-    alone = json.loads(alone)
     assert alone["path"] == among_others["path"]
     assert alone["label"] == among_others["label"]
     assert alone["probabilities"] == pytest.approx(among_others["probabilities"], abs=1e-5)
     assert alone["unknown_score"] == pytest.approx(among_others["unknown_score"], abs=1e-5)
+
+
+def test_so_is_a_single_face_that_has_to_be_found(finding: Path, sample: Path, facecnn: Facecnn) -> None:
+    alone, loaded = predict_in_a_process(sample / "s1" / "1.pgm", finding)
+    assert not loaded
+    among_others = facecnn("predict", sample / "s1", "-m", finding, "--format", "json").json()[0]
+    assert alone["path"] == among_others["path"]
+    assert alone["box"] == pytest.approx(among_others["box"], abs=0.1)
+    assert alone["label"] == among_others["label"]
+    assert alone["probabilities"] == pytest.approx(among_others["probabilities"], abs=0.01)
 
 
 def test_the_text_says_where_each_face_is(finding: Path, sample: Path, tmp_path: Path, facecnn: Facecnn) -> None:

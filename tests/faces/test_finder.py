@@ -266,6 +266,17 @@ def test_the_identity_changes_with_any_number_and_with_the_program(
     assert FaceFinder(arrays, threads=1).identity != finder.identity
 
 
+def test_the_reference_finds_the_same_faces_but_for_rounding(finder: FaceFinder, arrays: Arrays, photo: Pixels) -> None:
+    """What one has found must not stand in a cache for the other: where a candidate's crop differs in a byte, a box
+    differs by hundredths of a pixel."""
+    reference = FaceFinder(arrays, threads=1, device="reference")
+    assert reference.identity != finder.identity
+    (found,), (expected,) = reference.find(photo), finder.find(photo)
+    assert found.box == pytest.approx(expected.box, abs=0.05)
+    assert np.ravel(found.landmarks) == pytest.approx(np.ravel(expected.landmarks), abs=0.05)
+    assert found.score == pytest.approx(expected.score, abs=1e-3)
+
+
 def test_its_arrays_make_the_same_finder(finder: FaceFinder, photo: Pixels) -> None:
     again = FaceFinder(finder.arrays, threads=1)
     assert again.identity == finder.identity

@@ -13,7 +13,7 @@ from math import prod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
+from pydantic import Field, GetCoreSchemaHandler, GetPydanticSchema
 from pydantic.dataclasses import dataclass
 from pydantic_core import core_schema
 
@@ -52,7 +52,7 @@ def _any_layer(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
     return layer_schema(handler)
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(**SETTINGS, defer_build=True))
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Residual(Layer):
     """A residual block (He et al. 2016, arXiv:1512.03385): activation(branch(x) + shortcut(x)).
 
