@@ -67,7 +67,7 @@ class Embedder:
         names, places = list(missing), np.array(list(missing.values()), np.int64)
         for start in range(0, len(names), _BETWEEN_SAVES):
             some = slice(start, start + _BETWEEN_SAVES)
-            made = dict(zip(names[some], self._run(pixels, places[some]), strict=True))
+            made = dict(zip(names[some], self.compute(pixels, places[some]), strict=True))
             self._cache.put(made)
             known |= made
             if progress is not None:
@@ -76,7 +76,8 @@ class Embedder:
             return np.zeros((0, Body.EMBEDDING), np.float32)
         return np.stack([known[key] for key in keys])
 
-    def _run(self, pixels: Array, rows: Array) -> Float32Array:
+    def compute(self, pixels: Array, rows: Array) -> Float32Array:
+        """What ``embed`` computes where nothing is known; nothing is kept, either."""
         if self._network is None:
             self._network = Network(
                 (Body(),), CHIP_SETTINGS.shape, self._backend, BATCH_SIZE, training=False, keep_outputs=False

@@ -16,6 +16,7 @@ from facecnn import __version__
 from facecnn.body.weights import BODY_HASH, INSTALL, body_arrays
 from facecnn.errors import CheckpointError, DeviceError, shown
 from facecnn.jobs import faces as job_faces
+from facecnn.jobs.compiling import compiling_together
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.warm import Planned, code_folder, compile_ahead, compiled_code
@@ -68,7 +69,9 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
     problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
     warm = None
     if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
-        warm = compile_ahead(planned, device, before, console)
+        with compiling_together(planned, device, faces=True) as compiling:
+            compiling.before_the_first_step()
+            warm = compile_ahead(planned, device, before, console)
     return {
         "facecnn": __version__,
         "python": platform.python_version(),

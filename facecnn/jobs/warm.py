@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from facecnn.body.embedder import BATCH_SIZE, CHIP_SETTINGS, Embedder
+from facecnn.body.weights import body_arrays
 from facecnn.config import Loaded, load
 from facecnn.errors import DivergedError
 from facecnn.jobs.console import Console
@@ -22,6 +24,7 @@ from facecnn.kernels import Device
 from facecnn.kernels.cards import card_number
 from facecnn.kernels.code_cache import code_files
 from facecnn.learning.calibration import Calibration
+from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Recorder
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import main_faces
@@ -45,10 +48,14 @@ class Planned:
 
 def plan_ahead(config: str) -> Planned:
     """Read a config by its path or name. Raises UsageError where it, or its network, is wrong."""
-    loaded = load(config)
+    return plan_for(load(config), config)
+
+
+def plan_for(loaded: Loaded, name: str = "") -> Planned:
+    """Plan the network of settings. Raises UsageError where it is wrong."""
     outputs = loaded.stages(_PEOPLE)[-1].out_shape[-1]
     loaded.plan(outputs)
-    return Planned(config, loaded, outputs)
+    return Planned(name, loaded, outputs)
 
 
 def compiled_code(device: str) -> set[Path]:
@@ -87,7 +94,7 @@ def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path],
     with console.counting("Compiling ahead", "networks") as progress:
         progress(0, len(planned) + 1)
         for number, config in enumerate(planned, 1):
-            _train_and_answer(config, device)
+            train_and_answer(config, device)
             progress(number, len(planned) + 1)
         faces = run_installed_networks()
     return {
@@ -99,21 +106,37 @@ def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path],
     }
 
 
-def _train_and_answer(config: Planned, device: Device) -> None:
+def train_and_answer(config: Planned, device: Device) -> None:
     """Run everything that the settings ask of a training and of its model's answers, for one step."""
     loaded = config.loaded
+    if isinstance(loaded.settings.optimizer, ClassMeans):
+        _embed(device)
+        return
     train = replace(loaded.settings.train, epochs=1, least_steps=0, restarts=1)
     settings = replace(loaded.settings, train=train)
     count = min(train.batch_size, _MOST_PHOTOS)
     dataset = _noise(settings.photos, config.outputs, count + _HELD_OUT)
     held_out = photo_set(dataset, np.arange(count, count + _HELD_OUT))
     trainer = make_trainer(
-        replace(loaded, settings=settings), dataset, main_faces(np.arange(count)), device, validation=held_out
+        replace(loaded, settings=settings),
+        dataset,
+        main_faces(np.arange(count)),
+        device,
+        validation=held_out,
+        fresh=False,
     )
     with suppress(DivergedError):  # noise may be too much for the learning rate; the result isn't needed
         trainer.run(Recorder())
     recogniser = make_recogniser(settings, list(dataset.classes), trainer.arrays(), Calibration(), device.backend)
     recogniser.answers(held_out.pixels, held_out.rows, None)
+
+
+def _embed(device: Device) -> None:
+    """Run the body, if it is installed, on as many crops as it takes at a time, and on one."""
+    body = body_arrays()
+    if body is not None:
+        noise = _noise(CHIP_SETTINGS, 1, BATCH_SIZE + 1)
+        Embedder(device.backend, body).compute(noise.pixels, noise.rows)
 
 
 def _noise(settings: PhotoSettings, people: int, count: int) -> Dataset:

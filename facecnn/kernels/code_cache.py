@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,14 @@ def _checked(kind: Any) -> Any:
             super().__init__(function)
             self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
             self._lock: FileLock | None = None
-            """Held while the function is compiled. Made anew each time: a forked process may not use its parent's."""
+            """Held while the function is compiled for some types. Made anew each time: a forked process may not use its
+            parent's."""
 
         def load_overload(self, signature: Any, target: Any) -> Any:
-            """If there is none, it is compiled next, and other processes wait for it until it is kept."""
+            """If there is none, it is compiled next, and other processes that need it wait until it is kept."""
             found = super().load_overload(signature, target)
             if found is None and self._lock is None:
-                place = Path(self._cache_path, f"{self._impl.filename_base}.lock")
-                lock = FileLock(place, _LONGEST_WAIT, thread_local=False)
+                lock = self._lock_of(signature, target)
                 with suppress(OSError, NotImplementedError, Timeout):
                     lock.acquire()
                     found = super().load_overload(signature, target)
@@ -166,9 +166,31 @@ def _checked(kind: Any) -> Any:
                         lock.release()
             return found
 
-        def save_overload(self, signature: Any, compiled: Any) -> None:
+        def is_taken(self, signature: Any, target: Any) -> bool:
+            """Whether another process is compiling it now."""
             try:
-                super().save_overload(signature, compiled)
+                with self._lock_of(signature, target).acquire(timeout=0):
+                    return False
+            except Timeout:
+                return True
+            except (OSError, NotImplementedError):
+                return False
+
+        def _lock_of(self, signature: Any, target: Any) -> FileLock:
+            key = hashlib.sha256(repr(self._index_key(signature, target.codegen())).encode()).hexdigest()
+            return FileLock(self._place(f".{key[:16]}.lock"), _LONGEST_WAIT, thread_local=False)
+
+        def _place(self, suffix: str) -> Path:
+            return Path(self._cache_path, f"{self._impl.filename_base}{suffix}")
+
+        def save_overload(self, signature: Any, compiled: Any) -> None:
+            index = FileLock(self._place(".lock"), _LONGEST_WAIT, thread_local=False)
+            try:
+                with ExitStack() as held:
+                    # Its index is read, and written with one entry more.
+                    with suppress(OSError, NotImplementedError, Timeout):
+                        held.enter_context(index)
+                    super().save_overload(signature, compiled)
             except OSError as error:
                 _note_not_kept(Path(self._cache_path).parent.parent, error)
             finally:

@@ -56,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
     """What is run from now on, with a cache that is empty."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     run = Asked()
-    monkeypatch.setattr(Embedder, "_run", lambda *arguments: run(*arguments))
+    monkeypatch.setattr(Embedder, "compute", lambda *arguments: run(*arguments))
     return run
 
 

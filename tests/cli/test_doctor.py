@@ -284,6 +284,12 @@ def test_warming_twice(facecnn: Facecnn) -> None:
     assert facecnn(*options, "--quiet").stderr == ""
 
 
+def test_warming_for_the_pretrained_body(facecnn: Facecnn) -> None:
+    """Which trains without a step. (Without its package there is nothing to compile.)"""
+    warm = examined(facecnn, "--device", "cpu", "--warm", "-c", "pretrained")["warm"]
+    assert warm["configs"] == ["pretrained"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -45,7 +45,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
         monkeypatch.setattr(f"facecnn.jobs.{place}", lambda *_: finder())
     monkeypatch.setattr("facecnn.jobs.training.train.finder_of_checkpoint", lambda *_: finder())
     monkeypatch.setattr("facecnn.body.embedder.body_arrays", lambda: BODY)
-    monkeypatch.setattr(Embedder, "_run", run)
+    monkeypatch.setattr(Embedder, "compute", run)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return calls
 

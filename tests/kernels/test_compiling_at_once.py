@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numba
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -15,10 +17,14 @@ from facecnn.kernels import code_cache
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
+from facecnn.kernels.cpu.launching import Launch, compile_in_order, launch, listed
 
 
 def _thrice(x: Any) -> Any:
     return 3 * x
+
+
+_INTEGER = (numba.types.int64,)
 
 
 def _compiled_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -28,9 +34,10 @@ def _compiled_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _lock_of(folder: Path, before: Path) -> FileLock:
-    """The lock of the function in another folder, as another process would have it."""
+    """The lock of what was compiled, in another folder, as another process would have it."""
     [index] = before.rglob("*.nbi")
-    place = folder / index.relative_to(before).with_suffix(".lock")
+    [lock] = {*before.rglob("*.lock")} - {index.with_suffix(".lock")}  # which is held while the index is written
+    place = folder / lock.relative_to(before)
     place.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(place, 0)
 
@@ -73,6 +80,51 @@ def test_others_need_not_wait_for_what_is_compiled(tmp_path: Path, monkeypatch: 
     assert _compiled_in(tmp_path, monkeypatch)(2) == 6
     with _lock_of(tmp_path, tmp_path):
         assert len(code_files(str(tmp_path))) == 1
+
+
+def test_what_is_for_other_types_is_compiled_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, here = tmp_path / "done", tmp_path / "here"
+    assert _compiled_in(done, monkeypatch)(2) == 6
+    function = _compiled_in(here, monkeypatch)
+    with _lock_of(here, done):
+        assert function(1.5) == 4.5
+        assert len(code_files(str(here))) == 1
+    assert function(2) == 6
+    again = _compiled_in(here, monkeypatch)
+    with told(_refuse):
+        assert (again(1.5), again(2)) == (4.5, 6)
+
+
+def _refuse(compilation: Compilation) -> None:
+    raise AssertionError(f"compiled again: {compilation}")
+
+
+def test_what_another_process_compiles_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, here = tmp_path / "done", tmp_path / "here"
+    assert _compiled_in(done, monkeypatch)(2) == 6
+    function = _compiled_in(here, monkeypatch)
+    launches = [Launch(function, _INTEGER), Launch(function, (numba.types.float64,))]
+    with _lock_of(here, done):
+        compile_in_order(launches)
+        assert function.signatures == [(numba.types.float64,)]
+    compile_in_order(launches)
+    assert set(function.signatures) == {types for _, types in launches}
+
+
+def test_listed_launches_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, numbers = _compiled_in(tmp_path, monkeypatch), [np.zeros(2), 3]
+
+    def launches_then_fails() -> None:
+        for number in (*numbers, *numbers):
+            launch(kernel, number)
+        raise ValueError
+
+    array, integer = listed(launches_then_fails)
+    assert array == Launch(kernel, (numba.typeof(numbers[0]),))
+    assert integer == Launch(kernel, _INTEGER)
+    assert kernel.signatures == []
+    launch(kernel, 1)
+    assert kernel.signatures == [_INTEGER]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes don't fork here")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from facecnn.config import Loaded, differences, from_dict, load, to_yaml
 from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
+from facecnn.jobs.compiling import compiling_for_training
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.models import TRAINED_ON, check_arrays
@@ -58,7 +59,9 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     check_place(options)
     check_suits_optimizer(loaded, options)
     settings = loaded.settings
+    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
     data = read_photos(loaded, options, console)
+    compiling.before_the_first_step()
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
     initial = NO_MODEL
     if options.init_from is not None:
@@ -100,6 +103,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
             "back, or start a new run"
         )
     check_arrays(run.last_path, checkpoint, settings)
+    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
     data = read_photos_again(
         run,
         options.photos,
@@ -108,6 +112,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         options.strict,
         console,
     )
+    compiling.before_the_first_step()
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
     trainer = make_any_trainer(

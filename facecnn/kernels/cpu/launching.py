@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import numba
+from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc import parallel
 
 from facecnn.kernels.cpu.memory import Workspace
@@ -41,8 +43,44 @@ class _Recorder(threading.local):
 _recorder = _Recorder()
 
 
+class Launch(NamedTuple):
+    """A kernel and the types that it was called with, for which it is compiled."""
+
+    kernel: Any
+    types: tuple[Any, ...]
+
+
+_listed: dict[Launch, None] | None = None
+"""The launches that are listed instead of made, in order, each once."""
+
+
+def listed(function: Callable[[], object]) -> list[Launch]:
+    """What ``function`` launches, without running any of it: so nothing is compiled, and arrays keep what they hold.
+    What it raises ends the list. That holds for all threads, as the face finder has one of its own: nothing else may
+    be launched meanwhile."""
+    global _listed
+    _listed = {}
+    try:
+        with suppress(Exception):  # results that were never computed may be refused
+            function()
+        return list(_listed)
+    finally:
+        _listed = None
+
+
+def compile_in_order(launches: Iterable[Launch]) -> None:
+    """Compile kernels, or load what is kept of them, but for those that another process is compiling now."""
+    for kernel, types in launches:
+        if not kernel._cache.is_taken(types, kernel.targetctx):
+            kernel.compile(types)
+
+
 def launch(kernel: Callable[..., None], *arguments: Any, operations: int | None = None) -> None:
     """Call a kernel. If ``operations`` (its elementwise operations, about) are few, it runs on fewer threads."""
+    if _listed is not None:
+        if isinstance(kernel, Dispatcher):  # and not one of NumPy's functions
+            _listed[Launch(kernel, tuple(map(kernel.typeof_pyval, arguments)))] = None
+        return
     call = _Call(kernel, arguments, _threads(operations))
     if _recorder.calls is not None:
         _recorder.calls.append(call)

@@ -1,0 +1,163 @@
+"""Compiles kernels in several processes, as while the first one reads photos and finds faces.
+
+Numba compiles one function at a time in a process. So further processes run this module: each lists the kernels that
+trainings will launch, without running any, and compiles those that nobody else is compiling into the cache that all
+share. They start once the first process spends time on compiling: where all is compiled they cost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from facecnn.config import Loaded
+from facecnn.errors import FacecnnError
+from facecnn.jobs.faces import run_installed_networks
+from facecnn.jobs.warm import Planned, code_folder, plan_for, train_and_answer
+from facecnn.kernels import Device, available_threads, open_device
+
+MOST_PROCESSES = 4
+"""That compile, this one included. Each takes about 250 MB, and the longest function an eighth of all the time."""
+
+WORTH_A_PROCESS = 1.0
+"""Seconds of compiling after which the others start; it takes them about as long."""
+
+
+class Compiling:
+    """The further processes."""
+
+    def __init__(self, planned: Sequence[Planned], device: Device, processes: int, *, faces: bool) -> None:
+        """
+        Args:
+            planned: the settings to compile for.
+            device: the CPU.
+            processes: how many further ones may start.
+            faces: whether to compile for the face finder, too.
+        """
+        self._planned, self._device, self._faces = planned, device, faces
+        self._left = processes
+        self.started: list[subprocess.Popen[bytes]] = []
+        """Those that run, or ran."""
+        self._lock = threading.Lock()
+        self._from_the_end = False
+
+    def notice(self, seconds: float) -> None:
+        """Start the others if this process has compiled for so long. Any thread may call it."""
+        if seconds < WORTH_A_PROCESS or not self._left:
+            return
+        with self._lock:
+            count, self._left = self._left, 0
+            for number in range(count):
+                with suppress(OSError):  # no more processes, or it ended at once
+                    self._start(number / count)
+
+    def _start(self, share: float) -> None:
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__],  # -P: not what lies in the current folder
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+        self.started.append(process)
+        assert process.stdin is not None
+        pickle.dump((self._planned, self._faces, self._from_the_end, share), process.stdin)
+        process.stdin.flush()
+
+    def before_the_first_step(self) -> None:
+        """Compile what is left, from the last kernel on: the others go on from the first. If none has started, those
+        that start later begin with the last."""
+        self._from_the_end = True
+        if self.started:
+            _compile(self._planned, self._device, from_the_end=True)
+
+    def stop(self) -> None:
+        """End the others."""
+        with self._lock:
+            self._left = 0
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
+
+@contextmanager
+def compiling_together(
+    planned: Sequence[Planned], device: Device, threads: int | None = None, *, faces: bool
+) -> Iterator[Compiling]:
+    """Within the context, the kernels of ``planned`` are compiled by as many processes as there are ``threads``, at
+    most ``MOST_PROCESSES``; by this one alone for another device than the CPU, and without a cache to share.
+
+    Args:
+        planned: the settings to compile for.
+        device: to train on.
+        threads: see ``facecnn.kernels.open_device``.
+        faces: whether to compile for the face finder, too.
+    """
+    processes = min(threads or available_threads(), MOST_PROCESSES) - 1
+    if device.name != "cpu" or code_folder("cpu") is None:
+        processes = 0
+    compiling = Compiling(planned, device, processes, faces=faces)
+    with ExitStack() as held:
+        held.callback(compiling.stop)
+        if processes:
+            from facecnn.kernels.compilation import told
+
+            held.enter_context(told(lambda compilation: compiling.notice(compilation.seconds)))
+        yield compiling
+
+
+def compiling_for_training(loaded: Loaded, device: Device, threads: int | None) -> AbstractContextManager[Compiling]:
+    """``compiling_together`` for a training."""
+    planned = []
+    with suppress(FacecnnError):  # the training will say what is wrong, and where
+        planned = [plan_for(loaded)]
+    return compiling_together(planned, device, threads, faces=loaded.settings.photos.faces != "off")
+
+
+def _compile(
+    planned: Sequence[Planned], device: Device, *, faces: bool = False, from_the_end: bool = False, share: float = 0.0
+) -> None:
+    """Compile what nobody else is compiling.
+
+    Args:
+        planned: the settings whose kernels to compile.
+        device: the CPU.
+        faces: whether to compile those of the face finder then, from the last one on.
+        from_the_end: whether to begin with the last kernel of ``planned``.
+        share: the part of all that is compiled last.
+    """
+    from facecnn.kernels.cpu.launching import compile_in_order, listed
+
+    launches = list(
+        dict.fromkeys(launch for one in planned for launch in listed(partial(train_and_answer, one, device)))
+    )
+    if from_the_end:
+        launches.reverse()
+    if faces:
+        launches += reversed(listed(run_installed_networks))
+    start = int(share * len(launches))
+    compile_in_order(launches[start:] + launches[:start])
+
+
+def _work() -> None:
+    """What a further process does."""
+    planned, faces, from_the_end, share = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    _compile(planned, open_device("cpu", 1), faces=faces, from_the_end=from_the_end, share=share)
+
+
+def _end_with_the_first() -> None:
+    os.read(sys.stdin.fileno(), 1)  # until the first process closes the pipe, or ends: it writes no more
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _work()

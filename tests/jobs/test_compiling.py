@@ -1,0 +1,67 @@
+"""Kernels that further processes compile for a training."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facecnn.jobs import compiling
+from facecnn.jobs.compiling import compiling_together
+from facecnn.jobs.warm import plan_ahead
+from facecnn.kernels import available_threads, open_device
+from facecnn.kernels.code_cache import code_files
+
+LONG = 1000.0
+"""Seconds of compiling that any process is worth."""
+
+
+def test_the_others_start_once_there_is_much_to_compile_and_end_with_the_context() -> None:
+    planned = [plan_ahead("smoke")]
+    with compiling_together(planned, open_device("cpu"), faces=False) as together:
+        together.notice(compiling.WORTH_A_PROCESS / 2)
+        assert together.started == []
+        together.notice(LONG)
+        others = list(together.started)
+        assert len(others) == min(available_threads(), compiling.MOST_PROCESSES) - 1
+        together.notice(LONG)
+        assert together.started == others
+    assert all(other.poll() is not None for other in others)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("reference", None), ("cpu", 1)])
+def test_where_no_other_can_help_none_starts(device: str, threads: int | None) -> None:
+    with compiling_together([plan_ahead("smoke")], open_device(device), threads, faces=False) as together:
+        together.notice(LONG)
+        assert together.started == []
+
+
+@pytest.mark.slow
+def test_another_process_compiles_all_that_a_training_needs(people: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    environment = os.environ | {"FACECNN_CACHE_DIR": str(cache)}
+    arguments = [[plan_ahead("smoke")], False, True, 0.3]
+    with subprocess.Popen([sys.executable, "-m", compiling.__name__], stdin=subprocess.PIPE, env=environment) as other:
+        assert other.stdin is not None
+        pickle.dump(arguments, other.stdin)
+        other.stdin.flush()
+        assert other.wait(timeout=600) == 0
+    kept = code_files(str(cache))
+    assert kept
+    train = ["train", people, "-c", "smoke", "--device", "cpu", "--epochs", "2", "--out", tmp_path, "--name", "run"]
+    command = [sys.executable, "-m", "facecnn", *map(str, train)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
+    assert code_files(str(cache)) == kept
+
+
+def test_another_process_ends_with_the_first(tmp_path: Path) -> None:
+    """As where that is killed: the pipe between them is closed."""
+    environment = os.environ | {"FACECNN_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", compiling.__name__], stdin=subprocess.PIPE, env=environment) as other:
+        assert other.stdin is not None
+        pickle.dump([[plan_ahead("deep")], True, False, 0.0], other.stdin)
+        other.stdin.close()
+        assert other.wait(timeout=60) == 0
+    assert not code_files(str(tmp_path))
