@@ -34,8 +34,9 @@ from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.stages import Stage
 
-STEPS_BETWEEN_SAVES = 25
-"""Minimum number of steps between saves, which are made at an epoch's end."""
+STEPS_BETWEEN_SAVES = 100
+"""Minimum number of steps between saves, which are made at an epoch's end. One takes as long as some five steps of the
+default network."""
 
 STEPS_BETWEEN_READINGS = 10
 """Number of steps after which loss and accuracy are read from the device; they also are at an epoch's end."""

@@ -15,12 +15,19 @@ from facecnn.config import apply_overrides, load
 from facecnn.errors import InterruptedTraining
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.train import train
-from facecnn.learning.loop import STEPS_BETWEEN_SAVES
 from facecnn.learning.progress import StepReport
 from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 EPOCHS = 20
 STEPS = 2 * EPOCHS
+BETWEEN_SAVES = 25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _some_saves() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", BETWEEN_SAVES)
+        yield
 
 
 class Stopping:
@@ -79,8 +86,8 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     [
         [1],
         *(pytest.param([step], marks=pytest.mark.slow) for step in (2, 27, STEPS - 2)),
-        [STEPS_BETWEEN_SAVES],
-        [STEPS_BETWEEN_SAVES + 1],
+        [BETWEEN_SAVES],
+        [BETWEEN_SAVES + 1],
         [STEPS - 1],
         [1, 2, 3, 26, 39],
     ],

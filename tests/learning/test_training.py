@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from facecnn.errors import DivergedError, UsageError
 from facecnn.kernels import available_threads, cpu, reference
 from facecnn.learning.full_batch_optimizers import Lbfgs, LineSearch, NewtonCg
-from facecnn.learning.loop import STEPS_BETWEEN_SAVES, Trainer
+from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.learning.progress import StepReport
 from facecnn.learning.schedules import Constant
@@ -29,6 +29,16 @@ from network.test_feeding import SMALL_DEVICE
 from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
 
 EPOCHS = 12
+BETWEEN_SAVES = 25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _some_saves() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", BETWEEN_SAVES)
+        yield
+
+
 """Of three steps each: the run is saved once on the way, after the ninth, and at the end."""
 RICH_TRAINING: dict[str, Any] = {"train": {"epochs": EPOCHS, "average_weights": 0.9}}
 NOBODY = photos_of(np.zeros(0, np.int64))
@@ -309,7 +319,7 @@ def test_without_validation_the_last_is_the_best() -> None:
 
 def test_saves_are_some_steps_apart(uninterrupted: Recorder) -> None:
     steps = [state["step"] for _, state in uninterrupted.lasts]
-    assert steps == [-(-STEPS_BETWEEN_SAVES // 3) * 3, 3 * EPOCHS]
+    assert steps == [-(-BETWEEN_SAVES // 3) * 3, 3 * EPOCHS]
     assert not any(uninterrupted.interrupted)
 
 
