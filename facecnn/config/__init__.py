@@ -2,6 +2,8 @@
 
 ``configs/default.yaml``, ``facecnn config show`` and ``facecnn config schema`` describe the format. A missing section
 takes the defaults of its class; a file without ``network`` takes the network of ``default.yaml``.
+
+YAML's parser is only imported where there is YAML: a model's settings are JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from facecnn.config.explain import explain
 from facecnn.config.model import ADAPTER, expand_layer
 from facecnn.config.model import Settings as Settings
 from facecnn.config.model import json_schema as json_schema
-from facecnn.config.source import Faults, Keys, Location, SettingsError, Tree, clipped, parse, read, spacing_hint
+from facecnn.config.tree import Faults, Keys, Location, SettingsError, Tree, clipped, spacing_hint
 from facecnn.errors import UsageError, shown
 from facecnn.network.layers import Layer, LayerError, shape_text, with_outputs
 from facecnn.network.stages import Stage, plan
@@ -99,6 +101,8 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
     Raises:
         UsageError: everything that is wrong in it, one error a line: ``config.yaml:7:3: train.epochs must be …``.
     """
+    from facecnn.config.source import parse, read
+
     known = shipped()
     path = known.get(os.fspath(path_or_name), path_or_name)
     tree = parse(read(path, list(known)), shown(path))
@@ -125,6 +129,8 @@ def apply_overrides(
     Raises:
         UsageError: ``--set train.epochs=abc: train.epochs must be …``.
     """
+    from facecnn.config.source import parse
+
     tree = deepcopy(loaded.tree)
     faults: Faults = []
     for rank, override in enumerate(overrides, start=1):
@@ -273,6 +279,8 @@ def _check(tree: Tree, faults: Faults | None = None) -> Settings:
         SettingsError: what is invalid, together with ``faults`` that were found before.
     """
     if "network" not in tree.data:
+        from facecnn.config.source import parse, read
+
         path = shipped()["default"]
         default = parse(read(path), shown(path))
         written = {keys[1:]: written for keys, written in default.written.items() if keys[:1] == ("network",)}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from facecnn.config.model import VERSION, json_schema
-from facecnn.config.source import Faults, Keys, Location, Tree, clipped, did_you_mean, spacing_hint
+from facecnn.config.tree import Faults, Keys, Location, Tree, clipped, did_you_mean, spacing_hint
 from facecnn.settings import UNFIT
 
 Schema: TypeAlias = Mapping[str, Any]

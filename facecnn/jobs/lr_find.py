@@ -11,7 +11,8 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from facecnn.config import Loaded, load, shipped, to_yaml
-from facecnn.config.source import Location, Tree, read
+from facecnn.config.source import read
+from facecnn.config.tree import Location, Tree
 from facecnn.errors import OutputError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model, open_model
