@@ -192,11 +192,11 @@ def test_every_fold_finds_the_memory_that_the_first_one_found(machine: Machine, 
     text = f"""
 from facecnn.cli import app
 from facecnn.jobs import cross_validate
-make = cross_validate.make_trainer
+make = cross_validate.make_any_trainer
 def make_and_note(*arguments, **more):
     note("fold")
     return make(*arguments, **more)
-cross_validate.make_trainer = make_and_note
+cross_validate.make_any_trainer = make_and_note
 app(["cross-validate", *{options!r}])
 """
     _, *folds = parted(program(machine, text).calls, "fold")
