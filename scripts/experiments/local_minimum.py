@@ -2,9 +2,10 @@
 
 A target is made from the picture [10, 3, 5, -4] with the kernel [1, 1, 1] and a max-pool of 2; then a kernel is trained
 from [0, 3, 0] by gradient descent on half the squared error. At the start another position wins in the pool than in the
-target. Only that winner's three pixels get any error, so the kernel learns to give the right number there: the error
-reaches zero with another kernel. With a longer picture, which has four pooled numbers for three weights, the error
-stays above zero from the same start, in a true local minimum. Without the pool the kernel comes back from everywhere.
+target. Only that winner's three pixels get any error, so the kernel learns to give the right number there (two weights
+grow, the third, whose pixel is negative, falls): the error reaches zero with another kernel. With a longer picture,
+which has four pooled numbers for three weights, the error stays above zero from the same start, in a true local
+minimum. Without the pool the kernel comes back from everywhere.
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ def draw(tasks: dict[str, Task], paths: dict[str, Array], path: Path) -> None:
     _draw_two_sums(figure.add_subplot(grid[0, 0]), tasks[short], paths[short], scale)
     _draw_relief(figure.add_subplot(grid[0, 1], projection="3d"), tasks[short], paths[short], scale)
     drawn = _draw_plane(figure.add_subplot(grid[1, 0]), tasks[long], paths[long], scale)
-    figure.colorbar(drawn, ax=figure.axes[-1], label="error", shrink=0.9)
+    # Above the bar, not beside it: there the next panel's axis says the same.
+    figure.colorbar(drawn, ax=figure.axes[-1], shrink=0.9).ax.set_title("error", loc="center", fontsize=9)
     _draw_line(figure.add_subplot(grid[1, 1]), tasks, paths)
     save(figure, path)
 

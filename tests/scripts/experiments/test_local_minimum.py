@@ -39,6 +39,9 @@ def test_zero_error_with_another_kernel(places: dict[tuple[str, str], Row]) -> N
     assert float(end["error"]) < 1e-6
     # In one direction only, that of the winner's pixels: 3 is what the output lacks, 50 = 9 + 25 + 16.
     assert kernel(end) == pytest.approx([3 * 3 / 50, 3 + 3 * 5 / 50, 3 * -4 / 50])
+    # So two weights grow; the third falls, as its pixel is negative.
+    moved = [after - before for before, after in zip(kernel(start), kernel(end), strict=True)]
+    assert [change > 0 for change in moved] == [True, True, False]
 
 
 def test_the_winners_at_the_start_stay(places: dict[tuple[str, str], Row]) -> None:
