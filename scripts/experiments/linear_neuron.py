@@ -3,7 +3,8 @@
 Inputs 1, 2, 3, weights 3, 2, 1, target 0, half the squared error, no bias. A step of gradient descent multiplies the
 output by 1 - rate * 14, where 14 = 1 + 4 + 9 is the error surface's curvature along the gradient. So the neuron learns
 at rates below 2/14, lands in one step at 1/14, and diverges above 2/14, at 0.25 as at 1. Newton's method divides the
-gradient by the curvature; its rate of 1 is the 1/14 of gradient descent.
+gradient by the curvature; its rate of 1 is the 1/14 of gradient descent. Small weights of mixed signs seem to bear a
+rate of 0.25, but only start from a smaller output, which is multiplied by the same -2.5.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ RATES: dict[str, float] = {
     "1": 1.0,
 }
 NEWTON = "Newton, rate 1"
+SMALL = np.array([0.02, -0.03, 0.01])
+"""Weights whose terms nearly cancel."""
+FROM_SMALL = "0.25, small weights"
 
 
 def evaluate(weight: Vector) -> tuple[float, Vector]:
@@ -60,9 +64,9 @@ def evaluate(weight: Vector) -> tuple[float, Vector]:
     return float(0.5 * (error**2).sum()), dweight[0]
 
 
-def descend(rate: float, steps: int) -> list[Point]:
+def descend(rate: float, steps: int, start: Vector = START) -> list[Point]:
     """List the start and the point after each step of gradient descent."""
-    weight = START.copy()
+    weight = start.copy()
     points = [Point(weight.copy(), *evaluate(weight))]
     for _ in range(steps):
         weight -= rate * points[-1].gradient
@@ -99,7 +103,8 @@ def main() -> None:
     arguments = parser(__doc__, "linear_neuron.png")
     arguments.add_argument("--steps", type=at_least(6), default=20, help="steps of each rate (default: 20)")
     options = arguments.parse_args()
-    found = {name: descend(rate, options.steps) for name, rate in RATES.items()} | {NEWTON: newton(options.steps)}
+    found = {name: descend(rate, options.steps) for name, rate in RATES.items()}
+    found |= {FROM_SMALL: descend(0.25, options.steps, SMALL), NEWTON: newton(options.steps)}
     shown = (1, 2, 5, options.steps)
     rows = [
         [
@@ -115,6 +120,10 @@ def main() -> None:
     print(f"Inputs 1, 2, 3; weights 3, 2, 1; target 0: output {output(start):g}, error {start.loss:g}.")
     print(f"Gradient {gradient}; curvature along it {CURVATURE:g}; the limit is 2/14 = {2 / CURVATURE:.4f}.\n")
     print(table(rows, ["rate", "output times", *(f"error after {step}" for step in shown), "verdict"]))
+    small = found[FROM_SMALL]
+    beyond = next((step for step, point in enumerate(small) if point.loss > start.loss), None)
+    print(f"\nSmall weights: {', '.join(f'{value:g}' for value in SMALL)}; output {output(small[0]):g}, error", end=" ")
+    print(f"{small[0].loss:g}; more than {start.loss:g} after {beyond or f'more than {options.steps}'} steps.")
     for name in ("1/14", NEWTON):
         weights = ", ".join(f"{value:.4f}" for value in found[name][1].w)
         print(f"\n{name}: weights after one step {weights}.", end="")

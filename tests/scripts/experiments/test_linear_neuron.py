@@ -15,6 +15,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     done = run_script("experiments/linear_neuron", "--output", picture)
     assert done.exit_code == 0, done.stderr
     assert "2/14 = 0.1429" in done.stdout
+    passed = next(step for step in range(20) if 0.00005 * 2.5 ** (2 * step) > 50)
+    assert f"output -0.01, error 5e-05; more than 50 after {passed} steps" in done.stdout
     assert_picture(picture)
     (table,) = done.tables
     return {row["rate"]: row for row in table}
@@ -51,6 +53,16 @@ def test_a_step_multiplies_the_output(rows: dict[str, Row], rate: str, value: fl
     """By 1 - 14 * rate: that is why a rate of 1 doesn't land."""
     assert float(rows[rate]["output times"]) == pytest.approx(1 - 14 * value)
     assert error(rows[rate], 1) == pytest.approx(50 * (1 - 14 * value) ** 2, rel=0.01)
+
+
+def test_small_weights_of_mixed_signs_only_take_longer(rows: dict[str, Row]) -> None:
+    """0.02 - 2 · 0.03 + 3 · 0.01 = -0.01, an error of 0.00005; then the same factor, for ever."""
+    row = rows["0.25, small weights"]
+    assert row["output times"] == rows["0.25"]["output times"] == "-2.5"
+    assert row["verdict"] == "diverges"
+    for step in (1, 2, 5, 20):
+        assert error(row, step) == pytest.approx(0.00005 * 2.5 ** (2 * step), rel=0.01)
+    assert error(row, 5) < 1
 
 
 def test_help_and_wrong_arguments(tmp_path: Path) -> None:
