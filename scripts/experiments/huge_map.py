@@ -14,165 +14,47 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common.command import at_least, exit_on_error, parser
-from common.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, save
+from common.figures import BLUE, ORANGE, new_figure, save
 from common.recording import EpochMetrics
+from common.seed_gradients import (
+    BATCH,
+    INITIALISATIONS,
+    RATE,
+    SEED,
+    SHIPPED,
+    Measured,
+    apply,
+    growth,
+    measure,
+    noise_like,
+    read_photos,
+)
 from common.tables import table
 from facecnn.arrays import Array
-from facecnn.config import load
 from facecnn.errors import DivergedError
 from facecnn.kernels import open_device
 from facecnn.kernels.backend import Backend
-from facecnn.kernels.protocol import AUGMENTATION_NONE
 from facecnn.learning.data import PhotoSet, TrainingData
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import Adam, AnyOptimizer, Sgd
-from facecnn.network.layers import with_outputs
-from facecnn.network.network import MicroBatch, Network
-from facecnn.network.weights import Weights
-from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.dataset import Dataset
 from facecnn.photos.sample import sample_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-SEED = load("seed").settings
-SHIPPED = cast(AnyOptimizer, SEED.optimizer)
-RATE = SHIPPED.learning_rate
-"""The learning rate of the steps that are compared."""
 SIZES = (28, 56, 112, 224)
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class Initialisation:
-    """Random weights for the neurons, in place of the network's own."""
-
-    draw: Callable[[np.random.Generator, tuple[int, ...], int], Array] | None
-    """Draws weights of a shape, given the number of places; None: He et al.'s, as shipped."""
-    growth: float
-    """The kernels' gradient should grow with n^growth."""
-    colour: str
-
-
-INITIALISATIONS = {
-    "he": Initialisation(None, 0.0, BLUE),
-    "0.01": Initialisation(lambda noise, shape, n: 0.01 * noise.standard_normal(shape), 0.5, ORANGE),
-    "uniform": Initialisation(lambda noise, shape, n: noise.uniform(-0.5, 0.5, shape), 0.5, PURPLE),
-    "1/n": Initialisation(lambda noise, shape, n: noise.standard_normal(shape) / n, -0.5, GREEN),
-    "average": Initialisation(lambda noise, shape, n: np.full(shape, 1 / n), 0.0, GREY),
-}
-"""With standard deviation sqrt(2 / n); 0.01; from -0.5 to 0.5; with standard deviation 1 / n; all 1 / n."""
-
-
-def apply(initialisation: str, weights: Weights, seed: int) -> None:
-    """Overwrite the neurons' weights."""
-    draw = INITIALISATIONS[initialisation].draw
-    if draw is not None:
-        arrays = weights.to_host()
-        shape = arrays["neuron1.weight"].shape
-        arrays["neuron1.weight"] = draw(np.random.default_rng(seed), shape, shape[1] * shape[2])
-        weights.from_host(arrays)
-
-
-def read_photos(folder: Path, size: int) -> Dataset:
-    """Read the people's photos as the seed network sees them, at another size."""
-    return load_dataset(folder, replace(SEED.photos, size=size))
-
-
-# --------------------------------------------------------------------------------------------------------- gradients
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Figures of untrained networks with one initialisation and size; means over seeds."""
-
-    places: int
-    """n, the number of a neuron's weights."""
-    weight: float
-    """Root mean square of the neurons' weights: the share of a neuron's error that each place of its map gets."""
-    loss: float
-    kernel: float
-    """Norm of the gradient of one kernel."""
-    neuron: float
-    """Norm of the gradient of one neuron."""
-    kernel_step: float
-    """How far a step of gradient descent at RATE moves a kernel, in its lengths."""
-    neuron_step: float
-    share: float
-    """The kernels' share of the squared gradient, that is of the loss that a small step of gradient descent removes."""
-
-
-def measure(photos: Dataset, backend: Backend, seeds: int) -> dict[str, Measured]:
-    """Measure what reaches the kernels at the start, for each initialisation. The loss is the mean over some photos."""
-    settings, people = photos.settings, len(photos.classes)
-    # Evenly from all people, whose photos come one after the other.
-    chosen = np.linspace(0, len(photos.labels) - 1, min(BATCH, len(photos.labels))).round().astype(np.int64)
-    shape = (settings.height, settings.width, settings.channels)
-    network = Network(with_outputs(SEED.network, people), shape, backend, len(chosen), loss=SEED.loss)
-    backend.prepare_photos(
-        network.input,
-        backend.to_device(photos.pixels),
-        backend.to_device(photos.rows[chosen].astype(np.int32)),
-        backend.to_device(np.tile(AUGMENTATION_NONE, (len(chosen), 1))),
-        settings.normalise,
-        network.workspace,
-    )
-    labels = backend.to_device(photos.labels[chosen].astype(np.int32))
-    alike = backend.to_device(np.ones(people, np.float32))
-    totals = backend.to_device(np.zeros(3, np.float32))
-    found = {}
-    for name in INITIALISATIONS:
-        figures = []
-        for seed in range(seeds):
-            network.initialise(seed)
-            apply(name, network.weights, seed)
-            network.weigh(labels, alike)
-            network.forward_backward(MicroBatch(0, labels), alike, network.objectives, totals)
-            figures.append(_figures(network))
-        mean = [float(value) for value in np.mean(figures, axis=0)]
-        _, rows, columns, _ = network.weights.by_stage["neuron1"]["weight"].shape
-        found[name] = Measured(rows * columns, *mean)
-    return found
-
-
-def _figures(network: Network) -> list[float]:
-    """The fields of Measured after the places."""
-    assert network.gradient is not None
-    to_host = network.backend.to_host
-    weights, gradient = network.weights.to_host(), {k: to_host(v) for k, v in network.gradient.named.items()}
-
-    def lengths(arrays: Mapping[str, Array]) -> tuple[Array, Array]:
-        kernels, neurons = arrays["conv1.weight"], arrays["neuron1.weight"]
-        return (
-            np.linalg.norm(kernels.reshape(len(kernels), -1), axis=1),
-            np.linalg.norm(neurons.reshape(-1, neurons.shape[-1]), axis=0),
-        )
-
-    (kernel, neuron), (kernel_length, neuron_length) = lengths(gradient), lengths(weights)
-    return [
-        float(np.sqrt((weights["neuron1.weight"] ** 2).mean())),
-        float(to_host(network.losses).mean()),
-        kernel.mean(),
-        neuron.mean(),
-        RATE * (kernel / kernel_length).mean(),
-        RATE * (neuron / neuron_length).mean(),
-        float((kernel**2).sum() / sum((array.astype(np.float64) ** 2).sum() for array in gradient.values())),
-    ]
-
-
-def growth(found: Sequence[Measured], value: Callable[[Measured], float]) -> float:
-    """Fit the exponent of n with which a value grows: the slope of its logarithm."""
-    logs = np.log([[one.places, value(one)] for one in found])
-    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-
+PICTURES = ("photos", "noise")
+Found = Mapping[str, Mapping[int, Mapping[str, Measured]]]
+"""What was measured, by pictures, size and initialisation."""
 
 # ---------------------------------------------------------------------------------------------------------- training
 
@@ -261,7 +143,17 @@ GRADIENT_HEADERS = (
     "neuron's step %",
     "kernels' share %",
 )
-GROWTH_HEADERS = ("neuron's weights", "kernel's gradient ~ n^", "expected", "neuron's gradient ~ n^", "expected n^")
+GROWTH_HEADERS = (
+    "neuron's weights",
+    "pictures",
+    "kernel's gradient ~ n^",
+    "expected",
+    "with x",
+    "neuron's gradient ~ n^",
+    "expected n^",
+    "with y",
+)
+SIZE_HEADERS = ("picture", "map", *(f"{name}, {of}" for name in ("mean of y", "x sent", "y sent") for of in PICTURES))
 LOSS_HEADERS = ("loss", "kernel's gradient", "kernel's step %", "neuron's step %", "neuron's / kernel's gradient")
 TRAINING_HEADERS = (
     "training",
@@ -290,13 +182,31 @@ def rows_of_gradients(found: Mapping[int, Mapping[str, Measured]]) -> list[list[
     ]
 
 
-def rows_of_growth(found: Mapping[int, Mapping[str, Measured]]) -> list[list[object]]:
-    """How gradients grow with the map, beside what is expected."""
+def rows_of_growth(found: Found) -> list[list[object]]:
+    """How gradients grow with the map, beside what is expected: if what a place contributes has the same size in every
+    map, and with the size that it has."""
     rows: list[list[object]] = []
     for name, initialisation in INITIALISATIONS.items():
-        measured = [of[name] for of in found.values()]
-        kernel, neuron = growth(measured, lambda one: one.kernel), growth(measured, lambda one: one.neuron)
-        rows.append([name, f"{kernel:+.2f}", f"{initialisation.growth:+.2f}", f"{neuron:+.2f}", "+0.50"])
+        for pictures, by_size in found.items():
+            measured = [of[name] for of in by_size.values()]
+            # Equal weights add up what places send alike; random ones everything.
+            x = growth(measured, lambda one: one.common_x if name == "average" else one.sent_x)  # noqa: B023
+            y = growth(measured, lambda one: one.sent_y)
+            kernel, neuron = growth(measured, lambda one: one.kernel), growth(measured, lambda one: one.neuron)
+            expected = initialisation.growth
+            exponents = (kernel, expected, expected + x, neuron, 0.5, 0.5 + y)
+            rows.append([name, pictures, *(f"{value:+.2f}" for value in exponents)])
+    return rows
+
+
+def rows_of_sizes(found: Found) -> list[list[object]]:
+    """What a place contributes, by the map's size, with weights of 1/n: there all errors are about a half."""
+    values: list[Callable[[Measured], float]] = [lambda m: m.map_mean, lambda m: m.sent_x, lambda m: m.sent_y]
+    rows: list[list[object]] = []
+    for size in next(iter(found.values())):
+        measured = [by_size[size]["1/n"] for by_size in found.values()]
+        side = round(sqrt(measured[0].places))
+        rows.append([size, f"{side}x{side}", *(f"{value(one):.3g}" for value in values for one in measured)])
     return rows
 
 
@@ -416,7 +326,7 @@ def main() -> None:
     arguments.add_argument(
         "--size", type=at_least(14), action="append", help="pixels a side; repeat it (default: 28, 56, 112 and 224)"
     )
-    arguments.add_argument("--seeds", type=at_least(1), default=5, help="networks to measure (default: 5)")
+    arguments.add_argument("--seeds", type=at_least(1), default=20, help="networks to measure (default: 20)")
     arguments.add_argument("--steps", type=at_least(0), default=100, help="of each training (default: 100; 0: none)")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the trainings (default: 0)")
     arguments.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | reference (default: auto)")
@@ -427,18 +337,26 @@ def main() -> None:
     backend = open_device(options.device).backend
     folder = options.photos or sample_folder()
     photos = {size: read_photos(folder, size) for size in sizes}
-    gradients = {size: measure(photos[size], backend, options.seeds) for size in sizes}
-    show_gradients(gradients)
+    found = {
+        name: {
+            size: measure(noise_like(of) if name == "noise" else of, backend, options.seeds)
+            for size, of in photos.items()
+        }
+        for name in PICTURES
+    }
+    show_gradients(found)
     trained = show_trainings(photos, backend, options.steps, options.seed) if options.steps else []
-    draw(gradients, trained, options.output)
+    draw(found["photos"], trained, options.output)
 
 
-def show_gradients(found: Mapping[int, Mapping[str, Measured]]) -> None:
-    size, largest = list(found.items())[-1]
+def show_gradients(found: Found) -> None:
+    size, largest = list(found["photos"].items())[-1]
     print(f"The seed network before training; steps of gradient descent with rate {RATE}\n")
-    print(table(rows_of_gradients(found), GRADIENT_HEADERS))
+    print(table(rows_of_gradients(found["photos"]), GRADIENT_HEADERS))
     print("\nHow gradients grow with n, the map's places: measured, and expected\n")
     print(table(rows_of_growth(found), GROWTH_HEADERS))
+    print("\nWhat a place contributes, with weights of 1/n\n")
+    print(table(rows_of_sizes(found), SIZE_HEADERS))
     print(f"\nAt {size}x{size}, shipped weights, with other losses\n")
     print(table(rows_of_losses(largest["he"], size), LOSS_HEADERS), flush=True)
 
