@@ -34,6 +34,14 @@ def test_no_link_leads_nowhere(page: str) -> None:
     assert gone == []
 
 
+def test_every_experiment_is_in_the_index_with_its_page_and_picture() -> None:
+    index = (ROOT / "docs" / "EXPERIMENTS.md").read_text(encoding="utf-8")
+    names = [script.stem for script in (ROOT / "scripts" / "experiments").glob("*.py")]
+    assert len(names) > 6
+    missing = [name for name in names for link in (f"({name}.md)", f"(images/{name}.png)") if link not in index]
+    assert missing == []
+
+
 def test_the_commands_that_are_shown_exist() -> None:
     named = set(re.findall(r"facecnn ([a-z][a-z-]+)", README))
     assert len(named) > 8
