@@ -6,6 +6,7 @@ The parts, each of which --only names:
     start   whole processes: from the start to the answer about one photo, and peak memory
     growth  training from 1,000, 10,000 and 100,000 photos
     share   a complete training step, as a share of the bare step
+    first   the first `facecnn train` on a machine, which compiles its kernels, and a later one
 
 Before anything is timed, both sides compute from the same weights and pictures, and their losses and answers are
 compared. Without PyTorch, facecnn is measured alone.
@@ -25,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import growth, picture, share, start, steps
+from benchmarks import first, growth, picture, share, start, steps
 from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, started
 from common.command import at_least, exit_on_error, new_file, parser, say
 from common.worker import last_line
@@ -34,7 +35,7 @@ from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import write_atomically
 from machine.roofline import Roof
 
-PARTS = ("steps", "start", "growth", "share")
+PARTS = ("steps", "start", "growth", "share", "first")
 QUIET = 0.05
 """Share of the processors that other programs may take without a warning."""
 
@@ -50,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, many, or body: "
         "embeddings of faces; smoke only shows that it runs. Of start: whose training's memory is measured (default: "
-        "deep). Of share: a shipped config or seed-64. Repeatable",
+        "deep). Of share: a shipped config or seed-64. Of first: a shipped config (default: default). Repeatable",
     )
     add(
         "--against",
@@ -100,7 +101,8 @@ class Benchmark:
             "threads": self.conditions.threads,
             "pytorch": importlib.metadata.version("torch") if with_torch else None,
             "roof": None,
-            **dict.fromkeys(("ratios", "rows", "cold_start", "memory", "growth", "training_share", "training")),
+            **dict.fromkeys(("ratios", "rows", "cold_start", "memory")),
+            **dict.fromkeys(("growth", "training_share", "training", "first")),
         }
 
     def run(self) -> FacecnnError | None:
@@ -110,6 +112,7 @@ class Benchmark:
             "start": self._start,
             "growth": self._growth,
             "share": self._share,
+            "first": self._first,
         }
         elsewhere = Elsewhere()
         failure: FacecnnError | None = None
@@ -142,6 +145,9 @@ class Benchmark:
         self.report["training"] = share.measure(self.conditions, self.trained)
         self.report["training_share"] = {row["name"]: row["share"] for row in self.report["training"]}
 
+    def _first(self) -> None:
+        self.report["first"] = first.measure(self.conditions, (self.options.network or ["default"])[0])
+
     def table(self) -> str:
         """Format the report in lines of 80 characters."""
         report, about = self.report, self.report["machine"]
@@ -164,6 +170,8 @@ class Benchmark:
             lines += growth.table(report["growth"])
         if report["training"] is not None:
             lines += share.table(report["training"])
+        if report["first"] is not None:
+            lines += first.table(report["first"])
         return "\n".join(line.rstrip() for line in lines)
 
 

