@@ -415,7 +415,7 @@ def pool_forward(
     out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1], inside of x.
     The shape of out sets the number of windows. Where a window reaches over the edge, its part inside x counts.
     argmax (N, H', W', C) int32: row * W + column in x of the largest element, the first in row order; not written for
-    "average".
+    "average". A forward pass that needs none passes one for no photos, (0, H', W', C).
     """
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
@@ -424,8 +424,9 @@ def pool_forward(
             columns = window.shape[2]
             window = window.reshape(len(x), -1, x.shape[3])
             if kind == "max":
-                best = window.argmax(axis=1)
-                argmax[:, i, j] = (top + best // columns) * x.shape[2] + left + best % columns
+                if len(argmax):
+                    best = window.argmax(axis=1)
+                    argmax[:, i, j] = (top + best // columns) * x.shape[2] + left + best % columns
                 out[:, i, j] = window.max(axis=1)
             else:
                 out[:, i, j] = window.mean(axis=1)

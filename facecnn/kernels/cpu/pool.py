@@ -66,6 +66,38 @@ def _forward(
 
 
 @compiled(parallel=True)
+def _largest(
+    out: Array,
+    x: Array,
+    rows: int,
+    columns: int,
+    stride_y: int,
+    stride_x: int,
+    best: Array,
+) -> None:
+    """out (N, H', W', C) of x (N, H, W, C), without argmax; best (N, W C) is scratch memory.
+
+    The innermost loop runs along a row of x, not only over the maps of a pixel, which are few in the first layers: a
+    window begins at every column, and those that aren't asked for are left out at the end.
+    """
+    maps = out.shape[3]
+    for n in prange(out.shape[0]):
+        for i in range(out.shape[1]):
+            top = i * stride_y
+            value = best[n, : ((out.shape[2] - 1) * stride_x + 1) * maps]
+            value[:] = x[n, top].reshape(-1)[: len(value)]
+            for y in range(top, min(top + rows, x.shape[1])):
+                for z in range(0 if y > top else 1, min(columns, x.shape[2])):
+                    pixels = x[n, y].reshape(-1)[z * maps :]
+                    for c in range(min(len(value), len(pixels))):
+                        value[c] = np.maximum(value[c], pixels[c])
+            for j in range(out.shape[2]):
+                o, found = out[n, i, j], value[j * stride_x * maps : (j * stride_x + 1) * maps]
+                for c in range(maps):
+                    o[c] = found[c]
+
+
+@compiled(parallel=True)
 def _backward(
     dx: Array,
     dout: Array,
@@ -108,7 +140,12 @@ def pool_forward(
     workspace: Workspace,
 ) -> None:
     """The largest or the average element of each window."""
-    launch(_forward, out, argmax, x, kind == "max", *size, *stride, operations=size[0] * size[1] * out.size)
+    operations = size[0] * size[1] * out.size
+    if kind == "max" and len(argmax) == 0:
+        best = workspace.array("largest", (len(x), x.shape[2] * x.shape[3]))
+        launch(_largest, out, x, *size, *stride, best, operations=operations)
+        return
+    launch(_forward, out, argmax, x, kind == "max", *size, *stride, operations=operations)
 
 
 def pool_backward(

@@ -96,9 +96,8 @@ class Pool(Layer):
 
     def forward(self, context: LayerContext) -> None:
         window = self.window(context.x.shape[1:])
-        context.backend.pool_forward(
-            context.out, context.buffers["argmax"], context.x, self.kind, *window, context.workspace
-        )
+        argmax = context.buffers["argmax"] if context.for_backward else context.buffers["argmax"][:0]
+        context.backend.pool_forward(context.out, argmax, context.x, self.kind, *window, context.workspace)
 
     def backward(self, context: LayerContext) -> None:
         if context.dx is not None:

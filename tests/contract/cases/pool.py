@@ -30,6 +30,9 @@ def _pool(
     won = Out(shape, np.int32) if kind == "max" else argmax
     name = f"{kind}, {name}"
     yield Case("pool_forward", name, (Out(shape), won, x, kind, window, stride), size)
+    if kind == "max":
+        unused = Out((0, *shape[1:]), np.int32)
+        yield Case("pool_forward", f"{name}, unused argmax", (Out(shape), unused, x, kind, window, stride), size)
     yield Case("pool_backward", name, (Out(x.shape), random(*shape, seed=1), argmax, kind, window, stride), size)
 
 
@@ -70,6 +73,7 @@ def _large() -> Iterator[Case]:
     out, x = (23, 6, 6, 3), random(23, 13, 13, 3)
     yield Case("pool_forward", "large", (Out(out), Out(out, np.int32), x, *window), "large")
     none, average = np.zeros(out, np.int32), ("average", (3, 3), (2, 2))
+    yield Case("pool_forward", "large, unused argmax", (Out(out), Out((0, 6, 6, 3), np.int32), x, *window), "large")
     yield Case("pool_backward", "large", (Out(x.shape), random(*out), none, *average), "large")
     over, none = (23, 7, 6, 3), np.zeros((23, 7, 6, 3), np.int32)
     arguments = (Out((23, 13, 12, 3)), random(*over), none, "average", (2, 3), (2, 2))
