@@ -86,13 +86,24 @@ class FaceFinder:
         self.identity = digest.hexdigest()
         """Hash of the arrays, of this module's version, and of the device if it isn't ``cpu``."""
 
-    def find(self, picture: UInt8Array) -> list[Face]:
-        """The faces in an upright picture (height, width, 3) uint8 RGB, most certain first; there may be none."""
-        image = Image.fromarray(np.ascontiguousarray(picture))
+    def find(self, picture: UInt8Array | Image.Image, *, alone: bool = True) -> list[Face]:
+        """The faces in an upright picture, most certain first; there may be none.
+
+        Args:
+            picture: (height, width, 3) uint8 RGB, or an image of mode L or RGB.
+            alone: whether no other picture is searched at the same time; otherwise this one is searched on one
+                processor.
+        """
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+        return self._find(image) if alone else self._nets.beside_others(lambda: self._find(image))
+
+    def _find(self, image: Image.Image) -> list[Face]:
         smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
         shrinkage = int(smallest // SMALLEST_FACE)
         if shrinkage > 1:
             image = image.reduce(shrinkage)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
         best: list[Face] = []
         for view in _views(image):
             faces = view.faces(self._search(Picture(view.image), smallest / shrinkage), shrinkage)

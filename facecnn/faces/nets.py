@@ -1,4 +1,4 @@
-"""The three networks of MTCNN (Zhang et al. 2016, arXiv:1604.02878) in the project's own layers, and their thread.
+"""The three networks of MTCNN (Zhang et al. 2016, arXiv:1604.02878) in the project's own layers, and their threads.
 
 A network's heads (the box's corrections, the landmarks, the logits "no face" and "face") are one layer here, with their
 kernels or units side by side.
@@ -7,20 +7,22 @@ kernels or units side by side.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from facecnn.arrays import Float32Array, UInt8Array
 from facecnn.errors import CheckpointError
-from facecnn.kernels import Device, open_device
+from facecnn.kernels import Device, available_threads, open_device
 from facecnn.kernels.backend import Backend
 from facecnn.network.layers import Conv, Dense, Layer, Pool, PRelu
 from facecnn.network.network import Network
 from facecnn.network.stages import Stage, plan
+
+_T = TypeVar("_T")
 
 BOX, LANDMARKS, CLASSES = 4, 10, 2
 """Outputs of the heads: shifts of left, top, right and bottom; five x and five y; two logits."""
@@ -93,12 +95,15 @@ NETS: dict[str, Net] = {
 
 
 class Nets:
-    """The three networks with weights. ``run`` is thread-safe.
+    """The three networks with weights. Any thread may call ``run``.
 
-    All kernels are called from one thread of this object: Numba has a number of threads for each calling thread,
-    OpenMP starts a team of threads for each, and not every threading layer of Numba may be entered from two threads at
-    once. With two teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the
-    time of a training: hence ``rest``.
+    All kernels are called from threads of this object: Numba has a number of threads for each calling thread, and
+    OpenMP starts a team of threads for each. With several teams OpenMP has more threads than processors and lets them
+    sleep between loops, which doubles the time of a training: hence ``rest``.
+
+    - A photo alone is best searched by one thread whose team shares every kernel's loop.
+    - Of many photos each is best searched on one processor, beside the others: ``beside_others``. Nobody waits for the
+      slowest of a team, and what isn't done by kernels takes place on all processors, too.
     """
 
     def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None, device: str = "cpu") -> None:
@@ -111,22 +116,15 @@ class Nets:
         Raises:
             CheckpointError: names or shapes differ, or a number isn't finite.
         """
-        self._threads, self._device = threads, device
+        self._arrays, self._threads, self._device = arrays, threads, device
         self._lock = threading.Lock()
-        self._worker: ThreadPoolExecutor | None
-        self._worker, opened = _started(device, threads)
-        backend: Backend = opened.result().backend
-        self._networks: dict[str, Network] = {}
-        known: set[str] = set()
-        for name, net in NETS.items():
-            network = Network(net.layers, (net.side, net.side, 3), backend, net.batch_size, training=False)
-            own = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
-            known |= {f"{name}.{key}" for key in network.weights.to_host()}
-            try:
-                network.weights.from_host(own)
-            except (KeyError, ValueError) as error:
-                raise _unfitting(f"{name}: {error}") from error
-            self._networks[name] = network
+        self._own = _Own()
+        self._team: ThreadPoolExecutor | None
+        self._team, opened = _started(device, threads)
+        self._backend: Backend = opened.result().backend
+        self._searchers: ThreadPoolExecutor | None = None
+        self._networks = _networks(arrays, self._backend)
+        known = {f"{name}.{key}" for name, network in self._networks.items() for key in network.weights.to_host()}
         if more := sorted(arrays.keys() - known):
             raise _unfitting(f"there is no place for {more[0]}")
         if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
@@ -134,38 +132,86 @@ class Nets:
 
     def run(self, name: str, pictures: UInt8Array) -> tuple[Float32Array, ...]:
         """The outputs of a network's heads, (n, ..., outputs) each, for pictures (n, side, side, 3)."""
-        with self._lock:
-            if self._worker is None:
-                self._worker, _ = _started(self._device, self._threads)
-            answer = self._worker.submit(self._run, name, pictures)
-        output = answer.result()
+        if self._own.networks is not None:
+            output = _outputs(self._own.networks[name], pictures)
+        else:
+            with self._lock:
+                if self._team is None:
+                    self._team, _ = _started(self._device, self._threads)
+                answer = self._team.submit(_outputs, self._networks[name], pictures)
+            output = answer.result()
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
 
-    def rest(self) -> None:
-        """End this object's thread and OpenMP's team after the work at hand; ``run`` restarts them."""
-        with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.shutdown()
+    def beside_others(self, work: Callable[[], _T]) -> _T:
+        """Do ``work`` on one processor, while others do theirs, and return its result. It may call ``run``."""
+        try:
+            with self._lock:
+                if self._searchers is None:
+                    self._searchers = ThreadPoolExecutor(self._beside(), "face-finder", self._get_ready)
+                answer = self._searchers.submit(work)
+        except RuntimeError:  # no more threads (ulimit -u)
+            return work()
+        return answer.result()
 
-    def _run(self, name: str, pictures: UInt8Array) -> Float32Array:
-        network = self._networks[name]
-        output = np.empty((len(pictures), *network.output.shape[1:]), np.float32)
-        for start in range(0, len(pictures), network.batch_size):
-            part = pictures[start : start + network.batch_size]
-            x: Any = network.input[: len(part)]
-            np.subtract(part, np.float32(127.5), out=x, dtype=np.float32)
-            np.multiply(x, np.float32(1 / 128), out=x)
-            # Not ``infer``, which would record every batch size that occurs.
-            network.forward(len(part), for_backward=False)
-            output[start : start + len(part)] = network.output[: len(part)]
-        return output
+    def rest(self) -> None:
+        """End this object's threads and OpenMP's team after the work at hand; they are started again when needed."""
+        with self._lock:
+            resting = [pool for pool in (self._team, self._searchers) if pool is not None]
+            self._team = self._searchers = None
+        for pool in resting:
+            pool.shutdown()
+
+    def _beside(self) -> int:
+        """How many threads may call kernels at the same time: not every threading layer of Numba bears several."""
+        if self._device != "cpu":
+            return 1
+        from facecnn.kernels.cpu.jit import loops_may_overlap
+
+        return (self._threads or available_threads()) if loops_may_overlap() else 1
+
+    def _get_ready(self) -> None:
+        """Make this thread's own networks, whose kernels run on this thread alone."""
+        open_device(self._device, 1)
+        self._own.networks = _networks(self._arrays, self._backend)
+
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    networks: dict[str, Network] | None = None
 
 
 def _started(device: str, threads: int | None) -> tuple[ThreadPoolExecutor, Future[Device]]:
     """A thread whose first task is to set how many threads its kernels use."""
     worker = ThreadPoolExecutor(1, "face-finder")
     return worker, worker.submit(open_device, device, threads)
+
+
+def _networks(arrays: Mapping[str, Float32Array], backend: Backend) -> dict[str, Network]:
+    """New networks with these weights. Raises CheckpointError where names or shapes differ."""
+    networks = {}
+    for name, net in NETS.items():
+        shape = (net.side, net.side, 3)
+        network = Network(net.layers, shape, backend, net.batch_size, training=False, keep_outputs=False)
+        own = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+        try:
+            network.weights.from_host(own)
+        except (KeyError, ValueError) as error:
+            raise _unfitting(f"{name}: {error}") from error
+        networks[name] = network
+    return networks
+
+
+def _outputs(network: Network, pictures: UInt8Array) -> Float32Array:
+    output = np.empty((len(pictures), *network.output.shape[1:]), np.float32)
+    for start in range(0, len(pictures), network.batch_size):
+        part = pictures[start : start + network.batch_size]
+        x: Any = network.input[: len(part)]
+        np.subtract(part, np.float32(127.5), out=x, dtype=np.float32)
+        np.multiply(x, np.float32(1 / 128), out=x)
+        network.infer(len(part))
+        output[start : start + len(part)] = network.output[: len(part)]
+    return output
 
 
 def _unfitting(problem: str) -> CheckpointError:

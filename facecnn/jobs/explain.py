@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from facecnn.arrays import UInt8Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.models import Model, open_model
@@ -18,7 +19,8 @@ from facecnn.network.sensitivity import GREY, LogOdds, occlusion, prepared_input
 from facecnn.photos.companions import EXPLAINED
 from facecnn.photos.decode import Decoded, decode, read
 from facecnn.photos.face import Face
-from facecnn.photos.preparation import aligned_crop, crop_with_margin, without_margin
+from facecnn.photos.preparation import PhotoSettings, crop_with_margin, without_margin
+from facecnn.photos.reduced import cut_faces, decode_to_find
 from facecnn.reports.explanation import FaceMaps, draw_explanation
 
 MOST_FACES = 4
@@ -65,12 +67,14 @@ def explain(
 def _explain_photo(model: Model, result: dict[str, Any], picture: Path) -> None:
     path = Path(result["path"])
     largest = model.settings.photos.largest_pixels
-    decoded = decode(read(path, largest), path, largest)
+    data = read(path, largest)
+    decoded = decode(data, path, largest)
     reduced = decoded.image.convert("RGB")
     reduced.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     scale = reduced.width / decoded.size[0], reduced.height / decoded.size[1]
     faces = [named_face(face, scale) for face in result["faces"]]
-    maps = {index: _maps(model, decoded, result["faces"][index]) for index in _largest(result["faces"])}
+    crops = _crops(model.settings.photos, data, decoded, path, result["faces"])
+    maps = {index: _maps(model, crops[index], result["faces"][index]) for index in _largest(result["faces"])}
     draw_explanation(picture, path.name, reduced, faces, maps, model.recogniser.people)
 
 
@@ -84,16 +88,25 @@ def _largest(faces: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(sorted(range(len(faces)), key=area, reverse=True)[:MOST_FACES])
 
 
-def _maps(model: Model, photo: Decoded, face: dict[str, Any]) -> FaceMaps:
-    """The maps of one face of the predict JSON."""
-    recogniser, settings = model.recogniser, model.settings.photos
-    if face["landmarks"] is None:
-        stored = crop_with_margin(photo.image, settings)
-    else:
+def _crops(
+    settings: PhotoSettings, data: bytes, decoded: Decoded, path: Path, faces: Sequence[dict[str, Any]]
+) -> UInt8Array:
+    """The crops of a photo's faces in the predict JSON, as predict made them: (faces, height, width, channels)."""
+    if any(face["landmarks"] is None for face in faces):
+        return crop_with_margin(decoded.image, settings)[None]
+    searched = decode_to_find(data, path, settings.largest_pixels)
+    found = []
+    for face in faces:
         first, second, nose, *mouth = ((x, y) for x, y in face["landmarks"])
         left, top, right, bottom = face["box"]
-        found = Face((left, top, right, bottom), (first, second, nose, mouth[0], mouth[1]), score=1.0)
-        stored = aligned_crop(photo.image, found.scaled(1 / photo.reduction), settings)
+        whole = Face((left, top, right, bottom), (first, second, nose, mouth[0], mouth[1]), score=1.0)
+        found.append(whole.scaled(1 / searched.reduction))
+    return cut_faces(data, path, searched, found, settings)
+
+
+def _maps(model: Model, stored: UInt8Array, face: dict[str, Any]) -> FaceMaps:
+    """The maps of one face of the predict JSON, whose crop is ``stored``."""
+    recogniser, settings = model.recogniser, model.settings.photos
     likeliest = max(face["probabilities"], key=face["probabilities"].get)
     looks = views_at_test_time(recogniser.mirror, recogniser.shift)
     x = prepared_inputs(recogniser.network, stored[None], recogniser.normalise, looks)[0]

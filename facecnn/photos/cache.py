@@ -28,12 +28,8 @@ from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.found_faces import FoundFaces
-from facecnn.photos.preparation import (
-    PhotoSettings,
-    aligned_crop,
-    crop_with_margin,
-    face_sharpness,
-)
+from facecnn.photos.preparation import PhotoSettings, crop_with_margin, face_sharpness
+from facecnn.photos.reduced import cut_faces, decode_to_find, samples_for
 from facecnn.photos.store import INDEX, PhotoStore, Prepared, store_folder
 
 _T = TypeVar("_T")
@@ -134,7 +130,9 @@ class _Loader:
         self._paths = tuple(paths)
         self._settings = settings
         self._folder = store_folder(settings, finder)
-        self._finder = None if finder is None else FoundFaces(finder, cache_folder() / "faces")
+        self._finder = None
+        if finder is not None:
+            self._finder = FoundFaces(finder, cache_folder() / "faces", alone=len(paths) == 1)
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
@@ -222,26 +220,27 @@ class _Loader:
                 known = self._known(sha256)
                 if known is not None:
                     return known
-            decoded = decode(data, path, self._settings.largest_pixels)
-            image = decoded.image
-            faces, crops, notes = None, [], decoded.notes
+            largest = self._settings.largest_pixels
+            decoded = decode(data, path, largest) if self._finder is None else decode_to_find(data, path, largest)
+            image, faces, notes = decoded.image, None, decoded.notes
             if self._finder is None:
-                crops = [crop_with_margin(image, self._settings)]
+                crops = crop_with_margin(image, self._settings)[None]
             else:
                 # A picture read at a fraction of its size may give the finder other faces.
                 key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
-                found = self._finder.find(key, lambda: np.asarray(image.convert("RGB")))
+                found = self._finder.find(key, image)
                 if not found:
                     return Prepared(sha256, reason=NO_FACE)
                 found = [face for face in found if self._is_large_enough(face, image, decoded.reduction)]
                 if not found:
                     return Prepared(sha256, reason=TOO_SMALL)
                 if len(found) > 1:
-                    found = main_first(found, *image.size, face_sharpness(image, found))
-                crops = [aligned_crop(image, face, self._settings) for face in found]
+                    sharpness = face_sharpness(image, found, samples_for(decoded))
+                    found = main_first(found, *image.size, sharpness)
+                crops = cut_faces(data, path, decoded, found, self._settings)
                 faces = tuple(face.scaled(decoded.reduction) for face in found)
                 notes += notes_of(faces)
-            return Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=np.stack(crops))
+            return Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=crops)
         except UnusablePhoto as error:
             return Prepared(sha256 if error.in_content else "", reason=error.reason)
 

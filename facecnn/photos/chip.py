@@ -106,6 +106,11 @@ def face_chip(image: Image.Image, face: Face, side: int, margin: int, mode: Lite
     return _sampled(planes, window, extra // unit, side, margin)
 
 
+def chip_scale(face: Face, side: int) -> float:
+    """Pixels of the picture for each pixel of the face's chip, along a side."""
+    return _window(face, side).extent / (side - 1)
+
+
 def halve(planes: UInt8Array) -> UInt8Array:
     """The next level of dlib's pyramid: 5x5 binomial filter (1 4 6 4 1), every other pixel, cut off to whole numbers.
 

@@ -159,7 +159,11 @@ def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) ->
 
 
 def decode(
-    data: bytes, path: str | os.PathLike[str], largest: int = LARGEST_PICTURE, enough: int | None = None
+    data: bytes,
+    path: str | os.PathLike[str],
+    largest: int = LARGEST_PICTURE,
+    enough: int | None = None,
+    enough_across: int | None = None,
 ) -> Decoded:
     """Decode a picture file, whatever its name.
 
@@ -174,6 +178,7 @@ def decode(
         largest: maximum number of pixels. A JPEG may have ``JPEG_FACTOR`` times as many; it is then decoded at 1/2, 1/4
             or 1/8 of its sides, the first that fits.
         enough: a JPEG is reduced further, which is faster, while its longer side keeps this many pixels.
+        enough_across: the same for its shorter side.
 
     Raises:
         UnusablePhoto: not a picture, damaged, too many pixels, a side shorter than ``SMALLEST_SIDE``, or an unsupported
@@ -189,7 +194,7 @@ def decode(
             opened = Image.open(io.BytesIO(data), formats=_formats())
             notes = _frames(data, opened)
             full = opened.size
-            reduction = _reduce(opened, largest, enough)
+            reduction = _reduce(opened, largest, enough, enough_across)
             with _silent_libtiff(opened):
                 opened.load()
             turn = _turn(opened)
@@ -208,7 +213,7 @@ def decode(
     low_high = image.getextrema()
     if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
         notes += (NO_CONTENT,)
-    if reduction > 1:
+    if full[0] * full[1] > largest:
         notes = (f"{full[0] * full[1] / 1e6:.0f} megapixels, read at 1/{reduction} of its sides", *notes)
     return Decoded(image, size, reduction, notes)
 
@@ -312,12 +317,15 @@ def _frames(data: bytes, image: Image.Image) -> tuple[str, ...]:
     return ()
 
 
-def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None) -> int:
-    """Let the decoder shrink a JPEG that has too many pixels, by 1, 2, 4 or 8, which is returned."""
+def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None, enough_across: int | None) -> int:
+    """Let the decoder shrink a JPEG that has too many pixels, or more than enough, by 1, 2, 4 or 8, which is
+    returned."""
     width, height = image.size
     reduction = next(number for number in (1, 2, 4, 8) if width * height <= largest * number**2)
-    if enough is not None and image.format in ("JPEG", "MPO"):
-        reduction = max([reduction, *(number for number in (2, 4, 8) if max(width, height) >= enough * number)])
+    if image.format in ("JPEG", "MPO"):
+        for side, least in ((max(width, height), enough), (min(width, height), enough_across)):
+            if least is not None:
+                reduction = max([reduction, *(number for number in (2, 4, 8) if side >= least * number)])
     if reduction > 1:
         image.draft(None, (width // reduction, height // reduction))
     return reduction

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
-from facecnn.arrays import Array, UInt8Array
+from PIL import Image
+
+from facecnn.arrays import Array
 
 Point = tuple[float, float]
 
@@ -63,8 +65,11 @@ class Finder(Protocol):
     def arrays(self) -> Mapping[str, Array]:
         """The finder's weights by name, with which a stored model can find faces on its own."""
 
-    def find(self, picture: UInt8Array) -> list[Face]:
-        """The faces in an upright picture (height, width, 3) RGB, in no particular order. Any thread may call it."""
+    def find(self, picture: Image.Image, *, alone: bool = True) -> list[Face]:
+        """The faces in an upright picture of mode L or RGB, in no particular order. Any thread may call it.
+
+        ``alone``: whether no other picture is searched at the same time. The answer doesn't depend on it.
+        """
 
     def rest(self) -> None:
         """Release threads until the finder is used again."""

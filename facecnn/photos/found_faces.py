@@ -3,12 +3,12 @@
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
 
-from facecnn.arrays import UInt8Array
+from PIL import Image
+
 from facecnn.photos.cache_folder import make_private
 from facecnn.photos.database import checksum, open_checked
 from facecnn.photos.face import Face, Finder, as_json, from_json
@@ -23,8 +23,10 @@ class FoundFaces:
     two threads ask for it at the same time.
     """
 
-    def __init__(self, finder: Finder, folder: Path) -> None:
+    def __init__(self, finder: Finder, folder: Path, *, alone: bool) -> None:
+        """``alone``: whether only one picture is searched at a time."""
         self._finder = finder
+        self._alone = alone
         self._path = folder / f"{finder.identity}.sqlite"
         self._lock = threading.Lock()
         self._asked: dict[str, Future[list[Face]]] = {}
@@ -42,12 +44,12 @@ class FoundFaces:
         if self._index is not None:
             self._index.close()
 
-    def find(self, sha256: str, picture: Callable[[], UInt8Array]) -> list[Face]:
+    def find(self, sha256: str, picture: Image.Image) -> list[Face]:
         """The faces of a picture.
 
         Args:
             sha256: of its file; with something appended if the picture isn't read at full size.
-            picture: decodes it to (height, width, 3) RGB; only called when needed.
+            picture: of mode L or RGB.
         """
         with self._lock:
             asked = self._asked.get(sha256)
@@ -57,7 +59,7 @@ class FoundFaces:
             return list(asked.result())
         try:
             faces = self._remembered(sha256)
-            answer.set_result(self._search(sha256, picture()) if faces is None else faces)
+            answer.set_result(self._search(sha256, picture) if faces is None else faces)
         except BaseException as error:
             answer.set_exception(error)
             raise
@@ -71,8 +73,8 @@ class FoundFaces:
                     return list(from_json(row[0].decode()))
         return None
 
-    def _search(self, sha256: str, picture: UInt8Array) -> list[Face]:
-        faces = self._finder.find(picture)
+    def _search(self, sha256: str, picture: Image.Image) -> list[Face]:
+        faces = self._finder.find(picture, alone=self._alone)
         with contextlib.suppress(sqlite3.Error), self._lock:
             if self._index is not None:
                 row = sha256, as_json(faces)

@@ -16,13 +16,13 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from facecnn.arrays import Float64Array, UInt8Array
-from facecnn.photos.chip import CHIP_VERSION, face_chip
+from facecnn.photos.chip import CHIP_VERSION, chip_scale, face_chip
 from facecnn.photos.face import Face
 from facecnn.photos.sharpness import sharpness
 from facecnn.photos.similarity import similarity
 from facecnn.settings import SETTINGS, UNFIT
 
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 3
 """Part of the cache's key: raise it whenever the pixels of a crop change."""
 
 MARGIN = 0.25
@@ -36,6 +36,9 @@ matters here."""
 
 EYE_HEIGHT = 0.36
 """Distance of the eyes from the top, as a fraction of the window's height: brows to chin fill the window."""
+
+MOST_SAMPLES = 8
+"""Samples per side of a stored pixel, from which on a picture is averaged first."""
 
 _HIDDEN = 128
 """Grey of a hidden face."""
@@ -229,7 +232,9 @@ def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings)
     return np.asarray(stored, dtype=np.uint8).reshape(settings.margin_shape)
 
 
-def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoSettings) -> UInt8Array:
+def aligned_crop(
+    picture: UInt8Array | Image.Image, face: Face, settings: PhotoSettings, most_samples: int = MOST_SAMPLES
+) -> UInt8Array:
     """Cut a face out of a picture so that eyes, nose and mouth are at the same positions in every crop.
 
     With ``hide_face`` the square around the face's box is blanked first: the box itself is as wide as the face, which
@@ -244,6 +249,8 @@ def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoS
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
         face: a face found in it.
         settings: alignment, eye distance, size and colour.
+        most_samples: with ``align`` arcface, a picture that would need more of them a side is averaged first, so that
+            it needs at least as many.
 
     Returns:
         uint8 of ``settings.margin_shape``; ``without_margin`` gives the window.
@@ -256,10 +263,10 @@ def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoS
         return face_chip(image, face, settings.height, settings.margin[0], "L" if settings.colour == "grey" else "RGB")
     rows, columns, channels = settings.margin_shape
     to_photo, origin = _to_photo(face, settings)
-    scale = float(np.hypot(to_photo[0, 0], to_photo[1, 0]))  # photo pixels per stored pixel
+    scale = crop_scale(face, settings)
     corners = origin + np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)]) @ to_photo.T
     bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
-    reduction = max(1, int(scale / _MOST_SAMPLES))
+    reduction = max(1, int(scale / most_samples))
     part, first_column, first_row = _with_border(image, bounds, 3 * reduction, channels)
     if reduction > 1:  # a huge photo: average first
         part = part.reduce(reduction)
@@ -272,10 +279,18 @@ def aligned_crop(picture: UInt8Array | Image.Image, face: Face, settings: PhotoS
     return np.asarray(sampled.reduce(samples), dtype=np.uint8).reshape(settings.margin_shape)
 
 
-def face_sharpness(picture: Image.Image, faces: Sequence[Face]) -> list[float]:
-    """Sharpness of each face in a picture, independent of the settings; see ``sharpness``."""
-    crops = [without_margin(aligned_crop(picture, face, _FOR_SHARPNESS), _FOR_SHARPNESS) for face in faces]
-    return [float(sharp) for sharp in sharpness(np.stack(crops))]
+def crop_scale(face: Face, settings: PhotoSettings) -> float:
+    """Pixels of the picture for each pixel of the face's crop, along a side."""
+    if settings.align == "dlib":
+        return chip_scale(face, settings.height)
+    to_photo, _ = _to_photo(face, settings)
+    return float(np.hypot(to_photo[0, 0], to_photo[1, 0]))
+
+
+def face_sharpness(picture: Image.Image, faces: Sequence[Face], most_samples: int = MOST_SAMPLES) -> list[float]:
+    """Sharpness of each face in a picture, independent of the settings; see ``sharpness`` and ``aligned_crop``."""
+    crops = [aligned_crop(picture, face, _FOR_SHARPNESS, most_samples) for face in faces]
+    return [float(sharp) for sharp in sharpness(without_margin(np.stack(crops), _FOR_SHARPNESS))]
 
 
 def without_margin(stored: UInt8Array, settings: PhotoSettings) -> UInt8Array:
@@ -285,9 +300,6 @@ def without_margin(stored: UInt8Array, settings: PhotoSettings) -> UInt8Array:
 
 
 _FOR_SHARPNESS = PhotoSettings()
-
-_MOST_SAMPLES = 8
-"""Maximum samples per side of a stored pixel."""
 
 
 def _square_around(face: Face) -> tuple[int, int, int, int]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from facecnn.arrays import Array
@@ -46,12 +45,10 @@ class KnownFaces:
         self.searched: list[tuple[int, int]] = []
         self.rests = 0
 
-    def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
-        assert picture.dtype == np.uint8
-        assert picture.shape[2] == 3
-        size = picture.shape[1], picture.shape[0]
-        self.searched.append(size)
-        return list(self._faces.get(size, []))
+    def find(self, picture: Image.Image, *, alone: bool = True) -> list[Face]:
+        assert picture.mode in ("L", "RGB")
+        self.searched.append(picture.size)
+        return list(self._faces.get(picture.size, []))
 
     def rest(self) -> None:
         self.rests += 1

@@ -199,6 +199,14 @@ def test_a_jpeg_is_read_as_small_as_is_enough(enough: int, reduction: int) -> No
     assert decode(encoded(whole, "PNG"), "x", enough=enough).reduction == 1
 
 
+@pytest.mark.parametrize(("enough", "reduction"), [(101, 1), (51, 1), (50, 2), (25, 4), (12, 8), (1, 8)])
+def test_it_may_also_be_enough_across(enough: int, reduction: int) -> None:
+    for size in ((200, 100), (100, 200)):
+        decoded = decode(encoded(picture(11, *size), "JPEG"), "x", enough_across=enough)
+        assert (decoded.reduction, decoded.size, decoded.notes) == (reduction, size, ())
+    assert decode(encoded(picture(11, 200, 100)), "x", enough_across=enough).reduction == 1
+
+
 def test_a_fraction_is_put_upright_and_its_full_size_told() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.extending import overload
 from numba.np.ufunc.parallel import get_thread_id
+from numba.np.ufunc.parallel import threading_layer as _threading_layer
 
 from facecnn.kernels.code_cache import code_folder, config, keep
 from facecnn.kernels.cpu import code_library, parallel_loops
@@ -27,6 +29,7 @@ thread_number: Any = get_thread_id
 # No nnan and ninf: a NaN must come through to the loss. No reassoc: sums keep the order in which they are written.
 _FASTMATH = frozenset({"contract", "nsz", "arcp"})
 
+_environment_lock = threading.Lock()
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -95,11 +98,19 @@ def set_threads(count: int) -> None:
         numba.set_num_threads(count)
         return
     name, value = ("GOMP_SPINCOUNT", "10000") if _processors_are_free(count) else ("OMP_WAIT_POLICY", "passive")
-    os.environ[name] = value
-    try:
-        numba.set_num_threads(count)
-    finally:
-        del os.environ[name]
+    with _environment_lock:
+        os.environ[name] = value
+        try:
+            numba.set_num_threads(count)
+        finally:
+            del os.environ[name]
+
+
+def loops_may_overlap() -> bool:
+    """Whether several threads may run parallel loops at the same time: Numba's own layer, which it takes where there is
+    no OpenMP, ends the process then. To be asked after ``set_threads``."""
+    layer: Any = _threading_layer
+    return bool(layer() != "workqueue")
 
 
 def _processors_are_free(count: int) -> bool:
