@@ -2,11 +2,12 @@
 
 The parts, each of which --only names:
 
-    steps   a training step and prediction on ready pictures, against PyTorch and what the processor can do at best
-    start   whole processes: from the start to the answer about one photo, and peak memory
-    growth  training from 1,000, 10,000 and 100,000 photos
-    share   a complete training step, as a share of the bare step
-    first   the first `facecnn train` on a machine, which compiles its kernels, and a later one
+    steps     a training step and prediction on ready pictures, against PyTorch and what the processor can do at best
+    start     whole processes: from the start to the answer about one photo, and peak memory
+    growth    training from 1,000, 10,000 and 100,000 photos
+    share     a complete training step, as a share of the bare step
+    first     the first `facecnn train` on a machine, which compiles its kernels, and a later one
+    pipeline  from photos to the crops of their faces, beside other finders
 
 Before anything is timed, both sides compute from the same weights and pictures, and their losses and answers are
 compared. Without PyTorch, facecnn is measured alone.
@@ -26,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first, growth, picture, share, start, steps
+from benchmarks import first, growth, picture, pipeline, share, start, steps
 from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, started
 from common.command import at_least, exit_on_error, new_file, parser, say
 from common.worker import last_line
@@ -35,7 +36,7 @@ from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import write_atomically
 from machine.roofline import Roof
 
-PARTS = ("steps", "start", "growth", "share", "first")
+PARTS = ("steps", "start", "growth", "share", "first", "pipeline")
 QUIET = 0.05
 """Share of the processors that other programs may take without a warning."""
 
@@ -66,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         help="of growth: photos to train from; repeatable (default: 1,000, 10,000 and 100,000)",
     )
+    add("--faces", type=Path, metavar="FOLDER", help="of pipeline: photos of faces to make others of (default: sample)")
+    add("--peer-python", type=Path, help="of pipeline: the Python that has the other finders (default: this one)")
     add("--quick", action="store_true", help="only the largest batches, and few rounds")
     add("--rounds", type=at_least(1), help="turns of each implementation (default: enough for steady medians)")
     add("--json", action="store_true", help="print JSON instead of the table")
@@ -102,7 +105,7 @@ class Benchmark:
             "pytorch": importlib.metadata.version("torch") if with_torch else None,
             "roof": None,
             **dict.fromkeys(("ratios", "rows", "cold_start", "memory")),
-            **dict.fromkeys(("growth", "training_share", "training", "first")),
+            **dict.fromkeys(("growth", "training_share", "training", "first", "pipeline")),
         }
 
     def run(self) -> FacecnnError | None:
@@ -113,6 +116,7 @@ class Benchmark:
             "growth": self._growth,
             "share": self._share,
             "first": self._first,
+            "pipeline": self._pipeline,
         }
         elsewhere = Elsewhere()
         failure: FacecnnError | None = None
@@ -148,6 +152,10 @@ class Benchmark:
     def _first(self) -> None:
         self.report["first"] = first.measure(self.conditions, (self.options.network or ["default"])[0])
 
+    def _pipeline(self) -> None:
+        options = self.options
+        self.report["pipeline"] = pipeline.measure(self.conditions, options.faces, options.peer_python)
+
     def table(self) -> str:
         """Format the report in lines of 80 characters."""
         report, about = self.report, self.report["machine"]
@@ -172,6 +180,8 @@ class Benchmark:
             lines += share.table(report["training"])
         if report["first"] is not None:
             lines += first.table(report["first"])
+        if report["pipeline"] is not None:
+            lines += pipeline.table(report["pipeline"])
         return "\n".join(line.rstrip() for line in lines)
 
 
