@@ -8,8 +8,9 @@ MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multita
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -78,6 +79,7 @@ class FaceFinder:
             CheckpointError: the arrays don't fit the three networks.
         """
         self._nets = Nets(arrays, threads, device)
+        self._crop_squares = _compiled_crop_squares() if device == "cpu" else None
         self.arrays: dict[str, Float32Array] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
         rounding = "" if device == "cpu" else f" {device}"
         digest = hashlib.sha256(f"{FINDER_VERSION}{rounding}".encode())
@@ -106,7 +108,7 @@ class FaceFinder:
             image = image.convert("RGB")
         best: list[Face] = []
         for view in _views(image):
-            faces = view.faces(self._search(Picture(view.image), smallest / shrinkage), shrinkage)
+            faces = view.faces(self._search(Picture(view.image, self._crop_squares), smallest / shrinkage), shrinkage)
             if faces and (not best or faces[0].score > best[0].score):
                 best = faces
             if best and best[0].score > SURE and not view.turned:
@@ -160,6 +162,12 @@ class FaceFinder:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > _FOUND]
         return _Faces(boxes[order], landmarks[order], scores[order])
+
+
+def _compiled_crop_squares() -> Callable[..., None]:
+    from facecnn.kernels.cpu.crop_squares import crop_squares
+
+    return cast("Callable[..., None]", crop_squares)
 
 
 def _joined(parts: list[tuple[Boxes, Float32Array]]) -> tuple[Boxes, Float32Array]:

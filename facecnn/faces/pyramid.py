@@ -5,7 +5,7 @@ One network of fixed size thus serves pictures of every size, and works on a pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,15 @@ class Picture:
     pixel of the result is the mean of all that it covers.
     """
 
-    def __init__(self, image: Image.Image) -> None:
-        """``image``: mode RGB."""
+    def __init__(self, image: Image.Image, crop_squares: Callable[..., None] | None = None) -> None:
+        """
+        Args:
+            image: mode RGB.
+            crop_squares: ``facecnn.kernels.cpu.crop_squares``, or None for Pillow, which does the same more slowly.
+        """
         self._halved = [image]
+        self._arrays: dict[int, UInt8Array] = {}
+        self._crop_squares = crop_squares
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,8 +60,13 @@ class Picture:
     def crops(self, boxes: Float64Array, side: int) -> UInt8Array:
         """Squares ``boxes`` (n, 4) as (n, side, side, 3), bilinear, grey outside of the picture."""
         out = np.empty((len(boxes), side, side, 3), np.uint8)
-        for crop, box in zip(out, boxes, strict=True):
-            times = _halvings((box[2] - box[0]) / side)
+        halvings = np.array([_halvings(width / side) for width in (boxes[:, 2] - boxes[:, 0]).tolist()], np.intp)
+        if self._crop_squares is not None:
+            for times in np.unique(halvings).tolist():
+                (places,) = np.nonzero(halvings == times)
+                self._crop_squares(out, self._array(times), boxes[places] / 2**times, places, GREY)
+            return out
+        for crop, box, times in zip(out, boxes, halvings.tolist(), strict=True):
             window = self.halved(times).transform(
                 (side, side),
                 Image.Transform.EXTENT,
@@ -65,6 +76,12 @@ class Picture:
             )
             crop[...] = np.asarray(window)
         return out
+
+    def _array(self, times: int) -> UInt8Array:
+        """``halved`` as (height, width, 3)."""
+        if times not in self._arrays:
+            self._arrays[times] = np.array(self.halved(times))
+        return self._arrays[times]
 
 
 def _halvings(ratio: float) -> int:

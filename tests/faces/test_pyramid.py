@@ -11,6 +11,7 @@ from PIL import Image
 
 from facecnn.faces.nets import CELL, STRIDE
 from facecnn.faces.pyramid import GREY, Picture, fill_tiles, level_scales, outputs_of, pack
+from facecnn.kernels.cpu.crop_squares import crop_squares
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -158,3 +159,18 @@ def test_beyond_the_picture_crops_are_grey() -> None:
 
 def test_no_boxes_give_no_crops() -> None:
     assert Picture(Image.new("RGB", (40, 30))).crops(np.empty((0, 4)), 24).shape == (0, 24, 24, 3)
+
+
+@pytest.mark.parametrize("side", [24, 48])
+def test_compiled_crops_are_those_of_pillow(side: int) -> None:
+    """To the bit, also of boxes that lie partly or wholly outside, and of larger ones than the picture."""
+    random = np.random.default_rng(side)
+    image = Image.fromarray(random.integers(0, 256, (131, 173, 3), dtype=np.uint8))
+    middles = random.uniform(-60, 240, (400, 2))
+    middles[::5] = np.round(middles[::5])
+    halves = random.uniform(1, 250, (400, 1)) / 2
+    halves[::4] = side / 2  # pixel for pixel
+    boxes = np.concatenate([middles - halves, middles + halves], axis=1)
+    compiled = Picture(image, crop_squares).crops(boxes, side)
+    np.testing.assert_array_equal(compiled, Picture(image).crops(boxes, side))
+    assert Picture(image, crop_squares).crops(boxes[:0], side).shape == (0, side, side, 3)
