@@ -150,9 +150,9 @@ def test_the_finder_keeps_to_the_threads_that_were_asked_for(
     asked: list[int | None] = []
 
     class Finder(FaceFinder):
-        def __init__(self, arrays: Any, threads: int | None = None) -> None:
+        def __init__(self, arrays: Any, threads: int | None = None, device: str = "cpu") -> None:
             asked.append(threads)
-            super().__init__(arrays, threads)
+            super().__init__(arrays, threads, device)
 
     monkeypatch.setattr(faces, "FaceFinder", Finder)
     monkeypatch.setattr(faces, "installed_arrays", installed_arrays)
