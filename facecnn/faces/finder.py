@@ -115,6 +115,13 @@ class FaceFinder:
                 break
         return best
 
+    def run_blank(self) -> None:
+        """Run the networks, and what they are fed by, on a blank picture, so that all is compiled."""
+        picture = Picture(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
+        for name, net in NETS.items():
+            self._nets.run(name, picture.crops(np.array([[0.0, 0.0, CELL, CELL]]), net.side))
+        self.rest()
+
     def rest(self) -> None:
         """End the threads, which slow down kernels elsewhere while they exist; ``find`` restarts them."""
         self._nets.rest()

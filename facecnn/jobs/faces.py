@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from facecnn.arrays import Array
 from facecnn.errors import UsageError
 from facecnn.faces.finder import FaceFinder
-from facecnn.faces.nets import NETS, Nets
 from facecnn.faces.weights import installed_arrays
 from facecnn.jobs.console import Console
 from facecnn.photos.face import Finder
@@ -55,9 +52,7 @@ def run_installed_networks() -> bool:
     arrays = installed_arrays()
     if arrays is None:
         return False
-    nets = Nets(arrays)
-    for name, net in NETS.items():
-        nets.run(name, np.zeros((1, net.side, net.side, 3), np.uint8))
+    FaceFinder(arrays).run_blank()
     return True
 
 

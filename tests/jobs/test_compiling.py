@@ -10,9 +10,11 @@ import pytest
 
 from facecnn.jobs import compiling
 from facecnn.jobs.compiling import compiling_together
+from facecnn.jobs.faces import run_installed_networks
 from facecnn.jobs.warm import plan_ahead
 from facecnn.kernels import available_threads, open_device
 from facecnn.kernels.code_cache import code_files
+from facecnn.kernels.cpu.launching import listed
 
 LONG = 1000.0
 """Seconds of compiling that any process is worth."""
@@ -65,3 +67,8 @@ def test_another_process_ends_with_the_first(tmp_path: Path) -> None:
         other.stdin.close()
         assert other.wait(timeout=60) == 0
     assert not code_files(str(tmp_path))
+
+
+def test_cutting_out_candidates_is_compiled_with_the_face_finder(face_finding: None) -> None:
+    launches = listed(run_installed_networks)
+    assert {"forward", "_crop_squares"} <= {kernel.py_func.__name__ for kernel, _ in launches}

@@ -10,9 +10,9 @@ import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled
+from facecnn.kernels.cpu.launching import launch
 
 
-@compiled(exact=True)
 def crop_squares(out: Array, picture: Array, boxes: Array, places: Array, outside: int) -> None:
     """Fill ``out`` with ``boxes`` of ``picture``; one thread does all of it.
 
@@ -23,6 +23,11 @@ def crop_squares(out: Array, picture: Array, boxes: Array, places: Array, outsid
         places: (m,) which of ``out`` each box becomes
         outside: value of what lies outside of the picture
     """
+    launch(_crop_squares, out, picture, boxes, places, outside)
+
+
+@compiled(exact=True)
+def _crop_squares(out: Array, picture: Array, boxes: Array, places: Array, outside: int) -> None:
     height, width = picture.shape[:2]
     side = out.shape[1]
     for m in range(len(boxes)):
