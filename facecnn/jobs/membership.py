@@ -14,8 +14,6 @@ from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import TRAINED_ON, ModelFile
-from facecnn.jobs.training.options import TrainOptions
-from facecnn.jobs.training.train import train
 from facecnn.learning.class_means import EMBEDDINGS, OWNERS, Head, head_in, head_of, metrics_of, model_arrays
 from facecnn.network.layers import with_outputs
 from facecnn.network.stages import plan
@@ -63,6 +61,9 @@ def train_anew(model: ModelFile, change: Roster, new: NewRun, console: Console) 
 
     Raises what ``train`` raises.
     """
+    from facecnn.jobs.training.options import TrainOptions  # slow to load, and seldom needed here
+    from facecnn.jobs.training.train import train
+
     run = run_of(model)
     record = run.read_split()
     console.info(

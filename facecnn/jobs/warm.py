@@ -22,7 +22,6 @@ from facecnn.jobs.people import photo_set
 from facecnn.jobs.training.setup import make_trainer
 from facecnn.kernels import Device
 from facecnn.kernels.cards import card_number
-from facecnn.kernels.code_cache import code_files
 from facecnn.learning.calibration import Calibration
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Recorder
@@ -60,6 +59,8 @@ def plan_for(loaded: Loaded, name: str = "") -> Planned:
 
 def compiled_code(device: str) -> set[Path]:
     """The files of compiled functions for a device, and for the face finder, which works on the CPU."""
+    from facecnn.kernels.code_cache import code_files
+
     return {file for folder in {code_folder(device), code_folder("cpu")} for file in code_files(folder)}
 
 

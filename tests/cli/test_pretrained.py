@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -351,3 +353,12 @@ def test_a_model_trained_from_scratch_is_trained_anew(facecnn: Facecnn, people: 
     assert forgotten.json()["classes"] == first["classes"]
     assert Path(first["run"]).exists()
     assert not Path(added.json()["run"]).exists()
+
+
+def test_one_photo_is_added_without_what_takes_long_to_load(own: Path, forty: Path) -> None:
+    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print(*sys.modules)"
+    arguments = ["add", "s4", forty / "s4" / "1.pgm", "-m", own, "--out", own.parent, "--name", "four", "--quiet"]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert not {"numba", "matplotlib", "jinja2"} & {*done.stdout.split()}
+    assert (own.parent / "four" / "best.safetensors").exists()
