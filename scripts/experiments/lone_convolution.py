@@ -201,7 +201,8 @@ def _draw_kernels(panel: Axes, found: dict[Key, Limit], side: int) -> None:
         _draw_limits(panel, limits, colour, "-", name)
     sizes = sorted(limits)
     panel.set(xscale="log", yscale="log", xlabel="rows of the kernel", ylabel="largest stable rate")
-    panel.set_xticks(sizes, [str(size) for size in sizes])
+    # Above 9 two labels of two digits side by side would run together: the last one alone is shown.
+    panel.set_xticks(sizes, [str(size) if size < 10 or size == sizes[-1] else "" for size in sizes])
     panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     panel.set_title(f"Mean loss, pictures of {side}x{side} (lines: 2/λ; dots: measured)")
     panel.legend(loc="lower left", fontsize=8.5)
@@ -230,7 +231,7 @@ def _draw_ratios(panel: Axes, found: dict[Key, Limit]) -> None:
         panel.plot(derived, ratios, "o", color=colour, markersize=4.5, alpha=0.7)
     panel.axhspan(0.98, 1.02, color=GREEN, alpha=0.1, linewidth=0)
     panel.set(xscale="log", ylim=(0.96, 1.04), xlabel="2/λ", ylabel="measured / derived")
-    panel.set_title(f"All {len(found)} limits (green: within 2 %)")
+    panel.set_title(f"All {len(found)} limits (colours as above; green: within 2 %)")
 
 
 def _draw_trainings(panel: Axes, trained: dict[float, list[float]]) -> None:
