@@ -173,7 +173,7 @@ def _draw_parabola(panel: Axes, points: Sequence[Point], colour: str) -> None:
     panel.plot(*zip(*places[1:], strict=True), "o", color=colour, markersize=4.5)
     panel.plot(*places[0], "o", color="black", markersize=6)
     panel.annotate("start", places[0], xytext=(8, -4), textcoords="offset points", fontsize=9)
-    panel.set_xlabel("output = 1 a + 2 b + 3 c")
+    panel.set_xlabel("output = inputs · weights")
 
 
 def _draw_steps(panel: Axes, found: dict[str, list[Point]]) -> None:
@@ -208,6 +208,8 @@ def _draw_factor(panel: Axes) -> None:
     for name, rate in RATES.items():
         if rate <= rates[-1]:
             panel.plot(rate, factor(rate), "o", color=COLOURS[name], markersize=7)
+    # On top of its two neighbours, and smaller, so that all three are seen.
+    panel.plot(2 / CURVATURE, factor(2 / CURVATURE), "o", color=COLOURS["2/14"], markeredgecolor="white", markersize=5)
     panel.text(0.071, 1.6, "learns", color=GREEN, ha="center", fontsize=12)
     panel.text(0.2, 2.5, "diverges", color=RED, ha="center", fontsize=12)
     for rate, text in ((1 / CURVATURE, "1/14"), (2 / CURVATURE, "2/14 = 0.1429"), (0.25, "0.25")):

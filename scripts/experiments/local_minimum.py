@@ -35,6 +35,8 @@ LONG = np.array([10.0, 3, 5, -4, 2, -2, 2, 7, 5, 5])
 TRUE = np.array([1.0, 1, 1])
 START = np.array([0.0, 3, 0])
 COLOURS = "viridis"
+AROUND = 0.1
+"""Distance from a minimum at which the error is compared with that there."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,28 @@ def main() -> None:
     print(f"\nFrom {options.starts} random starts, where {options.steps} steps end:\n")
     print(table(rows, ["task", *KINDS]))
 
-    task, end = tasks["10 pixels, pool 2"], paths["10 pixels, pool 2"][-1][0]
-    rise = least_rise(task, end, 0.1, options.seed)
-    print(f"\nAround {texts(end)}, at a distance of 0.1, the error is higher by {rise:.3g} or more: a local minimum.")
+    minima = rows_of_minima(tasks["10 pixels, pool 2"], paths["10 pixels, pool 2"][-1], options.seed)
+    print("\nThe local minima with 10 pixels and the pool; the error", end=" ")
+    print(f"{AROUND:g} away from each is higher by at least:\n")
+    print(table(minima, ["kernel", "winners", "error", "higher by", "random starts"]))
     draw(tasks, {name: np.array([kernels[0] for kernels in path]) for name, path in paths.items()}, options.output)
+
+
+def rows_of_minima(task: Task, ends: Array, seed: int) -> list[list[object]]:
+    """A row for each local minimum with an error in which descents (K, 3) end, the first of which is no random one."""
+    result, random = task(ends), len(ends) - 1
+    kinds = [kind_of(*one) for one in zip(result.errors, result.gradients, ends, strict=True)]
+    stuck = [number for number, kind in enumerate(kinds) if kind == "local minimum"]
+    # Each has winners of its own: for these the error is a bowl with one bottom.
+    by_winners: dict[str, list[int]] = {}
+    for number in stuck:
+        by_winners.setdefault(texts(result.winners[number]), []).append(number)
+    rows: list[list[object]] = []
+    for winners, members in by_winners.items():
+        kernel, share = ends[members[0]], sum(number > 0 for number in members) / random
+        rise = least_rise(task, kernel, AROUND, seed)
+        rows.append([texts(kernel), winners, f"{result.errors[members[0]]:.3g}", f"{rise:.3g}", f"{share:.0%}"])
+    return rows
 
 
 def draw(tasks: dict[str, Task], paths: dict[str, Array], path: Path) -> None:
@@ -170,7 +190,8 @@ def draw(tasks: dict[str, Task], paths: dict[str, Array], path: Path) -> None:
     _draw_relief(figure.add_subplot(grid[0, 1], projection="3d"), tasks[short], paths[short], scale)
     drawn = _draw_plane(figure.add_subplot(grid[1, 0]), tasks[long], paths[long], scale)
     # Above the bar, not beside it: there the next panel's axis says the same.
-    figure.colorbar(drawn, ax=figure.axes[-1], shrink=0.9).ax.set_title("error", loc="center", fontsize=9)
+    bar = figure.colorbar(drawn, ax=figure.axes[-1], shrink=0.9)
+    bar.ax.set_title("error\n(all three)", loc="center", fontsize=9)
     _draw_line(figure.add_subplot(grid[1, 1]), tasks, paths)
     save(figure, path)
 
@@ -220,7 +241,9 @@ def _draw_relief(panel: Any, task: Task, path: Array, scale: Any) -> None:
     panel.plot(sums[:, 0], sums[:, 1], errors + 1, color=ORANGE, linewidth=2.5, zorder=10)
     for place, colour, marker in ((sums[0], ORANGE, "o"), (sums[-1], RED, "o"), ((18, 4), GREEN, "*")):
         height = 1 + 0.5 * (max(place) - 18) ** 2
-        panel.plot(*([number] for number in place), [height], marker, color=colour, markersize=10, zorder=11)
+        size, edge = (15, "white") if marker == "*" else (10, colour)
+        where = [[number] for number in (*place, height)]
+        panel.plot(*where, marker, color=colour, markeredgecolor=edge, markersize=size, zorder=11)
     panel.view_init(elev=42, azim=33)
     panel.set_box_aspect((1, 1, 0.6), zoom=1.0)
     panel.set_xlabel("sum over 10, 3, 5")
@@ -266,7 +289,7 @@ def _draw_line(panel: Axes, tasks: dict[str, Task], paths: dict[str, Array]) -> 
     panel.set_xticks([0, 0.5, 1], ["the end\n(with the pool)", "half-way", "true kernel"])
     panel.set_ylabel("error")
     panel.set_title("On the straight way from the end to the true kernel")
-    panel.legend(loc="upper center")
+    panel.legend(loc="upper left")
 
 
 if __name__ == "__main__":
