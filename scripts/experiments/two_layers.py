@@ -320,7 +320,7 @@ def _draw_accuracy(panel: Axes, trainings: dict[Plan, list[Training]]) -> None:
         panel.plot(accuracy, [place] * len(accuracy), "o", color="black", markersize=3.5)
     panel.axvline(0.5, color="black", linewidth=1, linestyle="--")
     panel.set_yticks(places, names, fontsize=8.5)
-    panel.set_xlim(0.4, 1)
+    panel.set_xlim(0, 1)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     panel.set_title("Right on new pictures")
 
