@@ -67,6 +67,8 @@ class Training:
     initialisation: str = "he"
     rule: AnyOptimizer = SHIPPED
     note: str = "as shipped"
+    times: int = 1
+    """How many times as many steps as the others."""
 
 
 @dataclass
@@ -116,14 +118,20 @@ def train(training: Training, photos: Dataset, backend: Backend, steps: int, see
 
 
 def trainings(sizes: Sequence[int]) -> list[Training]:
-    """List the shipped settings at every size, and what people try at the largest one."""
-    huge = sizes[-1]
+    """List the shipped settings at every size, with more steps and a higher rate at the smallest one, and what people
+    try at the largest one."""
+    small, huge = sizes[0], sizes[-1]
+    fast = replace(SHIPPED, learning_rate=10 * RATE)
     pixels = huge**2
     return [
         *(Training(size) for size in sizes),
+        *(Training(size, note="steps x 8", times=8) for size in (small, huge)),
+        Training(small, rule=fast, note="rate x 10"),
         *(Training(huge, name, note=f"neuron: {name}") for name in INITIALISATIONS if name != "he"),
+        Training(huge, "uniform", fast, "uniform, rate x 10"),
         Training(huge, rule=Sgd(learning_rate=RATE), note="sgd"),
         Training(huge, rule=Sgd(learning_rate=RATE * BATCH), note="sgd, loss summed"),
+        Training(huge, rule=Sgd(learning_rate=10 * RATE * BATCH), note="summed, rate x 10"),
         Training(huge, rule=Sgd(learning_rate=RATE / pixels), note="sgd, loss per pixel"),
         Training(huge, rule=Adam(learning_rate=0.001), note="adam"),
     ]
@@ -254,7 +262,11 @@ def draw_gradients(part: SubFigure, found: Mapping[int, Mapping[str, Measured]])
             panel.plot(places, line, "o-", color=initialisation.colour, markersize=4, linewidth=width, label=name)
         panel.set(xscale="log", yscale="log", xlabel="places in the map")
         panel.set_xticks(places, [f"{round(sqrt(n))}²" for n in places])
-        panel.tick_params(axis="x", which="minor", bottom=False)
+        low, high = panel.get_ylim()
+        if high < 100 * low:  # a power of ten or two are too few ticks
+            ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20) if low < tick < high]
+            panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.tick_params(which="minor", bottom=False, labelleft=False)
         panel.set_title(title)
     panels[0].legend(title="neuron's weights", fontsize=8, title_fontsize=8, ncols=2, loc="upper left")
     low, high = panels[0].get_ylim()
@@ -293,18 +305,18 @@ def draw_movement(panel: Axes, found: Sequence[tuple[Training, Trained]]) -> Non
         panel.barh(places + offset, moved, 0.36, color=colour, label=label)
     for place, (_, trained) in enumerate(found):
         if trained.diverged:
-            panel.text(2e-4, place, "diverged", va="center", fontsize=8)
+            panel.text(2e-5, place, "diverged", va="center", fontsize=8)
     names = [f"{training.note}, {training.size}" for training, _ in found]
-    panel.set(yticks=places, yticklabels=names, xscale="log", xlim=(1e-4, 1e5), xlabel="moved by, % of the start")
+    panel.set(yticks=places, yticklabels=names, xscale="log", xlim=(1e-5, 1e5), xlabel="moved by, % of the start")
     panel.invert_yaxis()
     panel.grid(axis="y", visible=False)
-    panel.legend(loc="lower right")
+    panel.legend(loc="upper right")
 
 
 def draw(
     gradients: Mapping[int, Mapping[str, Measured]], trained: Sequence[tuple[Training, Trained]], path: Path
 ) -> None:
-    heights = [3.8, 3.6] if trained else [3.8]
+    heights = [3.8, 4.4] if trained else [3.8]
     figure = new_figure(12.5, sum(heights))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     draw_gradients(parts[0], gradients)
@@ -365,7 +377,8 @@ def show_trainings(
     photos: Mapping[int, Dataset], backend: Backend, steps: int, seed: int
 ) -> list[tuple[Training, Trained]]:
     found = [
-        (training, train(training, photos[training.size], backend, steps, seed)) for training in trainings(list(photos))
+        (training, train(training, photos[training.size], backend, steps * training.times, seed))
+        for training in trainings(list(photos))
     ]
     print(f"\nAfter about {steps} steps of training: how far the weights moved, in % of their start's norm\n")
     print(table([row_of_training(*one) for one in found], TRAINING_HEADERS), flush=True)

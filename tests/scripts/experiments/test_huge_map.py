@@ -117,3 +117,16 @@ def test_as_shipped_the_kernels_move_at_224(trainings: dict[tuple[str, str], Row
     assert float(per_pixel["kernels moved %"]) < 1e-3
     assert float(per_pixel["at last"]) > 0.5 * float(per_pixel["loss at first"])
     assert float(trainings["adam", "224"]["kernels moved %"]) > 1
+
+
+def test_beside_its_neurons_the_kernels_of_a_small_map_do_more(trainings: dict[tuple[str, str], Row]) -> None:
+    """They get as much as those of a huge map, and the neurons get less, so that the rate can be higher."""
+    small, huge = (
+        float(row["kernels moved %"]) / float(row["neurons moved %"])
+        for row in (trainings["steps x 8", size] for size in SIZES)
+    )
+    assert small > 2 * huge
+    slow, longer, fast = (trainings[name, "28"] for name in ("as shipped", "steps x 8", "rate x 10"))
+    for more in (longer, fast):
+        assert float(more["kernels moved %"]) > 3 * float(slow["kernels moved %"])
+        assert float(more["at last"]) < float(slow["at last"])
