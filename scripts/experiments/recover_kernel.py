@@ -4,7 +4,7 @@ The target is a picture convolved with the known kernel and max-pooled; another 
 minimises the mean squared error. Without pooling this is a linear problem with one solution. With pooling only the
 largest sum of each window is compared: a kernel of the right length has nearly the right largest sums even if it
 points elsewhere, and where another position wins, the error pulls it to the wrong pixels. What helps are more windows
-than one picture has, best of all a new picture for every step; and a network that pools before it convolves.
+than one picture has, such as a new picture for every step; and a network that pools before it convolves.
 """
 
 from __future__ import annotations
@@ -236,11 +236,11 @@ def draw_remedies(panel: Axes, found: dict[tuple[str, int], Outcome]) -> None:
         places = np.arange(len(names)) + 0.38 * (number - 0.5)
         panel.barh(places, np.maximum(shares, 0.6), 0.36, color=colour, label=f"pool {pool}x{pool}")
         for place, share in zip(places, shares, strict=True):
-            panel.text(share + 1.5, place, f"{share}", va="center", fontsize=7.5, color=colour)
+            panel.text(share + 1.5, place, f"{share}", va="center", fontsize=8, color=colour)
     panel.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 108), xlabel="recovered, %")
     panel.invert_yaxis()
     panel.grid(axis="y", visible=False)
-    panel.set_title("what helps where one picture and gradient descent don't do")
+    panel.set_title("what brings how many back with a large pool")
     panel.legend(loc="upper right")
 
 
@@ -389,7 +389,7 @@ def show_settings(steps: int, look: Look) -> dict[tuple[str, ...], Outcome]:
 def draw(drawn: dict[str, Any], path: Path) -> None:
     """Draw the parts that were run: the pools above, remedies and faces below, then the kernel of ones."""
     middle = [name for name in ("remedies", "faces") if name in drawn]
-    shown = {"pools": 6.6, "middle": 4.4, "ones": 3.7}
+    shown = {"pools": 6.6, "middle": 5.4, "ones": 3.7}
     heights = {name: height for name, height in shown.items() if name in drawn or (name == "middle" and middle)}
     figure = new_figure(12.5, sum(heights.values()))
     made = figure.subfigures(len(heights), 1, height_ratios=list(heights.values()), squeeze=False)[:, 0]
