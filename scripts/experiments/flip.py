@@ -332,12 +332,14 @@ def _draw_losses(panel: Axes, trainings: dict[str, list[Training]]) -> None:
         if len(mean) > 2 * window:
             mean = np.convolve(mean, np.ones(window) / window, mode="valid")
         colour: Any = colormaps["tab20"](number) if number else "black"
-        panel.plot(mean, color=colour, linestyle=":" if text == Frozen.text else "-", label=text)
+        # Dashes in alternation, for curves that lie on one another.
+        style = ":" if text == Frozen.text else "--" if number and number % 2 == 0 else "-"
+        panel.plot(mean, color=colour, linestyle=style, label=text)
     panel.axhline(np.log(4), color=GREY, linewidth=1, linestyle="--")
     panel.set_ylim(bottom=0)
     panel.set_xlabel("step")
     panel.set_ylabel("loss")
-    panel.set_title("Loss in training (mean of the seeds, smoothed; dashed: guessing)")
+    panel.set_title("Loss in training (mean of the seeds, smoothed; thin grey line: guessing)")
     panel.legend(fontsize=7.5, bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
 
 
