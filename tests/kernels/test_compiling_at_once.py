@@ -111,6 +111,14 @@ def test_what_another_process_compiles_is_left_to_it(tmp_path: Path, monkeypatch
     assert set(function.signatures) == {types for _, types in launches}
 
 
+def test_what_cannot_be_kept_is_not_compiled_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+    function = jit.compiled()(_thrice)
+    compile_in_order([Launch(function, _INTEGER)])
+    assert function.signatures == []
+    assert function(2) == 6
+
+
 def test_listed_launches_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, numbers = _compiled_in(tmp_path, monkeypatch), [np.zeros(2), 3]
 

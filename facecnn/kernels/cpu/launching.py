@@ -69,9 +69,11 @@ def listed(function: Callable[[], object]) -> list[Launch]:
 
 
 def compile_in_order(launches: Iterable[Launch]) -> None:
-    """Compile kernels, or load what is kept of them, but for those that another process is compiling now."""
+    """Compile kernels, or load what is kept of them, but for those that another process is compiling now, and those
+    whose code can't be kept, so that nobody else would have it."""
     for kernel, types in launches:
-        if not kernel._cache.is_taken(types, kernel.targetctx):
+        is_taken = getattr(kernel._cache, "is_taken", None)
+        if is_taken is not None and not is_taken(types, kernel.targetctx):
             kernel.compile(types)
 
 
