@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -79,7 +78,11 @@ class FaceFinder:
             CheckpointError: the arrays don't fit the three networks.
         """
         self._nets = Nets(arrays, threads, device)
-        self._crop_squares = _compiled_crop_squares() if device == "cpu" else None
+        self._crop_squares: Callable[..., None] | None = None
+        if device == "cpu":
+            from facecnn.kernels.cpu.crop_squares import crop_squares  # not for the reference: it would load Numba
+
+            self._crop_squares = crop_squares
         self.arrays: dict[str, Float32Array] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
         rounding = "" if device == "cpu" else f" {device}"
         digest = hashlib.sha256(f"{FINDER_VERSION}{rounding}".encode())
@@ -169,12 +172,6 @@ class FaceFinder:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > _FOUND]
         return _Faces(boxes[order], landmarks[order], scores[order])
-
-
-def _compiled_crop_squares() -> Callable[..., None]:
-    from facecnn.kernels.cpu.crop_squares import crop_squares
-
-    return cast("Callable[..., None]", crop_squares)
 
 
 def _joined(parts: list[tuple[Boxes, Float32Array]]) -> tuple[Boxes, Float32Array]:

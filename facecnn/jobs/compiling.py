@@ -72,7 +72,7 @@ class Compiling:
         pickle.dump((self._planned, self._faces, self._from_the_end, share), process.stdin)
         process.stdin.flush()
 
-    def before_the_first_step(self) -> None:
+    def join_in(self) -> None:
         """Compile what is left, from the last kernel on: the others go on from the first. If none has started, those
         that start later begin with the last."""
         self._from_the_end = True

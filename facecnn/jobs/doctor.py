@@ -70,7 +70,7 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
     warm = None
     if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
         with compiling_together(planned, device, faces=True) as compiling:
-            compiling.before_the_first_step()
+            compiling.join_in()
             warm = compile_ahead(planned, device, before, console)
     return {
         "facecnn": __version__,

@@ -65,11 +65,9 @@ def cut_faces(
         least = decoded.reduction * min(crop_scale(face, settings) for face in faces)
         wanted = max(number for number in (1, 2, 4, 8) if number == 1 or least >= _TO_CUT * number)
         if wanted < decoded.reduction:
-            small, decoded = (
-                decoded,
-                decode(data, path, settings.largest_pixels, enough_across=_across(decoded, wanted)),
-            )
-            faces = [face.scaled(small.reduction / decoded.reduction) for face in faces]
+            before = decoded.reduction
+            decoded = decode(data, path, settings.largest_pixels, enough_across=min(decoded.size) // wanted)
+            faces = [face.scaled(before / decoded.reduction) for face in faces]
     samples = samples_for(decoded)
     return np.stack([aligned_crop(decoded.image, face, settings, samples) for face in faces])
 
@@ -77,8 +75,3 @@ def cut_faces(
 def samples_for(decoded: Decoded) -> int:
     """``most_samples`` of crops from this picture."""
     return MOST_SAMPLES if decoded.reduction == 1 else _SAMPLES
-
-
-def _across(decoded: Decoded, reduction: int) -> int:
-    """What ``enough_across`` must be to get this reduction."""
-    return min(decoded.size) // reduction

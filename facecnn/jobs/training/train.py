@@ -61,7 +61,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     settings = loaded.settings
     compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
     data = read_photos(loaded, options, console)
-    compiling.before_the_first_step()
+    compiling.join_in()
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
     initial = NO_MODEL
     if options.init_from is not None:
@@ -112,7 +112,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         options.strict,
         console,
     )
-    compiling.before_the_first_step()
+    compiling.join_in()
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
     trainer = make_any_trainer(
