@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -93,6 +93,14 @@ def write_people(tmp_path_factory: pytest.TempPathFactory) -> WritePeople:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="module")
+def module_saves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings are saved every ``BETWEEN_SAVES`` steps of the module; they are too short for the program's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", request.module.BETWEEN_SAVES)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,18 +6,15 @@ Each round has a cache of its own, empty before the first training. The second r
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import HERE, Conditions, environment
+from benchmarks.processes import Conditions, launched
 from common.command import say
-from common.worker import last_line
-from facecnn.errors import FacecnnError, PhotoError
+from facecnn.errors import PhotoError
 from facecnn.photos.cache_folder import CACHE_VARIABLE
 from facecnn.photos.sample import write_sample
 
@@ -59,15 +56,7 @@ def train(people: Path, config: str, folder: Path, kind: str, conditions: Condit
     compute = ["--device", conditions.device, "--threads", str(conditions.threads)]
     place: list[str | Path] = ["-c", config, "--out", folder, "--name", kind, "--quiet"]
     command = [sys.executable, "-m", "facecnn", "train", people, *place, *compute]
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", HERE / "launch.py", *map(str, command)],
-        env=environment() | {CACHE_VARIABLE: str(folder / "cache")},
-        capture_output=True,
-        encoding="utf-8",
-    )
-    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
-    if figures.get("exit_code") != 0:
-        raise FacecnnError(f"the {kind} training failed: {last_line(done.stderr)}")
+    _, figures = launched(f"the {kind} training", command, {CACHE_VARIABLE: str(folder / "cache")})
     return figures
 
 

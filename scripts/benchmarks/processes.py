@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from benchmarks.work import question
-from common.worker import LineProcess
+from common.worker import LineProcess, last_line
 from facecnn.errors import FacecnnError, UsageError
 
 HERE = Path(__file__).parent
@@ -117,6 +119,32 @@ def in_turns(items: list[Item], rounds: int) -> Iterator[list[Item]]:
 def environment() -> dict[str, str]:
     """This process's environment, without what tunes the allocator."""
     return {name: value for name, value in os.environ.items() if name not in TUNED}
+
+
+def launched(
+    name: str, command: Sequence[str | Path], more: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, dict[str, Any]]:
+    """Run a command as a whole process. Returns what it printed, and the figures of ``launch.py``.
+
+    Args:
+        name: in messages.
+        command: the program and its arguments.
+        more: variables of its environment.
+
+    Raises:
+        FacecnnError: it failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", HERE / "launch.py", *command],
+        env={**environment(), **more},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    *said, figures = done.stdout.strip().splitlines() or ["{}"]
+    found: dict[str, Any] = json.loads(figures) if done.returncode == 0 else {}
+    if found.get("exit_code") != 0:
+        raise FacecnnError(f"{name}: it failed: {last_line(done.stderr)}")
+    return "\n".join(said), found
 
 
 class WorkerError(Exception):

@@ -28,6 +28,7 @@ from benchmarks.processes import (
     WorkerError,
     environment,
     in_turns,
+    launched,
     raise_if_ours,
     started,
 )
@@ -152,16 +153,11 @@ def new_photo(source: Path, target: Path, value: int) -> None:
 
 def run(whole: Whole, *, counted: bool) -> str:
     """Run a process. Returns the label that it answers."""
-    command = [sys.executable, "-I", "-S", HERE / "launch.py", *whole.command]
-    done = subprocess.run(command, env=environment(), capture_output=True, encoding="utf-8")
-    *said, figures = done.stdout.strip().splitlines() or ["{}"]
-    found = json.loads(figures) if done.returncode == 0 else {}
-    if found.get("exit_code") != 0:
-        raise FacecnnError(f"{whole.name}: it failed: {last_line(done.stderr)}")
+    said, found = launched(whole.name, whole.command)
     if counted:
         whole.seconds.append(found["seconds"])
         whole.peaks += [found["peak_bytes"]] if found["peak_bytes"] is not None else []
-    answered = json.loads("\n".join(said))
+    answered = json.loads(said)
     return str((answered[0] if isinstance(answered, list) else answered)["label"])
 
 

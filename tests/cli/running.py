@@ -61,6 +61,18 @@ def call_process(*arguments: object, **options: Any) -> Outcome:
     return Outcome(done.returncode, stdout, stderr)
 
 
+SLOW_TO_LOAD = {"numba", "ruamel.yaml", "matplotlib", "jinja2"}
+
+
+def call_and_see_imports(*arguments: object) -> tuple[str, set[str]]:
+    """Run a command in a process of its own: its output, and which packages that take long to load were loaded."""
+    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print(*sys.modules)"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    *output, loaded = done.stdout.splitlines()
+    return "\n".join(output), SLOW_TO_LOAD & {*loaded.split()}
+
+
 @contextmanager
 def killed_at_the_end(process: subprocess.Popen[Any]) -> Iterator[None]:
     """A process that is still there when the block ends, as where a test fails, is killed."""

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from PIL import Image
 
 from .contract import check
-from .running import Facecnn, Trained
+from .running import Facecnn, Trained, call_and_see_imports
 
 BOX = [int]
 ANSWER = {
@@ -237,16 +235,10 @@ def test_the_reference_agrees(trained: Trained, facecnn: Facecnn) -> None:
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
-SLOW_TO_LOAD = {"numba", "ruamel.yaml", "matplotlib", "jinja2"}
-
-
 def predict_in_a_process(photo: Path, model: Path) -> tuple[dict[str, Any], set[str]]:
     """The answer for a photo, and which packages that take long to load were loaded for it."""
-    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print(*sys.modules)"
-    command = [sys.executable, "-c", program, "predict", str(photo), "-m", str(model), "--format", "jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    answer, loaded = done.stdout.splitlines()
-    return json.loads(answer), SLOW_TO_LOAD & {*loaded.split()}
+    answer, loaded = call_and_see_imports("predict", photo, "-m", model, "--format", "jsonl")
+    return json.loads(answer), loaded
 
 
 def test_a_single_photo_is_answered_without_numba(trained: Trained, facecnn: Facecnn) -> None:

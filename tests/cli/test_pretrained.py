@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from facecnn.photos.sample import write_sample
 from facecnn.runs.checkpoint import load_checkpoint
 
 from .contract import check
-from .running import Facecnn, all_names, call_process
+from .running import Facecnn, all_names, call_and_see_imports, call_process
 
 ADDED = {
     "run": str,
@@ -356,9 +354,7 @@ def test_a_model_trained_from_scratch_is_trained_anew(facecnn: Facecnn, people: 
 
 
 def test_one_photo_is_added_without_what_takes_long_to_load(own: Path, forty: Path) -> None:
-    program = "import sys; from facecnn.cli import app; app(standalone_mode=False); print(*sys.modules)"
-    arguments = ["add", "s4", forty / "s4" / "1.pgm", "-m", own, "--out", own.parent, "--name", "four", "--quiet"]
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert not {"numba", "matplotlib", "jinja2"} & {*done.stdout.split()}
+    place = ("--out", own.parent, "--name", "four")
+    _, loaded = call_and_see_imports("add", "s4", forty / "s4" / "1.pgm", "-m", own, *place, "--quiet")
+    assert not {"numba", "matplotlib", "jinja2"} & loaded
     assert (own.parent / "four" / "best.safetensors").exists()

@@ -21,13 +21,7 @@ from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 EPOCHS = 20
 STEPS = 2 * EPOCHS
 BETWEEN_SAVES = 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _some_saves() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", BETWEEN_SAVES)
-        yield
+pytestmark = pytest.mark.usefixtures("module_saves")
 
 
 class Stopping:

@@ -29,17 +29,9 @@ from network.test_feeding import SMALL_DEVICE
 from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
 
 EPOCHS = 12
-BETWEEN_SAVES = 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _some_saves() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", BETWEEN_SAVES)
-        yield
-
-
 """Of three steps each: the run is saved once on the way, after the ninth, and at the end."""
+BETWEEN_SAVES = 25
+pytestmark = pytest.mark.usefixtures("module_saves")
 RICH_TRAINING: dict[str, Any] = {"train": {"epochs": EPOCHS, "average_weights": 0.9}}
 NOBODY = photos_of(np.zeros(0, np.int64))
 MISLABELLED = replace(photos_of(HELD_OUT), labels=1 - HELD_OUT)
