@@ -35,7 +35,7 @@ class Work:
     @property
     def seconds_in_numpy(self) -> float:
         """About how long NumPy takes, on one processor (AMD EPYC, family 25, model 1: 0.10 s for 57 million
-        multiply-adds of the default network, 0.13 s for 542 million of the body, 0.14 s for a face in 250x250)."""
+        multiply-adds of the default network, 0.13 s for 542 million of the body, 0.14 s for a face in 150x150)."""
         rate = 4e9 if self.by_embeddings else 0.5e9
         return 0.15 * self.finds_faces + self.multiply_adds / rate
 
