@@ -195,6 +195,8 @@ class _Lines:
         self._label = f"{label}, " if label else ""
         self._lines = lines
         self._held_back: str | None = None
+        self._held_out: Mapping[str, Any] = {}
+        """Figures of the last epoch after which the held-out photos were judged."""
 
     def step(self, report: StepReport) -> None:
         pass
@@ -210,8 +212,11 @@ class _Lines:
             f"accuracy {100 * metrics['train_accuracy']:.1f} %"
         )
         if metrics["validation_loss"] is not None:
-            accuracy = metrics["validation_accuracy"]
-            line += f"  held out: {metrics['validation_loss']:.4f}"
+            self._held_out = metrics
+        if self._held_out:
+            epoch, accuracy = self._held_out["epoch"], self._held_out["validation_accuracy"]
+            after = "" if epoch == metrics["epoch"] else f" after epoch {epoch}"
+            line += f"  held out{after}: {self._held_out['validation_loss']:.4f}"
             line += "" if accuracy is None else f", {100 * accuracy:.1f} %"
         rate = metrics["photos_per_second"]
         self._held_back = line if rate is None else f"{line}  {rate:.0f} photos/s"

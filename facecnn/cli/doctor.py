@@ -26,7 +26,12 @@ def doctor(
     console: StderrConsole,
     device: DeviceOption = "auto",
     warm: Annotated[
-        bool, typer.Option("--warm", help="Also compile the kernels ahead, so that no training has to wait for it.")
+        bool,
+        typer.Option(
+            "--warm",
+            help="Also compile the kernels ahead, so that no training has to wait for it; with --verbose in this "
+            "process alone, to say what each of them took.",
+        ),
     ] = False,
     configs: Annotated[
         list[str] | None,
@@ -47,7 +52,7 @@ def doctor(
     common.require(warm or not configs, "--config says what --warm compiles for: give both")
     common.require(not (warm and device == "reference"), "--warm: the reference isn't compiled; take another --device")
     planned = [plan_ahead(config) for config in configs or shipped()] if warm else None
-    result = examine(device, console, planned)
+    result = examine(device, console, planned, measure=console.verbose)
     common.print_result(result, format, _describe)
     if result["device"] is None:
         raise DeviceError(result["device_reason"])
@@ -92,7 +97,7 @@ def _describe(result: dict[str, Any]) -> str:
     if not result["problems"]:
         lines += ["", "No problems."]
     if result["warm"] is not None:
-        lines += ["", paragraph(_compiled(result["warm"]))]
+        lines += ["", paragraph(_compiled(result["warm"])), *_costs(result["warm"]["costs"] or [])]
     return "\n".join(lines)
 
 
@@ -101,6 +106,16 @@ def _compiled(warm: dict[str, Any]) -> str:
     count = warm["functions"]
     new = f"{count} functions were new" if count > 1 else "1 function was new" if count else "nothing was new"
     return f"Compiled for {', '.join(what)}: {new}. All are kept in {shown(warm['folder'])}"
+
+
+def _costs(costs: list[dict[str, Any]]) -> list[str]:
+    """A table of what compiling took, the slowest kernel first."""
+    if not costs:
+        return []
+    rows = [(cost["seconds"], cost["times"], cost["kernel"]) for cost in costs]
+    rows.append((sum(cost["seconds"] for cost in costs), sum(cost["times"] for cost in costs), "in all"))
+    lines = [f"{seconds:8.2f}{times:7}  {kernel}" for seconds, times, kernel in rows]
+    return ["", f"{'seconds':>8}{'times':>7}  kernel, with the helpers compiled into it", *lines]
 
 
 def _row(name: str, value: str) -> str:

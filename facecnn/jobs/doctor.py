@@ -22,6 +22,7 @@ from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.warm import Planned, code_folder, compile_ahead, compiled_code
 from facecnn.kernels import Device, available_threads, code_cache, processor_name
 from facecnn.kernels.cards import Cuda, card_number, find_cuda, first_sentence, package_version
+from facecnn.kernels.compilation import costs
 from facecnn.kernels.self_test import Result, check_kernels
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 
@@ -31,12 +32,15 @@ _ROOM = 1 << 20
 """Bytes that the cache must have room for."""
 
 
-def examine(device_name: str, console: Console, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
+def examine(
+    device_name: str, console: Console, planned: Sequence[Planned] | None = None, *, measure: bool = False
+) -> dict[str, Any]:
     """Examine the installation and test a device's kernels.
 
     Args:
         device_name: as of ``--device``.
         planned: configs to compile kernels for, if the self-test passes.
+        measure: whether this process compiles all alone, and measures what each kernel takes.
 
     Returns:
         The ``doctor`` JSON. A device that can't be opened is one of the ``problems``, and ``device`` is None.
@@ -65,13 +69,17 @@ def examine(device_name: str, console: Console, planned: Sequence[Planned] | Non
     cache, unwritable = _examine_cache(device)
     problems += unwritable
     before = set() if device is None or planned is None else compiled_code(device.name)
-    results = [] if device is None else _self_test(device, console)
-    problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
-    warm = None
-    if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
-        with compiling_together(planned, device, faces=True) as compiling:
-            compiling.join_in()
-            warm = compile_ahead(planned, device, before, console)
+    with costs() as measured:
+        results = [] if device is None else _self_test(device, console)
+        problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
+        warm = None
+        if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
+            with compiling_together(planned, device, 1 if measure else None, faces=True) as compiling:
+                compiling.join_in()
+                warm = compile_ahead(planned, device, before, console)
+    if warm is not None:
+        slowest_first = sorted(measured.values(), key=lambda cost: -cost.seconds)
+        warm["costs"] = [asdict(cost) for cost in slowest_first] if measure else None
     return {
         "facecnn": __version__,
         "python": platform.python_version(),

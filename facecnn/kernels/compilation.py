@@ -32,6 +32,26 @@ class Compilation:
     """Whether a function is being compiled now."""
 
 
+@dataclass
+class Cost:
+    """What compiling a kernel took."""
+
+    kernel: str
+    """Its module within the backends' folder, and its name."""
+    times: int = 0
+    """How often it was compiled: once for each combination of its arguments' types."""
+    seconds: float = 0.0
+    """With the helpers compiled into it."""
+
+
+@contextmanager
+def costs() -> Iterator[dict[str, Cost]]:
+    """The costs, by kernel, of all that this process compiles within the context."""
+    counting = _Costs()
+    with event.install_listener(_KIND, counting):
+        yield counting.costs
+
+
 @contextmanager
 def told(tell: Callable[[Compilation], None]) -> Iterator[None]:
     """Within the context, call ``tell`` whenever compilation of a function or helper starts or ends, in the thread that
@@ -95,3 +115,28 @@ class _Listener(event.Listener):
         at_work = self._depth > 0
         seconds = self._before + time.perf_counter() - self._started
         self._tell(Compilation(self._functions, seconds, at_work))
+
+
+class _Costs(event.Listener):
+    """Adds up by kernel: what is compiled between a kernel's start and end belongs to it."""
+
+    def __init__(self) -> None:
+        self.costs: dict[str, Cost] = {}
+        self._depth = 0
+        self._started = 0.0
+
+    def on_start(self, event: Any) -> None:
+        if self._depth == 0:
+            self._started = time.perf_counter()
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if self._depth > 0:
+            return
+        function = event.data["dispatcher"].py_func
+        module = function.__module__.removeprefix("facecnn.kernels.")
+        kernel = f"{module}.{function.__name__}"
+        cost = self.costs.setdefault(kernel, Cost(kernel))
+        cost.times += 1
+        cost.seconds += time.perf_counter() - self._started

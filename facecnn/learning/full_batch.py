@@ -148,6 +148,7 @@ class FullBatchStep:
 
     steps_per_epoch = 1
     steps_between_looks = 1  # an iteration takes longer than a look
+    steps_between_validations = 1  # it may change the weights as much as many steps
 
     def __init__(
         self, loss: FullBatchLoss, arrays: TrainedArrays, optimizer: FullBatchOptimizer, epochs: int, *, streamed: bool

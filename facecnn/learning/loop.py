@@ -38,6 +38,12 @@ STEPS_BETWEEN_SAVES = 100
 """Minimum number of steps between saves, which are made at an epoch's end. One takes as long as some five steps of the
 default network."""
 
+VALIDATION_SHARE = 0.05
+"""In short epochs judging the held-out photos takes at most this share of the time of the steps since the last time."""
+
+PASSES_OF_A_STEP = 3
+"""A photo in a step takes about as long as so many forward passes."""
+
 STEPS_BETWEEN_READINGS = 10
 """Number of steps after which loss and accuracy are read from the device; they also are at an epoch's end."""
 
@@ -221,16 +227,18 @@ class Trainer:
         watched = self._watch()
         if self._profiler is not None:
             watched["milliseconds"] = self._profiler.take(self.steps_per_epoch - first_batch)
-        validation_loss, validation_accuracy = self._validate()
-        judged = loss if validation_loss is None else validation_loss
-        if not math.isfinite(judged):
+        is_last = self._is_last(worst)
+        validation_loss, validation_accuracy = self._validate() if is_last or self._is_to_validate() else (None, None)
+        # Without held-out photos the latest weights are the best.
+        held_out = len(self.data.validation.labels) > 0
+        judged = validation_loss if held_out else loss
+        if judged is not None and not math.isfinite(judged):
             raise self._diverged(f"the validation loss is {judged}")
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
-        # Without held-out photos the latest weights are the best.
-        improved = validation_loss is None or progress.best_loss is None or judged < progress.best_loss
+        improved = judged is not None and (not held_out or progress.best_loss is None or judged < progress.best_loss)
         if improved:
             progress.best_loss, progress.best_epoch = judged, progress.epoch
-        progress.finished = self._is_finished(worst)
+        progress.finished = is_last or self._has_lost_patience()
         photos_seen = count - self._edges[first_batch]
         recorder.epoch(
             {
@@ -247,23 +255,40 @@ class Trainer:
                 **watched,
             }
         )
-        progress.schedule = self.settings.schedule.after_epoch(progress.schedule, judged)
-        if improved and validation_loss is not None:
+        if judged is not None:
+            progress.schedule = self.settings.schedule.after_epoch(progress.schedule, judged)
+        if improved and held_out:
             self._best = self._snapshot()
         if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
             progress.saved_at = progress.step
-            if validation_loss is None:
+            if not held_out:
                 self._best = self._snapshot()
             self.save(recorder, interrupted=False)
 
-    def _is_finished(self, worst: float) -> bool:
-        progress, train = self.progress, self.settings.train
-        patience, worst_limit = train.stop_after_epochs_without_gain, train.stop_when_worst_loss_below
+    def _is_last(self, worst: float) -> bool:
+        """Whether the epoch that ends is the last, whatever the held-out photos say."""
+        progress, worst_limit = self.progress, self.settings.train.stop_when_worst_loss_below
         return (
-            progress.epoch >= self.epochs
+            progress.epoch + 1 >= self.epochs
             or progress.minimiser.get("stalled", 0) >= STALLED
-            or (patience is not None and progress.epoch - progress.best_epoch >= patience)
             or (worst_limit is not None and worst < worst_limit)
+        )
+
+    def _has_lost_patience(self) -> bool:
+        patience = self.settings.train.stop_after_epochs_without_gain
+        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
+
+    def _is_to_validate(self) -> bool:
+        """Whether the held-out photos are judged after this epoch: always if something depends on each epoch's figures,
+        or the last time is many steps ago; else when it costs little by comparison (see ``VALIDATION_SHARE``)."""
+        steps = self.progress.step - self.progress.validated_at
+        photos_trained = steps * len(self.data.train_indices) / self.steps_per_epoch
+        photos_judged = len(self.data.validation.labels) * (2 if self.mirrors else 1)
+        return (
+            self.settings.schedule.follows_loss
+            or self.settings.train.stop_after_epochs_without_gain is not None
+            or steps >= self.step.steps_between_validations
+            or photos_judged <= VALIDATION_SHARE * PASSES_OF_A_STEP * photos_trained
         )
 
     def _is_looked_at_closely(self) -> bool:
@@ -285,6 +310,7 @@ class Trainer:
         labels = self.data.validation.labels
         if not len(labels):
             return None, None
+        self.progress.validated_at = self.progress.step
         answers = self._answers(self._validation)
         if self._profiler is not None:
             self._profiler.take(1)  # validation is no part of a step

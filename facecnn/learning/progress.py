@@ -28,6 +28,8 @@ class Progress:
     """What the schedule remembers between epochs."""
     saved_at: int = 0
     """Step of the last save at an epoch's end."""
+    validated_at: int = 0
+    """Step after which the held-out photos were last judged."""
     finished: bool = False
     trials: list[float | None] = field(default_factory=list)
     """Training loss at the end of each trial of initial weights so far; None if it diverged."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from math import cos, pi
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -30,6 +30,8 @@ NOTHING: Memory = MappingProxyType({})
 class Schedule:
     """Linear warm-up, then a schedule."""
 
+    follows_loss: ClassVar[bool] = False
+    """Whether ``after_epoch`` looks at the loss, so that it has to be known after each epoch."""
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training in which the rate rises from 0")
 
     def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
@@ -143,6 +145,7 @@ class Plateau(Schedule):
     The rule is that of PyTorch's ReduceLROnPlateau.
     """
 
+    follows_loss = True
     name: Literal["plateau"] = "plateau"
     patience: int = Field(default=10, ge=0, description="tolerated epochs without gain; the next lowers the rate")
     factor_each: float = Field(default=0.1, gt=0, lt=1, description="factor by which the rate falls each time")

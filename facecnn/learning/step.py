@@ -31,6 +31,8 @@ class Step(Protocol):
     steps_per_epoch: int
     steps_between_looks: int
     """If epochs are shorter than this, only some are looked at closely (``watching``)."""
+    steps_between_validations: int
+    """With at least so many since the last time, the held-out photos are judged at an epoch's end."""
     streamed: bool
     """Whether photos are sent to the device batch by batch because its memory doesn't hold them all."""
     objectives: Array
@@ -67,6 +69,7 @@ class TrainingStep:
     """Trains on one batch after another."""
 
     steps_between_looks = STEPS_BETWEEN_LOOKS
+    steps_between_validations = 50
 
     def __init__(
         self, batches: BatchSource, update: WeightUpdate, schedule: Schedule, epochs: int, class_weights: Array

@@ -26,7 +26,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
     Args:
         path: the PNG file to write.
         metrics: a record for each epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
-            "validation_accuracy" (0 to 1) and "learning_rate"; absent or None leaves a gap.
+            "validation_accuracy" (0 to 1) and "learning_rate"; the line goes on from one known value to the next.
         best_epoch: the epoch of best.safetensors, None where there is none.
 
     Raises:
@@ -102,14 +102,16 @@ def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]],
     ):
         values = _column(metrics, f"{side}_{quantity}")
         drawn.append(values)
-        if not np.isfinite(values).any():
+        known = np.isfinite(values)
+        at, values = epochs[known], values[known]
+        if not len(at):
             continue
-        if len(epochs) > _FAINT_EPOCHS:
-            panel.plot(epochs, values, color=colour, linewidth=0.6, alpha=0.3)
-            panel.plot(epochs, _smooth(values, _window(len(epochs))), color=colour, linewidth=1.8, label=label)
+        if len(at) > _FAINT_EPOCHS:
+            panel.plot(at, values, color=colour, linewidth=0.6, alpha=0.3)
+            panel.plot(at, _smooth(values, _window(len(at))), color=colour, linewidth=1.8, label=label)
         else:
-            marker = "o" if len(epochs) <= 40 else None
-            panel.plot(epochs, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=label)
+            marker = "o" if len(at) <= 40 else None
+            panel.plot(at, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=label)
     return np.concatenate(drawn)
 
 
@@ -119,13 +121,11 @@ def _window(epochs: int) -> int:
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """The centred moving average over ``window`` values (fewer at the ends). Gaps stay gaps."""
-    known = np.isfinite(values)
+    """The centred moving average over ``window`` values (fewer at the ends)."""
     ones = np.ones(window)
     # Mode "full" and a slice, because the result of "same" is as long as the longer argument.
     cut = slice(window // 2, window // 2 + len(values))
-    sums = np.convolve(np.where(known, values, 0.0), ones)[cut]
-    return np.where(known, sums / np.maximum(np.convolve(known, ones)[cut], 1), np.nan)
+    return np.convolve(values, ones)[cut] / np.convolve(np.ones(len(values)), ones)[cut]
 
 
 def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:

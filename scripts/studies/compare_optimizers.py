@@ -105,7 +105,9 @@ def suggested_rate(name: str, options: Any, folder: Path) -> float:
 
 
 def train(name: str, rate: float | None, seed: int, options: Any, folder: Path) -> Run:
-    settings: list[object] = [] if rate is None else ["--set", f"optimizer.learning_rate={rate!r}"]
+    # A patience that never ends, since only with one are the held-out photos judged after each epoch.
+    settings: list[object] = ["--set", "train.stop_after_epochs_without_gain=1000000"]
+    settings += [] if rate is None else ["--set", f"optimizer.learning_rate={rate!r}"]
     if options.epochs is not None:
         settings += ["--epochs", options.epochs]
     run = folder / f"{name}-{seed}"

@@ -44,6 +44,8 @@ COLUMNS = ("rate", "trainings", "last loss", "above best", "lowest loss", "above
 FOLDS = 5
 STEPS = 150
 """Steps of lr-find's range tests: its default."""
+ENDLESS = 1_000_000
+"""Epochs of patience: only with some are the held-out photos judged after each epoch, however short it is."""
 RATES = tuple(10 ** (exponent / 2) for exponent in range(-8, 1))
 """Nine, from 0.0001 to 1."""
 
@@ -68,9 +70,10 @@ def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device)
 def with_rate(loaded: Loaded, rate: float, seed: int, epochs: int | None) -> Loaded:
     settings = loaded.settings
     assert not isinstance(settings.optimizer, FullBatchOptimizer | ClassMeans)
-    train = replace(settings.train, seed=seed, stop_after_epochs_without_gain=None)
+    train = replace(settings.train, seed=seed)
     if epochs is not None:
         train = replace(train, epochs=epochs, least_steps=0)
+    train = replace(train, stop_after_epochs_without_gain=ENDLESS)
     return replace(
         loaded,
         settings=replace(settings, optimizer=replace(settings.optimizer, learning_rate=rate), train=train),

@@ -10,7 +10,7 @@ import pytest
 from facecnn import kernels
 from facecnn.body.weights import BODY_HASH
 from facecnn.errors import CheckpointError
-from facecnn.jobs import doctor, faces
+from facecnn.jobs import doctor, faces, warm
 from facecnn.kernels import cards, cpu
 from facecnn.kernels.cpu import jit
 from facecnn.kernels.cpu.vector_ir import lanes
@@ -44,7 +44,17 @@ FIGURES = {
         {"kernel": str, "passed": bool, "worst": (float, None), "tolerance": float, "error": (str, None)},
     ],
     "cache": {"folder": str, "writable": bool},
-    "warm": ({"configs": [str], "faces": bool, "functions": int, "seconds": float, "folder": str}, None),
+    "warm": (
+        {
+            "configs": [str],
+            "faces": bool,
+            "functions": int,
+            "seconds": float,
+            "folder": str,
+            "costs": ([{"kernel": str, "times": int, "seconds": float}], None),
+        },
+        None,
+    ),
     "problems": [{"what": str, "mend": str}],
     "notes": [str],
 }
@@ -282,6 +292,27 @@ def test_warming_twice(facecnn: Facecnn) -> None:
     assert "Compiled for smoke: nothing was new. All are kept in" in lines[-2]
     assert lines[-1] == jit.cache_folder()
     assert facecnn(*options, "--quiet").stderr == ""
+
+
+def test_warming_tells_what_each_kernel_took(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    third = jit.helper()(_third)
+
+    def ninth(x: Any) -> Any:
+        return third(third(x))
+
+    monkeypatch.setattr(jit, "keep", lambda *_: None)
+    monkeypatch.setattr(warm, "train_and_answer", lambda *_: jit.compiled()(ninth)(1.0))
+    options = ("--device", "cpu", "--warm", "-c", "smoke")
+    assert examined(facecnn, *options)["warm"]["costs"] is None
+    [cost] = examined(facecnn, *options, "--verbose")["warm"]["costs"]
+    assert (cost["kernel"], cost["times"]) == (f"{__name__}.ninth", 1)  # with its helper
+    assert cost["seconds"] > 0
+    table = facecnn("doctor", *options, "--verbose").stdout.splitlines()
+    assert [line.split()[1:3] for line in table[-2:]] == [["1", f"{__name__}.ninth"], ["1", "in"]]
+
+
+def _third(x: Any) -> Any:
+    return x / 3
 
 
 def test_warming_for_the_pretrained_body(facecnn: Facecnn) -> None:

@@ -214,6 +214,19 @@ def test_a_damaged_file_is_compiled_again(
     assert "damaged" in note
 
 
+def test_costs_are_added_up_by_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda: str(tmp_path))
+    clock = iter(range(100))
+    monkeypatch.setattr(compilation, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    twice = jit.compiled()(_twice)
+    with compilation.costs() as costs:
+        assert (twice(1), twice(1.5), twice(2)) == (2, 3.0, 4)
+        jit.compiled()(_twice)(3)  # from the disk
+    [(name, cost)] = costs.items()
+    assert name == cost.kernel == f"{__name__}._twice"
+    assert (cost.times, cost.seconds) == (2, 2.0)  # a tick of the clock each
+
+
 def test_what_cannot_be_compiled_is_not_counted(told_of: list[Compilation]) -> None:
     with pytest.raises(TypingError):
         jit.compiled()(_twice)(None)

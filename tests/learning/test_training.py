@@ -20,7 +20,7 @@ from facecnn.learning.full_batch_optimizers import Lbfgs, LineSearch, NewtonCg
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import OPTIMIZERS, AdamW, Momentum, Nesterov, Sgd
 from facecnn.learning.progress import StepReport
-from facecnn.learning.schedules import Constant
+from facecnn.learning.schedules import Constant, Plateau
 from facecnn.network.layers import BatchNorm, Dense, Dropout
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.network.size import measure
@@ -280,10 +280,43 @@ def test_initial_weights_are_made_for_photos_that_are_trained_on(how: str) -> No
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_loss(uninterrupted: Recorder) -> None:
-    losses = [epoch["validation_loss"] for epoch in uninterrupted.epochs]
+    losses = {
+        epoch["epoch"]: epoch["validation_loss"]
+        for epoch in uninterrupted.epochs
+        if epoch["validation_loss"] is not None
+    }
+    assert len(losses) > 2
     state = uninterrupted.bests[-1][1]
-    assert state["best_epoch"] == state["epoch"] == int(np.argmin(losses)) + 1
-    assert state["best_loss"] == min(losses)
+    assert state["best_epoch"] == state["epoch"] == min(losses, key=losses.__getitem__)
+    assert state["best_loss"] == min(losses.values())
+
+
+def judged_epochs(**changes: Any) -> list[int]:
+    """Epochs after which the held-out photos were judged."""
+    recorder = trained(make_trainer(**changes))
+    return [epoch["epoch"] for epoch in recorder.epochs if epoch["validation_loss"] is not None]
+
+
+def test_short_epochs_end_with_a_validation_only_if_it_costs_a_twentieth() -> None:
+    # A photo in a step takes as long as three passes, and a held-out one is passed twice, also mirrored: four of them
+    # may be judged after 8 / (3 * 0.05) = 53.3 photos of training, so after three epochs of 24; one after each.
+    assert judged_epochs(validation=photos_of(np.array([0, 1, 0, 1])), train={"epochs": 7}) == [3, 6, 7]
+    assert judged_epochs(validation=photos_of(np.array([0])), train={"epochs": 3}) == [1, 2, 3]
+
+
+def test_many_held_out_photos_are_judged_after_fifty_steps() -> None:
+    # 17 epochs of three steps
+    assert judged_epochs(validation=photos_of(np.arange(1000) % 2), train={"epochs": 36}) == [17, 34, 36]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": Plateau()}, {"train": {"stop_after_epochs_without_gain": 100}}, {"optimizer": LineSearch()}],
+    ids=["plateau", "patience", "full batch"],
+)
+def test_held_out_photos_are_judged_after_each_epoch_that_matters(changes: dict[str, Any]) -> None:
+    train = {"epochs": 3, **changes.get("train", {})}
+    assert judged_epochs(**{"validation": photos_of(np.arange(60) % 2), **changes, "train": train}) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("average", [None, 0.9])

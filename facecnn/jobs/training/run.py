@@ -26,6 +26,7 @@ from facecnn.runs.checkpoint import Checkpoint
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames, frame_epochs
 from facecnn.runs.metrics import MetricsLog, read_metrics
+from facecnn.runs.writing_thread import WritingThread
 
 
 @dataclass
@@ -59,12 +60,20 @@ class TrainingRun:
 
 
 class RunRecorder(TrialRecorder):
-    """Writes a training's results to its run folder, and shows them."""
+    """Writes a training's results to its run folder, models by ``writing``, and shows them."""
 
-    def __init__(self, training: TrainingRun, display: TrainingDisplay, stop: StopRequest, console: Console) -> None:
+    def __init__(
+        self,
+        training: TrainingRun,
+        display: TrainingDisplay,
+        stop: StopRequest,
+        console: Console,
+        writing: WritingThread,
+    ) -> None:
         super().__init__(display, console)
         self._training = training
         self._stop = stop
+        self._writing = writing
         self._log = MetricsLog(training.folder.metrics_path)
         # States saved by an interrupt or before the first step don't become `previous`: the next save replaces them, so
         # that `last` and `previous` end up the same with and without an interrupt.
@@ -96,9 +105,15 @@ class RunRecorder(TrialRecorder):
             self._console.warning(message)
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        self._training.folder.save_best(self._training.checkpoint(arrays, state))
+        best = self._training.checkpoint(arrays, state)
+        self._writing.submit(lambda: self._training.folder.save_best(best))
 
     def save_last(self, arrays: Mapping[str, Array], state: Mapping[str, Any], *, interrupted: bool) -> None:
-        self._log.sync()
-        self._training.folder.save_last(self._training.checkpoint(arrays, state), rotate=self._rotate)
+        last, rotate = self._training.checkpoint(arrays, state), self._rotate
+
+        def write() -> None:
+            self._log.sync()
+            self._training.folder.save_last(last, rotate=rotate)
+
+        self._writing.submit(write)
         self._rotate = state["saved_at"] > 0

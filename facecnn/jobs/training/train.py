@@ -36,6 +36,7 @@ from facecnn.kernels import Device
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.folder import RunFolder, write_json
 from facecnn.runs.metrics import MetricsLog, read_metrics
+from facecnn.runs.writing_thread import WritingThread
 
 
 def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
@@ -165,8 +166,12 @@ def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
     started = time.perf_counter()
     go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
     try:
-        with StopRequest() as stop, console.training(trainer.epochs, trainer.steps) as display:
-            finished = trainer.run(RunRecorder(training, display, stop, console), stop)
+        with (
+            StopRequest() as stop,
+            WritingThread() as writing,
+            console.training(trainer.epochs, trainer.steps) as display,
+        ):
+            finished = trainer.run(RunRecorder(training, display, stop, console, writing), stop)
         if not finished:
             assert stop.number is not None
             where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"

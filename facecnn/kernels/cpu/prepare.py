@@ -130,12 +130,14 @@ def prepare_photos(
     _, stored_height, stored_width, _ = pixels.shape
     weights = _contrast_weights(height, width)
     places = _places_in_scratch(height, width, maps, stored_height, stored_width, len(weights))
+    photos = pixels.reshape(len(pixels), stored_height * stored_width * maps)
+    photos.flags.writeable = False  # as those of a training are: for others the kernel would be compiled once more
     launch(
         _prepare,
         out.reshape(number, height * width * maps),
         height,
         width,
-        pixels.reshape(len(pixels), stored_height * stored_width * maps),
+        photos,
         stored_height,
         stored_width,
         maps,
