@@ -126,9 +126,9 @@ class _Costs(event.Listener):
         self._started = 0.0
 
     def on_start(self, event: Any) -> None:
-        if self._depth == 0:
-            self._started = time.perf_counter()
         self._depth += 1
+        if self._depth == 1:
+            self._started = time.perf_counter()
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
