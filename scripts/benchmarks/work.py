@@ -206,10 +206,10 @@ class Worker:
         gc.collect()
 
 
-def memory(what: str) -> int | None:
-    """A figure of /proc/self/status, in bytes; None where there is no such file."""
+def memory(what: str, process: int | str = "self") -> int | None:
+    """A figure of a process's /proc/…/status, in bytes; None where there is no such file."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
     except (OSError, StopIteration, ValueError):
         return None
