@@ -167,10 +167,10 @@ class Recogniser:
         """Whether the model was made from class means."""
         return self._by_embeddings is not None
 
-    def embed(self, pixels: Array, rows: Array) -> Float32Array:
+    def embed(self, pixels: Array, rows: Array, *, keep: bool = True) -> Float32Array:
         """The embeddings (n, 128) of crops, in a model made from class means; arguments: see ``log_probabilities``."""
         assert self._by_embeddings is not None
-        return self._by_embeddings[0].embed(pixels, rows)
+        return self._by_embeddings[0].embed(pixels, rows, keep=keep)
 
     def log_probabilities_of(self, embeddings: Array) -> Float64Array:
         """As ``log_probabilities``, of embeddings (n, 128), in a model made from class means."""
@@ -188,16 +188,21 @@ class Recogniser:
             return self.calibration.threshold
         return None if isinstance(chosen, str) else chosen
 
-    def log_probabilities(self, pixels: Array, rows: Array) -> Float64Array:
-        """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8."""
+    def log_probabilities(self, pixels: Array, rows: Array, *, keep: bool = True) -> Float64Array:
+        """Not calibrated, (n, outputs), for the ``rows`` (n,) of ``pixels`` (P, H + 2 my, W + 2 mx, C) uint8.
+
+        ``keep``: whether embeddings may be kept on disk.
+        """
         if self._by_embeddings is not None:
-            return self.log_probabilities_of(self.embed(pixels, rows))
+            return self.log_probabilities_of(self.embed(pixels, rows, keep=keep))
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
         return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
 
-    def answers(self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None) -> Answers:
+    def answers(
+        self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None, *, keep: bool = True
+    ) -> Answers:
         """Answers for crops; for the arguments see ``log_probabilities`` and ``answers_from``."""
-        return self.answers_from(self.log_probabilities(pixels, rows), threshold, photo)
+        return self.answers_from(self.log_probabilities(pixels, rows, keep=keep), threshold, photo)
 
     def answers_from(
         self, log_probabilities: Float64Array, threshold: float | None, photo: Array | None = None

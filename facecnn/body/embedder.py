@@ -50,17 +50,24 @@ class Embedder:
         self._cache = EmbeddingCache(BODY_HASH if arrays is None else hash_of(arrays))
         self._network: Network | None = None
 
-    def embed(self, pixels: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Float32Array:
+    def embed(
+        self, pixels: Array, rows: Array, progress: Callable[[int, int], None] | None = None, *, keep: bool = True
+    ) -> Float32Array:
         """The embeddings of crops, each the mean over the crop and its mirror image; not of unit length.
 
         Args:
             pixels: (P, 150 + 2 my, 150 + 2 mx, 3) uint8, with or without a margin.
             rows: (n,), of ``pixels``.
             progress: called with the number of crops done and of all.
+            keep: whether to use the cache on disk.
 
         Returns:
             (n, 128)
         """
+        if not len(rows):
+            return np.zeros((0, Body.EMBEDDING), np.float32)
+        if not keep:
+            return self.compute(pixels, rows)
         keys = crop_keys(pixels, rows)
         known = self._cache.get(dict.fromkeys(keys))
         missing = {key: row for key, row in zip(keys, rows.tolist(), strict=True) if key not in known}
@@ -72,8 +79,6 @@ class Embedder:
             known |= made
             if progress is not None:
                 progress(len(keys) - len(names) + start + len(made), len(keys))
-        if not keys:
-            return np.zeros((0, Body.EMBEDDING), np.float32)
         return np.stack([known[key] for key in keys])
 
     def compute(self, pixels: Array, rows: Array) -> Float32Array:

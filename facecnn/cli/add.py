@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, path
 from facecnn.errors import shown
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import counted
 
 

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
-from facecnn.cli.console import StderrConsole, fitted
 from facecnn.cli.environment import check_environment, package_error
 from facecnn.cli.options import Format
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
 from facecnn.jobs.signals import StopAtOnce, Stopped
+from facecnn.jobs.stderr import StderrConsole, fitted
 
 BROKEN_PIPE = 141
 """Exit code where the reader of the output has gone: a shell shows it for a program that SIGPIPE ended."""
@@ -145,19 +145,6 @@ def one_of(option: Path | None, argument: Path | None, what: str) -> Path | None
     """The value of ``-m`` or of the argument. Raises UsageError where both are given."""
     require(option is None or argument is None, f"{shown(argument or '')}: {what} is given by -m already")
     return argument if option is None else option
-
-
-def threshold(text: str) -> float | str:
-    """Parse ``--threshold``. Raises UsageError."""
-    if text in ("auto", "off"):
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"--threshold {shown(text)}: auto, off, or a number from 0 to 1")
-    return value
 
 
 def percent(share: float | None) -> str:

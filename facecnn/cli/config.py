@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import SettingsOptions
+from facecnn.jobs.stderr import StderrConsole
 
 app = typer.Typer(no_args_is_help=True, help="Show and check settings files.")
 

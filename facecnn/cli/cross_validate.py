@@ -9,8 +9,8 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import number, percent
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, FormatOption, StrictOption, TrainingSettingsOptions
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import several_faces
 
 

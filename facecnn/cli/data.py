@@ -10,9 +10,9 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import percent
-from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import ComputeOptions, Format, FormatOption, SettingsOptions, TrainingSettingsOptions, path
 from facecnn.errors import OutputError, shown
+from facecnn.jobs.stderr import StderrConsole, paragraph
 
 if TYPE_CHECKING:
     from facecnn.config import Loaded

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import DeviceOption, FormatOption
 from facecnn.errors import DeviceError, shown
+from facecnn.jobs.stderr import StderrConsole, paragraph
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 

@@ -9,9 +9,9 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import number, percent
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
 from facecnn.errors import OutputError, natural_order, shown
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import several_faces
 
 _MOST_NAMES = 20

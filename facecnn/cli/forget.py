@@ -9,9 +9,9 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes
-from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
 from facecnn.errors import UsageError, shown
+from facecnn.jobs.stderr import StderrConsole, paragraph
 from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:

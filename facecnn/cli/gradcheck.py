@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import DeviceOption, FormatOption, SeededSettingsOptions
 from facecnn.errors import DeviceError, FacecnnError, shown
+from facecnn.jobs.stderr import StderrConsole, paragraph
 
 
 @common.command

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, FormatOption, path
 from facecnn.errors import PhotoError, shown
+from facecnn.jobs.stderr import StderrConsole
 
 if TYPE_CHECKING:
     from facecnn.jobs.group import Grouping

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.errors import UsageError, shown
+from facecnn.jobs.stderr import StderrConsole
 
 
 @common.command

@@ -9,9 +9,10 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, number
-from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import FormatOption, ModelOptions, find_model, path
+from facecnn.cli.options import FormatOption, ModelOptions, path
 from facecnn.errors import shown
+from facecnn.jobs.choosing import find_model
+from facecnn.jobs.stderr import StderrConsole, paragraph
 
 
 @common.command

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole, paragraph
 from facecnn.cli.options import (
     DEFAULT_OUT,
     ComputeOptions,
@@ -17,10 +16,11 @@ from facecnn.cli.options import (
     PhotosArgument,
     SeededSettingsOptions,
     StrictOption,
-    find_model,
     path,
 )
 from facecnn.errors import shown
+from facecnn.jobs.choosing import find_model
+from facecnn.jobs.stderr import StderrConsole, paragraph
 from facecnn.runs.atomic import check_output, make_folder
 
 DEFAULT_PLOT = Path("lr-find.png")

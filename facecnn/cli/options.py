@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from facecnn.jobs.choosing import find_model
+
 if TYPE_CHECKING:
-    from facecnn.cli.console import StderrConsole
     from facecnn.config import Loaded
+    from facecnn.jobs.stderr import StderrConsole
 
 DEFAULT_OUT = Path("runs")
 
@@ -150,21 +152,3 @@ class ModelOptions:
     def find(self, console: StderrConsole) -> Path:
         """The checkpoint file of the model."""
         return find_model(self.model, self.out, console)
-
-
-def find_model(model: Path | None, out: Path, console: StderrConsole) -> Path:
-    """The checkpoint file that ``--model`` stands for; without it, that of the run that ``find_run`` chooses."""
-    from facecnn.runs.checkpoint import find_checkpoint
-    from facecnn.runs.choice import resolve_model
-
-    return find_checkpoint(find_run(out, console)) if model is None else resolve_model(model, out)
-
-
-def find_run(out: Path, console: StderrConsole) -> Path:
-    """The folder of the run that is used where none is named. Warns where another one may be expected."""
-    from facecnn.runs.choice import choose_run
-
-    choice = choose_run(out)
-    for remark in choice.remarks:
-        console.warning(remark)
-    return choice.run

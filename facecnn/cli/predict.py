@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
+from facecnn.jobs.choosing import checked_threshold
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import confidence
 
 _Format = Literal["text", "json", "jsonl", "csv"]
@@ -56,7 +57,7 @@ def predict(
     from facecnn.jobs.predict import predict as job
     from facecnn.runs.atomic import make_folder
 
-    limit = common.threshold(threshold)
+    limit = checked_threshold(threshold, "--threshold")
     paths = [file for given in photos for file in (_listed(null) if given == "-" else _matching(given))]
     common.require(bool(paths), "no photos given: the list on stdin is empty")
     model_file = model.find(console)

@@ -9,9 +9,10 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import percent
-from facecnn.cli.console import StderrConsole
-from facecnn.cli.options import DEFAULT_OUT, ComputeOptions, FormatOption, OutOption, find_run, path
+from facecnn.cli.options import DEFAULT_OUT, ComputeOptions, FormatOption, OutOption, path
 from facecnn.errors import shown
+from facecnn.jobs.choosing import find_run
+from facecnn.jobs.stderr import StderrConsole
 
 
 @common.command

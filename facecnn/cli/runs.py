@@ -12,9 +12,10 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, percent
-from facecnn.cli.console import StderrConsole, paragraph
-from facecnn.cli.options import DEFAULT_OUT, FormatOption, OutOption, find_run, path
+from facecnn.cli.options import DEFAULT_OUT, FormatOption, OutOption, path
 from facecnn.errors import UsageError, shown
+from facecnn.jobs.choosing import find_run
+from facecnn.jobs.stderr import StderrConsole, paragraph
 from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:

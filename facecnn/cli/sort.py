@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
+from facecnn.jobs.choosing import checked_threshold
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import counted
 
 _SEVERAL_WENT = {
@@ -57,7 +58,7 @@ def sort(
     """
     from facecnn.jobs.sort import sort as job
 
-    limit = common.threshold(threshold)
+    limit = checked_threshold(threshold, "--threshold")
     file = model.find(console)
     result = job(source, destination, file, limit, console, compute.device, compute.threads, several=several, link=link)
     common.print_result(result, format, _describe)

@@ -10,7 +10,6 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, number, percent
-from facecnn.cli.console import StderrConsole
 from facecnn.cli.options import (
     DEFAULT_OUT,
     ComputeOptions,
@@ -19,9 +18,10 @@ from facecnn.cli.options import (
     PhotosArgument,
     StrictOption,
     TrainingSettingsOptions,
-    find_model,
 )
 from facecnn.errors import shown
+from facecnn.jobs.choosing import find_model
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import profile_rows, several_faces
 
 

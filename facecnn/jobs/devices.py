@@ -46,11 +46,11 @@ class Work:
         return 0.7 + 0.8 * self.finds_faces
 
 
-def quickest_for(name: str, work: Work | None, photos: int) -> str:
+def quickest_for(name: str, work: Work, photos: int) -> str:
     """The device to answer on: for ``auto`` and ``cpu`` the reference (NumPy), if it answers for so many photos in half
     the time that Numba takes to load, as a photo may hold several faces. It rounds a little differently.
 
-    ``work``: for each photo; None: not known.
+    ``work``: for each photo.
     """
-    few = work is not None and photos * work.seconds_in_numpy <= work.seconds_to_load / 2
+    few = photos * work.seconds_in_numpy <= work.seconds_to_load / 2
     return "reference" if few and name in ("auto", "cpu") else name

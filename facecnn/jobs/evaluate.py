@@ -55,15 +55,19 @@ class Evaluation:
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
+    """Judge the model of ``options``; see ``evaluate_model``. Raises CheckpointError where it can't be read."""
+    device = open_and_show(options.device, options.threads, console)
+    console.info(f"Model: {shown(options.model)}")
+    return evaluate_model(open_model(options.model, device.backend, options.threads), options, console)
+
+
+def evaluate_model(model: Model, options: EvaluateOptions, console: Console) -> Evaluation:
     """Judge a model by its own held-out photos, or by a folder without the photos that it was trained on.
 
     Raises:
         PhotoError: there is nothing to judge by, or the model doesn't know a name.
-        CheckpointError: the model can't be read.
+        CheckpointError: the run that it belongs to is missing or damaged.
     """
-    device = open_and_show(options.device, options.threads, console)
-    console.info(f"Model: {shown(options.model)}")
-    model = open_model(options.model, device.backend, options.threads)
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser
     judged = judge_photos(recogniser, dataset, chosen)

@@ -42,6 +42,19 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
     return None
 
 
+def required_finder(threads: int | None = None) -> FaceFinder:
+    """The finder of the extra ``faces``, on ``threads`` threads of the CPU (default: all).
+
+    Raises:
+        UsageError: it isn't installed.
+        CheckpointError: it is of another version, or damaged.
+    """
+    arrays = installed_arrays()
+    if arrays is None:
+        raise UsageError(f"face finding isn't installed: {_INSTALL}")
+    return FaceFinder(arrays, threads)
+
+
 def is_installed() -> bool:
     """Whether the extra ``faces`` is installed. Raises CheckpointError where it is of another version, or damaged."""
     return installed_arrays() is not None

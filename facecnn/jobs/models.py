@@ -16,6 +16,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.devices import Work, open_and_show, quickest_for
 from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import finder_of_checkpoint, finds_faces
+from facecnn.kernels import Device
 from facecnn.kernels.backend import Backend
 from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
 from facecnn.learning.class_means import EMBEDDINGS, OWNERS, calibration_by_distance
@@ -30,7 +31,7 @@ from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, is_folder
 from facecnn.recognition import SHIFT, Recogniser
 from facecnn.reports.findings import counted, highest_confidence
-from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
+from facecnn.runs.checkpoint import Checkpoint, checkpoint_of_bytes, load_checkpoint
 
 TRAINED_ON = "trained_on"
 """Name of a checkpoint's array (n, 32) uint8: the SHA-256 of each photo that the model was trained on."""
@@ -107,6 +108,11 @@ class ModelFile:
             by_embeddings=self.by_embeddings,
         )
 
+    def model_on(self, device: Device, asked_for: str, threads: int | None = None) -> Model:
+        """Build it on a device; where NumPy stands in for the device ``asked_for``, it also finds the faces."""
+        stands_in = device.name == "reference" != asked_for
+        return self.model(device.backend, threads, "reference" if stands_in else "cpu")
+
     @property
     def by_embeddings(self) -> bool:
         """Whether the model was made from class means."""
@@ -133,7 +139,15 @@ class ModelFile:
 
 def read_model(path: Path) -> ModelFile:
     """Read and check a checkpoint: a file, or that of a run's folder. Raises CheckpointError."""
-    checkpoint = load_checkpoint(path)
+    return _model_file(path, load_checkpoint(path))
+
+
+def model_of_bytes(data: bytes, path: Path) -> ModelFile:
+    """Read and check a checkpoint in memory, which ``path`` names in messages. Raises CheckpointError."""
+    return _model_file(path, checkpoint_of_bytes(data, path))
+
+
+def _model_file(path: Path, checkpoint: Checkpoint) -> ModelFile:
     try:
         settings = from_dict(checkpoint.settings)
         state = checkpoint.state
@@ -202,16 +216,15 @@ def open_model(path: Path, backend: Backend, threads: int | None = None) -> Mode
 def open_for_answers(
     file: ModelFile, photos: Sequence[Path], device_name: str, threads: int | None, console: Console
 ) -> Model:
-    """Build a model on the device that soonest has the answers for ``photos``: see ``quickest_for``.
+    """Build a model on the device that soonest has the answers for ``photos``, files or folders.
 
     Raises:
         CheckpointError: the arrays don't fit the network.
         DeviceError: the device can't be used.
     """
-    work = None if any(map(is_folder, photos)) else file.work()
-    name = quickest_for(device_name, work, len(photos))
+    name = device_name if any(map(is_folder, photos)) else quickest_for(device_name, file.work(), len(photos))
     device = open_and_show(name, threads, console)
-    return file.model(device.backend, threads, "reference" if name != device_name else "cpu")
+    return file.model_on(device, device_name, threads)
 
 
 def view_options(settings: Settings) -> dict[str, Any]:

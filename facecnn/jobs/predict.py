@@ -11,10 +11,10 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, open_for_answers, read_model
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_for_answers, read_model
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files
-from facecnn.photos.face import NO_FACE, TOO_SMALL
+from facecnn.photos.face import SHOWS_NOBODY
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answer
 
@@ -74,9 +74,24 @@ def predict(
         loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
     for line in loaded.warnings:
         console.info(line)
+    return answer(model, loaded, limit)
+
+
+def answer(model: Model, loaded: LoadedPhotos, limit: float | None, *, keep: bool = True) -> list[dict[str, Any]]:
+    """Answer for photos that have been read.
+
+    Args:
+        model: whose preparation they were read with.
+        loaded: the photos.
+        limit: the unknown-score above which a face is a stranger's; None: nobody is.
+        keep: whether embeddings may be kept on disk.
+
+    Returns:
+        As ``predict``.
+    """
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
-    answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo)
+    answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo, keep=keep)
     described = dict(zip(usable.tolist(), crops.by_photo(model.recogniser.describe(answers)), strict=True))
     settings = model.settings.photos
     return [
@@ -89,7 +104,7 @@ def _result(loaded: LoadedPhotos, number: int, answers: Sequence[Answer], settin
     """The result of photo ``number``, from the answers for its faces, the main one first."""
     reason = loaded.reasons[number]
     if reason is not None:
-        nobody = NO_FACE_LABEL if reason in (NO_FACE, TOO_SMALL) else None
+        nobody = NO_FACE_LABEL if reason in SHOWS_NOBODY else None
         return {"label": nobody, "error": None if nobody else reason}
     width, height = loaded.sizes[number].tolist()
     places = [

@@ -56,6 +56,8 @@ def report_training(
     data: TrainingPhotos,
     held_out: JudgedPhotos,
     result: Mapping[str, Any],
+    *,
+    documents: bool = True,
 ) -> None:
     """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
 
@@ -65,6 +67,7 @@ def report_training(
         data: the training's photos.
         held_out: the held-out photos, judged.
         result: the ``train`` JSON.
+        documents: if not, figures.json is all that is written.
 
     Raises:
         OutputError: a file couldn't be written.
@@ -82,6 +85,8 @@ def report_training(
         "skipped": skipped,
     }
     write_json(run.figures_path, figures)
+    if not documents:
+        return
     facts = _facts(run, model, figures)
     write_report(run, facts, show_photos(held_out.dataset, choose_answers(facts.held_out.answers).all))
     write_model_card(run, facts)

@@ -31,14 +31,16 @@ class StopAtOnce:
     the signal is sent again. An error that is raised before it arrives counts as a consequence of the failed callback.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
+        """``listens``: if not, signals are left to the program that this is a part of, and it does nothing."""
+        self._listens = listens
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
         self._dropped: int | None = None
         self._again: threading.Timer | None = None
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._listens and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._caught)
@@ -93,8 +95,8 @@ class StopRequest(StopAtOnce):
     compile, and there is nothing to save yet.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, listens: bool = True) -> None:
+        super().__init__(listens=listens)
         self.number: int | None = None
         self.stepped = False
 

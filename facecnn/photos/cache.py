@@ -24,10 +24,11 @@ from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import shown
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 from facecnn.photos.database import is_damage
-from facecnn.photos.decode import UnusablePhoto, decode, read
+from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read, upright
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.found_faces import FoundFaces
+from facecnn.photos.picture import Picture, content_hash
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin, face_sharpness
 from facecnn.photos.reduced import cut_faces, decode_to_find, samples_for
 from facecnn.photos.store import INDEX, PhotoStore, Prepared, store_folder
@@ -95,7 +96,7 @@ def crops_of(rows: Int64Array, faces: Sequence[Sequence[Face]]) -> Crops:
 
 
 def load_photos(
-    paths: Sequence[Path],
+    photos: Sequence[Path | Picture],
     settings: PhotoSettings,
     *,
     finder: Finder | None = None,
@@ -108,13 +109,18 @@ def load_photos(
     the file couldn't be read is not.
 
     Args:
-        paths: files, in the order of the result.
+        photos: files, or pictures in memory, in the order of the result.
         settings: the preparation.
         finder: finds the faces to crop; None: crop the middle of each photo.
         progress: called after each photo with the number of photos done and of all.
         workers: threads that decode (Pillow releases the GIL); by default one for each processor, at most 8.
     """
-    return _Loader(paths, settings, finder, progress).load(workers or min(8, os.cpu_count() or 1))
+    return _Loader(photos, settings, finder, progress).load(workers or min(8, os.cpu_count() or 1))
+
+
+def _named(photo: Path | Picture) -> Path:
+    """A photo's file, or for messages what a picture in memory is called."""
+    return photo if isinstance(photo, Path) else Path(photo.name)
 
 
 class _Loader:
@@ -122,17 +128,17 @@ class _Loader:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        photos: Sequence[Path | Picture],
         settings: PhotoSettings,
         finder: Finder | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._paths = tuple(paths)
+        self._photos = tuple(photos)
         self._settings = settings
         self._folder = store_folder(settings, finder)
         self._finder = None
         if finder is not None:
-            self._finder = FoundFaces(finder, cache_folder() / "faces", alone=len(paths) == 1)
+            self._finder = FoundFaces(finder, cache_folder() / "faces", alone=len(photos) == 1)
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
@@ -145,14 +151,18 @@ class _Loader:
         with contextlib.ExitStack() as stack:
             if self._finder is not None:
                 stack.enter_context(self._finder)
-            with self._cache():
-                self._store = stack.enter_context(PhotoStore(self._folder, self._settings))
-                self._pixels = self._store.pixels()
-                if self._store.was_damaged:
-                    self._warnings.append(f"{shown(self._folder)}: the cache of prepared photos was damaged: made anew")
+            if any(isinstance(photo, Path) for photo in self._photos):
+                self._open_store(stack)
             self._read_all(workers)
             self._flush()
         return self._result()
+
+    def _open_store(self, stack: contextlib.ExitStack) -> None:
+        with self._cache():
+            self._store = stack.enter_context(PhotoStore(self._folder, self._settings))
+            self._pixels = self._store.pixels()
+            if self._store.was_damaged:
+                self._warnings.append(f"{shown(self._folder)}: the cache of prepared photos was damaged: made anew")
 
     @contextlib.contextmanager
     def _cache(self) -> Iterator[None]:
@@ -177,10 +187,10 @@ class _Loader:
     def _read_all(self, workers: int) -> None:
         """Get all photos in order, with at most a few per worker in progress."""
         executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        pending: deque[tuple[Path, os.stat_result | None, Future[Prepared] | Prepared]] = deque()
+        pending: deque[tuple[Path | Picture, os.stat_result | None, Future[Prepared] | Prepared]] = deque()
         try:
-            for path in self._paths:
-                pending.append((path, *self._start(path, executor)))
+            for photo in self._photos:
+                pending.append((photo, *self._start(photo, executor)))
                 if len(pending) > 4 * workers:
                     self._finish(*pending.popleft())
             while pending:
@@ -190,74 +200,81 @@ class _Loader:
             executor.shutdown(wait=True, cancel_futures=True)
 
     def _start(
-        self, path: Path, executor: ThreadPoolExecutor
+        self, photo: Path | Picture, executor: ThreadPoolExecutor
     ) -> tuple[os.stat_result | None, Future[Prepared] | Prepared]:
         status = None
-        with contextlib.suppress(OSError, ValueError):  # ``read`` will report it
-            status = path.stat()
-        if self._store is not None and status is not None:
+        if isinstance(photo, Path):
+            with contextlib.suppress(OSError, ValueError):  # ``read`` will report it
+                status = photo.stat()
+        if self._store is not None and isinstance(photo, Path) and status is not None:
             with self._cache():
-                sha256 = self._store.known_file(path, status)
+                sha256 = self._store.known_file(photo, status)
                 known = None if sha256 is None else self._known(sha256)
                 if known is not None:
                     return None, known
         try:
-            return status, executor.submit(self._prepare, path)
+            return status, executor.submit(self._prepare, photo)
         except RuntimeError:  # no more threads (ulimit -u): do it in this one
-            return status, self._prepare(path)
+            return status, self._prepare(photo)
 
     def _known(self, sha256: str) -> Prepared | None:
         known, store = self._contents.get(sha256), self._store
         return known if known is not None or store is None else store.prepared(sha256, self._pixels)
 
-    def _prepare(self, path: Path) -> Prepared:
+    def _prepare(self, photo: Path | Picture) -> Prepared:
         """Everything but writing to the cache; runs in a worker."""
-        sha256 = ""
+        sha256, largest = "", self._settings.largest_pixels
         try:
-            data = read(path, self._settings.largest_pixels)
+            if isinstance(photo, Picture):
+                decoded = upright(photo.image, photo.name, largest)
+                return self._crop(content_hash(decoded.image), decoded, photo, b"")
+            data = read(photo, largest)
             sha256 = hashlib.sha256(data).hexdigest()
             with contextlib.suppress(sqlite3.Error):  # the main thread will meet it, too
                 known = self._known(sha256)
                 if known is not None:
                     return known
-            largest = self._settings.largest_pixels
-            decoded = decode(data, path, largest) if self._finder is None else decode_to_find(data, path, largest)
-            image, faces, notes = decoded.image, None, decoded.notes
-            if self._finder is None:
-                crops = crop_with_margin(image, self._settings)[None]
-            else:
-                # A picture read at a fraction of its size may give the finder other faces.
-                key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
-                found = self._finder.find(key, image)
-                if not found:
-                    return Prepared(sha256, reason=NO_FACE)
-                found = [face for face in found if self._is_large_enough(face, image, decoded.reduction)]
-                if not found:
-                    return Prepared(sha256, reason=TOO_SMALL)
-                if len(found) > 1:
-                    sharpness = face_sharpness(image, found, samples_for(decoded))
-                    found = main_first(found, *image.size, sharpness)
-                crops = cut_faces(data, path, decoded, found, self._settings)
-                faces = tuple(face.scaled(decoded.reduction) for face in found)
-                notes += notes_of(faces)
-            return Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=crops)
+            decoded = decode(data, photo, largest) if self._finder is None else decode_to_find(data, photo, largest)
+            return self._crop(sha256, decoded, photo, data)
         except UnusablePhoto as error:
             return Prepared(sha256 if error.in_content else "", reason=error.reason)
+
+    def _crop(self, sha256: str, decoded: Decoded, photo: Path | Picture, data: bytes) -> Prepared:
+        """Find the faces of a photo and cut them out; ``data``: the bytes of its file."""
+        image, faces, notes = decoded.image, None, decoded.notes
+        if self._finder is None:
+            crops = crop_with_margin(image, self._settings)[None]
+        else:
+            # A picture read at a fraction of its size may give the finder other faces.
+            key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
+            found = self._finder.find(key, image, keep=isinstance(photo, Path))
+            if not found:
+                return Prepared(sha256, reason=NO_FACE)
+            found = [face for face in found if self._is_large_enough(face, image, decoded.reduction)]
+            if not found:
+                return Prepared(sha256, reason=TOO_SMALL)
+            if len(found) > 1:
+                sharpness = face_sharpness(image, found, samples_for(decoded))
+                found = main_first(found, *image.size, sharpness)
+            crops = cut_faces(data, _named(photo), decoded, found, self._settings)
+            faces = tuple(face.scaled(decoded.reduction) for face in found)
+            notes += notes_of(faces)
+        return Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=crops)
 
     def _is_large_enough(self, face: Face, image: Image.Image, reduction: int) -> bool:
         least = self._settings.smallest_face
         return reduction * face.side >= least.pixels and face.side >= least.share * min(image.size)
 
-    def _finish(self, path: Path, status: os.stat_result | None, task: Future[Prepared] | Prepared) -> None:
+    def _finish(self, path: Path | Picture, status: os.stat_result | None, task: Future[Prepared] | Prepared) -> None:
         photo = task if isinstance(task, Prepared) else task.result()
         if photo.sha256:
             photo = self._contents.setdefault(photo.sha256, photo)
-            if status is not None:
+            if isinstance(path, Path) and status is not None:
                 self._waiting.append((path, status, photo))
         self._results.append(photo.sha256 or photo)
         if len(self._waiting) >= _BATCH:
             self._flush()
-        self._progress(len(self._results), len(self._paths))
+        self._progress(len(self._results), len(self._photos))
 
     def _flush(self) -> None:
         """Write the waiting photos into the store, whose file then replaces their pixels in memory."""
@@ -273,7 +290,7 @@ class _Loader:
         self._gather()
         photos = [self._contents[result] if isinstance(result, str) else result for result in self._results]
         return LoadedPhotos(
-            paths=self._paths,
+            paths=tuple(map(_named, self._photos)),
             pixels=self._pixels,
             row=np.array([-1 if photo.row is None else photo.row for photo in photos], dtype=np.int64),
             sha256=tuple(photo.sha256 for photo in photos),

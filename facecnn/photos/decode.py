@@ -185,37 +185,39 @@ def decode(
             format or mode.
     """
     refuse = partial(UnusablePhoto, path, in_content=True)
-    with _pillow_set_up():
-        try:
-            # verify() finds wrong checksums that load() ignores, but makes the image unusable: hence two handles.
-            opened = Image.open(io.BytesIO(data), formats=_formats())
-            _check_size(opened, largest, refuse)
-            opened.verify()
-            opened = Image.open(io.BytesIO(data), formats=_formats())
-            notes = _frames(data, opened)
-            full = opened.size
-            reduction = _reduce(opened, largest, enough, enough_across)
-            with _silent_libtiff(opened):
-                opened.load()
-            turn = _turn(opened)
-            size = full[::-1] if turn in _ON_ITS_SIDE else full
-            image = _eight_bits(opened if turn is None else opened.transpose(turn), refuse)
-        except UnusablePhoto:
-            raise
-        except UnidentifiedImageError as error:
-            raise refuse(_not_a_picture(data)) from error
-        except MemoryError as error:
-            raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
-        except Exception as error:
-            # Besides OSError, damaged files make Pillow raise SyntaxError, ValueError, NotImplementedError, IndexError,
-            # struct.error and more, which change with each release.
-            raise refuse(_damage(error)) from error
-    low_high = image.getextrema()
-    if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
-        notes += (NO_CONTENT,)
+    with _pillow_set_up(), _refusing(path, data):
+        # verify() finds wrong checksums that load() ignores, but makes the image unusable: hence two handles.
+        opened = Image.open(io.BytesIO(data), formats=_formats())
+        _check_size(opened, largest, refuse)
+        opened.verify()
+        opened = Image.open(io.BytesIO(data), formats=_formats())
+        notes = _frames(data, opened)
+        full = opened.size
+        reduction = _reduce(opened, largest, enough, enough_across)
+        image, turn = _loaded(opened, refuse)
+        size = full[::-1] if turn in _ON_ITS_SIDE else full
+    notes += _content_notes(image)
     if full[0] * full[1] > largest:
         notes = (f"{full[0] * full[1] / 1e6:.0f} megapixels, read at 1/{reduction} of its sides", *notes)
     return Decoded(image, size, reduction, notes)
+
+
+def upright(image: Image.Image, name: str, largest: int = LARGEST_PICTURE) -> Decoded:
+    """A picture in memory as ``decode`` gives that of a file, at full size.
+
+    Args:
+        image: of any mode; with the orientation of its EXIF data, if it has any. It isn't changed.
+        name: its name in messages.
+        largest: maximum number of pixels, as for ``decode``.
+
+    Raises:
+        UnusablePhoto: damaged, too many pixels, a side shorter than ``SMALLEST_SIDE``, or an unsupported mode.
+    """
+    refuse = partial(UnusablePhoto, name, in_content=True)
+    with _pillow_set_up(), _refusing(name):
+        _check_size(image, largest, refuse)
+        pixels, _ = _loaded(image, refuse)
+    return Decoded(pixels, pixels.size, 1, _content_notes(pixels))
 
 
 @cache
@@ -232,6 +234,39 @@ def heic_supported() -> bool:
 _OUT_OF_MEMORY = "not enough memory to decode it: make it smaller or close other programs"
 _Refuse: TypeAlias = Callable[[str], UnusablePhoto]
 """Makes the exception for a file that is refused because of its content, from the reason."""
+
+
+@contextlib.contextmanager
+def _refusing(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[None]:
+    """Turn what Pillow raises into UnusablePhoto; ``data``: the file's bytes."""
+    try:
+        yield
+    except UnusablePhoto:
+        raise
+    except MemoryError as error:
+        raise UnusablePhoto(path, _OUT_OF_MEMORY, in_content=False) from error
+    except Exception as error:
+        # Besides OSError, damaged files make Pillow raise SyntaxError, ValueError, NotImplementedError, IndexError,
+        # struct.error and more, which change with each release.
+        known = data if isinstance(error, UnidentifiedImageError) else None
+        reason = _damage(error) if known is None else _not_a_picture(known)
+        raise UnusablePhoto(path, reason, in_content=True) from error
+
+
+def _loaded(opened: Image.Image, refuse: _Refuse) -> tuple[Image.Image, Image.Transpose | None]:
+    """The pixels of an opened picture, upright and in 8 bits, and how it was turned for that."""
+    with _silent_libtiff(opened):
+        opened.load()
+    turn = _turn(opened)
+    return _eight_bits(opened if turn is None else opened.transpose(turn), refuse), turn
+
+
+def _content_notes(image: Image.Image) -> tuple[str, ...]:
+    """A note if a picture shows nothing."""
+    low_high = image.getextrema()
+    if all(low == high for low, high in (low_high if image.mode == "RGB" else (low_high,))):  # type: ignore[misc]
+        return (NO_CONTENT,)
+    return ()
 
 
 def _formats() -> tuple[str, ...]:
@@ -331,7 +366,7 @@ def _reduce(image: ImageFile.ImageFile, largest: int, enough: int | None, enough
     return reduction
 
 
-def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """The transformation that puts a picture upright."""
     if image.format not in _TURNED_BY_EXIF:
         return None

@@ -18,6 +18,9 @@ NO_FACE = "no face found: take a photo in which the face is larger or turned to 
 TOO_SMALL = "no face as large as photos.smallest_face asks for: take a photo in which the face is larger, or lower that"
 """The reason for not using a photo all of whose faces are too small."""
 
+SHOWS_NOBODY = frozenset({NO_FACE, TOO_SMALL})
+"""The reasons of photos that could be read."""
+
 _POSITION, _SHARPNESS = 1.5, 0.1
 """Weights of the distance to the middle and of the logarithm of the sharpness, relative to that of the size."""
 

@@ -44,12 +44,13 @@ class FoundFaces:
         if self._index is not None:
             self._index.close()
 
-    def find(self, sha256: str, picture: Image.Image) -> list[Face]:
+    def find(self, sha256: str, picture: Image.Image, *, keep: bool = True) -> list[Face]:
         """The faces of a picture.
 
         Args:
             sha256: of its file; with something appended if the picture isn't read at full size.
             picture: of mode L or RGB.
+            keep: whether the faces are stored.
         """
         with self._lock:
             asked = self._asked.get(sha256)
@@ -59,7 +60,7 @@ class FoundFaces:
             return list(asked.result())
         try:
             faces = self._remembered(sha256)
-            answer.set_result(self._search(sha256, picture) if faces is None else faces)
+            answer.set_result(self._search(sha256, picture, keep) if faces is None else faces)
         except BaseException as error:
             answer.set_exception(error)
             raise
@@ -73,10 +74,10 @@ class FoundFaces:
                     return list(from_json(row[0].decode()))
         return None
 
-    def _search(self, sha256: str, picture: Image.Image) -> list[Face]:
+    def _search(self, sha256: str, picture: Image.Image, keep: bool) -> list[Face]:
         faces = self._finder.find(picture, alone=self._alone)
         with contextlib.suppress(sqlite3.Error), self._lock:
-            if self._index is not None:
+            if self._index is not None and keep:
                 row = sha256, as_json(faces)
                 self._index.execute("insert or replace into faces values (?, ?, ?)", (*row, checksum(row)))
         return faces

@@ -11,6 +11,7 @@ header of a million names, and writes metadata in random order, while equal trai
 
 import difflib
 import hashlib
+import io
 import json
 import math
 import os
@@ -102,7 +103,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep_old_as: Path | N
         OutputError: the file couldn't be written; an old file is intact.
         ValueError: a dtype can't be stored, or settings or state aren't strict JSON (a bug).
     """
-    write_atomically(path, _encode(path, checkpoint), keep_old_as=keep_old_as)
+    write_atomically(path, checkpoint_bytes(checkpoint, path), keep_old_as=keep_old_as)
 
 
 def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
@@ -115,8 +116,14 @@ def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
         CheckpointError: it is missing, damaged, from another program or from a newer version.
     """
     file = find_checkpoint(path, which)
-    with _refusing(file):
-        return _decode(*_read(file))
+    with _refusing(file), _opened(file) as (stream, size):
+        return _decode(*_read(stream, size))
+
+
+def checkpoint_of_bytes(data: bytes, path: Path) -> Checkpoint:
+    """Read and check a checkpoint in memory, which ``path`` names in messages; see ``load_checkpoint``."""
+    with _refusing(path):
+        return _decode(*_read(io.BytesIO(data), len(data)))
 
 
 def glance_at_checkpoint(file: Path) -> CheckpointGlance:
@@ -193,7 +200,8 @@ def near_names(path: Path) -> str | None:
 # Writing
 
 
-def _encode(path: Path, checkpoint: Checkpoint) -> bytes:
+def checkpoint_bytes(checkpoint: Checkpoint, path: Path) -> bytes:
+    """What ``save_checkpoint`` writes, and what it raises; ``path``: the file in messages."""
     if _STATE in checkpoint.arrays:
         raise ValueError(f"the array name {_STATE!r} is taken by the training state")
     arrays = {_STATE: np.frombuffer(_json_text(checkpoint.state).encode(), np.uint8)}
@@ -245,11 +253,10 @@ def _digest(head: bytes, data: bytes | memoryview) -> str:
 # Reading
 
 
-def _read(file: Path) -> tuple[dict[str, str], bytes]:
-    """The metadata and all bytes of a file, after checking its structure and hash."""
-    with _opened(file) as (stream, size):
-        head, _, metadata, expected = _read_structure(stream, size)
-        data = stream.read(expected - len(head))
+def _read(stream: BinaryIO, size: int) -> tuple[dict[str, str], bytes]:
+    """The metadata and all bytes of a file of ``size`` bytes, after checking its structure and hash."""
+    head, _, metadata, expected = _read_structure(stream, size)
+    data = stream.read(expected - len(head))
     if len(head) + len(data) != expected:
         raise _Refused(f"cut short: {len(head) + len(data)} bytes, {expected} expected")
     signature = _signature(metadata["sha256"])

@@ -26,9 +26,9 @@ from cards.speed import estimated, kernel_times, sent
 from common.command import exit_on_error
 from common.recording import EpochMetrics
 from common.worker import last_line
-from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import FacecnnError, PhotoError
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos
 from facecnn.jobs.training.setup import make_trainer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facecnn.cli.console import StderrConsole
 from facecnn.faces.finder import FaceFinder
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import read_people
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.preparation import PhotoSettings
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 from tqdm import tqdm
 
-from facecnn.cli import console
-from facecnn.cli.console import StderrConsole
+from facecnn.jobs import stderr
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.kernels import compilation
 from facecnn.kernels.compilation import Compilation
 from facecnn.learning.progress import StepReport
@@ -88,7 +88,7 @@ def test_lines_in_a_log(compiler: Compiler, capsys: pytest.CaptureFixture[str]) 
 def test_a_line_on_a_terminal(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    monkeypatch.setattr(stderr, "_is_terminal", lambda: True)
     with StderrConsole(quiet=False, verbose=False) as terminal:
         terminal.show_compilation()
         assert said(capsys) == ""
@@ -128,7 +128,7 @@ def test_an_error_ends_it(compiler: Compiler, capsys: pytest.CaptureFixture[str]
 def test_a_bar_on_a_terminal_shows_trials_and_then_the_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    monkeypatch.setattr(stderr, "_is_terminal", lambda: True)
     monkeypatch.setattr(tqdm, "__init__", partialmethod(tqdm.__init__, mininterval=0))
     report = StepReport(epoch=1, epochs=2, step=1, steps=4, photos=8, loss=0.5, accuracy=0.75)
     with StderrConsole(quiet=False, verbose=False) as shown, shown.training(2, 4) as bar:

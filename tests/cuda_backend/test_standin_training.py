@@ -108,12 +108,12 @@ def test_what_is_compiled_for_a_card_is_told(machine: Machine, tmp_path: Path) -
     )
     text = f"""
 sys.path.insert(0, {str(tmp_path)!r})
-from facecnn.cli import console
+from facecnn.jobs import stderr
 from facecnn.kernels.cuda import driver
-console.WORTH_A_LINE = 0
+stderr.WORTH_A_LINE = 0
 driver.cache_folder = lambda: {str(tmp_path / "kept")!r}
 from kernels_of_a_test import set_to_one
-with console.StderrConsole(quiet=False, verbose=False) as told:
+with stderr.StderrConsole(quiet=False, verbose=False) as told:
     told.show_compilation()
     for dtype in (np.float32, np.float32, np.int32):
         driver.launch(set_to_one, 1, 1, cuda.Workspace(), cuda.to_device(np.zeros(1, dtype)))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from cli.squares import find_squares, finder, write_album
-from facecnn.cli.console import StderrConsole
 from facecnn.config import Loaded, load
 from facecnn.jobs.judgement import labels_in
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos, read_photos_again
 from facecnn.jobs.training.setup import make_trainer

@@ -13,7 +13,7 @@ from facecnn.kernels.code_cache import code_files
 
 # Prints how many functions were new. The finder's networks, where they are installed, would be most of the work.
 WARM = """
-from facecnn.cli.console import StderrConsole
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.jobs import faces, warm
 from facecnn.kernels import open_device
 faces.installed_arrays = lambda: None

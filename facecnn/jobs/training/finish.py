@@ -27,12 +27,15 @@ from facecnn.runs.folder import read_json, write_json
 from facecnn.runs.metrics import read_metrics
 
 
-def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console) -> dict[str, Any]:
+def finish(
+    training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console, *, documents: bool = True
+) -> dict[str, Any]:
     """Calibrate the best model on the held-out photos, draw the pictures, and report the figures.
 
     Args:
         training: whose last step is done.
         trials: from ``trial_figures``.
+        documents: whether pictures, the report page and the model card are made.
 
     Returns:
         The ``train`` JSON, without ``seconds``.
@@ -56,7 +59,8 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
         console.warning(findings.one_person_twice(shown(one), shown(other)))
     model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
     judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
-    draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
+    if documents:
+        draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
     metrics = read_metrics(run.metrics_path)
     result = {
         **_about(training, metrics),
@@ -75,7 +79,7 @@ def finish(training: TrainingRun, trials: list[dict[str, Any]] | None, console: 
         "background": None if background is None else asdict(background),
         "pretrained": compare_with_pretrained(training, logs, console),
     }
-    report_training(run, model, data, held_out, result)
+    report_training(run, model, data, held_out, result, documents=documents)
     return result
 
 

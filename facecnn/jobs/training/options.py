@@ -30,6 +30,10 @@ class TrainOptions:
     """Who is added to the people in ``photos``, or left out."""
     profile: bool = False
     """Whether to time every layer."""
+    heeds_signals: bool = True
+    """Whether a signal ends it, saved, after the current step; if not, signals are left to the program around it."""
+    documents: bool = True
+    """Whether pictures, the report page and the model card are made at the end."""
 
 
 def check_place(options: TrainOptions) -> None:

@@ -52,7 +52,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, 
             training = _begin(loaded, options, device, held, console)
         else:
             training = _resume(options.resume, options, device, held, console)
-        return _run(training, console)
+        return _run(training, options, console)
 
 
 def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
@@ -158,7 +158,7 @@ def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
-def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
+def _run(training: TrainingRun, options: TrainOptions, console: Console) -> dict[str, Any]:
     """Train to the end and finish the run, or stop at a signal."""
     folder, trainer = training.folder, training.trainer
     console.info(f"Run: {shown(folder.path)}")
@@ -167,7 +167,7 @@ def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
     go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
     try:
         with (
-            StopRequest() as stop,
+            StopRequest(listens=options.heeds_signals) as stop,
             WritingThread() as writing,
             console.training(trainer.epochs, trainer.steps) as display,
         ):
@@ -185,7 +185,7 @@ def _run(training: TrainingRun, console: Console) -> dict[str, Any]:
         # steps refer to each other, so only the garbage collector frees them.
         del trainer, training.trainer
         gc.collect()
-        result = finish(training, trials, console)
+        result = finish(training, trials, console, documents=options.documents)
     except OutputError as error:
         hint = f"\n{go_on}" if folder.last_path.exists() else ""
         raise OutputError(f"{error}{hint}") from error
