@@ -13,9 +13,11 @@ import facecnn
 PACKAGE = Path(facecnn.__file__).parent
 
 # Each room may import from those that stand after it, but faces not from body, which stands beside it. Photos and runs
-# are leaves that any other may import; reports tells of these two, and only jobs and cli make reports.
+# are leaves that any other may import; reports tells of these two, and only jobs and cli make reports. The command line
+# and the library stand side by side on the jobs.
 ORDER = [
     "cli",
+    "library",
     "jobs",
     "config",
     "recognition",
@@ -39,6 +41,8 @@ def _allowed(room: str) -> set[str]:
         return {room} | LEAVES | BASE
     if room == "faces":
         return _allowed("body") - {"body"} | {room}
+    if room == "cli":
+        return _allowed("jobs") | {room}
     return LEAVES | set(ORDER[ORDER.index(room) :]) | ({"reports"} if room in ("cli", "jobs") else set())
 
 

@@ -1,0 +1,83 @@
+"""The surroundings of a computation: what it sets for the whole process is set back, and threads keep out of each
+other's way."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Within the context a job may compute. Any thread may enter it; a thread that is inside may enter it again."""
+    with ExitStack() as held:
+        if not _loops_may_overlap():
+            held.enter_context(_one_at_a_time)
+        held.enter_context(_one_blas_thread())
+        held.enter_context(_numba_threads_kept())
+        yield
+
+
+_one_at_a_time = threading.RLock()
+
+
+def _loops_may_overlap() -> bool:
+    """Whether several threads may compute at the same time. As long as Numba hasn't started its threads, nobody knows:
+    its own threading layer, which it takes where there is no OpenMP, ends the process then."""
+    jit: Any = sys.modules.get("facecnn.kernels.cpu.jit")
+    try:
+        return jit is not None and bool(jit.loops_may_overlap())
+    except ValueError:
+        return False
+
+
+class _OneBlasThread:
+    """BLAS uses one thread while anybody is inside, as it sums in another order with another number of threads: the
+    first to enter sets that, the last to leave sets it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                from threadpoolctl import ThreadpoolController
+
+                self._limits = ThreadpoolController().select(user_api="blas").limit(limits=1)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._limits.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+@contextmanager
+def _numba_threads_kept() -> Iterator[None]:
+    """Set back on how many threads Numba's parallel loops of this Python thread run."""
+    before = _numba_threads()
+    try:
+        yield
+    finally:
+        if _numba_threads() is not None:
+            numba: Any = sys.modules["numba"]
+            numba.set_num_threads(before or numba.config.NUMBA_NUM_THREADS)
+
+
+def _numba_threads() -> int | None:
+    """How many they are; None if Numba hasn't started any, which asking it would do."""
+    parallel: Any = sys.modules.get("numba.np.ufunc.parallel")
+    if parallel is None or not parallel._is_initialized:
+        return None
+    return int(sys.modules["numba"].get_num_threads())

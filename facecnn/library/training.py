@@ -1,0 +1,88 @@
+"""Train a model from Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from facecnn.config import Loaded
+from facecnn.errors import UsageError
+from facecnn.jobs.models import read_model
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.train import train as job
+from facecnn.library.computing import computing
+from facecnn.library.console import console
+from facecnn.library.model import Model
+from facecnn.library.photos import as_path
+from facecnn.library.settings import read_settings
+from facecnn.runs.folder import RunFolder
+
+_Path = str | os.PathLike[str]
+
+
+def train(
+    folder: _Path | None = None,
+    /,
+    config: _Path = "default",
+    *,
+    out: _Path = "runs",
+    name: str | None = None,
+    overwrite: bool = False,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: bool = False,
+    **settings: object,
+) -> Model:
+    """Train a network on a folder of photos.
+
+    An interrupt (Ctrl-C) ends it with KeyboardInterrupt; ``facecnn train --resume`` goes on with what was saved.
+
+    Args:
+        folder: with one folder of photos for each person; None: that of the config, else data/photos where it exists,
+            else two sample people.
+        config: a settings file, or the name of a shipped one: default, many, pretrained, finetune, seed, deep, smoke.
+        out: the folder in which the run's folder is made.
+        name: the run's; None: made of date and config.
+        overwrite: whether a run of that name is replaced.
+        epochs: passes over the photos (``train.epochs``, and no ``train.least_steps``).
+        seed: ``train.seed``; equal seeds give equal models.
+        device: "auto", "cpu", "cuda", "cuda:N" or "reference".
+        threads: of the processor; None: all. The result doesn't depend on it.
+        progress: show progress and messages on stderr. Messages go to the logger ``facecnn`` otherwise.
+        **settings: changes to the config, section by section: ``optimizer={"learning_rate": 0.01}``. A mapping changes
+            the settings that it names; anything else replaces what is there. ``**{"photos.size": 64}`` does the same.
+
+    Returns:
+        The model, in its run's folder.
+
+    Raises:
+        UsageError: a setting or an argument is wrong.
+        PhotoError: the photos can't be trained on.
+        DeviceError: the device can't be used.
+        OutputError: the run can't be written.
+        DivergedError: the loss is no longer finite.
+    """
+    if isinstance(settings.get("photos"), (str, os.PathLike)):
+        raise UsageError("photos is a section of the settings: give the folder as the first argument, without a name")
+    loaded = read_settings(config, settings, epochs=epochs, seed=seed)
+    options = TrainOptions(
+        photos=None if folder is None else as_path(folder, "the folder of photos"),
+        label=Path(config).stem,
+        out=Path(out),
+        name=name,
+        overwrite=overwrite,
+        device=device,
+        threads=threads,
+    )
+    return run_training(loaded, options, progress=progress)
+
+
+def run_training(loaded: Loaded, options: TrainOptions, *, progress: bool = False) -> Model:
+    """Train with checked settings; see ``train``. Signals are left to the caller."""
+    with console(progress) as told, computing():
+        figures = job(loaded, replace(options, heeds_signals=False), told)
+    path = RunFolder(Path(figures["run"]).absolute()).best_path
+    return Model(read_model(path), device=options.device, threads=options.threads, figures=figures)
