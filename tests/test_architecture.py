@@ -17,6 +17,7 @@ PACKAGE = Path(facecnn.__file__).parent
 # and the library stand side by side on the jobs.
 ORDER = [
     "cli",
+    "sklearn",
     "library",
     "jobs",
     "config",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from facecnn.arrays import Array, Float32Array
-from facecnn.photos.cache_folder import cache_folder, make_private
+from facecnn.photos.cache_folder import make_private, photo_cache_folder
 from facecnn.photos.database import checksum, erasing, open_checked
 
 _TABLES = (
@@ -56,7 +56,7 @@ class EmbeddingCache:
 
 def embeddings_folder() -> Path:
     """The folder with a file of embeddings for each body."""
-    return cache_folder() / "embeddings"
+    return photo_cache_folder() / "embeddings"
 
 
 def forget_embeddings(keys: Iterable[str], embeddings: Array) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -246,6 +247,12 @@ class Model:
 
 def _from_bytes(data: bytes, path: str, device: str, threads: int | None, figures: dict[str, Any] | None) -> Model:
     return Model(models.model_of_bytes(data, Path(path)), device=device, threads=threads, figures=figures)
+
+
+def without_run(model: Model, device: str) -> Model:
+    """The same model for another device, after its run's folder is deleted."""
+    figures = {key: value for key, value in (model.figures or {}).items() if key != "run"}
+    return Model(replace(model._file, path=Path("<memory>")), device=device, threads=model._threads, figures=figures)
 
 
 def load(

@@ -22,7 +22,7 @@ from PIL import Image
 
 from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import shown
-from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE, photo_cache_folder
 from facecnn.photos.database import is_damage
 from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read, upright
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
@@ -138,7 +138,7 @@ class _Loader:
         self._folder = store_folder(settings, finder)
         self._finder = None
         if finder is not None:
-            self._finder = FoundFaces(finder, cache_folder() / "faces", alone=len(photos) == 1)
+            self._finder = FoundFaces(finder, photo_cache_folder() / "faces", alone=len(photos) == 1)
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
@@ -180,7 +180,7 @@ class _Loader:
                 )
                 return
             self._warnings.append(
-                f"{shown(cache_folder())}: the cache can't be used ({text}): working from memory; "
+                f"{shown(photo_cache_folder())}: the cache can't be used ({text}): working from memory; "
                 f"free space there or set {CACHE_VARIABLE} to another folder"
             )
 

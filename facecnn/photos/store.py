@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 
 from facecnn.arrays import UInt8Array
-from facecnn.photos.cache_folder import cache_folder, make_private
+from facecnn.photos.cache_folder import make_private, photo_cache_folder
 from facecnn.photos.database import checksum, erasing, is_damage, open_checked
 from facecnn.photos.decode import DECODER_VERSION, heic_supported
 from facecnn.photos.face import Face, Finder, as_json, from_json
@@ -275,7 +275,7 @@ def store_folder(settings: PhotoSettings, finder: Finder | None) -> Path:
         "versions": [_STORE_VERSION, DECODER_VERSION, PREPARATION_VERSION, PIL.__version__, heic_supported()],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / "photos" / name
+    return photo_cache_folder() / "photos" / name
 
 
 def _key(path: Path) -> bytes:
