@@ -18,7 +18,7 @@ from facecnn.learning.class_means import Head, head_in
 from facecnn.learning.scores import over_people
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
-from facecnn.network.layers import Layer, Shape
+from facecnn.network.layers import Body, Layer, Shape
 from facecnn.network.network import Network
 from facecnn.network.size import countable_photos
 from facecnn.network.stages import plan
@@ -162,15 +162,22 @@ class Recogniser:
         network.weights.from_host(self._arrays)
         return network
 
+    @cached_property
+    def _embedder(self) -> Embedder | None:
+        if self._by_embeddings is not None:
+            return self._by_embeddings[0]
+        begins_with_body = isinstance(self._layers[0], Body)
+        return Embedder(self._backend, body_among(self._arrays)) if begins_with_body else None
+
     @property
     def answers_by_embeddings(self) -> bool:
         """Whether the model was made from class means."""
         return self._by_embeddings is not None
 
     def embed(self, pixels: Array, rows: Array, *, keep: bool = True) -> Float32Array:
-        """The embeddings (n, 128) of crops, in a model made from class means; arguments: see ``log_probabilities``."""
-        assert self._by_embeddings is not None
-        return self._by_embeddings[0].embed(pixels, rows, keep=keep)
+        """The embeddings (n, 128) of crops, of a model that begins with a body; see ``log_probabilities``."""
+        assert self._embedder is not None
+        return self._embedder.embed(pixels, rows, keep=keep)
 
     def log_probabilities_of(self, embeddings: Array) -> Float64Array:
         """As ``log_probabilities``, of embeddings (n, 128), in a model made from class means."""

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from facecnn.cli.environment import check_environment, package_error
 from facecnn.cli.options import Format
 from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, UsageError, shown
+from facecnn.jobs.environment import check_environment, package_error
 from facecnn.jobs.signals import StopAtOnce, Stopped
 from facecnn.jobs.stderr import StderrConsole, fitted
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from facecnn.errors import DeviceError, UsageError
 from facecnn.kernels.backend import Backend
@@ -59,7 +60,7 @@ def open_device(device: str, threads: int | None = None) -> Device:
 
         from facecnn.kernels import reference
 
-        threadpool_limits(1)  # BLAS sums in another order with another number of threads
+        threadpool_limits(1, user_api="blas")  # BLAS sums in another order with another number of threads
         return Device(reference, "reference", "NumPy, one operation at a time (slow)", "asked for")
 
     reason = "asked for"
@@ -75,13 +76,28 @@ def open_device(device: str, threads: int | None = None) -> Device:
 
     count = available if threads is None else threads
     try:
-        cpu.set_threads(count)
+        _run_on(count, cpu.set_threads)
     except ValueError as error:
         layer = os.environ.get("NUMBA_THREADING_LAYER")
         if layer is None:
             raise
         raise UsageError(f"NUMBA_THREADING_LAYER is {layer!r}, which isn't installed here: unset it") from error
     return Device(cpu, "cpu", f"{processor_name()}, {count} thread{'s' if count > 1 else ''}", reason)
+
+
+def _run_on(count: int, start: Callable[[int], None]) -> None:
+    """Run the loops of this thread on ``count`` threads, which ``start`` starts if there are none: it looks for a
+    moment how busy the processors are, and that only matters then."""
+    import numba
+    from numba.np.ufunc import parallel
+
+    layer: Any = parallel.threading_layer
+    try:
+        layer()
+    except ValueError:  # not started
+        start(count)
+    else:
+        numba.set_num_threads(count)
 
 
 def _open_card(found: Cuda, number: int, reason: str) -> Device:

@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from facecnn.jobs.environment import check_environment
+
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """Within the context a job may compute. Any thread may enter it; a thread that is inside may enter it again."""
+    """Within the context a job may compute. Any thread may enter it; a thread that is inside may enter it again.
+
+    Raises UsageError or FacecnnError for an environment in which that can't work.
+    """
+    check_environment()
     with ExitStack() as held:
         if not _loops_may_overlap():
             held.enter_context(_one_at_a_time)

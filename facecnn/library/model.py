@@ -21,6 +21,7 @@ from facecnn.library.answers import Evaluation, Face, face_of
 from facecnn.library.computing import computing
 from facecnn.library.console import LogConsole, console
 from facecnn.library.photos import Given, Photo, as_path, given, refuse_unreadable
+from facecnn.network.layers import Body
 from facecnn.photos.cache import LoadedPhotos, crops_of, load_photos
 from facecnn.photos.folder import UNKNOWN
 from facecnn.runs.checkpoint import checkpoint_bytes
@@ -61,9 +62,9 @@ class Model:
 
     @property
     def run(self) -> Path | None:
-        """The folder of the run that it belongs to; None if it stands alone."""
+        """The folder of the run that it belongs to; None if it stands alone, or the run is gone."""
         folder = self.path.parent
-        return folder if looks_like_run(folder) else None
+        return folder if self.path.is_file() and looks_like_run(folder) else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -181,7 +182,8 @@ class Model:
     def embed(self, photos: Sequence[Photo], *, errors: Errors = "raise") -> list[Float32Array]: ...
 
     def embed(self, photos: Photo | Sequence[Photo], *, errors: Errors = "raise") -> Float32Array | list[Float32Array]:
-        """The embeddings of the faces in a photo, or in each photo of a list, by a model of the config ``pretrained``.
+        """The embeddings of the faces in a photo, or in each photo of a list, by a model that begins with a body, as of
+        the configs ``pretrained`` and ``finetune``.
 
         Embeddings of one person's faces point in about the same direction: divide them by their lengths and compare
         them by scalar products.
@@ -197,7 +199,7 @@ class Model:
             UsageError: the model has no embeddings; otherwise as ``predict``.
             PhotoError, DeviceError: as ``predict``.
         """
-        if not self._file.by_embeddings:
+        if not isinstance(self._file.settings.network[0], Body):
             raise UsageError(
                 f"{shown(self.path)}: this model has no embeddings: train one with the config pretrained, which brings "
                 "a network that makes them"
@@ -242,7 +244,7 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         data = checkpoint_bytes(self._file.checkpoint, self.path)
-        return _from_bytes, (data, str(self.path), self._device, self._threads, self._figures)
+        return _from_bytes, (data, str(self.path), self._device, self._threads, self.figures)
 
 
 def _from_bytes(data: bytes, path: str, device: str, threads: int | None, figures: dict[str, Any] | None) -> Model:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import facecnn
 from facecnn.body.weights import body_arrays
 from facecnn.runs.checkpoint import load_checkpoint
 
@@ -60,6 +61,11 @@ def test_only_the_last_blocks_are_trained_and_others_may_begin_from_them(sample:
     done = call_process("predict", *photos, "-m", out / "first", "--threshold", "off", "--format", "json")
     assert done.exit_code == 0, done.stderr
     assert [answer["label"] for answer in done.json()] == [photo.parent.name for photo in photos]
+
+    # Its embeddings, whose length doesn't count, are what its last layer sees.
+    embedded = np.stack([faces[0] / np.linalg.norm(faces[0]) for faces in facecnn.load(out / "first").embed(photos)])
+    scores = embedded @ trained["dense2.weight"].T + trained["dense2.bias"]
+    assert [("s1", "s2")[likeliest] for likeliest in scores.argmax(axis=1)] == [photo.parent.name for photo in photos]
 
     again = train(sample, out, "second", "--init-from", out / "first")
     assert again["init_from"]["fresh"] == []

@@ -59,6 +59,14 @@ def test_damage_and_missing_models_are_told_of(model: facecnn.Model, tmp_path: P
         facecnn.load(model.path, device="gpu").predict(np.zeros((20, 20), np.uint8))
 
 
+def test_an_environment_that_numba_cannot_work_in_is_told_of(
+    model: facecnn.Model, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "many")
+    with pytest.raises(facecnn.UsageError, match="NUMBA_NUM_THREADS is 'many'"):
+        model.predict(people / "ann" / "00.png")
+
+
 def test_a_model_can_be_pickled_and_copied(model: facecnn.Model, people: Path) -> None:
     photo = people / "ann" / "00.png"
     expected = model.predict(photo)
@@ -92,6 +100,21 @@ def test_an_evaluation_without_known_people_has_no_accuracy(model: facecnn.Model
 def test_embeddings_need_a_body(model: facecnn.Model, people: Path) -> None:
     with pytest.raises(facecnn.UsageError, match="no embeddings: train one with the config pretrained"):
         model.embed(people / "ann" / "00.png")
+
+
+def test_a_model_outlives_its_run(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = people / "ann" / "00.png"
+    one = facecnn.train(people, "smoke", out=tmp_path, epochs=1, name="run")
+    copied = pickle.dumps(facecnn.load(tmp_path / "run"))
+    expected = one.predict(photo)
+    shutil.rmtree(tmp_path / "run")
+    other = pickle.loads(copied)
+    assert one.predict(photo) == other.predict(photo) == expected
+    assert one.run is other.run is None
+    assert other.figures is not None
+    assert other.figures["epochs"] == 1
+    with pytest.raises(facecnn.CheckpointError):
+        other.evaluate()
 
 
 def test_figures_are_those_of_the_training(model: facecnn.Model, people: Path, tmp_path: Path) -> None:
