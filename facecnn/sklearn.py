@@ -103,7 +103,8 @@ class FaceClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise InputError(f"y has only one class ({classes[0]!r}): there must be two to tell apart")
         loaded = read_settings(self.config, self.settings or {}, epochs=self.epochs, seed=self._seed())
-        with tempfile.TemporaryDirectory(prefix="facecnn-") as folder, photos_cached_in(Path(folder, "cache")):
+        temporary = tempfile.TemporaryDirectory(prefix="facecnn-", ignore_cleanup_errors=True)
+        with temporary as folder, photos_cached_in(Path(folder, "cache")):
             _write(photos, owners, Path(folder, "photos"))
             options = TrainOptions(
                 photos=Path(folder, "photos"),

@@ -35,7 +35,7 @@ def finish(
     Args:
         training: whose last step is done.
         trials: from ``trial_figures``.
-        documents: whether pictures, the report page and the model card are made.
+        documents: whether pictures, the report page and the model card are made, and the pretrained body compared with.
 
     Returns:
         The ``train`` JSON, without ``seconds``.
@@ -77,7 +77,7 @@ def finish(
         "by_embeddings": recogniser.answers_by_embeddings,
         "kernel_change": metrics[-1]["kernel_change"],
         "background": None if background is None else asdict(background),
-        "pretrained": compare_with_pretrained(training, logs, console),
+        "pretrained": compare_with_pretrained(training, logs, console) if documents else None,
     }
     report_training(run, model, data, held_out, result, documents=documents)
     return result

@@ -33,7 +33,8 @@ class TrainOptions:
     heeds_signals: bool = True
     """Whether a signal ends it, saved, after the current step; if not, signals are left to the program around it."""
     documents: bool = True
-    """Whether pictures, the report page and the model card are made at the end."""
+    """Whether pictures, the report page and the model card are made at the end, and the pretrained body compared
+    with."""
 
 
 def check_place(options: TrainOptions) -> None:
