@@ -37,12 +37,11 @@ def read_settings(
 
 
 def _flat(settings: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys and plain values. A section's ``name`` comes first, since it drops the options of the old one."""
-    for key in settings:
+    """Dotted keys and plain values."""
+    for key, value in settings.items():
         if not isinstance(key, str):
             raise UsageError(f"{before}{key!r}: a setting's key is text, such as train.epochs")
-    for key in sorted(settings, key=lambda key: key != "name"):
-        value, keys = settings[key], f"{before}{key}"
+        keys = f"{before}{key}"
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{keys}.")
         else:

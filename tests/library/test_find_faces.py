@@ -74,7 +74,8 @@ def test_a_model_with_a_body_embeds(sample: Path, tmp_path: Path) -> None:
     assert first @ second > first @ other
     wide = np.concatenate([np.asarray(Image.open(paths[0])), np.asarray(Image.open(paths[2]))], axis=1)
     blank = np.full((100, 100), 128, np.uint8)
-    assert [rows.shape for rows in model.embed([wide, blank])] == [(2, 128), (0, 128)]
+    alone, together, none = model.embed([paths[0], wide, blank])
+    assert (alone.shape, together.shape, none.shape) == ((1, 128), (2, 128), (0, 128))
     assert model.embed(blank).shape == (0, 128)
     assert (model.embed(Image.open(paths[0])) == model.embed(paths[0])).all()
     assert model.classes == ("s1", "s2", "unknown")

@@ -10,6 +10,7 @@ import pytest
 
 import facecnn
 from cli.running import call
+from facecnn.library.model import without_run
 
 
 def test_without_a_name_the_model_is_that_of_the_command_line(
@@ -43,6 +44,15 @@ def test_a_file_may_stand_alone(model: facecnn.Model, people: Path, tmp_path: Pa
     assert alone.predict(people / "ann" / "00.png") == model.predict(people / "ann" / "00.png")
     with pytest.raises(facecnn.CheckpointError, match="give PHOTOS"):
         alone.evaluate()
+
+
+def test_a_model_without_a_file_is_in_no_run(model: facecnn.Model, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs / "two")
+    assert facecnn.load(".").run == runs / "two"
+    alone = without_run(model, "cpu")
+    assert alone.run is None
+    assert alone.figures is not None
+    assert "run" not in alone.figures
 
 
 def test_damage_and_missing_models_are_told_of(model: facecnn.Model, tmp_path: Path) -> None:

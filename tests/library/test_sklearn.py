@@ -134,6 +134,14 @@ def test_nothing_is_left_behind(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["cache", "temporary", "work"]
 
 
+def test_nothing_is_made_that_nobody_reads(
+    photos: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("training.finish.draw_pictures", "training.finish.compare_with_pretrained", "report.write_report"):
+        monkeypatch.setattr(f"facecnn.jobs.{name}", lambda *arguments, name=name: pytest.fail(name))
+    FaceClassifier("smoke", epochs=1).fit(*photos)
+
+
 def test_it_can_be_cloned_and_its_parameters_set() -> None:
     settings = {"photos": {"size": 20}}
     one = FaceClassifier("smoke", settings=settings, epochs=3, device="cpu", threads=1, random_state=5)

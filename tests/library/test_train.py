@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import facecnn
 from cli.running import all_names, call
@@ -73,6 +73,12 @@ def test_bad_arguments_leave_nothing_behind(people: Path, tmp_path: Path, settin
     with pytest.raises(facecnn.UsageError, match=said):
         facecnn.train(people, **{"config": "smoke", "out": tmp_path / "runs", **settings})
     assert [*tmp_path.iterdir()] == []
+
+
+def test_epochs_are_as_many_as_asked_for(people: Path, tmp_path: Path) -> None:
+    model = facecnn.train(people, "smoke", out=tmp_path, epochs=2, train={"least_steps": 500})
+    assert model.figures is not None
+    assert model.figures["epochs"] == 2
 
 
 def test_bad_photos_are_told_of(people: Path, tmp_path: Path) -> None:
@@ -138,9 +144,9 @@ def test_nothing_is_printed_and_nothing_of_the_process_is_changed(
     people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     facecnn.train(people, "smoke", out=tmp_path, epochs=1)  # loads all libraries, and starts Numba's threads
-    with nothing_changed():
+    with threadpool_limits(2, user_api="blas"), nothing_changed():
         model = facecnn.train(people, "smoke", out=tmp_path, epochs=1, threads=1)
-    with nothing_changed():
+    with threadpool_limits(2, user_api="blas"), nothing_changed():
         model.predict(people / "ann" / "00.png")  # by NumPy
     with nothing_changed():
         facecnn.load(model.path, device="cpu", threads=1).predict([people / "ann" / "00.png"])
