@@ -21,6 +21,7 @@ ORDER = [
     "library",
     "jobs",
     "config",
+    "export",
     "recognition",
     "learning",
     "faces",
@@ -78,6 +79,7 @@ def test_the_help_imports_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "typer" in loaded
     heavy = {"numpy", "numba", "PIL", "pydantic", "ruamel", "tqdm", "matplotlib", "safetensors", "rich", "jinja2"}
+    heavy |= {"onnx", "optuna"}
     assert not heavy & set(loaded)
 
 

@@ -19,6 +19,7 @@ from facecnn.cli import (
     data,
     doctor,
     evaluate,
+    export,
     forget,
     gradcheck,
     group,
@@ -61,6 +62,7 @@ app.command("gradcheck", short_help="Check every gradient of a config's network.
 app.command("lr-find", short_help="Find a learning rate.")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
+app.command("export", short_help="Write a model as ONNX or NumPy arrays.")(export.export)
 app.command("doctor", short_help="Check the installation, and test kernels.")(doctor.doctor)
 app.add_typer(runs.app, name="runs", short_help="List, compare, pin and delete runs.")
 app.add_typer(data.app, name="data")

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from facecnn.arrays import Float64Array, UInt8Array
-from facecnn.photos.chip import CHIP_VERSION, chip_scale, face_chip
+from facecnn.photos.chip import CHIP_VERSION, LANDMARKS, SIDE, chip_scale, face_chip
 from facecnn.photos.face import Face
 from facecnn.photos.sharpness import sharpness
 from facecnn.photos.similarity import similarity
@@ -279,6 +279,22 @@ def aligned_crop(
     return np.asarray(sampled.reduce(samples), dtype=np.uint8).reshape(settings.margin_shape)
 
 
+def landmark_template(settings: PhotoSettings) -> Float64Array:
+    """Where the eyes, the nose and the corners of the mouth of a found face come to lie in its crop.
+
+    Returns:
+        (5, 2): x and y in stored pixels, margin included, from the crop's top left corner.
+    """
+    margin_rows, margin_columns = settings.margin
+    if settings.align == "dlib":
+        return np.asarray(LANDMARKS * settings.height / SIDE + (margin_columns, margin_rows))
+    between_eyes = float(np.hypot(*(ARCFACE[1] - ARCFACE[0])))
+    shape = (ARCFACE - ARCFACE[:2].mean(axis=0)) / between_eyes
+    template = shape * settings.eye_distance * min(settings.height, settings.width)
+    template += (margin_columns + settings.width / 2, margin_rows + EYE_HEIGHT * settings.height)
+    return np.asarray(template)
+
+
 def crop_scale(face: Face, settings: PhotoSettings) -> float:
     """Pixels of the picture for each pixel of the face's crop, along a side."""
     if settings.align == "dlib":
@@ -312,12 +328,7 @@ def _square_around(face: Face) -> tuple[int, int, int, int]:
 
 def _to_photo(face: Face, settings: PhotoSettings) -> tuple[Float64Array, Float64Array]:
     """Matrix and origin of the similarity that takes stored pixels, margin included, to the photo's."""
-    between_eyes = float(np.hypot(*(ARCFACE[1] - ARCFACE[0])))
-    shape = (ARCFACE - ARCFACE[:2].mean(axis=0)) / between_eyes
-    to = shape * settings.eye_distance * min(settings.height, settings.width)
-    margin_rows, margin_columns = settings.margin
-    to += (margin_columns + settings.width / 2, margin_rows + EYE_HEIGHT * settings.height)
-    return similarity(to, np.array(face.landmarks))
+    return similarity(landmark_template(settings), np.array(face.landmarks))
 
 
 def _with_border(

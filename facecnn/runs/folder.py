@@ -28,6 +28,8 @@ from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names
 _LOCK = ".facecnn.lock"
 _PROCESS = ".facecnn.pid"
 _CHECKPOINTS = (BEST, LAST, PREVIOUS)
+EXPORT_SUFFIXES = (".onnx", ".npz")
+"""Of what ``facecnn export`` writes beside a checkpoint, which goes with the run."""
 _LONGEST_NAME = 100
 _ANOTHER_OUT = "choose another --out"
 
@@ -253,9 +255,10 @@ class RunFolder:
         """Delete a run's files. The checkpoints, by which it is recognised as a run, go last, in case of a kill."""
         own = (self.config_path, self.split_path, self.metrics_path, self.frames_path, self.report_path, self.card_path)
         noted = (self.start_path, self.init_from_path, self.figures_path, self.background_path)
+        exported = [path.with_suffix(suffix) for path in (self.best_path, self.last_path) for suffix in EXPORT_SUFFIXES]
         checkpoints = (self.previous_path, self.last_path, self.best_path)
         try:
-            for file in (*own, *noted, *self.picture_paths, *checkpoints):
+            for file in (*own, *noted, *exported, *self.picture_paths, *checkpoints):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error

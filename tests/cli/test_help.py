@@ -89,6 +89,7 @@ COMMANDS = {
     ("inspect",): ["--model", "-m", "--format"],
     ("doctor",): ["--device", "--format"],
     ("report",): ["--model", "-m", "--check-background", "--out", "--device", "--threads", "--format"],
+    ("export",): ["--model", "-m", "--to", "--out", "--overwrite", "--format"],
     ("data",): ["sample", "check"],
     ("data", "sample"): ["--people", "--strangers", "--format"],
     ("data", "check"): ["--strict", "--format"],
