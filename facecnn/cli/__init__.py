@@ -30,6 +30,7 @@ from facecnn.cli import (
     report,
     runs,
     sort,
+    sweep,
     train,
 )
 from facecnn.errors import OutputError, shown
@@ -58,6 +59,7 @@ app.command("group", short_help="Find the people of an unsorted album.")(group.g
 app.command("cross-validate", short_help="Train several times and judge by the photos left out.")(
     cross_validate.cross_validate
 )
+app.command("sweep", short_help="Search for the best settings.")(sweep.sweep)
 app.command("gradcheck", short_help="Check every gradient of a config's network.")(gradcheck.gradcheck)
 app.command("lr-find", short_help="Find a learning rate.")(lr_find.lr_find)
 app.command("inspect")(inspect.inspect)

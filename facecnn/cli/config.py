@@ -37,8 +37,10 @@ def show(
 def schema(console: StderrConsole) -> None:
     """Print the JSON schema of the settings file, for editors."""
     from facecnn.config import json_schema
+    from facecnn.config.sweep import SCHEMA
 
-    common.print_json(json_schema())
+    schema = json_schema()
+    common.print_json({**schema, "properties": {**schema["properties"], "sweep": SCHEMA}})
 
 
 @app.command(short_help="Check a settings file, and print the layers.")
@@ -49,6 +51,10 @@ def check(
 ) -> None:
     """Check a settings file, and print the layers with their shapes for two people."""
     from facecnn.config import load
+    from facecnn.config.sweep import ranges_in
     from facecnn.network.size import layer_rows
 
-    common.print_text("\n".join(common.layer_table(layer_rows(load(config).plan(outputs=2)))))
+    loaded = load(config)
+    if loaded.sweep is not None:
+        ranges_in(loaded)
+    common.print_text("\n".join(common.layer_table(layer_rows(loaded.plan(outputs=2)))))

@@ -40,6 +40,8 @@ class Loaded:
     settings: Settings
     tree: Tree
     """The data of the file and the command line, with locations."""
+    sweep: Tree | None = None
+    """The file's section ``sweep``, unchecked: see ``facecnn.config.sweep``."""
 
     def where(self, keys: Keys) -> str:
         """Where keys such as ``("network", 2, "size")`` were written, ``config.yaml:12:5``, or else their section."""
@@ -111,7 +113,8 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
     if not isinstance(tree.data, dict):
         hint = spacing_hint(tree.data) if isinstance(tree.data, str) else ""
         raise UsageError(f"{tree.at(()).value}: expected key: value lines, got {tree.kind((), tree.data)}{hint}")
-    return Loaded(_check(tree), tree)
+    sweep = tree.take("sweep")
+    return Loaded(_check(tree), tree, sweep)
 
 
 def apply_overrides(
@@ -144,7 +147,18 @@ def apply_overrides(
             faults += error.faults
     for rank, (option, (keys, plain)) in enumerate((options or {}).items(), start=1 + len(overrides)):
         _override(tree, keys, Tree.at_one_location(plain, Location(rank, 0, 0, f"{option} {clipped(str(plain))}")))
-    return Loaded(_check(tree, faults), tree)
+    return Loaded(_check(tree, faults), tree, loaded.sweep)
+
+
+def with_values(loaded: Loaded, values: Sequence[tuple[str, Any, Location]]) -> Loaded:
+    """Replace some settings; each value has its key, such as ``train.epochs``, and the location for messages.
+
+    Raises UsageError, as from ``apply_overrides``.
+    """
+    changed = deepcopy(loaded.tree)
+    for keys, plain, location in values:
+        _override(changed, keys, Tree.at_one_location(plain, location))
+    return Loaded(_check(changed), changed, loaded.sweep)
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

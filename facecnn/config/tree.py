@@ -79,6 +79,15 @@ class Tree:
             return f"the text '{clipped(value)}'"
         return clipped(self.at(keys).text or json.dumps(value))
 
+    def take(self, key: str) -> Tree | None:
+        """Take a section out, if it is there."""
+        if not isinstance(self.data, dict) or key not in self.data:
+            return None
+        data = self.data.pop(key)
+        own = {keys: written for keys, written in self.written.items() if keys[:1] == (key,)}
+        self.written = {keys: written for keys, written in self.written.items() if keys not in own}
+        return Tree(data, {keys[1:]: written for keys, written in own.items()})
+
     def put(self, keys: Keys, part: Tree) -> None:
         """Set the part with these keys; all but the last must exist."""
         parent = self.data

@@ -38,4 +38,4 @@ class Console(Protocol):
     def training(
         self, epochs: int, steps: int, label: str = "", lines: int = ...
     ) -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training. A log lists ``lines`` epochs at most, except with ``--verbose``."""
+        """The display of a training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""

@@ -140,6 +140,12 @@ def _train_to_the_end(
 ) -> _Judged:
     """Train on all photos outside the fold, and judge the last weights by the known people's photos in it."""
     trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
+    own, judged, probabilities = judge_likeliest(trainer, dataset, fold)
+    return {**own, "accuracy": own["closed_set_accuracy"], **figures}, judged, probabilities  # there is no threshold
+
+
+def judge_likeliest(trainer: AnyTrainer, dataset: Dataset, fold: Array) -> _Judged:
+    """Judge a trainer's weights by the known people's photos of a fold, by the likeliest person alone."""
     judged = fold[dataset.labels[fold] < len(dataset.people)]
     crops = dataset.crops(judged)
     labels = dataset.labels[judged][crops.photo]
@@ -147,17 +153,12 @@ def _train_to_the_end(
     probabilities = scores.over_people(logs, len(dataset.people))
     right = np.bincount(crops.photo[probabilities.argmax(axis=1) == labels], minlength=len(judged)) > 0
     alone = dataset.show_one_face(judged)[crops.photo]
-    return (
-        {
-            "closed_set_accuracy": float(right.mean()),
-            "accuracy": float(right.mean()),  # there is no threshold
-            "log_loss": scores.log_loss(probabilities[alone], labels[alone]),
-            "photos": len(judged),
-            **figures,
-        },
-        judged,
-        probabilities,
-    )
+    figures = {
+        "closed_set_accuracy": float(right.mean()),
+        "log_loss": scores.log_loss(probabilities[alone], labels[alone]),
+        "photos": len(judged),
+    }
+    return figures, judged, probabilities
 
 
 def without_early_stopping(loaded: Loaded) -> Loaded:
@@ -167,12 +168,15 @@ def without_early_stopping(loaded: Loaded) -> Loaded:
 
 
 def train_outside(
-    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str
+    loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str, lines: int = _LINES
 ) -> tuple[AnyTrainer, dict[str, Any]]:
-    """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the training."""
+    """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the training.
+
+    ``lines``: epochs that a log lists.
+    """
     chosen = np.setdiff1d(np.arange(len(dataset.paths)), fold)
     trainer = make_any_trainer(loaded, dataset, folder_faces(dataset, chosen), device)
-    return trainer, _train(trainer, ShowingRecorder, console, label)[0]
+    return trainer, _train(trainer, ShowingRecorder, console, label, lines)[0]
 
 
 def _train_calibrated(
@@ -222,11 +226,11 @@ _AnyRecorder = TypeVar("_AnyRecorder", bound=ShowingRecorder)
 
 
 def _train(
-    trainer: AnyTrainer, make_recorder: type[_AnyRecorder], console: Console, label: str
+    trainer: AnyTrainer, make_recorder: type[_AnyRecorder], console: Console, label: str, lines: int = _LINES
 ) -> tuple[dict[str, Any], _AnyRecorder]:
     """Train to the end. Returns the figures that every fold has, and the recorder."""
     started = time.perf_counter()
-    with console.training(trainer.epochs, trainer.steps, label, lines=_LINES) as display:
+    with console.training(trainer.epochs, trainer.steps, label, lines=lines) as display:
         recorder = make_recorder(trainer.epochs, display, console, label)
         trainer.run(recorder)
     return {

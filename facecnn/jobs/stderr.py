@@ -205,7 +205,7 @@ class _Lines:
         pass
 
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
-        if self._say is None:
+        if self._say is None or not self._lines:
             return
         line = (
             f"{self._label}epoch {metrics['epoch']}/{epochs}  loss {metrics['train_loss']:.4f}  "

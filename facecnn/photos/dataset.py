@@ -72,20 +72,17 @@ class Dataset:
         Raises:
             PhotoError: a person has too few photos for ``settings.validation``.
         """
-        people = self._by_class()
-        if among is not None:
-            allowed = {self.paths[number] for number in among.tolist()}
-            people = {name: [photo for photo in photos if photo.path in allowed] for name, photos in people.items()}
-        chosen = split(people, self.settings.validation, seed)
+        chosen = split(self._by_class(among), self.settings.validation, seed)
         return IndexSplit(self._indices(chosen.training), self._indices(chosen.validation), chosen.warnings)
 
-    def folds(self, count: int = 5) -> tuple[Int64Array, ...]:
-        """The indices of each fold's photos for cross-validation; see ``facecnn.photos.split.folds``.
+    def folds(self, count: int = 5, among: Int64Array | None = None) -> tuple[Int64Array, ...]:
+        """The indices of each fold's photos for cross-validation, of all or of the indices ``among``; see
+        ``facecnn.photos.split.folds``.
 
         Raises:
             UsageError: a person has fewer photos than there are folds.
         """
-        return tuple(self._indices(fold) for fold in folds(self._by_class(), count))
+        return tuple(self._indices(fold) for fold in folds(self._by_class(among), count))
 
     def crops(self, among: Int64Array) -> Crops:
         """All crops of the photos with indices ``among``: one for each face, or one of the photo's middle."""
@@ -95,12 +92,14 @@ class Dataset:
         """Which of the photos with indices ``among`` have a single face, or were cropped to the middle."""
         return np.array([len(self.faces[number]) <= 1 for number in among.tolist()], bool)
 
-    def _by_class(self) -> dict[str, list[Photo]]:
+    def _by_class(self, among: Int64Array | None = None) -> dict[str, list[Photo]]:
+        """The photos of each class, all or those with the indices ``among``."""
         people: dict[str, list[Photo]] = {name: [] for name in self.classes}
-        for path, label, sha256, fingerprint, faces in zip(
-            self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), self.faces, strict=True
-        ):
-            people[self.classes[label]].append(Photo(path, sha256, fingerprint, max(1, len(faces))))
+        chosen = None if among is None else {*among.tolist()}
+        photos = zip(self.paths, self.labels.tolist(), self.sha256, self.hashes.tolist(), self.faces, strict=True)
+        for number, (path, label, sha256, fingerprint, faces) in enumerate(photos):
+            if chosen is None or number in chosen:
+                people[self.classes[label]].append(Photo(path, sha256, fingerprint, max(1, len(faces))))
         return people
 
     def _indices(self, paths: Iterable[str]) -> Int64Array:

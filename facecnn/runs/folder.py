@@ -279,13 +279,8 @@ def check_out(out_dir: Path) -> None:
         return
 
 
-def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
-    """Check that a new run may have this name, so that a training can fail before it reads any photo.
-
-    Raises:
-        UsageError: it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a run.
-        OutputError: a file has the name, or another process is writing to the run.
-    """
+def check_name(name: str) -> None:
+    """Raise UsageError unless ``--name`` can be a folder's name."""
     given = f"--name {name[:40]!a}"
     if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", os.sep)):
         raise UsageError(f"{given}: not a folder's name: give one without / and \\ (--out says where)")
@@ -293,6 +288,16 @@ def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
         raise UsageError(f"{given}: holds characters that can't be shown: choose another name")
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise UsageError(f"{given}…: {len(os.fsencode(name))} bytes: {_LONGEST_NAME} at most")
+
+
+def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
+    """Check that a new run may have this name, so that a training can fail before it reads any photo.
+
+    Raises:
+        UsageError: it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a run.
+        OutputError: a file has the name, or another process is writing to the run.
+    """
+    check_name(name)
     path = out_dir / name
     if not os.path.lexists(path):
         return

@@ -1,0 +1,1 @@
+"""Sweeps: search for the best settings in given ranges, by cross-validation."""
