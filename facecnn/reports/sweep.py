@@ -76,7 +76,7 @@ def draw_parallel(path: Path, ranges: Mapping[str, Mapping[str, Any]], trials: S
             panel.plot(heights, color=colour, linewidth=2.4 if best else 1.3, marker="o", markersize=3)
         for place, (_, spread) in enumerate(axes):
             _draw_axis(panel, place, spread)
-        panel.set_xticks(range(len(axes)), [name.replace(".", ".\n") for name, _ in axes], fontsize=8)
+        panel.set_xticks(range(len(axes)), [".\n".join(name.rsplit(".", 1)) for name, _ in axes], fontsize=8)
         panel.set_yticks([])
         panel.set_xlim(-0.1, len(axes) - 0.4)
         panel.spines[["top", "right", "left", "bottom"]].set_visible(False)
