@@ -65,10 +65,12 @@ def draw_parallel(path: Path, ranges: Mapping[str, Mapping[str, Any]], trials: S
     loss_range = {"low": low, "high": high if high > low else low + 1, "log": False}
     axes = [*ranges.items(), ("log loss", loss_range)]
     colours = matplotlib.colormaps["Blues"]
-    ranks = losses.argsort().argsort()
+    order = losses.argsort(kind="stable")
+    ranks = order.argsort()
     with saved_figure(path, 2.4 + 1.7 * len(axes), 4.6) as figure:
         panel = figure.subplots()
-        for number, trial in sorted(enumerate(trials), key=lambda item: -item[1].log_loss):
+        for number in order[::-1].tolist():  # the best one over the others
+            trial = trials[number]
             values = [*(trial.parameters[key] for key in ranges), trial.log_loss]
             heights = [_height(spread, value) for (_, spread), value in zip(axes, values, strict=True)]
             best = ranks[number] == 0
