@@ -6,6 +6,7 @@ an error or another result.
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import sqlite3
@@ -22,7 +23,7 @@ from PIL import Image
 
 from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import shown
-from facecnn.photos.cache_folder import CACHE_VARIABLE, photo_cache_folder
+from facecnn.photos.cache_folder import CACHE_VARIABLE, SIZE_VARIABLE, largest_photo_cache, photo_cache_folder
 from facecnn.photos.database import is_damage
 from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read, upright
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
@@ -155,6 +156,7 @@ class _Loader:
                 self._open_store(stack)
             self._read_all(workers)
             self._flush()
+            self._warn_of_size()
         return self._result()
 
     def _open_store(self, stack: contextlib.ExitStack) -> None:
@@ -163,6 +165,15 @@ class _Loader:
             self._pixels = self._store.pixels()
             if self._store.was_damaged:
                 self._warnings.append(f"{shown(self._folder)}: the cache of prepared photos was damaged: made anew")
+
+    def _warn_of_size(self) -> None:
+        size, largest = 0 if self._store is None else self._store.size(), largest_photo_cache()
+        if size > largest:
+            self._warnings.append(
+                f"{shown(self._folder)}: the prepared photos take {size / 2**30:.2g} GiB, more than the "
+                f"{largest / 2**30:.2g} that may be kept: after an hour without use they are removed, and made anew "
+                f"when they are needed; {SIZE_VARIABLE}={math.ceil(size / 2**30)} keeps them"
+            )
 
     @contextlib.contextmanager
     def _cache(self) -> Iterator[None]:

@@ -18,14 +18,11 @@ import numpy as np
 import PIL
 
 from facecnn.arrays import UInt8Array
-from facecnn.photos.cache_folder import make_private, photo_cache_folder
+from facecnn.photos.cache_folder import largest_photo_cache, make_private, photo_cache_folder
 from facecnn.photos.database import checksum, erasing, is_damage, open_checked
 from facecnn.photos.decode import DECODER_VERSION, heic_supported
 from facecnn.photos.face import Face, Finder, as_json, from_json
 from facecnn.photos.preparation import PREPARATION_VERSION, PhotoSettings
-
-LARGEST_CACHE = 4 << 30
-"""Bytes that all stored preparations may take up together; the least recently used are removed."""
 
 _STORE_VERSION = 4
 INDEX, _PIXELS = "index.sqlite", "pixels.bin"
@@ -103,6 +100,10 @@ class PhotoStore:
         if rows == 0:
             return np.zeros((0, *self._shape), dtype=np.uint8)
         return np.memmap(path, dtype=np.uint8, mode="r", shape=(rows, *self._shape))
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return _size(self.folder)
 
     def known_file(self, path: Path, status: os.stat_result) -> str | None:
         """The SHA-256 of a file if its size and time are the same as when it was read, else None."""
@@ -283,20 +284,25 @@ def _key(path: Path) -> bytes:
 
 
 def _make_room(own: Path) -> None:
-    """Remove the least recently used preparations until all together fit ``LARGEST_CACHE``.
+    """Remove the least recently used preparations until all together fit ``largest_photo_cache``.
 
     The one about to be used is only removed if it alone is too large. One that another process may be using stays: that
     process could read on from the open file, but wouldn't find its photos the next time.
     """
+    largest = largest_photo_cache()
     used = sorted((_stat(folder, "st_mtime"), folder) for folder in own.parent.iterdir())
-    sizes = {folder: sum(int(_stat(folder / name, "st_size")) for name in (INDEX, _PIXELS)) for _, folder in used}
+    sizes = {folder: _size(folder) for _, folder in used}
     total = sum(sizes.values())
     for moment, folder in used:
-        too_large = sizes[folder] > LARGEST_CACHE if folder == own else total > LARGEST_CACHE
+        too_large = sizes[folder] > largest if folder == own else total > largest
         if too_large and time.time() - moment > _IN_USE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             total -= sizes[folder]
     own.mkdir(mode=0o700, exist_ok=True)
+
+
+def _size(folder: Path) -> int:
+    return sum(int(_stat(folder / name, "st_size")) for name in (INDEX, _PIXELS))
 
 
 def _stat(path: Path, field: str) -> float:

@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facecnn.errors import UsageError
 from facecnn.photos import cache, decode, store
 from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import heic_supported
@@ -314,12 +316,15 @@ def test_preparations_used_least_lately_make_room(
     os.utime(old, (1000, 1000))
     os.utime(newer, (2000, 2000))
     size = sum(file.stat().st_size for file in newer.iterdir())
-    monkeypatch.setattr(store, "LARGEST_CACHE", size)
+    monkeypatch.setenv("FACECNN_CACHE_GIB", repr(size / 2**30))
     assert_right(load_photos(photos, SETTINGS))
     assert not old.exists()
     assert newer.exists()
-    monkeypatch.setattr(store, "LARGEST_CACHE", 0)
-    assert_right(load_photos(photos, SETTINGS))  # its own is in use
+    monkeypatch.setenv("FACECNN_CACHE_GIB", "1e-9")
+    loaded = load_photos(photos, SETTINGS)  # its own is in use
+    assert_right(replace(loaded, warnings=()))
+    [warning] = loaded.warnings
+    assert "FACECNN_CACHE_GIB=1 keeps them" in warning
     assert not newer.exists()
     assert len(list((cache_dir / "photos").iterdir())) == 1
 
@@ -327,7 +332,7 @@ def test_preparations_used_least_lately_make_room(
 def test_preparations_used_just_now_stay_however_large(
     photos: list[Path], decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LARGEST_CACHE", 0)
+    monkeypatch.setenv("FACECNN_CACHE_GIB", "1e-9")
     both = SETTINGS, PhotoSettings(size=20)
     for chosen in both:
         load_photos(photos, chosen)
@@ -335,6 +340,13 @@ def test_preparations_used_just_now_stay_however_large(
     for chosen in both:
         load_photos(photos, chosen)
     assert decoded == []
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "nan", "inf", "4 GiB"])
+def test_a_size_of_the_cache_that_is_none(size: str, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECNN_CACHE_GIB", size)
+    with pytest.raises(UsageError, match=f"FACECNN_CACHE_GIB is '{size}': set it to a number of GiB"):
+        load_photos(photos, SETTINGS)
 
 
 LOAD = """
