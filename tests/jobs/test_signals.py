@@ -36,6 +36,16 @@ def test_a_request_before_the_first_step_is_at_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+def test_a_request_that_does_not_listen_leaves_signals_alone() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS], sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt) as stopped, StopRequest(listens=False) as stop:  # noqa: PT012
+        stop.stepped = True
+        assert ([signal.getsignal(number) for number in SIGNALS], sys.unraisablehook) == before
+        signal.raise_signal(signal.SIGINT)
+    assert not isinstance(stopped.value, Stopped)
+    assert not stop()
+
+
 def test_an_ignored_hangup_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

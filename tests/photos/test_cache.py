@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facecnn.errors import UsageError
 from facecnn.photos import cache, decode, store
 from facecnn.photos.cache import LoadedPhotos, load_photos
 from facecnn.photos.decode import heic_supported
 from facecnn.photos.fingerprint import dct_hash
+from facecnn.photos.picture import Picture
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin
 
 from .pictures import encoded, picture
@@ -72,6 +74,22 @@ def assert_right(loaded: LoadedPhotos) -> None:
 def store_folder(cache_dir: Path) -> Path:
     (folder,) = (cache_dir / "photos").iterdir()
     return folder
+
+
+def test_pictures_in_memory_are_prepared_as_files_are_and_not_kept(photos: list[Path], cache_dir: Path) -> None:
+    images = [picture(2, 42, 50), picture(0, 40, 50), Image.new("F", (20, 20)), picture(1, 41, 50)]
+    mixed = [*(Picture(image, f"photo {number}") for number, image in enumerate(images)), *photos[4:]]
+    loaded = load_photos(mixed, SETTINGS)
+    expected = load_photos(photos, SETTINGS)
+    for one, other in zip(rows_of(loaded), rows_of(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert loaded.hashes.tolist() == expected.hashes.tolist()
+    assert loaded.reasons[2] == "32-bit pixels are not supported: save it with 8 bits"
+    assert [str(path) for path in loaded.paths[:2]] == ["photo 0", "photo 1"]
+    with sqlite3.connect(store_folder(cache_dir) / "index.sqlite") as index:
+        (kept,) = index.execute("select count(*) from photos").fetchone()
+    assert kept == 4, "the files alone"
+    assert load_photos(mixed[:2], SETTINGS).row.tolist() == [0, 1]
 
 
 def test_photos_are_decoded_once(photos: list[Path], decoded: list[str]) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facecnn.photos.cache import load_photos
 from facecnn.photos.dataset import load_dataset
 from facecnn.photos.face import NO_FACE, TOO_SMALL
+from facecnn.photos.picture import Picture
 from facecnn.photos.preparation import PhotoSettings, SmallestFaceSettings, aligned_crop, crop_with_margin
 
 from .finders import KnownFaces, draw_faces, face_at
@@ -48,6 +50,21 @@ def assert_right(photos: list[Path], finder: KnownFaces, chosen: PhotoSettings =
         image = draw_faces(*size, FACES[size])
         for number, face in enumerate(loaded.faces[index]):
             np.testing.assert_array_equal(loaded.pixels[loaded.row[index] + number], aligned_crop(image, face, chosen))
+
+
+def test_faces_in_pictures_in_memory_are_those_of_files_and_not_kept(photos: list[Path]) -> None:
+    finder = KnownFaces(FACES)
+    pictures = [Picture(Image.open(path), path.name) for path in photos]
+    loaded = [load_photos(pictures, SETTINGS, finder=finder) for _ in range(2)]
+    assert sorted(finder.searched) == sorted(2 * list(FACES)), "once in each call"
+    expected = load_photos(photos, SETTINGS, finder=finder)
+    for one in loaded:
+        assert one.faces == expected.faces
+        assert one.reasons == expected.reasons
+        for number in (0, 1, 3):
+            for face in range(len(one.faces[number])):
+                own, other = one.pixels[one.row[number] + face], expected.pixels[expected.row[number] + face]
+                np.testing.assert_array_equal(own, other)
 
 
 @pytest.mark.parametrize(

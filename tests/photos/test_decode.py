@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import threading
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.decode import BACKGROUND, Decoded, UnusablePhoto, decode, read
+from facecnn.photos.decode import BACKGROUND, Decoded, UnusablePhoto, decode, read, upright
 
 from .pictures import encoded, picture
 
@@ -84,12 +85,40 @@ def test_pictures_are_put_upright_once(form: str, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = picture(2)
+    expected = picture(2)
     options = {"tiffinfo": {0x0112: orientation}} if form == "TIFF" else {"exif": exif}
-    turned = upright if stored is None else upright.transpose(stored)
+    turned = expected if stored is None else expected.transpose(stored)
     decoded = decode(encoded(turned, form, **options), "x").image
-    assert decoded.size == upright.size
-    assert np.abs(np.asarray(decoded).astype(float) - np.asarray(upright)).mean() < 12
+    assert decoded.size == expected.size
+    assert np.abs(np.asarray(decoded).astype(float) - np.asarray(expected)).mean() < 12
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P"])
+def test_a_picture_in_memory_is_decoded_as_its_file(form: str, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    options = {"tiffinfo": {0x0112: 8}} if form == "TIFF" else {"exif": exif} if form not in ("GIF", "BMP") else {}
+    image = picture(2).convert("RGB" if (form, mode) in (("WEBP", "1"), ("JPEG", "P"), ("WEBP", "P")) else mode)
+    data = encoded(image, form, **options)
+    from_file, from_memory = decode(data, "x"), upright(Image.open(io.BytesIO(data)), "x")
+    assert from_memory.image.mode == from_file.image.mode
+    assert np.array_equal(from_memory.image, from_file.image)
+    assert from_memory.size == from_file.size
+    assert (from_memory.reduction, from_memory.notes) == (1, ())
+
+
+def test_a_picture_in_memory_is_refused_as_its_file() -> None:
+    def reason(image: Image.Image, largest: int = 10_000) -> str:
+        with pytest.raises(UnusablePhoto, match=r"^mine: ") as caught:
+            upright(image, "mine", largest)
+        return caught.value.reason
+
+    assert "too small" in reason(picture(1, 7, 20))
+    assert "120x100 pixels, more than 0.01 million" in reason(picture(1, 120, 100))
+    assert "32-bit pixels" in reason(Image.new("F", (20, 20)))
+    assert "cut short" in reason(Image.open(io.BytesIO(encoded(picture(1), "PNG")[:-2000])))
+    assert upright(Image.new("L", (20, 20)), "mine").notes == ("no content: every pixel is the same",)
 
 
 def test_wrong_orientations_count_as_none() -> None:

@@ -22,7 +22,17 @@ from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 
 from facecnn.errors import CheckpointError, DivergedError, OutputError
-from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from facecnn.runs.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Checkpoint,
+    checkpoint_bytes,
+    checkpoint_of_bytes,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def make_checkpoint(epoch: int = 3) -> Checkpoint:
@@ -91,6 +101,15 @@ def join_file(header: dict[str, Any] | bytes, data: bytes, sign: bool = True) ->
 def test_comes_back_as_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "m.safetensors", make_checkpoint())
     assert_equal(make_checkpoint(), load_checkpoint(tmp_path / "m.safetensors"))
+
+
+def test_bytes_in_memory_are_read_and_checked_as_a_file(good: bytes) -> None:
+    path = Path("nowhere.safetensors")
+    assert checkpoint_bytes(make_checkpoint(), path) == good
+    assert_equal(checkpoint_of_bytes(good, path), make_checkpoint())
+    for damaged in (b"", good[:-1], good + b"x", good[:-1] + bytes([good[-1] ^ 1])):
+        with pytest.raises(CheckpointError, match=r"^nowhere.safetensors: "):
+            checkpoint_of_bytes(damaged, path)
 
 
 def test_equal_checkpoints_are_equal_files_whatever_the_order_and_the_name(tmp_path: Path, good: bytes) -> None:
