@@ -135,11 +135,13 @@ class _Loader:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._photos = tuple(photos)
+        self._on_disk = any(isinstance(photo, Path) for photo in self._photos)
         self._settings = settings
         self._folder = store_folder(settings, finder)
         self._finder = None
         if finder is not None:
-            self._finder = FoundFaces(finder, photo_cache_folder() / "faces", alone=len(photos) == 1)
+            kept_in = photo_cache_folder() / "faces" if self._on_disk else None
+            self._finder = FoundFaces(finder, kept_in, alone=len(photos) == 1)
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
@@ -152,7 +154,7 @@ class _Loader:
         with contextlib.ExitStack() as stack:
             if self._finder is not None:
                 stack.enter_context(self._finder)
-            if any(isinstance(photo, Path) for photo in self._photos):
+            if self._on_disk:
                 self._open_store(stack)
             self._read_all(workers)
             self._flush()

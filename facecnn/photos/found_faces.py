@@ -23,17 +23,19 @@ class FoundFaces:
     two threads ask for it at the same time.
     """
 
-    def __init__(self, finder: Finder, folder: Path, *, alone: bool) -> None:
-        """``alone``: whether only one picture is searched at a time."""
+    def __init__(self, finder: Finder, folder: Path | None, *, alone: bool) -> None:
+        """``folder``: None keeps nothing; ``alone``: whether only one picture is searched at a time."""
         self._finder = finder
         self._alone = alone
-        self._path = folder / f"{finder.identity}.sqlite"
+        self._path = None if folder is None else folder / f"{finder.identity}.sqlite"
         self._lock = threading.Lock()
         self._asked: dict[str, Future[list[Face]]] = {}
         self._index: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
         # Faces that can't be stored are searched again.
+        if self._path is None:
+            return self
         with contextlib.suppress(OSError, sqlite3.Error):
             make_private(self._path.parent)
             self._index, _ = open_checked(self._path, _TABLES)

@@ -8,6 +8,7 @@ from PIL import Image
 
 import facecnn
 from cli.running import call
+from facecnn.photos.cache_folder import CACHE_VARIABLE
 from facecnn.photos.sample import write_sample
 
 
@@ -65,7 +66,7 @@ def test_a_model_that_finds_faces_answers_for_each(sample: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("face_finding")
-def test_a_model_with_a_body_embeds(sample: Path, tmp_path: Path) -> None:
+def test_a_model_with_a_body_embeds(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("face_recognition_models", reason="needs the extra pretrained")
     model = facecnn.train(sample, "pretrained", out=tmp_path, name="run")
     paths = [sample / "s1" / "1.pgm", sample / "s1" / "2.pgm", sample / "s2" / "1.pgm"]
@@ -78,5 +79,12 @@ def test_a_model_with_a_body_embeds(sample: Path, tmp_path: Path) -> None:
     assert (alone.shape, together.shape, none.shape) == ((1, 128), (2, 128), (0, 128))
     assert model.embed(blank).shape == (0, 128)
     assert (model.embed(Image.open(paths[0])) == model.embed(paths[0])).all()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    again = facecnn.load(model.path)
+    assert {face.name for face in again.predict(wide)} == {"s1", "s2"}
+    assert again.embed(wide).shape == (2, 128)
+    assert not (tmp_path / "cache").exists(), "of photos in memory nothing is kept"
+    again.embed(paths[0])
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"embeddings", "faces", "photos"}
     assert model.classes == ("s1", "s2", "unknown")
     assert model.people == ("s1", "s2")
