@@ -41,8 +41,8 @@ def train(
     An interrupt (Ctrl-C) ends it with KeyboardInterrupt; ``facecnn train --resume`` goes on with what was saved.
 
     Args:
-        folder: with one folder of photos for each person; None: that of the config, else data/photos where it exists,
-            else two sample people.
+        folder: with one folder of photos for each person, also as ``photos=``; None: that of the config, else
+            data/photos where it exists, else two sample people.
         config: a settings file, or the name of a shipped one: default, many, pretrained, finetune, seed, deep, smoke.
         out: the folder in which the run's folder is made.
         name: the run's; None: made of date and config.
@@ -65,8 +65,12 @@ def train(
         OutputError: the run can't be written.
         DivergedError: the loss is no longer finite.
     """
-    if isinstance(settings.get("photos"), (str, os.PathLike)):
-        raise UsageError("photos is a section of the settings: give the folder as the first argument, without a name")
+    photos = settings.get("photos")
+    if isinstance(photos, (str, os.PathLike)):
+        if folder is not None:
+            raise UsageError("photos: a second folder of photos; as a mapping it changes settings of that section")
+        folder = photos
+        del settings["photos"]
     loaded = read_settings(config, settings, epochs=epochs, seed=seed)
     options = TrainOptions(
         photos=None if folder is None else as_path(folder, "the folder of photos"),

@@ -61,7 +61,7 @@ def test_a_setting_may_be_dotted_nested_or_a_list(people: Path, tmp_path: Path) 
         ({"train.epochs": object()}, "^train.epochs: object is no setting"),
         ({"network": [{"conv": {"size": {3}}}]}, r"^network.0.size|^network.0.conv.size: set is no setting"),
         ({"train": {3: 4}}, "^train.3: a setting's key is text"),
-        ({"photos": "people"}, "give the folder as the first argument"),
+        ({"photos": "people"}, "photos: a second folder of photos"),
         ({"trian": {"epochs": 3}}, "unknown key trian: did you mean train"),
         ({"config": "nosuch"}, "^nosuch: no such file"),
         ({"device": "gpu"}, "no such device"),
@@ -73,6 +73,14 @@ def test_bad_arguments_leave_nothing_behind(people: Path, tmp_path: Path, settin
     with pytest.raises(facecnn.UsageError, match=said):
         facecnn.train(people, **{"config": "smoke", "out": tmp_path / "runs", **settings})
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_folder_may_be_called_photos_but_not_given_twice(people: Path, tmp_path: Path) -> None:
+    model = facecnn.train(photos=people, config="smoke", out=tmp_path, name="run", epochs=1)
+    assert model.settings["photos"]["folder"] is None, "no checkpoint names a folder"
+    assert model.people == facecnn.train(people, "smoke", out=tmp_path, epochs=1).people
+    with pytest.raises(facecnn.UsageError, match="photos: a second folder"):
+        facecnn.train(people, "smoke", out=tmp_path, photos=str(people))
 
 
 def test_epochs_are_as_many_as_asked_for(people: Path, tmp_path: Path) -> None:
