@@ -32,7 +32,7 @@ ORDER = [
     "errors",
     "arrays",
 ]
-LEAVES = {"photos", "runs"}
+LEAVES = {"photos", "runs", "parallel"}
 BASE = {"settings", "errors", "arrays"}
 
 

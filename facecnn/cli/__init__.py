@@ -33,6 +33,7 @@ from facecnn.cli import (
     sweep,
     train,
 )
+from facecnn.cli.ranks import run_among_ranks
 from facecnn.errors import OutputError, shown
 from facecnn.jobs.signals import StopAtOnce, Stopped, ignore_signals
 
@@ -92,7 +93,7 @@ def main() -> None:
     stdout = sys.stdout
     try:
         with StopAtOnce():
-            app()
+            run_among_ranks(app)
     except Stopped as stopped:
         sys.exit(128 + stopped.number)
     except SystemExit as end:

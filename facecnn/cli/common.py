@@ -20,6 +20,7 @@ from facecnn.errors import FacecnnError, InterruptedTraining, OutputError, Usage
 from facecnn.jobs.environment import check_environment, package_error
 from facecnn.jobs.signals import StopAtOnce, Stopped
 from facecnn.jobs.stderr import StderrConsole, fitted
+from facecnn.parallel import current_ranks
 
 BROKEN_PIPE = 141
 """Exit code where the reader of the output has gone: a shell shows it for a program that SIGPIPE ended."""
@@ -58,6 +59,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             arguments[name] = group(**{field.name: arguments.pop(field.name) for field in fields(group)})
         try:
             check_environment()
+            quiet = quiet or current_ranks().rank > 0
             with StopAtOnce(), StderrConsole(quiet=quiet, verbose=verbose) as console:
                 function(console, **arguments)
         except Stopped as stopped:

@@ -22,6 +22,7 @@ from facecnn.cli.options import (
 from facecnn.errors import shown
 from facecnn.jobs.choosing import find_model
 from facecnn.jobs.stderr import StderrConsole
+from facecnn.parallel import current_ranks
 from facecnn.reports.findings import profile_rows, several_faces
 
 
@@ -61,7 +62,12 @@ def train(
     from facecnn.jobs.training.options import TrainOptions
     from facecnn.jobs.training.train import train as job
 
+    ranks = current_ranks()
     _refuse_contradictions(settings, run, overfit_batch, dry_run, profile)
+    common.require(
+        ranks.size == 1 or not (overfit_batch or dry_run),
+        "--overfit-batch and --dry-run aren't shared among ranks: start facecnn without the MPI launcher",
+    )
     loaded = settings.read()
     options = TrainOptions(
         photos=photos,
@@ -82,7 +88,9 @@ def train(
     elif overfit_batch:
         result, describe = rehearsal.overfit_batch(loaded, options, console), _describe_overfit
     else:
-        result, describe = job(loaded, options, console), _describe_run
+        result, describe = job(loaded, options, console, ranks), _describe_run
+        if ranks.rank:  # rank 0 has the results
+            return
     common.print_result(result, format, describe)
 
 

@@ -142,7 +142,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
             "found: train with photos.faces required"
         )
     loaded = load(str(run.config_path))
-    data = read_photos_again(run, None, loaded, model.finder, False, console)
+    data = read_photos_again(run.read_split(), run.path, None, loaded, model.finder, False, console)
     logs = model.recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
     measured = judge_background(model.recogniser, loaded.settings.photos, data, logs)
     if measured is None:

@@ -26,6 +26,7 @@ class Backend(Protocol):
     resident = staticmethod(reference.resident)
     synchronise = staticmethod(reference.synchronise)
     record = staticmethod(reference.record)
+    on_host = staticmethod(reference.on_host)
     mark = staticmethod(reference.mark)
     milliseconds = staticmethod(reference.milliseconds)
     hold_up = staticmethod(reference.hold_up)

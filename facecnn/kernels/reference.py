@@ -97,6 +97,13 @@ def record(function: Callable[[], None], workspace: Any) -> Callable[[], None]:
     return function
 
 
+def on_host(function: Callable[..., None], arrays: Sequence[Array], workspace: Any) -> None:
+    """Call ``function`` between two kernels with the contents of device arrays, as host arrays that it may change.
+
+    In a recording it is called at each replay."""
+    function(*arrays)
+
+
 def mark(workspace: Any) -> Any:
     """An event between the kernels launched before it and those launched later, for ``milliseconds``."""
     return time.perf_counter()

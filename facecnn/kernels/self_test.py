@@ -17,7 +17,7 @@ from facecnn.kernels import reference
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.cases import Case, placed, self_test_cases
 
-_NOT_COMPUTING = {"record", "mark", "hold_up"}
+_NOT_COMPUTING = {"record", "on_host", "mark", "hold_up"}
 
 
 @dataclass(frozen=True)

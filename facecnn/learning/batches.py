@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from facecnn.learning.progress import Progress
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.network import MicroBatch, Network
 from facecnn.network.size import measure
+from facecnn.parallel.ranks import largest_share, share
 from facecnn.photos.preparation import PhotoSettings
 
 PREPARED_BYTES = 2**18
@@ -71,8 +72,9 @@ class Batches:
     def __init__(
         self, network: Network, feed: PhotoFeed, data: TrainingData, settings: PhotoSettings, steps_per_epoch: int
     ) -> None:
-        """``feed`` has the photos to train on. Batches larger than the network's are split into micro-batches."""
-        self._network = network
+        """``feed`` has the photos to train on. Batches larger than the network's are split into micro-batches. Where
+        several ranks share each batch, all that is here is this rank's part of it."""
+        self._network, ranks = network, network.ranks
         self._backend = backend = network.backend
         self._data, self._feed = data, feed
         self._normalise = settings.normalise
@@ -80,16 +82,20 @@ class Batches:
         """Last arguments of ``draw_augmentation``, in its order."""
         if settings.augment is not None:
             self._augment = (*astuple(settings.augment), network.workspace)
-        self._edges = edges_of(len(data.train_indices), steps_per_epoch)
-        self._sizes = [stop - start for start, stop in pairwise(self._edges)]
+        whole = edges_of(len(data.train_indices), steps_per_epoch)
+        own = [[start + edge for edge in share(stop - start, ranks)] for start, stop in pairwise(whole)]
+        self._own = np.concatenate([np.arange(*bounds) for bounds in own])
+        """This rank's photos, as positions in an epoch's order."""
+        self._sizes = [stop - start for start, stop in own]
+        self._edges = [0, *accumulate(self._sizes)]
         self.steps_per_epoch = steps_per_epoch
-        self.streamed = feed.streamed
-        self.largest: int = max(self._sizes)
-        """Size of the largest batch."""
+        self.streamed = any(ranks.gather(feed.streamed))
+        self.largest: int = largest_share(max(stop - start for start, stop in pairwise(whole)), ranks)
+        """Size of the largest batch, the same on all ranks, whose groups of steps must be the same."""
         self._in_micro_batches = network.batch_size < self.largest
 
         # An epoch's order (photos, rows, labels), each batch's start and learning rate, and the next batch and step.
-        self._order = [backend.empty((len(data.train_indices),), np.int32) for _ in range(3)]
+        self._order = [backend.empty((len(self._own),), np.int32) for _ in range(3)]
         self._starts = backend.to_device(np.array(self._edges[:-1], np.int32))
         self._rates = backend.empty((steps_per_epoch,), network.dtype)
         self._cursor = backend.empty((2,), np.int32)
@@ -103,7 +109,7 @@ class Batches:
         self._prepared_together = self._steps_in_group = 1
         """Batches that are prepared together, and steps in a group, which is a multiple of that."""
         self._prepared = network.input
-        if not (self._in_micro_batches or feed.streamed):  # streamed photos come batch by batch
+        if not (self._in_micro_batches or self.streamed):  # streamed photos come batch by batch
             size = network.input.size * network.dtype.itemsize
             together = self._prepared_together = max(1, min(MOST_BATCHES, steps_per_epoch, PREPARED_BYTES // size))
             work = network.batch_size * measure(network.stages, network.batch_size).multiply_adds
@@ -138,7 +144,7 @@ class Batches:
             one_by_one: whether each group has one step. The epoch's last step is always alone, as it may be watched.
         """
         self._shuffler.bit_generator.state = _philox_state(self._network.seed, _ORDER_PURPOSE + progress.epoch)
-        permutation = self._shuffler.permutation(len(self._data.train_indices))
+        permutation = self._shuffler.permutation(len(self._data.train_indices))[self._own]
         order = self._data.train_indices[permutation]
         copy = self._backend.copy_to_device
         numbers = order, self._feed.rows[permutation], self._data.photos.labels[order]

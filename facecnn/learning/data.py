@@ -61,6 +61,10 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, start: int, stop: int) -> PhotoSet:
+        """The photos from ``start`` to ``stop``."""
+        return PhotoSet(self.pixels, self.rows[start:stop], self.labels[start:stop])
+
 
 @dataclass(frozen=True)
 class TrainingData:

@@ -33,6 +33,7 @@ from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import log_probabilities
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.stages import Stage
+from facecnn.parallel.ranks import ALONE, Ranks, largest_share, share
 
 STEPS_BETWEEN_SAVES = 100
 """Minimum number of steps between saves, which are made at an epoch's end. One takes as long as some five steps of the
@@ -67,6 +68,7 @@ class Trainer:
         micro_batch_size: int | None = None,
         profile: bool = False,
         initial_arrays: Mapping[str, Array] = NOTHING,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Create the network and everything that a training needs on the device.
 
@@ -78,25 +80,28 @@ class Trainer:
                 micro-batches, whose gradients are accumulated.
             profile: whether to time every kernel.
             initial_arrays: arrays of another model by name (``conv1.weight``), used in place of initial ones.
+            ranks: the processes that share each batch; all of them have the same settings and data.
 
         Raises:
             LayerError, UsageError: the network or the settings don't fit.
             MemoryError: the device is too small.
             ValueError: an initial array has another shape.
         """
-        self.settings, self.data = settings, data
+        self.settings, self.data, self._ranks = settings, data, ranks
         self._profiler = Profiler(backend) if profile else None
         if self._profiler is not None:
             backend = cast(Backend, self._profiler)
-        self.step: Step = _step(settings, data, backend, micro_batch_size)
+        self.step: Step = _step(settings, data, backend, micro_batch_size, ranks)
         check_settings(settings, data, self.step, initial_arrays.keys())
         self.network = self.step.arrays.network
         self.epochs, self.steps_per_epoch = self.step.epochs, self.step.steps_per_epoch
         self.batch_size = math.ceil(len(data.train_indices) / self.steps_per_epoch)
+        self.own_batch_size = largest_share(self.batch_size, ranks)
+        """Most photos of a batch that one rank has."""
         self.micro_batch_size = self.network.batch_size
         self._edges = edges_of(len(data.train_indices), self.steps_per_epoch)
         self._initial_arrays = dict(initial_arrays)
-        self._validation = self._feed(data.validation)
+        self._validation = self._feed(data.validation.part(*share(len(data.validation), ranks)))
         self._figures = (0.0, 0.0)
         self._best: tuple[dict[str, Array], dict[str, Any]] | None = None
         """The best model since the last save."""
@@ -139,7 +144,8 @@ class Trainer:
 
         Args:
             recorder: gets the results.
-            stop: asked after each step, or group of steps (see ``Recorder.every_step``).
+            stop: asked after each step, or group of steps (see ``Recorder.every_step``). Of several ranks, all must get
+                the same answer.
 
         Returns:
             False if ``stop`` ended it; the state is saved then.
@@ -148,9 +154,18 @@ class Trainer:
             DivergedError: the loss or a weight isn't finite; what was saved before stays. A trial that diverges only
                 counts as lost, unless all do.
         """
+        if self._ranks.size > 1:
+            self._start_as_one()
         if self.trials_left and not choose_start(self, recorder, stop):
             return False
         return self.train(self.epochs, recorder, stop)
+
+    def _start_as_one(self) -> None:
+        """Take the state of rank 0, which may be a resumed one."""
+        state = (self.arrays(), asdict(self.progress)) if self._ranks.rank == 0 else None
+        arrays, progress = self._ranks.broadcast(state)
+        if self._ranks.rank:
+            self.restore(arrays, progress)
 
     def train(self, last: int, recorder: Recorder, stop: Callable[[], bool]) -> bool:
         """Train to the end of epoch ``last``; False if ``stop`` ended it, after the state was saved."""
@@ -297,8 +312,12 @@ class Trainer:
         return (first + self.steps_per_epoch) // between > first // between or self.progress.epoch + 1 == self.epochs
 
     def _watch(self) -> dict[str, Any]:
-        """The kernels' figures, after an epoch's last step and before anything else runs forward."""
-        last = self._edges[-1] - self._edges[-2]
+        """The kernels' figures, after an epoch's last step and before anything else runs forward; on rank 0, which
+        records them."""
+        if self._ranks.rank:
+            return {}
+        start, stop = share(self._edges[-1] - self._edges[-2], self._ranks)
+        last = stop - start
         return self.watch.figures(
             (last - 1) % self.micro_batch_size + 1,
             closely=self._is_looked_at_closely(),
@@ -311,7 +330,7 @@ class Trainer:
         if not len(labels):
             return None, None
         self.progress.validated_at = self.progress.step
-        answers = self._answers(self._validation)
+        answers = np.concatenate(self._ranks.gather(self._answers(self._validation)))
         if self._profiler is not None:
             self._profiler.take(1)  # validation is no part of a step
         return (
@@ -366,18 +385,25 @@ class Trainer:
         self.step.arrays.from_host(arrays)
 
     def save(self, recorder: Recorder, *, interrupted: bool) -> None:
-        """Save the state, and the best model since the last save."""
+        """Save the state, and the best model since the last save, on rank 0."""
+        if self._ranks.rank:
+            return
         if self._best is not None:
             recorder.save_best(*self._best)
             self._best = None
         recorder.save_last(self.arrays(), asdict(self.progress), interrupted=interrupted)
 
-    def _snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
+    def _snapshot(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        if self._ranks.rank:
+            return None
         return self.step.arrays.model_to_host(), asdict(self.progress)
 
 
-def _step(settings: TrainingSettings, data: TrainingData, backend: Backend, micro_batch_size: int | None) -> Step:
+def _step(
+    settings: TrainingSettings, data: TrainingData, backend: Backend, micro_batch_size: int | None, ranks: Ranks
+) -> Step:
     if isinstance(settings.optimizer, FullBatchOptimizer):
+        assert ranks.size == 1, "a full-batch optimizer's loss isn't shared"
         return full_batch_step(settings, settings.optimizer, data, backend, micro_batch_size)
     assert not isinstance(settings.optimizer, ClassMeans), "it makes no steps: see class_means.ClassMeansTrainer"
-    return training_step(settings, settings.optimizer, data, backend, micro_batch_size)
+    return training_step(settings, settings.optimizer, data, backend, micro_batch_size, ranks)

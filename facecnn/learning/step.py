@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from facecnn.arrays import Array
+from facecnn.errors import UsageError
 from facecnn.kernels.backend import Backend
 from facecnn.learning.batches import Batches, BatchSlot, StepGroup
 from facecnn.learning.data import TrainingData, TrainingSettings
@@ -21,6 +22,7 @@ from facecnn.learning.watching import STEPS_BETWEEN_LOOKS
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.layers import Layer, with_outputs
 from facecnn.network.network import MicroBatch, Network
+from facecnn.parallel.ranks import ALONE, Ranks, largest_share
 
 
 class Step(Protocol):
@@ -83,6 +85,9 @@ class TrainingStep:
         self._class_weights = network.backend.to_device(class_weights.astype(network.dtype))
         self.objectives: Array = network.backend.empty((batches.largest,), network.dtype)
         self.totals: Array = network.backend.to_device(np.zeros(3, network.dtype))
+        self._ranks = network.ranks
+        self._own_totals: Array = network.backend.to_device(np.zeros(3, network.dtype))
+        """``totals`` of one step and this rank's photos, if several ranks share each batch."""
         self._recorded: dict[StepGroup, Callable[[], None]] = {}
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
@@ -103,10 +108,26 @@ class TrainingStep:
         for slot in group:
             labels = batches.take(slot)
             network.weigh(labels, self._class_weights)
+            shared = self._ranks.size > 1
+            if shared:
+                network.backend.on_host(self._ranks.add_up, (network.loss_divisor,), network.workspace)
+            totals = self._own_totals if shared else self.totals
             for micro_batch in batches.micro_batches(slot):
-                network.forward_backward(micro_batch, self._class_weights, self.objectives, self.totals)
+                network.forward_backward(micro_batch, self._class_weights, self.objectives, totals)
             network.announce("update", "")
+            if shared:
+                assert network.gradient is not None
+                arrays = network.gradient.flat, self._own_totals, self.totals
+                network.backend.on_host(self._add_up, arrays, network.workspace)
             self._update.launch(batches.learning_rate, batches.step)
+
+    def _add_up(self, gradient: Array, own_totals: Array, totals: Array) -> None:
+        """Add up the ranks' gradients, and add their totals to the epoch's; sets ``own_totals`` to 0."""
+        self._ranks.add_up(gradient)
+        for added in self._ranks.stack(own_totals):
+            totals[:2] += added[:2]
+            totals[2] = np.maximum(totals[2], added[2])  # NaN if one of them is
+        own_totals[...] = 0
 
     def learning_rate(self, progress: Progress) -> float:
         [rate] = self._rates(progress, progress.step - 1, 1)
@@ -125,14 +146,26 @@ class TrainingStep:
 
 
 def training_step(
-    settings: TrainingSettings, optimizer: Optimizer, data: TrainingData, backend: Backend, micro_batch_size: int | None
+    settings: TrainingSettings,
+    optimizer: Optimizer,
+    data: TrainingData,
+    backend: Backend,
+    micro_batch_size: int | None,
+    ranks: Ranks = ALONE,
 ) -> TrainingStep:
-    """The step of a training; see ``loop.Trainer``."""
+    """The step of a training; see ``loop.Trainer``. Raises UsageError where a rank has no photo of a batch."""
     train, count = settings.train, len(data.train_indices)
     steps_per_epoch = train.steps_per_epoch(count)
-    batch_size = math.ceil(count / steps_per_epoch)
+    if count // steps_per_epoch < ranks.size:
+        raise UsageError(
+            f"train.batch_size {train.batch_size}: with {count} photos to train on there are batches of "
+            f"{count // steps_per_epoch}, of which {ranks.size} ranks can't have one each: take a larger batch_size or "
+            "start fewer ranks"
+        )
+    batch_size = largest_share(math.ceil(count / steps_per_epoch), ranks)
     layers = with_outputs(settings.network, data.outputs)
     network = training_network(settings, layers, backend, batch_size, micro_batch_size)
+    network.ranks = ranks
     update = WeightUpdate(network, optimizer, train.average_weights)
     # Photos get the memory that is left, so they come last.
     feed = PhotoFeed(backend, data.photos.pixels, data.train_rows, batch_size)

@@ -21,6 +21,7 @@ from facecnn.network.loss import CrossEntropy, Loss
 from facecnn.network.shared_memory import shared_arrays
 from facecnn.network.stages import Stage, plan
 from facecnn.network.weights import FlatArrays, Weights, aligned_size
+from facecnn.parallel.ranks import ALONE, Ranks
 
 
 class MicroBatch(NamedTuple):
@@ -88,6 +89,8 @@ class Network:
             backend.announce if isinstance(backend, Profiler) else lambda layer, way: None
         )
         """Called with the layer and the direction of the kernels that are launched next."""
+        self.ranks: Ranks = ALONE
+        """The processes that share each batch of a training."""
         self.weights = self.new_weights()
         self._views: dict[int, list[_StageViews]] = {}
         self._inferences: dict[tuple[int, Weights], Callable[[], None]] = {}
@@ -154,8 +157,8 @@ class Network:
         """Derivative of the loss with respect to ``output``, after ``loss``."""
         self._squares: Array = empty((photos,), self.dtype)
         self._target: Array = empty((photos, units), self.dtype)
-        self._total: Array = self.backend.to_device(np.ones(1, self.dtype))
-        """Divisor of the batch's loss."""
+        self.loss_divisor: Array = self.backend.to_device(np.ones(1, self.dtype))
+        """(1,): divisor of the batch's loss, after ``weigh``."""
         self._ones: Array = self.backend.to_device(np.ones(units, self.dtype))
 
     def _make_gradient_arrays(self, training: bool, accumulate: bool) -> None:
@@ -261,7 +264,7 @@ class Network:
     def weigh(self, labels: Array, class_weights: Array) -> None:
         """Prepare for the losses of a batch's micro-batches; ``labels`` (photos,) int32 are the whole batch's."""
         weights = class_weights if isinstance(self.objective, CrossEntropy) else self._ones
-        self.backend.label_weight(self._total, labels, weights, self.workspace)
+        self.backend.label_weight(self.loss_divisor, labels, weights, self.workspace)
 
     def loss(
         self, count: int, labels: Array, class_weights: Array, *, is_part: bool = False, objectives: Array | None = None
@@ -289,7 +292,7 @@ class Network:
             out,
             labels,
             class_weights,
-            self._total,
+            self.loss_divisor,
             smoothing,
             self.workspace,
         )
@@ -297,7 +300,7 @@ class Network:
             target, dlogits = self._target[:count], self.dlogits[:count]
             backend.one_hot(target, labels, self.workspace)
             backend.mean_squared_error(
-                self._squares[:count], objectives, dlogits, out, target, self._total, self.workspace
+                self._squares[:count], objectives, dlogits, out, target, self.loss_divisor, self.workspace
             )
 
     def backward(
@@ -388,6 +391,7 @@ class Network:
             dout=views.out,
             dx=views.dx,
             gradient=gradient.by_stage.get(stage.name, {}) if gradient is not None else {},
+            ranks=self.ranks,
         )
 
     def _stage_views(self, count: int) -> list[_StageViews]:

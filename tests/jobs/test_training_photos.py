@@ -41,7 +41,7 @@ def read(album: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Traini
 def again(data: TrainingPhotos, record: dict[str, Any], loaded: Loaded, folder: Path) -> TrainingPhotos:
     with RunFolder.create(folder, "run", "smoke", False) as run:
         write_json(run.split_path, record)
-        return read_photos_again(run, data.dataset.folder, loaded, finder(), False, QUIET)
+        return read_photos_again(run.read_split(), run.path, data.dataset.folder, loaded, finder(), False, QUIET)
 
 
 def test_what_was_chosen_is_read_again(

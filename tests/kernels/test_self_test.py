@@ -12,8 +12,8 @@ from facecnn.kernels.cards import find_cuda
 from facecnn.kernels.self_test import check_kernels, kernel_names
 
 ABOUT_MEMORY_AND_TIME = {
-    "copy_to_device", "empty", "hold_up", "mark", "milliseconds", "record", "resident", "synchronise", "to_device",
-    "to_host",
+    "copy_to_device", "empty", "hold_up", "mark", "milliseconds", "on_host", "record", "resident", "synchronise",
+    "to_device", "to_host",
 }  # fmt: skip
 
 

@@ -31,7 +31,6 @@ from facecnn.photos.folder import UNKNOWN, Skipped, some
 from facecnn.photos.folder_faces import FolderFaces, folder_faces, from_record
 from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.reports.findings import counted
-from facecnn.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> Trai
 
 
 def read_photos_again(
-    run: RunFolder,
+    record: Mapping[str, Any],
+    run: Path,
     folder: Path | None,
     loaded: Loaded,
     finder: Finder | None,
@@ -146,7 +146,8 @@ def read_photos_again(
     """Read the photos of a run again, to go on with it. Warns where they have changed.
 
     Args:
-        run: whose split.json says which photos are trained on.
+        record: the run's split.json, which says which photos are trained on.
+        run: the run's folder.
         folder: of the photos, if not that of the settings.
         loaded: the run's settings.
         finder: the face finder that the run was started with.
@@ -156,7 +157,6 @@ def read_photos_again(
         PhotoError: the people are others, or one of them has no photo left to train on.
         OutputError: see ``strict``.
     """
-    record = run.read_split()
     folder = find_folder(folder, loaded, console)
     roster = Roster.from_record(record)
     dataset = read_people(
@@ -173,7 +173,7 @@ def read_photos_again(
     if before != now:
         gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
         raise PhotoError(
-            f"{shown(dataset.folder)}: other people than when {shown(run.path)} was started "
+            f"{shown(dataset.folder)}: other people than when {shown(run)} was started "
             f"(gone: {gone or 'nobody'}; new: {new or 'nobody'}): start a new run"
         )
     own = dict(zip(dataset.paths, dataset.sha256, strict=True))
@@ -181,7 +181,7 @@ def read_photos_again(
     lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[training.photos]]
     if lost:
         raise PhotoError(
-            f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run.path)} was started "
+            f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run)} was started "
             "with: put them back, or start a new run"
         )
     left_out = {path: photo["sha256"] for path, photo in record.get("left_out", {}).items()}

@@ -34,6 +34,7 @@ from facecnn.network.size import (
     too_large,
 )
 from facecnn.network.stages import Stage
+from facecnn.parallel.ranks import ALONE, Ranks, largest_share
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import class_order, some
 from facecnn.photos.folder_faces import FolderFaces
@@ -60,6 +61,7 @@ def make_any_trainer(
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
     fresh: bool = True,
+    ranks: Ranks = ALONE,
 ) -> AnyTrainer:
     """Make the trainer of a data set's photos, whether it makes steps or not; see ``make_trainer``."""
     if not isinstance(loaded.settings.optimizer, ClassMeans):
@@ -72,6 +74,7 @@ def make_any_trainer(
             profile=profile,
             initial_arrays=initial_arrays,
             fresh=fresh,
+            ranks=ranks,
         )
     outputs = len(output_names(loaded.settings, dataset))
     return ClassMeansTrainer(loaded.settings, _training_data(dataset, training, validation, outputs), device.backend)
@@ -109,6 +112,7 @@ def make_trainer(
     profile: bool = False,
     initial_arrays: Mapping[str, Array] = NOTHING,
     fresh: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """Make the trainer of a data set's photos that trains step by step.
 
@@ -121,6 +125,7 @@ def make_trainer(
         profile: time every layer.
         initial_arrays: weights to start from, by name.
         fresh: whether it starts from its initial weights; if not, others are restored before it runs.
+        ranks: the processes that share each batch.
 
     Raises:
         UsageError: a layer doesn't fit (with its place in the config), memory is too small for the network, or the
@@ -140,6 +145,7 @@ def make_trainer(
     has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
     if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
         batch_size = len(indices)
+    batch_size = largest_share(batch_size, ranks)
     free = device.free_memory()
     fitting = None
     if free is None:
@@ -149,6 +155,8 @@ def make_trainer(
         photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
         sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
         fitting = _fitting_micro_batch(stages, batch_size, settings, free, sent)
+    sizes = [size for size in ranks.gather(fitting) if size is not None]
+    fitting = min(sizes, default=None)  # all ranks run the same groups of steps
     if fresh:
         initial_arrays = {**initial_arrays_of_body(settings, data, device.backend), **initial_arrays}
     try:
@@ -159,6 +167,7 @@ def make_trainer(
             micro_batch_size=fitting,
             profile=profile,
             initial_arrays=initial_arrays,
+            ranks=ranks,
         )
     except MemoryError:
         if free is not None:
@@ -230,9 +239,9 @@ def say_what_is_trained(trainer: AnyTrainer, data: TrainingPhotos, console: Cons
             "used: augmentation, dropout, schedule, train.batch_size, train.average_weights, train.least_steps"
         )
         return
-    if trainer.micro_batch_size < trainer.batch_size:
+    if trainer.micro_batch_size < trainer.own_batch_size:
         console.info(
-            f"Batches: {trainer.batch_size} photos, of which the card takes {trainer.micro_batch_size} at a time; "
+            f"Batches: {trainer.own_batch_size} photos, of which the card takes {trainer.micro_batch_size} at a time; "
             "their gradients are added up, which gives the same"
         )
     if trainer.step.streamed:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facecnn.config import Loaded, differences, from_dict, load, to_yaml
-from facecnn.errors import CheckpointError, InterruptedTraining, OutputError, shown
+from facecnn.errors import CheckpointError, DeviceError, InterruptedTraining, OutputError, shown
 from facecnn.jobs.compiling import compiling_for_training
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
@@ -24,6 +24,14 @@ from facecnn.jobs.training.finish import finish
 from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
 from facecnn.jobs.training.options import TrainOptions, check_place
 from facecnn.jobs.training.photos import read_photos, read_photos_again
+from facecnn.jobs.training.ranks import (
+    SharedStop,
+    check_suits_ranks,
+    follow,
+    options_for_rank,
+    say_ranks,
+    tell_others,
+)
 from facecnn.jobs.training.run import RunRecorder, TrainingRun
 from facecnn.jobs.training.setup import (
     check_suits_optimizer,
@@ -33,32 +41,42 @@ from facecnn.jobs.training.setup import (
     trial_figures,
 )
 from facecnn.kernels import Device
+from facecnn.parallel.ranks import ALONE, OtherRankFailed, Ranks
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.folder import RunFolder, write_json
 from facecnn.runs.metrics import MetricsLog, read_metrics
 from facecnn.runs.writing_thread import WritingThread
 
 
-def train(loaded: Loaded, options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Train a network, or go on with a run. Returns the ``train`` JSON.
+def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Train a network, or go on with a run. Returns the ``train`` JSON, which is empty on other ranks than 0.
 
     Raises:
         FacecnnError: something is wrong with settings, photos, device or run folder, or the loss diverged.
         InterruptedTraining: a signal came; the run has been saved.
     """
+    options = options_for_rank(options, ranks)
+    if ranks.rank:
+        follow(options, console, ranks)
+        return {}
     device = open_for_training(options, console, say_why=True)
+    say_ranks(ranks, console)
+    ranks.busy()
     with ExitStack() as held:
         if options.resume is None:
-            training = _begin(loaded, options, device, held, console)
+            training = _begin(loaded, options, device, held, console, ranks)
         else:
-            training = _resume(options.resume, options, device, held, console)
-        return _run(training, options, console)
+            training = _resume(options.resume, options, device, held, console, ranks)
+        return _run(training, options, console, ranks)
 
 
-def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
+def _begin(
+    loaded: Loaded, options: TrainOptions, device: Device, held: ExitStack, console: Console, ranks: Ranks
+) -> TrainingRun:
     """Set up a new run. Its folder is made once everything else is ready."""
     check_place(options)
     check_suits_optimizer(loaded, options)
+    check_suits_ranks(loaded, ranks)
     settings = loaded.settings
     compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
     data = read_photos(loaded, options, console)
@@ -67,6 +85,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     initial = NO_MODEL
     if options.init_from is not None:
         initial = read_initial_weights(options.init_from, loaded, data, options.strict, console)
+    tell_others(loaded, data, options.out, ranks)
     trainer = make_any_trainer(
         loaded,
         data.dataset,
@@ -75,6 +94,7 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
         validation=data.validation,
         profile=options.profile,
         initial_arrays=initial.arrays,
+        ranks=ranks,
     )
     say_what_is_trained(trainer, data, console)
     run = held.enter_context(RunFolder.create(options.out, options.name, options.label, options.overwrite))
@@ -89,7 +109,9 @@ def _begin(loaded: Loaded, options: TrainOptions, device: Device, held: ExitStac
     return training
 
 
-def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, console: Console) -> TrainingRun:
+def _resume(
+    path: Path, options: TrainOptions, device: Device, held: ExitStack, console: Console, ranks: Ranks
+) -> TrainingRun:
     """Restore a run as it was last saved. It is locked before anything in it is read."""
     run = held.enter_context(RunFolder.open(path))
     checkpoint = load_checkpoint(run.path, which="last")
@@ -104,9 +126,11 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
             "back, or start a new run"
         )
     check_arrays(run.last_path, checkpoint, settings)
+    check_suits_ranks(loaded, ranks)
     compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
     data = read_photos_again(
-        run,
+        run.read_split(),
+        run.path,
         options.photos,
         loaded,
         finder_of_checkpoint(checkpoint.arrays, options.threads),
@@ -116,6 +140,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
     compiling.join_in()
     if checkpoint.classes != data.classes:
         raise CheckpointError(f"{shown(run.path)}: its checkpoint knows other people than its split: start a new run")
+    tell_others(loaded, data, run.path, ranks)
     trainer = make_any_trainer(
         loaded,
         data.dataset,
@@ -124,6 +149,7 @@ def _resume(path: Path, options: TrainOptions, device: Device, held: ExitStack, 
         validation=data.validation,
         profile=options.profile,
         fresh=False,
+        ranks=ranks,
     )
     say_what_is_trained(trainer, data, console)
     try:
@@ -158,7 +184,7 @@ def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
-def _run(training: TrainingRun, options: TrainOptions, console: Console) -> dict[str, Any]:
+def _run(training: TrainingRun, options: TrainOptions, console: Console, ranks: Ranks) -> dict[str, Any]:
     """Train to the end and finish the run, or stop at a signal."""
     folder, trainer = training.folder, training.trainer
     console.info(f"Run: {shown(folder.path)}")
@@ -171,7 +197,7 @@ def _run(training: TrainingRun, options: TrainOptions, console: Console) -> dict
             WritingThread() as writing,
             console.training(trainer.epochs, trainer.steps) as display,
         ):
-            finished = trainer.run(RunRecorder(training, display, stop, console, writing), stop)
+            finished = trainer.run(RunRecorder(training, display, stop, console, writing), SharedStop(stop, ranks))
         if not finished:
             assert stop.number is not None
             where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"
@@ -185,10 +211,15 @@ def _run(training: TrainingRun, options: TrainOptions, console: Console) -> dict
         # steps refer to each other, so only the garbage collector frees them.
         del trainer, training.trainer
         gc.collect()
+        ranks.busy()
         result = finish(training, trials, console, documents=options.documents)
     except OutputError as error:
         hint = f"\n{go_on}" if folder.last_path.exists() else ""
         raise OutputError(f"{error}{hint}") from error
+    except OtherRankFailed as error:
+        raise OtherRankFailed(f"{error}.\n{go_on}", error.exit_code) from error
+    except DeviceError as error:
+        raise DeviceError(f"{error}.\n{go_on}") from error
     except Stopped as stopped:
         raise InterruptedTraining(f"Stopped at once: what was saved before is good.\n{go_on}", stopped.number) from None
     return {**result, "seconds": time.perf_counter() - started}

@@ -16,7 +16,7 @@ from facecnn.kernels.cpu.conv.strided import (
 from facecnn.kernels.cpu.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cpu.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cpu.jit import set_threads
-from facecnn.kernels.cpu.launching import record
+from facecnn.kernels.cpu.launching import on_host, record
 from facecnn.kernels.cpu.loss import (
     add_to_totals,
     label_weight,
@@ -83,6 +83,7 @@ __all__ = [
     "neuron_backward_input",
     "neuron_backward_weight",
     "neuron_forward",
+    "on_host",
     "one_hot",
     "optimizer_update",
     "pool_backward",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ import numba
 from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc import parallel
 
+from facecnn.arrays import Array
 from facecnn.kernels.cpu.memory import Workspace
 
 _WORTH_A_THREAD = 1 << 16
@@ -96,6 +97,11 @@ def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], N
     calls replay the recording.
     """
     return _Recorded(function)
+
+
+def on_host(function: Callable[..., None], arrays: Sequence[Array], workspace: Workspace) -> None:
+    """Call ``function`` with the arrays themselves, in line with the kernels."""
+    launch(function, *arrays)
 
 
 class _Recorded:

@@ -14,7 +14,7 @@ from facecnn.kernels.cuda.conv_strided import (
 )
 from facecnn.kernels.cuda.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cuda.elementwise import activation_backward, activation_forward
-from facecnn.kernels.cuda.graph import record
+from facecnn.kernels.cuda.graph import on_host, record
 from facecnn.kernels.cuda.holding_up import hold_up
 from facecnn.kernels.cuda.loss import (
     add_to_totals,
@@ -83,6 +83,7 @@ __all__ = [
     "neuron_backward_input",
     "neuron_backward_weight",
     "neuron_forward",
+    "on_host",
     "one_hot",
     "optimizer_update",
     "pool_backward",

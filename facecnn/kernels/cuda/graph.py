@@ -3,17 +3,20 @@ launches doesn't hold up the card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from facecnn.kernels.cuda.driver import SIMULATED
-from facecnn.kernels.cuda.memory import Workspace
+from facecnn.kernels.cuda.memory import Array, Workspace, copy_to_device, to_host
 from facecnn.kernels.cuda.planning import is_planning
 from facecnn.kernels.notes import slow
 
 _said = False
 """Whether the user has been told that recording failed: the reason is the same for all."""
+
+_host_calls = 0
+"""Calls of ``on_host`` so far."""
 
 
 def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], None]:
@@ -25,16 +28,31 @@ def record(function: Callable[[], None], workspace: Workspace) -> Callable[[], N
     return _Recorded(function, workspace)
 
 
+def on_host(function: Callable[..., None], arrays: Sequence[Array], workspace: Workspace) -> None:
+    """Wait for the kernels before, and call ``function`` with copies of the arrays, which are copied back. A graph
+    can't do that: what contains it isn't recorded."""
+    global _host_calls
+    _host_calls += 1
+    if is_planning():
+        return
+    copies = [to_host(array) for array in arrays]
+    function(*copies)
+    for array, copy in zip(arrays, copies, strict=True):
+        copy_to_device(array, copy)
+
+
 class _Recorded:
     def __init__(self, function: Callable[[], None], workspace: Workspace) -> None:
         self._function = function
         self._workspace = workspace
         self._calls = 0
         self._play: Callable[[], None] | None = None
+        self._calls_host = False
 
     def __call__(self) -> None:
         self._calls += 1
-        if self._calls == 2 and not SIMULATED and not is_planning():
+        before = _host_calls
+        if self._calls == 2 and not self._calls_host and not SIMULATED and not is_planning():
             try:
                 self._play = _recording(self._function, self._workspace)
             except Exception as error:  # whatever the driver or an older cuda-core says: plain launches do the same
@@ -43,6 +61,7 @@ class _Recorded:
             self._play()
         else:
             self._function()
+            self._calls_host = _host_calls > before
 
 
 def _say_why_not(error: Exception) -> None:

@@ -19,6 +19,7 @@ from facecnn.arrays import Array
 from facecnn.errors import UsageError
 from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import Activation
+from facecnn.parallel.ranks import ALONE, Ranks
 
 Arrays: TypeAlias = Mapping[str, Array]
 Shape: TypeAlias = tuple[int, ...]
@@ -134,6 +135,8 @@ class LayerContext:
     """For backward to fill, one array for each parameter."""
     for_backward: bool = True
     """Whether forward must leave what backward needs."""
+    ranks: Ranks = ALONE
+    """The processes that share the batch, of whose photos N are here."""
 
     @property
     def dx_target(self) -> Array:

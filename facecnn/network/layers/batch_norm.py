@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from facecnn.arrays import Array
+from facecnn.network.layers import rank_statistics
 from facecnn.network.layers.base import Buffer, Layer, LayerContext, Parameter, Shape, by_last
 from facecnn.settings import SETTINGS
 
@@ -47,6 +48,7 @@ class BatchNorm(Layer):
         return {
             "mean": Buffer((shape[-1],), per_photo=False),
             "inverse_std": Buffer((shape[-1],), per_photo=False),
+            "of_all_ranks": Buffer((3, shape[-1]), per_photo=False, for_backward=True),
         }
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -56,7 +58,9 @@ class BatchNorm(Layer):
         out, x, weights, backend = by_last(context.out), by_last(context.x), context.weights, context.backend
         running = (weights["running_mean"], weights["running_variance"])
         affine = (weights["scale"], weights["shift"])
-        if context.training:
+        if context.training and context.ranks.size > 1:
+            rank_statistics.forward(context, self.momentum, self.epsilon)
+        elif context.training:
             kept = (context.buffers["mean"], context.buffers["inverse_std"])
             backend.batch_norm_forward(out, *kept, *running, x, *affine, self.momentum, self.epsilon, context.workspace)
         else:
@@ -66,6 +70,9 @@ class BatchNorm(Layer):
         dx, dout, x = map(by_last, (context.dx_target, context.dout, context.x))
         if not context.training:
             self._backward_inference(dx, dout, context)
+            return
+        if context.ranks.size > 1:
+            rank_statistics.backward(context)
             return
         dscale, dshift = context.gradient["scale"], context.gradient["shift"]
         kept = (context.buffers["mean"], context.buffers["inverse_std"])

@@ -1,0 +1,87 @@
+"""The command line of one of several ranks: rank 0 prints, and all end with the same exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from facecnn.errors import UsageError
+from facecnn.jobs.signals import Stopped, ignore_signals
+from facecnn.parallel import become
+from facecnn.parallel.launcher import Launched, launched, time_limit
+
+if TYPE_CHECKING:  # mpi4py and NumPy are only loaded where an MPI launcher has started several processes
+    from facecnn.parallel.mpi import MpiRanks
+
+_SHARED = ("train",)
+"""Commands whose work ranks share. Of others, each process runs its own."""
+
+
+def run_among_ranks(run: Callable[[], object]) -> None:
+    """Run the command line: if a launcher has started several processes, as one of the ranks.
+
+    Raises:
+        SystemExit: of several ranks, with the largest exit code of any.
+    """
+    if not _is_shared(sys.argv[1:]):
+        run()
+        return
+    found = None
+    try:
+        found = launched()
+        if found is None:
+            run()
+            return
+        ranks = _start(found)
+    except UsageError as error:
+        if found is None or found.rank == 0:
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    become(ranks)
+    _run_as(ranks, run)
+
+
+def _is_shared(arguments: Sequence[str]) -> bool:
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return command in _SHARED
+
+
+def _start(found: Launched) -> MpiRanks:
+    limit = time_limit()
+    from facecnn.parallel.mpi import start
+
+    return start(found, limit)
+
+
+def _run_as(ranks: MpiRanks, run: Callable[[], object]) -> NoReturn:
+    stdout, stderr = sys.stdout, sys.stderr
+    kept = io.StringIO()
+    if ranks.rank:
+        sys.stdout, sys.stderr = open(os.devnull, "w"), kept  # noqa: SIM115, PTH123 (open to the end)
+    code = 0
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except Stopped as stopped:
+        code = 128 + stopped.number
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        ignore_signals()  # the exit code is decided; all wait for each other
+    if ranks.rank:
+        sys.stdout, sys.stderr = stdout, stderr
+    own = bool(code) and not ranks.other_failed
+    ends = ranks.end(code, own)
+    # What all ranks fail of, rank 0 tells.
+    if ranks.rank and own and not (ends is not None and ends[0][1]):
+        sys.stderr.write("".join(f"{ranks.name_of(ranks.rank)}: {line}\n" for line in kept.getvalue().splitlines()))
+        sys.stderr.flush()
+    if ends is None:
+        ranks.abort(code)
+    sys.exit(max(code for code, _ in ends))

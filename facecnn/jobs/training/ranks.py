@@ -1,0 +1,187 @@
+"""A training that several ranks share: rank 0 leads it, and the others follow.
+
+Rank 0 reads the photos first, so that the others find them in the cache, if theirs is the same. It alone has the run's
+folder. The others get the settings and the split from it, and when training begins weights and progress.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from facecnn.arrays import Array
+from facecnn.config import Loaded
+from facecnn.errors import DeviceError, InterruptedTraining, PhotoError, UsageError, shown
+from facecnn.jobs.console import Console
+from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
+from facecnn.jobs.signals import StopRequest
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
+from facecnn.jobs.training.setup import make_trainer, open_for_training
+from facecnn.kernels.cards import find_cuda
+from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.learning.optimizers import ClassMeans
+from facecnn.learning.progress import Recorder, StepReport
+from facecnn.parallel.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What rank 0 tells the others."""
+
+    loaded: Loaded
+    folder: Path
+    """Of the photos."""
+    split: dict[str, Any]
+    """``TrainingPhotos.record``"""
+    finder: dict[str, Array]
+    """Its arrays; empty where photos are cropped to the middle."""
+    run: Path
+    """The run's folder, or that which it will be made in."""
+    digest: str
+    """Of all photos and the split."""
+
+
+class SharedStop:
+    """Ends a training on all ranks after the same step, if a signal has come to any of them."""
+
+    def __init__(self, own: StopRequest, ranks: Ranks) -> None:
+        self._own, self._ranks = own, ranks
+
+    def __call__(self) -> bool:
+        number = max(self._ranks.gather(self._own.number or 0))
+        if number and self._own.number is None:
+            self._own.number = number
+        return number > 0  # a signal that came meanwhile counts after the next step, when all know of it
+
+
+class _Following(Recorder):
+    """Of a rank that writes nothing."""
+
+    every_step = False
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def step(self, step: StepReport) -> None:
+        self._stop.stepped = True
+
+    def trial_step(self, start: int, step: StepReport) -> None:
+        self._stop.stepped = True
+
+
+def options_for_rank(options: TrainOptions, ranks: Ranks) -> TrainOptions:
+    """The options with this rank's part of its machine: a card of its own, if there are cards, and a fair number of
+    threads. Raises DeviceError where there are fewer cards than ranks."""
+    if ranks.size == 1:
+        return options
+    nodes = ranks.gather((platform.node(), _processors()))
+    node, own = nodes[ranks.rank]
+    beside = [processors for other, processors in nodes if other == node]
+    threads = options.threads
+    if threads is None:
+        # Processors to which the launcher has bound one rank only are this rank's alone.
+        threads = max(1, int(sum(1 / sum(one in others for others in beside) for one in own)))
+    number = sum(other == node for other, _ in nodes[: ranks.rank])
+    return replace(options, threads=threads, device=_own_card(options.device, number, len(beside)))
+
+
+def _processors() -> list[int]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity is not None else list(range(os.cpu_count() or 1))
+
+
+def _own_card(device: str, number: int, beside: int) -> str:
+    """The device of rank ``number`` of ``beside`` on this machine."""
+    if device not in ("auto", "cuda"):
+        return device
+    cuda = find_cuda(number)
+    if not cuda.cards or cuda.simulated:
+        return device
+    if beside > len(cuda.cards):
+        raise DeviceError(
+            f"{beside} ranks on {platform.node()}, which has {len(cuda.cards)} cards: start no more ranks than cards "
+            "there, or name one for all with --device cuda:0, or take --device cpu"
+        )
+    return f"cuda:{number}" if cuda.available or device == "cuda" else device
+
+
+def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
+    """Raise UsageError for what several ranks can't share."""
+    if ranks.size == 1:
+        return
+    settings = loaded.settings
+    alone = "start facecnn without the MPI launcher"
+    if isinstance(settings.optimizer, ClassMeans):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer class_means makes no steps that {ranks.size} ranks "
+            f"could share: {alone}"
+        )
+    if isinstance(settings.optimizer, FullBatchOptimizer):
+        raise UsageError(
+            f"{loaded.where(('optimizer', 'name'))}: {ranks.size} ranks can't share the steps of a full-batch "
+            f"optimizer: {alone}, or choose another optimizer (adamw, say)"
+        )
+    if settings.train.initialisation == "lsuv":
+        raise UsageError(
+            f"{loaded.where(('train', 'initialisation'))}: lsuv scales the weights by the outputs for a whole batch, "
+            f"of which each of {ranks.size} ranks has a part only: {alone}, or choose orthogonal"
+        )
+
+
+def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -> None:
+    """Tell the other ranks what is trained, now that the photos have been read."""
+    if ranks.size > 1:
+        folder, finder = data.dataset.folder.absolute(), arrays_for_checkpoint(data.dataset.finder)
+        ranks.broadcast(_Task(loaded, folder, data.record(), finder, run, _digest(data)))
+
+
+def say_ranks(ranks: Ranks, console: Console) -> None:
+    """Show how many ranks there are."""
+    if ranks.size > 1:
+        machines = len(set(ranks.gather(platform.node())))
+        where = "this machine" if machines == 1 else f"{machines} machines"
+        console.info(f"Ranks: {ranks.size} processes on {where}, each with its part of every batch")
+
+
+def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
+    """Take part in the training that rank 0 leads.
+
+    Raises:
+        FacecnnError: as from ``train``, or PhotoError where this rank sees other photos than rank 0.
+        InterruptedTraining: a signal came.
+    """
+    device = open_for_training(options, console)
+    say_ranks(ranks, console)
+    task: _Task = ranks.broadcast(None, patiently=True)
+    finder = finder_of_checkpoint(task.finder, options.threads)
+    data = read_photos_again(task.split, task.run, task.folder, task.loaded, finder, False, console)
+    if _digest(data) != task.digest:
+        raise PhotoError(
+            f"{shown(task.folder)}: other photos on {platform.node()} (rank {ranks.rank}) than on rank 0: give all "
+            "ranks the same folder"
+        )
+    trainer = make_trainer(
+        task.loaded,
+        data.dataset,
+        data.training,
+        device,
+        validation=data.validation,
+        profile=options.profile,
+        fresh=False,
+        ranks=ranks,
+    )
+    with StopRequest() as stop:
+        if not trainer.run(_Following(stop), SharedStop(stop, ranks)):
+            assert stop.number is not None
+            raise InterruptedTraining("Stopped with rank 0.", stop.number)
+
+
+def _digest(data: TrainingPhotos) -> str:
+    split: Mapping[str, Any] = data.record()
+    return sha256(repr((data.dataset.paths, data.dataset.sha256, split)).encode()).hexdigest()

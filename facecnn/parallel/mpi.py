@@ -1,0 +1,296 @@
+"""Ranks over MPI (mpi4py).
+
+Every wait is a loop that tests a request, so that a rank notices what a blocking call would hide: that another one has
+failed (it sends a notice before it ends) or hasn't answered for too long. The loop gives the processor away, and soon
+sleeps: MPI's own waiting would take a whole processor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from facecnn.arrays import Array
+from facecnn.errors import DeviceError, UsageError
+from facecnn.parallel.launcher import SWITCH, TIME_LIMIT, Launched
+from facecnn.parallel.ranks import OtherRankFailed
+
+_T = TypeVar("_T")
+
+_SPLIT_BYTES = 1 << 18
+"""Size from which each rank adds up one part of an array and sends the sums to the others: it then receives two arrays
+in place of one from each rank. Below, one exchange is quicker than two."""
+
+_SPINNING = 0.002
+"""Seconds during which a wait only yields the processor, because what it waits for comes soon."""
+
+_LONGEST_SLEEP = 0.01
+
+_GRACE = 10.0
+"""Seconds that a rank which has failed waits for the others to end with it, before it ends them by force."""
+
+_LATE = 1.0
+"""Seconds for which a wait goes on after a notice of failure: the rank may have had its part in this exchange."""
+
+_ROLL_CALL = 2.0
+"""Seconds in which ranks that wait answer each other, to find out who doesn't."""
+
+_FAILED, _HERE, _BUSY = 1, 2, 3
+"""Tags of notices: a rank has failed; a rank has waited too long, and is still there; rank 0 is at work."""
+
+
+class MpiRanks:
+    """One of the ranks of an MPI communicator; see ``facecnn.parallel.ranks.Ranks``."""
+
+    def __init__(self, mpi: Any, time_limit: float) -> None:
+        """``mpi``: the module ``mpi4py.MPI``. ``time_limit``: seconds to wait for a rank that doesn't answer."""
+        self._mpi = mpi
+        self._time_limit = time_limit
+        self._world = mpi.COMM_WORLD
+        self._comm, self._notices, self._ending = (self._world.Dup() for _ in range(3))
+        self.rank: int = self._comm.rank
+        self.size: int = self._comm.size
+        self._nodes: list[str] = self._comm.allgather(platform.node())
+        self._buffers: dict[tuple[int, Any], tuple[Array, Array, Array]] = {}
+        self._sent: list[Any] = []
+        """Notices that may be on their way."""
+        self._unfinished: list[Any] = []
+        """Requests that a failure has cut short: MPI may still write to their arrays."""
+        self._failure: OtherRankFailed | None = None
+        self.other_failed = False
+        """Whether this rank ends because another one has failed."""
+        self._grace = _GRACE
+        self._heart: _Heart | None = None
+
+    def name_of(self, rank: int) -> str:
+        """``rank 1 of 2 (on NODE)``."""
+        return f"rank {rank} of {self.size} (on {self._nodes[rank]})"
+
+    def add_up(self, array: Array) -> None:
+        if array.nbytes < _SPLIT_BYTES:
+            stacked = self.stack(array)
+            array[...] = stacked[0]
+            for other in stacked[1:]:
+                array += other
+            return
+        flat = array.reshape(-1)
+        send, received, total = self._buffers_for(flat.size, flat.dtype)
+        send.reshape(-1)[: flat.size] = flat
+        self._wait(self._comm.Ialltoall(send, received))
+        total[...] = received[0]
+        for other in received[1:]:
+            total += other
+        self._wait(self._comm.Iallgather(total, send))
+        flat[...] = send.reshape(-1)[: flat.size]
+
+    def stack(self, array: Array) -> Array:
+        own = np.ascontiguousarray(array)
+        stacked = np.empty((self.size, *own.shape), own.dtype)
+        self._wait(self._comm.Iallgather(own, stacked))
+        return stacked
+
+    def gather(self, value: _T) -> list[_T]:
+        own = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = self.stack(np.array([own.size], np.int64)).reshape(-1)
+        longest = np.zeros(int(sizes.max()), np.uint8)
+        longest[: own.size] = own
+        return [pickle.loads(row[:size].tobytes()) for row, size in zip(self.stack(longest), sizes, strict=True)]
+
+    def broadcast(self, value: _T | None, *, patiently: bool = False) -> _T:
+        own = np.frombuffer(pickle.dumps(value), np.uint8) if self.rank == 0 else np.empty(0, np.uint8)
+        size = np.array([own.size], np.int64)
+        self._wait(self._comm.Ibcast(size), patiently=patiently)
+        data = own.copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
+        for start in range(0, len(data), 1 << 30):  # MPI counts in 32 bits
+            self._wait(self._comm.Ibcast(data[start : start + (1 << 30)]))
+        received: _T = pickle.loads(data.tobytes())
+        return received
+
+    def busy(self) -> None:
+        if self._heart is None:
+            self._heart = _Heart(self._time_limit / 4, lambda: self._tell_others(_BUSY, 0))
+
+    def _rest(self) -> None:
+        """End what ``busy`` has begun: only one thread at a time may call MPI."""
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+
+    def end(self, code: int, failed_itself: bool) -> list[tuple[int, bool]] | None:
+        """Wait for the other ranks to end, too.
+
+        Args:
+            code: the exit code of this rank.
+            failed_itself: whether that isn't the consequence of another rank's failure.
+
+        Returns:
+            Both of each rank; None where one has failed, and others don't come to end with it.
+        """
+        self._rest()
+        if failed_itself:
+            self._tell_others(_FAILED, code)
+        everybody = np.zeros((self.size, 2), np.int64)
+        request = self._ending.Iallgather(np.array([code, failed_itself], np.int64), everybody)
+        deadline, failing = time.monotonic() + self._time_limit, False
+        while not request.Test():
+            if self._hears_first():
+                deadline = time.monotonic() + self._time_limit
+            if not failing and (code or self._has_failure()):
+                deadline, failing = time.monotonic() + self._grace, True
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(_LONGEST_SLEEP)
+        return [(int(code), bool(failed)) for code, failed in everybody]
+
+    def abort(self, code: int) -> NoReturn:
+        """End all ranks by force."""
+        code = code or DeviceError.exit_code
+        self._world.Abort(code)
+        os._exit(code)  # MPICH's returns before the process is killed
+
+    def _buffers_for(self, size: int, dtype: Any) -> tuple[Array, Array, Array]:
+        key = size, dtype
+        if key not in self._buffers:
+            part = -(-size // self.size)
+            send, received = (np.zeros((self.size, part), dtype) for _ in range(2))
+            self._buffers[key] = send, received, np.zeros(part, dtype)
+        return self._buffers[key]
+
+    def _wait(self, request: Any, *, patiently: bool = False) -> None:
+        """Wait for a request; ``patiently``: as long as rank 0 is busy."""
+        self._rest()
+        try:
+            self._wait_or_raise(request, patiently)
+        except BaseException as error:
+            self._unfinished.append(request)
+            if isinstance(error, self._mpi.Exception):
+                raise DeviceError(f"{self.name_of(self.rank)}: MPI failed: {error}: start the ranks again") from error
+            raise
+
+    def _wait_or_raise(self, request: Any, patiently: bool) -> None:
+        started = heard = time.monotonic()
+        failed = math.inf
+        while not request.Test():
+            now = time.monotonic()
+            if now - started < _SPINNING:
+                time.sleep(0)
+                continue
+            if self._has_failure():
+                failed = min(failed, now)
+                if now - failed > _LATE:
+                    assert self._failure is not None
+                    self.other_failed = True
+                    raise self._failure
+            if patiently and self._hears_first():
+                heard = now
+            if now - heard > self._time_limit:
+                raise self._silent()
+            time.sleep(min(_LONGEST_SLEEP, 0.1 * (now - started)))
+
+    def _has_failure(self) -> bool:
+        """Whether another rank has sent a notice of its failure."""
+        if self._failure is None and self._notices.Iprobe(self._mpi.ANY_SOURCE, _FAILED):
+            status = self._mpi.Status()
+            code = int(self._notices.recv(source=self._mpi.ANY_SOURCE, tag=_FAILED, status=status))
+            self._failure = OtherRankFailed(f"{self.name_of(status.source)} has failed, which ends all ranks", code)
+        return self._failure is not None
+
+    def _hears_first(self) -> bool:
+        """Whether rank 0 has sent a notice that it is busy since the last call."""
+        heard = False
+        while self._notices.Iprobe(0, _BUSY):
+            self._notices.recv(source=0, tag=_BUSY)
+            heard = True
+        return heard
+
+    def _silent(self) -> DeviceError:
+        """The error for ranks that haven't answered in time."""
+        here = {self.rank}
+        self._tell_others(_HERE, 0)
+        until = time.monotonic() + _ROLL_CALL
+        while time.monotonic() < until:
+            while self._notices.Iprobe(self._mpi.ANY_SOURCE, _HERE):
+                status = self._mpi.Status()
+                self._notices.recv(source=self._mpi.ANY_SOURCE, tag=_HERE, status=status)
+                here.add(status.source)
+            time.sleep(_LONGEST_SLEEP)
+        missing = [self.name_of(rank) for rank in range(self.size) if rank not in here]
+        self._grace = _LATE  # enough for those who wait, too
+        who = ", ".join(missing) or "the network between the ranks"
+        return DeviceError(
+            f"{who}: no answer for {self._time_limit:.0f} seconds, so all ranks end. If it was only slow, set "
+            f"{TIME_LIMIT} to more seconds"
+        )
+
+    def _tell_others(self, tag: int, value: int) -> None:
+        others = (rank for rank in range(self.size) if rank != self.rank)
+        self._sent = [request for request in self._sent if not request.Test()]
+        self._sent += [self._notices.isend(value, dest=rank, tag=tag) for rank in others]
+
+
+class _Heart:
+    """A thread that calls a function every few seconds."""
+
+    def __init__(self, seconds: float, beat: Callable[[], None]) -> None:
+        self._seconds, self._beat = seconds, beat
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            self._beat()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def start(launched: Launched, time_limit: float) -> MpiRanks:
+    """Initialise MPI in one of the processes that a launcher has started.
+
+    Raises:
+        UsageError: mpi4py isn't installed or finds no MPI, or the launcher is of another MPI.
+    """
+    began = f"{launched.launcher} has started {launched.size} processes"
+    alone = f"(or set {SWITCH}=off, and each of them trains by itself)"
+    try:
+        import mpi4py
+
+        mpi4py.rc.thread_level = "serialized"  # one thread at a time calls MPI
+        from mpi4py import MPI
+    except ImportError as error:
+        raise UsageError(f"{began}, and mpi4py, through which they talk, {_why(error)} {alone}") from error
+    except RuntimeError as error:  # mpi4py looks for MPI's library when it is imported
+        raise UsageError(
+            f"{began}, and mpi4py finds no MPI ({_first_line(error)}): pip install 'facecnn[mpi]' brings one {alone}"
+        ) from error
+    if launched.size != MPI.COMM_WORLD.size:
+        library = _first_words(MPI.Get_library_version().split())
+        raise UsageError(
+            f"{began}, but mpi4py's MPI ({library}) counts {MPI.COMM_WORLD.size}: start them with the mpiexec of that "
+            f"MPI, or with srun --mpi=pmi2 or --mpi=pmix {alone}"
+        )
+    return MpiRanks(MPI, time_limit)
+
+
+def _why(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "isn't installed: pip install 'facecnn[mpi]'"
+    return f"can't be loaded ({_first_line(error)}): pip install --upgrade 'facecnn[mpi]'"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _first_words(words: Iterable[str]) -> str:
+    return " ".join(list(words)[:3])

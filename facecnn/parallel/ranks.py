@@ -1,0 +1,87 @@
+"""What the processes that work together tell each other, and the share of the work that each does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from facecnn.errors import FacecnnError
+
+if TYPE_CHECKING:  # the command line imports this module, and NumPy only once a command runs
+    from facecnn.arrays import Array
+
+_T = TypeVar("_T")
+
+
+class Ranks(Protocol):
+    """One of ``size`` processes, seen from itself.
+
+    All ranks must call the same methods in the same order. A method returns once every rank that it needs has called
+    it, and raises ``OtherRankFailed`` if one has failed, or DeviceError if one hasn't answered in time.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0 on. Rank 0 alone writes and prints."""
+
+    @property
+    def size(self) -> int: ...
+
+    def add_up(self, array: Array) -> None:
+        """Replace a C-contiguous host array by the sum of all ranks' arrays, added in the order of the ranks: each
+        element has the same bits on every rank and in every run."""
+
+    def stack(self, array: Array) -> Array:
+        """The host arrays of all ranks, which have the same shape and dtype: (size, ...)."""
+
+    def gather(self, value: _T) -> list[_T]:
+        """The values of all ranks, in their order."""
+
+    def broadcast(self, value: _T | None, *, patiently: bool = False) -> _T:
+        """The value of rank 0. ``patiently``: wait for it as long as rank 0 is ``busy``."""
+
+    def busy(self) -> None:
+        """Let the others know, until the next exchange, that this rank 0 is at work on what takes long."""
+
+
+class Alone:
+    """The only process: what it tells itself costs nothing."""
+
+    rank = 0
+    size = 1
+
+    def add_up(self, array: Array) -> None:
+        """The sum of a single array is the array."""
+
+    def stack(self, array: Array) -> Array:
+        return array[None]
+
+    def gather(self, value: _T) -> list[_T]:
+        return [value]
+
+    def broadcast(self, value: _T | None, *, patiently: bool = False) -> _T:
+        assert value is not None
+        return value
+
+    def busy(self) -> None:
+        """Nobody waits."""
+
+
+ALONE: Ranks = Alone()
+
+
+class OtherRankFailed(FacecnnError):
+    """Another rank has failed, and this one ends with the same exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def share(count: int, ranks: Ranks) -> tuple[int, int]:
+    """Start and stop of a rank's part of ``count`` things. Parts differ by one at most."""
+    return ranks.rank * count // ranks.size, (ranks.rank + 1) * count // ranks.size
+
+
+def largest_share(count: int, ranks: Ranks) -> int:
+    """Size of the largest part of ``count`` things that a rank has."""
+    return -(-count // ranks.size)
