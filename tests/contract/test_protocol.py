@@ -53,6 +53,25 @@ def test_arrays_go_to_the_device_and_back(backend: Any) -> None:
     np.testing.assert_array_equal(back, host)  # a copy, not a view
 
 
+def test_a_function_on_the_host_sees_and_changes_what_kernels_left(backend: Any) -> None:
+    workspace = backend.Workspace()
+    first, second = (backend.to_device(np.full(4, value, np.float32)) for value in (1, 10))
+
+    def add(one: Any, other: Any) -> None:
+        one += other
+
+    def step() -> None:
+        backend.accumulate(second, first, False, workspace)
+        backend.on_host(add, (first, second), workspace)
+
+    run = backend.record(step, workspace)
+    expected = 1, 10
+    for _ in range(4):  # plainly, recorded, and replayed
+        run()
+        expected = 2 * expected[0] + expected[1], expected[0] + expected[1]
+        assert [float(backend.to_host(array)[0]) for array in (first, second)] == list(expected)
+
+
 def test_cpu_arrays_are_aligned_and_may_be_read_behind_their_end() -> None:
     for array in (cpu.empty((3, 5), np.float32), cpu.to_device(np.ones(7, np.float32))):
         assert array.ctypes.data % 64 == 0

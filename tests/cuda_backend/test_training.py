@@ -13,6 +13,7 @@ from facecnn.kernels.cuda import memory
 from facecnn.learning.optimizers import AdamW, Momentum, RMSprop
 from facecnn.network.layers import Activate, BatchNorm, Conv, Dense, Dropout, Layer, Neuron, Pool, PRelu
 from facecnn.network.loss import MeanSquaredError
+from facecnn.parallel.ranks import Alone
 from learning.trainings import PLAIN, Recorder, photos_of, trained
 from learning.trainings import make_trainer as make
 
@@ -99,6 +100,31 @@ def test_it_follows_the_reference_step_by_step(layers: tuple[Layer, ...], change
         assert got_step.loss == pytest.approx(wanted_step.loss, rel=1e-3)
         assert got_step.accuracy == wanted_step.accuracy
     assert found.epochs[-1]["validation_loss"] == pytest.approx(expected.epochs[-1]["validation_loss"], rel=1e-3)
+
+
+class _Twin(Alone):
+    """One of two ranks that have the same photos, so that no other process is needed."""
+
+    size = 2
+
+    def add_up(self, array: Any) -> None:
+        array *= 2
+
+    def stack(self, array: Any) -> Any:
+        return np.array([array, array])
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value]
+
+
+def test_a_part_of_each_batch_follows_the_reference() -> None:
+    held_out = photos_of(np.arange(2), seed=3)
+    expected, found = (
+        follow(backend, TINY, ranks=_Twin(), train={"batch_size": 5}, validation=held_out)
+        for backend in (reference, cuda)
+    )
+    for name, array in expected.weights[-1].items():
+        np.testing.assert_allclose(found.weights[-1][name], array, atol=2e-4 * max(1.0, np.abs(array).max()))
 
 
 @pytest.fixture(scope="module")

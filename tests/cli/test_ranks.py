@@ -1,0 +1,228 @@
+"""Trainings that mpiexec has started as several processes: what is printed, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from facecnn.errors import UsageError
+from facecnn.parallel import mpi
+from facecnn.parallel.launcher import Launched
+
+from .running import COMMAND, Outcome, call, call_process, killed_at_the_end
+
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+PROGRAM = """
+import os, pathlib
+rank = int(os.environ["PMI_RANK"])
+pathlib.Path(os.environ["PIDS"], str(rank)).write_text(str(os.getpid()))
+exec(os.environ["BEFORE"])
+from facecnn.cli import main
+main()
+"""
+"""A rank's command: it tells its process, so that a test can end it."""
+
+SMOKE = ("-c", "smoke", "--set", "photos.faces=off", "--threads", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mpi() -> None:
+    if not MPIEXEC.exists():
+        pytest.skip("needs the extra mpi")
+
+
+class Ranks:
+    """Two ranks of a command."""
+
+    def __init__(self, folder: Path, *arguments: object, before: str = "", limit: float = 60) -> None:
+        self._folder = folder
+        environment = {"PIDS": str(folder), "BEFORE": before, "FACECNN_MPI_TIME_LIMIT": str(limit)}
+        self.process = subprocess.Popen(
+            [MPIEXEC, "-n", "2", sys.executable, "-c", PROGRAM, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def read_until(self, text: str) -> None:
+        """Read stderr up to a line that starts so."""
+        assert self.process.stderr is not None
+        read = []
+        for line in self.process.stderr:
+            read.append(line)
+            if line.startswith(text):
+                return
+        pytest.fail(f"ended before {text!r}: {''.join(read)}")
+
+    def signal(self, rank: int, number: int) -> None:
+        os.kill(int((self._folder / str(rank)).read_text()), number)
+
+    def end(self, seconds: float = 120) -> Outcome:
+        stdout, stderr = self.process.communicate(timeout=seconds)
+        return Outcome(self.process.returncode, stdout, stderr)
+
+
+@contextmanager
+def ranks(folder: Path, *arguments: object, **options: Any) -> Iterator[Ranks]:
+    running = Ranks(folder, *arguments, **options)
+    with killed_at_the_end(running.process):
+        yield running
+
+
+def test_two_processes_print_and_write_as_one(people: Path, tmp_path: Path) -> None:
+    arguments = ("train", people, *SMOKE, "--epochs", "4", "--out", tmp_path / "runs", "--format", "json")
+    with ranks(tmp_path, *arguments, "--name", "two") as running:
+        two = running.end()
+    assert two.exit_code == 0, two.stderr
+    assert "Ranks: 2 processes on this machine" in two.stderr
+    assert two.stderr.count("Run: ") == 1
+    one = call(*arguments, "--name", "one").json()
+    found = two.json()
+    assert found["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-3)
+    assert found["epochs"] == one["epochs"]
+    assert sorted(run.name for run in (tmp_path / "runs").iterdir() if run.is_dir()) == ["one", "two"]
+    assert {path.name for path in (tmp_path / "runs/one").iterdir()} == {
+        path.name for path in (tmp_path / "runs/two").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "optimizer.name=lbfgs"), "2 ranks can't share the steps of a full-batch optimizer"),
+        (("--set", "train.initialisation=lsuv"), "each of 2 ranks has a part only"),
+        (("--dry-run",), "--dry-run aren't shared among ranks"),
+        (("--no-such-option",), "No such option"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused_once(
+    people: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    with ranks(tmp_path, "train", people, *SMOKE, *options, "--out", tmp_path / "runs") as running:
+        done = running.end()
+    assert done.exit_code == 2
+    assert done.stderr.count(message) == 1
+    assert "rank 1" not in done.stderr
+
+
+def test_an_error_on_one_rank_ends_both_with_its_message(people: Path, tmp_path: Path) -> None:
+    before = """
+if rank == 1:
+    import facecnn.jobs.training.ranks as module
+    from facecnn.errors import PhotoError
+    def fail(*arguments):
+        raise PhotoError("the disk is gone")
+    module.read_photos_again = fail
+"""
+    with ranks(tmp_path, "train", people, *SMOKE, "--out", tmp_path / "runs", before=before) as running:
+        done = running.end()
+    assert done.exit_code == 3
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("rank 1 of 2 (on ") and line.endswith("error: the disk is gone")]
+    assert [line for line in lines if line.startswith("error: rank 1 of 2 (on ") and "has failed" in line]
+
+
+def train_long(people: Path, tmp_path: Path, **options: Any) -> Any:
+    arguments = ("train", people, *SMOKE, "--epochs", "100000", "--verbose")
+    return ranks(tmp_path, *arguments, "--out", tmp_path / "runs", "--name", "run", **options)
+
+
+def assert_resumable(run: Path) -> None:
+    """With one process; it is stopped again after some epochs."""
+    with subprocess.Popen(
+        [*COMMAND, "train", "--resume", str(run), "--verbose"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch"):
+                process.send_signal(signal.SIGINT)
+                break
+        assert "Go on with" in process.stderr.read()
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_if_a_rank_is_killed_the_other_ends_and_the_run_can_be_resumed(people: Path, tmp_path: Path, rank: int) -> None:
+    with train_long(people, tmp_path) as running:
+        running.read_until("epoch 3/")
+        running.signal(rank, signal.SIGKILL)
+        assert running.end(30).exit_code != 0
+    assert_resumable(tmp_path / "runs" / "run")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_is_named_after_the_time_limit(people: Path, tmp_path: Path, rank: int) -> None:
+    with train_long(people, tmp_path, limit=2) as running:
+        running.read_until("epoch 3/")
+        running.signal(rank, signal.SIGSTOP)
+        done = running.end(60)
+    assert done.exit_code == 5
+    assert f"rank {rank} of 2 (on " in done.stderr
+    assert "no answer for 2 seconds" in done.stderr
+    if rank == 1:
+        assert f"Go on with: facecnn train --resume {tmp_path / 'runs' / 'run'}" in done.stderr
+    assert_resumable(tmp_path / "runs" / "run")
+
+
+def test_interrupted_and_resumed_with_as_many_ranks_it_ends_with_the_same_bits(people: Path, tmp_path: Path) -> None:
+    def arguments(name: str) -> tuple[object, ...]:
+        train = ("train", people, *SMOKE, "--epochs", "400", "--verbose")
+        return (*train, "--out", tmp_path / "runs", "--name", name)
+
+    with ranks(tmp_path, *arguments("whole")) as running:
+        assert running.end().exit_code == 0
+    with ranks(tmp_path, *arguments("parts")) as running:
+        running.read_until("epoch 3/")
+        running.process.send_signal(signal.SIGINT)
+        done = running.end()
+    assert done.exit_code == 130
+    assert "and saved." in done.stderr
+    with ranks(tmp_path, "train", "--resume", tmp_path / "runs" / "parts", "--threads", "1") as running:
+        assert running.end().exit_code == 0
+    for file in ("best.safetensors", "last.safetensors", "previous.safetensors"):
+        assert (tmp_path / "runs/parts" / file).read_bytes() == (tmp_path / "runs/whole" / file).read_bytes(), file
+
+
+# ------------------------------------------------------------------------------------------------- before MPI begins
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", True), ("1", False)])
+def test_without_mpi4py_rank_0_says_what_to_install(rank: str, said: bool) -> None:
+    program = "import sys; sys.modules['mpi4py'] = None; from facecnn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "photos"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PMI_RANK": rank, "PMI_SIZE": "2"},
+    )
+    assert done.returncode == 2
+    assert ("mpiexec has started 2 processes" in done.stderr) is said
+    assert ("pip install 'facecnn[mpi]'" in done.stderr) is said
+
+
+def test_other_commands_pay_no_attention_to_the_launcher() -> None:
+    done = call_process("config", "show", environment={"PMI_RANK": "1", "PMI_SIZE": "2"})
+    assert done.exit_code == 0
+    assert "epochs" in done.stdout
+
+
+def test_a_launcher_of_another_mpi_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = SimpleNamespace(size=1)
+    library = SimpleNamespace(COMM_WORLD=world, Get_library_version=lambda: "MPICH Version: 5.0.2\nmore")
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=library, rc=SimpleNamespace()))
+    with pytest.raises(UsageError, match=r"mpirun has started 4 processes, but mpi4py's MPI \(MPICH Version: 5.0.2\)"):
+        mpi.start(Launched(0, 4, "mpirun"), 60)
