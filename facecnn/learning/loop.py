@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from typing import Any, cast
 
 import numpy as np
@@ -166,6 +167,15 @@ class Trainer:
         arrays, progress = self._ranks.broadcast(state)
         if self._ranks.rank:
             self.restore(arrays, progress)
+
+    def _stay_as_one(self) -> None:
+        """Take the weights of rank 0 if others differ, as where a processor of another kind has rounded differently."""
+        arrays = self.step.arrays.to_host()
+        digest = sha256(b"".join(array.tobytes() for array in arrays.values())).digest()
+        if len(set(self._ranks.gather(digest))) > 1:
+            arrays = self._ranks.broadcast(arrays)
+            if self._ranks.rank:
+                self.step.arrays.from_host(arrays)
 
     def train(self, last: int, recorder: Recorder, stop: Callable[[], bool]) -> bool:
         """Train to the end of epoch ``last``; False if ``stop`` ended it, after the state was saved."""
@@ -386,6 +396,8 @@ class Trainer:
 
     def save(self, recorder: Recorder, *, interrupted: bool) -> None:
         """Save the state, and the best model since the last save, on rank 0."""
+        if self._ranks.size > 1:
+            self._stay_as_one()
         if self._ranks.rank:
             return
         if self._best is not None:

@@ -96,6 +96,22 @@ def test_rank_0_alone_saves_and_measures() -> None:
     assert "kernel_change" in leading.epochs[-1]
 
 
+def test_a_rank_whose_weights_drift_takes_those_of_rank_0_at_the_next_save() -> None:
+    def drifting(ranks: Ranks) -> Trainer:
+        trainer = make_trainer(RICH, backend=reference, ranks=ranks)
+
+        class Drift(Recorder):
+            def step(self, step: Any) -> None:
+                trainer.network.weights.parameters.flat[0] += 1e-6 * ranks.rank
+
+        assert trainer.run(Drift())
+        return trainer
+
+    first, second = (weights(trainer) for trainer in on_ranks(2, drifting))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
 def resumed(saved: Any, ranks: Ranks) -> Recorder:
     trainer = make_trainer(RICH, backend=reference, ranks=ranks)
     if ranks.rank == 0:
