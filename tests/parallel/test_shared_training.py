@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecnn.errors import UsageError
+from facecnn.config import apply_overrides, load
+from facecnn.errors import DeviceError, UsageError
 from facecnn.jobs.signals import StopRequest
-from facecnn.jobs.training.ranks import SharedStop
+from facecnn.jobs.training import ranks as sharing
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.ranks import SharedStop, check_suits_ranks
 from facecnn.kernels import open_device, reference
+from facecnn.kernels.cards import Card, Cuda
 from facecnn.learning import loop
 from facecnn.learning.loop import Trainer
 from facecnn.learning.optimizers import AdamW
@@ -163,6 +168,52 @@ def test_each_photo_is_held_out_on_one_rank_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loop, "log_probabilities", noting)
     shared(4, train={"epochs": 1})
     assert sorted(seen) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "message"),
+    [
+        ("smoke", ["optimizer.name=newton_cg"], "2 ranks can't share the steps of a full-batch optimizer"),
+        ("smoke", ["train.initialisation=lsuv"], "each of 2 ranks has a part only"),
+        ("pretrained", [], "class_means makes no steps that 2 ranks could share"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused(config: str, overrides: list[str], message: str) -> None:
+    loaded = apply_overrides(load(config), overrides)
+    check_suits_ranks(loaded, ALONE)
+    with pytest.raises(UsageError, match=message):
+        on_ranks(2, lambda ranks: check_suits_ranks(loaded, ranks))
+
+
+@pytest.mark.parametrize(
+    ("cards", "device", "found"),
+    [(0, "auto", "auto"), (2, "auto", "cuda:1"), (2, "cuda", "cuda:1"), (2, "cuda:0", "cuda:0"), (2, "cpu", "cpu")],
+)
+def test_each_rank_of_a_machine_has_a_card_and_its_part_of_the_processors(
+    cards: int, device: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Cuda(available=cards > 0, cards=tuple(Card(number, "card", "card") for number in range(cards)))
+    monkeypatch.setattr(sharing, "find_cuda", lambda number: there)
+    monkeypatch.setattr(sharing, "_processors", lambda: list(range(7)))
+    second = on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(device=device), ranks))[1]
+    assert second.device == found
+    assert second.threads == 3
+
+
+def test_more_ranks_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "find_cuda", lambda number: Cuda(available=True, cards=(Card(0, "card", "card"),)))
+    with pytest.raises(DeviceError, match=r"2 ranks on .*, which has 1 cards"):
+        on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(), ranks))
+
+
+def test_ranks_that_are_bound_to_processors_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(ranks: Ranks) -> int | None:
+        bound.set([4 * ranks.rank + one for one in range(4)])
+        return sharing.options_for_rank(TrainOptions(device="cpu"), ranks).threads
+
+    bound: ContextVar[list[int]] = ContextVar("bound")
+    monkeypatch.setattr(sharing, "_processors", lambda: bound.get())
+    assert on_ranks(2, threads) == [4, 4]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8])
