@@ -15,6 +15,7 @@ from facecnn.cli.options import ComputeOptions, ModelOptions, ThresholdOption, p
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.choosing import checked_threshold
 from facecnn.jobs.stderr import StderrConsole
+from facecnn.parallel import current_ranks
 from facecnn.reports.findings import confidence
 
 _Format = Literal["text", "json", "jsonl", "csv"]
@@ -57,14 +58,20 @@ def predict(
     from facecnn.jobs.predict import predict as job
     from facecnn.runs.atomic import make_folder
 
-    limit = checked_threshold(threshold, "--threshold")
-    paths = [file for given in photos for file in (_listed(null) if given == "-" else _matching(given))]
-    common.require(bool(paths), "no photos given: the list on stdin is empty")
-    model_file = model.find(console)
-    for folder in (explain, draw):
-        if folder is not None:
-            make_folder(folder)  # before the work, in case it can't be made
-    results = job(model_file, paths, limit, console, compute.device, compute.threads)
+    limit, ranks = checked_threshold(threshold, "--threshold"), current_ranks()
+    given: tuple[Path, list[Path]] | None = None
+    if ranks.rank == 0:  # which alone has stdin, and of which the runs may be
+        paths = [file for name in photos for file in (_listed(null) if name == "-" else _matching(name))]
+        common.require(bool(paths), "no photos given: the list on stdin is empty")
+        given = model.find(console), paths
+        for folder in (explain, draw):
+            if folder is not None:
+                make_folder(folder)  # before the work, in case it can't be made
+    model_file, paths = ranks.broadcast(given)
+    results = job(model_file, paths, limit, console, compute.device, compute.threads, ranks)
+    if ranks.rank:
+        return
+    ranks.busy()
     _print(results, format)
     if draw is not None:
         from facecnn.jobs.draw import draw as draw_job

@@ -17,7 +17,7 @@ from facecnn.parallel.launcher import Launched, launched, time_limit
 if TYPE_CHECKING:  # mpi4py and NumPy are only loaded where an MPI launcher has started several processes
     from facecnn.parallel.mpi import MpiRanks
 
-_SHARED = ("train",)
+_SHARED = ("train", "predict")
 """Commands whose work ranks share. Of others, each process runs its own."""
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from dataclasses import dataclass
 
+from facecnn.errors import DeviceError
 from facecnn.jobs.console import Console
 from facecnn.kernels import Device, open_device
-from facecnn.kernels.cards import card_number, is_simulated
+from facecnn.kernels.cards import card_number, find_cuda, is_simulated
+from facecnn.parallel.ranks import Ranks
 
 
 def open_and_show(name: str, threads: int | None, console: Console) -> Device:
@@ -20,6 +24,43 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
     if device.name != "reference":
         console.show_compilation()
     return device
+
+
+def part_of_machine(device: str, threads: int | None, ranks: Ranks) -> tuple[str, int | None]:
+    """``--device`` and ``--threads`` of a rank: a card of its own, if there are cards, and a fair number of threads.
+
+    Raises DeviceError where there are fewer cards than ranks.
+    """
+    if ranks.size == 1:
+        return device, threads
+    nodes = ranks.gather((platform.node(), _processors()))
+    node, own = nodes[ranks.rank]
+    beside = [processors for other, processors in nodes if other == node]
+    if threads is None:
+        # Processors to which the launcher has bound one rank only are this rank's alone.
+        threads = max(1, int(sum(1 / sum(one in others for others in beside) for one in own)))
+    number = sum(other == node for other, _ in nodes[: ranks.rank])
+    return _own_card(device, number, len(beside)), threads
+
+
+def _processors() -> list[int]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity is not None else list(range(os.cpu_count() or 1))
+
+
+def _own_card(device: str, number: int, beside: int) -> str:
+    """The device of rank ``number`` of ``beside`` on this machine."""
+    if device not in ("auto", "cuda"):
+        return device
+    cuda = find_cuda(number)
+    if not cuda.cards or cuda.simulated:
+        return device
+    if beside > len(cuda.cards):
+        raise DeviceError(
+            f"{beside} ranks on {platform.node()}, whose cards are {len(cuda.cards)}: start no more ranks than cards "
+            "there, or name one for all with --device cuda:0, or take --device cpu"
+        )
+    return f"cuda:{number}" if cuda.available or device == "cuda" else device
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import numpy as np
 
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_for_answers, read_model
+from facecnn.parallel.ranks import ALONE, Ranks, Silent, share
 from facecnn.photos.cache import LoadedPhotos, crops_of
-from facecnn.photos.dataset import load_files
+from facecnn.photos.dataset import Listing, list_files, load_files
 from facecnn.photos.face import SHOWS_NOBODY
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.recognition import Answer
@@ -40,6 +42,7 @@ def predict(
     console: Console,
     device_name: str = "auto",
     threads: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[dict[str, Any]]:
     """Answer for each photo.
 
@@ -49,17 +52,20 @@ def predict(
         threshold: "auto", "off", or the unknown-score above which a face is a stranger's.
         device_name: as of ``--device``.
         threads: of the CPU.
+        ranks: the processes that share the photos; all of them have the same arguments.
 
     Returns:
-        The ``predict`` JSON, in the order of ``photos``. A photo's ``faces`` begin with the main one, whose answer is
-        the photo's. A name is given at most once in a photo: a face whose name fits another one better is ``unknown``
-        and has the name in ``also_like``. A photo without an answer has ``label`` None and an ``error``.
+        The ``predict`` JSON, in the order of ``photos``; empty on other ranks than 0. A photo's ``faces`` begin with
+        the main one, whose answer is the photo's. A name is given at most once in a photo: a face whose name fits
+        another one better is ``unknown`` and has the name in ``also_like``. A photo without an answer has ``label``
+        None and an ``error``.
 
     Raises:
         CheckpointError: the model can't be read.
         DeviceError: the device can't be used.
     """
     photos = list(photos)
+    device_name, threads = part_of_machine(device_name, threads, ranks)
     file = read_model(model_path)
     console.info(f"Model: {shown(model_path)}")
     model = open_for_answers(file, photos, device_name, threads, console)
@@ -70,6 +76,31 @@ def predict(
         console.info("This model has no threshold for strangers: everybody is named as one of its people.")
     elif limit is not None and not model.recogniser.knows_strangers:
         console.info(NO_STRANGERS)
+    listing = ranks.broadcast(list_files(photos) if ranks.rank == 0 else None)
+    ranks.busy()
+    own: list[dict[str, Any]] | Silent
+    try:
+        own = _answer(model, listing.part(*share(len(listing.files), ranks)), limit, console)
+    except Exception as error:
+        if ranks.rank == 0:
+            raise
+        own = Silent(f"rank {ranks.rank} of {ranks.size} failed: {error}")
+    return _in_order(listing, ranks.collect(own), ranks)
+
+
+def _in_order(listing: Listing, parts: Sequence[list[dict[str, Any]] | Silent], ranks: Ranks) -> list[dict[str, Any]]:
+    """The results of all ranks; a photo of a rank that gives none has an error."""
+    results: list[dict[str, Any]] = []
+    for number, part in enumerate(parts):
+        if isinstance(part, Silent):
+            start, stop = share(len(listing.files), ranks, number)
+            part = [{"path": str(path), **_NOTHING, "error": part.reason} for path in listing.files[start:stop]]
+        results += part
+    return results
+
+
+def _answer(model: Model, photos: Listing, limit: float | None, console: Console) -> list[dict[str, Any]]:
+    """The result of each photo."""
     with console.counting("Reading photos") as progress:
         loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
     for line in loaded.warnings:

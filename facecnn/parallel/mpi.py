@@ -21,7 +21,7 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.errors import DeviceError, UsageError
 from facecnn.parallel.launcher import SWITCH, TIME_LIMIT, Launched
-from facecnn.parallel.ranks import OtherRankFailed
+from facecnn.parallel.ranks import OtherRankFailed, Silent
 
 _T = TypeVar("_T")
 
@@ -43,8 +43,8 @@ _LATE = 1.0
 _ROLL_CALL = 2.0
 """Seconds in which ranks that wait answer each other, to find out who doesn't."""
 
-_FAILED, _HERE, _BUSY = 1, 2, 3
-"""Tags of notices: a rank has failed; a rank has waited too long, and is still there; rank 0 is at work."""
+_RESULT, _FAILED, _HERE, _BUSY = range(4)
+"""Tags: what rank 0 collects; a rank has failed; it has waited too long, and is still there; it is at work."""
 
 
 class MpiRanks:
@@ -55,7 +55,7 @@ class MpiRanks:
         self._mpi = mpi
         self._time_limit = time_limit
         self._world = mpi.COMM_WORLD
-        self._comm, self._notices, self._ending = (self._world.Dup() for _ in range(3))
+        self._comm, self._notices, self._results, self._ending = (self._world.Dup() for _ in range(4))
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
         self._nodes: list[str] = self._comm.allgather(platform.node())
@@ -118,6 +118,32 @@ class MpiRanks:
         if self._heart is None:
             self._heart = _Heart(self._time_limit / 4, lambda: self._tell_others(_BUSY, 0))
 
+    def collect(self, value: _T) -> list[_T | Silent]:
+        self._rest()
+        if self.rank:
+            self._wait(self._results.isend(value, dest=0), patiently=True)
+            return []
+        found: dict[int, _T | Silent] = {0: value}
+        heard = dict.fromkeys(range(1, self.size), time.monotonic())
+        told = 0.0
+        while len(found) < self.size:
+            now = time.monotonic()
+            if now - told > self._time_limit / 4:
+                self._tell_others(_BUSY, 0)
+                told = now
+            if self._has_failure():
+                raise self._ended()
+            for rank in heard.keys() - found.keys():
+                if self._results.Iprobe(rank, _RESULT):
+                    found[rank] = self._results.recv(source=rank, tag=_RESULT)
+                elif self._hears(rank):
+                    heard[rank] = now
+                elif now - heard[rank] > self._time_limit:
+                    found[rank] = Silent(f"{self.name_of(rank)}: no answer for {self._time_limit:.0f} seconds")
+                    self._grace = _LATE
+            time.sleep(_LONGEST_SLEEP)
+        return [found[rank] for rank in range(self.size)]
+
     def _rest(self) -> None:
         """End what ``busy`` has begun: only one thread at a time may call MPI."""
         if self._heart is not None:
@@ -141,7 +167,7 @@ class MpiRanks:
         request = self._ending.Iallgather(np.array([code, failed_itself], np.int64), everybody)
         deadline, failing = time.monotonic() + self._time_limit, False
         while not request.Test():
-            if self._hears_first():
+            if self._hears(0):
                 deadline = time.monotonic() + self._time_limit
             if not failing and (code or self._has_failure()):
                 deadline, failing = time.monotonic() + self._grace, True
@@ -186,14 +212,18 @@ class MpiRanks:
             if self._has_failure():
                 failed = min(failed, now)
                 if now - failed > _LATE:
-                    assert self._failure is not None
-                    self.other_failed = True
-                    raise self._failure
-            if patiently and self._hears_first():
+                    raise self._ended()
+            if patiently and self._hears(0):
                 heard = now
             if now - heard > self._time_limit:
                 raise self._silent()
             time.sleep(min(_LONGEST_SLEEP, 0.1 * (now - started)))
+
+    def _ended(self) -> OtherRankFailed:
+        """The error for another rank's failure."""
+        assert self._failure is not None
+        self.other_failed = True
+        return self._failure
 
     def _has_failure(self) -> bool:
         """Whether another rank has sent a notice of its failure."""
@@ -203,11 +233,11 @@ class MpiRanks:
             self._failure = OtherRankFailed(f"{self.name_of(status.source)} has failed, which ends all ranks", code)
         return self._failure is not None
 
-    def _hears_first(self) -> bool:
-        """Whether rank 0 has sent a notice that it is busy since the last call."""
+    def _hears(self, rank: int) -> bool:
+        """Whether a rank has sent a notice that it is busy since the last call."""
         heard = False
-        while self._notices.Iprobe(0, _BUSY):
-            self._notices.recv(source=0, tag=_BUSY)
+        while self._notices.Iprobe(rank, _BUSY):
+            self._notices.recv(source=rank, tag=_BUSY)
             heard = True
         return heard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from facecnn.errors import FacecnnError
@@ -10,6 +11,13 @@ if TYPE_CHECKING:  # the command line imports this module, and NumPy only once a
     from facecnn.arrays import Array
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Silent:
+    """In the place of what a rank should have given."""
+
+    reason: str
 
 
 class Ranks(Protocol):
@@ -40,7 +48,10 @@ class Ranks(Protocol):
         """The value of rank 0. ``patiently``: wait for it as long as rank 0 is ``busy``."""
 
     def busy(self) -> None:
-        """Let the others know, until the next exchange, that this rank 0 is at work on what takes long."""
+        """Let the others know, until the next exchange, that this rank is at work on what takes long."""
+
+    def collect(self, value: _T) -> list[_T | Silent]:
+        """On rank 0 the values of all ranks, which it waits for as long as they are ``busy``; elsewhere nothing."""
 
 
 class Alone:
@@ -65,6 +76,9 @@ class Alone:
     def busy(self) -> None:
         """Nobody waits."""
 
+    def collect(self, value: _T) -> list[_T | Silent]:
+        return [value]
+
 
 ALONE: Ranks = Alone()
 
@@ -77,9 +91,10 @@ class OtherRankFailed(FacecnnError):
         self.exit_code = exit_code
 
 
-def share(count: int, ranks: Ranks) -> tuple[int, int]:
-    """Start and stop of a rank's part of ``count`` things. Parts differ by one at most."""
-    return ranks.rank * count // ranks.size, (ranks.rank + 1) * count // ranks.size
+def share(count: int, ranks: Ranks, rank: int | None = None) -> tuple[int, int]:
+    """Start and stop of a rank's part of ``count`` things: of this one, or of ``rank``. Parts differ by one at most."""
+    rank = ranks.rank if rank is None else rank
+    return rank * count // ranks.size, (rank + 1) * count // ranks.size
 
 
 def largest_share(count: int, ranks: Ranks) -> int:

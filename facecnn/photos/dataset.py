@@ -204,17 +204,25 @@ def _assemble(
     )
 
 
-def load_files(
-    paths: Iterable[str | Path],
-    settings: PhotoSettings,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    finder: Finder | None = None,
-) -> LoadedPhotos:
-    """Read photos that belong to nobody yet, in the order given; a folder stands for the photos in it, sorted.
+@dataclass(frozen=True)
+class Listing:
+    """Photos that belong to nobody yet."""
 
-    Each photo has a row of pixels or a reason, and so does a folder without photos. The warnings say what was skipped.
-    """
+    files: tuple[Path, ...]
+    """In the order given; in the place of a folder the photos in it, sorted, or itself if there are none."""
+    empty: Mapping[int, str]
+    """Why there are none, by the folder's index."""
+    warnings: tuple[str, ...]
+    """What was skipped."""
+
+    def part(self, start: int, stop: int) -> "Listing":
+        """The photos from ``start`` to ``stop``."""
+        empty = {index - start: reason for index, reason in self.empty.items() if start <= index < stop}
+        return Listing(self.files[start:stop], empty, self.warnings)
+
+
+def list_files(paths: Iterable[str | Path]) -> Listing:
+    """List photos in the order given; a folder stands for the photos in it."""
     files: list[Path] = []
     empty: dict[int, str] = {}
     passed_over: Counter[str] = Counter()
@@ -231,9 +239,24 @@ def load_files(
                 warnings += listing.warnings
                 continue
         files.append(path)
-    loaded = load_photos(files, settings, finder=finder, progress=progress)
-    reasons = (empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
-    said = (*loaded.warnings, *remarks(passed_over, warnings))
+    return Listing(tuple(files), empty, tuple(remarks(passed_over, warnings)))
+
+
+def load_files(
+    paths: Iterable[str | Path] | Listing,
+    settings: PhotoSettings,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    finder: Finder | None = None,
+) -> LoadedPhotos:
+    """Read photos that belong to nobody yet: see ``Listing``.
+
+    Each photo has a row of pixels or a reason, and so does a folder without photos. The warnings say what was skipped.
+    """
+    listing = paths if isinstance(paths, Listing) else list_files(paths)
+    loaded = load_photos(listing.files, settings, finder=finder, progress=progress)
+    reasons = (listing.empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
+    said = (*loaded.warnings, *listing.warnings)
     return replace(loaded, reasons=tuple(reasons), warnings=said)
 
 

@@ -195,6 +195,52 @@ def test_interrupted_and_resumed_with_as_many_ranks_it_ends_with_the_same_bits(p
         assert (tmp_path / "runs/parts" / file).read_bytes() == (tmp_path / "runs/whole" / file).read_bytes(), file
 
 
+# ---------------------------------------------------------------------------------------------------------- predict
+
+
+@pytest.fixture(scope="module")
+def model(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the people."""
+    folder = tmp_path_factory.mktemp("runs")
+    call("train", people, *SMOKE, "--epochs", "2", "--out", folder, "--name", "run")
+    return folder / "run"
+
+
+def predict(model: Path, people: Path, broken: Path) -> tuple[object, ...]:
+    """A command that answers for all photos, and one that can't be read between them."""
+    folders = sorted(path for path in people.iterdir() if path.is_dir())
+    return ("predict", folders[0], broken, folders[1], "-m", model, "--format", "csv", "--device", "cpu")
+
+
+def test_photos_that_ranks_share_are_answered_in_order(model: Path, people: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    alone = call(*predict(model, people, broken))
+    with ranks(tmp_path, *predict(model, people, broken)) as running:
+        shared = running.end()
+    assert shared.exit_code == alone.exit_code == 3
+    assert shared.stdout == alone.stdout
+    assert shared.stderr.count("1 of 21 photos have no answer") == 1
+
+
+def test_photos_of_a_rank_that_hangs_have_no_answer(model: Path, people: Path, tmp_path: Path) -> None:
+    before = """
+if rank == 1:
+    import facecnn.jobs.predict as module, signal
+    module._answer = lambda *arguments: os.kill(os.getpid(), signal.SIGSTOP)
+"""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    alone = call(*predict(model, people, broken))
+    with ranks(tmp_path, *predict(model, people, broken), before=before, limit=2) as running:
+        shared = running.end()
+    assert shared.exit_code == 3
+    found, wanted = shared.stdout.splitlines(), alone.stdout.splitlines()
+    assert found[:11] == wanted[:11]
+    assert [line.partition(",")[0] for line in found] == [line.partition(",")[0] for line in wanted]
+    assert all("no answer for 2 seconds" in line for line in found[11:])
+
+
 # ------------------------------------------------------------------------------------------------- before MPI begins
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from facecnn.config import apply_overrides, load
 from facecnn.errors import DeviceError, UsageError
+from facecnn.jobs import devices
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training import ranks as sharing
 from facecnn.jobs.training.options import TrainOptions
@@ -193,16 +194,16 @@ def test_each_rank_of_a_machine_has_a_card_and_its_part_of_the_processors(
     cards: int, device: str, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = Cuda(available=cards > 0, cards=tuple(Card(number, "card", "card") for number in range(cards)))
-    monkeypatch.setattr(sharing, "find_cuda", lambda number: there)
-    monkeypatch.setattr(sharing, "_processors", lambda: list(range(7)))
+    monkeypatch.setattr(devices, "find_cuda", lambda number: there)
+    monkeypatch.setattr(devices, "_processors", lambda: list(range(7)))
     second = on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(device=device), ranks))[1]
     assert second.device == found
     assert second.threads == 3
 
 
 def test_more_ranks_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "find_cuda", lambda number: Cuda(available=True, cards=(Card(0, "card", "card"),)))
-    with pytest.raises(DeviceError, match=r"2 ranks on .*, which has 1 cards"):
+    monkeypatch.setattr(devices, "find_cuda", lambda number: Cuda(available=True, cards=(Card(0, "card", "card"),)))
+    with pytest.raises(DeviceError, match=r"2 ranks on .*, whose cards are 1"):
         on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(), ranks))
 
 
@@ -212,7 +213,7 @@ def test_ranks_that_are_bound_to_processors_keep_them(monkeypatch: pytest.Monkey
         return sharing.options_for_rank(TrainOptions(device="cpu"), ranks).threads
 
     bound: ContextVar[list[int]] = ContextVar("bound")
-    monkeypatch.setattr(sharing, "_processors", lambda: bound.get())
+    monkeypatch.setattr(devices, "_processors", lambda: bound.get())
     assert on_ranks(2, threads) == [4, 4]
 
 

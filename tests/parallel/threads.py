@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from facecnn.arrays import Array
-from facecnn.parallel.ranks import Ranks
+from facecnn.parallel.ranks import Ranks, Silent
 
 _T = TypeVar("_T")
 
@@ -47,6 +47,10 @@ class ThreadRanks:
 
     def busy(self) -> None:
         pass
+
+    def collect(self, value: _T) -> list[_T | Silent]:
+        found: list[_T | Silent] = [*self.gather(value)]
+        return [] if self.rank else found
 
 
 def on_ranks(size: int, function: Callable[[Ranks], _T]) -> list[_T]:

@@ -6,7 +6,6 @@ folder. The others get the settings and the split from it, and when training beg
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,14 +15,14 @@ from typing import Any
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded
-from facecnn.errors import DeviceError, InterruptedTraining, PhotoError, UsageError, shown
+from facecnn.errors import InterruptedTraining, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
 from facecnn.jobs.training.setup import make_trainer, open_for_training
-from facecnn.kernels.cards import find_cuda
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Recorder, StepReport
@@ -76,39 +75,9 @@ class _Following(Recorder):
 
 
 def options_for_rank(options: TrainOptions, ranks: Ranks) -> TrainOptions:
-    """The options with this rank's part of its machine: a card of its own, if there are cards, and a fair number of
-    threads. Raises DeviceError where there are fewer cards than ranks."""
-    if ranks.size == 1:
-        return options
-    nodes = ranks.gather((platform.node(), _processors()))
-    node, own = nodes[ranks.rank]
-    beside = [processors for other, processors in nodes if other == node]
-    threads = options.threads
-    if threads is None:
-        # Processors to which the launcher has bound one rank only are this rank's alone.
-        threads = max(1, int(sum(1 / sum(one in others for others in beside) for one in own)))
-    number = sum(other == node for other, _ in nodes[: ranks.rank])
-    return replace(options, threads=threads, device=_own_card(options.device, number, len(beside)))
-
-
-def _processors() -> list[int]:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return sorted(affinity(0)) if affinity is not None else list(range(os.cpu_count() or 1))
-
-
-def _own_card(device: str, number: int, beside: int) -> str:
-    """The device of rank ``number`` of ``beside`` on this machine."""
-    if device not in ("auto", "cuda"):
-        return device
-    cuda = find_cuda(number)
-    if not cuda.cards or cuda.simulated:
-        return device
-    if beside > len(cuda.cards):
-        raise DeviceError(
-            f"{beside} ranks on {platform.node()}, which has {len(cuda.cards)} cards: start no more ranks than cards "
-            "there, or name one for all with --device cuda:0, or take --device cpu"
-        )
-    return f"cuda:{number}" if cuda.available or device == "cuda" else device
+    """The options with this rank's part of its machine; see ``part_of_machine``."""
+    device, threads = part_of_machine(options.device, options.threads, ranks)
+    return replace(options, device=device, threads=threads)
 
 
 def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
