@@ -46,7 +46,8 @@ class Losses(Recorder):
         self.losses.append(float(self._trainer.network.backend.to_host(self._trainer.step.totals)[0]))
 
     def epoch(self, metrics: Any) -> None:
-        self.validation.append(metrics["validation_loss"])
+        if metrics["validation_loss"] is not None:
+            self.validation.append(metrics["validation_loss"])
 
     def save_last(self, arrays: Any, state: Any, *, interrupted: bool) -> None:
         digest = sha256(repr(state).encode())
