@@ -15,7 +15,7 @@ from typing import Any
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded
-from facecnn.errors import InterruptedTraining, PhotoError, UsageError, shown
+from facecnn.errors import DeviceError, InterruptedTraining, PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
@@ -26,7 +26,7 @@ from facecnn.jobs.training.setup import make_trainer, open_for_training
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Recorder, StepReport
-from facecnn.parallel.ranks import Ranks
+from facecnn.parallel.ranks import Ranks, Silent
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,18 @@ def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
 
 
 def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -> None:
-    """Tell the other ranks what is trained, now that the photos have been read."""
-    if ranks.size > 1:
-        folder, finder = data.dataset.folder.absolute(), arrays_for_checkpoint(data.dataset.finder)
-        ranks.broadcast(_Task(loaded, folder, data.record(), finder, run, _digest(data)))
+    """Tell the other ranks what is trained, now that the photos have been read, and wait until they have read them.
+
+    Raises DeviceError where one doesn't answer.
+    """
+    if ranks.size == 1:
+        return
+    folder, finder = data.dataset.folder.absolute(), arrays_for_checkpoint(data.dataset.finder)
+    ranks.broadcast(_Task(loaded, folder, data.record(), finder, run, _digest(data)))
+    silent = [answer.reason for answer in ranks.collect(None) if isinstance(answer, Silent)]
+    if silent:
+        raise DeviceError("; ".join(silent))
+    ranks.broadcast(True)
 
 
 def say_ranks(ranks: Ranks, console: Console) -> None:
@@ -128,6 +136,7 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
     device = open_for_training(options, console)
     say_ranks(ranks, console)
     task: _Task = ranks.broadcast(None, patiently=True)
+    ranks.busy()
     finder = finder_of_checkpoint(task.finder, options.threads)
     data = read_photos_again(task.split, task.run, task.folder, task.loaded, finder, False, console)
     if _digest(data) != task.digest:
@@ -135,6 +144,8 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
             f"{shown(task.folder)}: other photos on {platform.node()} (rank {ranks.rank}) than on rank 0: give all "
             "ranks the same folder"
         )
+    ranks.collect(None)
+    ranks.broadcast(None, patiently=True)  # until the slowest has read them
     trainer = make_trainer(
         task.loaded,
         data.dataset,
