@@ -22,11 +22,11 @@ RUN case "$VARIANT" in \
     esac \
     && pip install --no-cache-dir "/src[sample,faces,pretrained,heic,mpi$card]" \
     && useradd --create-home --uid 1000 facecnn \
-    && install --directory --owner=facecnn /work /cache
+    && install --directory --mode=1777 /work /cache
 
 USER 1000
 WORKDIR /work
-ENV FACECNN_CACHE_DIR=/cache
+ENV FACECNN_CACHE_DIR=/cache MPLCONFIGDIR=/tmp
 VOLUME /cache
 ENTRYPOINT ["facecnn"]
 CMD ["--help"]
