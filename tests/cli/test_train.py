@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from facecnn.config import Loaded, load
 from facecnn.errors import PhotoError
+from facecnn.jobs.training import finish
 from facecnn.kernels import available_threads
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import FolderFaces
@@ -87,6 +88,21 @@ def test_the_model_is_that_of_the_best_epoch_and_calibrated_by_what_it_was_not_t
     calibration = json.loads((long.path / "figures.json").read_text())["calibration"]
     assert calibration["photos"] == 32
     assert calibration["temperature"] > 1.3
+
+
+def test_of_very_many_photos_some_show_how_well_those_trained_on_are_known(
+    noise: Path, tmp_path: Path, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["-c", "smoke", "--epochs", 1, "--out", tmp_path, "--format", "json"]
+    everybody = facecnn("train", noise, *options).json()
+    monkeypatch.setattr(finish, "MOST_JUDGED", 7)
+    done = facecnn("train", noise, *options)
+    count = everybody["train"]["known"]["photos"]
+    assert count == everybody["photos"]["train"] > 7
+    assert f"Of {count} photos trained on, 7 drawn at random" in done.stderr
+    assert done.json()["train"]["known"]["photos"] == 7
+    assert done.json()["photos"] == everybody["photos"]
+    assert done.json()["validation"] == everybody["validation"]
 
 
 def test_it_learns_what_can_be_learned(trained_with_strangers: Trained) -> None:

@@ -19,12 +19,17 @@ from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.training.pretrained_hint import compare_with_pretrained
 from facecnn.jobs.training.run import TrainingRun
 from facecnn.learning.calibration import Calibration
+from facecnn.learning.data import PhotoSet
 from facecnn.recognition import Recogniser
 from facecnn.reports import findings
 from facecnn.reports.facts import Background
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.folder import read_json, write_json
 from facecnn.runs.metrics import read_metrics
+
+MOST_JUDGED = 20_000
+"""Of more photos that were trained on so many, drawn at random, are judged: a million would take longer than an epoch,
+and the figures would be the same to a percent."""
 
 
 def finish(
@@ -43,7 +48,7 @@ def finish(
     run, data = training.folder, training.data
     best = load_checkpoint(run.best_path)
     recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.backend)
-    train_photos = data.train_photos
+    train_photos = _sample(data.train_photos, training.settings.train.seed, console)
     train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
     crops = data.held_out.crops(data.held_out_numbers)
     all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
@@ -81,6 +86,15 @@ def finish(
     }
     report_training(run, model, data, held_out, result, documents=documents)
     return result
+
+
+def _sample(photos: PhotoSet, seed: int, console: Console) -> PhotoSet:
+    """The photos, or some of them if there are more than ``MOST_JUDGED``."""
+    if len(photos) <= MOST_JUDGED:
+        return photos
+    console.info(f"Of {len(photos)} photos trained on, {MOST_JUDGED} drawn at random show how well they are known")
+    drawn = np.sort(np.random.default_rng(seed).choice(len(photos), MOST_JUDGED, replace=False))
+    return PhotoSet(photos.pixels, photos.rows[drawn], photos.labels[drawn])
 
 
 def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: Array) -> Calibration:
