@@ -320,7 +320,7 @@ def test_a_model_of_class_means_answers_by_embeddings_of_its_own_body(monkeypatc
     embedding = np.zeros((1, 128), np.float32)
     embedding[0, :2] = 3, 4
     monkeypatch.setattr("facecnn.body.embedder.body_arrays", lambda: None)
-    monkeypatch.setattr(Embedder, "embed", lambda *_: embedding)
+    monkeypatch.setattr(Embedder, "embed", lambda *_, **__: embedding)
     weight = np.zeros((3, 128), np.float32)
     weight[0, 0] = weight[1, 1] = 10
     arrays = {f"model.{name}": np.zeros(shape, np.float32) for name, shape in shapes().items()}

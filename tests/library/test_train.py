@@ -193,12 +193,17 @@ def test_signals_are_left_to_the_program(people: Path, tmp_path: Path, monkeypat
         return contextlib.nullcontext(Display())
 
     monkeypatch.setattr("facecnn.library.console.LogConsole.training", display)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    handlers = {
+        signal.SIGTERM: lambda number, frame: caught.append(number),
+        signal.SIGINT: signal.default_int_handler,  # the workers of pytest-xdist ignore it
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with pytest.raises(KeyboardInterrupt):
             facecnn.train(people, "smoke", out=tmp_path, name="run")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert caught == [signal.SIGTERM] * 2
     assert call("train", "--resume", tmp_path / "run").exit_code == 0
 
