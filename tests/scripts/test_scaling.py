@@ -136,16 +136,16 @@ def test_other_programs_are_seen_by_how_long_a_step_takes(monkeypatch: pytest.Mo
 
 def test_a_wait_that_sleeps_sees_a_round_some_sleeps_late() -> None:
     asleep = replace(WIRE, sleeps=True)
-    short, long, longest = ([Round(1, seconds * 1e9 - 1e4)] for seconds in (0.001, 0.05, 1.0))
-    assert waited(long * 2, WIRE, 1e-4) == pytest.approx(0.1)
+    short, long, longest = ([Round(1, seconds * 1e9 - 1e4)] for seconds in (0.001, 0.005, 1.0))
+    assert waited(long * 2, WIRE, 1e-4) == pytest.approx(0.01)
     assert waited(short, asleep, 1e-4) == pytest.approx(0.001 + 2.5 * 1e-4)
-    assert waited(long, asleep, 1e-4) == pytest.approx(0.05 + 2.5 * 0.005)
+    assert waited(long, asleep, 1e-4) == pytest.approx(0.005 + 2.5 * 0.0005)
     assert waited(longest, asleep, 1e-4) == pytest.approx(1 + 2.5 * _LONGEST_SLEEP)
-    assert waited(long * 2, asleep, 1e-4) == pytest.approx(0.0625 + 0.05 + 2.5 * _LONGEST_SLEEP)
+    assert waited(long * 2, asleep, 1e-4) == pytest.approx(0.00625 + 0.005 + 2.5 * _LONGEST_SLEEP)
     assert waited([Round(1, 100)] * 3, asleep, 1e-4) == pytest.approx(3 * (1e-5 + 1e-7 + 1.5 * 1e-4))
-    small = replace(asleep, latency=0.05)
-    assert waited([Round(1, 16_000)], small, 1e-4) == pytest.approx(0.05 + 16e-6 + 1.5 * 0.005, rel=1e-4)
-    assert waited([Round(2, 32_000)], small, 1e-4) == pytest.approx(0.1 + 32e-6 + 1.5 * 0.01, rel=1e-4)
+    small = replace(asleep, latency=0.005)
+    assert waited([Round(1, 16_000)], small, 1e-4) == pytest.approx(0.005 + 16e-6 + 1.5 * 0.0005, rel=1e-3)
+    assert waited([Round(2, 32_000)], small, 1e-4) == pytest.approx(0.01 + 32e-6 + 1.5 * 0.001, rel=1e-3)
 
 
 @given(
@@ -249,7 +249,7 @@ def test_waits_that_never_sleep(tmp_path: Path) -> None:
     slow = ("--bandwidth", "0.01", "--latency", "10", "--ranks", "2", "--json")
     plans = [run_script("scaling", "--measured", written(tmp_path), *slow, *more) for more in ((), ("--no-sleep",))]
     asleep, awake = (json.loads(plan.stdout)["weak"]["own"][1]["sending_ms"] for plan in plans)
-    assert asleep == pytest.approx(awake + 2 * 2.5 * 10)  # two waits of 160 ms, longer by 2.5 of the longest sleeps
+    assert asleep == pytest.approx(awake + 2 * 2.5 * 1)  # two waits of 160 ms, longer by 2.5 of the longest sleeps
     assert awake == pytest.approx(2 * 160, rel=1e-3)
 
 
