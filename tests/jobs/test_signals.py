@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,7 +36,16 @@ def test_a_request_before_the_first_step_is_at_once() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT is a KeyboardInterrupt, as Python has it; the workers of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+@pytest.mark.usefixtures("interrupts")
 def test_a_request_that_does_not_listen_leaves_signals_alone() -> None:
     before = [signal.getsignal(number) for number in SIGNALS], sys.unraisablehook
     with pytest.raises(KeyboardInterrupt) as stopped, StopRequest(listens=False) as stop:  # noqa: PT012
