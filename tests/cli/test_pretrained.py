@@ -101,6 +101,7 @@ def test_nothing_is_trained(run: Path) -> None:
     assert arrays["people.embeddings"].shape == (12, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("face_finding")
 def test_the_commands_work_as_with_any_model(facecnn: Facecnn, run: Path, few: Path, tmp_path: Path) -> None:
     evaluated = facecnn("eval", few, "-m", run, "--split", "all", "--format", "json")
@@ -270,6 +271,7 @@ def test_a_forgotten_person_is_in_no_run_and_no_cache(facecnn: Facecnn, few: Pat
     assert again.exit_code == 2
 
 
+@pytest.mark.slow
 def test_photos_of_one_name_in_several_runs_are_all_forgotten(facecnn: Facecnn, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     contents = []

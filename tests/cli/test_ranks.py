@@ -159,6 +159,7 @@ def test_if_a_rank_is_killed_the_other_ends_and_the_run_can_be_resumed(people: P
     assert_resumable(tmp_path / "runs" / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_rank_that_hangs_is_named_after_the_time_limit(people: Path, tmp_path: Path, rank: int) -> None:
     with train_long(people, tmp_path, limit=2) as running:
@@ -173,6 +174,7 @@ def test_a_rank_that_hangs_is_named_after_the_time_limit(people: Path, tmp_path:
     assert_resumable(tmp_path / "runs" / "run")
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_with_as_many_ranks_it_ends_with_the_same_bits(people: Path, tmp_path: Path) -> None:
     def arguments(name: str) -> tuple[object, ...]:
         train = ("train", people, *SMOKE, "--epochs", "400", "--verbose")

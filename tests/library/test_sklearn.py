@@ -174,6 +174,7 @@ def test_a_fitted_one_can_be_pickled(fitted: FaceClassifier, photos: tuple[np.nd
     assert done.stdout.decode().split() == photos[1].tolist()
 
 
+@pytest.mark.slow
 def test_cross_validation_and_grid_search_work(people: Path, photos: tuple[np.ndarray, np.ndarray]) -> None:
     classifier = FaceClassifier("smoke", epochs=6)
     assert (cross_val_score(classifier, *photos, cv=2) > 0.5).all()

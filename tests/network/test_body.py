@@ -64,7 +64,7 @@ def drawn(network: Network) -> dict[str, Array]:
 
 @pytest.mark.parametrize(
     ("backend", "dtype", "tolerance"),
-    [(reference, np.float64, 1e-10), (cpu, np.float32, 1e-5)],
+    [(reference, np.float64, 1e-10), pytest.param(cpu, np.float32, 1e-5, marks=pytest.mark.slow)],
     ids=["reference", "cpu"],
 )
 def test_the_layers_compute_what_dlibs_network_does(backend: Any, dtype: Any, tolerance: float) -> None:

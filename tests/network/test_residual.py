@@ -93,6 +93,7 @@ def test_a_shortcut_is_pooled() -> None:
     assert made.output[0, :, :, 0].tolist() == [[102.5, 4.5], [10.5, 12.5]]
 
 
+@pytest.mark.slow
 def test_the_cpu_computes_a_network_with_blocks_as_the_reference_does() -> None:
     case = Case(LAYERS, SHAPE, 4)
     exact, fast = Run(case, reference, np.float64), Run(case, cpu, np.float32)

@@ -53,6 +53,7 @@ def test_in_float64_losses_are_those_of_one_process(ranks: int, exact: dict[str,
         np.testing.assert_allclose(found["validation"], alone["validation"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_in_float32_the_first_loss_is_that_of_one_process_and_a_repetition_has_the_same_bits() -> None:
     threads = available_threads()
     try:

@@ -203,6 +203,7 @@ def test_the_bandwidth_is_the_one_that_explains_what_was_measured(bandwidth: flo
     )
 
 
+@pytest.mark.slow
 def test_what_a_step_tells_is_counted() -> None:
     """default: five batch norms, of which the first to go forward goes backward last; all tell forward and backward."""
     from benchmarks.work import Case, work_of
@@ -291,6 +292,7 @@ def test_without_an_mpiexec_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     assert "pip install 'facecnn[mpi]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_it_measures_ranks_of_its_own_and_plans_with_them() -> None:
     pytest.importorskip("mpi4py")
     if not Path(sys.executable).with_name("mpiexec").exists():

@@ -17,6 +17,7 @@ def album(write_people: Callable[..., Path]) -> Path:
     return write_people({"ann": 20, "bob": 20})
 
 
+@pytest.mark.slow
 def test_flipped_photos_are_counted(album: Path) -> None:
     done = run_script("studies/doubtful_labels", album, *SETTINGS, "--seeds", "3", "4")
     assert done.exit_code == 0, done.stderr
