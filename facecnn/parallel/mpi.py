@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,9 @@ give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 _GRACE = 10.0
 """Seconds that a rank which has failed waits for the others to end with it, before it ends them by force."""
+
+_PASSED_ON = 0.5
+"""Seconds in which a launcher passes on what a rank has printed: when ranks end by force, it drops the rest."""
 
 _LATE = 1.0
 """Seconds for which a wait goes on after a notice of failure: the rank may have had its part in this exchange."""
@@ -183,6 +187,9 @@ class MpiRanks:
 
     def abort(self, code: int) -> NoReturn:
         """End all ranks by force."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(_PASSED_ON)
         code = code or DeviceError.exit_code
         self._world.Abort(code)
         os._exit(code)  # MPICH's returns before the process is killed
