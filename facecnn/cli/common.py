@@ -28,7 +28,10 @@ BROKEN_PIPE = 141
 _COMMON_OPTIONS = {
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show more: a line for each epoch; in data check, every note.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Show more: each epoch; in data check each note; in doctor --warm each kernel."
+        ),
     ],
     "traceback": Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")],
 }
