@@ -32,6 +32,14 @@ def _default_signals() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT is a KeyboardInterrupt, as Python has it; the workers of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache that this session starts empty, but for the compiled kernels: their folder is named by a hash of their

@@ -29,11 +29,12 @@ ORDER = [
     "network",
     "kernels",
     "settings",
+    "process_wide",
     "errors",
     "arrays",
 ]
 LEAVES = {"photos", "runs", "parallel"}
-BASE = {"settings", "errors", "arrays"}
+BASE = {"settings", "process_wide", "errors", "arrays"}
 
 
 def _allowed(room: str) -> set[str]:

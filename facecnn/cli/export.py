@@ -9,7 +9,7 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes
-from facecnn.cli.options import DEFAULT_OUT, FormatOption, path
+from facecnn.cli.options import DEFAULT_OUT, FormatOption, ModelOption, path
 from facecnn.errors import shown
 from facecnn.jobs.choosing import find_model
 from facecnn.jobs.stderr import StderrConsole, paragraph
@@ -20,16 +20,7 @@ def export(
     console: StderrConsole,
     *,
     argument: Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            parser=path,
-            metavar="MODEL",
-            help="A run's folder or a .safetensors file; by default the pinned or newest finished run in runs/.",
-        ),
-    ] = None,
+    model: ModelOption = None,
     to: Annotated[
         Literal["onnx", "npz"],
         typer.Option(help="onnx: a graph from crop to answer, for other programs; npz: weights as NumPy arrays."),

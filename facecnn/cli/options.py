@@ -133,20 +133,23 @@ class ComputeOptions:
     threads: Annotated[int | None, typer.Option(help="Processor threads; all by default.")] = None
 
 
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        parser=path,
+        metavar="MODEL",
+        help="A run's folder or a .safetensors file; by default the pinned or newest finished run.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model answers."""
 
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            parser=path,
-            metavar="MODEL",
-            help="A run's folder or a .safetensors file; by default the pinned or newest finished run.",
-        ),
-    ] = None
+    model: ModelOption = None
     out: OutOption = DEFAULT_OUT
 
     def find(self, console: StderrConsole) -> Path:

@@ -7,7 +7,6 @@ share. They start once the first process spends time on compiling: where all is 
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -15,10 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 from facecnn.config import Loaded
 from facecnn.errors import FacecnnError
+from facecnn.jobs import further_process
 from facecnn.jobs.faces import run_installed_networks
 from facecnn.jobs.warm import Planned, code_folder, plan_for, train_and_answer
 from facecnn.kernels import Device, available_threads, open_device
@@ -59,14 +58,7 @@ class Compiling:
                     self._start(number / count)
 
     def _start(self, share: float) -> None:
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],  # -P: not what lies in the current folder
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        )
+        process = further_process.start(__name__, stdout=subprocess.DEVNULL)
         self.started.append(process)
         assert process.stdin is not None
         pickle.dump((self._planned, self._faces, self._from_the_end, share), process.stdin)
@@ -150,13 +142,8 @@ def _compile(
 def _work() -> None:
     """What a further process does."""
     planned, faces, from_the_end, share = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    further_process.end_with_the_first()
     _compile(planned, open_device("cpu", 1), faces=faces, from_the_end=from_the_end, share=share)
-
-
-def _end_with_the_first() -> None:
-    os.read(sys.stdin.fileno(), 1)  # until the first process closes the pipe, or ends: it writes no more
-    os._exit(0)
 
 
 if __name__ == "__main__":

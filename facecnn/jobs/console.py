@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # every command has a console, but few train
@@ -39,3 +39,31 @@ class Console(Protocol):
         self, epochs: int, steps: int, label: str = "", lines: int = ...
     ) -> AbstractContextManager[TrainingDisplay]:
         """The display of a training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""
+
+
+class NoDisplay:
+    """A ``TrainingDisplay`` that shows nothing."""
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def trial_step(self, start: int, report: StepReport) -> None:
+        pass
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        pass
+
+
+class WithoutProgress:
+    """What a ``Console`` has besides messages, where no progress is shown."""
+
+    def show_compilation(self) -> None:
+        pass
+
+    def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
+        return nullcontext(lambda done, total: None)
+
+    def training(
+        self, epochs: int, steps: int, label: str = "", lines: int = 0
+    ) -> AbstractContextManager[TrainingDisplay]:
+        return nullcontext(NoDisplay())

@@ -23,10 +23,9 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
-from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import calibrate_for, make_recogniser
-from facecnn.jobs.people import find_folder, knows_strangers_by_distance, output_names, photo_set, read_people
+from facecnn.jobs.people import find_folder, output_names, photo_set, read_all_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.recorders import ShowingRecorder
 from facecnn.jobs.training.setup import AnyTrainer, make_any_trainer, open_for_training, trial_figures
@@ -68,16 +67,7 @@ def cross_validate(
         loaded = without_early_stopping(loaded)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
-    finder = installed_finder(loaded.settings.photos, console, options.threads)
-    dataset = read_people(
-        folder,
-        loaded.settings.photos,
-        finder,
-        console,
-        strict=options.strict,
-        for_training=True,
-        one_is_enough=knows_strangers_by_distance(loaded.settings),
-    )
+    dataset = read_all_people(folder, loaded, console, options.threads, strict=options.strict)
     parts = dataset.folds(folds)
     problem = fold_problem(dataset, parts)
     if problem is not None:

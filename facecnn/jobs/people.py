@@ -9,6 +9,7 @@ import numpy as np
 from facecnn.config import Loaded, Settings
 from facecnn.errors import OutputError, PhotoError, shown
 from facecnn.jobs.console import Console
+from facecnn.jobs.faces import installed_finder
 from facecnn.learning.data import PhotoSet
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.photos.dataset import Dataset, load_dataset
@@ -46,6 +47,20 @@ def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path
     folder = sample_folder()
     console.info("Photos: two sample people of the ORL faces (no PHOTOS given, and no data/photos here)")
     return folder
+
+
+def read_all_people(folder: Path, loaded: Loaded, console: Console, threads: int | None, *, strict: bool) -> Dataset:
+    """``read_people`` for trainings that leave out some photos each, with the face finder that the settings ask for."""
+    settings = loaded.settings
+    return read_people(
+        folder,
+        settings.photos,
+        installed_finder(settings.photos, console, threads),
+        console,
+        strict=strict,
+        for_training=True,
+        one_is_enough=knows_strangers_by_distance(settings),
+    )
 
 
 def _expanded(path: Path) -> Path:

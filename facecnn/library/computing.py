@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from facecnn.jobs.environment import check_environment
+from facecnn.process_wide import WhileInUse
 
 
 @contextmanager
@@ -40,33 +41,15 @@ def _loops_may_overlap() -> bool:
         return False
 
 
-class _OneBlasThread:
-    """BLAS uses one thread while anybody is inside, as it sums in another order with another number of threads: the
-    first to enter sets that, the last to leave sets it back."""
+def _limit_blas(restore: ExitStack) -> None:
+    """One thread, as BLAS sums in another order with another number of threads."""
+    from threadpoolctl import ThreadpoolController
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limits: Any = None
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._users == 0:
-                from threadpoolctl import ThreadpoolController
-
-                self._limits = ThreadpoolController().select(user_api="blas").limit(limits=1)
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._limits.restore_original_limits()
+    limits = ThreadpoolController().select(user_api="blas").limit(limits=1)
+    restore.callback(limits.restore_original_limits)
 
 
-_one_blas_thread = _OneBlasThread()
+_one_blas_thread = WhileInUse(_limit_blas)
 
 
 @contextmanager

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
 
-if TYPE_CHECKING:
-    from facecnn.jobs.console import Console
-    from facecnn.learning.progress import StepReport
+from facecnn.jobs.console import Console, WithoutProgress
 
 LOGGER = logging.getLogger("facecnn")
 LOGGER.addHandler(logging.NullHandler())  # without a handler, Python would print the warnings
@@ -24,7 +20,7 @@ def console(progress: bool) -> AbstractContextManager[Console]:
     return nullcontext(LogConsole())
 
 
-class LogConsole:
+class LogConsole(WithoutProgress):
     """A ``facecnn.jobs.console.Console`` that writes messages to the logger, and shows no progress."""
 
     def info(self, text: str) -> None:
@@ -32,25 +28,3 @@ class LogConsole:
 
     def warning(self, text: str) -> None:
         LOGGER.warning("%s", text)
-
-    def show_compilation(self) -> None:
-        pass
-
-    @contextmanager
-    def counting(self, what: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
-
-    @contextmanager
-    def training(self, epochs: int, steps: int, label: str = "", lines: int = 0) -> Iterator[_NoDisplay]:
-        yield _NoDisplay()
-
-
-class _NoDisplay:
-    def step(self, report: StepReport) -> None:
-        pass
-
-    def trial_step(self, start: int, report: StepReport) -> None:
-        pass
-
-    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
-        pass

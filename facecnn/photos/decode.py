@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from facecnn.errors import PhotoError, shown
+from facecnn.process_wide import WhileInUse
 
 DECODER_VERSION = 2
 """Part of the cache's key: raise it whenever ``decode`` gives another result for some file than before."""
@@ -409,43 +410,19 @@ def _sixteen_to_eight(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled)
 
 
-class _PillowSetUp:
-    """Sets Pillow's process-wide switches while anything is being decoded, and restores them afterwards.
-
-    Decoding runs in several threads: the first to enter sets the switches, the last to leave restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._restore = contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._users == 0:
-                self._set()
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._restore.close()
-
-    def _set(self) -> None:
-        self._restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        # ``_check_size`` does this, with a message of its own.
-        self._restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-        Image.MAX_IMAGE_PIXELS = None
-        # Whatever the program's filters are, even "error": a warning about a tag says nothing about the picture.
-        self._restore.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+def _set_pillow_up(restore: contextlib.ExitStack) -> None:
+    """Set Pillow's process-wide switches; decoding runs in several threads."""
+    restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # ``_check_size`` does this, with a message of its own.
+    restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    Image.MAX_IMAGE_PIXELS = None
+    # Whatever the program's filters are, even "error": a warning about a tag says nothing about the picture.
+    restore.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
 
 
-_pillow_set_up = _PillowSetUp()
+_pillow_set_up = WhileInUse(_set_pillow_up)
 _libtiff_lock = threading.Lock()
 
 

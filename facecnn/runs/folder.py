@@ -86,7 +86,7 @@ class RunFolder:
         """
         make_folder(out_dir, _ANOTHER_OUT)
         if name is None:
-            run = cls(_make_numbered(out_dir / f"{_timestamp()}-{_label(config_label)}"))
+            run = cls(make_dated_folder(out_dir, config_label))
             run.lock()
             return run
         check_new_run(out_dir, name, overwrite)
@@ -344,9 +344,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _make_numbered(path: Path) -> Path:
-    """Make the folder, or NAME-2, NAME-3 … where it exists. Only mkdir can tell, as other trainings may start now."""
-    number = 1
+def make_dated_folder(out_dir: Path, label: str) -> Path:
+    """Make a folder YYYYMMDD-HHMMSS-LABEL, with -2, -3 … where that exists. Only mkdir can tell, as others may start
+    now. Raises OutputError."""
+    path, number = out_dir / f"{_timestamp()}-{_label(label)}", 1
     while True:
         numbered = path if number == 1 else path.with_name(f"{path.name}-{number}")
         try:

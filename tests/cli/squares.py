@@ -53,7 +53,7 @@ def finder() -> KnownFaces:
 def find_squares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let whatever trains or answers find faces with ``finder``."""
     for place in (
-        *("cross_validate.installed_finder", "training.photos.installed_finder", "label_check.installed_finder"),
+        *("people.installed_finder", "training.photos.installed_finder", "label_check.installed_finder"),
         *("models.finder_of_checkpoint", "training.train.finder_of_checkpoint"),
     ):
         monkeypatch.setattr(f"facecnn.jobs.{place}", lambda *_: finder())

@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -34,14 +33,6 @@ def test_a_request_waits_for_the_second_signal(number: int) -> None:
 def test_a_request_before_the_first_step_is_at_once() -> None:
     with pytest.raises(Stopped), StopRequest():
         signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, as Python has it; the workers of pytest-xdist ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")

@@ -174,6 +174,7 @@ def test_without_a_handler_warnings_are_not_printed_either(people: Path, tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_signals_are_left_to_the_program(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler of the program runs while a training goes on, and an interrupt leaves a run that can be resumed."""
     caught: list[int] = []
@@ -193,17 +194,12 @@ def test_signals_are_left_to_the_program(people: Path, tmp_path: Path, monkeypat
         return contextlib.nullcontext(Display())
 
     monkeypatch.setattr("facecnn.library.console.LogConsole.training", display)
-    handlers = {
-        signal.SIGTERM: lambda number, frame: caught.append(number),
-        signal.SIGINT: signal.default_int_handler,  # the workers of pytest-xdist ignore it
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
     try:
         with pytest.raises(KeyboardInterrupt):
             facecnn.train(people, "smoke", out=tmp_path, name="run")
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
     assert caught == [signal.SIGTERM] * 2
     assert call("train", "--resume", tmp_path / "run").exit_code == 0
 

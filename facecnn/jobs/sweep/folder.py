@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from facecnn.errors import CheckpointError, OutputError, UsageError, shown
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
-from facecnn.runs.folder import check_name
+from facecnn.runs.folder import check_name, make_dated_folder
 
 _IN_USE = ".facecnn.lock"
 
@@ -45,14 +44,16 @@ class SweepFolder:
             OutputError: it is taken, or can't be written.
         """
         if name is None:
-            stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
-            name = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, 1000))) if not (out / text).exists())
+            make_folder(out)
+            folder = cls(make_dated_folder(out, label))
         else:
             check_name(name)
-        folder = cls(out / name)
-        if folder.path.exists() and not folder._is_empty():
-            raise OutputError(f"{shown(folder.path)}: exists already: --resume continues it; or give another --name")
-        make_folder(folder.path)
+            folder = cls(out / name)
+            if folder.path.exists() and not folder._is_empty():
+                raise OutputError(
+                    f"{shown(folder.path)}: exists already: --resume continues it; or give another --name"
+                )
+            make_folder(folder.path)
         folder.lock()
         write_atomically(folder.given_path, json.dumps(given, indent=2, allow_nan=False).encode())
         return folder

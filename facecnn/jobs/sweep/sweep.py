@@ -13,7 +13,6 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +21,8 @@ from facecnn.config import Loaded, to_dict, to_yaml
 from facecnn.config.sweep import Range, ranges_in, settings_with
 from facecnn.errors import DivergedError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.judgement import wilson_interval
-from facecnn.jobs.people import find_folder, knows_strangers_by_distance, read_people
+from facecnn.jobs.people import find_folder, read_all_people
 from facecnn.jobs.sweep.folder import SweepFolder
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.setup import open_for_training
@@ -78,7 +76,7 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
     ranges = ranges_in(loaded)
     device = open_for_training(options, console)
     folder = find_folder(options.photos, loaded, console)
-    dataset = _read(folder, loaded, options, console)
+    dataset = read_all_people(folder, loaded, console, options.threads, strict=options.strict)
 
     from facecnn.jobs.sweep.trial import Task, parts_of, refuse_bad_folds
 
@@ -110,18 +108,6 @@ def _check(plan: SweepOptions) -> None:
     most = available_threads()
     if not 1 <= plan.processes <= most:
         raise UsageError(f"--processes {plan.processes}: must be 1 to {most}, the processors that this process may use")
-
-
-def _read(folder: Path, loaded: Loaded, options: TrainOptions, console: Console) -> Dataset:
-    return read_people(
-        folder,
-        loaded.settings.photos,
-        installed_finder(loaded.settings.photos, console, options.threads),
-        console,
-        strict=options.strict,
-        for_training=True,
-        one_is_enough=knows_strangers_by_distance(loaded.settings),
-    )
 
 
 def _given(loaded: Loaded, ranges: Sequence[Range], plan: SweepOptions, dataset: Dataset) -> dict[str, Any]:
@@ -173,13 +159,14 @@ def _finish(
     """Judge the search, and write what was found. Returns the JSON."""
     from facecnn.jobs.sweep.trial import SEARCH
 
-    rows = [_row(number, trial) for number, trial in enumerate(trials.rows(SEARCH), start=1)]
-    best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["log_loss"], default=None)
-    if best is None:
+    kept_trials, chosen = trials.rows(SEARCH), trials.best(SEARCH)
+    rows = [_row(number, trial) for number, trial in enumerate(kept_trials, start=1)]
+    if chosen is None:
         raise DivergedError(f"no trial was completed; the last one: {rows[-1]['reason']}: change the ranges")
+    best = rows[[trial.number for trial in kept_trials].index(chosen.number)]
     nested = _judge_search(task, trials, device, console)
     importance = trials.importances(SEARCH)
-    found = settings_with(task.loaded, task.ranges, trials.best(SEARCH).params)  # type: ignore[union-attr]
+    found = settings_with(task.loaded, task.ranges, chosen.params)
     head = "".join(f"# {line}\n" for line in _heading(task, rows, best, nested))
     write_atomically(kept.best_path, (head + to_yaml(found.settings)).encode())
     pictures = _draw(kept, task.ranges, rows, importance, console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.config.sweep import Range, settings_with
 from facecnn.errors import DivergedError, UsageError
-from facecnn.jobs.console import Console
+from facecnn.jobs.console import Console, TrainingDisplay, WithoutProgress
 from facecnn.jobs.cross_validate import judge_likeliest, train_outside, without_early_stopping
-from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.people import knows_strangers_by_distance, read_people
+from facecnn.jobs.people import read_all_people
 from facecnn.jobs.sweep.study import Trials
 from facecnn.kernels import Device
 from facecnn.photos.dataset import Dataset
@@ -75,22 +74,13 @@ class Photos:
         settings = loaded.settings.photos
         if self._last is None or self._last[0] != settings:
             self._last = None
-            finder = installed_finder(settings, self._console, self._task.threads)
-            dataset = read_people(
-                self._task.folder,
-                settings,
-                finder,
-                self._console,
-                strict=False,
-                for_training=True,
-                one_is_enough=knows_strangers_by_distance(loaded.settings),
-            )
+            dataset = read_all_people(self._task.folder, loaded, self._console, self._task.threads, strict=False)
             self._last = settings, dataset
         return self._last[1]
 
 
-class Silent:
-    """A console for what was said before: it shows bars, and no message."""
+class Silent(WithoutProgress):
+    """A console for what was said before: it shows the bars of trainings, and no message."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -104,10 +94,9 @@ class Silent:
     def show_compilation(self) -> None:
         self._console.show_compilation()
 
-    def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Any]:
-        return nullcontext(lambda done, total: None)
-
-    def training(self, epochs: int, steps: int, label: str = "", lines: int = 0) -> AbstractContextManager[Any]:
+    def training(
+        self, epochs: int, steps: int, label: str = "", lines: int = 0
+    ) -> AbstractContextManager[TrainingDisplay]:
         return self._console.training(epochs, steps, label, lines)
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from facecnn.errors import FacecnnError, OutputError, shown
+from facecnn.jobs import further_process
+from facecnn.jobs.console import WithoutProgress
 
 if TYPE_CHECKING:
     from facecnn.jobs.console import Console
@@ -75,14 +77,7 @@ def _lock_name(journal: Path, number: object) -> str:
 
 
 def _start(task: Task, number: int) -> subprocess.Popen[bytes]:
-    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__],  # -P: not what lies in the current folder
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
+    process = further_process.start(__name__, stdout=subprocess.PIPE)
     assert process.stdin is not None
     lock = task.journal.with_name(_lock_name(task.journal, number)).resolve()
     for part in (os.fsencode(lock), pickle.dumps(task)):
@@ -112,7 +107,7 @@ def _ending(workers: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             process.wait()
 
 
-class _Console:
+class _Console(WithoutProgress):
     """Sends messages to the first process."""
 
     def __init__(self, stream: Any) -> None:
@@ -128,28 +123,6 @@ class _Console:
     def warning(self, text: str) -> None:
         self.send({"info": f"warning: {text}"})
 
-    def show_compilation(self) -> None:
-        pass
-
-    def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Any]:
-        return nullcontext(lambda done, total: None)
-
-    def training(self, epochs: int, steps: int, label: str = "", lines: int = 0) -> AbstractContextManager[Any]:
-        return nullcontext(_NoDisplay())
-
-
-class _NoDisplay:
-    """Shows no progress."""
-
-    def step(self, report: Any) -> None:
-        pass
-
-    def trial_step(self, start: int, report: Any) -> None:
-        pass
-
-    def epoch(self, metrics: Any, epochs: int) -> None:
-        pass
-
 
 def _work() -> None:
     """What a further process does."""
@@ -160,7 +133,7 @@ def _work() -> None:
     sys.stdout = sys.stderr
     lock, task = (sys.stdin.buffer.read(int(sys.stdin.buffer.readline())) for _ in range(2))
     with FileLock(os.fsdecode(lock)):
-        threading.Thread(target=_end_with_the_first, daemon=True).start()
+        further_process.end_with_the_first()
         try:
             _run(task, console)
         except FacecnnError as error:
@@ -175,11 +148,6 @@ def _run(pickled: bytes, console: Console) -> None:
 
     task: Task = pickle.loads(pickled)
     run_trials(task, open_device(task.device, task.threads), console)
-
-
-def _end_with_the_first() -> None:
-    os.read(sys.stdin.fileno(), 1)  # until the first process closes the pipe, or ends: it writes no more
-    os._exit(0)
 
 
 if __name__ == "__main__":

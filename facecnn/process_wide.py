@@ -1,0 +1,33 @@
+"""Switches of the whole process, set while anybody needs them so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+
+class WhileInUse:
+    """A context manager that any number of threads may enter: the first to enter sets switches of the process, the last
+    to leave restores them."""
+
+    def __init__(self, switch: Callable[[ExitStack], None]) -> None:
+        """``switch`` sets them, and tells the stack that it is given how to restore them."""
+        self._switch = switch
+        self._lock = threading.Lock()
+        self._users = 0
+        self._restore = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._switch(self._restore)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._restore.close()
