@@ -105,4 +105,7 @@ def _draw_axis(panel: "Axes", place: int, spread: Mapping[str, Any]) -> None:
         values = np.geomspace(low, high, _TICKS) if spread["log"] else np.linspace(low, high, _TICKS)
         texts = [f"{value:.3g}" for value in values]
     for value, text in zip(values, texts, strict=True):
-        panel.annotate(text, (place, _height(spread, value)), xytext=(4, 0), textcoords="offset points", fontsize=7)
+        label = panel.annotate(
+            text, (place, _height(spread, value)), xytext=(5, 0), textcoords="offset points", fontsize=7, va="center"
+        )
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # over the lines

@@ -29,6 +29,7 @@ from facecnn.jobs.training.setup import open_for_training
 from facecnn.kernels import Device, available_threads
 from facecnn.photos.dataset import Dataset
 from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
+from facecnn.reports.findings import counted
 from facecnn.reports.sweep import DrawnTrial, draw_importance, draw_parallel
 from facecnn.runs.atomic import write_atomically
 
@@ -137,7 +138,7 @@ def _search(task: Task, plan: SweepOptions, device: Device, console: Console) ->
         trials.add_study(part.name)
     most = len(task.parts) * task.trials * plan.folds
     console.info(
-        f"Sweep: {shown(task.journal.parent)}; {task.trials} trials of {plan.folds} trainings"
+        f"Sweep: {shown(task.journal.parent)}; {counted(task.trials, 'trial')} of {plan.folds} trainings"
         + (f", {len(task.parts)} times (--outer-folds)" if len(task.parts) > 1 else "")
         + f": at most {most + len(task.parts) - 1} trainings"
     )
