@@ -62,12 +62,7 @@ def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, cons
         warn_of_first([f"{shown(path)}: {reason}" for path, reason in skipped], console)
     if not len(chosen):
         raise PhotoError(f"none of {counted(len(faces.loaded.paths), 'photo')} of {shown(person)} can be used")
-    like = _who_it_is_like(faces, chosen, person)
-    if like is not None:
-        console.warning(
-            f"{percent(like[1])} of the faces added are named {shown(like[0])} by this model: the two look alike, or "
-            "are one person"
-        )
+    like = _who_it_is_like(faces, chosen, person, console)
     people = People.of(model).with_more(person, faces.embeddings[chosen])
     digests = [faces.loaded.sha256[number] for number in faces.photo[chosen].tolist()]
     files = [faces.loaded.paths[number].absolute() for number in faces.photo[chosen].tolist()]
@@ -183,10 +178,17 @@ def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, li
     return np.array(chosen, np.int64), skipped
 
 
-def _who_it_is_like(faces: _Faces, chosen: Int64Array, person: str) -> tuple[str, float] | None:
-    """Another person whose name the model gives to at least half of the chosen faces, and the share of these."""
+def _who_it_is_like(faces: _Faces, chosen: Int64Array, person: str, console: Console) -> tuple[str, float] | None:
+    """Another person whose name the model gives to at least half of the chosen faces, and the share of these. Warns."""
     others = Counter(name for name in (faces.names[face] for face in chosen) if name not in (person, UNKNOWN))
     if not others:
         return None
     name, count = others.most_common(1)[0]
-    return (name, count / len(chosen)) if 2 * count >= len(chosen) else None
+    if 2 * count < len(chosen):
+        return None
+    share = count / len(chosen)
+    console.warning(
+        f"{percent(share)} of the faces added are named {shown(name)} by this model: the two look alike, or are one "
+        "person"
+    )
+    return name, share

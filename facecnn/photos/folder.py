@@ -102,20 +102,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     refuse_no_folder(root)
     result = Scan(root)
     walk = _Walk(root)
-    folders: dict[str, Path] = {}
-    beside = []
-    names = _names(root)
-    if GROUPS in names:
-        names = [name for name in names if name != UNCLEAR]
-    for entry in walk.entries(root, names):
-        if is_folder(entry):
-            name = unicodedata.normalize("NFC", readable_name(entry.name))
-            if name in folders:
-                both = f"{_codes(folders[name].name)} and {_codes(entry.name)}"
-                raise PhotoError(f"{shown(root)}: two folders that read the same, {both}: rename or merge them")
-            folders[name] = entry
-        elif _PICTURE_NAME.search(entry.name):
-            beside.append(entry)
+    folders, beside = _folders_and_photos(root, walk)
     owned: dict[str, Path] = {}
     for name, person in folders.items():  # before any is read, so that no link claims a person's folder
         if walk.is_first(person):
@@ -234,6 +221,25 @@ class _Walk:
             else:
                 kept.append(path)
         return kept
+
+
+def _folders_and_photos(root: Path, walk: _Walk) -> tuple[dict[str, Path], list[Path]]:
+    """The folders in ``root``, by name, and the photos beside them. Raises PhotoError."""
+    folders: dict[str, Path] = {}
+    beside = []
+    names = _names(root)
+    if GROUPS in names:
+        names = [name for name in names if name != UNCLEAR]
+    for entry in walk.entries(root, names):
+        if is_folder(entry):
+            name = unicodedata.normalize("NFC", readable_name(entry.name))
+            if name in folders:
+                both = f"{_codes(folders[name].name)} and {_codes(entry.name)}"
+                raise PhotoError(f"{shown(root)}: two folders that read the same, {both}: rename or merge them")
+            folders[name] = entry
+        elif _PICTURE_NAME.search(entry.name):
+            beside.append(entry)
+    return folders, beside
 
 
 def refuse_no_folder(root: Path) -> None:

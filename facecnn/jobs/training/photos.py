@@ -169,21 +169,8 @@ def read_photos_again(
         one_is_enough=knows_strangers_by_distance(loaded.settings),
         roster=roster,
     )
-    before, now = set(record["classes"]), set(dataset.classes)
-    if before != now:
-        gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
-        raise PhotoError(
-            f"{shown(dataset.folder)}: other people than when {shown(run)} was started "
-            f"(gone: {gone or 'nobody'}; new: {new or 'nobody'}): start a new run"
-        )
     own = dict(zip(dataset.paths, dataset.sha256, strict=True))
-    training = from_record(record, dataset)
-    lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[training.photos]]
-    if lost:
-        raise PhotoError(
-            f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run)} was started "
-            "with: put them back, or start a new run"
-        )
+    training = _same_people(record, run, dataset)
     left_out = {path: photo["sha256"] for path, photo in record.get("left_out", {}).items()}
     if record["validation_folder"] is not None:
         other = Path(record["validation_folder"])
@@ -202,6 +189,25 @@ def read_photos_again(
         message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
         warn([message], strict, console)
     return replace(photos, roster=roster)
+
+
+def _same_people(record: Mapping[str, Any], run: Path, dataset: Dataset) -> FolderFaces:
+    """The training photos of a run. Raises PhotoError if its people are others, or nothing of one of them is left."""
+    before, now = set(record["classes"]), set(dataset.classes)
+    if before != now:
+        gone, new = some(sorted(map(shown, before - now))), some(sorted(map(shown, now - before)))
+        raise PhotoError(
+            f"{shown(dataset.folder)}: other people than when {shown(run)} was started "
+            f"(gone: {gone or 'nobody'}; new: {new or 'nobody'}): start a new run"
+        )
+    training = from_record(record, dataset)
+    lost = [shown(name) for label, name in enumerate(dataset.classes) if label not in dataset.labels[training.photos]]
+    if lost:
+        raise PhotoError(
+            f"{shown(dataset.folder)}: no photo of {some(lost)} is left of those that {shown(run)} was started "
+            "with: put them back, or start a new run"
+        )
+    return training
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:

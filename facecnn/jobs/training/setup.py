@@ -140,21 +140,13 @@ def make_trainer(
             "choose another (-c finetune, say)"
         )
     data = _training_data(dataset, training, validation, outputs)
-    validation, indices = data.validation, data.train_indices
-    stages, batch_size = loaded.plan(outputs), min(settings.train.batch_size, len(indices))
+    stages, photos = loaded.plan(outputs), len(data.train_indices)
+    batch_size = min(settings.train.batch_size, photos)
     has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
     if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
-        batch_size = len(indices)
+        batch_size = photos
     batch_size = largest_share(batch_size, ranks)
-    free = device.free_memory()
-    fitting = None
-    if free is None:
-        check_memory(stages, batch_size)
-    else:
-        # Photos that don't fit on the card beside the network are streamed through two batch slots, also held-out ones.
-        photo_bytes = math.prod(dataset.pixels.shape[1:]) * dataset.pixels.itemsize
-        sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
-        fitting = _fitting_micro_batch(stages, batch_size, settings, free, sent)
+    fitting = _what_fits(stages, batch_size, data.validation, settings, device)
     sizes = [size for size in ranks.gather(fitting) if size is not None]
     fitting = min(sizes, default=None)  # all ranks run the same groups of steps
     if fresh:
@@ -170,9 +162,23 @@ def make_trainer(
             ranks=ranks,
         )
     except MemoryError:
-        if free is not None:
+        if fitting is not None:
             raise
         raise too_large(stages, batch_size) from None
+
+
+def _what_fits(
+    stages: Sequence[Stage], batch_size: int, validation: PhotoSet, settings: Settings, device: Device
+) -> int | None:
+    """Size of the micro-batch on a card, None on the CPU. Raises UsageError and DeviceError."""
+    free = device.free_memory()
+    if free is None:
+        check_memory(stages, batch_size)
+        return None
+    # Photos that don't fit on the card beside the network are streamed through two batch slots, also held-out ones.
+    photo_bytes = math.prod(validation.pixels.shape[1:]) * validation.pixels.itemsize
+    sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
+    return _fitting_micro_batch(stages, batch_size, settings, free, sent)
 
 
 def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Settings, free: int, sent: int) -> int:

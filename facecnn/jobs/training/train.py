@@ -160,13 +160,7 @@ def _resume(
             f"{shown(run.path)}: its checkpoint doesn't fit its config.yaml ({error}): start a new run"
         ) from error
     progress = trainer.progress
-    log = MetricsLog(run.metrics_path)
-    log.truncate_after(progress.epoch)
-    if len(read_metrics(run.metrics_path)) != progress.epoch:
-        raise CheckpointError(
-            f"{shown(run.metrics_path)}: lines of the first {progress.epoch} epochs are missing: put the file back, or "
-            "start a new run"
-        )
+    _forget_later_epochs(run, progress.epoch)
     if progress.finished:
         console.info(
             f"The run had ended, at epoch {progress.epoch}: only its results are made anew. To train its model "
@@ -175,6 +169,16 @@ def _resume(
     elif not trainer.trials_left:
         console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
     return TrainingRun(run, settings, data, trainer, device, _with_new(before, data.trained_on))
+
+
+def _forget_later_epochs(run: RunFolder, epoch: int) -> None:
+    """Cut metrics off after an epoch. Raises CheckpointError if there are fewer."""
+    MetricsLog(run.metrics_path).truncate_after(epoch)
+    if len(read_metrics(run.metrics_path)) != epoch:
+        raise CheckpointError(
+            f"{shown(run.metrics_path)}: lines of the first {epoch} epochs are missing: put the file back, or start a "
+            "new run"
+        )
 
 
 def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
