@@ -6,8 +6,9 @@ import sys
 _PICKLED = """
 import hashlib
 from numba.core.serialize import dumps
-from facecnn.kernels.cpu.vector_ir import micro_kernels, photo_kernels, product_kernels, winograd_kernels
-modules = micro_kernels, photo_kernels, product_kernels, winograd_kernels
+from facecnn.kernels.cpu.vector_ir import micro_kernels, photo_kernels, product_kernels
+from facecnn.kernels.cpu.vector_ir import winograd_gradient_kernels, winograd_kernels
+modules = micro_kernels, photo_kernels, product_kernels, winograd_gradient_kernels, winograd_kernels
 found = {n: f for m in modules for n, f in vars(m).items() if type(f).__name__ == "_Intrinsic"}
 print(len(found), hashlib.sha256(b"".join(dumps(found[name]) for name in sorted(found))).hexdigest())
 """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecnn.kernels.cpu.vector_ir.filtering import Matrix, filtering
-from facecnn.kernels.cpu.vector_ir.winograd_kernels import transform_gradient
+from facecnn.kernels.cpu.vector_ir.winograd_gradient_kernels import transform_gradient
 
 SIZES = [(2, 3), (4, 3), (2, 5), (4, 5), (3, 4), (2, 7), (1, 2)]
 

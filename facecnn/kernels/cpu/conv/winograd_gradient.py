@@ -33,7 +33,7 @@ from facecnn.kernels.cpu.elementwise import derivative_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Workspace
-from facecnn.kernels.cpu.vector_ir.winograd_kernels import add_points, transform_gradient
+from facecnn.kernels.cpu.vector_ir.winograd_gradient_kernels import add_points, transform_gradient
 from facecnn.kernels.protocol import Activation
 
 _F = np.float32
