@@ -2,7 +2,8 @@
 
 Numba compiles one function at a time in a process. So further processes run this module: each lists the kernels that
 trainings will launch, without running any, and compiles those that nobody else is compiling into the cache that all
-share. They start once the first process spends time on compiling: where all is compiled they cost nothing.
+share. They start once the first process spends time on compiling: where all is compiled they cost nothing. They also
+say how many functions there are to compile, since the first process has no time to look ahead.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
+from typing import IO, TYPE_CHECKING
 
 from facecnn.config import Loaded
 from facecnn.errors import FacecnnError
 from facecnn.jobs import further_process
+from facecnn.jobs.console import Console
 from facecnn.jobs.faces import run_installed_networks
-from facecnn.jobs.warm import Planned, code_folder, plan_for, train_and_answer
+from facecnn.jobs.warm import Planned, code_folder, compiled_code, plan_for, train_and_answer
 from facecnn.kernels import Device, available_threads, open_device
+
+if TYPE_CHECKING:  # loads Numba
+    from facecnn.kernels.cpu.launching import Launch
 
 MOST_PROCESSES = 4
 """That compile, this one included. Each takes about 250 MB, and the longest function an eighth of all the time."""
@@ -41,48 +47,72 @@ class Compiling:
             faces: whether to compile for the face finder, too.
         """
         self._planned, self._device, self._faces = planned, device, faces
-        self._left = processes
+        self._to_start = processes
+        self._takes_long = False
         self.started: list[subprocess.Popen[bytes]] = []
         """Those that run, or ran."""
         self._lock = threading.Lock()
         self._from_the_end = False
+        self._in_the_end: int | None = None
+        """How many files of compiled functions there will be, once that is known."""
+        self._listener: threading.Thread | None = None
 
     def notice(self, seconds: float) -> None:
         """Start the others if this process has compiled for so long. Any thread may call it."""
-        if seconds < WORTH_A_PROCESS or not self._left:
+        if seconds < WORTH_A_PROCESS or self._takes_long:
             return
         with self._lock:
-            count, self._left = self._left, 0
+            self._takes_long = True
+            count, self._to_start = self._to_start, 0
             for number in range(count):
                 with suppress(OSError):  # no more processes, or it ended at once
                     self._start(number / count)
 
     def _start(self, share: float) -> None:
-        process = further_process.start(__name__, stdout=subprocess.DEVNULL)
+        process = further_process.start(__name__, stdout=subprocess.PIPE)
         self.started.append(process)
         assert process.stdin is not None
         pickle.dump((self._planned, self._faces, self._from_the_end, share), process.stdin)
         process.stdin.flush()
+        if self._listener is None:
+            self._listener = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
+            self._listener.start()
+
+    def _listen(self, said: IO[bytes]) -> None:
+        """Hear from the first of the others how much there is to compile; nothing if it ends before."""
+        with suppress(ValueError):
+            self._in_the_end = int(said.readline())
+
+    def left(self) -> int | None:
+        """How many functions no process has compiled yet; None while that isn't known."""
+        if self._in_the_end is None:
+            return None
+        return max(0, self._in_the_end - len(compiled_code("cpu")))
 
     def join_in(self) -> None:
         """Compile what is left, from the last kernel on: the others go on from the first. If none has started, those
-        that start later begin with the last."""
+        that start later begin with the last. If none can, see what is left."""
         self._from_the_end = True
         if self.started:
             _compile(self._planned, self._device, from_the_end=True)
+        elif self._takes_long:
+            self._in_the_end = _count(_launches(self._planned, self._device))
 
     def stop(self) -> None:
         """End the others."""
         with self._lock:
-            self._left = 0
+            self._to_start = 0
         for process in self.started:
             process.kill()
+        if self._listener is not None:
+            self._listener.join()
+        for process in self.started:
             process.communicate()
 
 
 @contextmanager
 def compiling_together(
-    planned: Sequence[Planned], device: Device, threads: int | None = None, *, faces: bool
+    planned: Sequence[Planned], device: Device, console: Console, threads: int | None = None, *, faces: bool
 ) -> Iterator[Compiling]:
     """Within the context, the kernels of ``planned`` are compiled by as many processes as there are ``threads``, at
     most ``MOST_PROCESSES``; by this one alone for another device than the CPU, and without a cache to share.
@@ -90,32 +120,41 @@ def compiling_together(
     Args:
         planned: the settings to compile for.
         device: to train on.
+        console: shows how many functions are left.
         threads: see ``facecnn.kernels.open_device``.
         faces: whether to compile for the face finder, too.
     """
-    processes = min(threads or available_threads(), MOST_PROCESSES) - 1
-    if device.name != "cpu" or code_folder("cpu") is None:
-        processes = 0
+    is_shared = device.name == "cpu" and code_folder("cpu") is not None
+    processes = min(threads or available_threads(), MOST_PROCESSES) - 1 if is_shared else 0
     compiling = Compiling(planned, device, processes, faces=faces)
     with ExitStack() as held:
         held.callback(compiling.stop)
-        if processes:
+        if is_shared:
             from facecnn.kernels.compilation import told
 
             held.enter_context(told(lambda compilation: compiling.notice(compilation.seconds)))
+            console.show_left(compiling.left)
         yield compiling
 
 
-def compiling_for_training(loaded: Loaded, device: Device, threads: int | None) -> AbstractContextManager[Compiling]:
+def compiling_for_training(
+    loaded: Loaded, device: Device, threads: int | None, console: Console
+) -> AbstractContextManager[Compiling]:
     """``compiling_together`` for a training."""
     planned = []
     with suppress(FacecnnError):  # the training will say what is wrong, and where
         planned = [plan_for(loaded)]
-    return compiling_together(planned, device, threads, faces=loaded.settings.photos.faces != "off")
+    return compiling_together(planned, device, console, threads, faces=loaded.settings.photos.faces != "off")
 
 
 def _compile(
-    planned: Sequence[Planned], device: Device, *, faces: bool = False, from_the_end: bool = False, share: float = 0.0
+    planned: Sequence[Planned],
+    device: Device,
+    *,
+    faces: bool = False,
+    from_the_end: bool = False,
+    share: float = 0.0,
+    tell: Callable[[int], None] | None = None,
 ) -> None:
     """Compile what nobody else is compiling.
 
@@ -125,25 +164,41 @@ def _compile(
         faces: whether to compile those of the face finder then, from the last one on.
         from_the_end: whether to begin with the last kernel of ``planned``.
         share: the part of all that is compiled last.
+        tell: is told how many files of compiled functions there will be in the end.
     """
     from facecnn.kernels.cpu.launching import compile_in_order, listed
 
-    launches = list(
-        dict.fromkeys(launch for one in planned for launch in listed(partial(train_and_answer, one, device)))
-    )
+    launches = _launches(planned, device)
     if from_the_end:
         launches.reverse()
     if faces:
         launches += reversed(listed(run_installed_networks))
+    if tell is not None:
+        tell(_count(launches))
     start = int(share * len(launches))
     compile_in_order(launches[start:] + launches[:start])
+
+
+def _launches(planned: Sequence[Planned], device: Device) -> list[Launch]:
+    """What trainings with the settings, and their models' answers, launch: each once, in order."""
+    from facecnn.kernels.cpu.launching import listed
+
+    return list(dict.fromkeys(launch for one in planned for launch in listed(partial(train_and_answer, one, device))))
+
+
+def _count(launches: Sequence[Launch]) -> int:
+    """How many files of compiled functions there will be when all of these are compiled."""
+    from facecnn.kernels.cpu.launching import not_kept
+
+    return len(not_kept(launches)) + len(compiled_code("cpu"))
 
 
 def _work() -> None:
     """What a further process does."""
     planned, faces, from_the_end, share = pickle.load(sys.stdin.buffer)
     further_process.end_with_the_first()
-    _compile(planned, open_device("cpu", 1), faces=faces, from_the_end=from_the_end, share=share)
+    tell = partial(print, flush=True)
+    _compile(planned, open_device("cpu", 1), faces=faces, from_the_end=from_the_end, share=share, tell=tell)
 
 
 if __name__ == "__main__":

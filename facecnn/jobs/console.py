@@ -32,6 +32,9 @@ class Console(Protocol):
     def show_compilation(self) -> None:
         """From now on, show what Numba compiles and problems of its cache, and warn of slow kernels. Loads Numba."""
 
+    def show_left(self, left: Callable[[], int | None]) -> None:
+        """From now on, show how many functions are left to compile with what is compiled; None: not known."""
+
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar for work that calls back with (done, total)."""
 
@@ -58,6 +61,9 @@ class WithoutProgress:
     """What a ``Console`` has besides messages, where no progress is shown."""
 
     def show_compilation(self) -> None:
+        pass
+
+    def show_left(self, left: Callable[[], int | None]) -> None:
         pass
 
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:

@@ -74,7 +74,7 @@ def examine(
         problems += [_failure(result, device.name) for result in results if device is not None and not result.passed]
         warm = None
         if device is not None and planned is not None and not unwritable and all(result.passed for result in results):
-            with compiling_together(planned, device, 1 if measure else None, faces=True) as compiling:
+            with compiling_together(planned, device, console, 1 if measure else None, faces=True) as compiling:
                 compiling.join_in()
                 warm = compile_ahead(planned, device, before, console)
     if warm is not None:

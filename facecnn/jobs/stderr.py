@@ -71,6 +71,10 @@ class StderrConsole:
         self._shown.enter_context(told(self._compilation.show))
         self._shown.enter_context(notes_told(self.info))
 
+    def show_left(self, left: Callable[[], int | None]) -> None:
+        if isinstance(self._compilation, _CompilationLine):
+            self._compilation.left = left
+
     def _end_compilation(self) -> None:
         """Finish the message about compiling, before another message."""
         if self._compilation is not None:
@@ -140,18 +144,27 @@ class _CompilationLine:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._shown = (0, 0)
+        self.left: Callable[[], int | None] = lambda: None
+        """How many functions are still to be compiled, by whichever process."""
 
     def show(self, compilation: Compilation) -> None:
         if not compilation.at_work:
             self.end()
             return
-        text = f"{_COMPILING}: {counted(compilation.functions, 'function')}, {compilation.seconds:.0f} s"
+        now = compilation.functions, round(compilation.seconds + compilation.waited)
+        if self._bar is not None and now == self._shown:
+            return
+        self._shown = functions, seconds = now
+        left = self.left()
+        done = counted(functions, "function") if left is None else f"{counted(left, 'function')} left"
+        text = f"{_COMPILING}: {done}, {seconds} s"
         if self._bar is None:
             from tqdm import tqdm
 
             # A bar of length 0: without one, tqdm doesn't cut the text to the terminal's width.
             self._bar = tqdm(desc=text, bar_format="{desc}{bar:0}", dynamic_ncols=True, leave=False)
-        elif text != self._bar.desc:
+        else:
             self._bar.set_description_str(text)
 
     def end(self) -> None:

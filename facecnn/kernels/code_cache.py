@@ -26,6 +26,7 @@ from numba.core import caching
 from numba.core import config as _numba_config
 
 from facecnn.errors import shown
+from facecnn.kernels.compilation import waiting
 from facecnn.kernels.notes import Notes
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 
@@ -39,6 +40,9 @@ _SHARED = ("formulas.py", "protocol.py", "update_rules.py")
 
 _LONGEST_WAIT = 60.0
 """Seconds for another process to compile a function; it may have failed."""
+
+_TOLD_EVERY = 1.0
+"""Seconds of waiting after which it is said that it goes on."""
 
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
@@ -158,7 +162,7 @@ def _checked(kind: Any) -> Any:
             if found is None and self._lock is None:
                 lock = self._lock_of(signature, target)
                 with suppress(OSError, NotImplementedError, Timeout):
-                    lock.acquire()
+                    _acquire(lock)
                     found = super().load_overload(signature, target)
                     if found is None:
                         self._lock = lock
@@ -176,9 +180,13 @@ def _checked(kind: Any) -> Any:
             except (OSError, NotImplementedError):
                 return False
 
+        def is_kept(self, signature: Any, target: Any) -> bool:
+            """Whether it needn't be compiled."""
+            return self._index_key(signature, target.codegen()) in self._cache_file._load_index()
+
         def _lock_of(self, signature: Any, target: Any) -> FileLock:
             key = hashlib.sha256(repr(self._index_key(signature, target.codegen())).encode()).hexdigest()
-            return FileLock(self._place(f".{key[:16]}.lock"), _LONGEST_WAIT, thread_local=False)
+            return FileLock(self._place(f".{key[:16]}.lock"), thread_local=False)
 
         def _place(self, suffix: str) -> Path:
             return Path(self._cache_path, f"{self._impl.filename_base}{suffix}")
@@ -199,6 +207,26 @@ def _checked(kind: Any) -> Any:
                     self._lock = None
 
     return Checked
+
+
+def _acquire(lock: FileLock) -> None:
+    """Acquire the lock of a function, and tell if another process has it. Raises Timeout, OSError,
+    NotImplementedError."""
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+        return
+    left = _LONGEST_WAIT
+    with waiting() as still_waiting:
+        while True:
+            wait = min(left, _TOLD_EVERY)
+            left -= wait
+            try:
+                lock.acquire(timeout=wait)
+                return
+            except Timeout:
+                if left <= 0:
+                    raise
+            still_waiting()
 
 
 _Files: Any = caching.IndexDataCacheFile

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numba.core import event
 
-_KIND = "numba:compile"
+_KIND, _WAITING = "numba:compile", "facecnn:waiting"
 _event: Any = event  # untyped
 
 
@@ -29,7 +30,9 @@ class Compilation:
     seconds: float
     """Spent on it."""
     at_work: bool
-    """Whether a function is being compiled now."""
+    """Whether a function is being compiled now, or waited for."""
+    waited: float = 0.0
+    """Seconds spent waiting for functions that another process compiled."""
 
 
 @dataclass
@@ -55,9 +58,18 @@ def costs() -> Iterator[dict[str, Cost]]:
 @contextmanager
 def told(tell: Callable[[Compilation], None]) -> Iterator[None]:
     """Within the context, call ``tell`` whenever compilation of a function or helper starts or ends, in the thread that
-    compiles it."""
-    with event.install_listener(_KIND, _Listener(tell)):
+    compiles it; while a function is waited for, every second."""
+    listener = _Listener(tell)
+    with event.install_listener(_KIND, listener), event.install_listener(_WAITING, listener):
         yield
+
+
+@contextmanager
+def waiting() -> Iterator[Callable[[], None]]:
+    """Announce that this thread waits for a function that another process compiles. Yields what is to be called from
+    time to time, to say that it still does."""
+    with event.trigger_event(_WAITING):
+        yield partial(_event.start_event, _WAITING)
 
 
 def tell_of(kernel: Any) -> None:
@@ -84,7 +96,8 @@ def tell_of(kernel: Any) -> None:
 
 
 class _Listener(event.Listener):
-    """Adds up; functions that are compiled for others come between those others' start and end."""
+    """Adds up; functions that are compiled for others come between those others' start and end. Nothing is compiled
+    while a function is waited for: Numba's lock is held."""
 
     def __init__(self, tell: Callable[[Compilation], None]) -> None:
         self._tell = tell
@@ -92,14 +105,22 @@ class _Listener(event.Listener):
         self._depth = 0
         self._before = 0.0
         self._started = 0.0
+        self._waited = 0.0
+        self._waits_since: float | None = None
 
     def on_start(self, event: Any) -> None:
+        if event.kind == _WAITING:
+            self._say_of_waiting(ends=False)
+            return
         if self._depth == 0:
             self._started = time.perf_counter()
         self._depth += 1
         self._say()
 
     def on_end(self, event: Any) -> None:
+        if event.kind == _WAITING:
+            self._say_of_waiting(ends=True)
+            return
         function = event.data["dispatcher"]
         # Of functions for the CPU, only what Python calls runs without its lock; those for cards are all launched. And
         # what can't be compiled for these arguments ends as well.
@@ -114,7 +135,14 @@ class _Listener(event.Listener):
     def _say(self) -> None:
         at_work = self._depth > 0
         seconds = self._before + time.perf_counter() - self._started
-        self._tell(Compilation(self._functions, seconds, at_work))
+        self._tell(Compilation(self._functions, seconds, at_work, self._waited))
+
+    def _say_of_waiting(self, *, ends: bool) -> None:
+        now = time.perf_counter()
+        if self._waits_since is not None:
+            self._waited += now - self._waits_since
+        self._waits_since = None if ends else now
+        self._tell(Compilation(self._functions, self._before, not ends, self._waited))
 
 
 class _Costs(event.Listener):

@@ -38,9 +38,9 @@ class Compiler:
         yield
         self.listeners.remove(tell)
 
-    def tell(self, functions: int, seconds: float, *, at_work: bool) -> None:
+    def tell(self, functions: int, seconds: float, *, at_work: bool, waited: float = 0.0) -> None:
         for listener in self.listeners:
-            listener(Compilation(functions, seconds, at_work))
+            listener(Compilation(functions, seconds, at_work, waited))
 
 
 @pytest.fixture
@@ -104,6 +104,36 @@ def test_a_line_on_a_terminal(
         assert set(said(capsys)) == {"\r", " "}  # the line is gone
         terminal.info("next")
         assert said(capsys) == "next\n"
+
+
+def test_what_is_left_is_shown_on_a_terminal_only(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int | None] = [None, 30, 1, 0]
+    monkeypatch.setattr(stderr, "_is_terminal", lambda: True)
+    with StderrConsole(quiet=False, verbose=False) as terminal:
+        terminal.show_compilation()
+        terminal.show_left(lambda: left.pop(0))
+        compiler.tell(1, 1.0, at_work=True)
+        assert "Compiling for this machine, once: 1 function, 1 s" in said(capsys)
+        compiler.tell(1, 4.2, at_work=True)
+        assert "\rCompiling for this machine, once: 30 functions left, 4 s" in said(capsys)
+        compiler.tell(12, 14.0, at_work=True, waited=3.0)
+        assert "\rCompiling for this machine, once: 1 function left, 17 s" in said(capsys)
+        compiler.tell(13, 15.0, at_work=True, waited=3.0)
+        assert "\rCompiling for this machine, once: 0 functions left, 18 s" in said(capsys)
+        compiler.tell(13, 15.0, at_work=False, waited=3.0)
+        assert set(said(capsys)) == {"\r", " "}
+    monkeypatch.setattr(stderr, "_is_terminal", lambda: False)
+    for quiet, lines in ((False, 2), (True, 0)):
+        with StderrConsole(quiet=quiet, verbose=False) as console:
+            console.show_compilation()
+            console.show_left(lambda: 7)
+            compiler.tell(12, 14.0, at_work=True, waited=3.0)
+            compiler.tell(13, 15.0, at_work=False, waited=3.0)
+        shown = said(capsys)
+        assert shown.count("\n") == lines
+        assert "7" not in shown
 
 
 def test_nothing_is_told_with_quiet(compiler: Compiler) -> None:

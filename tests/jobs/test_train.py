@@ -39,6 +39,9 @@ class Stopping:
     def show_compilation(self) -> None:
         pass
 
+    def show_left(self, left: Callable[[], int | None]) -> None:
+        pass
+
     @contextmanager
     def counting(self, what: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None

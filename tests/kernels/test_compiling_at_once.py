@@ -17,7 +17,7 @@ from facecnn.kernels import code_cache
 from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.compilation import Compilation, told
 from facecnn.kernels.cpu import jit
-from facecnn.kernels.cpu.launching import Launch, compile_in_order, launch, listed
+from facecnn.kernels.cpu.launching import Launch, compile_in_order, launch, listed, not_kept
 
 
 def _thrice(x: Any) -> Any:
@@ -49,13 +49,11 @@ def test_what_another_process_compiles_is_waited_for(tmp_path: Path, monkeypatch
     heard: list[Compilation] = []
     waits = threading.Event()
 
-    class Lock(FileLock):
-        def acquire(self, *arguments: Any, **options: Any) -> Any:
-            waits.set()
-            return super().acquire(*arguments, **options)
+    def hear(compilation: Compilation) -> None:
+        heard.append(compilation)
+        waits.set()
 
-    monkeypatch.setattr(code_cache, "FileLock", Lock)
-    with told(heard.append):
+    with told(hear):
         with _lock_of(here, done):
             thread = threading.Thread(target=lambda: results.append(function(3)))
             thread.start()
@@ -64,7 +62,9 @@ def test_what_another_process_compiles_is_waited_for(tmp_path: Path, monkeypatch
             shutil.copytree(done, here, ignore=shutil.ignore_patterns("*.lock"), dirs_exist_ok=True)
         thread.join(60)
     assert results == [9]
-    assert heard == []
+    assert (heard[0].at_work, heard[-1].at_work) == (True, False)
+    assert heard[-1].waited > 0
+    assert {(compilation.functions, compilation.seconds) for compilation in heard} == {(0, 0.0)}, "nothing was compiled"
 
 
 def test_a_process_that_never_ends_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +74,32 @@ def test_a_process_that_never_ends_is_not_waited_for_for_ever(tmp_path: Path, mo
     with _lock_of(here, done):
         assert _compiled_in(here, monkeypatch)(3) == 9
     assert len(code_files(str(here))) == 1
+
+
+def test_a_long_wait_is_told_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, here = tmp_path / "done", tmp_path / "here"
+    assert _compiled_in(done, monkeypatch)(2) == 6
+    monkeypatch.setattr(code_cache, "_LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(code_cache, "_TOLD_EVERY", 0.02)
+    heard: list[Compilation] = []
+    with told(heard.append), _lock_of(here, done):
+        assert _compiled_in(here, monkeypatch)(3) == 9
+    waits = [compilation for compilation in heard if compilation.functions == 0 and compilation.seconds == 0]
+    assert [compilation.at_work for compilation in waits[:4]] == [True, True, True, False]
+    assert 0.05 <= waits[3].waited == heard[-1].waited
+    assert waits[1].waited < waits[2].waited
+    assert heard[-1].functions == 1
+
+
+def test_what_is_not_kept_yet_is_known_without_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = _compiled_in(tmp_path, monkeypatch)
+    integer, floating = Launch(function, _INTEGER), Launch(function, (numba.types.float64,))
+    assert not_kept([integer, floating]) == [integer, floating]
+    assert function(2) == 6
+    assert not_kept([integer, floating]) == [floating]
+    assert function.signatures == [_INTEGER]
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+    assert not_kept([Launch(jit.compiled()(_thrice), _INTEGER)]) == [], "where nothing can be kept, nothing is left"
 
 
 def test_others_need_not_wait_for_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

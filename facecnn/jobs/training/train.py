@@ -78,7 +78,7 @@ def _begin(
     check_suits_optimizer(loaded, options)
     check_suits_ranks(loaded, ranks)
     settings = loaded.settings
-    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
+    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads, console))
     data = read_photos(loaded, options, console)
     compiling.join_in()
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
@@ -127,7 +127,7 @@ def _resume(
         )
     check_arrays(run.last_path, checkpoint, settings)
     check_suits_ranks(loaded, ranks)
-    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads))
+    compiling = held.enter_context(compiling_for_training(loaded, device, options.threads, console))
     data = read_photos_again(
         run.read_split(),
         run.path,

@@ -62,13 +62,15 @@ def compiled(
     return decorate
 
 
-def helper(*, inline: bool = False, exact: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def helper(*, inline: bool = False, parallel: bool = False, exact: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Decorator of what only compiled functions call, and which becomes a part of them; called from Python, it runs in
-    Python. ``inline`` is for helpers of an element, so that the loops around them can be vectorised; ``exact`` as in
-    ``compiled``."""
+    Python. ``inline`` is for helpers of an element, so that the loops around them can be vectorised; ``parallel`` and
+    ``exact`` as in ``compiled``."""
     options: Any = {**_options(exact=exact), "no_cpython_wrapper": True}
     if inline:
         options["forceinline"] = True
+    if parallel:
+        options["pipeline_class"] = parallel_loops.Compiler
 
     def decorate(function: Callable[..., Any]) -> Any:
         # As numba.extending.register_jitable, but numbers that are known stay known, to become constants of the code.

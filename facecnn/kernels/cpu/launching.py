@@ -78,6 +78,15 @@ def compile_in_order(launches: Iterable[Launch]) -> None:
             kernel.compile(types)
 
 
+def not_kept(launches: Iterable[Launch]) -> list[Launch]:
+    """Those whose code can be kept, but isn't yet."""
+    return [
+        Launch(kernel, types)
+        for kernel, types in launches
+        if hasattr(kernel._cache, "is_kept") and not kernel._cache.is_kept(types, kernel.targetctx)
+    ]
+
+
 def launch(kernel: Callable[..., None], *arguments: Any, operations: int | None = None) -> None:
     """Call a kernel. If ``operations`` (its elementwise operations, about) are few, it runs on fewer threads."""
     if _listed is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from facecnn.arrays import Array
-from facecnn.kernels.cpu.jit import compiled, helper
+from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, copy_run
 
 _ZERO = np.float32(0)
@@ -84,7 +84,7 @@ def cut_out(photo: Array, frame: Array, top: int, left: int, height: int, width:
         _clear(target, start + reached, start + size)
 
 
-@compiled(parallel=True)
+@helper(parallel=True)
 def add_chunks(dweight: Array, dbias: Array, sums: Array, bias_sums: Array) -> None:
     """dweight (K, T) and dbias (K,) from the sums of the chunks, (chunks, K T) and (chunks, several times K), added in
     order."""
