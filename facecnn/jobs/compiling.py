@@ -8,6 +8,7 @@ say how many functions there are to compile, since the first process has no time
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -35,6 +36,11 @@ WORTH_A_PROCESS = 1.0
 """Seconds of compiling after which the others start; it takes them about as long."""
 
 
+RARELY = 100_000, 20, 100
+"""Thresholds of Python's garbage collector (``gc.set_threshold``) in processes that compile. With the usual ones it
+goes through Numba's objects so often that compiling takes an eighth longer; with it off, memory would double."""
+
+
 class Compiling:
     """The further processes."""
 
@@ -56,6 +62,7 @@ class Compiling:
         self._in_the_end: int | None = None
         """How many files of compiled functions there will be, once that is known."""
         self._listener: threading.Thread | None = None
+        self._thresholds = gc.get_threshold()
 
     def notice(self, seconds: float) -> None:
         """Start the others if this process has compiled for so long. Any thread may call it."""
@@ -63,6 +70,7 @@ class Compiling:
             return
         with self._lock:
             self._takes_long = True
+            _collect_rarely()
             count, self._to_start = self._to_start, 0
             for number in range(count):
                 with suppress(OSError):  # no more processes, or it ended at once
@@ -106,6 +114,8 @@ class Compiling:
             process.kill()
         if self._listener is not None:
             self._listener.join()
+        gc.unfreeze()
+        gc.set_threshold(*self._thresholds)
         for process in self.started:
             process.communicate()
 
@@ -193,8 +203,14 @@ def _count(launches: Sequence[Launch]) -> int:
     return len(not_kept(launches)) + len(compiled_code("cpu"))
 
 
+def _collect_rarely() -> None:
+    gc.freeze()
+    gc.set_threshold(*RARELY)
+
+
 def _work() -> None:
     """What a further process does."""
+    _collect_rarely()
     planned, faces, from_the_end, share = pickle.load(sys.stdin.buffer)
     further_process.end_with_the_first()
     tell = partial(print, flush=True)

@@ -1,5 +1,6 @@
 """Kernels that further processes compile for a training."""
 
+import gc
 import io
 import os
 import pickle
@@ -42,6 +43,7 @@ LONG = 1000.0
 
 def test_the_others_start_once_there_is_much_to_compile_and_end_with_the_context() -> None:
     planned = [plan_ahead("smoke")]
+    collected = gc.get_threshold()
     with compiling_together(planned, open_device("cpu"), Left(), faces=False) as together:
         together.notice(compiling.WORTH_A_PROCESS / 2)
         assert together.started == []
@@ -50,6 +52,8 @@ def test_the_others_start_once_there_is_much_to_compile_and_end_with_the_context
         assert len(others) == min(available_threads(), compiling.MOST_PROCESSES) - 1
         together.notice(LONG)
         assert together.started == others
+        assert gc.get_threshold() > collected
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (collected, 0)
     assert all(other.poll() is not None for other in others)
 
 
