@@ -5,9 +5,10 @@ The parts, each of which --only names:
     steps     a training step and prediction on ready pictures, against PyTorch and what the processor can do at best
     start     whole processes: from the start to the answer about one photo, and peak memory
     growth    training from 1,000, 10,000 and 100,000 photos
-    share     a complete training step, as a share of the bare step
+    epochs    training in full, with validation, figures and saving, as a share of the bare step
     first     the first `facecnn train` on a machine, which compiles its kernels, and a later one
     pipeline  from photos to the crops of their faces, beside other finders
+    time-to-accuracy  from photos to a model that names others right, beside PyTorch and dlib's embedding
 
 Before anything is timed, both sides compute from the same weights and pictures, and their losses and answers are
 compared. Without PyTorch, facecnn is measured alone.
@@ -27,7 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first, growth, picture, pipeline, share, start, steps
+from benchmarks import accuracy, first, growth, picture, pipeline, share, start, steps
 from benchmarks.processes import Conditions, Elsewhere, ask_facecnn, environment, implementations, started
 from common.command import at_least, exit_on_error, new_file, parser, say
 from common.worker import last_line
@@ -36,7 +37,7 @@ from facecnn.kernels import available_threads, processor_name
 from facecnn.runs.atomic import write_atomically
 from machine.roofline import Roof
 
-PARTS = ("steps", "start", "growth", "share", "first", "pipeline")
+PARTS = ("steps", "start", "growth", "epochs", "first", "pipeline", "time-to-accuracy")
 QUIET = 0.05
 """Share of the processors that other programs may take without a warning."""
 
@@ -52,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, many, or body: "
         "embeddings of faces; smoke only shows that it runs. Of start: whose training's memory is measured (default: "
-        "deep). Of share: a shipped config or seed-64. Of first: a shipped config (default: default). Repeatable",
+        "deep). Of epochs: a shipped config or seed-64. Of first: a shipped config (default: default). Repeatable",
     )
     add(
         "--against",
@@ -69,11 +70,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--faces", type=Path, metavar="FOLDER", help="of pipeline: photos of faces to make others of (default: sample)")
     add("--peer-python", type=Path, help="of pipeline: the Python that has the other finders (default: this one)")
+    add("--people", type=Path, metavar="FOLDER", help="of time-to-accuracy: a folder per person (default: the sample)")
+    add("--accuracy", type=float, default=0.98, help="of time-to-accuracy: to be reached (default: 0.98)")
     add("--quick", action="store_true", help="only the largest batches, and few rounds")
     add("--rounds", type=at_least(1), help="turns of each implementation (default: enough for steady medians)")
     add("--json", action="store_true", help="print JSON instead of the table")
     add("--output", type=new_file, help="a file for the JSON")
-    add("--picture", type=new_file, help="a PNG file for a picture of the steps: bars and roofline")
+    add("--picture", type=new_file, help="a PNG file: bars and roofline of the steps, or the times to accuracy")
     return arguments.parse_args()
 
 
@@ -91,11 +94,15 @@ class Benchmark:
         networks = options.network or []
         of_steps = "steps" in self.parts or "start" in self.parts
         self.subjects = steps.chosen_subjects(networks) if of_steps else []
-        self.trained = share.chosen(networks) if "share" in self.parts else []
+        self.trained = share.chosen(networks) if "epochs" in self.parts else []
         if "start" in self.parts and self.subjects and "train" not in self.subjects[0].works:
             raise UsageError(f"--network {networks[0]}: only predicts, and start measures a training: add --only steps")
-        if options.picture is not None and "steps" not in self.parts:
-            raise UsageError("--picture: shows the steps, which are left out: add --only steps")
+        if not 0 < options.accuracy <= 1:
+            raise UsageError(f"--accuracy {options.accuracy:g}: must be above 0 and at most 1, like 0.98")
+        if options.picture is not None and not {"steps", "time-to-accuracy"} & set(self.parts):
+            raise UsageError(
+                "--picture: shows the steps, or the time to accuracy, and both are left out: add --only steps"
+            )
         with_torch = importlib.util.find_spec("torch") is not None
         self.implementations = implementations(self.conditions, (options.against or []) if with_torch else ["none"])
         self.rows: list[steps.Row] = []
@@ -105,7 +112,7 @@ class Benchmark:
             "pytorch": importlib.metadata.version("torch") if with_torch else None,
             "roof": None,
             **dict.fromkeys(("ratios", "rows", "cold_start", "memory")),
-            **dict.fromkeys(("growth", "training_share", "training", "first", "pipeline")),
+            **dict.fromkeys(("growth", "training_share", "training", "first", "pipeline", "time_to_accuracy")),
         }
 
     def run(self) -> FacecnnError | None:
@@ -114,9 +121,10 @@ class Benchmark:
             "steps": self._steps,
             "start": self._start,
             "growth": self._growth,
-            "share": self._share,
+            "epochs": self._epochs,
             "first": self._first,
             "pipeline": self._pipeline,
+            "time-to-accuracy": self._time_to_accuracy,
         }
         elsewhere = Elsewhere()
         failure: FacecnnError | None = None
@@ -145,7 +153,7 @@ class Benchmark:
     def _growth(self) -> None:
         self.report["growth"] = growth.measure(self.conditions, self.options.photos or growth.SIZES)
 
-    def _share(self) -> None:
+    def _epochs(self) -> None:
         self.report["training"] = share.measure(self.conditions, self.trained)
         self.report["training_share"] = {row["name"]: row["share"] for row in self.report["training"]}
 
@@ -155,6 +163,10 @@ class Benchmark:
     def _pipeline(self) -> None:
         options = self.options
         self.report["pipeline"] = pipeline.measure(self.conditions, options.faces, options.peer_python)
+
+    def _time_to_accuracy(self) -> None:
+        options = self.options
+        self.report["time_to_accuracy"] = accuracy.measure(self.conditions, options.people, options.accuracy)
 
     def table(self) -> str:
         """Format the report in lines of 80 characters."""
@@ -182,6 +194,8 @@ class Benchmark:
             lines += first.table(report["first"])
         if report["pipeline"] is not None:
             lines += pipeline.table(report["pipeline"])
+        if report["time_to_accuracy"] is not None:
+            lines += accuracy.table(report["time_to_accuracy"])
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -220,6 +234,8 @@ def main() -> None:
         write_atomically(options.output, f"{text}\n".encode())
     if options.picture is not None and benchmark.rows:
         picture.draw(benchmark.report, options.picture)
+    elif options.picture is not None and benchmark.report["time_to_accuracy"] is not None:
+        accuracy.draw(benchmark.report, options.picture)
     if failure is not None:
         raise failure
 

@@ -29,6 +29,7 @@ from common.command import say
 from facecnn.config import apply_overrides, load, shipped
 from facecnn.errors import UsageError
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
+from facecnn.network.layers import Body
 
 ROUNDS, QUICK_ROUNDS = 9, 5
 LEAST_SECONDS = 0.3
@@ -55,8 +56,14 @@ class Trained:
 
 
 def every() -> list[Trained]:
-    """All shipped configs but those of full-batch optimizers, and seed-64 with its own batch and with the ratios'."""
-    configs = [name for name in shipped() if not isinstance(load(name).settings.optimizer, FullBatchOptimizer)]
+    """The shipped configs, and seed-64 with its own batch and with the ratios'. Left out are full-batch optimizers, and
+    networks on the pretrained body, which train on embeddings or not at all."""
+    settings = {name: load(name).settings for name in shipped()}
+    configs = [
+        name
+        for name, own in settings.items()
+        if not isinstance(own.optimizer, FullBatchOptimizer) and not any(isinstance(one, Body) for one in own.network)
+    ]
     small = ("photos.size=64", "photos.colour=grey")
     return [
         *(Trained(name, name) for name in configs),

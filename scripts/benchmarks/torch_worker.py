@@ -161,18 +161,9 @@ class Torch:
         return compiled
 
     def _optimizer(self, work: Work, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        """Weights decay; biases, and batch norm's scale and shift, don't. The fused kernels are PyTorch's fastest."""
+        """The fused kernels are PyTorch's fastest."""
         rule = work.optimizer
-        decaying: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for module in model.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                decays = name == "weight" and not isinstance(module, nn.modules.batchnorm._BatchNorm)
-                (decaying if decays else others).append(parameter)
-        groups = [
-            {"params": decaying, "weight_decay": rule.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(model, rule.weight_decay)
         if isinstance(rule, Momentum):
             return torch.optim.SGD(groups, lr=learning_rate, momentum=rule.momentum, fused=True)
         return torch.optim.AdamW(
@@ -183,6 +174,17 @@ class Torch:
             fused=True,
             capturable=self._on_card,
         )
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """For an optimizer: weights decay; biases, and batch norm's scale and shift, don't."""
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            decays = name == "weight" and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+            (decaying if decays else others).append(parameter)
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def captured(function: Callable[[], object], forget: Callable[[], object] = lambda: None) -> Callable[[], object]:

