@@ -195,7 +195,7 @@ def by_facecnn(conditions: Conditions, recipe: Recipe) -> Contestant:
 
 
 def by_torch(conditions: Conditions, recipe: Recipe) -> Contestant:
-    """The same network in PyTorch, at its fastest: see accuracy_torch.py."""
+    """The same network in PyTorch: see accuracy_torch.py."""
 
     def command(job: str, photos: Path, folder: Path, seed: int = 0) -> Command:
         options = {**asdict(recipe), "seed": seed, "config": CONFIG, "threads": conditions.threads}
