@@ -39,7 +39,7 @@ class Outcome:
 
 
 Facecnn = Callable[..., Outcome]
-COMMAND = [sys.executable, "-c", "from facecnn.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from facecnn.__main__ import main; main()"]
 
 
 def call(*arguments: str | Path, stdin: bytes | None = None) -> Outcome:

@@ -245,7 +245,7 @@ if rank == 1:
 
 @pytest.mark.parametrize(("rank", "said"), [("0", True), ("1", False)])
 def test_without_mpi4py_rank_0_says_what_to_install(rank: str, said: bool) -> None:
-    program = "import sys; sys.modules['mpi4py'] = None; from facecnn.cli import main; main()"
+    program = "import sys; sys.modules['mpi4py'] = None; from facecnn.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "train", "photos"],
         capture_output=True,

@@ -20,7 +20,7 @@ faces.installed_arrays = lambda: None
 device, console = open_device("cpu"), StderrConsole(quiet=True, verbose=False)
 print(warm.compile_ahead([warm.plan_ahead("smoke")], device, warm.compiled_code("cpu"), console)["functions"])
 """
-FACECNN = "from facecnn.cli import main; main()"
+FACECNN = "from facecnn.__main__ import main; main()"
 
 
 @pytest.mark.slow
