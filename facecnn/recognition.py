@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from facecnn.kernels.backend import Backend
 from facecnn.kernels.protocol import Normalise
 from facecnn.learning.calibration import Calibration, unknown_score
 from facecnn.learning.class_means import Head, head_in
-from facecnn.learning.scores import over_people
+from facecnn.learning.scores import Likely, over_people
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import log_probabilities
+from facecnn.network.inference import blocks_of_log_probabilities
 from facecnn.network.layers import Body, Layer, Shape
 from facecnn.network.network import Network
 from facecnn.network.size import countable_photos
@@ -42,19 +43,39 @@ class Answer:
     """For a person, the probability over all outputs, strangers included, but at most what the held-out photos justify
     (``Calibration.highest_confidence``). For ``unknown``, the unknown-score."""
     probabilities: dict[str, float]
-    """Over the people, summing to 1, so that a person's may be higher than the confidence."""
+    """Over the people, summing to 1, so that a person's may be higher than the confidence. Of more than ``MOST_PEOPLE``
+    only the ``LISTED`` likeliest, who come first, and ``others`` is what is left."""
     unknown_score: float
     """From 0 to 1; higher is stranger."""
     also_like: str | None = None
     """The name that an ``unknown`` would have, if only another face of the photo didn't fit it better."""
+    others: float | None = None
+    """Probability of all people together who aren't among ``probabilities``; None where everybody is."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: ``others`` is only there where somebody is left out."""
+        values = asdict(self)
+        if self.others is None:
+            del values["others"]
+        return values
+
+
+@dataclass(frozen=True)
+class AboutLabels:
+    """What the answers for n faces say of the person whose name is known."""
+
+    losses: Float64Array
+    """(n,): cross-entropy, not calibrated; strangers' with regard to the output for them, NaN without one."""
+    probabilities: Float64Array
+    """(n,): calibrated, over the people; NaN for strangers."""
 
 
 @dataclass(frozen=True)
 class Answers:
     """The model's answers for n faces, as arrays."""
 
-    probabilities: Float64Array
-    """(n, people), calibrated; each row sums to 1."""
+    likely: Likely
+    """The people's calibrated probabilities."""
     confidences: Float64Array
     """(n,): calibrated probability of the likeliest person over all outputs, but at most what the held-out photos
     justify."""
@@ -66,11 +87,18 @@ class Answers:
     """(n,): whether another face of the photo has the name, which it fits better."""
     photo: Int64Array
     """(n,): index of each face's photo, ascending from 0 without gaps."""
+    about_labels: AboutLabels | None = None
+    """If the labels are known."""
+
+    @property
+    def probabilities(self) -> Float64Array:
+        """(n, people), or of many people (n, listed); see ``Likely``."""
+        return self.likely.probabilities
 
     @property
     def likeliest(self) -> Int64Array:
         """(n,): index of the likeliest person, whether refused or not."""
-        return np.asarray(self.probabilities.argmax(axis=1))
+        return self.likely.first
 
 
 def better_matched_elsewhere(
@@ -200,56 +228,107 @@ class Recogniser:
 
         ``keep``: whether embeddings may be kept on disk.
         """
+        return np.concatenate([np.zeros((0, len(self.classes))), *self._blocks(pixels, rows, keep)])
+
+    def _blocks(self, pixels: Array, rows: Array, keep: bool) -> Iterator[Float64Array]:
+        """The rows of ``log_probabilities`` in blocks of successive faces."""
         if self._by_embeddings is not None:
-            return self.log_probabilities_of(self.embed(pixels, rows, keep=keep))
+            yield from self._by_embeddings[1].blocks(self.embed(pixels, rows, keep=keep))
+            return
         photos = PhotoFeed(self.network.backend, pixels, rows, self.network.batch_size)
-        return log_probabilities(self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift)
+        yield from blocks_of_log_probabilities(
+            self.network, photos, self.normalise, mirror=self.mirror, shift=self.shift
+        )
 
     def answers(
-        self, pixels: Array, rows: Array, threshold: float | None, photo: Array | None = None, *, keep: bool = True
+        self,
+        pixels: Array,
+        rows: Array,
+        threshold: float | None,
+        photo: Array | None = None,
+        *,
+        labels: Array | None = None,
+        listed: int | None = None,
+        keep: bool = True,
     ) -> Answers:
         """Answers for crops; for the arguments see ``log_probabilities`` and ``answers_from``."""
-        return self.answers_from(self.log_probabilities(pixels, rows, keep=keep), threshold, photo)
+        return self.answers_from(self._blocks(pixels, rows, keep), threshold, photo, labels=labels, listed=listed)
 
     def answers_from(
-        self, log_probabilities: Float64Array, threshold: float | None, photo: Array | None = None
+        self,
+        log_probabilities: Float64Array | Iterable[Float64Array],
+        threshold: float | None,
+        photo: Array | None = None,
+        *,
+        labels: Array | None = None,
+        listed: int | None = None,
     ) -> Answers:
         """Answers from log-probabilities.
 
         Args:
-            log_probabilities: (n, outputs), not calibrated.
+            log_probabilities: (n, outputs), not calibrated, as a whole or in blocks of successive faces.
             threshold: a face with a higher unknown-score is refused; None: none is.
             photo: (n,) index of each crop's photo, ascending from 0 without gaps, in which a name is given only once;
                 None: each crop has a photo of its own.
+            labels: (n,) index of each face's person, or the number of people for a stranger; None: not known.
+            listed: people whose probabilities are kept, the likeliest; None: all up to ``MOST_PEOPLE``, else
+                ``LISTED``.
         """
-        scaled = self.calibration.apply(log_probabilities, len(self.people))
-        scores = unknown_score(scaled, len(self.people))
-        probabilities = over_people(scaled, len(self.people))
-        refused = np.zeros(len(scaled), bool) if threshold is None else scores > threshold
-        photo = np.arange(len(scaled)) if photo is None else photo
-        elsewhere = better_matched_elsewhere(probabilities.argmax(axis=1), scores, refused, photo)
+        blocks = [log_probabilities] if isinstance(log_probabilities, np.ndarray) else log_probabilities
+        found = [self._block(np.zeros((0, len(self.classes))), None, listed)]
+        start = 0
+        for logs in blocks:
+            own = None if labels is None else labels[start : start + len(logs)]
+            found.append(self._block(logs, own, listed))
+            start += len(logs)
+        parts, *columns = zip(*found, strict=True)
+        likely = Likely.joined(parts)
+        scores, losses, of_labels = (np.concatenate(column) for column in columns)
+        refused = np.zeros(len(scores), bool) if threshold is None else scores > threshold
+        photo = np.arange(len(scores)) if photo is None else photo
+        elsewhere = better_matched_elsewhere(likely.first, scores, refused, photo)
         confidences = 1 - scores
         if self.calibration.highest_confidence is not None:
             confidences = np.minimum(confidences, self.calibration.highest_confidence)
-        return Answers(probabilities, confidences, scores, refused | elsewhere, elsewhere, photo)
+        about_labels = None if labels is None else AboutLabels(losses, of_labels)
+        return Answers(likely, confidences, scores, refused | elsewhere, elsewhere, photo, about_labels)
+
+    def _block(
+        self, logs: Float64Array, labels: Array | None, listed: int | None
+    ) -> tuple[Likely, Float64Array, Float64Array, Float64Array]:
+        """What is kept of a block of log-probabilities (n, outputs): the people's probabilities, and (n,) each the
+        unknown-scores, and the losses and probabilities of ``labels`` (n,), NaN where these aren't known."""
+        people = len(self.people)
+        scaled = self.calibration.apply(logs, people)
+        probabilities = over_people(scaled, people)
+        losses, of_labels = np.full(len(logs), np.nan), np.full(len(logs), np.nan)
+        if labels is not None:
+            there, known = np.flatnonzero(labels < logs.shape[1]), np.flatnonzero(labels < people)
+            losses[there] = 0.0 - logs[there, labels[there]]  # not -0.0
+            of_labels[known] = probabilities[known, labels[known]]
+        return Likely.of(probabilities, listed), unknown_score(scaled, people), losses, of_labels
+
+    def labels(self, answers: Answers) -> list[tuple[str, float]]:
+        """The answers' labels and confidences, face by face, as ``describe`` has them."""
+        columns = (answers.likeliest, answers.confidences, answers.unknown_scores, answers.refused)
+        return [
+            (UNKNOWN, score) if refused else (self.people[best], confidence)
+            for best, confidence, score, refused in zip(*(column.tolist() for column in columns), strict=True)
+        ]
 
     def describe(self, answers: Answers) -> list[Answer]:
         """The answers, face by face."""
-        columns = (
-            answers.probabilities,
-            answers.likeliest.tolist(),
-            answers.confidences.tolist(),
-            answers.unknown_scores.tolist(),
-            answers.refused.tolist(),
-            answers.given_elsewhere.tolist(),
-        )
+        columns = (answers.likeliest.tolist(), answers.unknown_scores.tolist(), answers.given_elsewhere.tolist())
         return [
             Answer(
-                label=UNKNOWN if refused else self.people[best],
-                confidence=score if refused else confidence,
-                probabilities=dict(zip(self.people, probabilities.tolist(), strict=True)),
+                label=label,
+                confidence=confidence,
+                probabilities=named,
                 unknown_score=score,
                 also_like=self.people[best] if elsewhere else None,
+                others=None if answers.likely.listed is None else max(0.0, 1.0 - sum(named.values())),
             )
-            for probabilities, best, confidence, score, refused, elsewhere in zip(*columns, strict=True)
+            for (label, confidence), named, best, score, elsewhere in zip(
+                self.labels(answers), answers.likely.named(self.people), *columns, strict=True
+            )
         ]

@@ -144,7 +144,7 @@ class FaceClassifier(ClassifierMixin, BaseEstimator):
             PhotoError: photos can't be read.
         """
         check_is_fitted(self)
-        found = self.model_.predict(_photos(X), threshold="off")
+        found = self.model_.predict(_photos(X), threshold="off", everybody=True)
         rows = [list(faces[0].scores.values()) if faces else self.class_prior_ for faces in found]
         return np.array(rows, np.float64).reshape(-1, len(self.classes_))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from facecnn.body.embedder import Embedder
 from facecnn.body.folding import shapes
 from facecnn.errors import CheckpointError
 from facecnn.kernels import reference
+from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
 from facecnn.network import size
 from facecnn.network.layers import Body, Conv, Dense, Layer, UnitLength
@@ -338,3 +340,46 @@ def test_a_model_of_class_means_answers_by_embeddings_of_its_own_body(monkeypatc
     found = np.exp(model.log_probabilities(np.zeros((1, 150, 150, 3), np.uint8), np.array([0])))[0]
     expected = np.exp([7, 8, 7])  # 10 times 0.6, and 1; 10 times 0.8; strangers' 7
     assert found == pytest.approx(expected / expected.sum(), rel=1e-6)
+
+
+def many(people: int) -> Recogniser:
+    return recogniser([f"p{number:04}" for number in range(people)])
+
+
+def test_of_many_people_a_face_has_the_likeliest_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, rows = photos(*np.random.default_rng(5).random((6, 12)))
+    everybody = many(12).describe(many(12).answers(pixels, rows, None))
+    monkeypatch.setattr(scores, "MOST_PEOPLE", 11)
+    monkeypatch.setattr(scores, "LISTED", 4)
+    for listed, whole in zip(many(12).describe(many(12).answers(pixels, rows, None)), everybody, strict=True):
+        likeliest = sorted(whole.probabilities, key=lambda name: -whole.probabilities[name])[:4]
+        assert listed.probabilities == {name: whole.probabilities[name] for name in likeliest}
+        assert list(listed.probabilities) == likeliest
+        assert listed.others == pytest.approx(1 - sum(listed.probabilities.values()))
+        assert (listed.label, listed.confidence, listed.unknown_score) == (
+            whole.label, whole.confidence, whole.unknown_score
+        )  # fmt: skip
+        assert "others" not in whole.as_dict()
+        assert listed.as_dict()["others"] == listed.others
+
+
+def test_answers_about_many_people_never_have_a_number_for_each_photo_and_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people, number = 300, 2000
+    pixels = np.random.default_rng(6).integers(0, 256, (number, 1, people, 1), np.uint8)
+    model, rows, labels = many(people), np.arange(number), np.arange(number) % people
+    whole = model.answers(pixels, rows, None, labels=labels)
+    monkeypatch.setattr("facecnn.network.inference.MOST_NUMBERS", 32 * people)
+    model.answers(pixels, rows[:1], None)  # what is made once
+    tracemalloc.start()
+    found = model.answers(pixels, rows, None, labels=labels, listed=10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < number * people * 8 / 4
+    assert np.array_equal(found.likeliest, whole.likeliest)
+    assert found.about_labels is not None
+    assert whole.about_labels is not None
+    assert np.array_equal(found.about_labels.losses, whole.about_labels.losses)
+    own = whole.probabilities[rows, labels]
+    assert np.array_equal(found.about_labels.probabilities, own)

@@ -10,9 +10,9 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import number, percent
 from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
-from facecnn.errors import OutputError, natural_order, shown
+from facecnn.errors import OutputError, shown
 from facecnn.jobs.stderr import StderrConsole
-from facecnn.reports.findings import several_faces
+from facecnn.reports.findings import listed_people, several_faces
 
 _MOST_NAMES = 20
 
@@ -103,14 +103,15 @@ def _describe(figures: dict[str, Any]) -> str:
             "",
             f"  {'':18}{'photos':>7}{'right':>7}{'refused':>9}{'wrong':>7}{'precision':>11}{'recall':>9}{'f1':>9}",
         ]
-        for row in sorted(figures["per_class"], key=lambda row: natural_order(row["name"]))[:_MOST_NAMES]:
+        for row in listed_people(figures["per_class"], _MOST_NAMES):
             lines.append(
                 f"  {shown(row['name'])[:17]:18}{row['support']:>7}{row['named_right']:>7}{row['refused']:>9}"
                 f"{row['named_wrong']:>7}"
                 f"{percent(row['precision']):>11}{percent(row['recall']):>9}{percent(row['f1']):>9}"
             )
-        if len(figures["per_class"]) > _MOST_NAMES:
-            lines.append(f"  ... {len(figures['per_class']) - _MOST_NAMES} more")
+        left_out = len(figures["per_class"]) - _MOST_NAMES
+        if left_out > 0:
+            lines.append(f"  These {_MOST_NAMES} are known worst; --format json lists the other {left_out:,}, too.")
     return "\n".join(lines)
 
 

@@ -38,17 +38,21 @@ def json_lines(rows: Sequence[dict[str, Any]]) -> str:
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """A CSV table with a header.
 
-    Each person's probability has a column. Boxes and points are written as JSON. Texts that a spreadsheet would take
-    for a formula get an apostrophe in front.
+    Each person's probability has a column; where only the likeliest people have one, they are in one column, as JSON.
+    Boxes and points are written as JSON, too. Texts that a spreadsheet would take for a formula get an apostrophe in
+    front.
     """
-    people = next((list(row["probabilities"]) for row in rows if row.get("probabilities")), [])
-    plain = [key for key in rows[0] if key not in ("probabilities", "faces")] if rows else []
+    answered = next((row for row in rows if row.get("probabilities")), rows[0] if rows else {})
+    people, left_out = list(answered.get("probabilities") or ()), {"probabilities", "faces"}
+    if "others" in answered:
+        people, left_out = [], {"faces"}
+    plain = [key for key in answered if key not in left_out]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*plain, *(_harmless(f"p({name})") for name in people)])
     for row in rows:
         probabilities = row.get("probabilities") or {}
-        writer.writerow([*(_cell(row[key]) for key in plain), *(probabilities.get(name, "") for name in people)])
+        writer.writerow([*(_cell(row.get(key)) for key in plain), *(probabilities.get(name, "") for name in people)])
     return stream.getvalue()
 
 

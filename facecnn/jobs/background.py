@@ -17,6 +17,7 @@ from facecnn.jobs.training.recorders import ShowingRecorder
 from facecnn.jobs.training.setup import make_any_trainer
 from facecnn.kernels import Device
 from facecnn.learning.data import PhotoSet
+from facecnn.learning.scores import losses_and_hits
 from facecnn.photos.cache import load_photos
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import PhotoSettings
@@ -25,7 +26,7 @@ from facecnn.reports.facts import Background
 
 
 def judge_background(
-    recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos, logs: npt.NDArray[np.float64]
+    recogniser: Recogniser, settings: PhotoSettings, data: TrainingPhotos, likeliest: npt.NDArray[np.int64]
 ) -> Background | None:
     """Compare a model's accuracy on its held-out photos with and without faces.
 
@@ -33,7 +34,7 @@ def judge_background(
         recogniser: the model.
         settings: the preparation of its photos.
         data: the training's photos; those of ``data.validation`` are judged, which have one face each.
-        logs: (photos, outputs) log-probabilities of the model for ``data.validation``.
+        likeliest: (photos,) the likeliest person for the model in each photo of ``data.validation``.
 
     Returns:
         None where no photos of known people are held out, or where faces aren't found, or are hidden anyway.
@@ -46,12 +47,12 @@ def judge_background(
     hidden = _blanked(data, known, settings)
     if not len(hidden):
         return None
-    hidden_logs = recogniser.log_probabilities(hidden.pixels, hidden.rows)
+    of_hidden = recogniser.answers(hidden.pixels, hidden.rows, threshold=None).likeliest
     return Background(
         photos=len(labels),
         largest_class=float(np.bincount(labels).max() / len(labels)),
-        plain=_accuracy(logs[known], labels, people),
-        hidden=_accuracy(hidden_logs, hidden.labels, people),
+        plain=float((likeliest[known] == labels).mean()),
+        hidden=float((of_hidden == hidden.labels).mean()),
         trained_hidden=None,
     )
 
@@ -63,10 +64,6 @@ def _blanked(data: TrainingPhotos, among: npt.NDArray[np.bool_], settings: Photo
     hidden = load_photos(files, replace(settings, hide_face=True), finder=data.dataset.finder)
     there = hidden.row >= 0
     return PhotoSet(hidden.pixels, hidden.row[there], data.validation.labels[among][there])
-
-
-def _accuracy(logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], people: int) -> float:
-    return float((logs[:, :people].argmax(axis=1) == labels).mean())
 
 
 def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, console: Console) -> float:
@@ -98,4 +95,5 @@ def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, co
     label = "Faces hidden"
     with console.training(trainer.epochs, trainer.steps, label) as display:
         trainer.run(ShowingRecorder(trainer.epochs, display, console, label))
-    return _accuracy(trainer.answers(hidden), hidden.labels, len(dataset.people))
+    blocks = (answers[:, : len(dataset.people)] for answers in trainer.blocks_of_answers(hidden))
+    return float(losses_and_hits(blocks, hidden.labels)[1].mean())

@@ -24,7 +24,7 @@ from facecnn.config import Loaded
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.judgement import judge_photos
-from facecnn.jobs.models import calibrate_for, make_recogniser
+from facecnn.jobs.models import calibrate_by_some, make_recogniser
 from facecnn.jobs.people import find_folder, output_names, photo_set, read_all_people
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.recorders import ShowingRecorder
@@ -33,6 +33,7 @@ from facecnn.kernels import Device
 from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
 from facecnn.learning.data import PhotoSet
+from facecnn.learning.scores import Likely
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
@@ -80,13 +81,13 @@ def cross_validate(
         # folds would pile up.
         gc.collect()
         label = f"Fold {number} of {folds}"
-        figures, judged, probabilities = train_fold(loaded, dataset, fold, device, console, label)
+        figures, judged, likely = train_fold(loaded, dataset, fold, device, console, label)
         results.append(figures)
         console.info(
             f"{label}: {100 * figures['accuracy']:.1f} % of {figures['photos']} photos named right, "
             f"{figures['seconds']:.0f} s"
         )
-        predictions += _predictions(dataset, judged, number, probabilities)
+        predictions += _predictions(dataset, judged, number, likely)
     _warn_of_indistinguishable(dataset.people, predictions, console)
     accuracies = np.array([result["accuracy"] for result in results])
     return {
@@ -101,15 +102,13 @@ def cross_validate(
     }
 
 
-_Judged = tuple[dict[str, Any], Array, Array]
-"""A fold's figures, the numbers of its photos of known people, and their (crops, people) probabilities."""
+_Judged = tuple[dict[str, Any], Array, Likely]
+"""A fold's figures, the numbers of its photos of known people, and how likely each person is in their crops."""
 
 
-def _predictions(dataset: Dataset, judged: Array, fold: int, probabilities: Array) -> list[dict[str, Any]]:
-    """``predictions`` of the JSON for the photos ``judged``, from their (crops, people) probabilities."""
-    of_faces = dataset.crops(judged).by_photo(
-        dict(zip(dataset.people, row, strict=True)) for row in probabilities.tolist()
-    )
+def _predictions(dataset: Dataset, judged: Array, fold: int, likely: Likely) -> list[dict[str, Any]]:
+    """``predictions`` of the JSON for the photos ``judged``, whose crops show ``likely`` people."""
+    of_faces = dataset.crops(judged).by_photo(likely.named(dataset.people))
     predictions = []
     for number, rows in zip(judged.tolist(), of_faces, strict=True):
         prediction = {
@@ -130,8 +129,8 @@ def _train_to_the_end(
 ) -> _Judged:
     """Train on all photos outside the fold, and judge the last weights by the known people's photos in it."""
     trainer, figures = train_outside(loaded, dataset, fold, device, console, label)
-    own, judged, probabilities = judge_likeliest(trainer, dataset, fold)
-    return {**own, "accuracy": own["closed_set_accuracy"], **figures}, judged, probabilities  # there is no threshold
+    own, judged, likely = judge_likeliest(trainer, dataset, fold)
+    return {**own, "accuracy": own["closed_set_accuracy"], **figures}, judged, likely  # there is no threshold
 
 
 def judge_likeliest(trainer: AnyTrainer, dataset: Dataset, fold: Array) -> _Judged:
@@ -139,16 +138,24 @@ def judge_likeliest(trainer: AnyTrainer, dataset: Dataset, fold: Array) -> _Judg
     judged = fold[dataset.labels[fold] < len(dataset.people)]
     crops = dataset.crops(judged)
     labels = dataset.labels[judged][crops.photo]
-    logs = trainer.answers(PhotoSet(dataset.pixels, crops.rows, labels))
-    probabilities = scores.over_people(logs, len(dataset.people))
-    right = np.bincount(crops.photo[probabilities.argmax(axis=1) == labels], minlength=len(judged)) > 0
+    people, start = len(dataset.people), 0
+    found = [Likely.of(np.zeros((0, people)))]
+    own = np.zeros(len(labels))
+    for logs in trainer.blocks_of_answers(PhotoSet(dataset.pixels, crops.rows, labels)):
+        probabilities = scores.over_people(logs, people)
+        part = slice(start, start + len(logs))
+        own[part] = probabilities[np.arange(len(logs)), labels[part]]
+        found.append(Likely.of(probabilities))
+        start = part.stop
+    likely = Likely.joined(found)
+    right = np.bincount(crops.photo[likely.first == labels], minlength=len(judged)) > 0
     alone = dataset.show_one_face(judged)[crops.photo]
     figures = {
         "closed_set_accuracy": float(right.mean()),
-        "log_loss": scores.log_loss(probabilities[alone], labels[alone]),
+        "log_loss": scores.log_loss(own[alone]),
         "photos": len(judged),
     }
-    return figures, judged, probabilities
+    return figures, judged, likely
 
 
 def without_early_stopping(loaded: Loaded) -> Loaded:
@@ -182,8 +189,7 @@ def _train_calibrated(
     gc.collect()
     classes = output_names(settings, dataset)
     recogniser = make_recogniser(settings, classes, recorder.best, Calibration(), device.backend)
-    logs = recogniser.log_probabilities(held_out.pixels, held_out.rows)
-    recogniser.calibration = calibrate_for(settings, recorder.best, logs, held_out.labels, people)
+    recogniser.calibration = calibrate_by_some(settings, recorder.best, recogniser, held_out)
     judged = judge_photos(recogniser, dataset, fold)
     known = dataset.labels[fold] < people
     kept = ("accuracy", "closed_set_accuracy", "log_loss", "expected_calibration_error", "known", "several", "unknown")
@@ -197,7 +203,7 @@ def _train_calibrated(
             **figures,
         },
         fold[known],
-        judged.answers.probabilities[known[judged.answers.photo]],
+        judged.answers.likely.among(known[judged.answers.photo]),
     )
 
 
@@ -260,9 +266,10 @@ def _warn_of_indistinguishable(people: Sequence[str], predictions: Sequence[dict
     alone = [photo for photo in predictions if "faces" not in photo]
     truth = [number[photo["truth"]] for photo in alone]
     named = [number[max(photo["probabilities"], key=photo["probabilities"].get)] for photo in alone]
-    confusion = scores.confusion_matrix(np.array(truth, np.int64), np.array(named, np.int64), len(people))
-    for one, other in scores.indistinguishable(confusion):
-        console.warning(findings.one_person_twice(shown(people[one]), shown(people[other])))
+    confusion = scores.Confusion.of(np.array(truth, np.int64), np.array(named, np.int64), len(people))
+    alike = [(shown(people[one]), shown(people[other])) for one, other in scores.indistinguishable(confusion)]
+    for text in findings.people_alike(alike):
+        console.warning(text)
 
 
 def fold_problem(dataset: Dataset, parts: Sequence[Array]) -> str | None:
@@ -271,8 +278,8 @@ def fold_problem(dataset: Dataset, parts: Sequence[Array]) -> str | None:
     Near-duplicates stay in one fold, which may leave a fold with nothing to judge, or nothing to train on.
     """
     for fold in parts:
-        trained = np.setdiff1d(np.arange(len(dataset.labels)), fold)
-        lost = [name for label, name in enumerate(dataset.classes) if label not in dataset.labels[trained]]
+        trained = np.bincount(np.delete(dataset.labels, fold), minlength=len(dataset.classes))
+        lost = [dataset.classes[label] for label in np.flatnonzero(trained == 0).tolist()]
         if lost:
             names = some([shown(name) for name in lost])
             return f"all photos of {names} look alike, so they come into one fold: add different ones"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,12 +96,12 @@ def _prediction(dataset: Dataset, number: int, answers: Sequence[Answer]) -> dic
     row = {
         "path": dataset.paths[number],
         "truth": dataset.classes[dataset.labels[number]],  # the folder's name, also where the model doesn't know it
-        **asdict(answers[0]),
+        **answers[0].as_dict(),
         "names": [answer.label for answer in answers if answer.label != UNKNOWN],
     }
     if len(answers) > 1:
         faces = zip(dataset.faces[number], answers, strict=True)
-        row["faces"] = [{"box": list(face.box), **asdict(answer)} for face, answer in faces]
+        row["faces"] = [{"box": list(face.box), **answer.as_dict()} for face, answer in faces]
     return row
 
 

@@ -80,6 +80,11 @@ class JudgedPhotos:
     figures: dict[str, Any]
     """From ``judge``."""
 
+    @property
+    def alone(self) -> npt.NDArray[np.bool_]:
+        """(faces,): whether each is the only one of its photo."""
+        return self.dataset.show_one_face(self.numbers)[self.answers.photo]
+
 
 def judge_photos(
     recogniser: Recogniser,
@@ -93,14 +98,17 @@ def judge_photos(
         recogniser: the model.
         dataset: the data set.
         numbers: (n,) of the photos in it.
-        logs: ``recogniser.log_probabilities`` of their crops, if known already.
+        logs: ``recogniser.log_probabilities`` of their crops, if known already; else only one block of them is in
+            memory at a time.
     """
     labels = labels_in(dataset, numbers, recogniser.people)
     threshold = recogniser.threshold("auto")
     crops = dataset.crops(numbers)
+    of_faces = labels[crops.photo]
     if logs is None:
-        logs = recogniser.log_probabilities(dataset.pixels, crops.rows)
-    answers = recogniser.answers_from(logs, threshold, crops.photo)
+        answers = recogniser.answers(dataset.pixels, crops.rows, threshold, crops.photo, labels=of_faces)
+    else:
+        answers = recogniser.answers_from(logs, threshold, crops.photo, labels=of_faces)
     return JudgedPhotos(dataset, numbers, labels, answers, judge(recogniser, answers, labels, threshold))
 
 
@@ -126,16 +134,17 @@ def judge(
 
     Args:
         recogniser: the model that answered.
-        answers: for all faces of the photos.
+        answers: for all faces of the photos, about the labels, too.
         labels: (n,) index into the people, or their number for strangers.
         threshold: by which faces were refused.
     """
+    assert answers.about_labels is not None
     people = len(recogniser.people)
     found = verdicts(recogniser, answers, labels)
     known = labels < people
     truth, named = labels[known], found.named[known]
-    confusion = scores.confusion_matrix(truth, named, people + 1)[:people]
-    right, closed_set, photos = int(np.trace(confusion)), int(found.likeliest_right[known].sum()), len(truth)
+    confusion = scores.Confusion.of(truth, named, people, people + 1)
+    right, closed_set, photos = int(confusion.right.sum()), int(found.likeliest_right[known].sum()), len(truth)
     # Of known people's photos with a single face: the face, and the person.
     face, whose = found.first[known & found.alone], labels[known & found.alone]
     likeliest, kept = answers.likeliest[face], ~answers.refused[face]
@@ -145,16 +154,16 @@ def judge(
         "closed_set_accuracy": closed_set / photos if photos else None,
         "closed_set_interval": list(wilson_interval(closed_set, photos)) if photos else None,
         "balanced_accuracy": scores.balanced_accuracy(confusion),
-        "log_loss": scores.log_loss(answers.probabilities[face], whose),
+        "log_loss": scores.log_loss(answers.about_labels.probabilities[face]),
         "expected_calibration_error": scores.expected_calibration_error(
             answers.confidences[face][kept], (likeliest == whose)[kept]
         ),
         "classes": list(recogniser.people),
-        "confusion": confusion.tolist(),
+        "confusion": _recorded(confusion),
         "per_class": _per_class(recogniser.people, confusion),
         "alike": [
             [recogniser.people[one], recogniser.people[other]]
-            for one, other in scores.indistinguishable(scores.confusion_matrix(whose, likeliest, people))
+            for one, other in scores.indistinguishable(scores.Confusion.of(whose, likeliest, people))
         ],
         "known": _counts(truth, named, people),
         "several": _counts(labels[known & ~found.alone], found.named[known & ~found.alone], people),
@@ -162,19 +171,27 @@ def judge(
     }
 
 
-def _per_class(people: Sequence[str], confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """A row of figures for each person, from the confusion matrix (people, people + 1), refusals last."""
+def _recorded(confusion: scores.Confusion) -> list[list[int]] | dict[str, list[int]]:
+    """For JSON: up to ``MOST_PEOPLE`` a row of counts for each person; of more people, whose matrix would have millions
+    of zeros, the ``row``, ``column`` and ``photos`` of each pair of person and answer that happened."""
+    if confusion.people <= scores.MOST_PEOPLE:
+        rows: list[list[int]] = confusion.matrix().tolist()
+        return rows
+    return {"row": confusion.truth.tolist(), "column": confusion.answer.tolist(), "photos": confusion.photos.tolist()}
+
+
+def _per_class(people: Sequence[str], confusion: scores.Confusion) -> list[dict[str, Any]]:
+    """A row of figures for each person; the last column of the confusion is that of refusals."""
+    counts = zip(confusion.right.tolist(), confusion.answered(len(people)).tolist(), strict=True)
     return [
         {
             "name": name,
             **row,
-            "named_right": counts[index],
-            "named_wrong": sum(counts[:-1]) - counts[index],
-            "refused": counts[-1],
+            "named_right": right,
+            "named_wrong": row["support"] - right - refused,
+            "refused": refused,
         }
-        for index, (name, row, counts) in enumerate(
-            zip(people, scores.per_class(confusion), confusion.tolist(), strict=True)
-        )
+        for name, row, (right, refused) in zip(people, scores.per_class(confusion), counts, strict=True)
     ]
 
 

@@ -81,7 +81,7 @@ def check_labels(
     photos = rank_by_doubt(dataset, answers)
     names = [shown(name) for name in dataset.people]
     pairs = indistinguishable_people(dataset, answers)
-    alike = tuple(findings.one_person_twice(names[one], names[other]) for one, other in pairs)
+    alike = tuple(findings.people_alike([(names[one], names[other]) for one, other in pairs]))
     explanation = _explanation(quick)
     page = None
     if out is not None:

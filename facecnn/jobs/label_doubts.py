@@ -123,7 +123,7 @@ def indistinguishable_people(dataset: Dataset, answers: Answers) -> list[tuple[i
     people = len(dataset.people)
     known = dataset.labels < people
     named = answers.best[known, :people].argmax(axis=1)
-    return scores.indistinguishable(scores.confusion_matrix(dataset.labels[known], named, people))
+    return scores.indistinguishable(scores.Confusion.of(dataset.labels[known], named, people))
 
 
 class _Inspector:

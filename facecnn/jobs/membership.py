@@ -152,8 +152,7 @@ def write_run(model: ModelFile, people: People, trained_on: Array, split: Mappin
         run.write_start(_label(old))
         run.write_config(to_yaml(settings))
         write_json(run.split_path, {**split, "classes": _with_strangers(people.names, split)})
-        answers = head.log_probabilities(people.embeddings)
-        MetricsLog(run.metrics_path).append(metrics_of(answers, people.owners, seconds=0.0))
+        MetricsLog(run.metrics_path).append(metrics_of(head, people.embeddings, people.owners, seconds=0.0))
         run.save_last(checkpoint, rotate=False)
         run.save_best(checkpoint)
     return run

@@ -18,8 +18,9 @@ from facecnn.jobs.faces import PREFIX as FACE_FINDER
 from facecnn.jobs.faces import finder_of_checkpoint, finds_faces
 from facecnn.kernels import Device
 from facecnn.kernels.backend import Backend
-from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate
+from facecnn.learning.calibration import LEAST_PHOTOS, Calibration, calibrate, drawn_photos
 from facecnn.learning.class_means import EMBEDDINGS, OWNERS, calibration_by_distance
+from facecnn.learning.data import PhotoSet
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.update import INITIAL_PREFIX
 from facecnn.network.inference import views_at_test_time
@@ -244,6 +245,19 @@ def calibrate_for(
     if isinstance(settings.optimizer, ClassMeans):
         return calibration_by_distance(arrays, labels, people, settings.calibration)
     return calibrate(logs, labels, people, settings.calibration)
+
+
+def calibrate_by_some(
+    settings: Settings, arrays: Mapping[str, Array], recogniser: Recogniser, photos: PhotoSet
+) -> Calibration:
+    """The calibration of a model by held-out photos, or by some of them, drawn at random, if they are many; see
+    ``drawn_photos``."""
+    people, outputs = len(recogniser.people), len(recogniser.classes)
+    if isinstance(settings.optimizer, ClassMeans):
+        return calibrate_for(settings, arrays, np.zeros((0, outputs)), photos.labels, people)
+    drawn = drawn_photos(photos.labels, people, outputs, settings.train.seed)
+    logs = recogniser.log_probabilities(photos.pixels, photos.rows[drawn])
+    return calibrate_for(settings, arrays, logs, photos.labels[drawn], people)
 
 
 def make_recogniser(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,9 @@ def _answer(model: Model, photos: Listing, limit: float | None, console: Console
     return answer(model, loaded, limit)
 
 
-def answer(model: Model, loaded: LoadedPhotos, limit: float | None, *, keep: bool = True) -> list[dict[str, Any]]:
+def answer(
+    model: Model, loaded: LoadedPhotos, limit: float | None, *, keep: bool = True, listed: int | None = None
+) -> list[dict[str, Any]]:
     """Answer for photos that have been read.
 
     Args:
@@ -116,13 +117,14 @@ def answer(model: Model, loaded: LoadedPhotos, limit: float | None, *, keep: boo
         loaded: the photos.
         limit: the unknown-score above which a face is a stranger's; None: nobody is.
         keep: whether embeddings may be kept on disk.
+        listed: see ``Recogniser.answers_from``.
 
     Returns:
         As ``predict``.
     """
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
-    answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo, keep=keep)
+    answers = model.recogniser.answers(loaded.pixels, crops.rows, limit, crops.photo, keep=keep, listed=listed)
     described = dict(zip(usable.tolist(), crops.by_photo(model.recogniser.describe(answers)), strict=True))
     settings = model.settings.photos
     return [
@@ -141,6 +143,6 @@ def _result(loaded: LoadedPhotos, number: int, answers: Sequence[Answer], settin
     places = [
         {"box": list(face.box), "landmarks": [list(point) for point in face.landmarks]} for face in loaded.faces[number]
     ] or [{"box": list(settings.window(width, height)), "landmarks": None}]
-    found = [{**place, **asdict(answer)} for place, answer in zip(places, answers, strict=True)]
+    found = [{**place, **answer.as_dict()} for place, answer in zip(places, answers, strict=True)]
     main = {key: value for key, value in found[0].items() if key != "landmarks"}
     return {**main, "faces": found}

@@ -143,8 +143,8 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
         )
     loaded = load(str(run.config_path))
     data = read_photos_again(run.read_split(), run.path, None, loaded, model.finder, False, console)
-    logs = model.recogniser.log_probabilities(data.validation.pixels, data.validation.rows)
-    measured = judge_background(model.recogniser, loaded.settings.photos, data, logs)
+    likeliest = model.recogniser.answers(data.validation.pixels, data.validation.rows, threshold=None).likeliest
+    measured = judge_background(model.recogniser, loaded.settings.photos, data, likeliest)
     if measured is None:
         raise PhotoError(f"{shown(run.path)}: --check-background needs held-out photos of the people, and has none")
     measured = replace(measured, trained_hidden=train_on_background(loaded, data, device, console))
@@ -244,7 +244,7 @@ def _read_held_out(run: RunFolder, model: Model, console: Console) -> _HeldOut:
 def _recorded(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
     """The part of figures.json about the held-out photos: figures, calibration, and every answer."""
     found = verdicts(recogniser, judged.answers, judged.labels)
-    described = recogniser.describe(judged.answers)
+    said, unknown_scores = recogniser.labels(judged.answers), judged.answers.unknown_scores.tolist()
     columns = (judged.numbers, judged.labels, found.face, found.first, found.faces)
     return {
         "calibration": asdict(recogniser.calibration),
@@ -255,9 +255,9 @@ def _recorded(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
                     path=shown(judged.dataset.paths[number]),
                     sha256=judged.dataset.sha256[number],
                     truth=recogniser.classes[label],
-                    label=described[face].label,
-                    confidence=described[face].confidence,
-                    unknown_score=described[face].unknown_score,
+                    label=said[face][0],
+                    confidence=said[face][1],
+                    unknown_score=unknown_scores[face],
                     faces=faces,
                     face=face - first,
                 )

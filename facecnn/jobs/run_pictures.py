@@ -11,6 +11,7 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model
+from facecnn.learning.scores import MOST_PEOPLE
 from facecnn.learning.watching import watched
 from facecnn.network.excitation import Excitation, excitation
 from facecnn.network.feeding import PhotoFeed
@@ -19,6 +20,7 @@ from facecnn.photos.folder import class_order
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
+from facecnn.reports.confusion import confused_pairs
 from facecnn.reports.evolution import draw_evolution
 from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
 from facecnn.reports.findings import counted
@@ -40,6 +42,8 @@ MOST_PHOTOS = 128
 """Photos, evenly spread over all, that are searched for the most exciting patches."""
 
 MOST_LAYERS = 6
+CONFUSED_PEOPLE = 30
+"""Of too many people for a whole confusion matrix, so many are drawn."""
 PATCHES = 4
 """Patches of each kernel."""
 
@@ -94,24 +98,46 @@ def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
     return {name: arrays[f"{name}.weight"] for name in watched(recogniser.network.stages)}
 
 
-def draw_judged(path: Path, judged: Mapping[str, Any], what: str) -> None:
+def draw_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MOST_PEOPLE) -> None:
     """Draw the confusion matrix, with a column for refusals and, if there are strangers, a row for them.
+
+    Of more than ``most`` people, only those are in it who are taken for another, or another for them, most often.
 
     Args:
         path: the PNG file to write.
         judged: figures from ``judge``.
         what: which photos they are of, such as "held-out".
+        most: the limit.
     """
     names: list[str] = judged["classes"]
-    order = sorted(range(len(names)), key=lambda person: class_order(names[person]))
-    people = [names[person] for person in order]
-    matrix = [judged["confusion"][person] for person in order]
-    rows = people
+    pairs = confused_pairs(judged)
+    chosen = range(len(names)) if len(names) <= most else _most_confused(pairs, len(names))
+    order = sorted(chosen, key=lambda person: class_order(names[person]))
+    people, is_part = [names[person] for person in order], len(order) < len(names)
+    columns = [*people, *(["others"] if is_part else []), "refused"]
+    # Which row and column is whose: all others share the place after the people, and refusals come last.
+    place = np.full(len(names) + 1, len(order))
+    place[order], place[-1] = np.arange(len(order)), len(columns) - 1
+    matrix = np.zeros((len(order) + 1, len(columns)), np.int64)
+    np.add.at(matrix, (place[pairs[:, 0]], place[pairs[:, 1]]), pairs[:, 2])
+    matrix[-1], rows = 0, people
     if judged["unknown"] is not None:
-        matrix.append([*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
         rows = [*people, "strangers"]
-    counts = np.array(matrix)[:, [*order, len(names)]]
-    draw_confusion(path, counts, rows, [*people, "refused"], counted(int(counts.sum()), f"{what} photo"))
+        np.add.at(matrix[-1], place, [*judged["unknown"]["named_as"], judged["unknown"]["refused"]])
+    title = counted(int(matrix.sum()), f"{what} photo")
+    if is_part:
+        title += f", of the {len(order)} of {len(names):,} people who are confused most often"
+    draw_confusion(path, matrix[: len(rows)], rows, columns, title)
+
+
+def _most_confused(pairs: Array, people: int) -> list[int]:
+    """The ``CONFUSED_PEOPLE`` who are in most of the photos of ``pairs`` (pairs, 3) that have another's name."""
+    wrong = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs[:, 1] < people)]
+    photos = np.zeros(people, np.int64)
+    for column in (0, 1):
+        np.add.at(photos, wrong[:, column], wrong[:, 2])
+    chosen: list[int] = np.argsort(-photos, kind="stable")[:CONFUSED_PEOPLE].tolist()
+    return chosen
 
 
 def _exciting_patches(

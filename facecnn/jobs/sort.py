@@ -171,7 +171,8 @@ class _Placing:
             row |= {"path": result["path"], "face": number if result["faces"] else None, "error": error}
             copy = copies.get(face["label"], copies.get(SEVERAL))
             row["copied_to"] = None if copy is None else copy.relative_to(self._destination).as_posix()
-            self.rows.append({**row, "probabilities": face["probabilities"]})
+            row |= {key: face[key] for key in ("probabilities", "others") if key in face}
+            self.rows.append(row)
 
     def _put(self, photo: Path, folder: str) -> Path:
         parent = self._destination / folder

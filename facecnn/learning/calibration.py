@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from facecnn.arrays import Array, Float64Array
+from facecnn.arrays import Array, Float64Array, Int64Array
 from facecnn.settings import SETTINGS
 
 LEAST_PHOTOS = 20
@@ -29,8 +29,15 @@ STRANGERS_EXPECTED = 0.05
 """Strangers assumed for each known person's photo when confidence is calibrated. How many are in ``unknown/`` says
 nothing about how many will be asked about."""
 
+MOST_NUMBERS = 2**24
+"""Log-probabilities by which a model is calibrated, at most: 128 MiB. Where the held-out photos have more, some are
+drawn, which with 10,000 people are 1,677."""
+
 _LOWEST, _HIGHEST = 0.05, 20.0
 """Limits of the temperature."""
+
+_CACHED = 2**15
+"""Numbers that are worked on together: 256 KiB, which a processor's cache holds."""
 
 _GRID, _ROUNDS, _FINER = 17, 8, 0.3
 """Grid search: points per axis, number of rounds, and factor by which the grid shrinks in each."""
@@ -118,6 +125,30 @@ def calibrate(
     return Calibration(temperature, threshold, photos, strangers, rate, highest, bias)
 
 
+def drawn_photos(labels: Array, people: int, outputs: int, seed: int, most: int = MOST_NUMBERS) -> Int64Array:
+    """The photos to calibrate a model by, ascending: all if their outputs are at most ``most`` numbers.
+
+    Otherwise some are drawn at random. Half of them are strangers if there are so many, or more if more of all photos
+    are: too few set no threshold, and how many there are has no part in the temperature.
+
+    Args:
+        labels: (N,) of the held-out photos, from ``people`` on of strangers.
+        people: number of people.
+        outputs: of the network.
+        seed: of the draw.
+        most: the limit.
+    """
+    limit = max(2 * LEAST_PHOTOS, most // outputs)
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    known, strange = np.flatnonzero(labels < people), np.flatnonzero(labels >= people)
+    strangers = min(len(strange), max(round(limit * len(strange) / len(labels)), limit // 2))
+    sizes = (min(len(known), limit - strangers), strangers)
+    drawn = [generator.choice(among, size, replace=False) for among, size in zip((known, strange), sizes, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
 def highest_confidence(photos: int) -> float:
     """The confidence that n held-out photos of people justify without any stranger: (n + 1) / (n + 2), Laplace's rule
     of succession after n successes. No temperature keeps a network that never saw strangers from being sure of one."""
@@ -148,24 +179,46 @@ def fit(log_probabilities: Array, labels: Array, people: int) -> tuple[float, fl
     weights = np.ones(len(labels))
     if enough:
         weights[strange] = STRANGERS_EXPECTED * (~strange).sum() / strange.sum()
-    right = np.arange(len(labels)), labels
 
-    def log_posterior(log_temperature: float, bias: float) -> float:
-        scaled = Calibration(float(np.exp(log_temperature)), stranger_bias=bias).apply(log_probabilities, people)
-        highest = scaled.max(axis=1, keepdims=True)
-        norms = highest[:, 0] + np.log(np.exp(scaled - highest).sum(axis=1))
-        priors = (log_temperature / PRIOR_DEVIATION) ** 2 + (bias / BIAS_DEVIATION) ** 2
-        return float((weights * (scaled[right] - norms)).sum() - 0.5 * priors)
+    def log_posteriors(log_temperature: float, biases: list[float]) -> list[float]:
+        own, of_people, of_strangers = _divided(log_probabilities, labels, people, float(np.exp(log_temperature)))
+        found = []
+        for bias in biases:
+            norms = np.logaddexp(of_people, of_strangers - bias)
+            priors = (log_temperature / PRIOR_DEVIATION) ** 2 + (bias / BIAS_DEVIATION) ** 2
+            found.append(float((weights * (own - bias * strange - norms)).sum() - 0.5 * priors))
+        return found
 
     # Ever finer grids around the best point so far: there may be more than one maximum.
     best, reach = (0.0, 0.0), (float(np.log(_HIGHEST)), 10.0 if enough else 0.0)
     steps = np.linspace(-1, 1, _GRID)
     for _ in range(_ROUNDS):
-        temperatures = np.clip(best[0] + reach[0] * steps, np.log(_LOWEST), np.log(_HIGHEST))
-        biases = best[1] + reach[1] * steps if enough else np.zeros(1)
-        best = max(((t, b) for t in temperatures.tolist() for b in biases.tolist()), key=lambda at: log_posterior(*at))
+        temperatures = np.clip(best[0] + reach[0] * steps, np.log(_LOWEST), np.log(_HIGHEST)).tolist()
+        biases = (best[1] + reach[1] * steps if enough else np.zeros(1)).tolist()
+        found = np.array([log_posteriors(temperature, biases) for temperature in temperatures])
+        temperature, bias = np.unravel_index(found.argmax(), found.shape)
+        best = temperatures[temperature], biases[bias]
         reach = (reach[0] * _FINER, reach[1] * _FINER)
     return float(np.exp(best[0])), float(best[1])
+
+
+def _divided(
+    log_probabilities: Array, labels: Array, people: int, temperature: float
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Log-probabilities divided by a temperature: each photo's own, and the logarithms of the sums of the people's and
+    of the strangers' exponentials, (N,) each."""
+    own, of_people, of_strangers = (np.full(len(labels), -np.inf) for _ in range(3))
+    size = max(1, _CACHED // max(1, log_probabilities.shape[1]))
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        scaled = log_probabilities[part] / temperature
+        own[part] = scaled[np.arange(len(scaled)), labels[part]]
+        highest = scaled.max(axis=1, keepdims=True)
+        exponentials = np.exp(scaled - highest)
+        with np.errstate(divide="ignore"):  # no output for strangers, or sums that are too small for any number
+            for sums, columns in ((of_people, slice(people)), (of_strangers, slice(people, None))):
+                sums[part] = highest[:, 0] + np.log(exponentials[:, columns].sum(axis=1))
+    return own, of_people, of_strangers
 
 
 def unknown_score(log_probabilities: Array, people: int) -> Float64Array:

@@ -8,7 +8,7 @@ others, and no photos of strangers are needed. The constants are in ``facecnn.bo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from facecnn.kernels.backend import Backend
 from facecnn.learning.calibration import Calibration, CalibrationSettings
 from facecnn.learning.data import PhotoSet, TrainingData, TrainingSettings
 from facecnn.learning.progress import Progress, Recorder
-from facecnn.network.inference import log_softmax
+from facecnn.learning.scores import losses_and_hits
+from facecnn.network.inference import block_size, log_softmax
 from facecnn.network.layers import Body, Dense, Layer, UnitLength, with_outputs
 from facecnn.network.stages import Stage, plan
 
@@ -56,6 +57,12 @@ class Head:
         cosines = unit(embeddings) @ self.weight.T.astype(np.float64)
         return log_softmax(cosines + self.bias)
 
+    def blocks(self, embeddings: Array) -> Iterator[Float64Array]:
+        """The rows of ``log_probabilities`` in blocks of successive embeddings."""
+        size = block_size(len(self.bias))
+        for start in range(0, len(embeddings), size):
+            yield self.log_probabilities(embeddings[start : start + size])
+
 
 def head_of(embeddings: Array, owners: Array, people: int, strangers: float) -> Head:
     """The head for people of whom there is at least one embedding each.
@@ -67,8 +74,10 @@ def head_of(embeddings: Array, owners: Array, people: int, strangers: float) -> 
         strangers: their score, comparable to a cosine.
     """
     weight, bias = np.zeros((people + 1, embeddings.shape[1])), np.zeros(people + 1)
+    order = np.argsort(owners, kind="stable")
+    ends = np.searchsorted(owners, np.arange(people + 1), sorter=order)
     for person in range(people):
-        own = embeddings[owners == person]
+        own = embeddings[order[ends[person] : ends[person + 1]]]
         weight[person] = unit(own.sum(axis=0, dtype=np.float64)[None])[0]
         bias[person] = FEW_PHOTOS / len(own)
     bias[people] = strangers
@@ -154,21 +163,22 @@ def initial_arrays_of_body(settings: TrainingSettings, data: TrainingData, backe
     return {**body, f"{last}.weight": weight, f"{last}.bias": np.zeros(data.outputs, np.float32)}
 
 
-def metrics_of(answers: Float64Array, labels: Array, seconds: float) -> dict[str, Any]:
+def metrics_of(head: Head, embeddings: Array, labels: Array, seconds: float) -> dict[str, Any]:
     """The only line of a run's metrics.jsonl, without held-out photos.
 
     Args:
-        answers: log-probabilities (n, people + 1) of the photos that the head was made from.
-        labels: (n,) who is in them.
+        head: the model's.
+        embeddings: (n, 128) that it was made from.
+        labels: (n,) whose they are; strangers are a class of their own.
         seconds: how long it took.
     """
-    losses, accuracy = _judged(answers, labels)
+    losses, right = losses_and_hits(head.blocks(embeddings), labels)
     return {
         "epoch": 1,
         "step": 1,
         "learning_rate": None,
         "train_loss": float(losses.mean()),
-        "train_accuracy": accuracy,
+        "train_accuracy": float(right.mean()),
         "train_worst_loss": float(losses.max()),
         "validation_loss": None,
         "validation_accuracy": None,
@@ -178,11 +188,6 @@ def metrics_of(answers: Float64Array, labels: Array, seconds: float) -> dict[str
         "dead_kernels": [],
         "asleep_kernels": [],
     }
-
-
-def _judged(answers: Float64Array, labels: Array) -> tuple[Float64Array, float]:
-    """Each photo's loss, and the share of right answers, where strangers are a class of their own."""
-    return 0.0 - answers[np.arange(len(labels)), labels], float((answers.argmax(axis=1) == labels).mean())
 
 
 class NothingWatched:
@@ -238,16 +243,20 @@ class ClassMeansTrainer:
 
     def _metrics(self, embeddings: Array, labels: Array, seconds: float) -> dict[str, Any]:
         """The epoch's line of metrics.jsonl."""
-        line = metrics_of(self._head.log_probabilities(embeddings), labels, seconds)
+        line = metrics_of(self._head, embeddings, labels, seconds)
         validation = self.data.validation
         if len(validation):
-            losses, accuracy = _judged(self.answers(validation), validation.labels)
-            line |= {"validation_loss": float(losses.mean()), "validation_accuracy": accuracy}
+            losses, right = losses_and_hits(self.blocks_of_answers(validation), validation.labels)
+            line |= {"validation_loss": float(losses.mean()), "validation_accuracy": float(right.mean())}
         return {**line, "photos_per_second": len(labels) / seconds}
 
     def answers(self, photos: PhotoSet) -> Float64Array:
         """Log-probabilities (n, people + 1) of photos."""
         return self._head.log_probabilities(self._embedder.embed(photos.pixels, photos.rows))
+
+    def blocks_of_answers(self, photos: PhotoSet) -> Iterator[Float64Array]:
+        """The rows of ``answers`` in blocks of successive photos."""
+        return self._head.blocks(self._embedder.embed(photos.pixels, photos.rows))
 
     def arrays(self) -> dict[str, Array]:
         """All arrays of the model by the names under which they are saved; the head is zero before ``run``."""

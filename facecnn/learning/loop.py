@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
@@ -27,11 +27,12 @@ from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Progress, Recorder, StepReport
 from facecnn.learning.restarts import choose_start
+from facecnn.learning.scores import losses_and_hits
 from facecnn.learning.step import Step, training_step
 from facecnn.learning.update import INITIAL_PREFIX, named_below
 from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import log_probabilities
+from facecnn.network.inference import blocks_of_log_probabilities
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.stages import Stage
 from facecnn.parallel.ranks import ALONE, Ranks, largest_share, share
@@ -340,21 +341,24 @@ class Trainer:
         if not len(labels):
             return None, None
         self.progress.validated_at = self.progress.step
-        answers = np.concatenate(self._ranks.gather(self._answers(self._validation)))
+        own = labels[slice(*share(len(labels), self._ranks))]
+        gathered = self._ranks.gather(losses_and_hits(self._blocks(self._validation), own))
         if self._profiler is not None:
             self._profiler.take(1)  # validation is no part of a step
-        return (
-            0.0 - float(answers[np.arange(len(labels)), labels].mean()),  # not -0.0
-            float((answers.argmax(axis=1) == labels).mean()),
-        )
+        losses, right = (np.concatenate(columns) for columns in zip(*gathered, strict=True))
+        return float(losses.mean()), float(right.mean())
 
     def answers(self, photos: PhotoSet) -> Float64Array:
         """Log-probabilities (n, outputs) of photos without augmentation, by the weights that are used for answers."""
-        return self._answers(self._feed(photos))
+        return np.concatenate([np.zeros((0, self.data.outputs)), *self.blocks_of_answers(photos)])
 
-    def _answers(self, photos: PhotoFeed) -> Float64Array:
+    def blocks_of_answers(self, photos: PhotoSet) -> Iterator[Float64Array]:
+        """The rows of ``answers`` in blocks of successive photos."""
+        return self._blocks(self._feed(photos))
+
+    def _blocks(self, photos: PhotoFeed) -> Iterator[Float64Array]:
         normalise, weights = self.settings.photos.normalise, self.step.arrays.average
-        return log_probabilities(self.network, photos, normalise, mirror=self.mirrors, weights=weights)
+        return blocks_of_log_probabilities(self.network, photos, normalise, mirror=self.mirrors, weights=weights)
 
     def _feed(self, photos: PhotoSet) -> PhotoFeed:
         return PhotoFeed(self.network.backend, photos.pixels, photos.rows, self.micro_batch_size)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import exp, lgamma, log
 
 import numpy as np
 
-from facecnn.arrays import Array, Float64Array, Int64Array
+from facecnn.arrays import Array, BoolArray, Float64Array, Int64Array
+
+MOST_PEOPLE = 1_000
+"""Up to so many people, what is written has a number for each person and face, and for each two people; of more, only
+the likeliest people, and the pairs that happened."""
+
+LISTED = 100
+"""So many of more than ``MOST_PEOPLE`` people are listed for a face, the likeliest."""
 
 
 def over_people(log_probabilities: Array, people: int) -> Float64Array:
@@ -16,39 +25,160 @@ def over_people(log_probabilities: Array, people: int) -> Float64Array:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Int64Array:
-    """(classes, classes): rows are the truth, columns the answers."""
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix
+@dataclass(frozen=True)
+class Likely:
+    """How likely each person is in each of n faces, or, of many people, each of the likeliest."""
+
+    probabilities: Float64Array
+    """(n, people), each row sums to 1. Where ``listed`` isn't None, (n, listed) of these people only."""
+    listed: Int64Array | None
+    """(n, listed): the likeliest people of each face, the likeliest first; None where everybody has a probability."""
+    first: Int64Array
+    """(n,): the likeliest person."""
+
+    @classmethod
+    def of(cls, probabilities: Float64Array, most: int | None = None) -> Likely:
+        """From probabilities (n, people).
+
+        ``most``: people that are listed; None: all up to ``MOST_PEOPLE``, else ``LISTED``.
+        """
+        people = probabilities.shape[1]
+        if most is None:
+            most = people if people <= MOST_PEOPLE else LISTED
+        first = np.asarray(probabilities.argmax(axis=1))
+        if most >= people:
+            return cls(probabilities, None, first)
+        listed = np.argpartition(-probabilities, most - 1, axis=1)[:, :most]
+        listed.sort(axis=1)  # so that of equal ones the first comes first
+        order = np.argsort(-np.take_along_axis(probabilities, listed, axis=1), axis=1, kind="stable")
+        listed = np.take_along_axis(listed, order, axis=1)
+        return cls(np.take_along_axis(probabilities, listed, axis=1), listed, first)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Likely]) -> Likely:
+        """That of the faces of at least one part, one after another."""
+        listed = [part.listed for part in parts if part.listed is not None]
+        return cls(
+            np.concatenate([part.probabilities for part in parts]),
+            np.concatenate(listed) if listed else None,
+            np.concatenate([part.first for part in parts]),
+        )
+
+    def among(self, chosen: BoolArray) -> Likely:
+        """That of the faces in the mask ``chosen`` (n,)."""
+        return Likely(
+            self.probabilities[chosen], None if self.listed is None else self.listed[chosen], self.first[chosen]
+        )
+
+    def named(self, people: Sequence[str]) -> Iterator[dict[str, float]]:
+        """Each face's probabilities by name."""
+        if self.listed is None:
+            for row in self.probabilities.tolist():
+                yield dict(zip(people, row, strict=True))
+            return
+        for row, numbers in zip(self.probabilities.tolist(), self.listed.tolist(), strict=True):
+            yield {people[number]: value for number, value in zip(numbers, row, strict=True)}
 
 
-def per_class(confusion: Array) -> list[dict[str, float | int | None]]:
-    """Precision, recall, F1 and support of each class; None for a division by zero.
+def losses_and_hits(blocks: Iterable[Array], labels: Array) -> tuple[Float64Array, BoolArray]:
+    """Each photo's loss, and whether its likeliest output is its own: (n,) each.
 
     Args:
-        confusion: (classes, classes or more); further columns are answers that name no class.
+        blocks: log-probabilities (photos, outputs) of successive photos, n in all.
+        labels: (n,) outputs.
     """
-    rows: list[dict[str, float | int | None]] = []
-    for k in range(len(confusion)):
-        right, said, true = int(confusion[k, k]), int(confusion[:, k].sum()), int(confusion[k].sum())
-        rows.append(
-            {
-                "precision": right / said if said else None,
-                "recall": right / true if true else None,
-                "f1": 2 * right / (said + true) if said + true else None,
-                "support": true,
-            }
-        )
-    return rows
+    losses, right = np.zeros(len(labels)), np.zeros(len(labels), bool)
+    start = 0
+    for answers in blocks:
+        part = slice(start, start + len(answers))
+        losses[part] = 0.0 - answers[np.arange(len(answers)), labels[part]]  # not -0.0
+        right[part] = answers.argmax(axis=1) == labels[part]
+        start = part.stop
+    return losses, right
 
 
-def balanced_accuracy(confusion: Array) -> float | None:
-    """Mean recall of the classes that have photos, None if none has; ``confusion`` as for ``per_class``."""
-    support = confusion.sum(axis=1)
+@dataclass(frozen=True)
+class Confusion:
+    """How often each person's photos got each answer. Only what happened is kept, so many people take no memory."""
+
+    people: int
+    columns: int
+    """Number of possible answers: the people, and maybe others that name nobody, such as refusals."""
+    truth: Int64Array
+    """(pairs,): index of a person; ascending."""
+    answer: Int64Array
+    """(pairs,): index of an answer; ascending for each person."""
+    photos: Int64Array
+    """(pairs,): number of photos, at least 1."""
+
+    @classmethod
+    def of(cls, labels: Array, answers: Array, people: int, columns: int | None = None) -> Confusion:
+        """Count photos by person, ``labels`` (n,), and ``answers`` (n,); ``columns``: as many as people by default."""
+        columns = people if columns is None else columns
+        pairs, photos = np.unique(np.asarray(labels, np.int64) * columns + answers, return_counts=True)
+        return cls(people, columns, pairs // columns, pairs % columns, photos.astype(np.int64))
+
+    def matrix(self) -> Int64Array:
+        """(people, columns): rows are the truth, columns the answers."""
+        matrix = np.zeros((self.people, self.columns), np.int64)
+        matrix[self.truth, self.answer] = self.photos
+        return matrix
+
+    @property
+    def support(self) -> Int64Array:
+        """(people,): number of each person's photos."""
+        return _sums(self.truth, self.photos, self.people)
+
+    @property
+    def named(self) -> Int64Array:
+        """(columns,): number of photos that got each answer."""
+        return _sums(self.answer, self.photos, self.columns)
+
+    @property
+    def right(self) -> Int64Array:
+        """(people,): number of each person's photos that got the right name."""
+        right = self.truth == self.answer
+        return _sums(self.truth[right], self.photos[right], self.people)
+
+    def answered(self, column: int) -> Int64Array:
+        """(people,): number of each person's photos that got this answer."""
+        chosen = self.answer == column
+        return _sums(self.truth[chosen], self.photos[chosen], self.people)
+
+    def wrong_pairs(self) -> list[tuple[int, int, int]]:
+        """Person, other person that was named, and number of photos; the most frequent first."""
+        wrong = (self.truth != self.answer) & (self.answer < self.people)
+        order = np.argsort(-self.photos[wrong], kind="stable")
+        columns = (self.truth[wrong][order], self.answer[wrong][order], self.photos[wrong][order])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _sums(places: Int64Array, values: Int64Array, length: int) -> Int64Array:
+    sums = np.zeros(length, np.int64)
+    np.add.at(sums, places, values)
+    return sums
+
+
+def per_class(confusion: Confusion) -> list[dict[str, float | int | None]]:
+    """Precision, recall, F1 and support of each person; None for a division by zero."""
+    counts = (confusion.right, confusion.named[: confusion.people], confusion.support)
+    return [
+        {
+            "precision": right / said if said else None,
+            "recall": right / true if true else None,
+            "f1": 2 * right / (said + true) if said + true else None,
+            "support": true,
+        }
+        for right, said, true in zip(*(column.tolist() for column in counts), strict=True)
+    ]
+
+
+def balanced_accuracy(confusion: Confusion) -> float | None:
+    """Mean recall of the people who have photos, None if nobody has."""
+    support = confusion.support
     if not support.any():
         return None
-    return float((np.diag(confusion)[support > 0] / support[support > 0]).mean())
+    return float((confusion.right[support > 0] / support[support > 0]).mean())
 
 
 def margins(answers: Array, labels: Array) -> Float64Array:
@@ -74,7 +204,7 @@ _ONE_IN_TWENTY = 0.05
 _MOSTLY = 0.75
 
 
-def indistinguishable(confusion: Array) -> list[tuple[int, int]]:
+def indistinguishable(confusion: Confusion) -> list[tuple[int, int]]:
     """Pairs of people whom the answers don't tell apart, as if they were one person under two names.
 
     Only photos of the two that were given either name count. A pair must meet all of these conditions:
@@ -85,15 +215,19 @@ def indistinguishable(confusion: Array) -> list[tuple[int, int]]:
     - they go both ways, so that one name isn't just preferred;
     - there are at least five photos of each;
     - at least three in four of their photos were given either name: the network tells the two from everybody else.
-
-    Args:
-        confusion: (people, people or more): rows are the truth, columns the answers; further columns are refusals.
     """
-    people = len(confusion)
-    square = np.asarray(confusion)[:, :people]
-    photos = np.asarray(confusion).sum(axis=1)
-    mixed = np.argwhere(np.triu((square > 0) & (square.T > 0), 1))
-    return [(int(a), int(b)) for a, b in mixed if _is_one(square[np.ix_((a, b), (a, b))], int(photos[a] + photos[b]))]
+    support, right = confusion.support, confusion.right
+    taken = {(truth, answer): photos for truth, answer, photos in confusion.wrong_pairs()}
+    return [
+        (a, b)
+        for a, b in sorted(taken)
+        if a < b
+        and (b, a) in taken
+        and _is_one(
+            np.array([[right[a], taken[a, b]], [taken[b, a], right[b]]]),
+            int(support[a] + support[b]),
+        )
+    ]
 
 
 def _is_one(named: Array, photos: int) -> bool:
@@ -130,12 +264,12 @@ def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def log_loss(probabilities: Array, labels: Array) -> float | None:
-    """Mean of -log p[label], None without photos; 0 counts as the smallest normal float64."""
-    if not len(labels):
+def log_loss(probabilities: Array) -> float | None:
+    """Mean of -log p of the right answers' probabilities (n,), None without any; 0 counts as the smallest normal
+    float64."""
+    if not len(probabilities):
         return None
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
+    return float(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
 
 
 def expected_calibration_error(confidences: Array, right: Array, bins: int = 15) -> float | None:

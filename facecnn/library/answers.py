@@ -29,7 +29,7 @@ class Face:
     landmarks: Landmarks | None
     """In pixels of the upright photo; None if faces aren't looked for."""
     scores: Mapping[str, float]
-    """The probability of each person, which sum to 1."""
+    """The probability of each person, which sum to 1; of more than 1,000 people only those of the 100 likeliest."""
     unknown_score: float
     """From 0 to 1; higher is stranger."""
     also_like: str | None

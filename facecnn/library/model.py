@@ -104,15 +104,27 @@ class Model:
         return self._figures
 
     @overload
-    def predict(self, photos: Photo, *, threshold: Threshold = "auto", errors: Errors = "raise") -> list[Face]: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Photo, *, threshold: Threshold = "auto", errors: Errors = "raise", everybody: bool = False
+    ) -> list[Face]: ...
 
     @overload
     def predict(
-        self, photos: Sequence[Photo], *, threshold: Threshold = "auto", errors: Errors = "raise"
+        self,
+        photos: Sequence[Photo],
+        *,
+        threshold: Threshold = "auto",
+        errors: Errors = "raise",
+        everybody: bool = False,
     ) -> list[list[Face]]: ...
 
     def predict(
-        self, photos: Photo | Sequence[Photo], *, threshold: Threshold = "auto", errors: Errors = "raise"
+        self,
+        photos: Photo | Sequence[Photo],
+        *,
+        threshold: Threshold = "auto",
+        errors: Errors = "raise",
+        everybody: bool = False,
     ) -> list[Face] | list[list[Face]]:
         """Say who is in a photo, or in each photo of a list.
 
@@ -122,6 +134,7 @@ class Model:
                 number from 0 to 1.
             errors: what to do about a photo that can't be read: "raise" PhotoError, or "ignore" it, as if it showed
                 nobody.
+            everybody: whether a face's scores are those of all people even where these are more than 1,000.
 
         Returns:
             The faces of the photo, the main one first, then in order of prominence; for a list of photos a list of
@@ -136,7 +149,8 @@ class Model:
         limit = checked_threshold(threshold, "threshold")
 
         def answers(model: models.Model, loaded: LoadedPhotos, keep: bool) -> list[list[Face]]:
-            results = answer(model, loaded, model.recogniser.threshold(limit), keep=keep)
+            limit_of_model, listed = model.recogniser.threshold(limit), len(self.people) if everybody else None
+            results = answer(model, loaded, limit_of_model, keep=keep, listed=listed)
             return [[face_of(face) for face in result["faces"]] for result in results]
 
         return self._of_photos(given(photos), errors, answers)

@@ -11,6 +11,8 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.kernels.backend import Backend, StreamingBackend
 
+ALL = slice(None)
+
 
 class PhotoFeed:
     """Photos on the device: all of them if they fit, else batch by batch, each sent while the one before is used."""
@@ -56,15 +58,15 @@ class PhotoFeed:
                 self._stream.release(slot)
             self._send(number + 1, photos)
 
-    def in_order(self, size: int) -> Iterator[tuple[int, int, Array, Array]]:
-        """All photos, up to ``size`` at a time.
+    def in_order(self, size: int, part: slice = ALL) -> Iterator[tuple[int, int, Array, Array]]:
+        """All photos, or a ``part`` of them, up to ``size`` at a time.
 
         Yields:
             Start and stop of the photos, the device's array that holds them, and their rows (n,) of it, for all kernels
             that are launched before the next ones are asked for.
         """
-        count = len(self.rows)
-        bounds = [(start, min(count, start + size)) for start in range(0, count, size)]
+        first, last, _ = part.indices(len(self.rows))
+        bounds = [(start, min(last, start + size)) for start in range(first, last, size)]
         for (start, stop), slot in zip(bounds, self.slots(np.arange(*bound) for bound in bounds), strict=True):
             rows = self._rows_on_device[start:stop]
             yield start, stop, self.pixels(slot), self.places(rows, 0, stop - start)

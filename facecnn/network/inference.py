@@ -8,9 +8,12 @@ import numpy as np
 
 from facecnn.arrays import Array, Float32Array, Float64Array
 from facecnn.kernels.protocol import AUGMENTATION_NONE, MIRROR, SHIFT_X, SHIFT_Y, Normalise
-from facecnn.network.feeding import PhotoFeed
+from facecnn.network.feeding import ALL, PhotoFeed
 from facecnn.network.network import Network
 from facecnn.network.weights import Weights
+
+MOST_NUMBERS = 2**22
+"""Numbers in a block of outputs: 32 MiB, several times over while it is worked on."""
 
 
 def views_at_test_time(mirror: bool, shift: float) -> Float32Array:
@@ -35,17 +38,18 @@ def views_at_test_time(mirror: bool, shift: float) -> Float32Array:
 
 
 def prepare_in_batches(
-    network: Network, photos: PhotoFeed, normalise: Normalise, parameters: Array
+    network: Network, photos: PhotoFeed, normalise: Normalise, parameters: Array, part: slice = ALL
 ) -> Iterator[tuple[int, int]]:
     """Fill ``network.input`` with one batch of the photos after another; yields start and stop of each.
 
     Args:
         network: its batch size must not be above that of the feed.
-        photos: all of them are used, in order.
+        photos: they are used in order.
         normalise: how they are normalised.
         parameters: (batch_size, columns of AUGMENTATION) on the device, of the views.
+        part: which of the photos are used.
     """
-    for start, stop, pixels, rows in photos.in_order(network.batch_size):
+    for start, stop, pixels, rows in photos.in_order(network.batch_size, part):
         count = stop - start
         network.backend.prepare_photos(
             network.input[:count], pixels, rows, parameters[:count], normalise, network.workspace
@@ -61,15 +65,16 @@ def passes(
     mirror: bool,
     shift: float = 0.0,
     weights: Weights | None = None,
+    part: slice = ALL,
 ) -> Iterator[tuple[int, int]]:
-    """Run all test-time views of all photos through the network, batch by batch.
+    """Run all test-time views of all photos, or a ``part`` of them, through the network, batch by batch.
 
     Yields:
         Start and stop of the photos that were run, whose outputs are ``network.output[: stop - start]``.
     """
     for view in views_at_test_time(mirror, shift):
         parameters = network.backend.to_device(np.tile(view, (network.batch_size, 1)))
-        for start, stop in prepare_in_batches(network, photos, normalise, parameters):
+        for start, stop in prepare_in_batches(network, photos, normalise, parameters, part):
             network.infer(stop - start, weights)
             yield start, stop
 
@@ -84,13 +89,40 @@ def log_probabilities(
     weights: Weights | None = None,
 ) -> Float64Array:
     """Log-probabilities (photos, units): their mean over each photo's test-time views, normalised again."""
-    number = len(photos.rows)
-    outputs, total = np.empty((number, network.units)), np.zeros((number, network.units))
-    for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights):
-        outputs[start:stop] = network.backend.to_host(network.output[: stop - start])
-        if stop == number:  # the view is complete
-            total += log_softmax(outputs)
-    return log_softmax(total / len(views_at_test_time(mirror, shift)))
+    blocks = blocks_of_log_probabilities(network, photos, normalise, mirror=mirror, shift=shift, weights=weights)
+    return np.concatenate([np.zeros((0, network.units)), *blocks])
+
+
+def blocks_of_log_probabilities(
+    network: Network,
+    photos: PhotoFeed,
+    normalise: Normalise,
+    *,
+    mirror: bool,
+    shift: float = 0.0,
+    weights: Weights | None = None,
+) -> Iterator[Float64Array]:
+    """The rows of ``log_probabilities`` in blocks of successive photos, so that one block is in memory at a time.
+
+    A block is of whole batches, so its numbers don't depend on where it ends. It has at most ``MOST_NUMBERS`` of them,
+    if one batch hasn't more.
+    """
+    size = block_size(network.units, network.batch_size)
+    views = len(views_at_test_time(mirror, shift))
+    for first in range(0, len(photos.rows), size):
+        last = min(len(photos.rows), first + size)
+        outputs, total = np.empty((last - first, network.units)), np.zeros((last - first, network.units))
+        part = slice(first, last)
+        for start, stop in passes(network, photos, normalise, mirror=mirror, shift=shift, weights=weights, part=part):
+            outputs[start - first : stop - first] = network.backend.to_host(network.output[: stop - start])
+            if stop == last:  # the view is complete
+                total += log_softmax(outputs)
+        yield log_softmax(total / views)
+
+
+def block_size(units: int, batch_size: int = 1) -> int:
+    """Number of photos in a block, each with ``units`` outputs: whole batches, and at least one."""
+    return max(1, MOST_NUMBERS // (units * batch_size)) * batch_size
 
 
 def log_softmax(logits: Array) -> Float64Array:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from facecnn.photos.folder import UNKNOWN
+import numpy as np
+
+from facecnn.photos.folder import UNKNOWN, class_order
+from facecnn.reports.confusion import confused_pairs
 from facecnn.reports.facts import Background, PhotoFacts, RunFacts
 
 FEW_PHOTOS = 20
@@ -15,6 +18,10 @@ FEW_TRAINED_ON = 30
 """With fewer photos of a person, there are probably looks that the model hasn't seen."""
 UNEQUAL = 2.0
 """Ratio of two people's numbers of photos that counts as unequal."""
+MOST_PEOPLE = 200
+"""People in the tables of a report and a model card."""
+MOST_ALIKE = 10
+"""Pairs of people who can't be told apart that are named one by one."""
 WEAK_SEPARATION, STRONG_SEPARATION = 0.7, 0.95
 """Areas under the ROC curve below which a score hardly tells strangers, and above which it tells them well."""
 
@@ -281,12 +288,16 @@ def only_surroundings(background: Background) -> str:
     )
 
 
-def one_person_twice(one: str, other: str) -> str:
-    """A warning that the model can't tell two people apart."""
-    return (
+def people_alike(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A warning for each pair of people whom the model can't tell apart, up to ``MOST_ALIKE``."""
+    found = [
         f"It can't tell {one} from {other}: their held-out photos get either name, whoever it is. If they are one "
         "person, move all the photos into one folder and train anew; if not, add photos of both in which they differ."
-    )
+        for one, other in pairs[:MOST_ALIKE]
+    ]
+    if len(pairs) > MOST_ALIKE:
+        found.append(f"There are {counted(len(pairs) - MOST_ALIKE, 'more pair')} of people whom it can't tell apart.")
+    return found
 
 
 def never_judged(facts: RunFacts) -> list[str]:
@@ -309,7 +320,7 @@ def limits(facts: RunFacts) -> list[str]:
         found.append(weak)
     if facts.background is not None and facts.background.nearly_as_well:
         found.append("What is around the faces tells these people apart nearly as well as the faces do.")
-    found += [one_person_twice(one, other) for one, other in facts.held_out.alike]
+    found += people_alike(facts.held_out.alike)
     found.append(strangers(facts))
     found += never_judged(facts)
     found += _few_photos(facts.photos)
@@ -375,14 +386,20 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
     """Pairs (truth, answer, photos) of people who were confused, the most frequent first, without refusals."""
     if facts.held_out.judged is None:
         return []
-    names, matrix = facts.held_out.judged["classes"], facts.held_out.judged["confusion"]
-    pairs = [
-        (names[row], names[column], count)
-        for row, counts in enumerate(matrix)
-        for column, count in enumerate(counts[: len(names)])
-        if row != column and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])
+    names, pairs = facts.held_out.judged["classes"], confused_pairs(facts.held_out.judged)
+    wrong = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs[:, 1] < len(names))]
+    wrong = wrong[np.argsort(-wrong[:, 2], kind="stable")]
+    return [(names[truth], names[answer], photos) for truth, answer, photos in wrong.tolist()]
+
+
+def listed_people(per_class: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """The people of a table: all in natural order of their names; of more than ``most`` those known worst, the one with
+    the lowest F1 first, and of equal ones that with most photos. People without photos that nobody is taken for come
+    last."""
+    by_name = sorted(per_class, key=lambda row: class_order(row["name"]))
+    if len(by_name) <= most:
+        return by_name
+    return sorted(by_name, key=lambda row: (2.0 if row["f1"] is None else row["f1"], -row["support"]))[:most]
 
 
 def is_stranger(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from facecnn.reports import findings
 from facecnn.reports.facts import RunFacts
 from facecnn.reports.page import rendered
 from facecnn.runs.atomic import write_atomically
@@ -19,4 +20,6 @@ def model_card(facts: RunFacts) -> str:
     """The card as Markdown (CommonMark with tables), with names escaped."""
     settings = facts.network.settings
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", settings)), default=0))
-    return rendered("model_card.md", facts=facts, fence=fence, settings=settings.rstrip())
+    return rendered(
+        "model_card.md", facts=facts, fence=fence, settings=settings.rstrip(), most_people=findings.MOST_PEOPLE
+    )

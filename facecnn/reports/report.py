@@ -124,6 +124,7 @@ def report_html(
         chosen=choose_answers(facts.held_out.answers),
         scores=_score_histogram(facts.held_out.answers, facts.calibration.threshold),
         profile=findings.profile_rows(result.get("milliseconds") or {}),
+        most_people=findings.MOST_PEOPLE,
         most_confusions=_MOST_CONFUSIONS,
         most_skipped=_MOST_SKIPPED,
     )

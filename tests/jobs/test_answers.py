@@ -74,3 +74,16 @@ def test_the_suffix_is_the_format(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == text
     with pytest.raises(UsageError, match=r"a\.xls"):
         write_predictions(tmp_path / "a.xls", answers)
+
+
+def test_csv_of_many_people_has_the_likeliest_in_one_column() -> None:
+    unread = {"path": "no.jpg", "label": None, "probabilities": None, "error": "cut short"}
+    read = [
+        {"path": name, "label": "ann", "probabilities": {"ann": 0.5, other: 0.25}, "error": None, "others": 0.25}
+        for name, other in (("a.jpg", "bob"), ("b.jpg", "cid"))
+    ]
+    table = list(csv.DictReader(io.StringIO(as_csv([unread, *read]))))
+    assert list(table[0]) == ["path", "label", "probabilities", "error", "others"]
+    assert [row["path"] for row in table] == ["no.jpg", "a.jpg", "b.jpg"]
+    assert [json.loads(row["probabilities"]) for row in table[1:]] == [row["probabilities"] for row in read]
+    assert [row["others"] for row in table] == ["", "0.25", "0.25"]

@@ -11,9 +11,11 @@ import pytest
 from facecnn.jobs.judgement import judge, verdicts, wilson_interval
 from facecnn.jobs.run_pictures import draw_judged
 from facecnn.kernels import reference
+from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Dense
 from facecnn.recognition import Answers, Recogniser
+from facecnn.reports.confusion import confused_pairs
 
 PEOPLE = ("Ann", "Bob", "Cid")
 STRANGER = 3
@@ -29,8 +31,8 @@ def recogniser() -> Recogniser:
     )  # fmt: skip
 
 
-def answered(recogniser: Recogniser, *photos: list[tuple[str, float]]) -> Answers:
-    """Answers to photos, of each face the likeliest person and the unknown-score."""
+def answered(recogniser: Recogniser, photos: list[list[tuple[str, float]]], labels: Any) -> Answers:
+    """Answers to photos of people with these labels, of each face the likeliest person and the unknown-score."""
     faces = [face for photo in photos for face in photo]
     logs = np.full((len(faces), 4), -np.inf)
     for row, (name, score) in zip(logs, faces, strict=True):
@@ -38,7 +40,7 @@ def answered(recogniser: Recogniser, *photos: list[tuple[str, float]]) -> Answer
         row[[index for index in range(4) if index != PEOPLE.index(name)]] = np.log(rest)
         row[PEOPLE.index(name)] = np.log1p(-score)
     numbers = np.repeat(np.arange(len(photos)), [len(photo) for photo in photos])
-    return recogniser.answers_from(logs, THRESHOLD, numbers)
+    return recogniser.answers_from(logs, THRESHOLD, numbers, labels=labels[numbers])
 
 
 PHOTOS: list[tuple[str, list[tuple[str, float]], str, int]] = [
@@ -58,14 +60,14 @@ LABELS = np.array([STRANGER if truth == "stranger" else PEOPLE.index(truth) for 
 
 
 def test_a_photo_with_several_faces_counts_by_the_names_given_in_it(recogniser: Recogniser) -> None:
-    found = verdicts(recogniser, answered(recogniser, *(faces for _, faces, *_ in PHOTOS)), LABELS)
+    found = verdicts(recogniser, answered(recogniser, [faces for _, faces, *_ in PHOTOS], LABELS), LABELS)
     assert [(*PEOPLE, "refused")[number] for number in found.named] == [counts for *_, counts, _ in PHOTOS]
     assert (found.face - found.first).tolist() == [face for *_, face in PHOTOS]
     assert found.faces.tolist() == [len(faces) for _, faces, *_ in PHOTOS]
 
 
 def figures(recogniser: Recogniser, photos: list[Any], labels: Any) -> dict[str, Any]:
-    return judge(recogniser, answered(recogniser, *photos), labels, THRESHOLD)
+    return judge(recogniser, answered(recogniser, photos, labels), labels, THRESHOLD)
 
 
 def test_counts_are_of_all_photos_and_those_with_several_faces_apart(recogniser: Recogniser) -> None:
@@ -123,6 +125,35 @@ def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read(monk
     assert columns == ["s1", "s2", "s10", "refused"]
     assert counts.tolist() == [[10, 2, 1, 3], [7, 12, 8, 9], [4, 5, 11, 6], [13, 15, 14, 16]]
     assert title == "136 held-out photos"
+
+
+def test_of_many_people_only_the_answers_that_were_given_are_recorded(
+    recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [faces for _, faces, *_ in PHOTOS]
+    matrix = figures(recogniser, photos, LABELS)
+    monkeypatch.setattr(scores, "MOST_PEOPLE", 2)
+    pairs = figures(recogniser, photos, LABELS)
+    # Ann's 4: 3 named Ann, 1 Bob. Bob's 2: 1 named Cid, 1 refused. Cid's 1 refused.
+    assert pairs["confusion"] == {"row": [0, 0, 1, 1, 2], "column": [0, 1, 2, 3, 3], "photos": [3, 1, 1, 1, 1]}
+    assert {**pairs, "confusion": None} == {**matrix, "confusion": None}
+    assert confused_pairs(pairs).tolist() == confused_pairs(matrix).tolist()
+
+
+def test_of_too_many_people_those_who_are_confused_most_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("facecnn.jobs.run_pictures.draw_confusion", lambda path, *arguments: drawn.append(arguments))
+    monkeypatch.setattr("facecnn.jobs.run_pictures.CONFUSED_PEOPLE", 2)
+    judged = {
+        "classes": ["a", "b", "c", "d"],
+        "confusion": [[9, 0, 1, 0, 0], [0, 9, 0, 0, 1], [1, 0, 5, 4, 2], [0, 0, 3, 7, 1]],
+        "unknown": {"named_as": [1, 2, 3, 4], "refused": 5},
+    }
+    draw_judged(Path("confusion.png"), judged, "held-out", most=3)
+    ((counts, rows, columns, title),) = drawn
+    assert (rows, columns) == (["c", "d", "strangers"], ["c", "d", "others", "refused"])
+    assert counts.tolist() == [[5, 4, 1, 2], [3, 7, 0, 1], [3, 4, 3, 5]]
+    assert title == "38 held-out photos, of the 2 of 4 people who are confused most often"
 
 
 def test_the_interval_is_wilsons() -> None:

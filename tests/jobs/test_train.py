@@ -191,3 +191,15 @@ def test_a_training_begins_with_the_initialisation_that_is_chosen(how: str, peop
             stream.readline()
             start[name] = stream.read()
     assert start[how] != start["he"]
+
+
+def test_held_out_photos_that_are_judged_in_blocks_calibrate_the_same_model(
+    people: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facecnn.jobs.training.finish.MOST_NUMBERS", 0)
+    monkeypatch.setattr("facecnn.network.inference.MOST_NUMBERS", 1)
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
+    result = train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping())
+    assert result["photos"]["validation"] > 1
+    for name in ("best.safetensors", "last.safetensors", "previous.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == whole[name], name

@@ -14,6 +14,7 @@ from facecnn.learning.calibration import (
     LEAST_PHOTOS,
     CalibrationSettings,
     calibrate,
+    drawn_photos,
     fit,
     threshold_for,
     unknown_score,
@@ -304,3 +305,21 @@ def test_unknown_scores_of_very_sure_answers_still_differ() -> None:
     logits = np.array([[0.0, -40.0], [0.0, -41.0], [0.0, -500.0]])
     scores = unknown_score(log_softmax(logits), 2)
     assert scores[0] > scores[1] > scores[2] > 0
+
+
+def test_few_photos_all_calibrate_and_of_many_some_are_drawn() -> None:
+    labels = np.arange(5000) % 10
+    assert np.array_equal(drawn_photos(labels, 10, 10, seed=1, most=50_000), np.arange(5000))
+    drawn = drawn_photos(labels, 10, 10, seed=1, most=6000)
+    assert len(drawn) == 600
+    assert (np.diff(drawn) > 0).all(), "each once"
+    assert np.bincount(labels[drawn], minlength=10).min() > 30, "of everybody"
+    assert np.array_equal(drawn, drawn_photos(labels, 10, 10, seed=1, most=6000))
+    assert not np.array_equal(drawn, drawn_photos(labels, 10, 10, seed=2, most=6000))
+
+
+def test_of_few_strangers_among_many_photos_none_is_left_out() -> None:
+    """By chance there would be three, of whom no threshold could be set."""
+    labels = np.where(np.arange(10_000) % 400 == 0, 10, np.arange(10_000) % 10)
+    drawn = drawn_photos(labels, 10, 11, seed=3, most=11 * 1000)
+    assert (len(drawn), (labels[drawn] == 10).sum()) == (1000, 25)

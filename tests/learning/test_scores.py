@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from facecnn.learning import scores
 from facecnn.learning.scores import (
+    Confusion,
     area_under_roc,
     balanced_accuracy,
-    confusion_matrix,
     expected_calibration_error,
     indistinguishable,
     log_loss,
@@ -41,8 +41,8 @@ def answers(draw: st.DrawFn) -> tuple[Any, Any, Any]:
 def test_confusion_and_what_follows_from_it(drawn: Any) -> None:
     logits, labels, predicted = drawn
     classes = logits.shape[1]
-    confusion = confusion_matrix(labels, predicted, classes)
-    assert np.array_equal(confusion, metrics.confusion_matrix(labels, predicted, labels=range(classes)))
+    confusion = Confusion.of(labels, predicted, classes)
+    assert np.array_equal(confusion.matrix(), metrics.confusion_matrix(labels, predicted, labels=range(classes)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns of classes that were answered and have no photo
         assert balanced_accuracy(confusion) == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
@@ -57,7 +57,7 @@ def test_confusion_and_what_follows_from_it(drawn: Any) -> None:
 def test_log_loss(drawn: Any) -> None:
     logits, labels, _ = drawn
     probabilities = over_people(logits, logits.shape[1])
-    assert log_loss(probabilities, labels) == pytest.approx(
+    assert log_loss(probabilities[np.arange(len(labels)), labels]) == pytest.approx(
         metrics.log_loss(labels, probabilities, labels=range(logits.shape[1])), rel=1e-9, abs=1e-12
     )
 
@@ -91,16 +91,17 @@ def test_over_people_stands_large_logarithms() -> None:
 
 def test_without_photos_there_are_no_figures() -> None:
     nothing, no_labels = np.zeros((0, 2)), np.zeros(0, int)
-    assert log_loss(nothing, no_labels) is None
+    assert log_loss(nothing) is None
     assert expected_calibration_error(nothing, no_labels) is None
-    assert balanced_accuracy(confusion_matrix(no_labels, no_labels, 2)) is None
+    assert balanced_accuracy(Confusion.of(no_labels, no_labels, 2)) is None
     assert area_under_roc(np.zeros(0), np.ones(3)) is None
     assert area_under_roc(np.ones(3), np.zeros(0)) is None
-    assert per_class(np.zeros((1, 1), int)) == [{"precision": None, "recall": None, "f1": None, "support": 0}]
+    nobody = Confusion.of(no_labels, no_labels, 1)
+    assert per_class(nobody) == [{"precision": None, "recall": None, "f1": None, "support": 0}]
 
 
 def test_log_loss_of_an_impossible_answer_is_large_and_finite() -> None:
-    assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(708.4, abs=0.1)
+    assert log_loss(np.array([0.0])) == pytest.approx(708.4, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,12 @@ def pair(*table: int, others: int = 0, refused: int = 0) -> Any:
     return np.array([[aa, ab, others, refused], [ba, bb, others, refused], [0, 0, 20, 0]])
 
 
+def confusion_of(counts: Any) -> Confusion:
+    """That of as many photos as ``counts`` (people, answers) says."""
+    truth, answer = (np.repeat(places, counts.ravel()) for places in np.indices(counts.shape).reshape(2, -1))
+    return Confusion.of(truth, answer, *counts.shape)
+
+
 @pytest.mark.parametrize(
     ("confusion", "one_person"),
     [
@@ -147,9 +154,9 @@ def pair(*table: int, others: int = 0, refused: int = 0) -> Any:
     ],
 )
 def test_people_whom_the_answers_do_not_tell_apart(confusion: Any, one_person: bool) -> None:
-    assert indistinguishable(confusion) == ([(0, 1)] if one_person else [])
+    assert indistinguishable(confusion_of(confusion)) == ([(0, 1)] if one_person else [])
     turned = confusion[[2, 1, 0]][:, [2, 1, 0, 3]]
-    assert indistinguishable(turned) == ([(1, 2)] if one_person else [])
+    assert indistinguishable(confusion_of(turned)) == ([(1, 2)] if one_person else [])
 
 
 def test_the_tests_behind_it_are_those_of_scipy() -> None:
@@ -167,7 +174,9 @@ def test_one_person_is_nearly_always_found_and_two_hard_ones_hardly_ever() -> No
 
     def found(share: float, photos: int) -> float:
         confused = random.binomial(photos, share, (2000, 2))
-        return float(np.mean([bool(indistinguishable(pair(photos - a, a, b, photos - b))) for a, b in confused]))
+        return float(
+            np.mean([bool(indistinguishable(confusion_of(pair(photos - a, a, b, photos - b)))) for a, b in confused])
+        )
 
     assert found(0.5, 14) > 0.9
     assert found(0.5, 6) > 0.7

@@ -17,7 +17,7 @@ from facecnn.config import load
 from facecnn.errors import UsageError
 from facecnn.kernels import cpu, reference
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import log_probabilities
+from facecnn.network.inference import blocks_of_log_probabilities, log_probabilities
 from facecnn.network.layers import (
     Activate,
     BatchNorm,
@@ -273,6 +273,20 @@ def test_answers_are_logarithms_of_probabilities_one_row_a_photo() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 6, 50])
 def test_where_batches_end_does_not_matter(batch_size: int, mirror: bool) -> None:
     assert answers(batch_size, mirror=mirror) == pytest.approx(answers(7, mirror=mirror), abs=1e-12)
+
+
+@pytest.mark.parametrize("photos_in_a_block", [1, 3, 4, 6, 7])
+def test_answers_in_blocks_are_those_of_the_whole_to_the_last_bit(
+    photos_in_a_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = answering(3)
+    photos = PhotoFeed(network.backend, PIXELS, ROWS, network.batch_size)
+    options: Any = {"mirror": True, "shift": 0.1}
+    whole = log_probabilities(network, photos, "standardise", **options)
+    monkeypatch.setattr("facecnn.network.inference.MOST_NUMBERS", 3 * photos_in_a_block)
+    blocks = list(blocks_of_log_probabilities(network, photos, "standardise", **options))
+    assert [len(block) for block in blocks] == ([6, 1] if photos_in_a_block >= 6 else [3, 3, 1])
+    assert np.array_equal(np.concatenate(blocks), whole)
 
 
 def test_no_photos_no_answers() -> None:

@@ -160,13 +160,13 @@ def test_a_rank_without_a_photo_of_a_batch_is_refused() -> None:
 
 def test_each_photo_is_held_out_on_one_rank_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    whole = loop.log_probabilities
+    whole = loop.blocks_of_log_probabilities
 
     def noting(network: Any, photos: Any, *arguments: Any, **options: Any) -> Any:
         seen.append(len(photos.rows))
         return whole(network, photos, *arguments, **options)
 
-    monkeypatch.setattr(loop, "log_probabilities", noting)
+    monkeypatch.setattr(loop, "blocks_of_log_probabilities", noting)
     shared(4, train={"epochs": 1})
     assert sorted(seen) == [1, 1, 2, 2]
 

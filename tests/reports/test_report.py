@@ -614,3 +614,40 @@ def test_a_hostile_name_in_a_card() -> None:
     page = rendered(model_card(CASES["hostile"]))
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in rendered(model_card(facts())).elements}
     assert f"{words(HOSTILE)} 120 30" in words(page.text), "in one cell of its table"
+
+
+def crowd(people: int) -> RunFacts:
+    """Facts of a run with so many people, of whom number n has n of 100 photos named right."""
+    names = [f"p{number}" for number in range(people)]
+    rows = [
+        {"name": name, "precision": 1.0, "recall": number / 100, "f1": 2 * number / (100 + number), "support": 100}
+        | {"named_right": number, "named_wrong": 100 - number, "refused": 0}
+        for number, name in enumerate(names)
+    ]
+    confusion = {"row": [*range(people), 0], "column": [*range(people), 1], "photos": [*range(1, people + 1), 100]}
+    figures = judged() | {"classes": names, "confusion": confusion, "per_class": rows, "unknown": None}
+    return facts(judged=figures, counts=[PhotoCount(name, 400, 100) for name in names])
+
+
+def test_a_report_of_many_people_shows_those_known_worst_and_says_where_the_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(findings, "MOST_PEOPLE", 3)
+    for page in (report_html(crowd(12), {}, {}), model_card(crowd(12))):
+        text = re.sub(r"<[^>]*>", " ", page)
+        assert "the 3 of 12" in text
+        assert "who are known worst" in text
+        assert "figures.json" in text
+        assert not re.search(r"\bp(?:[6-9]|1[01])\b", text), "of the others only the first are in the list at the top"
+    whole = report_html(crowd(3), {}, {})
+    assert "known worst" not in whole
+    assert whole.count('<th scope="row"><bdi>p') == 3 + 1, "everybody, and the one pair that was confused"
+
+
+def test_pairs_of_people_who_are_alike_are_named_up_to_ten() -> None:
+    pairs = [(f"a{number}", f"b{number}") for number in range(12)]
+    assert len(findings.people_alike(pairs[:10])) == 10
+    told = findings.people_alike(pairs)
+    assert len(told) == 11
+    assert "a9 from b9" in told[9]
+    assert told[10] == "There are 2 more pairs of people whom it can't tell apart."

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.arrays import Array
+from facecnn.arrays import Array, Float64Array, Int64Array
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.judgement import judge, judge_photos
-from facecnn.jobs.models import Model, about_calibration, calibrate_for, make_recogniser
+from facecnn.jobs.models import Model, about_calibration, calibrate_by_some, calibrate_for, make_recogniser
 from facecnn.jobs.report import report_training
 from facecnn.jobs.run_pictures import draw_pictures
+from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.pretrained_hint import compare_with_pretrained
 from facecnn.jobs.training.run import TrainingRun
-from facecnn.learning.calibration import Calibration
+from facecnn.learning.calibration import MOST_NUMBERS, Calibration
 from facecnn.learning.data import PhotoSet
-from facecnn.recognition import Recogniser
+from facecnn.recognition import Answers, Recogniser
 from facecnn.reports import findings
 from facecnn.reports.facts import Background
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
@@ -49,19 +50,18 @@ def finish(
     best = load_checkpoint(run.best_path)
     recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.backend)
     train_photos = _sample(data.train_photos, training.settings.train.seed, console)
-    train_logs = recogniser.log_probabilities(train_photos.pixels, train_photos.rows)
-    crops = data.held_out.crops(data.held_out_numbers)
-    all_logs = recogniser.log_probabilities(data.held_out.pixels, crops.rows)
-    # Photos with one face only: of several, it isn't known which is the person's.
-    logs = all_logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
-    recogniser.calibration = _calibration(training, best, logs, data.validation.labels)
+    logs = _logs_if_few(recogniser, data)
+    recogniser.calibration = _calibration(training, best, recogniser, logs)
     console.info(about_calibration(recogniser))
-    background = _background(training, recogniser, logs, console)
+    held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, logs)
+    alone = held_out.alone
+    likeliest = held_out.answers.likeliest[alone]
+    background = _background(training, recogniser, likeliest, console)
     threshold = recogniser.threshold("auto")
-    trained_on = judge(recogniser, recogniser.answers_from(train_logs, threshold), train_photos.labels, threshold)
-    held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, all_logs)
-    for one, other in held_out.figures["alike"]:
-        console.warning(findings.one_person_twice(shown(one), shown(other)))
+    train_answers = recogniser.answers(train_photos.pixels, train_photos.rows, threshold, labels=train_photos.labels)
+    trained_on = judge(recogniser, train_answers, train_photos.labels, threshold)
+    for text in findings.people_alike([(shown(one), shown(other)) for one, other in held_out.figures["alike"]]):
+        console.warning(text)
     model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
     judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
     if documents:
@@ -70,9 +70,9 @@ def finish(
     result = {
         **_about(training, metrics),
         "best_epoch": model.best_epoch,
-        "train": _summary(train_logs, train_photos.labels, trained_on),
+        "train": _summary(_losses(train_answers), trained_on),
         "validation": {
-            **_summary(logs, data.validation.labels, held_out.figures),
+            **_summary(_losses(held_out.answers)[alone], held_out.figures),
             "several": held_out.figures["several"],
         },
         **_watched_figures(metrics),
@@ -82,7 +82,7 @@ def finish(
         "by_embeddings": recogniser.answers_by_embeddings,
         "kernel_change": metrics[-1]["kernel_change"],
         "background": None if background is None else asdict(background),
-        "pretrained": compare_with_pretrained(training, logs, console) if documents else None,
+        "pretrained": compare_with_pretrained(training, likeliest, console) if documents else None,
     }
     report_training(run, model, data, held_out, result, documents=documents)
     return result
@@ -97,20 +97,44 @@ def _sample(photos: PhotoSet, seed: int, console: Console) -> PhotoSet:
     return PhotoSet(photos.pixels, photos.rows[drawn], photos.labels[drawn])
 
 
-def _calibration(training: TrainingRun, best: Checkpoint, logs: Array, labels: Array) -> Calibration:
-    """Calibrate the best model by its answers ``logs`` (n, outputs) to photos of ``labels`` (n,), and save it."""
+def _logs_if_few(recogniser: Recogniser, data: TrainingPhotos) -> Array | None:
+    """The log-probabilities (crops, outputs) of all faces of the held-out photos, from which the model is calibrated
+    and judged; None if they are too many to be in memory at a time."""
+    rows = data.held_out.crops(data.held_out_numbers).rows
+    if len(rows) * len(recogniser.classes) > MOST_NUMBERS:
+        return None
+    return recogniser.log_probabilities(data.held_out.pixels, rows)
+
+
+def _calibration(training: TrainingRun, best: Checkpoint, recogniser: Recogniser, logs: Array | None) -> Calibration:
+    """Calibrate the best model by the held-out photos with one face, and save it: of several, it isn't known which is
+    the person's.
+
+    ``logs`` (crops, outputs): of all held-out photos' faces, if they are few.
+    """
     if best.state["calibration"] is not None:
         # The run had ended before: the photos may have changed since, but the model mustn't.
         return Calibration(**best.state["calibration"])
-    calibration = calibrate_for(training.settings, best.arrays, logs, labels, len(training.data.dataset.people))
+    data, settings = training.data, training.settings
+    if logs is None:
+        calibration = calibrate_by_some(settings, best.arrays, recogniser, data.validation)
+    else:
+        crops = data.held_out.crops(data.held_out_numbers)
+        logs = logs[data.held_out.show_one_face(data.held_out_numbers)[crops.photo]]
+        calibration = calibrate_for(settings, best.arrays, logs, data.validation.labels, len(data.dataset.people))
     training.folder.save_best(training.checkpoint(best.arrays, best.state["progress"], calibration))
     return calibration
 
 
-def _background(training: TrainingRun, recogniser: Recogniser, logs: Array, console: Console) -> Background | None:
-    """Measure how much the photos' surroundings give away, and write background.json."""
+def _background(
+    training: TrainingRun, recogniser: Recogniser, likeliest: Int64Array, console: Console
+) -> Background | None:
+    """Measure how much the photos' surroundings give away, and write background.json.
+
+    ``likeliest`` (n,): the model's answers to the held-out photos with one face.
+    """
     run = training.folder
-    background = judge_background(recogniser, training.settings.photos, training.data, logs)
+    background = judge_background(recogniser, training.settings.photos, training.data, likeliest)
     if background is None:
         return None
     try:
@@ -168,9 +192,14 @@ def _profile_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"milliseconds": {place: float(np.median([row.get(place, 0.0) for row in timed])) for place in timed[-1]}}
 
 
-def _summary(logs: Array, labels: Array, judged: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean loss of photos with one face, and the figures from ``judge`` that a summary has."""
+def _losses(answers: Answers) -> Float64Array:
+    assert answers.about_labels is not None
+    return answers.about_labels.losses
+
+
+def _summary(losses: Float64Array, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean of the losses (n,) of photos with one face, and the figures from ``judge`` that a summary has."""
     return {
-        "loss": 0.0 - float(logs[np.arange(len(labels)), labels].mean()) if len(labels) else None,
+        "loss": float(losses.mean()) if len(losses) else None,
         **{key: judged[key] for key in ("accuracy", "interval", "closed_set_accuracy", "known", "unknown")},
     }

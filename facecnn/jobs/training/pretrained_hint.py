@@ -31,12 +31,12 @@ _MOST_PHOTOS = 2000
 """With more photos they aren't compared, as their embeddings would take too long."""
 
 
-def compare_with_pretrained(training: TrainingRun, logs: Array, console: Console) -> dict[str, Any] | None:
+def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Console) -> dict[str, Any] | None:
     """Say that ``-c pretrained`` may be better, if it can be had and the people have few photos.
 
     Args:
         training: a training that has ended.
-        logs: (n, outputs), its model's answers to the held-out photos with one face.
+        likeliest: (n,) the likeliest person for its model in each held-out photo with one face.
         console: says it.
 
     Returns:
@@ -62,11 +62,8 @@ def compare_with_pretrained(training: TrainingRun, logs: Array, console: Console
         )
         return {"closed_set_accuracy": None, "own": None, "photos": None}
     train, held_out = embeddings
-    answers = head_of(train, labels, people, 0.0).log_probabilities(held_out)
-    accuracy, own = (
-        float((answer[:, :people].argmax(axis=1) == data.validation.labels[known]).mean())
-        for answer in (answers, logs[known])
-    )
+    by_means = head_of(train, labels, people, 0.0).log_probabilities(held_out)[:, :people].argmax(axis=1)
+    accuracy, own = (float((answer == data.validation.labels[known]).mean()) for answer in (by_means, likeliest[known]))
     console.info(
         f"With a body that has seen many faces (facecnn train -c pretrained), the likeliest person is the right one in "
         f"{percent(accuracy)} of the {len(held_out)} held-out photos with one face, here in {percent(own)}"
