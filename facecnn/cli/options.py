@@ -45,6 +45,9 @@ PhotosArgument = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of the results on stdout.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
+TrackOption = Annotated[
+    bool, typer.Option("--track", help="Also write files for TensorBoard, into the run's folder tensorboard/.")
+]
 ThresholdOption = Annotated[
     str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
 ]

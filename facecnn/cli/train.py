@@ -17,6 +17,7 @@ from facecnn.cli.options import (
     OutOption,
     PhotosArgument,
     StrictOption,
+    TrackOption,
     TrainingSettingsOptions,
 )
 from facecnn.errors import shown
@@ -39,6 +40,7 @@ class RunOptions:
         typer.Option(metavar="MODEL", help="Start from the weights of another run, or model file, where they fit."),
     ] = None
     validation: Annotated[Path | None, typer.Option(help="A second folder of people, to judge by.")] = None
+    track: TrackOption = False
 
 
 @common.command
@@ -82,6 +84,7 @@ def train(
         threads=compute.threads,
         strict=strict,
         profile=profile,
+        track=run.track,
     )
     if dry_run:
         result, describe = rehearsal.dry_run(loaded, options, console), _describe_plan
@@ -101,6 +104,10 @@ def _refuse_contradictions(
     common.require(not (overfit_batch and dry_run), "--overfit-batch and --dry-run: one of them, please")
     common.require(
         not (overfit_batch and run.init_from), "--overfit-batch starts from fresh weights: leave --init-from out"
+    )
+    common.require(
+        not (run.track and (overfit_batch or dry_run)),
+        "--track follows a training: leave it out here",
     )
     common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
     if run.resume is not None:

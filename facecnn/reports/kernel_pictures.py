@@ -98,6 +98,14 @@ def draw_kernels(path: Path, layers: Sequence[DrawnKernels]) -> None:
     _draw(path, [block for layer in layers for block in _kernel_blocks(layer)])
 
 
+def kernel_tiles(weight: np.ndarray) -> Pixels:
+    """The kernels (kernel, row, column, input map) of a layer as ``draw_kernels`` shows them, without any text."""
+    _, _, _, maps = weight.shape
+    if maps in (1, 3):
+        return _grid(weight[:MOST_KERNELS])[0]
+    return _table(weight[:MOST_COLUMNS, :, :, :_MOST_ROWS])[0]
+
+
 def _kernel_blocks(layer: DrawnKernels) -> list[_Block]:
     kernels, height, width, maps = layer.now.shape
     what = f"{printable(layer.name)}: {counted(kernels, 'kernel')} of {height}×{width}"
@@ -121,12 +129,10 @@ def _kernel_blocks(layer: DrawnKernels) -> list[_Block]:
 
 def _grid_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
     """Kernels with one or three input maps, row by row."""
-    count = len(weight)
-    columns = count if count <= 4 else 4 if count <= 16 else 8
-    rows = -(-count // columns)
-    image, pitch = _tiled(_coloured(weight), columns, _HALF)
+    count, columns = len(weight), _grid_columns(len(weight))
+    image, pitch = _grid(weight)
     marks = []
-    for row in range(rows):
+    for row in range(-(-count // columns)):
         first, last = row * columns, min(row * columns + columns, count) - 1
         text = f"{first} to {last}" if first < last else f"{first}"
         marks.append(_Mark(-5, (row + 0.5) * pitch[0], text, "right"))
@@ -134,11 +140,24 @@ def _grid_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
     return _with_scale(title, image, marks, weight, beside)
 
 
+def _grid_columns(kernels: int) -> int:
+    return kernels if kernels <= 4 else 4 if kernels <= 16 else 8
+
+
+def _grid(weight: np.ndarray) -> tuple[Pixels, tuple[int, int]]:
+    return _tiled(_coloured(weight), _grid_columns(len(weight)), _HALF)
+
+
+def _table(weight: np.ndarray) -> tuple[Pixels, tuple[int, int]]:
+    kernels, height, width, _ = weight.shape
+    cells = _coloured(weight.transpose(3, 0, 1, 2).reshape(-1, height, width, 1))
+    return _tiled(cells, kernels, _WIDTH - _LEFT - _BESIDE_BAR - 2 * _BAR)
+
+
 def _table_block(title: str, weight: np.ndarray, beside: bool) -> _Block:
     """A column for each kernel, a row for each input map."""
-    kernels, height, width, maps = weight.shape
-    cells = _coloured(weight.transpose(3, 0, 1, 2).reshape(-1, height, width, 1))
-    image, pitch = _tiled(cells, kernels, _WIDTH - _LEFT - _BESIDE_BAR - 2 * _BAR)
+    kernels, _, _, maps = weight.shape
+    image, pitch = _table(weight)
     marks = [_Mark((n + 0.5) * pitch[1], image.shape[0] + 9, str(n), "center") for n in range(kernels)]
     marks += [_Mark(-5, (n + 0.5) * pitch[0], str(n), "right") for n in range(maps)]
     marks.append(_Mark(image.shape[1] / 2, image.shape[0] + 23, "kernel", "center"))

@@ -24,6 +24,7 @@ from facecnn.runs.atomic import (
     write_atomically,
 )
 from facecnn.runs.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, near_names, save_checkpoint
+from facecnn.runs.event_file import event_files
 
 _LOCK = ".facecnn.lock"
 _PROCESS = ".facecnn.pid"
@@ -62,6 +63,7 @@ class RunFolder:
         self.watching_path = path / "watching.png"
         self.report_path = path / "report.html"
         self.card_path = path / "MODEL_CARD.md"
+        self.tracking_path = path / "tensorboard"
         self._lock: FileLock | None = None
 
     @property
@@ -258,6 +260,10 @@ class RunFolder:
         exported = [path.with_suffix(suffix) for path in (self.best_path, self.last_path) for suffix in EXPORT_SUFFIXES]
         checkpoints = (self.previous_path, self.last_path, self.best_path)
         try:
+            for file in event_files(self.tracking_path):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # missing, or other files in it
+                self.tracking_path.rmdir()
             for file in (*own, *noted, *exported, *self.picture_paths, *checkpoints):
                 file.unlink(missing_ok=True)
         except OSError as error:

@@ -30,6 +30,8 @@ class TrainOptions:
     """Who is added to the people in ``photos``, or left out."""
     profile: bool = False
     """Whether to time every layer."""
+    track: bool = False
+    """Whether an event file for TensorBoard is written."""
     heeds_signals: bool = True
     """Whether a signal ends it, saved, after the current step; if not, signals are left to the program around it."""
     documents: bool = True

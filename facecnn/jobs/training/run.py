@@ -18,6 +18,7 @@ from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.photos import TrainingPhotos
 from facecnn.jobs.training.recorders import TrialRecorder
 from facecnn.jobs.training.setup import AnyTrainer
+from facecnn.jobs.training.tracking import Tracking
 from facecnn.kernels import Device
 from facecnn.learning.calibration import Calibration
 from facecnn.learning.progress import StepReport
@@ -60,7 +61,7 @@ class TrainingRun:
 
 
 class RunRecorder(TrialRecorder):
-    """Writes a training's results to its run folder, models by ``writing``, and shows them."""
+    """Writes a training's results to its run folder, models and ``tracking`` by ``writing``, and shows them."""
 
     def __init__(
         self,
@@ -69,11 +70,13 @@ class RunRecorder(TrialRecorder):
         stop: StopRequest,
         console: Console,
         writing: WritingThread,
+        tracking: Tracking | None = None,
     ) -> None:
         super().__init__(display, console)
         self._training = training
         self._stop = stop
         self._writing = writing
+        self._tracking = tracking
         self._log = MetricsLog(training.folder.metrics_path)
         # States saved by an interrupt or before the first step don't become `previous`: the next save replaces them, so
         # that `last` and `previous` end up the same with and without an interrupt.
@@ -98,11 +101,25 @@ class RunRecorder(TrialRecorder):
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         trainer = self._training.trainer
         self._log.append(metrics)
-        if metrics["epoch"] in self._frame_epochs:
-            self._training.frames.append(metrics["epoch"], trainer.watch.kernels())
+        kernels = trainer.watch.kernels() if metrics["epoch"] in self._frame_epochs else {}
+        if kernels:
+            self._training.frames.append(metrics["epoch"], kernels)
+        if self._tracking is not None:
+            self._track(self._tracking, metrics, kernels)
         self._display.epoch(metrics, trainer.epochs)
         for message in self._news.of(metrics):
             self._console.warning(message)
+
+    def _track(self, tracking: Tracking, metrics: Mapping[str, Any], kernels: Mapping[str, Array]) -> None:
+        by_epoch = {metrics["epoch"]: kernels}
+        if metrics["epoch"] == 1:
+            by_epoch = {0: self._training.trainer.watch.start, **by_epoch}
+        first = {
+            epoch: (name, np.array(weights))  # a copy, as the training goes on meanwhile
+            for epoch, layers in by_epoch.items()
+            for name, weights in list(layers.items())[:1]
+        }
+        self._writing.submit(lambda: tracking.epoch(metrics, first))
 
     def save_best(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         best = self._training.checkpoint(arrays, state)
@@ -113,6 +130,8 @@ class RunRecorder(TrialRecorder):
 
         def write() -> None:
             self._log.sync()
+            if self._tracking is not None:
+                self._tracking.flush()
             self._training.folder.save_last(last, rotate=rotate)
 
         self._writing.submit(write)

@@ -40,9 +40,11 @@ from facecnn.jobs.training.setup import (
     say_what_is_trained,
     trial_figures,
 )
+from facecnn.jobs.training.tracking import tracked
 from facecnn.kernels import Device
 from facecnn.parallel.ranks import ALONE, OtherRankFailed, Ranks
 from facecnn.runs.checkpoint import load_checkpoint
+from facecnn.runs.event_file import check_installed
 from facecnn.runs.folder import RunFolder, write_json
 from facecnn.runs.metrics import MetricsLog, read_metrics
 from facecnn.runs.writing_thread import WritingThread
@@ -59,6 +61,8 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
     if ranks.rank:
         follow(options, console, ranks)
         return {}
+    if options.track:
+        check_installed("--track")
     device = open_for_training(options, console, say_why=True)
     say_ranks(ranks, console)
     ranks.busy()
@@ -67,7 +71,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
             training = _begin(loaded, options, device, held, console, ranks)
         else:
             training = _resume(options.resume, options, device, held, console, ranks)
-        return _run(training, options, console, ranks)
+        return _run(training, options, held, console, ranks)
 
 
 def _begin(
@@ -188,7 +192,9 @@ def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
     return np.concatenate([before, np.array(new, np.uint8).reshape(-1, 32)])
 
 
-def _run(training: TrainingRun, options: TrainOptions, console: Console, ranks: Ranks) -> dict[str, Any]:
+def _run(
+    training: TrainingRun, options: TrainOptions, held: ExitStack, console: Console, ranks: Ranks
+) -> dict[str, Any]:
     """Train to the end and finish the run, or stop at a signal."""
     folder, trainer = training.folder, training.trainer
     console.info(f"Run: {shown(folder.path)}")
@@ -196,12 +202,14 @@ def _run(training: TrainingRun, options: TrainOptions, console: Console, ranks: 
     started = time.perf_counter()
     go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
     try:
+        tracking = held.enter_context(tracked(training, options, console))
         with (
             StopRequest(listens=options.heeds_signals) as stop,
             WritingThread() as writing,
             console.training(trainer.epochs, trainer.steps) as display,
         ):
-            finished = trainer.run(RunRecorder(training, display, stop, console, writing), SharedStop(stop, ranks))
+            recorder = RunRecorder(training, display, stop, console, writing, tracking)
+            finished = trainer.run(recorder, SharedStop(stop, ranks))
         if not finished:
             assert stop.number is not None
             where = f"in epoch {trainer.progress.epoch + 1} of {trainer.epochs}, after step {trainer.progress.step}"
@@ -217,6 +225,9 @@ def _run(training: TrainingRun, options: TrainOptions, console: Console, ranks: 
         gc.collect()
         ranks.busy()
         result = finish(training, trials, console, documents=options.documents)
+        if tracking is not None:
+            pictures = {"confusion": folder.confusion_path, "kernels_and_change": folder.kernels_path}
+            tracking.finish(epoch, result, pictures)
     except OutputError as error:
         hint = f"\n{go_on}" if folder.last_path.exists() else ""
         raise OutputError(f"{error}{hint}") from error
