@@ -41,6 +41,9 @@ class SearchOptions:
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep of that --name, with no trial lost or repeated.")
     ] = False
+    track: Annotated[
+        bool, typer.Option("--track", help="Also write the trials for TensorBoard, into the sweep's tensorboard/.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def sweep(
         threads=compute.threads,
         strict=strict,
     )
-    plan = SweepOptions(search.trials, search.folds, search.outer_folds, search.processes, search.resume)
+    plan = SweepOptions(search.trials, search.folds, search.outer_folds, search.processes, search.resume, search.track)
     result = job(settings.read(), options, plan, console)
     common.print_result(result, format, _describe)
 

@@ -110,7 +110,7 @@ def draw_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MO
         most: the limit.
     """
     names: list[str] = judged["classes"]
-    pairs = confused_pairs(judged)
+    pairs = np.array(confused_pairs(judged), np.int64).reshape(-1, 3)
     chosen = range(len(names)) if len(names) <= most else _most_confused(pairs, len(names))
     order = sorted(chosen, key=lambda person: class_order(names[person]))
     people, is_part = [names[person] for person in order], len(order) < len(names)

@@ -6,8 +6,6 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from facecnn.photos.folder import UNKNOWN, class_order
 from facecnn.reports.confusion import confused_pairs
 from facecnn.reports.facts import Background, PhotoFacts, RunFacts
@@ -386,10 +384,13 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
     """Pairs (truth, answer, photos) of people who were confused, the most frequent first, without refusals."""
     if facts.held_out.judged is None:
         return []
-    names, pairs = facts.held_out.judged["classes"], confused_pairs(facts.held_out.judged)
-    wrong = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs[:, 1] < len(names))]
-    wrong = wrong[np.argsort(-wrong[:, 2], kind="stable")]
-    return [(names[truth], names[answer], photos) for truth, answer, photos in wrong.tolist()]
+    names = facts.held_out.judged["classes"]
+    pairs = [
+        (names[truth], names[answer], photos)
+        for truth, answer, photos in confused_pairs(facts.held_out.judged)
+        if truth != answer and answer < len(names)
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def listed_people(per_class: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:

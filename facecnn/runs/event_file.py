@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from facecnn.arrays import UInt8Array
 from facecnn.errors import UsageError
 from facecnn.runs.atomic import make_folder, output_error
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line lists runs without NumPy
     from tensorboardX.proto.summary_pb2 import Summary
+
+    from facecnn.arrays import UInt8Array
 
 SECONDS_BETWEEN_FLUSHES = 2.0
 """Between two flushes to the disk, at least, unless one is asked for."""

@@ -17,6 +17,7 @@ from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.event_file import EventFile
 
 from .running import Facecnn
+from .sweeping import PLACE, RATE, Judge, write_config
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -183,7 +184,7 @@ def test_without_the_extra_nothing_begins(
     done = facecnn("train", people, "-c", "smoke", "--out", tmp_path / "runs", "--track")
     assert done.exit_code == 2
     assert "pip install 'facecnn[track]'" in done.stderr
-    assert done.one_block
+    done.one_block()
     assert not (tmp_path / "runs").exists()
 
 
@@ -203,3 +204,28 @@ def test_what_makes_no_run_is_not_tracked(people: Path, facecnn: Facecnn) -> Non
         done = facecnn("train", people, "-c", "smoke", "--track", option)
         assert done.exit_code == 2
         assert "--track follows a training" in done.stderr
+
+
+def test_trials_of_a_sweep_are_a_row_each(
+    people: Path, tmp_path: Path, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(PLACE, Judge())
+    config = write_config(tmp_path)
+    arguments = ["sweep", config, people, "--out", tmp_path, "--name", "one", "--outer-folds", "0", "--format", "json"]
+    for trials, more in (("2", []), ("4", ["--resume"])):
+        done = facecnn(*arguments, "--track", "--trials", trials, *more)
+        assert done.exit_code == 0, done.stderr
+        rows = done.json()["trials"]
+        folders = sorted((tmp_path / "one" / "tensorboard").iterdir())
+        assert len(folders) == len(rows) == int(trials)
+        for folder, row in zip(folders, rows, strict=True):
+            read = Read(folder)
+            settings = read.table("session_start_info").hparams
+            assert settings[RATE].number_value == row["parameters"][RATE]
+            assert settings["train.epochs"].number_value == row["parameters"]["train.epochs"]
+            if row["log_loss"] is not None:
+                assert read.scalars("log_loss") == {len(row["folds"]): pytest.approx(row["log_loss"], rel=1e-6)}
+                assert read.scalars("fold/log_loss") == {
+                    number: pytest.approx(fold["log_loss"], rel=1e-6) for number, fold in enumerate(row["folds"], 1)
+                }

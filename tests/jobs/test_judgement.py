@@ -137,7 +137,7 @@ def test_of_many_people_only_the_answers_that_were_given_are_recorded(
     # Ann's 4: 3 named Ann, 1 Bob. Bob's 2: 1 named Cid, 1 refused. Cid's 1 refused.
     assert pairs["confusion"] == {"row": [0, 0, 1, 1, 2], "column": [0, 1, 2, 3, 3], "photos": [3, 1, 1, 1, 1]}
     assert {**pairs, "confusion": None} == {**matrix, "confusion": None}
-    assert confused_pairs(pairs).tolist() == confused_pairs(matrix).tolist()
+    assert confused_pairs(pairs) == confused_pairs(matrix)
 
 
 def test_of_too_many_people_those_who_are_confused_most_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

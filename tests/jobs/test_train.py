@@ -203,3 +203,20 @@ def test_held_out_photos_that_are_judged_in_blocks_calibrate_the_same_model(
     assert result["photos"]["validation"] > 1
     for name in ("best.safetensors", "last.safetensors", "previous.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == whole[name], name
+
+
+def test_a_tracked_training_that_was_stopped_has_every_epoch_once(people: Path, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
+    options = TrainOptions(photos=people, out=tmp_path, name="run", track=True)
+    for step in (3, 26, 27, STEPS - 1):
+        with pytest.raises(InterruptedTraining):
+            train(settings, options, Stopping(step))
+        options = TrainOptions(resume=tmp_path / "run")  # it goes on tracking without being told
+    train(settings, options, Stopping())
+    events = accumulators.EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    losses = [(event.step, event.value) for event in events.Scalars("loss/train")]
+    assert losses == [(row["epoch"], pytest.approx(row["train_loss"], rel=1e-6)) for row in rows]

@@ -27,6 +27,7 @@ class SweepFolder:
         self.result_path = path / "sweep.json"
         self.importance_path = path / "importance.png"
         self.parallel_path = path / "parallel.png"
+        self.tracking_path = path / "tensorboard"
         self._lock = FileLock(path / _IN_USE, timeout=0)
 
     @classmethod

@@ -24,6 +24,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.judgement import wilson_interval
 from facecnn.jobs.people import find_folder, read_all_people
 from facecnn.jobs.sweep.folder import SweepFolder
+from facecnn.jobs.sweep.tracking import track
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.setup import open_for_training
 from facecnn.kernels import Device, available_threads
@@ -32,6 +33,7 @@ from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
 from facecnn.reports.findings import counted
 from facecnn.reports.sweep import DrawnTrial, draw_importance, draw_parallel
 from facecnn.runs.atomic import write_atomically
+from facecnn.runs.event_file import check_installed
 
 if TYPE_CHECKING:
     from facecnn.jobs.sweep.study import Trials
@@ -51,6 +53,8 @@ class SweepOptions:
     """How often the search is repeated to judge it; 0: never."""
     processes: int = 1
     resume: bool = False
+    track: bool = False
+    """Whether event files of the trials are written, for TensorBoard."""
 
 
 def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Console) -> dict[str, Any]:
@@ -66,13 +70,15 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
         The ``sweep`` JSON.
 
     Raises:
-        UsageError: the extra isn't installed, the ranges are wrong, or there are too few photos for the folds.
+        UsageError: an extra isn't installed, the ranges are wrong, or there are too few photos for the folds.
         CheckpointError: a sweep to resume can't be read.
         DivergedError: no trial was completed.
         FacecnnError: as from ``cross_validate``.
     """
     if importlib.util.find_spec("optuna") is None:
         raise UsageError(f"sweep: there is no search without the package optuna: {_INSTALL} brings it")
+    if plan.track:
+        check_installed("--track")
     _check(plan)
     ranges = ranges_in(loaded)
     device = open_for_training(options, console)
@@ -98,7 +104,10 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
             loaded, ranges, folder, parts, plan.trials, kept.journal_path, plan.processes, options.device, threads
         )
         trials = _search(task, plan, device, console)
-        return _finish(task, trials, kept, dataset, device, console)
+        result = _finish(task, trials, kept, dataset, device, console)
+        if plan.track:
+            track(kept.tracking_path, result["trials"])
+        return result
     finally:
         kept.unlock()
 

@@ -121,11 +121,11 @@ def scalars_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The scalars of a line of metrics.jsonl; of figures of each kernel the median of a layer's."""
     found = {name: metrics.get(key) for key, name in _CURVES.items()}
     found |= {f"kernel_change/{layer}": change for layer, change in metrics["kernel_change"].items()}
-    for key in ("dead_kernels", "asleep_kernels"):
-        if key in metrics:
-            found[key] = len(metrics[key])
+    for what in ("dead", "asleep"):
+        if f"{what}_kernels" in metrics:
+            found[f"kernel_count/{what}"] = len(metrics[f"{what}_kernels"])
     for layer, figures in metrics.get("kernels", {}).items():
-        found |= {f"{figure}/{layer}": float(np.median(values)) for figure, values in figures.items()}
+        found |= {f"kernel_median/{figure}/{layer}": float(np.median(values)) for figure, values in figures.items()}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
