@@ -133,10 +133,11 @@ def leave_one_out(embeddings: Array, labels: Array, few_photos: float = FEW_PHOT
     vectors = np.asarray(embeddings, np.float64)
     sums = np.stack([vectors[labels == person].sum(axis=0) for person in people])
     counts = np.array([(labels == person).sum() for person in people])
+    directions = unit(sums)
     found = [np.empty(0)]
     for index in np.flatnonzero(counts > 1).tolist():
         photos = vectors[labels == people[index]]
-        scores = unit(photos) @ unit(sums).T + few_photos / counts
+        scores = unit(photos) @ directions.T + few_photos / counts
         others = (unit(photos) * unit(sums[index] - photos)).sum(axis=1) + few_photos / (counts[index] - 1)
         found.append(_lowered(others, np.delete(scores, index, axis=1), STRANGERS))
     return np.concatenate(found)
