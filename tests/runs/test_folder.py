@@ -98,7 +98,9 @@ def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
 
 def test_an_existing_run_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
     run = make_run(tmp_path, "mine", epoch=7)
-    for path in vars(run).values():
+    run.tracking_path.mkdir()
+    events = run.tracking_path / "events.out.tfevents.1796006370.facecnn"
+    for path in (*vars(run).values(), events):
         if isinstance(path, Path) and not path.exists():
             path.write_text("of the old run")
     with pytest.raises(UsageError, match=r"exists already: --resume .*mine goes on with it, --overwrite"):
