@@ -34,6 +34,9 @@ from facecnn.photos.hog import describe
 from facecnn.reports import findings
 from facecnn.reports.contact_sheet import check_folder, write_contact_sheet
 
+MOST_SCORES = 2**28
+"""Scores of each photo for each folder, at most: 2 GiB, twice with a network."""
+
 FOLDS = 5
 
 
@@ -77,6 +80,7 @@ def check_labels(
         console.info("Faces: not looked for (photos.faces is off): the middle of each photo is compared")
     dataset = read_people(folder, loaded.settings.photos, finder, console, strict=False, for_training=True)
     _refuse_single_photos(dataset)
+    _refuse_too_many(dataset)
     answers = score_photos(loaded, dataset, device, console)
     photos = rank_by_doubt(dataset, answers)
     names = [shown(name) for name in dataset.people]
@@ -109,6 +113,16 @@ def _explanation(quick: bool) -> str:
         f"Each photo was shown to a network that was trained without it, and to {ridge}. Some right photos are unlike "
         "their folder, too."
     )
+
+
+def _refuse_too_many(dataset: Dataset) -> None:
+    """Raise PhotoError where scores of each photo for each folder would take too much memory."""
+    photos, folders = len(dataset.paths), len(dataset.classes)
+    if photos * folders > MOST_SCORES:
+        raise PhotoError(
+            f"{shown(dataset.folder)}: {photos:,} photos and {folders:,} folders are too many to compare each with "
+            f"each: the product may be {MOST_SCORES:,} at most: check a part of the folders at a time"
+        )
 
 
 def _refuse_single_photos(dataset: Dataset) -> None:

@@ -118,6 +118,19 @@ def test_photos_in_the_wrong_folder_come_first(mixed: Path, facecnn: Facecnn) ->
     assert contents(mixed) == before
 
 
+def test_an_album_that_memory_may_not_hold_is_refused_before_anything_is_compared(
+    write_people: Callable[..., Path], facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    album = write_people({"ann": 5, "bob": 4, "cid": 3})
+    command = (*QUICK, album, "-c", "smoke")
+    monkeypatch.setattr(label_check, "MOST_SCORES", 35)
+    done = facecnn(*command)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "12 photos and 3 folders are too many to compare each with each" in done.stderr
+    monkeypatch.setattr(label_check, "MOST_SCORES", 36)
+    assert "too many" not in facecnn(*command).stderr
+
+
 def test_quick_trains_nothing(mixed: Path, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facecnn.jobs.label_check.network_answers", lambda *_: pytest.fail("a training"))
     done = facecnn(*QUICK, mixed, "--format", "json")

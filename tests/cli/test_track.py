@@ -147,6 +147,7 @@ def test_a_run_that_had_ended_has_each_step_once_when_its_results_are_made_anew(
     assert set(after.images("confusion")) == {EPOCHS}
 
 
+@pytest.mark.slow
 def test_a_run_can_be_tracked_afterwards(people: Path, tmp_path: Path, tracked: Path, facecnn: Facecnn) -> None:
     run = trained(facecnn, people, tmp_path)
     assert facecnn("train", "--resume", run, "--track").exit_code == 0
@@ -188,6 +189,7 @@ def test_without_the_extra_nothing_begins(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_without_the_extra_a_tracked_run_goes_on_untracked(
     tracked: Path, tmp_path: Path, facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

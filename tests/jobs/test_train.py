@@ -205,6 +205,7 @@ def test_held_out_photos_that_are_judged_in_blocks_calibrate_the_same_model(
         assert (tmp_path / "run" / name).read_bytes() == whole[name], name
 
 
+@pytest.mark.slow
 def test_a_tracked_training_that_was_stopped_has_every_epoch_once(people: Path, tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
