@@ -222,6 +222,7 @@ def test_trials_of_a_sweep_are_a_row_each(
         folders = sorted((tmp_path / "one" / "tensorboard").iterdir())
         assert len(folders) == len(rows) == int(trials)
         for folder, row in zip(folders, rows, strict=True):
+            assert len(list(folder.iterdir())) == 1, "in place of the file of the sweep before it was resumed"
             read = Read(folder)
             settings = read.table("session_start_info").hparams
             assert settings[RATE].number_value == row["parameters"][RATE]

@@ -1,6 +1,6 @@
 """What TensorBoard shows of a training: its curves, its first kernels, its settings and how it ended.
 
-All of it is written by the thread that writes the models. TensorBoard's steps are epochs.
+While it trains, the thread that writes the models writes it. TensorBoard's steps are epochs.
 """
 
 from __future__ import annotations
