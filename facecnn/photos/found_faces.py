@@ -13,6 +13,8 @@ from facecnn.photos.cache_folder import make_private
 from facecnn.photos.database import checksum, open_checked
 from facecnn.photos.face import Face, Finder, as_json, from_json
 
+_BATCH = 64  # photos whose faces are written in one transaction
+
 _TABLES = "create table if not exists faces (sha256 text primary key, faces text not null, checksum integer not null);"
 
 
@@ -31,6 +33,7 @@ class FoundFaces:
         self._lock = threading.Lock()
         self._asked: dict[str, Future[list[Face]]] = {}
         self._index: sqlite3.Connection | None = None
+        self._waiting: list[tuple[str, str, int]] = []
 
     def __enter__(self) -> Self:
         # Faces that can't be stored are searched again.
@@ -44,6 +47,8 @@ class FoundFaces:
     def __exit__(self, *_: object) -> None:
         self._finder.rest()
         if self._index is not None:
+            with contextlib.suppress(sqlite3.Error), self._lock:
+                self._write()
             self._index.close()
 
     def find(self, sha256: str, picture: Image.Image, *, keep: bool = True) -> list[Face]:
@@ -81,5 +86,20 @@ class FoundFaces:
         with contextlib.suppress(sqlite3.Error), self._lock:
             if self._index is not None and keep:
                 row = sha256, as_json(faces)
-                self._index.execute("insert or replace into faces values (?, ?, ?)", (*row, checksum(row)))
+                self._waiting.append((*row, checksum(row)))
+                if len(self._waiting) >= _BATCH:
+                    self._write()
         return faces
+
+    def _write(self) -> None:
+        """Write the faces that wait in one transaction: each keeps other processes from writing."""
+        assert self._index is not None
+        rows, self._waiting = self._waiting, []
+        if rows:
+            self._index.execute("begin immediate")
+            try:
+                self._index.executemany("insert or replace into faces values (?, ?, ?)", rows)
+            except sqlite3.Error:
+                self._index.execute("rollback")
+                raise
+            self._index.execute("commit")
