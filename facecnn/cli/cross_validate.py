@@ -11,6 +11,7 @@ from facecnn.cli import common
 from facecnn.cli.common import number, percent
 from facecnn.cli.options import ComputeOptions, FormatOption, StrictOption, TrainingSettingsOptions
 from facecnn.jobs.stderr import StderrConsole
+from facecnn.parallel import current_ranks
 from facecnn.reports.findings import several_faces
 
 
@@ -37,7 +38,10 @@ def cross_validate(
     from facecnn.jobs.training.options import TrainOptions
 
     options = TrainOptions(photos=photos, device=compute.device, threads=compute.threads, strict=strict)
-    result = job(settings.read(), options, folds, console, calibrated=calibrate)
+    ranks = current_ranks()
+    result = job(settings.read(), options, folds, console, calibrated=calibrate, ranks=ranks)
+    if ranks.rank:  # rank 0 has the result
+        return
     common.print_result(result, format, _describe)
 
 

@@ -11,6 +11,7 @@ from facecnn.cli import common
 from facecnn.cli.options import ComputeOptions, FormatOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.stderr import StderrConsole
+from facecnn.parallel import current_ranks
 
 if TYPE_CHECKING:
     from facecnn.jobs.group import Grouping
@@ -48,7 +49,9 @@ def group(
     """
     from facecnn.jobs.group import group as job
 
-    result = job(source, destination, console, compute.device, compute.threads, link=link)
+    result = job(source, destination, console, compute.device, compute.threads, link=link, ranks=current_ranks())
+    if result is None:  # rank 0 has it
+        return
     if format == "json":
         common.print_json(result.faces)
     else:

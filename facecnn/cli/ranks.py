@@ -9,16 +9,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from facecnn.errors import UsageError
+from facecnn.errors import UsageError, shown
 from facecnn.jobs.signals import Stopped, ignore_signals
 from facecnn.parallel import become
-from facecnn.parallel.launcher import Launched, launched, time_limit
+from facecnn.parallel.launcher import SWITCH, Launched, launched, time_limit
 
 if TYPE_CHECKING:  # mpi4py and NumPy are only loaded where an MPI launcher has started several processes
     from facecnn.parallel.mpi import MpiRanks
 
-_SHARED = ("train", "predict")
-"""Commands whose work ranks share. Of others, each process runs its own."""
+_SHARED = ("train", "predict", "sort", "group", "cross-validate", "sweep")
+"""Commands whose work ranks share."""
 
 
 def run_among_ranks(run: Callable[[], object]) -> None:
@@ -27,15 +27,13 @@ def run_among_ranks(run: Callable[[], object]) -> None:
     Raises:
         SystemExit: of several ranks, with the largest exit code of any.
     """
-    if not _is_shared(sys.argv[1:]):
-        run()
-        return
     found = None
     try:
         found = launched()
         if found is None:
             run()
             return
+        _check_shared(sys.argv[1:], found)
         ranks = _start(found)
     except UsageError as error:
         if found is None or found.rank == 0:
@@ -45,9 +43,15 @@ def run_among_ranks(run: Callable[[], object]) -> None:
     _run_as(ranks, run)
 
 
-def _is_shared(arguments: Sequence[str]) -> bool:
-    command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return command in _SHARED
+def _check_shared(arguments: Sequence[str], found: Launched) -> None:
+    """Raise UsageError for a command that several processes would each run by themselves."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command not in (None, "help", *_SHARED):
+        raise UsageError(
+            f"{found.launcher} has started {found.size} processes, but {shown(str(command)[:80])} doesn't share its "
+            f"work among them, as {', '.join(_SHARED)} do: start it without {found.launcher} (or set {SWITCH}=off, and "
+            "each of them runs it by itself)"
+        )
 
 
 def _start(found: Launched) -> MpiRanks:

@@ -12,6 +12,7 @@ from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, Thre
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.choosing import checked_threshold
 from facecnn.jobs.stderr import StderrConsole
+from facecnn.parallel import current_ranks
 from facecnn.reports.findings import counted
 
 _SEVERAL_WENT = {
@@ -59,8 +60,22 @@ def sort(
     from facecnn.jobs.sort import sort as job
 
     limit = checked_threshold(threshold, "--threshold")
-    file = model.find(console)
-    result = job(source, destination, file, limit, console, compute.device, compute.threads, several=several, link=link)
+    ranks = current_ranks()
+    file = ranks.broadcast(model.find(console) if ranks.rank == 0 else None)
+    result = job(
+        source,
+        destination,
+        file,
+        limit,
+        console,
+        compute.device,
+        compute.threads,
+        several=several,
+        link=link,
+        ranks=ranks,
+    )
+    if ranks.rank:
+        return
     common.print_result(result, format, _describe)
     if result["unreadable"]:
         raise PhotoError(f"{len(result['unreadable'])} of {result['photos']} photos have no answer")

@@ -21,6 +21,7 @@ from facecnn.cli.options import (
 )
 from facecnn.errors import shown
 from facecnn.jobs.stderr import StderrConsole, paragraph
+from facecnn.parallel import current_ranks
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ def sweep(
         strict=strict,
     )
     plan = SweepOptions(search.trials, search.folds, search.outer_folds, search.processes, search.resume, search.track)
-    result = job(settings.read(), options, plan, console)
+    ranks = current_ranks()
+    result = job(settings.read(), options, plan, console, ranks)
+    if ranks.rank:  # rank 0 has the result
+        return
     common.print_result(result, format, _describe)
 
 

@@ -73,3 +73,13 @@ class WithoutProgress:
         self, epochs: int, steps: int, label: str = "", lines: int = 0
     ) -> AbstractContextManager[TrainingDisplay]:
         return nullcontext(NoDisplay())
+
+
+class WithoutMessages(WithoutProgress):
+    """A ``Console`` for what is said another time."""
+
+    def info(self, text: str) -> None:
+        pass
+
+    def warning(self, text: str) -> None:
+        pass

@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded
-from facecnn.errors import UsageError, shown
+from facecnn.errors import DeviceError, UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
 from facecnn.jobs.judgement import judge_photos
 from facecnn.jobs.models import calibrate_by_some, make_recogniser
-from facecnn.jobs.people import find_folder, output_names, photo_set, read_all_people
+from facecnn.jobs.people import output_names, photo_set, read_all_people
+from facecnn.jobs.sharing import check_same_photos, find_shared_folder, prepare_beforehand, warn_of_lost
 from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.ranks import options_for_rank
 from facecnn.jobs.training.recorders import ShowingRecorder
 from facecnn.jobs.training.setup import AnyTrainer, make_any_trainer, open_for_training, trial_figures
 from facecnn.kernels import Device
@@ -34,6 +37,7 @@ from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
 from facecnn.learning.data import PhotoSet
 from facecnn.learning.scores import Likely
+from facecnn.parallel.ranks import ALONE, PortionSize, Ranks, Silent
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
@@ -44,7 +48,13 @@ _LINES = 3
 
 
 def cross_validate(
-    loaded: Loaded, options: TrainOptions, folds: int, console: Console, *, calibrated: bool = False
+    loaded: Loaded,
+    options: TrainOptions,
+    folds: int,
+    console: Console,
+    *,
+    calibrated: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train and judge every fold. No run is written.
 
@@ -53,41 +63,44 @@ def cross_validate(
         options: the photos, and the device to train on.
         folds: how many trainings.
         calibrated: hold out a part of each training's photos, as described above.
+        ranks: the processes that share the folds, with the same arguments.
 
     Returns:
-        The ``cross-validate`` JSON. The prediction for a photo with several faces has the ``probabilities`` of its main
-        face, and ``faces`` with ``box`` and ``probabilities`` of each.
+        The ``cross-validate`` JSON; empty on other ranks than 0. The prediction for a photo with several faces has the
+        ``probabilities`` of its main face, and ``faces`` with ``box`` and ``probabilities`` of each.
 
     Raises:
         UsageError: a person has fewer photos than there are folds, or nothing would be held out.
+        DeviceError: a fold was given to two ranks, and neither has answered.
         FacecnnError: as from ``train``.
     """
     if calibrated and not loaded.settings.photos.validation:
         raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
     if not calibrated:
         loaded = without_early_stopping(loaded)
+    options = options_for_rank(options, ranks)
     device = open_for_training(options, console)
-    folder = find_folder(options.photos, loaded, console)
+    ranks.busy()
+    folder = find_shared_folder(options.photos, loaded, console, ranks)
+    prepare_beforehand(folder, loaded, options.threads, ranks, console)
+    ranks.busy()
     dataset = read_all_people(folder, loaded, console, options.threads, strict=options.strict)
     parts = dataset.folds(folds)
     problem = fold_problem(dataset, parts)
     if problem is not None:
         raise UsageError(f"--folds {folds}: {problem}")
-    train_fold = _train_calibrated if calibrated else _train_to_the_end
-    results: list[dict[str, Any]] = []
+    seen = sha256(repr((dataset.paths, dataset.sha256)).encode()).hexdigest()
+    check_same_photos(dataset.folder, seen, ranks)
+    trained = _Folds(loaded, dataset, parts, device, console, calibrated=calibrated)
+    judged = ranks.share_out(folds, trained.train, PortionSize(largest=1))
+    if ranks.rank:
+        return {}
+    trained.report(judged)
+    warn_of_lost(ranks, console)
+    results = [figures for figures, _, _ in judged]
     predictions: list[dict[str, Any]] = []
-    for number, fold in enumerate(parts, start=1):
-        # A trainer and its recorded step refer to each other. Python collects such cycles too rarely: the arrays of all
-        # folds would pile up.
-        gc.collect()
-        label = f"Fold {number} of {folds}"
-        figures, judged, likely = train_fold(loaded, dataset, fold, device, console, label)
-        results.append(figures)
-        console.info(
-            f"{label}: {100 * figures['accuracy']:.1f} % of {figures['photos']} photos named right, "
-            f"{figures['seconds']:.0f} s"
-        )
-        predictions += _predictions(dataset, judged, number, likely)
+    for number, (_, photos, likely) in enumerate(judged, start=1):
+        predictions += _predictions(dataset, photos, number, likely)
     _warn_of_indistinguishable(dataset.people, predictions, console)
     accuracies = np.array([result["accuracy"] for result in results])
     return {
@@ -104,6 +117,56 @@ def cross_validate(
 
 _Judged = tuple[dict[str, Any], Array, Likely]
 """A fold's figures, the numbers of its photos of known people, and how likely each person is in their crops."""
+
+
+class _Folds:
+    """Trains and judges folds, some of which other ranks may train."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        dataset: Dataset,
+        parts: Sequence[Array],
+        device: Device,
+        console: Console,
+        *,
+        calibrated: bool,
+    ) -> None:
+        self._loaded, self._dataset, self._parts = loaded, dataset, parts
+        self._device, self._console = device, console
+        self._train_fold = _train_calibrated if calibrated else _train_to_the_end
+        self._reported: set[int] = set()
+
+    def train(self, start: int, stop: int, done: Callable[[int], None]) -> list[_Judged]:
+        """Train and judge the folds with indices from ``start`` to ``stop``."""
+        judged = []
+        for index in range(start, stop):
+            # A trainer and its recorded step refer to each other. Python collects such cycles too rarely: the arrays of
+            # all folds would pile up.
+            gc.collect()
+            fold, label = self._parts[index], self._label(index)
+            judged.append(self._train_fold(self._loaded, self._dataset, fold, self._device, self._console, label))
+            self._report(index, judged[-1][0])
+            done(len(judged))
+        return judged
+
+    def report(self, judged: Sequence[_Judged | Silent]) -> None:
+        """Show the figures of the folds that other ranks have trained. Raises DeviceError for one that none has."""
+        for index, result in enumerate(judged):
+            if isinstance(result, Silent):
+                raise DeviceError(f"{self._label(index)} wasn't trained: {result.reason}")
+            if index not in self._reported:
+                self._report(index, result[0])
+
+    def _label(self, index: int) -> str:
+        return f"Fold {index + 1} of {len(self._parts)}"
+
+    def _report(self, index: int, figures: Mapping[str, Any]) -> None:
+        self._reported.add(index)
+        self._console.info(
+            f"{self._label(index)}: {100 * figures['accuracy']:.1f} % of {figures['photos']} photos named right, "
+            f"{figures['seconds']:.0f} s"
+        )
 
 
 def _predictions(dataset: Dataset, judged: Array, fold: int, likely: Likely) -> list[dict[str, Any]]:

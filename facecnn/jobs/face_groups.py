@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from facecnn.body.embedder import CHIP_SETTINGS, Embedder
 from facecnn.body.grouping import ALONE, group_faces
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
+from facecnn.jobs.sharing import fill_caches
+from facecnn.parallel.ranks import Ranks
 from facecnn.photos.cache import Crops, LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files
+from facecnn.photos.face import Finder
 from facecnn.photos.preparation import without_margin
 
 _NOT_ALIKE = "not enough like any other face"
@@ -44,33 +47,81 @@ class GroupedFaces:
         return None if self.group[face] == ALONE else f"person-{self.group[face] + 1:0{digits}d}"
 
 
-def find_groups(files: Sequence[Path], embedder: Embedder, console: Console, threads: int | None) -> GroupedFaces:
-    """Find the faces in photos, and group those that are clear enough. Raises UsageError."""
-    finder = installed_finder(CHIP_SETTINGS, console, threads)
-    with console.counting("Reading photos") as progress:
-        loaded = load_files(files, CHIP_SETTINGS, progress, finder=finder)
-    for line in loaded.warnings:
-        console.info(line)
+@dataclass(frozen=True)
+class _Faces:
+    """The faces in photos, and which of them are clear enough to say whose they are."""
+
+    loaded: LoadedPhotos
+    crops: Crops
+    photo: Int64Array
+    """(faces,) index into the paths of ``loaded``."""
+    pixels: UInt8Array
+    """(rows, 150, 150, 3)"""
+    rows: Int64Array
+    """(different faces,) of ``pixels``: copies of a file share theirs, and are looked at once, or two would make a
+    group."""
+    first: Int64Array
+    """(different faces,) the first face that has the row."""
+    copy_of: Int64Array
+    """(faces,) index into ``rows``."""
+    reasons: tuple[str | None, ...]
+    """(different faces,) why a face isn't clear."""
+
+    @property
+    def clear(self) -> Int64Array:
+        """(clear faces,) index into ``rows``."""
+        return np.array([index for index, reason in enumerate(self.reasons) if reason is None], np.int64)
+
+
+def _find_faces(
+    files: Sequence[Path], finder: Finder | None, threads: int | None, progress: Callable[[int, int], None]
+) -> _Faces:
+    loaded = load_files(files, CHIP_SETTINGS, progress, finder=finder, workers=threads)
     usable = np.flatnonzero(loaded.row >= 0)
     crops = crops_of(loaded.row[usable], [loaded.faces[number] for number in usable.tolist()])
     photo, pixels = usable[crops.photo], without_margin(loaded.pixels, CHIP_SETTINGS)
-    # Copies of a file share their rows. They are looked at once, or two would make a group.
     rows, first, copy_of = np.unique(crops.rows, return_index=True, return_inverse=True)
     sharp = crop_sharpness(pixels, rows)
     reasons = []
     for row, index in enumerate(first.tolist()):
         width, height = loaded.sizes[photo[index]].tolist()
         reasons.append(why_unclear(loaded.faces[photo[index]][crops.face[index]], width, height, sharp[row]))
-    clear = np.array([index for index, reason in enumerate(reasons) if reason is None], np.int64)
+    return _Faces(loaded, crops, photo, pixels, rows, first, copy_of, tuple(reasons))
+
+
+def look_beforehand(
+    files: Sequence[Path], embedder: Embedder, console: Console, threads: int | None, ranks: Ranks
+) -> None:
+    """Share among ranks what takes longest, finding and embedding faces: rank 0 then has it from the cache."""
+    if ranks.size == 1:
+        return
+    finder = installed_finder(CHIP_SETTINGS, console, threads)
+
+    def look(start: int, stop: int, done: Callable[[int], None]) -> None:
+        faces = _find_faces(files[start:stop], finder, threads, lambda read, total: done(read // 2))
+        embedder.embed(faces.loaded.pixels, faces.rows[faces.clear])
+
+    fill_caches(len(files), look, "Looking at photos", ranks, console)
+
+
+def find_groups(files: Sequence[Path], embedder: Embedder, console: Console, threads: int | None) -> GroupedFaces:
+    """Find the faces in photos, and group those that are clear enough. Raises UsageError."""
+    finder = installed_finder(CHIP_SETTINGS, console, threads)
+    with console.counting("Reading photos") as progress:
+        faces = _find_faces(files, finder, threads, progress)
+    for line in faces.loaded.warnings:
+        console.info(line)
+    rows, photo, clear = faces.rows, faces.photo, faces.clear
     with console.counting("Looking at faces", unit="faces") as progress:
-        embeddings = embedder.embed(loaded.pixels, rows[clear], progress)
+        embeddings = embedder.embed(faces.loaded.pixels, rows[clear], progress)
     group, nearness = np.full(len(rows), ALONE, np.int64), np.zeros(len(rows), np.float32)
     with console.counting("Comparing faces", unit="faces") as progress:
-        group[clear] = group_faces(embeddings, photo[first[clear]], threads=threads, progress=progress)
+        group[clear] = group_faces(embeddings, photo[faces.first[clear]], threads=threads, progress=progress)
     nearness[clear] = _nearness(embeddings, group[clear])
-    why = [reason or _NOT_ALIKE if group[row] == ALONE else None for row, reason in enumerate(reasons)]
-    reason = tuple(why[row] for row in copy_of.tolist())
-    return GroupedFaces(loaded, photo, crops, pixels, group[copy_of], nearness[copy_of], reason)
+    why = [reason or _NOT_ALIKE if group[row] == ALONE else None for row, reason in enumerate(faces.reasons)]
+    reason = tuple(why[row] for row in faces.copy_of.tolist())
+    own = faces.copy_of
+    return GroupedFaces(faces.loaded, photo, faces.crops, faces.pixels, group[own], nearness[own], reason)
 
 
 def _nearness(embeddings: Float32Array, group: Int64Array) -> Float32Array:

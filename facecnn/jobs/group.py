@@ -18,9 +18,10 @@ from facecnn.errors import OutputError, folded, shown
 from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.copying import Copier, numbered_name, photos_to_place
-from facecnn.jobs.devices import open_and_show
-from facecnn.jobs.face_groups import GroupedFaces, find_groups
+from facecnn.jobs.devices import open_and_show, part_of_machine
+from facecnn.jobs.face_groups import GroupedFaces, find_groups, look_beforehand
 from facecnn.jobs.group_sheet import make_sheet
+from facecnn.parallel.ranks import ALONE, Ranks
 from facecnn.photos.cache import LoadedPhotos
 from facecnn.photos.decode import UnusablePhoto, read
 from facecnn.photos.face import NO_FACE
@@ -65,7 +66,8 @@ def group(
     threads: int | None = None,
     *,
     link: bool = False,
-) -> Grouping:
+    ranks: Ranks = ALONE,
+) -> Grouping | None:
     """Copy the photos of an unsorted album into ``destination``/person-001/ and so on, the largest group first.
 
     A photo with several people goes into the folder of each, and one in which nobody is in a group into ``unclear/``.
@@ -78,6 +80,10 @@ def group(
         device_name: as of ``--device``.
         threads: of the CPU.
         link: make hard links, which take no space, and copies only where that fails.
+        ranks: the processes that share finding and embedding the faces, with the same arguments; rank 0 does the rest.
+
+    Returns:
+        None on other ranks than 0.
 
     Raises:
         UsageError: the two are the same folder, or face finding isn't installed.
@@ -86,10 +92,19 @@ def group(
         DeviceError: the device can't be used.
         OutputError: ``destination`` holds other things, or something couldn't be written.
     """
-    files = photos_to_place(source, destination, console)
+    ranks.busy()
+    files = photos_to_place(source, destination, console) if ranks.rank == 0 else []
+    device_name, threads = part_of_machine(device_name, threads, ranks)
     device = open_and_show(device_name, threads, console)
     embedder = Embedder(device.backend)
-    _prepare(destination)
+    if ranks.rank == 0:
+        ranks.busy()
+        _prepare(destination)
+    files = ranks.broadcast(files if ranks.rank == 0 else None, patiently=True)
+    look_beforehand(files, embedder, console, threads, ranks)
+    if ranks.rank:
+        return None
+    ranks.busy()
     faces = find_groups(files, embedder, console, threads)
     plan = _Plan(faces, destination)
     result = Grouping(source, destination, plan.rows, len(files))

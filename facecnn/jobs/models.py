@@ -214,17 +214,21 @@ def open_model(path: Path, backend: Backend, threads: int | None = None) -> Mode
     return read_model(path).model(backend, threads)
 
 
+def soonest_device(file: ModelFile, photos: Sequence[Path], device_name: str) -> str:
+    """The device, for ``device_name``, that soonest has the answers for ``photos``, files or folders."""
+    return device_name if any(map(is_folder, photos)) else quickest_for(device_name, file.work(), len(photos))
+
+
 def open_for_answers(
     file: ModelFile, photos: Sequence[Path], device_name: str, threads: int | None, console: Console
 ) -> Model:
-    """Build a model on the device that soonest has the answers for ``photos``, files or folders.
+    """Build a model on the ``soonest_device``.
 
     Raises:
         CheckpointError: the arrays don't fit the network.
         DeviceError: the device can't be used.
     """
-    name = device_name if any(map(is_folder, photos)) else quickest_for(device_name, file.work(), len(photos))
-    device = open_and_show(name, threads, console)
+    device = open_and_show(soonest_device(file, photos, device_name), threads, console)
     return file.model_on(device, device_name, threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import part_of_machine
-from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_for_answers, read_model
-from facecnn.parallel.ranks import ALONE, Ranks, Silent, share
+from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_for_answers, read_model, soonest_device
+from facecnn.jobs.sharing import PHOTOS, warn_of_lost
+from facecnn.parallel.ranks import ALONE, PortionSize, Ranks, Silent
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import Listing, list_files, load_files
 from facecnn.photos.face import SHOWS_NOBODY
@@ -76,35 +77,52 @@ def predict(
     elif limit is not None and not model.recogniser.knows_strangers:
         console.info(NO_STRANGERS)
     listing = ranks.broadcast(list_files(photos) if ranks.rank == 0 else None)
-    ranks.busy()
-    own: list[dict[str, Any]] | Silent
-    try:
-        own = _answer(model, listing.part(*share(len(listing.files), ranks)), limit, console)
-    except Exception as error:
-        if ranks.rank == 0:
-            raise
-        own = Silent(f"rank {ranks.rank} of {ranks.size} failed: {error}")
-    return _in_order(listing, ranks.collect(own), ranks)
-
-
-def _in_order(listing: Listing, parts: Sequence[list[dict[str, Any]] | Silent], ranks: Ranks) -> list[dict[str, Any]]:
-    """The results of all ranks; a photo of a rank that gives none has an error."""
-    results: list[dict[str, Any]] = []
-    for number, part in enumerate(parts):
-        if isinstance(part, Silent):
-            start, stop = share(len(listing.files), ranks, number)
-            part = [{"path": str(path), **_NOTHING, "error": part.reason} for path in listing.files[start:stop]]
-        results += part
-    return results
-
-
-def _answer(model: Model, photos: Listing, limit: float | None, console: Console) -> list[dict[str, Any]]:
-    """The result of each photo."""
+    answering = _Answering(model, listing, limit, threads, ranks)
+    # Where NumPy stands in, there is little to do, and NumPy rounds differently with other photos in a batch.
+    together = soonest_device(file, photos, device_name) != device_name
+    size = PortionSize(smallest=max(1, len(listing.files))) if together else PHOTOS
     with console.counting("Reading photos") as progress:
-        loaded = load_files(photos, model.settings.photos, progress, finder=model.finder)
-    for line in loaded.warnings:
+        results = ranks.share_out(len(listing.files), answering.answer, size, progress)
+    for line in (*dict.fromkeys(answering.warnings), *listing.warnings):
         console.info(line)
-    return answer(model, loaded, limit)
+    warn_of_lost(ranks, console)
+    return [
+        {"path": str(listing.files[number]), **_NOTHING, "error": result.reason}
+        if isinstance(result, Silent)
+        else result
+        for number, result in enumerate(results)
+    ]
+
+
+class _Answering:
+    """Answers for the photos of a listing, a portion at a time."""
+
+    def __init__(self, model: Model, listing: Listing, limit: float | None, threads: int | None, ranks: Ranks) -> None:
+        self._model, self._listing, self._limit = model, listing, limit
+        self._threads, self._ranks = threads, ranks
+        self.warnings: list[str] = []
+        """About the cache."""
+
+    def answer(self, start: int, stop: int, done: Callable[[int], None]) -> list[dict[str, Any] | Silent]:
+        """The result of each photo from ``start`` to ``stop``. On another rank than 0, an error takes their place."""
+        try:
+            return [*self._answer(start, stop, done)]
+        except Exception as error:
+            if self._ranks.rank == 0:
+                raise
+            return [Silent(f"rank {self._ranks.rank} of {self._ranks.size} failed: {error}")] * (stop - start)
+
+    def _answer(self, start: int, stop: int, done: Callable[[int], None]) -> list[dict[str, Any]]:
+        model, photos = self._model, self._listing.part(start, stop)
+        loaded = load_files(
+            photos,
+            model.settings.photos,
+            lambda read, total: done(read),
+            finder=model.finder,
+            workers=self._threads,
+        )
+        self.warnings += loaded.warnings
+        return answer(model, loaded, self._limit)
 
 
 def answer(

@@ -22,6 +22,7 @@ from facecnn.jobs.answers import as_csv
 from facecnn.jobs.console import Console
 from facecnn.jobs.copying import Copier, numbered_name, photos_to_place
 from facecnn.jobs.predict import NO_FACE_LABEL, predict
+from facecnn.parallel.ranks import ALONE, Ranks
 from facecnn.photos.decode import UnusablePhoto
 from facecnn.photos.folder import UNKNOWN, is_folder
 from facecnn.runs.atomic import make_folder, output_error, write_atomically
@@ -54,6 +55,7 @@ def sort(
     *,
     several: Several = "per-person",
     link: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Copy photos into ``destination``/PERSON/.
 
@@ -71,8 +73,10 @@ def sort(
         threshold: as of ``predict``.
         several: where photos with several faces go.
         link: make hard links, which take no space, and copies only where that fails.
+        ranks: the processes that share the answers, with the same arguments; rank 0 alone copies.
 
     Returns:
+        Empty on other ranks than 0, else
         ``source, destination, model, photos, several {mode, photos}, folders {name: photos}, copied, linked,
         already_there, elsewhere [{path, also}], unreadable [{path, reason}], table``. A photo counts in each folder
         that it went to, so ``copied``, ``linked`` and ``already_there`` add up to the sum of ``folders``, which may be
@@ -85,12 +89,19 @@ def sort(
         DeviceError: as from ``predict``.
         OutputError: something couldn't be written, or ``sorted.csv`` isn't from facecnn.
     """
+    if ranks.rank:
+        others: list[Path] = ranks.broadcast(None, patiently=True)
+        predict(model_path, others, threshold, console, device_name, threads, ranks)
+        return {}
+    ranks.busy()
     files = photos_to_place(source, destination, console)
     people = _people(model_path)
     table = destination / TABLE
     earlier = _earlier_rows(table)
     make_folder(destination)  # before the work, in case it can't be made
-    results = predict(model_path, files, threshold, console, device_name, threads)
+    ranks.broadcast(files)
+    results = predict(model_path, files, threshold, console, device_name, threads, ranks)
+    ranks.busy()
     placing = _Placing(destination, people, several, link)
     placing.place_all(results, console)
     _write_table(table, earlier, placing.rows)

@@ -22,7 +22,8 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.errors import DeviceError, UsageError
 from facecnn.parallel.launcher import SWITCH, TIME_LIMIT, Launched
-from facecnn.parallel.ranks import OtherRankFailed, Silent
+from facecnn.parallel.ranks import ANY_PORTION, OtherRankFailed, PortionSize, Silent, Work
+from facecnn.parallel.sharing import Pool, Portion
 
 _T = TypeVar("_T")
 
@@ -36,6 +37,9 @@ _SPINNING = 0.002
 _LONGEST_SLEEP = 0.001
 """Seconds between two looks after that. MPI only goes on when a rank looks, so that an exchange of many messages in a
 row takes this long for each; a look takes microseconds."""
+
+_BETWEEN_LOOKS = 0.003
+"""Seconds between two looks of the thread that hands out portions, beside rank 0's own work on them."""
 
 give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 """Let another process have the processor, if one wants it."""
@@ -52,8 +56,9 @@ _LATE = 1.0
 _ROLL_CALL = 2.0
 """Seconds in which ranks that wait answer each other, to find out who doesn't."""
 
-_RESULT, _FAILED, _HERE, _BUSY = range(4)
-"""Tags: what rank 0 collects; a rank has failed; it has waited too long, and is still there; it is at work."""
+_RESULT, _FAILED, _HERE, _BUSY, _PORTION = range(5)
+"""Tags: what rank 0 collects; a rank has failed; it has waited too long, and is still there; it is at work; what a rank
+works on next."""
 
 
 class MpiRanks:
@@ -78,6 +83,12 @@ class MpiRanks:
         """Whether this rank ends because another one has failed."""
         self._grace = _GRACE
         self._heart: _Heart | None = None
+        self._gone: dict[int, str] = {}
+        """On rank 0: why ranks aren't waited for any more. One that comes back is late for what others do by then."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        return tuple(self._gone.values())
 
     def name_of(self, rank: int) -> str:
         """``rank 1 of 2 (on NODE)``."""
@@ -132,7 +143,7 @@ class MpiRanks:
         if self.rank:
             self._wait(self._results.isend(value, dest=0), patiently=True)
             return []
-        found: dict[int, _T | Silent] = {0: value}
+        found: dict[int, _T | Silent] = {0: value, **{rank: Silent(reason) for rank, reason in self._gone.items()}}
         heard = dict.fromkeys(range(1, self.size), time.monotonic())
         told = 0.0
         while len(found) < self.size:
@@ -148,10 +159,101 @@ class MpiRanks:
                 elif self._hears(rank):
                     heard[rank] = now
                 elif now - heard[rank] > self._time_limit:
-                    found[rank] = Silent(f"{self.name_of(rank)}: no answer for {self._time_limit:.0f} seconds")
-                    self._grace = _LATE
+                    found[rank] = Silent(self._lose(rank))
             time.sleep(_LONGEST_SLEEP)
         return [found[rank] for rank in range(self.size)]
+
+    def share_out(
+        self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
+    ) -> list[Any]:
+        self._rest()
+        if self.rank:
+            self._work_on_portions(work)
+            return []
+        pool = Pool(count, self.size, size, told)
+        ended = threading.Event()
+        handing_out = threading.Thread(target=self._hand_out, args=(pool, ended), daemon=True)
+        handing_out.start()
+        try:
+            pool.work(0, work)
+        except BaseException:
+            ended.set()
+            raise
+        finally:
+            handing_out.join()
+        pool.take(0)  # raises what the thread has met since
+        return pool.results
+
+    def _work_on_portions(self, work: Work) -> None:
+        """What other ranks than 0 do in ``share_out``."""
+        done: tuple[Portion, list[Any]] | None = None
+        while True:
+            self._wait(self._results.isend(done, dest=0, tag=_RESULT), patiently=True)
+            self._wait_until(lambda: bool(self._results.Iprobe(0, _PORTION)), patiently=True)
+            portion: Portion | None = self._results.recv(source=0, tag=_PORTION)
+            if portion is None:
+                return
+            self.busy()
+            done = portion, list(work(*portion, lambda number: None))
+            self._rest()
+
+    def _hand_out(self, pool: Pool, ended: threading.Event) -> None:
+        """Give the other ranks portions until each has been told that none is left. Meanwhile, only this thread of rank
+        0 calls MPI."""
+        heard = dict.fromkeys(set(range(1, self.size)) - self._gone.keys(), time.monotonic())
+        asking: set[int] = set()
+        told = 0.0
+        try:
+            while heard and not ended.is_set():
+                now = time.monotonic()
+                if now - told > self._time_limit / 4:
+                    self._tell_others(_BUSY, 0)
+                    told = now
+                if self._has_failure():
+                    raise self._ended()
+                for rank in list(heard):
+                    self._attend_to(rank, pool, heard, asking)
+                time.sleep(_BETWEEN_LOOKS)
+        except BaseException as error:
+            pool.fail(error)
+
+    def _attend_to(self, rank: int, pool: Pool, heard: dict[int, float], asking: set[int]) -> None:
+        """Take what a rank has done, and give it the next portion.
+
+        Args:
+            rank: another one.
+            pool: the items.
+            heard: when each rank was last heard of, without those that have nothing more to do.
+            asking: the ranks that wait for a portion.
+        """
+        now = time.monotonic()
+        if self._results.Iprobe(rank, _RESULT):
+            done = self._results.recv(source=rank, tag=_RESULT)
+            if done is not None:
+                pool.put(rank, *done)
+            asking.add(rank)
+        elif rank not in asking:
+            if self._hears(rank):
+                heard[rank] = now
+            elif now - heard[rank] > self._time_limit:
+                pool.lose(rank, self._lose(rank))
+                del heard[rank]
+        if rank in asking:
+            portion = pool.take(rank)
+            if portion is None and not pool.finished:
+                return  # another rank may be lost, with its portion
+            self._sent.append(self._results.isend(portion, dest=rank, tag=_PORTION))
+            asking.discard(rank)
+            heard[rank] = now
+            if portion is None:
+                del heard[rank]
+
+    def _lose(self, rank: int) -> str:
+        """Wait no more for a rank. Returns why."""
+        reason = f"{self.name_of(rank)}: no answer for {self._time_limit:.0f} seconds"
+        self._gone[rank] = reason
+        self._grace = _LATE
+        return reason
 
     def _rest(self) -> None:
         """End what ``busy`` has begun: only one thread at a time may call MPI."""
@@ -175,6 +277,8 @@ class MpiRanks:
         everybody = np.zeros((self.size, 2), np.int64)
         request = self._ending.Iallgather(np.array([code, failed_itself], np.int64), everybody)
         deadline, failing = time.monotonic() + self._time_limit, False
+        if self._gone:  # they won't come
+            deadline, failing = time.monotonic() + self._grace, True
         while not request.Test():
             if self._hears(0):
                 deadline = time.monotonic() + self._time_limit
@@ -190,7 +294,8 @@ class MpiRanks:
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(_PASSED_ON)
-        code = code or DeviceError.exit_code
+        if not self._gone:  # whose work others have done
+            code = code or DeviceError.exit_code
         self._world.Abort(code)
         os._exit(code)  # MPICH's returns before the process is killed
 
@@ -204,19 +309,25 @@ class MpiRanks:
 
     def _wait(self, request: Any, *, patiently: bool = False) -> None:
         """Wait for a request; ``patiently``: as long as rank 0 is busy."""
+        try:
+            self._wait_until(request.Test, patiently=patiently)
+        except BaseException:
+            self._unfinished.append(request)
+            raise
+
+    def _wait_until(self, is_done: Callable[[], bool], *, patiently: bool) -> None:
         self._rest()
         try:
-            self._wait_or_raise(request, patiently)
+            self._wait_or_raise(is_done, patiently)
         except BaseException as error:
-            self._unfinished.append(request)
             if isinstance(error, self._mpi.Exception):
                 raise DeviceError(f"{self.name_of(self.rank)}: MPI failed: {error}: start the ranks again") from error
             raise
 
-    def _wait_or_raise(self, request: Any, patiently: bool) -> None:
+    def _wait_or_raise(self, is_done: Callable[[], bool], patiently: bool) -> None:
         started = heard = time.monotonic()
         failed = math.inf
-        while not request.Test():
+        while not is_done():
             now = time.monotonic()
             if now - started < _SPINNING:
                 give_way()

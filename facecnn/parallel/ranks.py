@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from facecnn.errors import FacecnnError
 
@@ -18,6 +19,22 @@ class Silent:
     """In the place of what a rank should have given."""
 
     reason: str
+
+
+Work: TypeAlias = Callable[[int, int, Callable[[int], None]], Sequence[Any]]
+"""Does the items from a start to a stop, tells how many of them are done, and returns the result of each."""
+
+
+@dataclass(frozen=True)
+class PortionSize:
+    """How many items a rank takes at a time."""
+
+    smallest: int = 1
+    """What starting to work on a portion takes should be little beside the work on so many."""
+    largest: int | None = None
+
+
+ANY_PORTION = PortionSize()
 
 
 class Ranks(Protocol):
@@ -53,12 +70,36 @@ class Ranks(Protocol):
     def collect(self, value: _T) -> list[_T | Silent]:
         """On rank 0 the values of all ranks, which it waits for as long as they are ``busy``; elsewhere nothing."""
 
+    def share_out(
+        self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
+    ) -> list[Any]:
+        """Share ``count`` items.
+
+        The portion of a rank that doesn't answer in time is done by others. If two ranks fall silent over it, its items
+        have ``Silent`` for a result. What ``work`` raises ends all ranks, as any error does.
+
+        Args:
+            count: number of items, the same on all ranks.
+            work: does some of them; it mustn't call a method of this object.
+            size: of the portions.
+            told: called on rank 0 with the number of items done and of all.
+
+        Returns:
+            On rank 0 the result of each item, in their order; elsewhere nothing.
+        """
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """On rank 0 the ranks that have fallen silent over their part of ``share_out`` or ``collect``, each with the
+        reason. They aren't waited for any more."""
+
 
 class Alone:
     """The only process: what it tells itself costs nothing."""
 
     rank = 0
     size = 1
+    lost: tuple[str, ...] = ()
 
     def add_up(self, array: Array) -> None:
         """The sum of a single array is the array."""
@@ -78,6 +119,11 @@ class Alone:
 
     def collect(self, value: _T) -> list[_T | Silent]:
         return [value]
+
+    def share_out(
+        self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
+    ) -> list[Any]:
+        return list(work(0, count, lambda done: told(done, count) if told is not None else None))
 
 
 ALONE: Ranks = Alone()

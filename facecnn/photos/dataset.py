@@ -216,9 +216,9 @@ class Listing:
     """What was skipped."""
 
     def part(self, start: int, stop: int) -> "Listing":
-        """The photos from ``start`` to ``stop``."""
+        """The photos from ``start`` to ``stop``; what was skipped is said of the whole alone."""
         empty = {index - start: reason for index, reason in self.empty.items() if start <= index < stop}
-        return Listing(self.files[start:stop], empty, self.warnings)
+        return Listing(self.files[start:stop], empty, ())
 
 
 def list_files(paths: Iterable[str | Path]) -> Listing:
@@ -248,13 +248,15 @@ def load_files(
     progress: Callable[[int, int], None] | None = None,
     *,
     finder: Finder | None = None,
+    workers: int | None = None,
 ) -> LoadedPhotos:
     """Read photos that belong to nobody yet: see ``Listing``.
 
     Each photo has a row of pixels or a reason, and so does a folder without photos. The warnings say what was skipped.
+    ``workers``: see ``load_photos``.
     """
     listing = paths if isinstance(paths, Listing) else list_files(paths)
-    loaded = load_photos(listing.files, settings, finder=finder, progress=progress)
+    loaded = load_photos(listing.files, settings, finder=finder, progress=progress, workers=workers)
     reasons = (listing.empty.get(index, reason) for index, reason in enumerate(loaded.reasons))
     said = (*loaded.warnings, *listing.warnings)
     return replace(loaded, reasons=tuple(reasons), warnings=said)

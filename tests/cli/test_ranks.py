@@ -19,6 +19,7 @@ from facecnn.parallel import mpi
 from facecnn.parallel.launcher import Launched
 
 from .running import COMMAND, Outcome, call, call_process, killed_at_the_end
+from .sweeping import write_config
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 PROGRAM = """
@@ -30,6 +31,31 @@ from facecnn.cli import main
 main()
 """
 """A rank's command: it tells its process, so that a test can end it."""
+
+HANG = """
+import pathlib, time
+from importlib import import_module
+module, *outer, name = PLACE.split("/")
+owner = import_module(module)
+for part in outer:
+    owner = getattr(owner, part)
+whole, paused = getattr(owner, name), pathlib.Path(os.environ["PIDS"], "paused")
+def hang(*arguments, **named):
+    if rank == 1:
+        paused.touch()
+        while True:
+            os.kill(os.getpid(), 19)
+    while not paused.exists():
+        time.sleep(0.01)
+    return whole(*arguments, **named)
+setattr(owner, name, hang)
+"""
+"""Lets rank 1 stop (SIGSTOP), whoever wakes it, in a function in which rank 0 waits for that. ``hanging`` names it."""
+
+
+def hanging(place: str) -> str:
+    return HANG.replace("PLACE", repr(place))
+
 
 SMOKE = ("-c", "smoke", "--set", "photos.faces=off", "--threads", "1")
 
@@ -222,11 +248,35 @@ def test_photos_that_ranks_share_are_answered_in_order(model: Path, people: Path
     assert shared.stderr.count("1 of 21 photos have no answer") == 1
 
 
-def test_photos_of_a_rank_that_hangs_have_no_answer(model: Path, people: Path, tmp_path: Path) -> None:
-    before = """
-if rank == 1:
-    import facecnn.jobs.predict as module, signal
-    module._answer = lambda *arguments: os.kill(os.getpid(), signal.SIGSTOP)
+SMALL_PORTIONS = """
+import facecnn.jobs.predict as module
+from facecnn.parallel.ranks import PortionSize
+module.PHOTOS = PortionSize(largest=4)
+"""
+
+
+def test_photos_of_a_rank_that_hangs_are_answered_by_the_other(model: Path, people: Path, tmp_path: Path) -> None:
+    before = f"""
+{SMALL_PORTIONS}
+{hanging("facecnn.jobs.predict/_Answering/_answer")}
+"""
+    folder = people / "ann"
+    alone = call("predict", folder, "-m", model, "--format", "json", "--device", "cpu")
+    arguments = ("predict", folder, "-m", model, "--format", "json", "--device", "cpu")
+    with ranks(tmp_path, *arguments, before=before, limit=2) as running:
+        shared = running.end()
+    assert shared.exit_code == alone.exit_code == 0, shared.stderr
+    assert shared.stdout == alone.stdout
+    assert "warning: rank 1 of 2 (on " in shared.stderr
+    assert "no answer for 2 seconds: what it was at work on was given to others" in shared.stderr
+
+
+def test_photos_over_which_ranks_hang_are_named(model: Path, people: Path, tmp_path: Path) -> None:
+    before = f"""
+{SMALL_PORTIONS}
+import facecnn.parallel.sharing as sharing
+sharing.MOST_TRIES = 1
+{hanging("facecnn.jobs.predict/_Answering/_answer")}
 """
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
@@ -235,9 +285,91 @@ if rank == 1:
         shared = running.end()
     assert shared.exit_code == 3
     found, wanted = shared.stdout.splitlines(), alone.stdout.splitlines()
-    assert found[:11] == wanted[:11]
     assert [line.partition(",")[0] for line in found] == [line.partition(",")[0] for line in wanted]
-    assert all("no answer for 2 seconds" in line for line in found[11:])
+    others = [line for line, before in zip(found, wanted, strict=True) if line != before]
+    assert len(others) == 4
+    assert all("no answer for 2 seconds" in line for line in others)
+    assert "5 of 21 photos have no answer" in shared.stderr
+
+
+# ----------------------------------------------------------------------------------------------- the other commands
+
+
+@pytest.mark.slow
+def test_photos_are_sorted_though_a_rank_hangs(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facecnn.jobs.models.quickest_for", lambda name, *_: name)
+    before = f"""
+import facecnn.jobs.models
+facecnn.jobs.models.quickest_for = lambda name, *_: name
+{SMALL_PORTIONS}
+{hanging("facecnn.jobs.predict/_Answering/_answer")}
+"""
+    alone = call("sort", people, tmp_path / "one", "-m", model, "--device", "cpu", "--format", "json").json()
+    arguments = ("sort", people, tmp_path / "two", "-m", model, "--device", "cpu", "--format", "json")
+    with ranks(tmp_path, *arguments, before=before, limit=2) as running:
+        done = running.end()
+    assert done.exit_code == 0, done.stderr
+    found = done.json()
+    assert {key: found[key] for key in ("photos", "folders", "copied")} == {
+        key: alone[key] for key in ("photos", "folders", "copied")
+    }
+    one, two = ((tmp_path / name / "sorted.csv").read_bytes() for name in ("one", "two"))
+    assert two == one
+    assert "what it was at work on was given to others" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [False, True])
+def test_folds_are_those_of_one_process_even_if_a_rank_hangs(people: Path, tmp_path: Path, hangs: bool) -> None:
+    before = hanging("facecnn.jobs.cross_validate/_Folds/train") if hangs else ""
+    arguments = ("cross-validate", people, *SMOKE, "--epochs", "2", "--folds", "3", "--format", "json")
+    alone = call(*arguments).json()
+    with ranks(tmp_path, *arguments, before=before, limit=5 if hangs else 60) as running:
+        done = running.end()
+    assert done.exit_code == 0, done.stderr
+    found = done.json()
+    for result in (alone, found):
+        for fold in result["folds"]:
+            del fold["seconds"]
+    assert found == alone
+    assert ("was given to others" in done.stderr) is hangs
+
+
+@pytest.mark.slow
+def test_a_training_of_a_fold_that_fails_on_a_rank_ends_all_with_its_message(people: Path, tmp_path: Path) -> None:
+    before = """
+if rank == 1:
+    from facecnn.errors import DivergedError
+    import facecnn.jobs.cross_validate as module
+    def train(*arguments):
+        raise DivergedError("the loss is no longer finite")
+    module._Folds.train = train
+"""
+    arguments = ("cross-validate", people, *SMOKE, "--epochs", "2", "--folds", "3", "--format", "json")
+    with ranks(tmp_path, *arguments, before=before) as running:
+        done = running.end()
+    assert done.exit_code == 7
+    assert done.stdout == ""
+    assert "the loss is no longer finite" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [False, True])
+def test_trials_of_a_rank_that_hangs_are_done_by_another(people: Path, tmp_path: Path, hangs: bool) -> None:
+    pytest.importorskip("optuna")
+    before = hanging("facecnn.jobs.sweep.trial/train_and_judge") if hangs else ""
+    config = write_config(tmp_path)
+    arguments = ("sweep", config, people, "--set", "photos.faces=off", "--threads", "1", "--trials", "4")
+    arguments += ("--folds", "2", "--outer-folds", "0", "--epochs", "1", "--out", tmp_path / "sweeps")
+    with ranks(tmp_path, *arguments, "--format", "json", before=before, limit=5 if hangs else 60) as running:
+        done = running.end()
+    assert done.exit_code == 0, done.stderr
+    assert [trial["number"] for trial in done.json()["trials"]] == [1, 2, 3, 4]
+    assert {trial["state"] for trial in done.json()["trials"]} <= {"complete", "pruned"}
+    assert ("was given to others" in done.stderr) is hangs
+    assert hangs or done.stderr.count(" of 4: ") >= 4
 
 
 # ------------------------------------------------------------------------------------------------- before MPI begins
@@ -257,8 +389,17 @@ def test_without_mpi4py_rank_0_says_what_to_install(rank: str, said: bool) -> No
     assert ("pip install 'facecnn[mpi]'" in done.stderr) is said
 
 
-def test_other_commands_pay_no_attention_to_the_launcher() -> None:
-    done = call_process("config", "show", environment={"PMI_RANK": "1", "PMI_SIZE": "2"})
+def test_a_command_that_ranks_do_not_share_is_refused_once() -> None:
+    launched = {"PMI_SIZE": "2"}
+    first, other = (call_process("config", "show", environment=launched | {"PMI_RANK": rank}) for rank in "01")
+    assert first.exit_code == other.exit_code == 2
+    assert first.stderr.startswith("error: mpiexec has started 2 processes, but config doesn't share its work")
+    assert "start it without mpiexec" in first.stderr
+    assert other.stderr == other.stdout == first.stdout == ""
+
+
+def test_without_the_launcher_each_process_runs_any_command() -> None:
+    done = call_process("config", "show", environment={"PMI_RANK": "1", "PMI_SIZE": "2", "FACECNN_MPI": "off"})
     assert done.exit_code == 0
     assert "epochs" in done.stdout
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.running import call
 from facecnn.jobs import predict as job
-from facecnn.parallel.ranks import Ranks
+from facecnn.parallel.ranks import PortionSize, Ranks
 from facecnn.photos.dataset import Listing, list_files
 
 from .threads import on_ranks
@@ -22,45 +22,57 @@ class _Quiet:
         return (lambda *arguments: nullcontext(lambda *counts: None)) if name == "counting" else lambda *arguments: None
 
 
-@pytest.fixture(scope="module")
-def model(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    arguments = ("-c", "smoke", "--set", "photos.faces=off", "--epochs", "1", "--device", "reference")
-    assert call("train", people, *arguments, "--out", folder, "--name", "run").exit_code == 0
-    return folder / "run" / "best.safetensors"
-
-
 def answers(model: Path, photos: list[Path], ranks: Ranks) -> list[dict[str, Any]]:
     console: Any = _Quiet()
     return job.predict(model, photos, "auto", console, "reference", 1, ranks)
 
 
-def test_on_three_ranks_the_answers_are_those_of_one(model: Path, people: Path, tmp_path: Path) -> None:
+def without_numbers(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: result[key] for key in ("path", "label", "box", "error")}
+
+
+def test_on_three_ranks_the_answers_are_those_of_one(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "PHOTOS", PortionSize(largest=2))
     photos = [tmp_path, people / "bob", people / "ann" / "03.png", tmp_path / "gone.png"]
     (alone,) = on_ranks(1, lambda ranks: answers(model, photos, ranks))
     shared, *others = on_ranks(3, lambda ranks: answers(model, photos, ranks))
-    assert shared == alone
+    assert [without_numbers(result) for result in shared] == [without_numbers(result) for result in alone]
+    # NumPy's products round differently with other numbers of photos in a batch; the compiled kernels' don't.
+    for one, other in zip(shared, alone, strict=True):
+        if one["error"] is None:
+            assert one["confidence"] == pytest.approx(other["confidence"], rel=1e-6)
     assert len(shared) == 13
     assert others == [[], []]
 
 
 def test_the_photos_of_a_rank_that_fails_are_named(model: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = job._answer
+    monkeypatch.setattr(job, "PHOTOS", PortionSize(smallest=10, largest=10))
+    whole = job._Answering._answer
+    both_at_work = threading.Barrier(2)
 
-    def failing(model: Any, photos: Listing, *arguments: Any) -> Any:
-        if photos.files[0].parent.name == "bob":
+    def failing(self: Any, start: int, *arguments: Any) -> Any:
+        both_at_work.wait(60)
+        if self._ranks.rank:
+            failed.append(start)
             raise MemoryError("too much")
-        return whole(model, photos, *arguments)
+        return whole(self, start, *arguments)
 
-    monkeypatch.setattr(job, "_answer", failing)
+    failed: list[int] = []
+    monkeypatch.setattr(job._Answering, "_answer", failing)
     photos = [people / "ann", people / "bob"]
     shared, _ = on_ranks(2, lambda ranks: answers(model, photos, ranks))
     assert [result["path"] for result in shared] == [str(path) for path in list_files(photos).files]
-    assert {result["error"] for result in shared[:10]} == {None}
-    assert {result["error"] for result in shared[10:]} == {"rank 1 of 2 failed: too much"}
-    assert {result["label"] for result in shared[10:]} == {None}
+    lost = slice(failed[0], failed[0] + 10)
+    assert {result["error"] for result in shared[lost]} == {"rank 1 of 2 failed: too much"}
+    assert {result["label"] for result in shared[lost]} == {None}
+    del shared[lost]
+    assert len(shared) == 10
+    assert {result["error"] for result in shared} == {None}
 
 
 def test_a_part_of_a_listing_keeps_what_is_known_of_its_folders() -> None:
     files = tuple(map(Path, "abcd"))
-    assert Listing(files, {1: "empty", 3: "no photos"}, ()).part(2, 4) == Listing(files[2:], {1: "no photos"}, ())
+    whole = Listing(files, {1: "empty", 3: "no photos"}, ("2 films passed over",))
+    assert whole.part(2, 4) == Listing(files[2:], {1: "no photos"}, ())

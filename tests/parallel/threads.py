@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from facecnn.arrays import Array
-from facecnn.parallel.ranks import Ranks, Silent
+from facecnn.parallel.ranks import ANY_PORTION, PortionSize, Ranks, Silent, Work
+from facecnn.parallel.sharing import Pool
 
 _T = TypeVar("_T")
 
@@ -19,6 +20,8 @@ SECONDS = 60
 
 class ThreadRanks:
     """One of the ranks."""
+
+    lost: tuple[str, ...] = ()
 
     def __init__(self, rank: int, size: int, board: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size = rank, size
@@ -52,6 +55,14 @@ class ThreadRanks:
         found: list[_T | Silent] = [*self.gather(value)]
         return [] if self.rank else found
 
+    def share_out(
+        self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
+    ) -> list[Any]:
+        pool: Pool = self.broadcast(Pool(count, self.size, size, told) if self.rank == 0 else None)
+        pool.work(self.rank, work)
+        self._barrier.wait(SECONDS)
+        return [] if self.rank else pool.results
+
 
 def on_ranks(size: int, function: Callable[[Ranks], _T]) -> list[_T]:
     """What a function returns on each of ``size`` ranks; raises what it raises on the first of those that fail."""
@@ -66,7 +77,7 @@ def on_ranks(size: int, function: Callable[[Ranks], _T]) -> list[_T]:
             errors.append(error)
             barrier.abort()
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -22,12 +22,15 @@ from facecnn.config.sweep import Range, ranges_in, settings_with
 from facecnn.errors import DivergedError, UsageError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.judgement import wilson_interval
-from facecnn.jobs.people import find_folder, read_all_people
+from facecnn.jobs.people import read_all_people
+from facecnn.jobs.sharing import find_shared_folder, prepare_beforehand
 from facecnn.jobs.sweep.folder import SweepFolder
 from facecnn.jobs.sweep.tracking import track
 from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.ranks import options_for_rank
 from facecnn.jobs.training.setup import open_for_training
 from facecnn.kernels import Device, available_threads
+from facecnn.parallel.ranks import ALONE, Ranks
 from facecnn.photos.dataset import Dataset
 from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
 from facecnn.reports.findings import counted
@@ -57,7 +60,9 @@ class SweepOptions:
     """Whether event files of the trials are written, for TensorBoard."""
 
 
-def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Console) -> dict[str, Any]:
+def sweep(
+    loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Console, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """Run a sweep, or what is left of it.
 
     Args:
@@ -65,9 +70,10 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
         options: photos, device, and where the sweep's folder is made.
         plan: how much to search.
         console: for messages.
+        ranks: the processes that share the trials, with the same arguments. All of them need the sweep's folder.
 
     Returns:
-        The ``sweep`` JSON.
+        The ``sweep`` JSON; empty on other ranks than 0.
 
     Raises:
         UsageError: an extra isn't installed, the ranges are wrong, or there are too few photos for the folds.
@@ -79,10 +85,19 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
         raise UsageError(f"sweep: there is no search without the package optuna: {_INSTALL} brings it")
     if plan.track:
         check_installed("--track")
-    _check(plan)
+    _check(plan, ranks)
     ranges = ranges_in(loaded)
+    options = options_for_rank(options, ranks)
     device = open_for_training(options, console)
-    folder = find_folder(options.photos, loaded, console)
+    ranks.busy()
+    folder = find_shared_folder(options.photos, loaded, console, ranks)
+    prepare_beforehand(folder, loaded, options.threads, ranks, console)
+    if ranks.rank:
+        from facecnn.jobs.sweep.ranks import follow
+
+        follow(options, device, ranks)
+        return {}
+    ranks.busy()
     dataset = read_all_people(folder, loaded, console, options.threads, strict=options.strict)
 
     from facecnn.jobs.sweep.trial import Task, parts_of, refuse_bad_folds
@@ -97,13 +112,14 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
         kept = SweepFolder.create(options.out, options.name, options.label, given)
     try:
         kept.check_given(given)
-        threads = options.threads
+        threads, journal = options.threads, kept.journal_path
         if plan.processes > 1:
             threads = max(1, (threads or available_threads()) // plan.processes)
-        task = Task(
-            loaded, ranges, folder, parts, plan.trials, kept.journal_path, plan.processes, options.device, threads
-        )
-        trials = _search(task, plan, device, console)
+        if ranks.size > 1:
+            folder, journal = folder.absolute(), journal.absolute()
+        workers = max(plan.processes, ranks.size)
+        task = Task(loaded, ranges, folder, parts, plan.trials, journal, workers, options.device, threads)
+        trials = _search(task, plan, device, console, ranks)
         result = _finish(task, trials, kept, dataset, device, console)
         if plan.track:
             track(kept.tracking_path, result["trials"])
@@ -112,7 +128,11 @@ def sweep(loaded: Loaded, options: TrainOptions, plan: SweepOptions, console: Co
         kept.unlock()
 
 
-def _check(plan: SweepOptions) -> None:
+def _check(plan: SweepOptions, ranks: Ranks) -> None:
+    if ranks.size > 1 and plan.processes > 1:
+        raise UsageError(
+            f"--processes {plan.processes}: {ranks.size} ranks share the trials already: leave --processes out"
+        )
     if plan.outer_folds == 1 or plan.outer_folds < 0:
         raise UsageError(f"--outer-folds {plan.outer_folds}: at least 2 are needed, or 0 for none")
     most = available_threads()
@@ -134,7 +154,7 @@ def _given(loaded: Loaded, ranges: Sequence[Range], plan: SweepOptions, dataset:
     }
 
 
-def _search(task: Task, plan: SweepOptions, device: Device, console: Console) -> Trials:
+def _search(task: Task, plan: SweepOptions, device: Device, console: Console, ranks: Ranks) -> Trials:
     """Run all trials that are missing."""
     from facecnn.jobs.sweep.study import mend
     from facecnn.jobs.sweep.trial import run_trials
@@ -156,6 +176,11 @@ def _search(task: Task, plan: SweepOptions, device: Device, console: Console) ->
         done = sum(len(trials.rows(part.name)) for part in task.parts) - lost
         again = f", {lost} that didn't end are repeated" if lost else ""
         console.info(f"Resumed: {done} of {task.trials * len(task.parts)} trials are there{again}")
+    if ranks.size > 1:
+        from facecnn.jobs.sweep.ranks import run_on_ranks
+
+        run_on_ranks(task, device, console, ranks)
+        return task.open_trials()
     if task.processes > 1:
         run_in_processes(task, console)
         return task.open_trials()

@@ -17,7 +17,7 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.config.sweep import Range, settings_with
 from facecnn.errors import DivergedError, UsageError
-from facecnn.jobs.console import Console, TrainingDisplay, WithoutProgress
+from facecnn.jobs.console import Console, TrainingDisplay, WithoutMessages
 from facecnn.jobs.cross_validate import judge_likeliest, train_outside, without_early_stopping
 from facecnn.jobs.people import read_all_people
 from facecnn.jobs.sweep.study import Trials
@@ -79,17 +79,11 @@ class Photos:
         return self._last[1]
 
 
-class Silent(WithoutProgress):
+class Silent(WithoutMessages):
     """A console for what was said before: it shows the bars of trainings, and no message."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-
-    def info(self, text: str) -> None:
-        pass
-
-    def warning(self, text: str) -> None:
-        pass
 
     def show_compilation(self) -> None:
         self._console.show_compilation()

@@ -15,10 +15,11 @@ from typing import Any
 
 from facecnn.arrays import Array
 from facecnn.config import Loaded
-from facecnn.errors import DeviceError, InterruptedTraining, PhotoError, UsageError, shown
+from facecnn.errors import InterruptedTraining, UsageError
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
+from facecnn.jobs.sharing import check_same_photos
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
@@ -26,7 +27,7 @@ from facecnn.jobs.training.setup import make_trainer, open_for_training
 from facecnn.learning.full_batch_optimizers import FullBatchOptimizer
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.progress import Recorder, StepReport
-from facecnn.parallel.ranks import Ranks, Silent
+from facecnn.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,6 @@ class _Task:
     """Its arrays; empty where photos are cropped to the middle."""
     run: Path
     """The run's folder, or that which it will be made in."""
-    digest: str
-    """Of all photos and the split."""
 
 
 class SharedStop:
@@ -111,11 +110,8 @@ def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -
     if ranks.size == 1:
         return
     folder, finder = data.dataset.folder.absolute(), arrays_for_checkpoint(data.dataset.finder)
-    ranks.broadcast(_Task(loaded, folder, data.record(), finder, run, _digest(data)))
-    silent = [answer.reason for answer in ranks.collect(None) if isinstance(answer, Silent)]
-    if silent:
-        raise DeviceError("; ".join(silent))
-    ranks.broadcast(True)
+    ranks.broadcast(_Task(loaded, folder, data.record(), finder, run))
+    check_same_photos(folder, _digest(data), ranks)
 
 
 def say_ranks(ranks: Ranks, console: Console) -> None:
@@ -139,13 +135,7 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
     ranks.busy()
     finder = finder_of_checkpoint(task.finder, options.threads)
     data = read_photos_again(task.split, task.run, task.folder, task.loaded, finder, False, console)
-    if _digest(data) != task.digest:
-        raise PhotoError(
-            f"{shown(task.folder)}: other photos on {platform.node()} (rank {ranks.rank}) than on rank 0: give all "
-            "ranks the same folder"
-        )
-    ranks.collect(None)
-    ranks.broadcast(None, patiently=True)  # until the slowest has read them
+    check_same_photos(task.folder, _digest(data), ranks)
     trainer = make_trainer(
         task.loaded,
         data.dataset,
@@ -163,5 +153,6 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
 
 
 def _digest(data: TrainingPhotos) -> str:
+    """Of all photos and the split."""
     split: Mapping[str, Any] = data.record()
     return sha256(repr((data.dataset.paths, data.dataset.sha256, split)).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""What jobs whose work ranks share have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from facecnn.config import Loaded
+from facecnn.errors import DeviceError, PhotoError, shown
+from facecnn.jobs.console import Console, WithoutMessages
+from facecnn.jobs.faces import installed_finder
+from facecnn.jobs.people import find_folder
+from facecnn.parallel.ranks import PortionSize, Ranks, Silent
+from facecnn.photos.cache import load_photos
+from facecnn.photos.cache_folder import CACHE_VARIABLE, make_private, photo_cache_folder
+from facecnn.photos.folder import scan
+
+PHOTOS = PortionSize(smallest=32)
+"""To read some photos, caches are opened and threads started, which takes as long as a few photos do."""
+
+
+def warn_of_lost(ranks: Ranks, console: Console) -> None:
+    """Say which ranks have fallen silent over their part."""
+    for reason in ranks.lost:
+        console.warning(f"{reason}: what it was at work on was given to others")
+
+
+def fill_caches(
+    count: int, look: Callable[[int, int, Callable[[int], None]], None], what: str, ranks: Ranks, console: Console
+) -> None:
+    """Let ranks look at photos, so that rank 0, which then looks at all of them, has what was found from the cache.
+
+    So what a rank leaves undone, because it fails or dies, rank 0 does.
+
+    Args:
+        count: number of photos.
+        look: looks at those from a start to a stop, and tells how many are done.
+        what: for the progress bar.
+        ranks: all of them call this.
+        console: for messages.
+    """
+    if ranks.size == 1:
+        return
+    others = _without_the_cache(ranks)
+    if others:
+        console.warning(
+            f"{' and '.join(f'rank {rank}' for rank in others)} of {ranks.size} can't see the cache of rank 0, which "
+            f"therefore does alone what they could do: set {CACHE_VARIABLE} to a folder that all of them reach"
+        )
+        return
+
+    def work(start: int, stop: int, done: Callable[[int], None]) -> list[Silent | None]:
+        result = None
+        try:
+            look(start, stop, done)
+        except Exception as error:
+            if ranks.rank == 0:
+                raise
+            result = Silent(f"rank {ranks.rank} of {ranks.size} failed: {error}")
+        return [result] * (stop - start)
+
+    with console.counting(what) as progress:
+        results = ranks.share_out(count, work, PHOTOS, progress)
+    for reason in dict.fromkeys(result.reason for result in results if isinstance(result, Silent)):
+        console.warning(f"{reason}: rank 0 does what it has left undone")
+    warn_of_lost(ranks, console)
+
+
+def find_shared_folder(argument: Path | None, loaded: Loaded, console: Console, ranks: Ranks) -> Path:
+    """The folder of photos that rank 0 finds; see ``find_folder``."""
+    found = find_folder(argument, loaded, console) if ranks.rank == 0 else None
+    told = ranks.broadcast(None if found is None else found.absolute(), patiently=True)
+    return found or told
+
+
+def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks: Ranks, console: Console) -> None:
+    """Share finding the faces in the photos of people's folders, and preparing them: see ``fill_caches``.
+
+    Args:
+        folder: with a folder of photos for each person.
+        loaded: the settings.
+        threads: of the CPU.
+        ranks: all of them call this.
+        console: for messages.
+
+    Raises:
+        PhotoError: the folder can't be scanned.
+        UsageError: faces can't be found, and have to be.
+    """
+    if ranks.size == 1:
+        return
+    settings = loaded.settings.photos
+    finder = installed_finder(settings, WithoutMessages(), threads)  # it is opened again, and says so then
+    files = [file for files in scan(folder).classes.values() for file in files] if ranks.rank == 0 else []
+    files = ranks.broadcast(files if ranks.rank == 0 else None, patiently=True)
+
+    def prepare(start: int, stop: int, done: Callable[[int], None]) -> None:
+        load_photos(
+            files[start:stop], settings, finder=finder, progress=lambda read, total: done(read), workers=threads
+        )
+
+    fill_caches(len(files), prepare, "Reading photos", ranks, console)
+
+
+def check_same_photos(folder: Path, digest: str, ranks: Ranks) -> None:
+    """Check that all ranks see the same photos, and wait until the slowest has read them.
+
+    Args:
+        folder: of the photos.
+        digest: of what this rank sees.
+        ranks: all of them call this.
+
+    Raises:
+        PhotoError: this rank sees others than rank 0.
+        DeviceError: a rank doesn't answer.
+    """
+    silent = [answer.reason for answer in ranks.collect(None) if isinstance(answer, Silent)]
+    if silent:
+        raise DeviceError("; ".join(silent))
+    if digest != ranks.broadcast(digest, patiently=True):
+        raise PhotoError(
+            f"{shown(folder)}: other photos on {platform.node()} (rank {ranks.rank}) than on rank 0: give all "
+            "ranks the same folder"
+        )
+
+
+def _without_the_cache(ranks: Ranks) -> list[int]:
+    """The ranks that can't see the cache folder of rank 0."""
+    with contextlib.ExitStack() as stack:
+        name = ""
+        if ranks.rank == 0:
+            with contextlib.suppress(OSError):
+                make_private(photo_cache_folder())
+                name = stack.enter_context(tempfile.NamedTemporaryFile(dir=photo_cache_folder(), prefix="seen-")).name
+        own = photo_cache_folder() / Path(ranks.broadcast(name)).name
+        seen = ranks.gather(own.is_file())
+    return [rank for rank, sees in enumerate(seen) if not sees]

@@ -1,0 +1,55 @@
+"""Runs a sweep's trials on several ranks, which all work on its journal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from facecnn.jobs.console import Console, WithoutProgress
+from facecnn.jobs.sharing import warn_of_lost
+from facecnn.jobs.sweep.trial import Task, run_trials
+from facecnn.jobs.sweep.worker import known_to_work
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.kernels import Device
+from facecnn.parallel.ranks import Ranks
+from facecnn.parallel.ranks import Silent as SilentRank
+
+
+class _Messages(WithoutProgress):
+    """A console that keeps messages for rank 0."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warning(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+
+def run_on_ranks(task: Task, device: Device, console: Console, ranks: Ranks) -> None:
+    """On rank 0: run all trials, with the others, and then those that a rank has left when it fell silent."""
+    ranks.broadcast(task)
+    ranks.busy()
+    run_trials(task, device, console)
+    found: list[list[str] | SilentRank] = ranks.collect([])
+    for lines in found:
+        for line in [] if isinstance(lines, SilentRank) else lines:
+            console.info(line)
+    ranks.busy()
+    if ranks.lost:
+        warn_of_lost(ranks, console)
+        trials = task.open_trials()
+        for part in task.parts:
+            trials.requeue_lost(part.name)
+        run_trials(task, device, console)
+
+
+def follow(options: TrainOptions, device: Device, ranks: Ranks) -> None:
+    """On other ranks: run trials until none is left to begin."""
+    given: Task = ranks.broadcast(None, patiently=True)
+    ranks.busy()
+    task, messages = replace(given, device=options.device, threads=options.threads), _Messages()
+    with known_to_work(task.journal, ranks.rank):
+        run_trials(task, device, messages)
+    ranks.collect(messages.lines)
