@@ -59,7 +59,11 @@ class ThreadRanks:
         self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
     ) -> list[Any]:
         pool: Pool = self.broadcast(Pool(count, self.size, size, told) if self.rank == 0 else None)
-        pool.work(self.rank, work)
+        try:
+            pool.work(self.rank, work)
+        except BaseException as error:
+            pool.fail(error)
+            raise
         self._barrier.wait(SECONDS)
         return [] if self.rank else pool.results
 
