@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from cli.sweeping import PLACE, Judge, write_config
 from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import DeviceError, UsageError
 from facecnn.jobs import cross_validate as folds
-from facecnn.jobs import face_groups
+from facecnn.jobs import face_groups, sharing
 from facecnn.jobs.console import WithoutProgress
 from facecnn.jobs.cross_validate import cross_validate
 from facecnn.jobs.group import group
 from facecnn.jobs.sharing import fill_caches
 from facecnn.jobs.sort import sort
 from facecnn.jobs.training.options import TrainOptions
+from facecnn.jobs.training.ranks import prepare_together
 from facecnn.parallel.ranks import PortionSize, Silent
 
 from .threads import ThreadRanks, on_ranks
@@ -172,6 +174,27 @@ def test_ranks_that_share_no_cache_are_named_and_left_out(monkeypatch: pytest.Mo
         "rank 1 of 2 can't see the cache of rank 0, which therefore does alone what they could do: set "
         "FACECNN_CACHE_DIR to a folder that all of them reach"
     ]
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def test_photos_of_a_training_are_prepared_once_whichever_rank_does_it(
+    settings: Loaded, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+    load_photos = sharing.load_photos
+
+    def seen(files: Sequence[Path], *rest: Any, **options: Any) -> Any:
+        prepared.extend(str(file) for file in files)
+        return load_photos(files, *rest, **options)
+
+    monkeypatch.setattr(sharing, "load_photos", seen)
+    held_out = tmp_path / "held out"
+    shutil.copytree(people, held_out)
+    options = TrainOptions(photos=people, validation=held_out, threads=1)
+    on_ranks(2, lambda ranks: prepare_together(None if ranks.rank else settings, options, ranks, Console()))
+    assert sorted(prepared) == sorted(str(path) for folder in (people, held_out) for path in folder.glob("*/*"))
 
 
 # --------------------------------------------------------------------------------------------------- cross-validate

@@ -1,7 +1,8 @@
 """A training that several ranks share: rank 0 leads it, and the others follow.
 
-Rank 0 reads the photos first, so that the others find them in the cache, if theirs is the same. It alone has the run's
-folder. The others get the settings and the split from it, and when training begins weights and progress.
+All find faces and prepare photos for the cache, if theirs is the same, from which rank 0 then reads them, and after it
+the others. It alone has the run's folder. The others get the settings and the split from it, and when training begins
+weights and progress.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import InterruptedTraining, UsageError
-from facecnn.jobs.console import Console
+from facecnn.jobs.console import Console, WithoutMessages
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
-from facecnn.jobs.sharing import check_same_photos
+from facecnn.jobs.people import find_folder
+from facecnn.jobs.sharing import check_same_photos, prepare_beforehand
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
@@ -102,6 +104,23 @@ def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
         )
 
 
+def prepare_together(loaded: Loaded | None, options: TrainOptions, ranks: Ranks, console: Console) -> None:
+    """Share what can be done for a new training's photos before they are read; see ``prepare_beforehand``.
+
+    ``loaded`` counts on rank 0.
+    """
+    if ranks.size == 1:
+        return
+    told = None
+    if ranks.rank == 0:
+        assert loaded is not None
+        people = find_folder(options.photos, loaded, WithoutMessages())  # it is looked for again, and said then
+        told = loaded, [folder.absolute() for folder in (people, options.validation) if folder is not None]
+    own, folders = ranks.broadcast(told, patiently=True)
+    for folder in folders:
+        prepare_beforehand(folder, own, options.threads, ranks, console)
+
+
 def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -> None:
     """Tell the other ranks what is trained, now that the photos have been read, and wait until they have read them.
 
@@ -131,6 +150,8 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
     """
     device = open_for_training(options, console)
     say_ranks(ranks, console)
+    if options.resume is None:
+        prepare_together(None, options, ranks, console)
     task: _Task = ranks.broadcast(None, patiently=True)
     ranks.busy()
     finder = finder_of_checkpoint(task.finder, options.threads)

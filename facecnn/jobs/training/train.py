@@ -29,6 +29,7 @@ from facecnn.jobs.training.ranks import (
     check_suits_ranks,
     follow,
     options_for_rank,
+    prepare_together,
     say_ranks,
     tell_others,
 )
@@ -83,6 +84,7 @@ def _begin(
     check_suits_ranks(loaded, ranks)
     settings = loaded.settings
     compiling = held.enter_context(compiling_for_training(loaded, device, options.threads, console))
+    prepare_together(loaded, options, ranks, console)
     data = read_photos(loaded, options, console)
     compiling.join_in()
     settings = replace(settings, photos=replace(settings.photos, folder=str(data.dataset.folder.absolute())))
