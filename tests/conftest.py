@@ -1,6 +1,7 @@
 """What all tests share: caches of their own, made-up photos of people, and test material where it is there."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import signal
@@ -14,6 +15,9 @@ from PIL import Image
 
 from blank_pictures import PICTURES, draw_nothing
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
+
+# With the usual thresholds, the garbage collector goes through Numba's objects so often that compiling takes longer.
+gc.set_threshold(100_000, 20, 100)
 
 SIDE = 40
 

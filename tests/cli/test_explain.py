@@ -204,6 +204,7 @@ def test_a_photo_read_at_a_fraction_is_explained_as_the_whole_one(
     assert np.abs(difference).mean() < 12, "another part of the photo"
 
 
+@pytest.mark.slow
 def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:
     """Two people with the same noise everywhere, but for one spot: there, and hardly elsewhere, the answers rest.
 

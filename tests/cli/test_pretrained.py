@@ -120,6 +120,7 @@ def test_the_commands_work_as_with_any_model(facecnn: Facecnn, run: Path, few: P
     assert all_names(tmp_path / "why") == {"1.explained.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("face_finding")
 def test_one_person_alone_is_enough(facecnn: Facecnn, few: Path, forty: Path, tmp_path: Path) -> None:
     shutil.copytree(few / "s1", tmp_path / "people" / "s1")
@@ -246,6 +247,7 @@ def test_photos_without_a_face_add_nobody(facecnn: Facecnn, own: Path, tmp_path:
 # --------------------------------------------------------------------------------------------------------------- forget
 
 
+@pytest.mark.slow
 def test_a_forgotten_person_is_in_no_run_and_no_cache(facecnn: Facecnn, few: Path, forty: Path, tmp_path: Path) -> None:
     photos = Path(shutil.copytree(few, tmp_path / "people"))
     for file in photos.rglob("*.pgm"):  # other contents than those of other tests

@@ -55,6 +55,7 @@ def test_its_pictures_show_the_kernels_within(blocks: Trained) -> None:
     assert (blocks.path / "patches.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_another_training_starts_from_its_blocks(blocks: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
     config = blocks.path.parent / "blocks.yaml"
     arguments = ["-c", config, "--out", tmp_path, "--name", "run", "--format", "json", "--init-from", blocks.path]

@@ -31,7 +31,9 @@ def test_agrees_with_the_reference(backend: Any, case: Case) -> None:
     check_case(backend, case)
 
 
-@pytest.mark.parametrize("convolution", [RELU, PADDED, WIDE], ids=str)
+@pytest.mark.parametrize(
+    "convolution", [RELU, *(pytest.param(one, marks=pytest.mark.slow) for one in (PADDED, WIDE))], ids=str
+)
 @pytest.mark.parametrize("lanes", [*(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 8, 4)), 0])
 def test_other_vectors_agree_with_the_reference(
     monkeypatch: pytest.MonkeyPatch, lanes: int, convolution: Strided

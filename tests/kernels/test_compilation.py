@@ -106,6 +106,7 @@ for activation in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_what_several_processes_compiled_is_told_apart_where_it_comes_together(tmp_path: Path) -> None:
     """One function in three versions, each the first that its process compiles. Numba would number the three alike, and
     name their machine code by that number, so that who loads all of them would run one in the others' place."""
