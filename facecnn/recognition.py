@@ -18,7 +18,7 @@ from facecnn.learning.calibration import Calibration, unknown_score
 from facecnn.learning.class_means import Head, head_in
 from facecnn.learning.scores import Likely, over_people
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import blocks_of_log_probabilities
+from facecnn.network.inference import blocks_of_log_probabilities, joined
 from facecnn.network.layers import Body, Layer, Shape
 from facecnn.network.network import Network
 from facecnn.network.size import countable_photos
@@ -228,7 +228,7 @@ class Recogniser:
 
         ``keep``: whether embeddings may be kept on disk.
         """
-        return np.concatenate([np.zeros((0, len(self.classes))), *self._blocks(pixels, rows, keep)])
+        return joined(self._blocks(pixels, rows, keep), len(self.classes))
 
     def _blocks(self, pixels: Array, rows: Array, keep: bool) -> Iterator[Float64Array]:
         """The rows of ``log_probabilities`` in blocks of successive faces."""

@@ -12,7 +12,7 @@ from facecnn.errors import shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.models import NO_STRANGERS, UNFINISHED, Model, open_for_answers, read_model, soonest_device
-from facecnn.jobs.sharing import PHOTOS, warn_of_lost
+from facecnn.jobs.sharing import PHOTOS, or_silent, warn_of_lost
 from facecnn.parallel.ranks import ALONE, PortionSize, Ranks, Silent
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import Listing, list_files, load_files
@@ -77,12 +77,12 @@ def predict(
     elif limit is not None and not model.recogniser.knows_strangers:
         console.info(NO_STRANGERS)
     listing = ranks.broadcast(list_files(photos) if ranks.rank == 0 else None)
-    answering = _Answering(model, listing, limit, threads, ranks)
+    answering = _Answering(model, listing, limit, threads)
     # Where NumPy stands in, there is little to do, and NumPy rounds differently with other photos in a batch.
     together = soonest_device(file, photos, device_name) != device_name
     size = PortionSize(smallest=max(1, len(listing.files))) if together else PHOTOS
     with console.counting("Reading photos") as progress:
-        results = ranks.share_out(len(listing.files), answering.answer, size, progress)
+        results = ranks.share_out(len(listing.files), or_silent(answering.answer, ranks), size, progress)
     for line in (*dict.fromkeys(answering.warnings), *listing.warnings):
         console.info(line)
     warn_of_lost(ranks, console)
@@ -97,22 +97,13 @@ def predict(
 class _Answering:
     """Answers for the photos of a listing, a portion at a time."""
 
-    def __init__(self, model: Model, listing: Listing, limit: float | None, threads: int | None, ranks: Ranks) -> None:
-        self._model, self._listing, self._limit = model, listing, limit
-        self._threads, self._ranks = threads, ranks
+    def __init__(self, model: Model, listing: Listing, limit: float | None, threads: int | None) -> None:
+        self._model, self._listing, self._limit, self._threads = model, listing, limit, threads
         self.warnings: list[str] = []
         """About the cache."""
 
-    def answer(self, start: int, stop: int, done: Callable[[int], None]) -> list[dict[str, Any] | Silent]:
-        """The result of each photo from ``start`` to ``stop``. On another rank than 0, an error takes their place."""
-        try:
-            return [*self._answer(start, stop, done)]
-        except Exception as error:
-            if self._ranks.rank == 0:
-                raise
-            return [Silent(f"rank {self._ranks.rank} of {self._ranks.size} failed: {error}")] * (stop - start)
-
-    def _answer(self, start: int, stop: int, done: Callable[[int], None]) -> list[dict[str, Any]]:
+    def answer(self, start: int, stop: int, done: Callable[[int], None]) -> list[dict[str, Any]]:
+        """The result of each photo from ``start`` to ``stop``."""
         model, photos = self._model, self._listing.part(start, stop)
         loaded = load_files(
             photos,

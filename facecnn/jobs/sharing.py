@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from facecnn.config import Loaded
 from facecnn.errors import DeviceError, PhotoError, shown
 from facecnn.jobs.console import Console, WithoutMessages
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder
-from facecnn.parallel.ranks import PortionSize, Ranks, Silent
+from facecnn.parallel.ranks import PortionSize, Ranks, Silent, Work
 from facecnn.photos.cache import load_photos
 from facecnn.photos.cache_folder import CACHE_VARIABLE, make_private, photo_cache_folder
 from facecnn.photos.folder import scan
@@ -26,6 +27,20 @@ def warn_of_lost(ranks: Ranks, console: Console) -> None:
     """Say which ranks have fallen silent over their part."""
     for reason in ranks.lost:
         console.warning(f"{reason}: what it was at work on was given to others")
+
+
+def or_silent(work: Work, ranks: Ranks) -> Work:
+    """Work whose error, on another rank than 0, takes the place of its results. On rank 0 it ends all."""
+
+    def worked(start: int, stop: int, done: Callable[[int], None]) -> Sequence[Any]:
+        try:
+            return work(start, stop, done)
+        except Exception as error:
+            if ranks.rank == 0:
+                raise
+            return [Silent(f"rank {ranks.rank} of {ranks.size} failed: {error}")] * (stop - start)
+
+    return worked
 
 
 def fill_caches(
@@ -52,18 +67,12 @@ def fill_caches(
         )
         return
 
-    def work(start: int, stop: int, done: Callable[[int], None]) -> list[Silent | None]:
-        result = None
-        try:
-            look(start, stop, done)
-        except Exception as error:
-            if ranks.rank == 0:
-                raise
-            result = Silent(f"rank {ranks.rank} of {ranks.size} failed: {error}")
-        return [result] * (stop - start)
+    def looked(start: int, stop: int, done: Callable[[int], None]) -> list[None]:
+        look(start, stop, done)
+        return [None] * (stop - start)
 
     with console.counting(what) as progress:
-        results = ranks.share_out(count, work, PHOTOS, progress)
+        results = ranks.share_out(count, or_silent(looked, ranks), PHOTOS, progress)
     for reason in dict.fromkeys(result.reason for result in results if isinstance(result, Silent)):
         console.warning(f"{reason}: rank 0 does what it has left undone")
     warn_of_lost(ranks, console)
@@ -94,7 +103,7 @@ def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks:
         return
     settings = loaded.settings.photos
     finder = installed_finder(settings, WithoutMessages(), threads)  # it is opened again, and says so then
-    files = [file for files in scan(folder).classes.values() for file in files] if ranks.rank == 0 else []
+    files = [file for files in scan(folder.absolute()).classes.values() for file in files] if ranks.rank == 0 else []
     files = ranks.broadcast(files if ranks.rank == 0 else None, patiently=True)
 
     def prepare(start: int, stop: int, done: Callable[[int], None]) -> None:

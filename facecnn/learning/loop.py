@@ -32,7 +32,7 @@ from facecnn.learning.step import Step, training_step
 from facecnn.learning.update import INITIAL_PREFIX, named_below
 from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import blocks_of_log_probabilities
+from facecnn.network.inference import blocks_of_log_probabilities, joined
 from facecnn.network.initialisation import NOTHING
 from facecnn.network.stages import Stage
 from facecnn.parallel.ranks import ALONE, Ranks, largest_share, share
@@ -350,7 +350,7 @@ class Trainer:
 
     def answers(self, photos: PhotoSet) -> Float64Array:
         """Log-probabilities (n, outputs) of photos without augmentation, by the weights that are used for answers."""
-        return np.concatenate([np.zeros((0, self.data.outputs)), *self.blocks_of_answers(photos)])
+        return joined(self.blocks_of_answers(photos), self.data.outputs)
 
     def blocks_of_answers(self, photos: PhotoSet) -> Iterator[Float64Array]:
         """The rows of ``answers`` in blocks of successive photos."""

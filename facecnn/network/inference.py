@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def log_probabilities(
 ) -> Float64Array:
     """Log-probabilities (photos, units): their mean over each photo's test-time views, normalised again."""
     blocks = blocks_of_log_probabilities(network, photos, normalise, mirror=mirror, shift=shift, weights=weights)
-    return np.concatenate([np.zeros((0, network.units)), *blocks])
+    return joined(blocks, network.units)
 
 
 def blocks_of_log_probabilities(
@@ -119,6 +119,11 @@ def blocks_of_log_probabilities(
             if stop == last:  # the view is complete
                 total += log_softmax(outputs)
         yield log_softmax(total / views)
+
+
+def joined(blocks: Iterable[Float64Array], outputs: int) -> Float64Array:
+    """Blocks (photos, outputs) as one array; without blocks (0, outputs)."""
+    return np.concatenate([np.zeros((0, outputs)), *blocks])
 
 
 def block_size(units: int, batch_size: int = 1) -> int:

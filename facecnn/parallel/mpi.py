@@ -147,18 +147,11 @@ class MpiRanks:
         heard = dict.fromkeys(range(1, self.size), time.monotonic())
         told = 0.0
         while len(found) < self.size:
-            now = time.monotonic()
-            if now - told > self._time_limit / 4:
-                self._tell_others(_BUSY, 0)
-                told = now
-            if self._has_failure():
-                raise self._ended()
+            told = self._keep_in_touch(told)
             for rank in heard.keys() - found.keys():
                 if self._results.Iprobe(rank, _RESULT):
                     found[rank] = self._results.recv(source=rank, tag=_RESULT)
-                elif self._hears(rank):
-                    heard[rank] = now
-                elif now - heard[rank] > self._time_limit:
+                elif self._has_fallen_silent(rank, heard):
                     found[rank] = Silent(self._lose(rank))
             time.sleep(_LONGEST_SLEEP)
         return [found[rank] for rank in range(self.size)]
@@ -205,12 +198,7 @@ class MpiRanks:
         told = 0.0
         try:
             while heard and not ended.is_set():
-                now = time.monotonic()
-                if now - told > self._time_limit / 4:
-                    self._tell_others(_BUSY, 0)
-                    told = now
-                if self._has_failure():
-                    raise self._ended()
+                told = self._keep_in_touch(told)
                 for rank in list(heard):
                     self._attend_to(rank, pool, heard, asking)
                 time.sleep(_BETWEEN_LOOKS)
@@ -226,27 +214,43 @@ class MpiRanks:
             heard: when each rank was last heard of, without those that have nothing more to do.
             asking: the ranks that wait for a portion.
         """
-        now = time.monotonic()
         if self._results.Iprobe(rank, _RESULT):
             done = self._results.recv(source=rank, tag=_RESULT)
             if done is not None:
                 pool.put(rank, *done)
             asking.add(rank)
-        elif rank not in asking:
-            if self._hears(rank):
-                heard[rank] = now
-            elif now - heard[rank] > self._time_limit:
-                pool.lose(rank, self._lose(rank))
-                del heard[rank]
+        elif rank not in asking and self._has_fallen_silent(rank, heard):
+            pool.lose(rank, self._lose(rank))
+            del heard[rank]
         if rank in asking:
             portion = pool.take(rank)
             if portion is None and not pool.finished:
                 return  # another rank may be lost, with its portion
             self._sent.append(self._results.isend(portion, dest=rank, tag=_PORTION))
             asking.discard(rank)
-            heard[rank] = now
+            heard[rank] = time.monotonic()
             if portion is None:
                 del heard[rank]
+
+    def _keep_in_touch(self, told: float) -> float:
+        """Let the other ranks know that this one is at work, unless they were ``told`` lately. Returns when they were.
+
+        Raises OtherRankFailed.
+        """
+        now = time.monotonic()
+        if now - told > self._time_limit / 4:
+            self._tell_others(_BUSY, 0)
+            told = now
+        if self._has_failure():
+            raise self._ended()
+        return told
+
+    def _has_fallen_silent(self, rank: int, heard: dict[int, float]) -> bool:
+        """Whether a rank wasn't heard of for too long; ``heard``: when each was last, which is brought up to date."""
+        now = time.monotonic()
+        if self._hears(rank):
+            heard[rank] = now
+        return now - heard[rank] > self._time_limit
 
     def _lose(self, rank: int) -> str:
         """Wait no more for a rank. Returns why."""

@@ -258,7 +258,7 @@ module.PHOTOS = PortionSize(largest=4)
 def test_photos_of_a_rank_that_hangs_are_answered_by_the_other(model: Path, people: Path, tmp_path: Path) -> None:
     before = f"""
 {SMALL_PORTIONS}
-{hanging("facecnn.jobs.predict/_Answering/_answer")}
+{hanging("facecnn.jobs.predict/_Answering/answer")}
 """
     folder = people / "ann"
     alone = call("predict", folder, "-m", model, "--format", "json", "--device", "cpu")
@@ -276,7 +276,7 @@ def test_photos_over_which_ranks_hang_are_named(model: Path, people: Path, tmp_p
 {SMALL_PORTIONS}
 import facecnn.parallel.sharing as sharing
 sharing.MOST_TRIES = 1
-{hanging("facecnn.jobs.predict/_Answering/_answer")}
+{hanging("facecnn.jobs.predict/_Answering/answer")}
 """
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
@@ -304,7 +304,7 @@ def test_photos_are_sorted_though_a_rank_hangs(
 import facecnn.jobs.models
 facecnn.jobs.models.quickest_for = lambda name, *_: name
 {SMALL_PORTIONS}
-{hanging("facecnn.jobs.predict/_Answering/_answer")}
+{hanging("facecnn.jobs.predict/_Answering/answer")}
 """
     alone = call("sort", people, tmp_path / "one", "-m", model, "--device", "cpu", "--format", "json").json()
     arguments = ("sort", people, tmp_path / "two", "-m", model, "--device", "cpu", "--format", "json")

@@ -49,18 +49,18 @@ def test_on_three_ranks_the_answers_are_those_of_one(
 
 def test_the_photos_of_a_rank_that_fails_are_named(model: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "PHOTOS", PortionSize(smallest=10, largest=10))
-    whole = job._Answering._answer
+    whole = job._Answering.answer
     both_at_work = threading.Barrier(2)
 
     def failing(self: Any, start: int, *arguments: Any) -> Any:
         both_at_work.wait(60)
-        if self._ranks.rank:
+        if threading.current_thread().name == "rank 1":
             failed.append(start)
             raise MemoryError("too much")
         return whole(self, start, *arguments)
 
     failed: list[int] = []
-    monkeypatch.setattr(job._Answering, "_answer", failing)
+    monkeypatch.setattr(job._Answering, "answer", failing)
     photos = [people / "ann", people / "bob"]
     shared, _ = on_ranks(2, lambda ranks: answers(model, photos, ranks))
     assert [result["path"] for result in shared] == [str(path) for path in list_files(photos).files]

@@ -193,7 +193,7 @@ def test_photos_of_a_training_are_prepared_once_whichever_rank_does_it(
     held_out = tmp_path / "held out"
     shutil.copytree(people, held_out)
     options = TrainOptions(photos=people, validation=held_out, threads=1)
-    on_ranks(2, lambda ranks: prepare_together(None if ranks.rank else settings, options, ranks, Console()))
+    on_ranks(2, lambda ranks: prepare_together(settings, options, ranks, Console()))
     assert sorted(prepared) == sorted(str(path) for folder in (people, held_out) for path in folder.glob("*/*"))
 
 

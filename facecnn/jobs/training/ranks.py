@@ -20,8 +20,7 @@ from facecnn.errors import InterruptedTraining, UsageError
 from facecnn.jobs.console import Console, WithoutMessages
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
-from facecnn.jobs.people import find_folder
-from facecnn.jobs.sharing import check_same_photos, prepare_beforehand
+from facecnn.jobs.sharing import check_same_photos, find_shared_folder, prepare_beforehand
 from facecnn.jobs.signals import StopRequest
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.photos import TrainingPhotos, read_photos_again
@@ -104,21 +103,14 @@ def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
         )
 
 
-def prepare_together(loaded: Loaded | None, options: TrainOptions, ranks: Ranks, console: Console) -> None:
-    """Share what can be done for a new training's photos before they are read; see ``prepare_beforehand``.
-
-    ``loaded`` counts on rank 0.
-    """
+def prepare_together(loaded: Loaded, options: TrainOptions, ranks: Ranks, console: Console) -> None:
+    """Share what can be done for a new training's photos before they are read; see ``prepare_beforehand``."""
     if ranks.size == 1:
         return
-    told = None
-    if ranks.rank == 0:
-        assert loaded is not None
-        people = find_folder(options.photos, loaded, WithoutMessages())  # it is looked for again, and said then
-        told = loaded, [folder.absolute() for folder in (people, options.validation) if folder is not None]
-    own, folders = ranks.broadcast(told, patiently=True)
-    for folder in folders:
-        prepare_beforehand(folder, own, options.threads, ranks, console)
+    people = find_shared_folder(options.photos, loaded, WithoutMessages(), ranks)  # looked for again, and said then
+    for folder in (people, options.validation):
+        if folder is not None:
+            prepare_beforehand(folder, loaded, options.threads, ranks, console)
 
 
 def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -> None:
@@ -141,7 +133,7 @@ def say_ranks(ranks: Ranks, console: Console) -> None:
         console.info(f"Ranks: {ranks.size} processes on {where}, each with its part of every batch")
 
 
-def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
+def follow(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks) -> None:
     """Take part in the training that rank 0 leads.
 
     Raises:
@@ -151,7 +143,7 @@ def follow(options: TrainOptions, console: Console, ranks: Ranks) -> None:
     device = open_for_training(options, console)
     say_ranks(ranks, console)
     if options.resume is None:
-        prepare_together(None, options, ranks, console)
+        prepare_together(loaded, options, ranks, console)
     task: _Task = ranks.broadcast(None, patiently=True)
     ranks.busy()
     finder = finder_of_checkpoint(task.finder, options.threads)

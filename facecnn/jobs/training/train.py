@@ -60,7 +60,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
     """
     options = options_for_rank(options, ranks)
     if ranks.rank:
-        follow(options, console, ranks)
+        follow(loaded, options, console, ranks)
         return {}
     if options.track:
         check_installed("--track")
