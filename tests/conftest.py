@@ -19,6 +19,10 @@ from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 # With the usual thresholds, the garbage collector goes through Numba's objects so often that compiling takes longer.
 gc.set_threshold(100_000, 20, 100)
 
+# Other tests run beside, and would wait for a thread that spins until the next loop. Processes that tests start have it
+# from here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 SIDE = 40
 
 SHARED = Path(__file__).parents[2] / "shared"
