@@ -40,6 +40,14 @@ def _default_signals() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collect_only_what_is_new() -> None:
+    """A training ends with a full garbage collection. It would go through all tests and compiled kernels each time, and
+    take a tenth of a second and more."""
+    gc.collect(1)
+    gc.freeze()
+
+
 @pytest.fixture
 def interrupts() -> Iterator[None]:
     """SIGINT is a KeyboardInterrupt, as Python has it; the workers of pytest-xdist ignore it."""

@@ -114,8 +114,9 @@ class Compiling:
             process.kill()
         if self._listener is not None:
             self._listener.join()
-        gc.unfreeze()
-        gc.set_threshold(*self._thresholds)
+        if self._takes_long:  # else what is frozen was so before
+            gc.unfreeze()
+            gc.set_threshold(*self._thresholds)
         for process in self.started:
             process.communicate()
 

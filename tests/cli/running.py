@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from typer.testing import CliRunner
+from typer import testing
+from typer.main import get_command
 
 from facecnn.cli import app
 
@@ -42,9 +45,14 @@ Facecnn = Callable[..., Outcome]
 COMMAND = [sys.executable, "-c", "from facecnn.__main__ import main; main()"]
 
 
+_built = cache(get_command)
+"""Typer's runner would build all commands anew for each call, which takes longer than some of them run."""
+
+
 def call(*arguments: str | Path, stdin: bytes | None = None) -> Outcome:
     """Run a command in this process; what isn't an error with a message fails the test."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    with mock.patch.object(testing, "_get_command", _built):
+        result = testing.CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert "Traceback" not in result.stderr

@@ -67,6 +67,15 @@ def test_the_others_start_once_there_is_much_to_compile_and_end_with_the_context
     assert all(other.poll() is not None for other in others)
 
 
+def test_where_nothing_takes_long_the_garbage_collector_is_left_alone() -> None:
+    """Whoever calls the library may have frozen objects, as the tests do."""
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with compiling_together([plan_ahead("smoke")], open_device("cpu"), Left(), faces=False) as together:
+        together.notice(compiling.WORTH_A_PROCESS / 2)
+    assert 0 < gc.get_freeze_count() <= frozen
+
+
 @pytest.mark.parametrize(("device", "threads"), [("reference", None), ("cpu", 1)])
 def test_where_no_other_can_help_none_starts(device: str, threads: int | None) -> None:
     with compiling_together([plan_ahead("smoke")], open_device(device), Left(), threads, faces=False) as together:
