@@ -71,7 +71,8 @@ def test_frames_lie_where_the_faces_are(
     size: tuple[int, int], drawn: tuple[int, int], suffix: str, trained: Trained, tmp_path: Path, facecnn: Facecnn
 ) -> None:
     """Whatever the copy's size: boxes are told in pixels of the whole photo."""
-    Image.effect_noise((size[0] // 10, size[1] // 10), 50).convert("RGB").resize(size).save(tmp_path / f"a{suffix}")
+    photo = Image.effect_noise((size[0] // 10, size[1] // 10), 50).convert("RGB").resize(size)
+    photo.save(tmp_path / f"a{suffix}", compress_level=1)  # more of a PNG's takes seconds
     arguments = ["predict", tmp_path / f"a{suffix}", "-m", trained.path, "--format", "json"]
     (answer,) = facecnn(*arguments, "--draw", tmp_path / "drawn").json()
     with Image.open(tmp_path / "drawn" / "a.drawn.jpg") as picture:

