@@ -10,8 +10,7 @@ from facecnn.jobs.sweep.trial import Task, run_trials
 from facecnn.jobs.sweep.worker import known_to_work
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.kernels import Device
-from facecnn.parallel.ranks import Ranks
-from facecnn.parallel.ranks import Silent as SilentRank
+from facecnn.parallel.ranks import Ranks, Silent
 
 
 class _Messages(WithoutProgress):
@@ -32,9 +31,9 @@ def run_on_ranks(task: Task, device: Device, console: Console, ranks: Ranks) -> 
     ranks.broadcast(task)
     ranks.busy()
     run_trials(task, device, console)
-    found: list[list[str] | SilentRank] = ranks.collect([])
+    found: list[list[str] | Silent] = ranks.collect([])
     for lines in found:
-        for line in [] if isinstance(lines, SilentRank) else lines:
+        for line in [] if isinstance(lines, Silent) else lines:
             console.info(line)
     ranks.busy()
     if ranks.lost:

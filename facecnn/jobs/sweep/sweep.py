@@ -247,9 +247,9 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _judge_search(task: Task, trials: Trials, device: Device, console: Console) -> dict[str, Any] | None:
     """Judge each outer search's best setting by its outer fold. None without outer folds."""
-    from facecnn.jobs.sweep.trial import Photos, Silent, train_and_judge
+    from facecnn.jobs.sweep.trial import BarsOnly, Photos, train_and_judge
 
-    photos = Photos(task, Silent(console))
+    photos = Photos(task, BarsOnly(console))
     results = []
     for part in task.parts[1:]:
         best = trials.best(part.name)

@@ -79,7 +79,7 @@ class Photos:
         return self._last[1]
 
 
-class Silent(WithoutMessages):
+class BarsOnly(WithoutMessages):
     """A console for what was said before: it shows the bars of trainings, and no message."""
 
     def __init__(self, console: Console) -> None:
@@ -96,7 +96,7 @@ class Silent(WithoutMessages):
 
 def run_trials(task: Task, device: Device, console: Console) -> None:
     """Run trials of all studies until none is left to begin; other processes may do the same."""
-    trials, photos = task.open_trials(), Photos(task, Silent(console))
+    trials, photos = task.open_trials(), Photos(task, BarsOnly(console))
     for part in task.parts:
         while (trial := trials.claim(part.name, task.trials)) is not None:
             _run_trial(task, part, trials, trial, photos, device, console)
@@ -155,7 +155,7 @@ def train_and_judge(
     """
     gc.collect()  # see cross_validate
     trainer, trained = train_outside(
-        without_early_stopping(loaded), dataset, indices(dataset, left_out), device, Silent(console), label, lines=0
+        without_early_stopping(loaded), dataset, indices(dataset, left_out), device, BarsOnly(console), label, lines=0
     )
     figures, _, _ = judge_likeliest(trainer, dataset, indices(dataset, judged))
     if figures["log_loss"] is None:
