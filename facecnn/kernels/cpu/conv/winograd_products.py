@@ -116,8 +116,7 @@ def _forward(maps: int, kernels: int, kernel_rows: int, activation: Activation, 
                         tiles, maps, OUTPUTS, _TAPS, lanes,
                     )  # fmt: skip
             start, behind = blocks * part // parts, blocks * (part + 1) // parts
-            # Of fewer lines than a tile has, some mean nothing.
-            count = max(lines, rows * line)
+            count = max(lines, rows * line)  # of fewer lines than a tile has, some mean nothing
             for block in range(start, behind):
                 for p in range(_POINTS):
                     product(

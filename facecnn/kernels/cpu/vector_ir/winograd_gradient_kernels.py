@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,6 +12,24 @@ from numba import types
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
 from facecnn.kernels.cpu.vector_ir.filtering import filtering
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import at_points, sums_held, tiles_of
+
+
+def _window_reader(e: Emitter, windows: int, kernels: int, valid: int, group: int, width: int) -> Callable[..., Any]:
+    together = valid == width // group == kernels
+
+    def by_window(load: Any, pointer: Any, *count: int) -> list[Any]:
+        """A vector of each window; where an output's kernels don't fill it, ``count`` of them are read."""
+        if together:
+            loaded = [load(pointer, v * width, width) for v in range(windows)]
+            return [
+                e.gather(loaded, [(lane % group * windows + w) * kernels + lane // group for lane in range(width)])
+                for w in range(windows)
+            ]
+        run = [lane % group * width + lane // group for lane in range(width)]
+        starts = [[(t * windows + w) * kernels for t in range(group)] for w in range(windows)]
+        return [e.gather([load(pointer, start, width, *count) for start in own], run) for own in starts]
+
+    return by_window
 
 
 @emitted
@@ -36,7 +54,6 @@ def transform_gradient(
     )  # fmt: skip
     matrix = tuple(zip(*filtering(m, r).output, strict=True))
     windows = m // high
-    together = some == width // g == all_kernels
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
@@ -46,18 +63,7 @@ def transform_gradient(
         places = e.pointer(kinds[6], arguments[6], arguments[5])
         needed_next = e.pointer(kinds[8], arguments[8], arguments[9])
         targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(len(matrix))]
-
-        def by_window(load: Any, pointer: Any, *count: int) -> list[Any]:
-            """A vector of each window; where an output's kernels don't fill it, ``count`` of them are read."""
-            if together:
-                loaded = [load(pointer, v * width, width) for v in range(windows)]
-                return [
-                    e.gather(loaded, [(lane % g * windows + w) * all_kernels + lane // g for lane in range(width)])
-                    for w in range(windows)
-                ]
-            run = [lane % g * width + lane // g for lane in range(width)]
-            starts = [[(t * windows + w) * all_kernels for t in range(g)] for w in range(windows)]
-            return [e.gather([load(pointer, start, width, *count) for start in own], run) for own in starts]
+        by_window = _window_reader(e, windows, all_kernels, some, g, width)
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
             offset = builder.mul(number, index(g * windows * all_kernels))

@@ -73,6 +73,15 @@ def _by_column(e: Emitter, vectors: list[Any], apart: int) -> list[Any]:
     return [(even if s % 2 == 0 else odd)[s // 2] for s in range(apart)]
 
 
+def _loaded(e: Emitter, source: Any, ahead: Any, count: int, width: int) -> list[Any]:
+    """Vectors one after the other; as many are fetched from ``ahead`` later on."""
+    loaded = [e.load(source, v * width, width) for v in range(count)]
+    later = e.moved(source, ahead)
+    for v in range(count):
+        e.prefetch(later, v * width)
+    return loaded
+
+
 @emitted
 def transform_maps(
     typing: Any,
@@ -109,10 +118,7 @@ def transform_maps(
         def columns(number: Any) -> list[Any]:
             """Vectors of each map's columns 0, 1, ... ``outputs`` - 1 of the tiles."""
             here = e.moved(source, builder.mul(number, index(width * m * c)))
-            loaded = [e.load(here, v * width, width) for v in range(m * c)]
-            later = e.moved(here, arguments[8])
-            for v in range(m * c):
-                e.prefetch(later, v * width)
+            loaded = _loaded(e, here, arguments[8], m * c, width)
             return [vector for own in _split(e, loaded, c) for vector in _by_column(e, own, m)]
 
         def transform(number: Any, own: list[Any], following: list[Any]) -> None:
@@ -276,8 +282,7 @@ def transform_output(
         *literals,
     )  # fmt: skip
     plan = filtering(m, r)
-    each = width // g
-    together = some == each == all_kernels
+    together = some == width // g == all_kernels
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder)
@@ -298,12 +303,10 @@ def transform_output(
             rows = [outputs_of(row, here) for row in range(high)]
             offset = builder.mul(number, index(g * m // high * all_kernels))
             target = e.moved(row_target, offset)
-            found: list[tuple[Any, Any]] = []
-            for w in range(m // high):
-                window = [row[w * high + s] for row in rows for s in range(high)]
-                found.append(_winner(e, window) if placed or high == 1 else (e.largest(window), None))
+            windows = [[row[w * high + s] for row in rows for s in range(high)] for w in range(m // high)]
+            found = [_winner(e, own) if placed or high == 1 else (e.largest(own), None) for own in windows]
             # Tile after tile, window after window: where each kernel's lanes are, in the vectors that were found.
-            runs = [[w * width + k * g + t for k in range(each)] for t in range(g) for w in range(m // high)]
+            runs = [[w * width + k * g + t for k in range(width // g)] for t in range(g) for w in range(m // high)]
             if together:
                 lanes_of_runs = [place for run in runs for place in run]
                 runs = [lanes_of_runs[first : first + width] for first in range(0, len(lanes_of_runs), width)]
