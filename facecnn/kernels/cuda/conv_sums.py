@@ -141,24 +141,12 @@ def load_weights(tile: Tile, maps: int, kernels: int, transposed: bool) -> Any:
     return load
 
 
-def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
-    """A device function that leaves this thread's sums [patch row, patch column, kernel] of a strip. They are in
-    registers, as ``window`` (patch_rows, patch_columns + S - 1) is. Ends with shared memory free to be used.
+def _window_reader(tile: Tile) -> Any:
+    """A device function that copies this thread's window from shared memory to registers."""
+    spread = tile.patch_columns + tile.kernel_columns - 1
+    patch_columns, phase_stride, row_stride = tile.patch_columns, tile.phase_stride, tile.row_stride
 
-    Maps are taken some at a time, and summed up in order; then taps, row by row.
-    """
-    kernel_columns, patch_rows, patch_columns = tile.kernel_columns, tile.patch_rows, tile.patch_columns
-    kernels, groups, places = tile.kernels, tile.groups, tile.places
-    spread = patch_columns + kernel_columns - 1
-    sums_size = patch_rows * patch_columns * kernels
-    kernel_rows, held_maps, phase_stride, row_stride = tile.kernel_rows, tile.maps, tile.phase_stride, tile.row_stride
-    block_kernels, threads_across = tile.block_kernels, tile.threads_across
-    pitch = tile.outputs_down * tile.pool
-    next_row, next_map = _U(row_stride), _U(tile.map_stride - kernel_rows * row_stride)
-    weights_of_row = _U(kernel_columns * block_kernels)
-    columns_at_once = max(1, _WRITTEN_OUT // (patch_rows * patch_columns))
-
-    def one_row(i: int) -> Any:  # of the window, to registers
+    def one_row(i: int) -> Any:
         @device_function
         def read(state: Any) -> None:
             window, held, at = state
@@ -168,6 +156,15 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
                 ]
 
         return read
+
+    return unrolled(tile.patch_rows, one_row)
+
+
+def _taps_adder(tile: Tile) -> Any:
+    """A device function that adds what a row of taps makes of the window to the sums of all kernels of a thread."""
+    kernel_columns, patch_rows, patch_columns = tile.kernel_columns, tile.patch_rows, tile.patch_columns
+    kernels, block_kernels, spread = tile.kernels, tile.block_kernels, patch_columns + kernel_columns - 1
+    columns_at_once = max(1, _WRITTEN_OUT // (patch_rows * patch_columns))
 
     def some_columns(k: int, first: int) -> Any:
         stop = min(first + columns_at_once, kernel_columns)
@@ -186,22 +183,33 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
     def one_kernel(k: int) -> Any:
         return unrolled(ceil_div(kernel_columns, columns_at_once), lambda part: some_columns(k, part * columns_at_once))
 
-    read_window, every_kernel = unrolled(patch_rows, one_row), unrolled(kernels, one_kernel)
+    return unrolled(kernels, one_kernel)
+
+
+def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
+    """A device function that leaves this thread's sums [patch row, patch column, kernel] of a strip. They are in
+    registers, as ``window`` (patch_rows, patch_columns + S - 1) is. Ends with shared memory free to be used.
+
+    Maps are taken some at a time, and summed up in order; then taps, row by row.
+    """
+    kernels, groups, places, patch_rows = tile.kernels, tile.groups, tile.places, tile.patch_rows
+    sums_size = patch_rows * tile.patch_columns * kernels
+    kernel_rows, held_maps, row_stride, threads_across = (
+        tile.kernel_rows,
+        tile.maps,
+        tile.row_stride,
+        tile.threads_across,
+    )
+    pitch = tile.outputs_down * tile.pool
+    next_row, next_map = _U(row_stride), _U(tile.map_stride - kernel_rows * row_stride)
+    weights_of_row = _U(tile.kernel_columns * tile.block_kernels)
+    read_window, add_taps = _window_reader(tile), _taps_adder(tile)
 
     @device_function
     def sums_of(
-        sums: Array,
-        window: Array,
-        held: Array,
-        held_weights: Array,
-        source: Any,
-        weight: Array,
-        photo: Any,
-        first_row: Any,
-        first_column: Any,
-        first_kernel: Any,
-        strip: Any,
-    ) -> None:
+        sums: Array, window: Array, held: Array, held_weights: Array, source: Any, weight: Array, photo: Any,
+        first_row: Any, first_column: Any, first_kernel: Any, strip: Any,
+    ) -> None:  # fmt: skip
         thread = cuda.threadIdx.x
         place, group = thread % places, thread // places
         if group >= groups:
@@ -219,7 +227,7 @@ def sum_up(tile: Tile, maps: int, load_input: Any, load_weights: Any) -> Any:
             for _ in range(held_maps if held_maps < left else left):
                 for _ in range(kernel_rows):
                     read_window((window, held, at))
-                    every_kernel((sums, window, held_weights, weights_at))
+                    add_taps((sums, window, held_weights, weights_at))
                     at = _U(at + next_row)
                     weights_at = _U(weights_at + weights_of_row)
                 at = _U(at + next_map)

@@ -41,14 +41,7 @@ def _load_input(tile: WeightTile, maps: int) -> Any:
 
     @device_function
     def load(
-        held: Array,
-        x: Array,
-        photo: Any,
-        first_row: Any,
-        first_column: Any,
-        first_map: Any,
-        height: Any,
-        width: Any,
+        held: Array, x: Array, photo: Any, first_row: Any, first_column: Any, first_map: Any, height: Any, width: Any
     ) -> None:
         thread = _U(cuda.threadIdx.x)
         y = _U(thread // lanes)
@@ -80,19 +73,9 @@ def _load_deltas(tile: WeightTile, kernels: int, activation: Activation) -> Any:
 
     @device_function
     def load(
-        deltas: Array,
-        starts: Array,
-        dout: Array,
-        out: Array,
-        argmax: Array,
-        photo: Any,
-        first_row: Any,
-        first_column: Any,
-        first_kernel: Any,
-        rows: Any,
-        columns: Any,
-        slope: Any,
-    ) -> None:
+        deltas: Array, starts: Array, dout: Array, out: Array, argmax: Array, photo: Any, first_row: Any,
+        first_column: Any, first_kernel: Any, rows: Any, columns: Any, slope: Any,
+    ) -> None:  # fmt: skip
         i = _U(cuda.threadIdx.x)
         while i < count:
             k, output = i % block_kernels, i // block_kernels
@@ -113,18 +96,12 @@ def _load_deltas(tile: WeightTile, kernels: int, activation: Activation) -> Any:
     return load
 
 
-@cache
-def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activation) -> Any:
-    pool, places, teams, block_maps = tile.pool, tile.places, tile.teams, tile.maps
-    kernel_rows, kernel_columns, tap_rows = tile.kernel_rows, tile.kernel_columns, tile.tap_rows
-    kernel_count, kernel_groups, block_kernels = tile.kernels, tile.kernel_groups, tile.block_kernels
-    floats, outputs, sums_size, tile_rows, tile_columns = tile.floats, tile.outputs, tile.sums, tile.rows, tile.columns
-    delta_size = outputs * block_kernels
-    starts_size = delta_size if pool > 1 else 1
-    row_stride = tile.row_stride
-    map_blocks, kernel_blocks = -(-maps // block_maps), -(-kernels // block_kernels)
-    weights = kernels * kernel_rows * kernel_columns * maps
-    load_input, load_deltas = _load_input(tile, maps), _load_deltas(tile, kernels, activation)
+def _outputs_adder(tile: WeightTile) -> Any:
+    """A device function that adds what a tile of outputs gives, team by team, to a thread's sums [tap row, tap column,
+    kernel] and sums of deltas. Both are in registers, as ``delta`` (kernels) is."""
+    kernels, block_kernels, block_maps = tile.kernels, tile.block_kernels, tile.maps
+    kernel_columns, columns, row_stride = tile.kernel_columns, tile.columns, tile.row_stride
+    outputs, teams, pool = tile.outputs, tile.teams, tile.pool
 
     def tap_row(r: int) -> Any:
         @device_function
@@ -132,21 +109,57 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activat
             sums, delta, held, at = state
             for s in range(kernel_columns):
                 value = held[at + r * row_stride + s * block_maps]
-                for k in range(kernel_count):
-                    sums[(r * kernel_columns + s) * kernel_count + k] += delta[k] * value
+                for k in range(kernels):
+                    sums[(r * kernel_columns + s) * kernels + k] += delta[k] * value
 
         return add
 
-    def to_shared(r: int) -> Any:
+    every_tap_row = unrolled(tile.tap_rows, tap_row)
+
+    @device_function
+    def add_outputs(
+        sums: Array, bias_sums: Array, delta: Array, held: Array, deltas: Array, starts: Array, team: Any, group: Any,
+        place_at: Any,
+    ) -> None:  # fmt: skip
+        output = team if team < teams else outputs
+        while output < outputs:
+            first = output * block_kernels + group * kernels
+            for k in range(kernels):
+                delta[k] = deltas[first + k]
+                bias_sums[k] += delta[k]
+            if pool > 1:
+                start = natural(starts[first])
+            else:
+                start = output // columns * row_stride + output % columns * block_maps
+            every_tap_row((sums, delta, held, start + place_at))
+            output += teams
+
+    return add_outputs
+
+
+def _sums_to_shared(tile: WeightTile) -> Any:
+    """A device function that writes a thread's sums to shared memory, or adds them to those there if there are more."""
+    of_row, places = tile.kernel_columns * tile.kernels, tile.places
+
+    def tap_row(r: int) -> Any:
         @device_function
         def put(state: Any) -> None:
             sums, held, place, more = state
-            for i in range(r * kernel_columns * kernel_count, (r + 1) * kernel_columns * kernel_count):
+            for i in range(r * of_row, (r + 1) * of_row):
                 held[i * places + place] = sums[i] + (held[i * places + place] if more else _ZERO)
 
         return put
 
-    def to_partials(r: int) -> Any:
+    return unrolled(tile.tap_rows, tap_row)
+
+
+def _sums_to_partials(tile: WeightTile, maps: int, kernels: int) -> Any:
+    """A device function that writes the sums of all teams: those of a thread of the first, and what lies in shared
+    memory."""
+    kernel_rows, kernel_columns, kernel_count = tile.kernel_rows, tile.kernel_columns, tile.kernels
+    teams, places = tile.teams, tile.places
+
+    def tap_row(r: int) -> Any:
         @device_function
         def put(state: Any) -> None:
             sums, held, place, partials, chunk, first_kernel, first_tap_row, map_ = state
@@ -163,25 +176,55 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activat
 
         return put
 
-    every_tap_row = unrolled(tap_rows, tap_row)
-    all_to_shared, all_to_partials = unrolled(tap_rows, to_shared), unrolled(tap_rows, to_partials)
+    return unrolled(tile.tap_rows, tap_row)
+
+
+def _sums_writer(tile: WeightTile, maps: int, kernels: int) -> Any:
+    """A device function that adds up the teams' sums in order, and writes them."""
+    teams, places, sums_size, kernel_count = tile.teams, tile.places, tile.sums, tile.kernels
+    weights = kernels * tile.kernel_rows * tile.kernel_columns * maps
+    all_to_shared, all_to_partials = _sums_to_shared(tile), _sums_to_partials(tile, maps, kernels)
+
+    @device_function
+    def write(
+        sums: Array, bias_sums: Array, held: Array, partials: Array, chunk: Any, place: Any, team: Any, kernel: Any,
+        first_tap_row: Any, map_: Any,
+    ) -> None:  # fmt: skip
+        for other in range(1, teams):
+            if team == other:
+                all_to_shared((sums, held, place, other > 1))
+                for k in range(kernel_count):
+                    at = (sums_size + k) * places + place
+                    held[at] = bias_sums[k] + (held[at] if other > 1 else _ZERO)
+            cuda.syncthreads()
+        if team == 0:
+            all_to_partials((sums, held, place, partials, chunk, kernel, first_tap_row, map_))
+            if map_ == 0 and first_tap_row == 0:
+                for k in range(kernel_count):
+                    if kernel + k < kernels:
+                        value = bias_sums[k]
+                        if teams > 1:
+                            value += held[(sums_size + k) * places + place]
+                        partials[chunk, weights + kernel + k] = value
+
+    return write
+
+
+@cache
+def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activation) -> Any:
+    pool, places, block_maps, block_kernels = tile.pool, tile.places, tile.maps, tile.block_kernels
+    kernel_count, kernel_groups, tap_rows, row_stride = tile.kernels, tile.kernel_groups, tile.tap_rows, tile.row_stride
+    floats, delta_size, sums_size = tile.floats, tile.outputs * block_kernels, tile.sums
+    tile_rows, tile_columns, starts_size = tile.rows, tile.columns, delta_size if pool > 1 else 1
+    map_blocks, kernel_blocks = -(-maps // block_maps), -(-kernels // block_kernels)
+    load_input, load_deltas = _load_input(tile, maps), _load_deltas(tile, kernels, activation)
+    add_outputs, write_sums = _outputs_adder(tile), _sums_writer(tile, maps, kernels)
 
     @kernel
     def partial_sums(
-        partials: Array,
-        dout: Array,
-        out: Array,
-        argmax: Array,
-        x: Array,
-        rows: Any,
-        columns: Any,
-        height: Any,
-        width: Any,
-        top: Any,
-        left: Any,
-        tiles: Any,
-        slope: Any,
-    ) -> None:
+        partials: Array, dout: Array, out: Array, argmax: Array, x: Array, rows: Any, columns: Any, height: Any,
+        width: Any, top: Any, left: Any, tiles: Any, slope: Any,
+    ) -> None:  # fmt: skip
         # partials (chunks, K R S C + K); dout, out, argmax (N, rows, columns, K), x (N, height, width, C), flat
         held = cuda.shared.array(floats, np.float32)
         deltas = cuda.shared.array(delta_size, np.float32)
@@ -197,8 +240,7 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activat
         place_at = first_tap_row * row_stride + place % block_maps
         first_map = _I(block % _U(map_blocks)) * _I(block_maps)
         first_kernel = _I(block // _U(map_blocks) % _U(kernel_blocks)) * _I(block_kernels)
-        chunk = natural(block // _U(map_blocks * kernel_blocks))
-        chunks = _U(partials.shape[0])
+        chunk, chunks = natural(block // _U(map_blocks * kernel_blocks)), _U(partials.shape[0])
         across = _U((columns + (tile_columns - 1)) // tile_columns)
         down = _U((rows + (tile_rows - 1)) // tile_rows)
 
@@ -217,38 +259,12 @@ def _partial_sums(tile: WeightTile, maps: int, kernels: int, activation: Activat
                 photo, first_row, first_column, first_kernel, rows, columns, slope,
             )  # fmt: skip
             cuda.syncthreads()
-            output = team if team < teams else outputs
-            while output < outputs:
-                first = output * block_kernels + group * kernel_count
-                for k in range(kernel_count):
-                    delta[k] = deltas[first + k]
-                    bias_sums[k] += delta[k]
-                if pool > 1:
-                    start = natural(starts[first])
-                else:
-                    start = output // tile_columns * row_stride + output % tile_columns * block_maps
-                every_tap_row((sums, delta, held, start + place_at))
-                output += teams
+            add_outputs(sums, bias_sums, delta, held, deltas, starts, team, group, place_at)
             cuda.syncthreads()
             number = _U(number + chunks)
 
-        for other in range(1, teams):
-            if team == other:
-                all_to_shared((sums, held, place, other > 1))
-                for k in range(kernel_count):
-                    at = (sums_size + k) * places + place
-                    held[at] = bias_sums[k] + (held[at] if other > 1 else _ZERO)
-            cuda.syncthreads()
-        if team == 0:
-            map_, kernel = first_map + place % block_maps, first_kernel + group * kernel_count
-            all_to_partials((sums, held, place, partials, chunk, kernel, first_tap_row, map_))
-            if map_ == 0 and first_tap_row == 0:
-                for k in range(kernel_count):
-                    if kernel + k < kernels:
-                        value = bias_sums[k]
-                        if teams > 1:
-                            value += held[(sums_size + k) * places + place]
-                        partials[chunk, weights + kernel + k] = value
+        map_, kernel = first_map + place % block_maps, first_kernel + group * kernel_count
+        write_sums(sums, bias_sums, held, partials, chunk, place, team, kernel, first_tap_row, map_)
 
     return partial_sums
 

@@ -31,23 +31,29 @@ def _threads_for(units: int) -> int:
 # ------------------------------------------------------------------------------------------------------- softmax
 
 
+def _largest_of_thread(threads: int) -> Any:
+    @device_function
+    def largest_of(logits: Array, n: Any) -> Any:
+        largest = _LEAST
+        u = cuda.threadIdx.x
+        while u < logits.shape[1]:
+            largest = larger(largest, logits[n, u])
+            u += threads
+        return largest
+
+    return largest_of
+
+
 @cache
 def _softmax_cross_entropy(threads: int) -> Any:
-    columns = columns_of(threads)
+    columns, largest_of = columns_of(threads), _largest_of_thread(threads)
     add_up, find_largest = block_sum(threads), block_largest(threads)
 
     @kernel
     def softmax(
-        losses: Array,
-        objectives: Array,
-        probabilities: Array,
-        dlogits: Array,
-        logits: Array,
-        labels: Array,
-        class_weights: Array,
-        batch_total: Array,
-        smoothing: Any,
-    ) -> None:
+        losses: Array, objectives: Array, probabilities: Array, dlogits: Array, logits: Array, labels: Array,
+        class_weights: Array, batch_total: Array, smoothing: Any,
+    ) -> None:  # fmt: skip
         # losses, objectives (N,), probabilities, dlogits, logits (N, U): a block for each photo, whose threads
         # loop over the units with a stride. With z = logit - largest, log p = z - log(sum of exp(z)). The largest's
         # own part of that sum is 1; it is left out, and log1p and expm1 keep the digits of losses close to 0.
@@ -59,13 +65,7 @@ def _softmax_cross_entropy(threads: int) -> Any:
         label = labels[n]
         total = batch_total[0]
         share = smoothing / _F(units)
-
-        largest = _LEAST
-        u = thread
-        while u < units:
-            largest = larger(largest, logits[n, u])
-            u += threads
-        largest = find_largest(values, partial, largest)
+        largest = find_largest(values, partial, largest_of(logits, n))
 
         others, equals, mass = _ZERO, _ZERO, _ZERO
         u = thread

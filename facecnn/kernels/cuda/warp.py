@@ -40,18 +40,9 @@ def _warp_tile(rows: int, columns: int, maps: int, threads: int) -> Any:
 
     @device_function
     def warp_tile(
-        tile: Any,
-        table: Any,
-        warp: Any,
-        pixels: Any,
-        photo: Any,
-        photo_rows: Any,
-        photo_columns: Any,
-        top: Any,
-        left: Any,
-        height: Any,
-        width: Any,
-    ) -> None:
+        tile: Any, table: Any, warp: Any, pixels: Any, photo: Any, photo_rows: Any, photo_columns: Any, top: Any,
+        left: Any, height: Any, width: Any,
+    ) -> None:  # fmt: skip
         cosine, sine, middle_y, middle_x, direction = warp[0], warp[1], warp[2], warp[3], warp[4]
         last_y, last_x = _F(photo_rows - 1), _F(photo_columns - 1)
         half_height, half_width = _HALF * _F(height - 1), _HALF * _F(width - 1)
@@ -119,44 +110,16 @@ def _tap(i: Any, sigma: Any) -> Any:
 
 
 @cache
-def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool, measure: bool) -> Any:
-    columns = columns_of(threads)
-    wide_rows, wide_columns = tile_rows + 2 * _RADIUS, tile_columns + 2 * _RADIUS
-    wide_size, between_size = wide_rows * wide_columns * maps, tile_rows * wide_columns * maps
-    wide_pitch, pitch = wide_columns * maps, tile_columns * maps
-    size = tile_rows * pitch
-    add_up = block_sum(threads)
-    warp_tile = _warp_tile(tile_rows, tile_columns, maps, threads)
-    warp_wide_tile = _warp_tile(wide_rows, wide_columns, maps, threads)
+def _set_up(threads: int) -> Any:
+    """A device function that fills ``table``, ``geometry`` and, for a photo that is blurred, ``taps``: see ``_tone``,
+    ``_warp_of`` and ``_tap``."""
 
-    @kernel
-    def warp(
-        out: Array,
-        partials: Array,
-        pixels: Array,
-        rows: Array,
-        parameters: Array,
-        photo_rows: Any,
-        photo_columns: Any,
-    ) -> None:
-        # out (N, H, W * C), pixels (P, rows * columns * C) uint8, rows (N,), parameters (N, 13)
-        # partials (N, 3, tiles), if ``measure``: each tile's elements, their mean, their squared deviations from it
-        # Blocks (N, parts): each makes tiles of a photo in a grid-stride loop.
-        table = cuda.shared.array(_TONES, _F)
-        geometry = cuda.shared.array(5, _F)
-        taps = cuda.shared.array(_TAPS, _F)
-        tile = cuda.shared.array(wide_size, _F)
-        between = cuda.shared.array(between_size, _F)
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
+    @device_function
+    def set_up(
+        table: Any, geometry: Any, taps: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns: Any, height: Any,
+        width: Any, blurred: Any,
+    ) -> None:  # fmt: skip
         thread = cuda.threadIdx.x
-        n = cuda.blockIdx.x
-        photo = rows[n]
-        height, row_size = out.shape[1], out.shape[2]
-        width = row_size // maps
-        blurred = parameters[n, BLUR] > _ZERO
-        box_top, box_left, box_bottom, box_right = erased_box(parameters, n, height, width)
-
         i = thread
         while i < _TONES:
             table[i] = _tone(i, parameters, n)
@@ -170,76 +133,140 @@ def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool
                 i += threads
         cuda.syncthreads()
 
-        down = (height + tile_rows - 1) // tile_rows
-        across = (width + tile_columns - 1) // tile_columns
+    return set_up
+
+
+@cache
+def _blur(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
+    """A device function that blurs a tile, which has a border of ``_RADIUS``: down into ``between``, then along."""
+    wide_pitch, pitch = (tile_columns + 2 * _RADIUS) * maps, tile_columns * maps
+    between_size, size = tile_rows * wide_pitch, tile_rows * pitch
+
+    @device_function
+    def blur(tile: Any, between: Any, taps: Any) -> None:
+        i = cuda.threadIdx.x
+        while i < between_size:
+            total = taps[0] * tile[i]
+            for k in range(1, _TAPS):
+                total += taps[k] * tile[i + k * wide_pitch]
+            between[i] = total
+            i += threads
+        cuda.syncthreads()
+        i = cuda.threadIdx.x
+        while i < size:
+            row = _I(_U(i) // _U(pitch))
+            at = row * wide_pitch + i - row * pitch
+            total = taps[0] * between[at]
+            for k in range(1, _TAPS):
+                total += taps[k] * between[at + k * maps]
+            tile[i] = total
+            i += threads
+
+    return blur
+
+
+@cache
+def _write(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool) -> Any:
+    """A device function that writes ``rows`` rows of ``length`` elements, what of a tile lies in the photo. It returns
+    the sum of this thread's elements."""
+    pitch = tile_columns * maps
+    size = tile_rows * pitch
+
+    @device_function
+    def write(out: Any, tile: Any, n: Any, top: Any, left: Any, rows: Any, length: Any, box: Any) -> Any:
+        box_top, box_left, box_bottom, box_right = box
+        total = _ZERO
+        i = cuda.threadIdx.x
+        while i < size:
+            row = _I(_U(i) // _U(pitch))
+            along = i - row * pitch
+            if row < rows and along < length:
+                value = tile[i]
+                total += value
+                y, x = top + row, left * maps + along
+                if erase and box_top <= y < box_bottom and box_left * maps <= x < box_right * maps:
+                    value = _ZERO
+                out[n, y, x] = value
+            i += threads
+        return total
+
+    return write
+
+
+@cache
+def _squares(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
+    """A device function: the sum of this thread's squared deviations from ``mean``, of what ``_write`` writes."""
+    pitch = tile_columns * maps
+    size = tile_rows * pitch
+
+    @device_function
+    def squares_of(tile: Any, rows: Any, length: Any, mean: Any) -> Any:
+        squares = _ZERO
+        i = cuda.threadIdx.x
+        while i < size:
+            row = _I(_U(i) // _U(pitch))
+            if row < rows and i - row * pitch < length:
+                difference = tile[i] - mean
+                squares += difference * difference
+            i += threads
+        return squares
+
+    return squares_of
+
+
+@cache
+def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool, measure: bool) -> Any:
+    columns, pitch = columns_of(threads), tile_columns * maps
+    wide_rows, wide_columns = tile_rows + 2 * _RADIUS, tile_columns + 2 * _RADIUS
+    wide_size, between_size = wide_rows * wide_columns * maps, tile_rows * wide_columns * maps
+    add_up, set_up, blur = block_sum(threads), _set_up(threads), _blur(tile_rows, tile_columns, maps, threads)
+    warp_tile = _warp_tile(tile_rows, tile_columns, maps, threads)
+    warp_wide_tile = _warp_tile(wide_rows, wide_columns, maps, threads)
+    write = _write(tile_rows, tile_columns, maps, threads, erase)
+    squares_of = _squares(tile_rows, tile_columns, maps, threads)
+
+    @kernel
+    def warp(
+        out: Array, partials: Array, pixels: Array, rows: Array, parameters: Array, photo_rows: Any, photo_columns: Any
+    ) -> None:
+        # out (N, H, W * C), pixels (P, rows * columns * C) uint8, rows (N,), parameters (N, 13)
+        # partials (N, 3, tiles), if ``measure``: each tile's elements, their mean, their squared deviations from it
+        # Blocks (N, parts): each makes tiles of a photo in a grid-stride loop.
+        table = cuda.shared.array(_TONES, _F)
+        geometry = cuda.shared.array(5, _F)
+        taps = cuda.shared.array(_TAPS, _F)
+        tile = cuda.shared.array(wide_size, _F)
+        between = cuda.shared.array(between_size, _F)
+        values = cuda.shared.array(threads, _F)
+        partial = cuda.shared.array(columns, _F)
+        thread, n = cuda.threadIdx.x, cuda.blockIdx.x
+        photo, blurred = rows[n], parameters[n, BLUR] > _ZERO
+        height, row_size = out.shape[1], out.shape[2]
+        width = row_size // maps
+        box = erased_box(parameters, n, height, width)
+        set_up(table, geometry, taps, parameters, n, photo_rows, photo_columns, height, width, blurred)
+
+        down, across = (height + tile_rows - 1) // tile_rows, (width + tile_columns - 1) // tile_columns
         t = cuda.blockIdx.y
         while t < down * across:
             tile_row = _I(_U(t) // _U(across))
-            top = tile_row * tile_rows
-            left = (t - tile_row * across) * tile_columns
+            top, left = tile_row * tile_rows, (t - tile_row * across) * tile_columns
             if blurred:
                 warp_wide_tile(
-                    tile,
-                    table,
-                    geometry,
-                    pixels,
-                    photo,
-                    photo_rows,
-                    photo_columns,
-                    top - _RADIUS,
-                    left - _RADIUS,
-                    height,
-                    width,
-                )
+                    tile, table, geometry, pixels, photo, photo_rows, photo_columns, top - _RADIUS, left - _RADIUS,
+                    height, width,
+                )  # fmt: skip
                 cuda.syncthreads()
-                i = thread
-                while i < between_size:
-                    total = taps[0] * tile[i]
-                    for k in range(1, _TAPS):
-                        total += taps[k] * tile[i + k * wide_pitch]
-                    between[i] = total
-                    i += threads
-                cuda.syncthreads()
-                i = thread
-                while i < size:
-                    row = _I(_U(i) // _U(pitch))
-                    at = row * wide_pitch + i - row * pitch
-                    total = taps[0] * between[at]
-                    for k in range(1, _TAPS):
-                        total += taps[k] * between[at + k * maps]
-                    tile[i] = total
-                    i += threads
+                blur(tile, between, taps)
             else:
                 warp_tile(tile, table, geometry, pixels, photo, photo_rows, photo_columns, top, left, height, width)
             cuda.syncthreads()
-
-            # What of the tile lies in the photo is written.
-            there_rows, there_pitch = min(tile_rows, height - top), min(pitch, row_size - left * maps)
-            count = _F(there_rows * there_pitch)
-            total = _ZERO
-            i = thread
-            while i < size:
-                row = _I(_U(i) // _U(pitch))
-                along = i - row * pitch
-                if row < there_rows and along < there_pitch:
-                    value = tile[i]
-                    total += value
-                    y, x = top + row, left * maps + along
-                    if erase and box_top <= y < box_bottom and box_left * maps <= x < box_right * maps:
-                        value = _ZERO
-                    out[n, y, x] = value
-                i += threads
+            there_rows, there_length = min(tile_rows, height - top), min(pitch, row_size - left * maps)
+            total = write(out, tile, n, top, left, there_rows, there_length, box)
             if measure:
+                count = _F(there_rows * there_length)
                 mean = add_up(values, partial, total) / count
-                squares = _ZERO
-                i = thread
-                while i < size:
-                    row = _I(_U(i) // _U(pitch))
-                    if row < there_rows and i - row * pitch < there_pitch:
-                        difference = tile[i] - mean
-                        squares += difference * difference
-                    i += threads
-                squares = add_up(values, partial, squares)
+                squares = add_up(values, partial, squares_of(tile, there_rows, there_length, mean))
                 if thread == 0:
                     partials[n, 0, t] = count
                     partials[n, 1, t] = mean
