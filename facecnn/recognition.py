@@ -186,7 +186,7 @@ class Recogniser:
     def network(self) -> Network:
         """The whole network. Raises KeyError or ValueError where an array doesn't fit."""
         batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(self._layers, self._input_shape))))
-        network = Network(self._layers, self._input_shape, self._backend, batch_size, training=False)
+        network = Network(self._layers, self._input_shape, self._backend, batch_size, keep="outputs")
         network.weights.from_host(self._arrays)
         return network
 

@@ -84,9 +84,7 @@ class Embedder:
     def compute(self, pixels: Array, rows: Array) -> Float32Array:
         """What ``embed`` computes where nothing is known; nothing is kept, either."""
         if self._network is None:
-            self._network = Network(
-                (Body(),), CHIP_SETTINGS.shape, self._backend, BATCH_SIZE, training=False, keep_outputs=False
-            )
+            self._network = Network((Body(),), CHIP_SETTINGS.shape, self._backend, BATCH_SIZE, keep="last_output")
             self._network.weights.from_host(self._arrays)
         network, backend = self._network, self._backend
         feed = PhotoFeed(backend, pixels, rows, BATCH_SIZE)

@@ -192,7 +192,7 @@ def _networks(arrays: Mapping[str, Float32Array], backend: Backend) -> dict[str,
     networks = {}
     for name, net in NETS.items():
         shape = (net.side, net.side, 3)
-        network = Network(net.layers, shape, backend, net.batch_size, training=False, keep_outputs=False)
+        network = Network(net.layers, shape, backend, net.batch_size, keep="last_output")
         own = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
         try:
             network.weights.from_host(own)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from facecnn.network.shared_memory import shared_arrays
 from facecnn.network.stages import Stage, plan
 from facecnn.network.weights import FlatArrays, Weights, aligned_size
 from facecnn.parallel.ranks import ALONE, Ranks
+
+Keep: TypeAlias = Literal["gradients", "outputs", "last_output"]
+"""What a network has room for: gradients, too, for training; the output of every layer, for explanations; or only that
+of the last layer, in much less memory."""
 
 
 class MicroBatch(NamedTuple):
@@ -57,9 +61,8 @@ class Network:
         dtype: npt.DTypeLike = np.float32,
         seed: int = 0,
         frozen: int = 0,
-        training: bool = True,
+        keep: Keep = "gradients",
         accumulate_gradients: bool = False,
-        keep_outputs: bool = True,
     ) -> None:
         """
         Args:
@@ -68,14 +71,12 @@ class Network:
             batch_size: maximum number of photos at a time.
             seed: of dropout and noise.
             frozen: number of ``layers``, from the first on, that keep their weights.
-            training: without it there is no room for gradients, and the last layer may give maps.
+            keep: what ``forward`` and ``backward`` leave.
             accumulate_gradients: whether gradients of several micro-batches can be added up.
-            keep_outputs: whether ``forward`` leaves the output of every layer, which training and explanations need;
-                otherwise only ``output``, in much less memory.
 
         Raises:
             LayerError: a layer doesn't fit.
-            UsageError: the last layer of a network to train gives maps.
+            UsageError: the last layer of a network with gradients gives maps.
             MemoryError: the device's memory is too small.
         """
         self.stages = plan(layers, input_shape)
@@ -83,6 +84,7 @@ class Network:
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.seed = seed
+        self._frozen = frozen
         self.objective: Loss = loss if loss is not None else CrossEntropy()
         self.workspace = backend.Workspace()
         self.announce: Callable[[str, str], None] = (
@@ -95,23 +97,18 @@ class Network:
         self._views: dict[int, list[_StageViews]] = {}
         self._inferences: dict[tuple[int, Weights], Callable[[], None]] = {}
 
-        out_shape = self.stages[-1].out_shape
-        if training and len(out_shape) != 1:
-            raise UsageError(
-                f"network: the last layer gives {shape_text(out_shape)}; it must give units: end with dense or neuron"
-            )
-        self.units = prod(out_shape)
+        training = keep == "gradients"
+        if training:
+            _check_gives_units(self.stages[-1].out_shape)
+        self.units = prod(self.stages[-1].out_shape)
         """Numbers that the last layer gives for each photo."""
         self.input: Array = backend.empty((batch_size, *input_shape), dtype)
-        assert keep_outputs or not training
-        self._keeps_outputs = keep_outputs
+        self._keeps_outputs = keep != "last_output"
         self._outs = self._new_outputs()
         self._buffers = self._new_buffers(training)
         self._zeros: Array = backend.to_device(np.zeros(batch_size, np.int32))
         """Photos and step if nothing is random."""
         self._make_loss_arrays()
-
-        self._frozen = frozen
         self._make_gradient_arrays(training, accumulate_gradients)
 
     def _new_outputs(self) -> list[Array]:
@@ -186,7 +183,7 @@ class Network:
 
     def output_of(self, name: str, count: int) -> Array:
         """Output of a layer in the last ``forward`` of ``count`` photos, also of one that another layer holds."""
-        assert self._keeps_outputs, "the network was made without keep_outputs"
+        assert self._keeps_outputs, "the network keeps only the last output"
         first, _, rest = name.partition(".")
         number = [stage.name for stage in self.stages].index(first)
         views = self._stage_views(count)[number]
@@ -323,7 +320,7 @@ class Network:
             is_first: with ``accumulate_gradients``, whether to start a new sum of gradients.
             x: as in ``forward``.
         """
-        assert self.gradient is not None, "the network was made without training=True"
+        assert self.gradient is not None, "the network keeps no gradients"
         upstream = self.dlogits[:count] if dout is None else dout
         for number in range(len(self.stages) - 1, self.first_trained - 1, -1):
             context = self._context(number, count, self.weights, True, photos, step, x)
@@ -418,3 +415,10 @@ class _StageViews:
     out: Array
     dx: Array | None
     buffers: dict[str, Array]
+
+
+def _check_gives_units(shape: Shape) -> None:
+    if len(shape) != 1:
+        raise UsageError(
+            f"network: the last layer gives {shape_text(shape)}; it must give units: end with dense or neuron"
+        )

@@ -121,7 +121,7 @@ def model_of(settings: Settings, people: int, seed: int) -> nn.Sequential:
     """The config's network, with facecnn's initial weights."""
     photos = settings.photos
     shape = (photos.height, photos.width, photos.channels)
-    network = Network(with_outputs(settings.network, people), shape, reference, 1, training=False)
+    network = Network(with_outputs(settings.network, people), shape, reference, 1, keep="outputs")
     network.initialise(seed)
     weights = {name: torch.from_numpy(array) for name, array in network.weights.to_host().items()}
     model = in_order(network.stages, weights, channels_last=True)

@@ -22,7 +22,7 @@ from facecnn.learning.progress import Progress
 from facecnn.learning.schedules import Constant
 from facecnn.learning.step import TrainingStep
 from facecnn.learning.update import WeightUpdate
-from facecnn.network.network import Network
+from facecnn.network.network import Keep, Network
 
 STEPS = 10_000
 """Steps of an epoch, after which another one begins."""
@@ -54,7 +54,7 @@ class Facecnn:
         return next(iter(slow.texts), None)
 
     def training(self, work: Work, learning_rate: float) -> Callable[[], None]:
-        network = self._filled(work, training=True)
+        network = self._filled(work, "gradients")
         optimizer = replace(work.optimizer, learning_rate=learning_rate)
         self._step = step = TrainingStep(
             ReadyBatches(network, network.input, work.labels, len(work.pictures), STEPS),
@@ -79,7 +79,7 @@ class Facecnn:
         return float(self._backend.to_host(self._step.objectives).sum(dtype=np.float64))
 
     def predicting(self, work: Work) -> Callable[[], npt.NDArray[np.float32]]:
-        network, count = self._filled(work, training=False), len(work.pictures)
+        network, count = self._filled(work, "last_output" if work.embeds else "outputs"), len(work.pictures)
         forward = self._backend.record(lambda: network.forward(count, for_backward=False), network.workspace)
 
         def answer() -> npt.NDArray[np.float32]:
@@ -99,11 +99,8 @@ class Facecnn:
             step()
         return float(backend.milliseconds(start, backend.mark(workspace)))
 
-    def _filled(self, work: Work, *, training: bool) -> Network:
-        network = Network(
-            work.layers, work.shape, self._backend, len(work.pictures), loss=work.loss, training=training,
-            keep_outputs=not work.embeds,
-        )  # fmt: skip
+    def _filled(self, work: Work, keep: Keep) -> Network:
+        network = Network(work.layers, work.shape, self._backend, len(work.pictures), loss=work.loss, keep=keep)
         network.weights.from_host(work.weights)
         self._backend.copy_to_device(network.input, work.pictures)
         self._network = network

@@ -83,7 +83,7 @@ def work_of(case: Case, *, dropout: bool = True) -> Work:
     if not isinstance(loss, CrossEntropy) or loss.class_weights is not None:
         raise NotImplementedError(f"the benchmark has no {loss}")
     shape = (case.size, case.size, case.channels)
-    network = Network(layers, shape, reference, 1, training=False)
+    network = Network(layers, shape, reference, 1, keep="outputs")
     network.initialise(0)
     pictures = np.random.default_rng(1).standard_normal((case.batch, *shape), np.float32)
     return Work(

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.facecnn_worker import Facecnn
 from benchmarks.work import TIMED_LEARNING_RATE, WARM_UP_STEPS, Case, Work, work_of
 from facecnn.arrays import Array
-from facecnn.network.network import Network
+from facecnn.network.network import Keep, Network
 from facecnn.parallel.mpi import MpiRanks, give_way
 from facecnn.parallel.ranks import ALONE, Alone, Ranks, share
 
@@ -55,8 +55,8 @@ class SharedFacecnn(Facecnn):
         super().__init__({"device": "cpu", "threads": 1, "recorded": True})
         self._ranks = ranks
 
-    def _filled(self, work: Work, *, training: bool) -> Network:
-        network = super()._filled(work, training=training)
+    def _filled(self, work: Work, keep: Keep) -> Network:
+        network = super()._filled(work, keep)
         network.ranks = self._ranks
         return network
 

@@ -87,7 +87,7 @@ class Convolution:
         count = len(task.x)
         layer = Conv(kernels=1, size=task.size, padding=task.padding, activation="identity")
         # Only a network that ends in units can be trained as a whole, so the layer's two passes are called here.
-        self._network = network = Network((layer,), task.x.shape[1:], backend, count, dtype=dtype, training=False)
+        self._network = network = Network((layer,), task.x.shape[1:], backend, count, dtype=dtype, keep="outputs")
         self._backend, self._rule, self._layer = backend, task.rule, network.stages[0].layer
         backend.copy_to_device(network.input, task.x.astype(dtype))
         self._weight = network.weights.parameters

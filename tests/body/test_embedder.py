@@ -70,7 +70,7 @@ def numbered(count: int, margin: int = 0) -> UInt8Array:
 def test_it_is_the_mean_of_what_the_body_says_of_a_crop_and_its_mirror_image(weights: Arrays) -> None:
     pixels = crops(2)
     views = np.concatenate([pixels, pixels[:, :, ::-1]])
-    network = Network((Body(),), (150, 150, 3), reference, 4, dtype=np.float64, training=False)
+    network = Network((Body(),), (150, 150, 3), reference, 4, dtype=np.float64, keep="outputs")
     network.weights.from_host(weights)
     network.input[...] = views / 255
     network.forward(4)

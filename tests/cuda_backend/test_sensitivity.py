@@ -31,7 +31,7 @@ def test_log_odds_and_their_gradient_are_the_references() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
     found: dict[Any, list[Any]] = {}
     for backend in (reference, cuda):
-        network = Network(LAYERS, (8, 8, 1), backend, 4, training=False)
+        network = Network(LAYERS, (8, 8, 1), backend, 4, keep="outputs")
         generator = np.random.default_rng(1)
         network.weights.from_host(
             {

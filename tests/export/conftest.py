@@ -82,7 +82,7 @@ def _drawn(settings: Settings, outputs: int, photos: list[Path], finder: dict[st
     """Random weights and statistics, by name, of the body its own; the outputs for the photos have mean 0 and
     deviation 1."""
     layers = with_outputs(settings.network, outputs)
-    network = Network(layers, settings.photos.shape, reference, len(photos), training=False, keep_outputs=False)
+    network = Network(layers, settings.photos.shape, reference, len(photos), keep="last_output")
     body = installed_body() if isinstance(settings.network[0], Body) else {}
     generator = np.random.default_rng(3)
     arrays: dict[str, Array] = {}

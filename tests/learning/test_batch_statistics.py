@@ -140,7 +140,7 @@ def test_the_average_averages_running_statistics_too_and_answers_by_them() -> No
 
     # The model alone, in another network and on another backend, gives the same answers.
     layers = with_outputs(NORMED, 2)
-    network = Network(layers, (SIDE, SIDE, 1), reference, 6, training=False)
+    network = Network(layers, (SIDE, SIDE, 1), reference, 6, keep="outputs")
     network.weights.from_host(model)
     feed = PhotoFeed(reference, trainer.data.validation.pixels, trainer.data.validation.rows, 6)
     answers = log_probabilities(network, feed, "standardise", mirror=True)

@@ -68,7 +68,7 @@ def drawn(network: Network) -> dict[str, Array]:
     ids=["reference", "cpu"],
 )
 def test_the_layers_compute_what_dlibs_network_does(backend: Any, dtype: Any, tolerance: float) -> None:
-    network = Network(face_layers(4, 6), PICTURE, backend, 2, dtype=dtype, training=False)
+    network = Network(face_layers(4, 6), PICTURE, backend, 2, dtype=dtype, keep="outputs")
     arrays = drawn(network)
     network.weights.from_host(arrays)
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (2, *PICTURE))

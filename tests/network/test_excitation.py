@@ -12,7 +12,7 @@ from facecnn.network.stages import plan
 
 
 def make(layers: list[Layer], height: int = 24, width: int = 24) -> Network:
-    network = Network(layers, (height, width, 1), open_device("reference").backend, 4, training=False)
+    network = Network(layers, (height, width, 1), open_device("reference").backend, 4, keep="outputs")
     network.initialise(3)
     return network
 

@@ -40,7 +40,7 @@ def made(
     how: Any, layers: tuple[Layer, ...] = LAYERS, shape: Shape = SHAPE, *, backend: Any = reference, seed: int = 5,
     batch_size: int = 16, dtype: Any = np.float64,
 ) -> Network:  # fmt: skip
-    network = Network(layers, shape, backend, batch_size, dtype=dtype, training=False)
+    network = Network(layers, shape, backend, batch_size, dtype=dtype, keep="outputs")
     network.initialise(seed, how, lambda: photos(shape=shape))
     return network
 

@@ -33,7 +33,7 @@ from facecnn.network.layers import (
     with_outputs,
 )
 from facecnn.network.loss import CrossEntropy, MeanSquaredError
-from facecnn.network.network import Network
+from facecnn.network.network import Keep, Network
 from facecnn.network.size import TRAINING_COPIES, check_memory, measure
 from facecnn.network.stages import plan
 
@@ -245,7 +245,7 @@ def test_backward_follows_the_objective(loss: Any) -> None:
 
 
 def answering(batch_size: int) -> Network:
-    network = Network(LAYERS, SHAPE, reference, batch_size, dtype=np.float64, training=False)
+    network = Network(LAYERS, SHAPE, reference, batch_size, dtype=np.float64, keep="outputs")
     network.initialise(4)
     return network
 
@@ -321,7 +321,7 @@ def test_a_network_that_answers_only_may_end_in_maps_and_take_pictures_of_any_si
         Pool(size=2, edges="keep"),
         Conv(kernels=3, size=2, activation="identity"),
     )
-    large, small = (Network(layers, (*sides, 2), backend, 1, training=False) for sides in ((17, 22), (12, 12)))
+    large, small = (Network(layers, (*sides, 2), backend, 1, keep="outputs") for sides in ((17, 22), (12, 12)))
     large.initialise(1)
     small.weights.from_host(large.weights.to_host())
     large.input[...] = np.random.default_rng(0).standard_normal(large.input.shape)
@@ -350,8 +350,8 @@ RESIDUALS: tuple[Layer, ...] = (
 @pytest.mark.parametrize("backend", [reference, pytest.param(cpu, marks=pytest.mark.slow)], ids=["reference", "cpu"])
 def test_without_every_layers_output_the_last_one_is_the_same(backend: Any, layers: Sequence[Layer]) -> None:
     shape = SHAPE if layers is LAYERS else (40, 37, 2)
-    every = Network(layers, shape, backend, 4, training=False)
-    last = Network(layers, shape, backend, 4, training=False, keep_outputs=False)
+    every = Network(layers, shape, backend, 4, keep="outputs")
+    last = Network(layers, shape, backend, 4, keep="last_output")
     every.initialise(2)
     last.weights.from_host(every.weights.to_host())
     x = np.random.default_rng(0).standard_normal(every.input.shape)
@@ -366,7 +366,7 @@ def test_without_every_layers_output_the_last_one_is_the_same(backend: Any, laye
 def test_without_every_layers_output_no_layer_writes_over_what_it_reads(layers: Sequence[Layer]) -> None:
     """NumPy would forgive it."""
     shape = SHAPE if layers is LAYERS else (40, 37, 2)
-    network = Network(layers, shape, reference, 4, training=False, keep_outputs=False)
+    network = Network(layers, shape, reference, 4, keep="last_output")
     for number in range(len(network.stages)):
         context = network.context(number, 4)
         own = [array for array in (context.x, context.out, *context.buffers.values()) if array.size]
@@ -376,9 +376,10 @@ def test_without_every_layers_output_no_layer_writes_over_what_it_reads(layers: 
 def test_without_every_layers_output_it_takes_a_fraction_of_the_memory() -> None:
     layers = [Conv(kernels=8, size=1)] * 20
     taken = []
-    for keep in (True, False):
+    keep: Keep
+    for keep in ("outputs", "last_output"):
         tracemalloc.start()
-        network = Network(layers, (32, 32, 8), reference, 8, training=False, keep_outputs=keep)
+        network = Network(layers, (32, 32, 8), reference, 8, keep=keep)
         taken.append(tracemalloc.get_traced_memory()[0] - network.input.nbytes)
         tracemalloc.stop()
     assert taken[1] < taken[0] / 3

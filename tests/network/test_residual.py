@@ -66,7 +66,7 @@ def set_arrays(made: Network, **arrays: Any) -> None:
 
 
 def test_what_goes_past_the_branch_is_added_before_the_activation() -> None:
-    made = network((Residual(layers=(SAME,)),), training=False)
+    made = network((Residual(layers=(SAME,)),), keep="outputs")
     set_arrays(made, residual1__conv1__bias=[1.0, -1.0, 0.5])
     made.forward(4)
     np.testing.assert_allclose(made.output, np.maximum(made.input + np.array([1.0, -1.0, 0.5]), 0))
@@ -75,7 +75,7 @@ def test_what_goes_past_the_branch_is_added_before_the_activation() -> None:
 def test_the_smaller_summand_is_padded_with_zeros_at_the_end() -> None:
     """As dlib's add_prev: 3 rows from a branch of 1, 2 columns beside one, and a map that only the branch has."""
     branch = Conv(kernels=2, size=(3, 2), activation="identity")
-    made = network((Residual(layers=(branch,), activation="identity"),), (3, 2, 1), training=False)
+    made = network((Residual(layers=(branch,), activation="identity"),), (3, 2, 1), keep="outputs")
     set_arrays(made, residual1__conv1__bias=[10.0, 20.0])
     made.input[...] = np.arange(6.0).reshape(1, 3, 2, 1)
     made.forward(1)
@@ -86,7 +86,7 @@ def test_the_smaller_summand_is_padded_with_zeros_at_the_end() -> None:
 def test_a_shortcut_is_pooled() -> None:
     branch = Conv(kernels=1, size=4, activation="identity")
     block = Residual(layers=(branch,), shortcut=PoolSettings(kind="average"), activation="identity")
-    made = network((block,), (4, 4, 1), training=False)
+    made = network((block,), (4, 4, 1), keep="outputs")
     set_arrays(made, residual1__conv1__bias=[100.0])
     made.input[...] = np.arange(16.0).reshape(1, 4, 4, 1)
     made.forward(1)
@@ -151,11 +151,9 @@ def test_arrays_are_named_after_the_layers_within() -> None:
 
 
 def test_a_network_that_is_not_trained_has_no_room_for_gradients() -> None:
-    def buffers(training: bool) -> set[str]:
-        return set(network(LAYERS, training=training).context(1, 4).buffers)
-
-    assert buffers(False) < buffers(True)
-    assert not any("gradient" in name for name in buffers(False))
+    trained, inferring = (set(network(LAYERS, keep=keep).context(1, 4).buffers) for keep in ("gradients", "outputs"))
+    assert inferring < trained
+    assert not any("gradient" in name for name in inferring)
 
 
 def test_sizes_count_the_layers_within() -> None:
@@ -236,7 +234,7 @@ def test_what_does_not_fit_within_is_refused_with_its_place(layer: Layer, said: 
 def test_initial_weights_within_have_the_gain_of_the_activation_that_follows() -> None:
     wide = Conv(kernels=60, padding="same", activation="identity")
     block = Residual(layers=(wide, Activate(name="tanh"), wide), activation="relu")
-    arrays = network((block,), (2, 2, 60), training=False)
+    arrays = network((block,), (2, 2, 60), keep="outputs")
     arrays.initialise(3)
     first, second = (arrays.weights.to_host()[f"residual1.conv{n}.weight"] for n in (1, 2))
     assert first.std() == pytest.approx(sqrt(1 / 540), rel=0.02)  # of tanh
@@ -246,7 +244,7 @@ def test_initial_weights_within_have_the_gain_of_the_activation_that_follows() -
 
 def test_an_identity_at_the_end_of_a_block_leaves_the_gain_to_what_follows() -> None:
     wide = Conv(kernels=60, padding="same", activation="identity")
-    made = network((Residual(layers=(wide,), activation="gelu"),), (2, 2, 60), training=False)
+    made = network((Residual(layers=(wide,), activation="gelu"),), (2, 2, 60), keep="outputs")
     made.initialise(3)
     assert made.weights.to_host()["residual1.conv1.weight"].std() == pytest.approx(sqrt(2 / 540), rel=0.02)
 

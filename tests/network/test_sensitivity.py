@@ -30,7 +30,7 @@ from facecnn.network.layers import (
     PRelu,
     Residual,
 )
-from facecnn.network.network import Network
+from facecnn.network.network import Keep, Network
 from facecnn.network.sensitivity import (
     AS_IT_IS,
     GREY,
@@ -135,7 +135,7 @@ def test_the_cpu_gives_the_same_input_gradient(case: Case) -> None:
 
 
 def test_asking_changes_nothing_that_was_learned() -> None:
-    network = small_network(training=False)
+    network = small_network(keep="outputs")
     before = network.weights.to_host()
     score = LogOdds(network, 1)
     x = np.random.default_rng(3).normal(size=(2, 12, 12, 1)).astype(np.float32)
@@ -147,9 +147,9 @@ def test_asking_changes_nothing_that_was_learned() -> None:
     assert np.array_equal(score(x[None]), first)
 
 
-def small_network(*, training: bool = True, dtype: npt.DTypeLike = np.float64, batch_size: int = 4) -> Network:
+def small_network(*, keep: Keep = "gradients", dtype: npt.DTypeLike = np.float64, batch_size: int = 4) -> Network:
     layers = (Conv(kernels=3, activation="tanh", pool=2), BatchNorm(), Dropout(rate=0.5), Dense(units=3))
-    network = Network(layers, (12, 12, 1), reference, batch_size, dtype=dtype, training=training)
+    network = Network(layers, (12, 12, 1), reference, batch_size, dtype=dtype, keep=keep)
     generator = np.random.default_rng(0)
     network.weights.from_host(
         {name: 0.3 + np.abs(generator.normal(size=a.shape)) if name.endswith("variance") else
@@ -205,7 +205,7 @@ def test_log_odds_go_on_where_the_probability_is_one() -> None:
 
 def attentive(shape: tuple[int, int], rows: slice, columns: slice, steepness: float = 1.0) -> LogOdds:
     """Of two outputs, the log-odds are ``steepness`` times the sum of the pixels in one place."""
-    network = Network((Dense(units=2),), (*shape, 1), reference, 8, training=False)
+    network = Network((Dense(units=2),), (*shape, 1), reference, 8, keep="outputs")
     weight = np.zeros((2, *shape), np.float32)
     weight[0, rows, columns] = steepness
     network.weights.from_host({"dense1.weight": weight.reshape(2, -1), "dense1.bias": np.zeros(2)})
