@@ -42,8 +42,8 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
     return None
 
 
-def required_finder(threads: int | None = None) -> FaceFinder:
-    """The finder of the extra ``faces``, on ``threads`` threads of the CPU (default: all).
+def required_finder() -> FaceFinder:
+    """The finder of the extra ``faces``, on all threads of the CPU.
 
     Raises:
         UsageError: it isn't installed.
@@ -52,7 +52,7 @@ def required_finder(threads: int | None = None) -> FaceFinder:
     arrays = installed_arrays()
     if arrays is None:
         raise UsageError(f"face finding isn't installed: {_INSTALL}")
-    return FaceFinder(arrays, threads)
+    return FaceFinder(arrays)
 
 
 def is_installed() -> bool:

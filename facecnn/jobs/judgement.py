@@ -14,6 +14,9 @@ from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
 from facecnn.recognition import Answers, Recogniser
 
+_NORMAL_QUANTILE = 1.959964
+"""Standard deviations on either side that hold 95 % of a normal distribution."""
+
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -223,16 +226,13 @@ def _counts(truth: npt.NDArray[np.int64], named: npt.NDArray[np.int64], people: 
     return {"photos": len(truth), "named_right": right, "named_wrong": len(truth) - right - refused, "refused": refused}
 
 
-def wilson_interval(right: int, number: int, deviations: float = 1.959964) -> tuple[float, float]:
-    """The confidence interval of a proportion (Wilson 1927); it holds for few trials, and for 0 and 1, too.
+def wilson_interval(right: int, number: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion, ``right`` of ``number`` independent trials (Wilson 1927).
 
-    Args:
-        right: successes.
-        number: independent trials.
-        deviations: the normal quantile; the default is that of 95 % confidence.
+    It holds for few trials, and for 0 and 1, too.
     """
-    share, square = right / number, deviations**2
+    share, square = right / number, _NORMAL_QUANTILE**2
     middle = (share + square / (2 * number)) / (1 + square / number)
-    half = deviations * sqrt(share * (1 - share) / number + square / (4 * number**2)) / (1 + square / number)
+    half = _NORMAL_QUANTILE * sqrt(share * (1 - share) / number + square / (4 * number**2)) / (1 + square / number)
     # Rounding mustn't push an end beyond the share itself.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))

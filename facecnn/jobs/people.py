@@ -51,15 +51,23 @@ def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path
 
 def read_all_people(folder: Path, loaded: Loaded, console: Console, threads: int | None, *, strict: bool) -> Dataset:
     """``read_people`` for trainings that leave out some photos each, with the face finder that the settings ask for."""
-    settings = loaded.settings
+    finder = installed_finder(loaded.settings.photos, console, threads)
+    return read_people_to_train(folder, loaded.settings, finder, console, strict=strict)
+
+
+def read_people_to_train(
+    folder: Path,
+    settings: Settings,
+    finder: Finder | None,
+    console: Console,
+    *,
+    strict: bool,
+    roster: Roster = NO_CHANGES,
+) -> Dataset:
+    """``read_people`` for a training with these settings."""
+    enough = knows_strangers_by_distance(settings)
     return read_people(
-        folder,
-        settings.photos,
-        installed_finder(settings.photos, console, threads),
-        console,
-        strict=strict,
-        for_training=True,
-        one_is_enough=knows_strangers_by_distance(settings),
+        folder, settings.photos, finder, console, strict=strict, for_training=True, one_is_enough=enough, roster=roster
     )
 
 

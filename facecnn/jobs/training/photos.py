@@ -17,10 +17,10 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import (
     find_folder,
-    knows_strangers_by_distance,
     output_names,
     photo_set,
     read_people,
+    read_people_to_train,
     warn_of_first,
 )
 from facecnn.jobs.training.options import TrainOptions
@@ -112,16 +112,7 @@ def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> Trai
     folder = find_folder(options.photos, loaded, console)
     finder = installed_finder(settings, console, options.threads)
     roster = options.roster
-    dataset = read_people(
-        folder,
-        settings,
-        finder,
-        console,
-        strict=strict,
-        for_training=True,
-        one_is_enough=knows_strangers_by_distance(loaded.settings),
-        roster=roster,
-    )
+    dataset = read_people_to_train(folder, loaded.settings, finder, console, strict=strict, roster=roster)
     if options.validation is not None:
         training = _choose_faces(dataset, np.arange(len(dataset.labels)), strict, console)
         photos = _with_validation_folder(loaded.settings, dataset, training, options.validation, strict, console)
@@ -159,16 +150,7 @@ def read_photos_again(
     """
     folder = find_folder(folder, loaded, console)
     roster = Roster.from_record(record)
-    dataset = read_people(
-        folder,
-        loaded.settings.photos,
-        finder,
-        console,
-        strict=strict,
-        for_training=True,
-        one_is_enough=knows_strangers_by_distance(loaded.settings),
-        roster=roster,
-    )
+    dataset = read_people_to_train(folder, loaded.settings, finder, console, strict=strict, roster=roster)
     own = dict(zip(dataset.paths, dataset.sha256, strict=True))
     training = _same_people(record, run, dataset)
     left_out = {path: photo["sha256"] for path, photo in record.get("left_out", {}).items()}
