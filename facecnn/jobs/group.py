@@ -30,8 +30,6 @@ from facecnn.reports.contact_sheet import PAGE
 from facecnn.reports.group_sheet import write_group_sheet
 from facecnn.runs.atomic import TEMPORARY_SUFFIX, make_folder, output_error, write_atomically
 
-_NO_FACE = "no face found"
-
 
 @dataclass
 class Grouping:
@@ -42,15 +40,15 @@ class Grouping:
     faces: list[dict[str, Any]]
     """The ``group`` JSON: a row for each face, and one for each photo without."""
     photos: int
+    without_face: list[str]
+    """Paths of the photos without a face."""
+    unreadable: list[dict[str, Any]]
+    """``path, reason`` of the photos that couldn't be read."""
     folders: dict[str, int] = field(default_factory=dict)
     """Photos in each folder, the largest group first, then ``UNCLEAR``."""
     copied: int = 0
     linked: int = 0
     already_there: int = 0
-    without_face: list[str] = field(default_factory=list)
-    """Paths of the photos without a face."""
-    unreadable: list[dict[str, str]] = field(default_factory=list)
-    """``path, reason`` of the photos that couldn't be read."""
 
     @property
     def people(self) -> list[str]:
@@ -107,12 +105,7 @@ def group(
     ranks.busy()
     faces = find_groups(files, embedder, console, threads)
     plan = _Plan(faces, destination)
-    result = Grouping(source, destination, plan.rows, len(files))
-    for row in plan.rows:
-        if row["face"] is None and row["reason"] == _NO_FACE:
-            result.without_face.append(row["path"])
-        elif row["face"] is None:
-            result.unreadable.append({"path": row["path"], "reason": row["reason"]})
+    result = Grouping(source, destination, plan.rows, len(files), plan.without_face, plan.unreadable)
     _begin(destination, plan.rows)
     _copy(plan, result, Copier(link=link), console)
     with console.counting("Making the contact sheet", unit="groups") as progress:
@@ -129,6 +122,8 @@ class _Plan:
         """The ``group`` JSON, which is the table, too."""
         self.copies: list[dict[str, Path]] = []
         """For each photo its copy in each of its folders, the one of the first face first."""
+        self.without_face: list[str] = []
+        self.unreadable: list[dict[str, Any]] = []
         self._destination = destination
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
         self._taken: dict[str, set[str]] = defaultdict(set)
@@ -149,8 +144,13 @@ class _Plan:
         row: dict[str, Any] = {"path": path, "face": None, "box": None, "group": None, "reason": None}
         if not found:
             reason = loaded.reasons[number]
+            if reason == NO_FACE:
+                reason = "no face found"
+                self.without_face.append(path)
+            else:
+                self.unreadable.append({"path": path, "reason": reason})
             self.copies.append({})
-            self.rows.append(row | {"reason": _NO_FACE if reason == NO_FACE else reason, "copied_to": None})
+            self.rows.append(row | {"reason": reason, "copied_to": None})
             return
         named = [folder for folder in map(faces.folder_of, found) if folder is not None]
         folders = list(dict.fromkeys(named)) or [UNCLEAR]

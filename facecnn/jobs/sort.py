@@ -76,11 +76,7 @@ def sort(
         ranks: the processes that share the answers, with the same arguments; rank 0 alone copies.
 
     Returns:
-        Empty on other ranks than 0, else
-        ``source, destination, model, photos, several {mode, photos}, folders {name: photos}, copied, linked,
-        already_there, elsewhere [{path, also}], unreadable [{path, reason}], table``. A photo counts in each folder
-        that it went to, so ``copied``, ``linked`` and ``already_there`` add up to the sum of ``folders``, which may be
-        more than ``photos``; ``several`` counts the photos with more than one face.
+        Empty on other ranks than 0, else ``source, destination, model`` and ``_Placing.figures``.
 
     Raises:
         UsageError: the two are the same folder, or a person has the name of a special folder.
@@ -90,29 +86,23 @@ def sort(
         OutputError: something couldn't be written, or ``sorted.csv`` isn't from facecnn.
     """
     if ranks.rank:
-        others: list[Path] = ranks.broadcast(None, patiently=True)
-        predict(model_path, others, threshold, console, device_name, threads, ranks)
+        predict(model_path, ranks.broadcast(None, patiently=True), threshold, console, device_name, threads, ranks)
         return {}
     ranks.busy()
     files = photos_to_place(source, destination, console)
     people = _people(model_path)
-    table = destination / TABLE
-    earlier = _earlier_rows(table)
-    make_folder(destination)  # before the work, in case it can't be made
+    earlier = _earlier_rows(destination / TABLE)
+    placing = _Placing(destination, people, several, link)
     ranks.broadcast(files)
     results = predict(model_path, files, threshold, console, device_name, threads, ranks)
     ranks.busy()
-    placing = _Placing(destination, people, several, link)
     placing.place_all(results, console)
-    _write_table(table, earlier, placing.rows)
+    _write_table(destination / TABLE, earlier, placing.rows)
     return {
         "source": str(source),
         "destination": str(destination),
         "model": str(model_path),
-        "photos": len(results),
-        "several": {"mode": several, "photos": sum(len(result["faces"]) > 1 for result in results)},
         **placing.figures(),
-        "table": str(table),
     }
 
 
@@ -132,9 +122,11 @@ class _Placing:
     """Copies photos into folders, and counts what it does."""
 
     def __init__(self, destination: Path, people: Sequence[str], several: Several, link: bool) -> None:
+        make_folder(destination)  # before the work, in case it can't be made
         self._destination = destination
         self._earlier_folders = [name for name in (*people, *_SPECIAL) if is_folder(destination / name)]
         self._several = several
+        self._photos = self._with_several_faces = 0
         self._copier = Copier(link=link)
         self.folders: Counter[str] = Counter()
         self.elsewhere: list[dict[str, str]] = []
@@ -150,9 +142,18 @@ class _Placing:
         self._copier.report(console)
 
     def figures(self) -> dict[str, Any]:
-        """The counts and lists that ``sort`` returns."""
+        """Counts and lists of what was done.
+
+        Returns:
+            ``photos, several {mode, photos}, folders {name: photos}, copied, linked, already_there, elsewhere [{path,
+            also}], unreadable [{path, reason}], table``. A photo counts in each folder that it went to, so ``copied``,
+            ``linked`` and ``already_there`` add up to the sum of ``folders``, which may be more than ``photos``;
+            ``several`` counts the photos with more than one face.
+        """
         order = {name: place for place, name in enumerate(_SPECIAL)}
         return {
+            "photos": self._photos,
+            "several": {"mode": self._several, "photos": self._with_several_faces},
             "folders": dict(
                 sorted(self.folders.items(), key=lambda item: (order.get(item[0], -1), natural_order(item[0])))
             ),
@@ -161,11 +162,14 @@ class _Placing:
             "already_there": self._copier.already_there,
             "elsewhere": self.elsewhere,
             "unreadable": self.unreadable,
+            "table": str(self._destination / TABLE),
         }
 
     def _place(self, result: dict[str, Any]) -> None:
         """Copy one photo of the ``predict`` JSON, and add its rows. Raises OutputError."""
         photo, error = Path(result["path"]), result["error"]
+        self._photos += 1
+        self._with_several_faces += len(result["faces"]) > 1
         copies: dict[str, Path] = {}
         if error is None:
             try:

@@ -114,7 +114,8 @@ def keep(dispatcher: Any, kind: Any, folder: str | None) -> None:
         return
     with _kept_in(folder):
         try:
-            dispatcher._cache = _checked(kind)(dispatcher.py_func)
+            checked: Any = type("CheckedCache", (_CheckedCache, kind), {})
+            dispatcher._cache = checked(dispatcher.py_func)
         except RuntimeError:  # Numba's word for a folder that it can't make or write to
             _note_not_kept(Path(folder).parent, OSError("no room, or no permission to write"))
 
@@ -140,73 +141,71 @@ def _kept_in(folder: str) -> Iterator[None]:
         config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
 
 
-@cache
-def _checked(kind: Any) -> Any:
-    """One of Numba's caches, with files that are checked, and that is done without where it can't be written to."""
+_AnyCache: Any = object  # mypy doesn't know what Numba's caches have
 
-    base: Any = kind
 
-    class Checked(base):  # type: ignore[misc]
-        _cache_file: Any
+class _CheckedCache(_AnyCache):  # type: ignore[misc]
+    """What one of Numba's caches, the other base class, does anew: its files are checked, and done without where they
+    can't be written."""
 
-        def __init__(self, function: Callable[..., Any]) -> None:
-            super().__init__(function)
-            self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
-            self._lock: FileLock | None = None
-            """Held while the function is compiled for some types. Made anew each time: a forked process may not use its
-            parent's."""
+    _cache_file: Any
 
-        def load_overload(self, signature: Any, target: Any) -> Any:
-            """If there is none, it is compiled next, and other processes that need it wait until it is kept."""
-            found = super().load_overload(signature, target)
-            if found is None and self._lock is None:
-                lock = self._lock_of(signature, target)
-                with suppress(OSError, NotImplementedError, Timeout):
-                    _acquire(lock)
-                    found = super().load_overload(signature, target)
-                    if found is None:
-                        self._lock = lock
-                    else:
-                        lock.release()
-            return found
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
+        self._lock: FileLock | None = None
+        """Held while the function is compiled for some types. Made anew each time: a forked process may not use its
+        parent's."""
 
-        def is_taken(self, signature: Any, target: Any) -> bool:
-            """Whether another process is compiling it now."""
-            try:
-                with self._lock_of(signature, target).acquire(timeout=0):
-                    return False
-            except Timeout:
-                return True
-            except (OSError, NotImplementedError):
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """If there is none, it is compiled next, and other processes that need it wait until it is kept."""
+        found = super().load_overload(signature, target)
+        if found is None and self._lock is None:
+            lock = self._lock_of(signature, target)
+            with suppress(OSError, NotImplementedError, Timeout):
+                _acquire(lock)
+                found = super().load_overload(signature, target)
+                if found is None:
+                    self._lock = lock
+                else:
+                    lock.release()
+        return found
+
+    def is_taken(self, signature: Any, target: Any) -> bool:
+        """Whether another process is compiling it now."""
+        try:
+            with self._lock_of(signature, target).acquire(timeout=0):
                 return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return False
 
-        def is_kept(self, signature: Any, target: Any) -> bool:
-            """Whether it needn't be compiled."""
-            return self._index_key(signature, target.codegen()) in self._cache_file._load_index()
+    def is_kept(self, signature: Any, target: Any) -> bool:
+        """Whether it needn't be compiled."""
+        return self._index_key(signature, target.codegen()) in self._cache_file._load_index()
 
-        def _lock_of(self, signature: Any, target: Any) -> FileLock:
-            key = hashlib.sha256(repr(self._index_key(signature, target.codegen())).encode()).hexdigest()
-            return FileLock(self._place(f".{key[:16]}.lock"), thread_local=False)
+    def _lock_of(self, signature: Any, target: Any) -> FileLock:
+        key = hashlib.sha256(repr(self._index_key(signature, target.codegen())).encode()).hexdigest()
+        return FileLock(self._place(f".{key[:16]}.lock"), thread_local=False)
 
-        def _place(self, suffix: str) -> Path:
-            return Path(self._cache_path, f"{self._impl.filename_base}{suffix}")
+    def _place(self, suffix: str) -> Path:
+        return Path(self._cache_path, f"{self._impl.filename_base}{suffix}")
 
-        def save_overload(self, signature: Any, compiled: Any) -> None:
-            index = FileLock(self._place(".lock"), _LONGEST_WAIT, thread_local=False)
-            try:
-                with ExitStack() as held:
-                    # Its index is read, and written with one entry more.
-                    with suppress(OSError, NotImplementedError, Timeout):
-                        held.enter_context(index)
-                    super().save_overload(signature, compiled)
-            except OSError as error:
-                _note_not_kept(Path(self._cache_path).parent.parent, error)
-            finally:
-                if self._lock is not None:
-                    self._lock.release(force=True)
-                    self._lock = None
-
-    return Checked
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        index = FileLock(self._place(".lock"), _LONGEST_WAIT, thread_local=False)
+        try:
+            with ExitStack() as held:
+                # Its index is read, and written with one entry more.
+                with suppress(OSError, NotImplementedError, Timeout):
+                    held.enter_context(index)
+                super().save_overload(signature, compiled)
+        except OSError as error:
+            _note_not_kept(Path(self._cache_path).parent.parent, error)
+        finally:
+            if self._lock is not None:
+                self._lock.release(force=True)
+                self._lock = None
 
 
 def _acquire(lock: FileLock) -> None:

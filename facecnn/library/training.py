@@ -65,12 +65,10 @@ def train(
         OutputError: the run can't be written.
         DivergedError: the loss is no longer finite.
     """
-    photos = settings.get("photos")
-    if isinstance(photos, (str, os.PathLike)):
+    if isinstance(settings.get("photos"), (str, os.PathLike)):
         if folder is not None:
             raise UsageError("photos: a second folder of photos; as a mapping it changes settings of that section")
-        folder = photos
-        del settings["photos"]
+        folder = settings.pop("photos")  # type: ignore[assignment]  # it was just looked at
     loaded = read_settings(config, settings, epochs=epochs, seed=seed)
     options = TrainOptions(
         photos=None if folder is None else as_path(folder, "the folder of photos"),

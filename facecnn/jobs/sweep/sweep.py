@@ -81,10 +81,6 @@ def sweep(
         DivergedError: no trial was completed.
         FacecnnError: as from ``cross_validate``.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise UsageError(f"sweep: there is no search without the package optuna: {_INSTALL} brings it")
-    if plan.track:
-        check_installed("--track")
     _check(plan, ranks)
     ranges = ranges_in(loaded)
     options = options_for_rank(options, ranks)
@@ -105,11 +101,7 @@ def sweep(
     parts = parts_of(dataset, plan.folds, plan.outer_folds)
     refuse_bad_folds(dataset, parts)
     given = _given(loaded, ranges, plan, dataset)
-    if plan.resume:
-        assert options.name is not None
-        kept = SweepFolder.open(options.out, options.name)
-    else:
-        kept = SweepFolder.create(options.out, options.name, options.label, given)
+    kept = _open_folder(plan, options, given)
     try:
         kept.check_given(given)
         threads, journal = options.threads, kept.journal_path
@@ -129,6 +121,10 @@ def sweep(
 
 
 def _check(plan: SweepOptions, ranks: Ranks) -> None:
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError(f"sweep: there is no search without the package optuna: {_INSTALL} brings it")
+    if plan.track:
+        check_installed("--track")
     if ranks.size > 1 and plan.processes > 1:
         raise UsageError(
             f"--processes {plan.processes}: {ranks.size} ranks share the trials already: leave --processes out"
@@ -138,6 +134,13 @@ def _check(plan: SweepOptions, ranks: Ranks) -> None:
     most = available_threads()
     if not 1 <= plan.processes <= most:
         raise UsageError(f"--processes {plan.processes}: must be 1 to {most}, the processors that this process may use")
+
+
+def _open_folder(plan: SweepOptions, options: TrainOptions, given: dict[str, Any]) -> SweepFolder:
+    if not plan.resume:
+        return SweepFolder.create(options.out, options.name, options.label, given)
+    assert options.name is not None
+    return SweepFolder.open(options.out, options.name)
 
 
 def _given(loaded: Loaded, ranges: Sequence[Range], plan: SweepOptions, dataset: Dataset) -> dict[str, Any]:

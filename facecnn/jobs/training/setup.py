@@ -141,11 +141,7 @@ def make_trainer(
         )
     data = _training_data(dataset, training, validation, outputs)
     stages, photos = loaded.plan(outputs), len(data.train_indices)
-    batch_size = min(settings.train.batch_size, photos)
-    has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
-    if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
-        batch_size = photos
-    batch_size = largest_share(batch_size, ranks)
+    batch_size = _batch_size(settings, stages, photos, ranks)
     fitting = _what_fits(stages, batch_size, data.validation, settings, device)
     sizes = [size for size in ranks.gather(fitting) if size is not None]
     fitting = min(sizes, default=None)  # all ranks run the same groups of steps
@@ -165,6 +161,15 @@ def make_trainer(
         if fitting is not None:
             raise
         raise too_large(stages, batch_size) from None
+
+
+def _batch_size(settings: Settings, stages: Sequence[Stage], photos: int, ranks: Ranks) -> int:
+    """The largest number of photos that a rank has of a batch."""
+    size = min(settings.train.batch_size, photos)
+    has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
+    if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
+        size = photos
+    return largest_share(size, ranks)
 
 
 def _what_fits(
