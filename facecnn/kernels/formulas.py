@@ -143,17 +143,9 @@ def adagrad(w: Any, g: Any, squares: Any, rate: Any, initial_squares: Any, epsil
 
 
 def adam(
-    w: Any,
-    g: Any,
-    mean: Any,
-    second_moment: Any,
-    corrected_rate: Any,
-    one_minus_beta1: Any,
-    beta2: Any,
-    one_minus_beta2: Any,
-    epsilon: Any,
-    bias_correction2: Any,
-) -> Any:
+    w: Any, g: Any, mean: Any, second_moment: Any, corrected_rate: Any, one_minus_beta1: Any, beta2: Any,
+    one_minus_beta2: Any, epsilon: Any, bias_correction2: Any,
+) -> Any:  # fmt: skip
     m = mean + one_minus_beta1 * (g - mean)
     v = beta2 * second_moment + one_minus_beta2 * g * g
     return w - corrected_rate * m / (_F(sqrt(v / bias_correction2)) + epsilon), m, v
@@ -237,17 +229,9 @@ def augmentation(multiply: Formula, add: Formula) -> Formula:
     """
 
     def parameters(
-        u: Any,
-        mirror: Any,
-        shift: Any,
-        zoom: Any,
-        rotate: Any,
-        gamma: Any,
-        contrast: Any,
-        brightness: Any,
-        blur: Any,
+        u: Any, mirror: Any, shift: Any, zoom: Any, rotate: Any, gamma: Any, contrast: Any, brightness: Any, blur: Any,
         erase: Any,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         erased = u[10] < erase
         height = add(_BOX_LEAST, multiply(_BOX_MORE, u[11])) if erased else _ZERO
         width = add(_BOX_LEAST, multiply(_BOX_MORE, u[12])) if erased else _ZERO

@@ -204,17 +204,9 @@ def _taps(x: Array, shape: tuple[int, int], padding: tuple[int, int], row: int, 
 
 
 def conv_forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Any,
-) -> None:
+    out: Array, argmax: Array, x: Array, weight: Array, bias: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Any,
+) -> None:  # fmt: skip
     """Convolution, bias, activation and max-pooling in one block.
 
     out     (N, H', W', K)  activation(largest sum of each window + bias)
@@ -258,18 +250,9 @@ def _spread_over_windows(
 
 
 def conv_backward_weight(
-    dweight: Array,
-    dbias: Array,
-    dout: Array,
-    out: Array,
-    argmax: Array,
-    x: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Any,
-) -> None:
+    dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, padding: tuple[int, int],
+    activation: Activation, slope: float, pool: int, workspace: Any,
+) -> None:  # fmt: skip
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta[p, k].
 
     Shapes as in ``conv_forward``. Neither the input nor the delta is flipped, and no size divides the sum.
@@ -284,17 +267,9 @@ def conv_backward_weight(
 
 
 def conv_backward_input(
-    dx: Array,
-    dout: Array,
-    out: Array,
-    argmax: Array,
-    weight: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Any,
-) -> None:
+    dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Any,
+) -> None:  # fmt: skip
     """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]. Shapes as in ``conv_forward``.
 
     The sum over all kernels is what makes stacked layers work: a kernel spans all maps of the layer below, so each of
@@ -327,16 +302,9 @@ def _strided_taps(frame: Array, out: Array, stride: tuple[int, int], row: int, c
 
 
 def strided_conv_forward(
-    out: Array,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Any,
-) -> None:
+    out: Array, x: Array, weight: Array, bias: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Any,
+) -> None:  # fmt: skip
     """Convolution, bias and activation, at every ``stride``-th position only.
 
     out[p, k] = activation(bias[k] + sum over taps t and maps c of weight[k, t, c] * x[p * stride + t - padding, c])
@@ -356,17 +324,9 @@ def strided_conv_forward(
 
 
 def strided_conv_backward_weight(
-    dweight: Array,
-    dbias: Array,
-    dout: Array,
-    out: Array,
-    x: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Any,
-) -> None:
+    dweight: Array, dbias: Array, dout: Array, out: Array, x: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Any,
+) -> None:  # fmt: skip
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p * stride + t - padding, c];
     dbias[k] = sum of delta[p, k]. Shapes as in ``strided_conv_forward``."""
     _, derivative = _ACTIVATIONS[activation]
@@ -381,16 +341,9 @@ def strided_conv_backward_weight(
 
 
 def strided_conv_backward_input(
-    dx: Array,
-    dout: Array,
-    out: Array,
-    weight: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Any,
-) -> None:
+    dx: Array, dout: Array, out: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Any,
+) -> None:  # fmt: skip
     """dx[q, c] = sum over kernels k, taps t and positions p of delta[p, k] * weight[k, t, c], over the p and t for
     which p * stride + t - padding = q. Shapes as in ``strided_conv_forward``.
 
@@ -409,14 +362,8 @@ def strided_conv_backward_input(
 
 
 def pool_forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
-    workspace: Any,
-) -> None:
+    out: Array, argmax: Array, x: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int], workspace: Any,
+) -> None:  # fmt: skip
     """The largest or the average element of each window.
 
     out (N, H', W', C); x (N, H, W, C); window (i, j) starts at row i * stride[0], column j * stride[1], inside of x.
@@ -440,14 +387,9 @@ def pool_forward(
 
 
 def pool_backward(
-    dx: Array,
-    dout: Array,
-    argmax: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
+    dx: Array, dout: Array, argmax: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int],
     workspace: Any,
-) -> None:
+) -> None:  # fmt: skip
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average"); windows add up."""
     dx[...] = 0
     photos, maps = np.ix_(np.arange(len(dx)), np.arange(dx.shape[3]))
@@ -551,18 +493,9 @@ def unit_length_backward(dx: Array, dout: Array, out: Array, norms: Array, works
 
 
 def batch_norm_forward(
-    out: Array,
-    mean: Array,
-    inverse_std: Array,
-    running_mean: Array,
-    running_variance: Array,
-    x: Array,
-    scale: Array,
-    shift: Array,
-    momentum: float,
-    epsilon: float,
-    workspace: Any,
-) -> None:
+    out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array, scale: Array,
+    shift: Array, momentum: float, epsilon: float, workspace: Any,
+) -> None:  # fmt: skip
     """Batch normalisation in training (Ioffe and Szegedy 2015), per map or unit.
 
     out = (x - mean) / sqrt(variance + epsilon) * scale + shift, with the batch's own mean and (biased) variance.
@@ -581,30 +514,17 @@ def batch_norm_forward(
 
 
 def batch_norm_inference(
-    out: Array,
-    x: Array,
-    running_mean: Array,
-    running_variance: Array,
-    scale: Array,
-    shift: Array,
-    epsilon: float,
+    out: Array, x: Array, running_mean: Array, running_variance: Array, scale: Array, shift: Array, epsilon: float,
     workspace: Any,
-) -> None:
+) -> None:  # fmt: skip
     """The same with the running statistics, so that a photo's output doesn't depend on the rest of its batch."""
     out[...] = (x - running_mean) / np.sqrt(running_variance + x.dtype.type(epsilon)) * scale + shift
 
 
 def batch_norm_backward(
-    dx: Array,
-    dscale: Array,
-    dshift: Array,
-    dout: Array,
-    x: Array,
-    mean: Array,
-    inverse_std: Array,
-    scale: Array,
+    dx: Array, dscale: Array, dshift: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, scale: Array,
     workspace: Any,
-) -> None:
+) -> None:  # fmt: skip
     """With h = (x - mean) * inverse_std: dshift = sum dout, dscale = sum dout * h, and, since the mean and the
     variance depend on every x of the batch, dx = scale * inverse_std * (dout - dshift / M - h * dscale / M).
     """
@@ -637,17 +557,9 @@ def dropout(
 
 
 def softmax_cross_entropy(
-    losses: Array,
-    objectives: Array,
-    probabilities: Array,
-    dlogits: Array,
-    logits: Array,
-    labels: Array,
-    class_weights: Array,
-    total: Array,
-    label_smoothing: float,
-    workspace: Any,
-) -> None:
+    losses: Array, objectives: Array, probabilities: Array, dlogits: Array, logits: Array, labels: Array,
+    class_weights: Array, total: Array, label_smoothing: float, workspace: Any,
+) -> None:  # fmt: skip
     """Softmax and cross-entropy, with label smoothing s and class weights v.
 
     losses         (N,)  -log p[label]: the plain cross-entropy that is reported and compared
@@ -716,19 +628,9 @@ def accumulate(total: Array, x: Array, first: bool, workspace: Any) -> None:
 
 
 def take_batch(
-    photos: Array,
-    rows: Array,
-    labels: Array,
-    learning_rate: Array,
-    step: Array,
-    cursor: Array,
-    order_photos: Array,
-    order_rows: Array,
-    order_labels: Array,
-    starts: Array,
-    rates: Array,
-    workspace: Any,
-) -> None:
+    photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array, order_photos: Array,
+    order_rows: Array, order_labels: Array, starts: Array, rates: Array, workspace: Any,
+) -> None:  # fmt: skip
     """Take the next batch of an epoch, without the host.
 
     photos, rows, labels       (N,) int32: the batch's part of order_photos, order_rows, order_labels (photos,)
@@ -749,16 +651,9 @@ def take_batch(
 
 
 def optimizer_update(
-    weight: Array,
-    state: Sequence[Array],
-    gradient: Array,
-    learning_rate: Array,
-    step: Array,
-    rule: str,
-    scalars: Mapping[str, float],
-    decaying: int,
-    workspace: Any,
-) -> None:
+    weight: Array, state: Sequence[Array], gradient: Array, learning_rate: Array, step: Array, rule: str,
+    scalars: Mapping[str, float], decaying: int, workspace: Any,
+) -> None:  # fmt: skip
     """One step of an optimizer, in place.
 
     weight, gradient (P,); ``state``: the arrays (P,) that the function below for this ``rule`` takes between weight and
@@ -813,17 +708,9 @@ def _adagrad(
 
 
 def _adam(
-    weight: Array,
-    mean: Array,
-    second_moment: Array,
-    g: Array,
-    rate: Any,
-    t: int,
-    *,
-    beta1: float,
-    beta2: float,
+    weight: Array, mean: Array, second_moment: Array, g: Array, rate: Any, t: int, *, beta1: float, beta2: float,
     epsilon: float,
-) -> None:
+) -> None:  # fmt: skip
     """Adam (Kingma and Ba 2015): bias-corrected moving averages of g and of its square. As torch.optim.Adam, and with
     decoupled weight decay as torch.optim.AdamW."""
     kind = weight.dtype.type
@@ -856,15 +743,9 @@ def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Any) -> 
 
 
 def add_noise(
-    out: Array,
-    gradient: Array,
-    counts: Array,
-    seed: int,
-    noise: float,
-    noise_decay: float,
-    step: Array,
+    out: Array, gradient: Array, counts: Array, seed: int, noise: float, noise_decay: float, step: Array,
     workspace: Any,
-) -> None:
+) -> None:  # fmt: skip
     """out = gradient + noise / (1 + t)^noise_decay * z with t = step, and z normal with mean 0 and variance 1.
 
     out, gradient (P,), P a multiple of 4; they may be the same array. counts (P / 4,) uint8: of elements 4 b to
@@ -926,21 +807,9 @@ def random_words(out: Array, seed: int, purpose: int, photo: int, step: Array, w
 
 
 def draw_augmentation(
-    parameters: Array,
-    photos: Array,
-    epoch: Array,
-    seed: int,
-    mirror: bool,
-    shift: float,
-    zoom: float,
-    rotate: float,
-    gamma: float,
-    contrast: float,
-    brightness: float,
-    blur: float,
-    erase: float,
-    workspace: Any,
-) -> None:
+    parameters: Array, photos: Array, epoch: Array, seed: int, mirror: bool, shift: float, zoom: float, rotate: float,
+    gamma: float, contrast: float, brightness: float, blur: float, erase: float, workspace: Any,
+) -> None:  # fmt: skip
     """Draw each photo's augmentation in this epoch: parameters (N, len(AUGMENTATION)) float32, in AUGMENTATION's order.
 
     photos (N,) are the photos' numbers in the data set. Column by column, with u uniform in [0, 1) from word i of

@@ -84,14 +84,9 @@ def add_maps_forward(
 
 
 def add_maps_backward(
-    dbranch: Array,
-    dshortcut: Array,
-    dout: Array,
-    out: Array,
-    activation: Activation,
-    slope: float,
+    dbranch: Array, dshortcut: Array, dout: Array, out: Array, activation: Activation, slope: float,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """Both get dout * activation' at their own elements."""
     for dmaps in (dbranch, dshortcut):
         launch(_backward(activation), *_widened(dmaps, dout, out), _F(slope), operations=4 * dmaps.size)

@@ -19,20 +19,9 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 @compiled(parallel=True)
 def _forward(
-    out: Array,
-    mean: Array,
-    inverse_std: Array,
-    running_mean: Array,
-    running_variance: Array,
-    x: Array,
-    scale: Array,
-    shift: Array,
-    momentum: Any,
-    epsilon: Any,
-    sums: Array,
-    squares: Array,
-    repeated: Array,
-) -> None:
+    out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array, scale: Array,
+    shift: Array, momentum: Any, epsilon: Any, sums: Array, squares: Array, repeated: Array,
+) -> None:  # fmt: skip
     # out, x (M C,); sums, squares (chunks, tile); repeated (5, tile), of which 3; all others (C,)
     chunks, tile = sums.shape
     columns = mean.shape[0]
@@ -80,16 +69,9 @@ def _forward(
 
 @compiled(parallel=True)
 def _inference(
-    out: Array,
-    x: Array,
-    running_mean: Array,
-    running_variance: Array,
-    scale: Array,
-    shift: Array,
-    epsilon: Any,
-    chunks: int,
-    repeated: Array,
-) -> None:
+    out: Array, x: Array, running_mean: Array, running_variance: Array, scale: Array, shift: Array, epsilon: Any,
+    chunks: int, repeated: Array,
+) -> None:  # fmt: skip
     tile = repeated.shape[1]
     columns = running_mean.shape[0]
     tiles = (x.shape[0] + tile - 1) // tile
@@ -108,18 +90,9 @@ def _inference(
 
 @compiled(parallel=True)
 def _backward(
-    dx: Array,
-    dscale: Array,
-    dshift: Array,
-    dout: Array,
-    x: Array,
-    mean: Array,
-    inverse_std: Array,
-    scale: Array,
-    sums: Array,
-    products: Array,
-    repeated: Array,
-) -> None:
+    dx: Array, dscale: Array, dshift: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, scale: Array,
+    sums: Array, products: Array, repeated: Array,
+) -> None:  # fmt: skip
     # dx, dout, x (M C,); sums, products (chunks, tile); repeated (5, tile); all others (C,)
     chunks, tile = sums.shape
     columns = mean.shape[0]
@@ -155,92 +128,39 @@ def _backward(
 
 
 def batch_norm_forward(
-    out: Array,
-    mean: Array,
-    inverse_std: Array,
-    running_mean: Array,
-    running_variance: Array,
-    x: Array,
-    scale: Array,
-    shift: Array,
-    momentum: float,
-    epsilon: float,
-    workspace: Workspace,
-) -> None:
+    out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array, scale: Array,
+    shift: Array, momentum: float, epsilon: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
     shape = chunks_and_tile(x)
     launch(
-        _forward,
-        out.reshape(-1),
-        mean,
-        inverse_std,
-        running_mean,
-        running_variance,
-        x.reshape(-1),
-        scale,
-        shift,
-        np.float32(momentum),
-        np.float32(epsilon),
-        workspace.array("norm sums", shape),
-        workspace.array("norm products", shape),
-        workspace.array("norm factors", (5, shape[1])),
-        operations=6 * x.size,
-    )
+        _forward, out.reshape(-1), mean, inverse_std, running_mean, running_variance, x.reshape(-1), scale, shift,
+        np.float32(momentum), np.float32(epsilon), workspace.array("norm sums", shape),
+        workspace.array("norm products", shape), workspace.array("norm factors", (5, shape[1])), operations=6 * x.size,
+    )  # fmt: skip
 
 
 def batch_norm_inference(
-    out: Array,
-    x: Array,
-    running_mean: Array,
-    running_variance: Array,
-    scale: Array,
-    shift: Array,
-    epsilon: float,
+    out: Array, x: Array, running_mean: Array, running_variance: Array, scale: Array, shift: Array, epsilon: float,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """Batch normalisation with the running statistics."""
     chunks, tile = chunks_and_tile(x)
     repeated = workspace.array("norm factors", (5, tile))
     launch(
-        _inference,
-        out.reshape(-1),
-        x.reshape(-1),
-        running_mean,
-        running_variance,
-        scale,
-        shift,
-        np.float32(epsilon),
-        chunks,
-        repeated,
-        operations=2 * x.size,
-    )
+        _inference, out.reshape(-1), x.reshape(-1), running_mean, running_variance, scale, shift, np.float32(epsilon),
+        chunks, repeated, operations=2 * x.size,
+    )  # fmt: skip
 
 
 def batch_norm_backward(
-    dx: Array,
-    dscale: Array,
-    dshift: Array,
-    dout: Array,
-    x: Array,
-    mean: Array,
-    inverse_std: Array,
-    scale: Array,
+    dx: Array, dscale: Array, dshift: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, scale: Array,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """dx, dscale and dshift of ``batch_norm_forward``."""
     shape = chunks_and_tile(x)
     launch(
-        _backward,
-        dx.reshape(-1),
-        dscale,
-        dshift,
-        dout.reshape(-1),
-        x.reshape(-1),
-        mean,
-        inverse_std,
-        scale,
-        workspace.array("norm sums", shape),
-        workspace.array("norm products", shape),
-        workspace.array("norm factors", (5, shape[1])),
-        operations=10 * x.size,
-    )
+        _backward, dx.reshape(-1), dscale, dshift, dout.reshape(-1), x.reshape(-1), mean, inverse_std, scale,
+        workspace.array("norm sums", shape), workspace.array("norm products", shape),
+        workspace.array("norm factors", (5, shape[1])), operations=10 * x.size,
+    )  # fmt: skip

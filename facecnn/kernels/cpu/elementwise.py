@@ -77,10 +77,6 @@ def activation_backward(
     """dx = dout * activation'(x), from ``out`` where that is enough, else from ``x``."""
     source = out if activation in FUSED_ACTIVATIONS else x
     launch(
-        _backward(activation),
-        dx.reshape(-1),
-        dout.reshape(-1),
-        source.reshape(-1),
-        _F(slope),
+        _backward(activation), dx.reshape(-1), dout.reshape(-1), source.reshape(-1), _F(slope),
         operations=_cost(activation) * x.size,
-    )
+    )  # fmt: skip

@@ -19,16 +19,9 @@ _counts_as_larger = helper(inline=True)(formulas.counts_as_larger)
 
 @compiled()
 def _softmax_cross_entropy(
-    losses: Array,
-    objectives: Array,
-    probabilities: Array,
-    dlogits: Array,
-    logits: Array,
-    labels: Array,
-    class_weights: Array,
-    batch_total: Array,
-    smoothing: Any,
-) -> None:
+    losses: Array, objectives: Array, probabilities: Array, dlogits: Array, logits: Array, labels: Array,
+    class_weights: Array, batch_total: Array, smoothing: Any,
+) -> None:  # fmt: skip
     photos, units = logits.shape
     total = np.float64(batch_total[0])
     for n in range(photos):
@@ -101,18 +94,9 @@ def _one_hot(out: Array, labels: Array) -> None:
 
 @compiled()
 def _take_batch(
-    photos: Array,
-    rows: Array,
-    labels: Array,
-    learning_rate: Array,
-    step: Array,
-    cursor: Array,
-    order_photos: Array,
-    order_rows: Array,
-    order_labels: Array,
-    starts: Array,
-    rates: Array,
-) -> None:
+    photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array, order_photos: Array,
+    order_rows: Array, order_labels: Array, starts: Array, rates: Array,
+) -> None:  # fmt: skip
     start = starts[cursor[0]]
     for n in range(photos.size):
         photos[n] = order_photos[start + n]
@@ -125,30 +109,14 @@ def _take_batch(
 
 
 def softmax_cross_entropy(
-    losses: Array,
-    objectives: Array,
-    probabilities: Array,
-    dlogits: Array,
-    logits: Array,
-    labels: Array,
-    class_weights: Array,
-    total: Array,
-    label_smoothing: float,
-    workspace: Workspace,
-) -> None:
+    losses: Array, objectives: Array, probabilities: Array, dlogits: Array, logits: Array, labels: Array,
+    class_weights: Array, total: Array, label_smoothing: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Softmax and cross-entropy, with label smoothing and class weights; sums in float64."""
     launch(
-        _softmax_cross_entropy,
-        losses,
-        objectives,
-        probabilities,
-        dlogits,
-        logits,
-        labels,
-        class_weights,
-        total,
+        _softmax_cross_entropy, losses, objectives, probabilities, dlogits, logits, labels, class_weights, total,
         float(label_smoothing),
-    )
+    )  # fmt: skip
 
 
 def mean_squared_error(
@@ -174,31 +142,11 @@ def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
 
 
 def take_batch(
-    photos: Array,
-    rows: Array,
-    labels: Array,
-    learning_rate: Array,
-    step: Array,
-    cursor: Array,
-    order_photos: Array,
-    order_rows: Array,
-    order_labels: Array,
-    starts: Array,
-    rates: Array,
-    workspace: Workspace,
-) -> None:
+    photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array, order_photos: Array,
+    order_rows: Array, order_labels: Array, starts: Array, rates: Array, workspace: Workspace,
+) -> None:  # fmt: skip
     """Take the next batch of an epoch."""
     launch(
-        _take_batch,
-        photos,
-        rows,
-        labels,
-        learning_rate,
-        step,
-        cursor,
-        order_photos,
-        order_rows,
-        order_labels,
-        starts,
+        _take_batch, photos, rows, labels, learning_rate, step, cursor, order_photos, order_rows, order_labels, starts,
         rates,
-    )
+    )  # fmt: skip

@@ -151,14 +151,9 @@ def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: 
     """out[n, m, k] = bias[m, k] + sum over positions p of weight[m, p, k] * x[n, p, k]."""
     tile, lanes = _tile(out.shape[2])
     launch(
-        _forward(tile, lanes),
-        out,
-        x.reshape(len(x), -1),
-        weight.reshape(len(weight), -1),
-        bias,
-        workspace.array("neurons' sums", (len(x), 2 * tile)),
-        operations=len(weight) * x.size,
-    )
+        _forward(tile, lanes), out, x.reshape(len(x), -1), weight.reshape(len(weight), -1), bias,
+        workspace.array("neurons' sums", (len(x), 2 * tile)), operations=len(weight) * x.size,
+    )  # fmt: skip
 
 
 def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
@@ -166,14 +161,9 @@ def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, 
     tile, lanes = _tile(dout.shape[2])
     repeated = _repeated(dout, tile, workspace)
     launch(
-        _backward_weight(tile, lanes),
-        dweight.reshape(len(dweight), -1),
-        dbias,
-        dout,
-        x.reshape(len(x), -1),
-        repeated,
+        _backward_weight(tile, lanes), dweight.reshape(len(dweight), -1), dbias, dout, x.reshape(len(x), -1), repeated,
         operations=len(dweight) * x.size,
-    )
+    )  # fmt: skip
 
 
 def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:

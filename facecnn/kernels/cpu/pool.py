@@ -19,15 +19,8 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 @compiled(parallel=True)
 def _forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    largest: bool,
-    rows: int,
-    columns: int,
-    stride_y: int,
-    stride_x: int,
-) -> None:
+    out: Array, argmax: Array, x: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int,
+) -> None:  # fmt: skip
     # out (N, H', W', C), argmax the same if ``largest``, x (N, H, W, C)
     maps = out.shape[3]
     for n in prange(out.shape[0]):
@@ -67,14 +60,8 @@ def _forward(
 
 @compiled(parallel=True)
 def _largest(
-    out: Array,
-    x: Array,
-    rows: int,
-    columns: int,
-    stride_y: int,
-    stride_x: int,
-    best: Array,
-) -> None:
+    out: Array, x: Array, rows: int, columns: int, stride_y: int, stride_x: int, best: Array,
+) -> None:  # fmt: skip
     """out (N, H', W', C) of x (N, H, W, C), without argmax; best (N, W C) is scratch memory.
 
     The innermost loop runs along a row of x, not only over the maps of a pixel, which are few in the first layers: a
@@ -99,15 +86,8 @@ def _largest(
 
 @compiled(parallel=True)
 def _backward(
-    dx: Array,
-    dout: Array,
-    argmax: Array,
-    largest: bool,
-    rows: int,
-    columns: int,
-    stride_y: int,
-    stride_x: int,
-) -> None:
+    dx: Array, dout: Array, argmax: Array, largest: bool, rows: int, columns: int, stride_y: int, stride_x: int,
+) -> None:  # fmt: skip
     maps = dx.shape[3]
     for n in prange(dx.shape[0]):
         photo = dx[n].reshape(-1)
@@ -131,14 +111,9 @@ def _backward(
 
 
 def pool_forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
+    out: Array, argmax: Array, x: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int],
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """The largest or the average element of each window."""
     operations = size[0] * size[1] * out.size
     if kind == "max" and len(argmax) == 0:
@@ -149,13 +124,8 @@ def pool_forward(
 
 
 def pool_backward(
-    dx: Array,
-    dout: Array,
-    argmax: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
+    dx: Array, dout: Array, argmax: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int],
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
     launch(_backward, dx, dout, argmax, kind == "max", *size, *stride, operations=size[0] * size[1] * dout.size)

@@ -50,14 +50,9 @@ def prelu_forward(out: Array, x: Array, slope: Array, workspace: Workspace) -> N
     """out = x where x > 0, else slope[c] * x."""
     chunks, tile = chunks_and_tile(x)
     launch(
-        _forward,
-        out.reshape(-1),
-        x.reshape(-1),
-        slope,
-        chunks,
-        workspace.array("slopes", (tile,)),
+        _forward, out.reshape(-1), x.reshape(-1), slope, chunks, workspace.array("slopes", (tile,)),
         operations=2 * x.size,
-    )
+    )  # fmt: skip
 
 
 def prelu_backward(dx: Array, dslope: Array, dout: Array, x: Array, slope: Array, workspace: Workspace) -> None:

@@ -133,17 +133,6 @@ def prepare_photos(
     photos = pixels.reshape(len(pixels), stored_height * stored_width * maps)
     photos.flags.writeable = False  # as those of a training are: for others the kernel would be compiled once more
     launch(
-        _prepare,
-        out.reshape(number, height * width * maps),
-        height,
-        width,
-        photos,
-        stored_height,
-        stored_width,
-        maps,
-        rows,
-        parameters,
-        _CODES[normalise],
-        weights,
-        workspace.per_thread("pictures", places[-1]),
-    )
+        _prepare, out.reshape(number, height * width * maps), height, width, photos, stored_height, stored_width, maps,
+        rows, parameters, _CODES[normalise], weights, workspace.per_thread("pictures", places[-1]),
+    )  # fmt: skip

@@ -69,20 +69,9 @@ def dropout(
 
 @compiled(exact=True)
 def _draw_augmentation(
-    parameters: Array,
-    photos: Array,
-    epoch: Array,
-    seed: Any,
-    mirror: bool,
-    shift: Any,
-    zoom: Any,
-    rotate: Any,
-    gamma: Any,
-    contrast: Any,
-    brightness: Any,
-    blur: Any,
-    erase: Any,
-) -> None:
+    parameters: Array, photos: Array, epoch: Array, seed: Any, mirror: bool, shift: Any, zoom: Any, rotate: Any,
+    gamma: Any, contrast: Any, brightness: Any, blur: Any, erase: Any,
+) -> None:  # fmt: skip
     u = np.empty(16, _F)
     step, zero = _U64(epoch[0]) & _LOW, _U64(0)
     for n in range(photos.shape[0]):
@@ -97,36 +86,12 @@ def _draw_augmentation(
 
 
 def draw_augmentation(
-    parameters: Array,
-    photos: Array,
-    epoch: Array,
-    seed: int,
-    mirror: bool,
-    shift: float,
-    zoom: float,
-    rotate: float,
-    gamma: float,
-    contrast: float,
-    brightness: float,
-    blur: float,
-    erase: float,
-    workspace: Workspace,
-) -> None:
+    parameters: Array, photos: Array, epoch: Array, seed: int, mirror: bool, shift: float, zoom: float, rotate: float,
+    gamma: float, contrast: float, brightness: float, blur: float, erase: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Draw each photo's augmentation in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's
     bits."""
     launch(
-        _draw_augmentation,
-        parameters,
-        photos,
-        epoch,
-        _U64(seed),
-        bool(mirror),
-        _F(shift),
-        _F(zoom),
-        _F(rotate),
-        _F(gamma),
-        _F(contrast),
-        _F(brightness),
-        _F(blur),
-        _F(erase),
-    )
+        _draw_augmentation, parameters, photos, epoch, _U64(seed), bool(mirror), _F(shift), _F(zoom), _F(rotate),
+        _F(gamma), _F(contrast), _F(brightness), _F(blur), _F(erase),
+    )  # fmt: skip

@@ -47,17 +47,9 @@ def _update(name: str) -> Any:
 
     @compiled(parallel=True)
     def update(
-        weight: Array,
-        state: Any,
-        gradient: Array,
-        learning_rate: Array,
-        step: Array,
-        numbers: Any,
-        betas: Any,
-        coupled: Any,
-        decoupled: Any,
-        decaying: int,
-    ) -> None:
+        weight: Array, state: Any, gradient: Array, learning_rate: Array, step: Array, numbers: Any, betas: Any,
+        coupled: Any, decoupled: Any, decaying: int,
+    ) -> None:  # fmt: skip
         # weight, each of the state, gradient (P,); learning_rate, step (1,)
         rate = learning_rate[0]
         corrections = corrections_of(betas, float(step[0]) + 1.0)
@@ -75,32 +67,16 @@ def _update(name: str) -> Any:
 
 
 def optimizer_update(
-    weight: Array,
-    state: Sequence[Array],
-    gradient: Array,
-    learning_rate: Array,
-    step: Array,
-    rule: str,
-    scalars: Mapping[str, float],
-    decaying: int,
-    workspace: Workspace,
-) -> None:
+    weight: Array, state: Sequence[Array], gradient: Array, learning_rate: Array, step: Array, rule: str,
+    scalars: Mapping[str, float], decaying: int, workspace: Workspace,
+) -> None:  # fmt: skip
     """One step of an optimizer, in place."""
     values = update_rule(rule).values(state, scalars)
     launch(
-        _update(rule),
-        weight,
-        tuple(state),
-        gradient,
-        learning_rate,
-        step,
-        tuple(map(_F, values.numbers)),
-        tuple(map(float, values.betas)),
-        _F(values.coupled),
-        _F(values.decoupled),
-        decaying,
+        _update(rule), weight, tuple(state), gradient, learning_rate, step, tuple(map(_F, values.numbers)),
+        tuple(map(float, values.betas)), _F(values.coupled), _F(values.decoupled), decaying,
         operations=(3 + 6 * len(state)) * weight.size,
-    )
+    )  # fmt: skip
 
 
 @compiled(parallel=True)
@@ -166,28 +142,14 @@ def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspac
 
 
 def add_noise(
-    out: Array,
-    gradient: Array,
-    counts: Array,
-    seed: int,
-    noise: float,
-    noise_decay: float,
-    step: Array,
+    out: Array, gradient: Array, counts: Array, seed: int, noise: float, noise_decay: float, step: Array,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """out = gradient + normal noise, which fades from step to step."""
     launch(
-        _noise,
-        out,
-        gradient,
-        counts,
-        _U64(seed),
-        _U64(PURPOSE_NOISE),
-        float(noise),
-        float(noise_decay),
-        step,
+        _noise, out, gradient, counts, _U64(seed), _U64(PURPOSE_NOISE), float(noise), float(noise_decay), step,
         operations=100 * out.size,
-    )
+    )  # fmt: skip
 
 
 def average_update(average: Array, weight: Array, step: Array, decay: float, workspace: Workspace) -> None:

@@ -70,13 +70,8 @@ def add_maps_forward(
 
 
 def add_maps_backward(
-    dbranch: Array,
-    dshortcut: Array,
-    dout: Array,
-    out: Array,
-    activation: Activation,
-    slope: float,
+    dbranch: Array, dshortcut: Array, dout: Array, out: Array, activation: Activation, slope: float,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """Both get dout * activation' at their own elements."""
     launch_each(_backward(activation), out.size, workspace, dbranch, dshortcut, dout, out, float(slope))

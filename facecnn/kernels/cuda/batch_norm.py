@@ -131,21 +131,9 @@ def _forward(columns: int, whole: bool) -> Any:
 
     @kernel
     def forward(
-        out: Array,
-        mean: Array,
-        inverse_std: Array,
-        running_mean: Array,
-        running_variance: Array,
-        x: Array,
-        scale: Array,
-        shift: Array,
-        partials: Array,
-        chunk: Any,
-        span: Any,
-        momentum: Any,
-        epsilon: Any,
-        unbias: Any,
-    ) -> None:
+        out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array,
+        scale: Array, shift: Array, partials: Array, chunk: Any, span: Any, momentum: Any, epsilon: Any, unbias: Any,
+    ) -> None:  # fmt: skip
         # out, x (M, C); partials (2, chunks, C), not used if one block has the whole column; all others (C,)
         # grid: (spans of rows, tiles)
         values = cuda.shared.array(THREADS, np.float32)
@@ -192,18 +180,9 @@ def _span(rows: int, columns: int) -> int:
 
 
 def batch_norm_forward(
-    out: Array,
-    mean: Array,
-    inverse_std: Array,
-    running_mean: Array,
-    running_variance: Array,
-    x: Array,
-    scale: Array,
-    shift: Array,
-    momentum: float,
-    epsilon: float,
-    workspace: Workspace,
-) -> None:
+    out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array, scale: Array,
+    shift: Array, momentum: float, epsilon: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
     rows, columns = x.shape
     tiles = tile(columns)[2]
@@ -215,25 +194,10 @@ def batch_norm_forward(
     if not whole:
         launch(_forward_chunks(columns), (chunks, tiles), THREADS, workspace, partials, x, chunk)
     launch(
-        _forward(columns, whole),
-        (-(-rows // span), tiles),
-        THREADS,
-        workspace,
-        out,
-        mean,
-        inverse_std,
-        running_mean,
-        running_variance,
-        x,
-        scale,
-        shift,
-        partials,
-        chunk,
-        span,
-        float(momentum),
-        float(epsilon),
+        _forward(columns, whole), (-(-rows // span), tiles), THREADS, workspace, out, mean, inverse_std, running_mean,
+        running_variance, x, scale, shift, partials, chunk, span, float(momentum), float(epsilon),
         rows / max(rows - 1, 1),
-    )
+    )  # fmt: skip
 
 
 @cache
@@ -242,15 +206,9 @@ def _inference(columns: int) -> Any:
 
     @kernel
     def inference(
-        out: Array,
-        x: Array,
-        running_mean: Array,
-        running_variance: Array,
-        scale: Array,
-        shift: Array,
-        epsilon: Any,
+        out: Array, x: Array, running_mean: Array, running_variance: Array, scale: Array, shift: Array, epsilon: Any,
         span: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         # out, x (M, C); all others (C,); grid: (spans of rows, tiles)
         thread = natural(cuda.threadIdx.x)
         lane = thread // width
@@ -268,32 +226,16 @@ def _inference(columns: int) -> Any:
 
 
 def batch_norm_inference(
-    out: Array,
-    x: Array,
-    running_mean: Array,
-    running_variance: Array,
-    scale: Array,
-    shift: Array,
-    epsilon: float,
+    out: Array, x: Array, running_mean: Array, running_variance: Array, scale: Array, shift: Array, epsilon: float,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """Batch normalisation with the running statistics."""
     rows, columns = x.shape
     span = _span(rows, columns)
     launch(
-        _inference(columns),
-        (-(-rows // span), tile(columns)[2]),
-        THREADS,
-        workspace,
-        out,
-        x,
-        running_mean,
-        running_variance,
-        scale,
-        shift,
-        float(epsilon),
-        span,
-    )
+        _inference(columns), (-(-rows // span), tile(columns)[2]), THREADS, workspace, out, x, running_mean,
+        running_variance, scale, shift, float(epsilon), span,
+    )  # fmt: skip
 
 
 @cache
@@ -305,17 +247,9 @@ def _products(columns: int) -> Any:
 
     @device_function
     def products(
-        values: Any,
-        dout: Any,
-        x: Any,
-        centre: Any,
-        inverse: Any,
-        column: Any,
-        c: Any,
-        lane: Any,
-        start: Any,
+        values: Any, dout: Any, x: Any, centre: Any, inverse: Any, column: Any, c: Any, lane: Any, start: Any,
         stop: Any,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         total, product = _ZERO, _ZERO
         row = start + lane
         own_stop = stop if lane < lanes else start
@@ -363,17 +297,9 @@ def _backward(columns: int, whole: bool) -> Any:
 
     @kernel
     def backward(
-        dx: Array,
-        dscale: Array,
-        dshift: Array,
-        dout: Array,
-        x: Array,
-        mean: Array,
-        inverse_std: Array,
-        scale: Array,
-        partials: Array,
-        span: Any,
-    ) -> None:
+        dx: Array, dscale: Array, dshift: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, scale: Array,
+        partials: Array, span: Any,
+    ) -> None:  # fmt: skip
         # dx, dout, x (M, C); partials (2, chunks, C), not used if one block has the whole column; all others (C,)
         # grid: (spans of rows, tiles)
         values = cuda.shared.array(THREADS, np.float32)
@@ -412,16 +338,9 @@ def _backward(columns: int, whole: bool) -> Any:
 
 
 def batch_norm_backward(
-    dx: Array,
-    dscale: Array,
-    dshift: Array,
-    dout: Array,
-    x: Array,
-    mean: Array,
-    inverse_std: Array,
-    scale: Array,
+    dx: Array, dscale: Array, dshift: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, scale: Array,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """dx, dscale and dshift of ``batch_norm_forward``."""
     rows, columns = x.shape
     tiles = tile(columns)[2]
@@ -434,17 +353,6 @@ def batch_norm_backward(
     if not whole:
         launch(_backward_chunks(columns), (chunks, tiles), THREADS, workspace, partials, dout, x, *kept, chunk)
     launch(
-        _backward(columns, whole),
-        (-(-rows // span), tiles),
-        THREADS,
-        workspace,
-        dx,
-        dscale,
-        dshift,
-        dout,
-        x,
-        *kept,
-        scale,
-        partials,
-        span,
-    )
+        _backward(columns, whole), (-(-rows // span), tiles), THREADS, workspace, dx, dscale, dshift, dout, x, *kept,
+        scale, partials, span,
+    )  # fmt: skip

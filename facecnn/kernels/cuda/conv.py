@@ -160,19 +160,9 @@ def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any
 
     @kernel
     def forward(
-        out: Array,
-        argmax: Array,
-        x: Array,
-        weight: Array,
-        bias: Array,
-        rows: Any,
-        columns: Any,
-        height: Any,
-        width: Any,
-        top: Any,
-        left: Any,
-        slope: Any,
-    ) -> None:
+        out: Array, argmax: Array, x: Array, weight: Array, bias: Array, rows: Any, columns: Any, height: Any,
+        width: Any, top: Any, left: Any, slope: Any,
+    ) -> None:  # fmt: skip
         # out, argmax (N, rows, columns, K), x (N, height, width, C), weight (K, R, S, C): all flat; bias (K,)
         held = cuda.shared.array(floats, np.float32)
         held_weights = cuda.shared.array(weights, np.float32)
@@ -202,17 +192,9 @@ def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any
 
 
 def conv_forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Workspace,
-) -> None:
+    out: Array, argmax: Array, x: Array, weight: Array, bias: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Workspace,
+) -> None:  # fmt: skip
     """Convolution, bias, activation and max-pooling; the full map is never stored."""
     assert activation in FUSED_ACTIVATIONS
     kernels, kernel_rows, kernel_columns, maps = weight.shape
@@ -223,22 +205,10 @@ def conv_forward(
         argmax = workspace.array("unused argmax", out.shape, np.uint8)
     tile = choose_tile(rows, columns, kernels, maps, (kernel_rows, kernel_columns), pool)
     launch(
-        _forward(tile, maps, kernels, activation),
-        tile.blocks(photos, rows, columns, kernels),
-        tile.threads,
-        workspace,
-        out.reshape(-1),
-        argmax.reshape(-1),
-        x.reshape(-1),
-        weight.reshape(-1),
-        bias,
-        rows,
-        columns,
-        x.shape[1],
-        x.shape[2],
-        *padding,
-        float(slope),
-    )
+        _forward(tile, maps, kernels, activation), tile.blocks(photos, rows, columns, kernels), tile.threads, workspace,
+        out.reshape(-1), argmax.reshape(-1), x.reshape(-1), weight.reshape(-1), bias, rows, columns, x.shape[1],
+        x.shape[2], *padding, float(slope),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ the input's gradient
@@ -264,19 +234,9 @@ def _backward_input(tile: Tile, maps: int, kernels: int, pool: int, activation: 
 
     @kernel
     def backward(
-        dx: Array,
-        dout: Array,
-        out: Array,
-        argmax: Array,
-        weight: Array,
-        rows: Any,
-        columns: Any,
-        height: Any,
-        width: Any,
-        top: Any,
-        left: Any,
-        slope: Any,
-    ) -> None:
+        dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, rows: Any, columns: Any, height: Any,
+        width: Any, top: Any, left: Any, slope: Any,
+    ) -> None:  # fmt: skip
         # dx (N, rows, columns, C), dout, out, argmax (N, height, width, K), weight (K, R, S, C): all flat
         held = cuda.shared.array(floats, np.float32)
         held_weights = cuda.shared.array(weights, np.float32)
@@ -294,36 +254,16 @@ def _backward_input(tile: Tile, maps: int, kernels: int, pool: int, activation: 
 
 
 def conv_backward_input(
-    dx: Array,
-    dout: Array,
-    out: Array,
-    argmax: Array,
-    weight: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Workspace,
-) -> None:
+    dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, padding: tuple[int, int], activation: Activation,
+    slope: float, pool: int, workspace: Workspace,
+) -> None:  # fmt: skip
     """dx[q, c] = sum over kernels k and taps t of delta[q - t, k] * weight[k, t, c]."""
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     photos, rows, columns, _ = dx.shape
     tile = choose_tile(rows, columns, maps, kernels, (kernel_rows, kernel_columns), 1)
     launch(
-        _backward_input(tile, maps, kernels, pool, activation),
-        tile.blocks(photos, rows, columns, maps),
-        tile.threads,
-        workspace,
-        dx.reshape(-1),
-        dout.reshape(-1),
-        out.reshape(-1),
-        argmax.reshape(-1),
-        weight.reshape(-1),
-        rows,
-        columns,
-        out.shape[1],
-        out.shape[2],
-        kernel_rows - 1 - padding[0],
-        kernel_columns - 1 - padding[1],
+        _backward_input(tile, maps, kernels, pool, activation), tile.blocks(photos, rows, columns, maps), tile.threads,
+        workspace, dx.reshape(-1), dout.reshape(-1), out.reshape(-1), argmax.reshape(-1), weight.reshape(-1), rows,
+        columns, out.shape[1], out.shape[2], kernel_rows - 1 - padding[0], kernel_columns - 1 - padding[1],
         float(slope),
-    )
+    )  # fmt: skip

@@ -193,16 +193,9 @@ def _forward(shape: StridedShape, activation: Activation, rows_each: int, column
 
 
 def strided_conv_forward(
-    out: Array,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Workspace,
-) -> None:
+    out: Array, x: Array, weight: Array, bias: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Convolution, bias and activation, at every ``stride``-th position only."""
     assert activation in FUSED_ACTIVATIONS
     if out.size == 0:
@@ -210,18 +203,10 @@ def strided_conv_forward(
     shape = shape_of(x, weight, out, stride, padding)
     pixels, kernels = out.size // shape.kernels, shape.kernels
     launch(
-        _forward(shape, activation, _each(pixels), _each(kernels)),
-        _grid(pixels, kernels),
-        _SIDE * _SIDE,
-        workspace,
-        (out.reshape(-1), bias, float(slope)),
-        x.reshape(-1),
-        weight.reshape(-1),
-        pixels,
-        kernels,
+        _forward(shape, activation, _each(pixels), _each(kernels)), _grid(pixels, kernels), _SIDE * _SIDE, workspace,
+        (out.reshape(-1), bias, float(slope)), x.reshape(-1), weight.reshape(-1), pixels, kernels, shape.patch,
         shape.patch,
-        shape.patch,
-    )
+    )  # fmt: skip
 
 
 @cache
@@ -237,17 +222,9 @@ def _backward_weight(shape: StridedShape, activation: Activation, rows_each: int
 
 
 def strided_conv_backward_weight(
-    dweight: Array,
-    dbias: Array,
-    dout: Array,
-    out: Array,
-    x: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Workspace,
-) -> None:
+    dweight: Array, dbias: Array, dout: Array, out: Array, x: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p * stride + t - padding, c]; dbias[k] =
     sum of delta."""
     shape = shape_of(x, dweight, out, stride, padding)
@@ -258,18 +235,10 @@ def strided_conv_backward_weight(
     splits = -(-slabs // split_slabs)
     partials = workspace.array("partial sums", (splits, dweight.size + kernels))
     launch(
-        _backward_weight(shape, activation, _each(kernels), _each(size)),
-        (across, down, splits),
-        _SIDE * _SIDE,
-        workspace,
-        partials,
-        (dout.reshape(-1), out.reshape(-1), float(slope)),
-        x.reshape(-1),
-        kernels,
-        size,
-        pixels,
+        _backward_weight(shape, activation, _each(kernels), _each(size)), (across, down, splits), _SIDE * _SIDE,
+        workspace, partials, (dout.reshape(-1), out.reshape(-1), float(slope)), x.reshape(-1), kernels, size, pixels,
         split_slabs * _SLAB,
-    )
+    )  # fmt: skip
     add_partials(dweight, dbias, partials, workspace)
 
 
@@ -295,16 +264,9 @@ def _backward_input(remainder: Remainder, activation: Activation, rows_each: int
 
 
 def strided_conv_backward_input(
-    dx: Array,
-    dout: Array,
-    out: Array,
-    weight: Array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    workspace: Workspace,
-) -> None:
+    dx: Array, dout: Array, out: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int],
+    activation: Activation, slope: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """dx[q, c] = sum of delta[p, k] * weight[k, t, c] over the windows p, and their taps t, that lie at q."""
     shape = shape_of(dx, weight, out, stride, padding)
     deltas = (dout.reshape(-1), out.reshape(-1), float(slope))
@@ -314,15 +276,6 @@ def strided_conv_backward_input(
             pixels = len(dx) * remainder.pixels[0] * remainder.pixels[1]
             depth = remainder.taps[0] * remainder.taps[1] * shape.kernels
             launch(
-                _backward_input(remainder, activation, _each(pixels), _each(shape.maps)),
-                _grid(pixels, shape.maps),
-                _SIDE * _SIDE,
-                workspace,
-                dx.reshape(-1),
-                deltas,
-                weight.reshape(-1),
-                pixels,
-                shape.maps,
-                depth,
-                depth,
-            )
+                _backward_input(remainder, activation, _each(pixels), _each(shape.maps)), _grid(pixels, shape.maps),
+                _SIDE * _SIDE, workspace, dx.reshape(-1), deltas, weight.reshape(-1), pixels, shape.maps, depth, depth,
+            )  # fmt: skip

@@ -294,18 +294,9 @@ def add_partials(dweight: Array, dbias: Array, partials: Array, workspace: Works
 
 
 def conv_backward_weight(
-    dweight: Array,
-    dbias: Array,
-    dout: Array,
-    out: Array,
-    argmax: Array,
-    x: Array,
-    padding: tuple[int, int],
-    activation: Activation,
-    slope: float,
-    pool: int,
-    workspace: Workspace,
-) -> None:
+    dweight: Array, dbias: Array, dout: Array, out: Array, argmax: Array, x: Array, padding: tuple[int, int],
+    activation: Activation, slope: float, pool: int, workspace: Workspace,
+) -> None:  # fmt: skip
     """dweight[k, t, c] = sum over photos and positions p of delta[p, k] * x[p + t, c]; dbias[k] = sum of delta."""
     kernels, kernel_rows, kernel_columns, maps = dweight.shape
     photos, rows, columns, _ = out.shape
@@ -314,21 +305,8 @@ def conv_backward_weight(
     blocks = -(-kernels // tile.block_kernels) * -(-maps // tile.maps)
     partials = workspace.array("partial sums", (chunks, dweight.size + kernels))
     launch(
-        _partial_sums(tile, maps, kernels, activation),
-        chunks * blocks,
-        tile.threads,
-        workspace,
-        partials,
-        dout.reshape(-1),
-        out.reshape(-1),
-        argmax.reshape(-1),
-        x.reshape(-1),
-        rows,
-        columns,
-        x.shape[1],
-        x.shape[2],
-        *padding,
-        tile.tiles(photos, rows, columns),
-        float(slope),
-    )
+        _partial_sums(tile, maps, kernels, activation), chunks * blocks, tile.threads, workspace, partials,
+        dout.reshape(-1), out.reshape(-1), argmax.reshape(-1), x.reshape(-1), rows, columns, x.shape[1], x.shape[2],
+        *padding, tile.tiles(photos, rows, columns), float(slope),
+    )  # fmt: skip
     add_partials(dweight, dbias, partials, workspace)

@@ -135,16 +135,9 @@ def _each(size: int) -> int:
 
 
 def _launch_product(
-    out: Array,
-    bias: Array,
-    bias_is: Bias,
-    a: Array,
-    a_depth_last: bool,
-    b: Array,
-    b_depth_last: bool,
-    split_depth: int,
-    workspace: Workspace,
-) -> None:
+    out: Array, bias: Array, bias_is: Bias, a: Array, a_depth_last: bool, b: Array, b_depth_last: bool,
+    split_depth: int, workspace: Workspace,
+) -> None:  # fmt: skip
     splits, rows, columns = out.shape
     rows_each, columns_each = _each(rows), _each(columns)
     depth = a.shape[1 if a_depth_last else 0]

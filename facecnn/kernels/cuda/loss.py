@@ -104,35 +104,16 @@ def _softmax_cross_entropy(threads: int) -> Any:
 
 
 def softmax_cross_entropy(
-    losses: Array,
-    objectives: Array,
-    probabilities: Array,
-    dlogits: Array,
-    logits: Array,
-    labels: Array,
-    class_weights: Array,
-    total: Array,
-    label_smoothing: float,
-    workspace: Workspace,
-) -> None:
+    losses: Array, objectives: Array, probabilities: Array, dlogits: Array, logits: Array, labels: Array,
+    class_weights: Array, total: Array, label_smoothing: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """Softmax and cross-entropy, with label smoothing and class weights."""
     photos, units = logits.shape
     threads = _threads_for(units)
     launch(
-        _softmax_cross_entropy(threads),
-        photos,
-        threads,
-        workspace,
-        losses,
-        objectives,
-        probabilities,
-        dlogits,
-        logits,
-        labels,
-        class_weights,
-        total,
-        float(label_smoothing),
-    )
+        _softmax_cross_entropy(threads), photos, threads, workspace, losses, objectives, probabilities, dlogits, logits,
+        labels, class_weights, total, float(label_smoothing),
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------- squared error
@@ -175,17 +156,8 @@ def mean_squared_error(
     photos, units = out.shape
     threads = _threads_for(units)
     launch(
-        _mean_squared_error(threads),
-        photos,
-        threads,
-        workspace,
-        losses,
-        objectives,
-        dout,
-        out,
-        target,
-        total,
-    )
+        _mean_squared_error(threads), photos, threads, workspace, losses, objectives, dout, out, target, total,
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- of the batch
@@ -279,18 +251,9 @@ def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, w
 def _take_batch(threads: int) -> Any:
     @kernel
     def take_batch(
-        photos: Array,
-        rows: Array,
-        labels: Array,
-        learning_rate: Array,
-        step: Array,
-        cursor: Array,
-        order_photos: Array,
-        order_rows: Array,
-        order_labels: Array,
-        starts: Array,
-        rates: Array,
-    ) -> None:
+        photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array,
+        order_photos: Array, order_rows: Array, order_labels: Array, starts: Array, rates: Array,
+    ) -> None:  # fmt: skip
         # one block; photos, rows, labels (N,), cursor (2,)
         thread = cuda.threadIdx.x
         batch, number = cursor[0], cursor[1]
@@ -312,34 +275,11 @@ def _take_batch(threads: int) -> Any:
 
 
 def take_batch(
-    photos: Array,
-    rows: Array,
-    labels: Array,
-    learning_rate: Array,
-    step: Array,
-    cursor: Array,
-    order_photos: Array,
-    order_rows: Array,
-    order_labels: Array,
-    starts: Array,
-    rates: Array,
-    workspace: Workspace,
-) -> None:
+    photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array, order_photos: Array,
+    order_rows: Array, order_labels: Array, starts: Array, rates: Array, workspace: Workspace,
+) -> None:  # fmt: skip
     """What the next step of an epoch works on."""
     launch(
-        _take_batch(THREADS),
-        1,
-        THREADS,
-        workspace,
-        photos,
-        rows,
-        labels,
-        learning_rate,
-        step,
-        cursor,
-        order_photos,
-        order_rows,
-        order_labels,
-        starts,
-        rates,
-    )
+        _take_batch(THREADS), 1, THREADS, workspace, photos, rows, labels, learning_rate, step, cursor, order_photos,
+        order_rows, order_labels, starts, rates,
+    )  # fmt: skip

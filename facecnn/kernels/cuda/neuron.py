@@ -92,16 +92,9 @@ def neuron_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: 
     shape = (chunks, photos, neurons, maps)
     partials = out.reshape(shape) if direct else workspace.array("neurons' partials", shape)
     launch(
-        _forward(maps, neurons_each, direct),
-        grid,
-        THREADS,
-        workspace,
-        partials,
-        bias,
-        x.reshape(photos, positions, maps),
-        weight.reshape(neurons, positions, maps),
-        chunk,
-    )
+        _forward(maps, neurons_each, direct), grid, THREADS, workspace, partials, bias,
+        x.reshape(photos, positions, maps), weight.reshape(neurons, positions, maps), chunk,
+    )  # fmt: skip
     if not direct:
         add_up(out, partials, bias, workspace)
 
@@ -143,15 +136,9 @@ def neuron_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, 
     size = x.size // photos
     neurons_each = min(_EACH, neurons)
     launch(
-        _backward_weight(maps, neurons_each),
-        (-(-size // THREADS), -(-neurons // neurons_each)),
-        THREADS,
-        workspace,
-        dweight.reshape(neurons, size),
-        dbias,
-        dout,
-        x.reshape(photos, size),
-    )
+        _backward_weight(maps, neurons_each), (-(-size // THREADS), -(-neurons // neurons_each)), THREADS, workspace,
+        dweight.reshape(neurons, size), dbias, dout, x.reshape(photos, size),
+    )  # fmt: skip
 
 
 @cache
@@ -184,11 +171,6 @@ def neuron_backward_input(dx: Array, dout: Array, weight: Array, workspace: Work
     photos, neurons, maps = dout.shape
     size = dx.size // photos
     launch(
-        _backward_input(maps),
-        (-(-size // THREADS), -(-photos // _EACH)),
-        THREADS,
-        workspace,
-        dx.reshape(photos, size),
-        dout,
-        weight.reshape(neurons, size),
-    )
+        _backward_input(maps), (-(-size // THREADS), -(-photos // _EACH)), THREADS, workspace, dx.reshape(photos, size),
+        dout, weight.reshape(neurons, size),
+    )  # fmt: skip

@@ -116,14 +116,9 @@ def _backward(largest: bool, size: tuple[int, int], stride: tuple[int, int]) -> 
 
 
 def pool_forward(
-    out: Array,
-    argmax: Array,
-    x: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
+    out: Array, argmax: Array, x: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int],
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """The largest or the average element of each window."""
     if len(argmax) == 0:
         argmax = workspace.array("unused argmax", out.shape, np.int32)
@@ -132,14 +127,9 @@ def pool_forward(
 
 
 def pool_backward(
-    dx: Array,
-    dout: Array,
-    argmax: Array,
-    kind: PoolKind,
-    size: tuple[int, int],
-    stride: tuple[int, int],
+    dx: Array, dout: Array, argmax: Array, kind: PoolKind, size: tuple[int, int], stride: tuple[int, int],
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """dout goes to the element that won ("max"), or in equal parts to all of the window ("average")."""
     backward = _backward(kind == "max", tuple(size), tuple(stride))
     launch_each(backward, dx.size, workspace, dx, dout, argmax)

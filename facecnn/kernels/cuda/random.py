@@ -92,19 +92,9 @@ def dropout(
     threshold = _U32(min(int(rate * 2**32), 2**32 - 1))
     grid = (x.shape[0], -(-x.shape[1] // (4 * THREADS)))
     launch(
-        _dropout(THREADS),
-        grid,
-        THREADS,
-        workspace,
-        out,
-        x,
-        photos,
-        1.0 - rate,
-        threshold,
-        _U64(seed),
-        _U64(purpose),
+        _dropout(THREADS), grid, THREADS, workspace, out, x, photos, 1.0 - rate, threshold, _U64(seed), _U64(purpose),
         step,
-    )
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- augmentation
@@ -116,20 +106,9 @@ def _draw_augmentation() -> Any:
 
     @kernel
     def draw(
-        parameters: Array,
-        photos: Array,
-        epoch: Array,
-        seed: Any,
-        mirror: Any,
-        shift: Any,
-        zoom: Any,
-        rotate: Any,
-        gamma: Any,
-        contrast: Any,
-        brightness: Any,
-        blur: Any,
-        erase: Any,
-    ) -> None:
+        parameters: Array, photos: Array, epoch: Array, seed: Any, mirror: Any, shift: Any, zoom: Any, rotate: Any,
+        gamma: Any, contrast: Any, brightness: Any, blur: Any, erase: Any,
+    ) -> None:  # fmt: skip
         # parameters (N, 13): a thread draws for one photo
         n = cuda.grid(1)
         while n < photos.size:
@@ -152,37 +131,11 @@ def _draw_augmentation() -> Any:
 
 
 def draw_augmentation(
-    parameters: Array,
-    photos: Array,
-    epoch: Array,
-    seed: int,
-    mirror: bool,
-    shift: float,
-    zoom: float,
-    rotate: float,
-    gamma: float,
-    contrast: float,
-    brightness: float,
-    blur: float,
-    erase: float,
-    workspace: Workspace,
-) -> None:
+    parameters: Array, photos: Array, epoch: Array, seed: int, mirror: bool, shift: float, zoom: float, rotate: float,
+    gamma: float, contrast: float, brightness: float, blur: float, erase: float, workspace: Workspace,
+) -> None:  # fmt: skip
     """What happens to each photo in this epoch: parameters (N, len(AUGMENTATION)), equal to the reference's bits."""
     launch_each(
-        _draw_augmentation(),
-        photos.size,
-        workspace,
-        parameters,
-        photos,
-        epoch,
-        _U64(seed),
-        bool(mirror),
-        float(shift),
-        float(zoom),
-        float(rotate),
-        float(gamma),
-        float(contrast),
-        float(brightness),
-        float(blur),
-        float(erase),
-    )
+        _draw_augmentation(), photos.size, workspace, parameters, photos, epoch, _U64(seed), bool(mirror), float(shift),
+        float(zoom), float(rotate), float(gamma), float(contrast), float(brightness), float(blur), float(erase),
+    )  # fmt: skip

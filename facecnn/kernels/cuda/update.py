@@ -57,17 +57,9 @@ def _update(name: str) -> Any:
 
     @kernel
     def update(
-        weight: Array,
-        state: Any,
-        gradient: Array,
-        learning_rate: Array,
-        step: Array,
-        numbers: Any,
-        log_betas: Any,
-        coupled: Any,
-        decoupled: Any,
-        decaying: Any,
-    ) -> None:
+        weight: Array, state: Any, gradient: Array, learning_rate: Array, step: Array, numbers: Any, log_betas: Any,
+        coupled: Any, decoupled: Any, decaying: Any,
+    ) -> None:  # fmt: skip
         # weight, each of the state, gradient (P,); learning_rate, step (1,)
         rate = learning_rate[0]
         corrections = corrections_of(log_betas, _F(step[0]) + _ONE)
@@ -86,33 +78,16 @@ def _update(name: str) -> Any:
 
 
 def optimizer_update(
-    weight: Array,
-    state: Sequence[Array],
-    gradient: Array,
-    learning_rate: Array,
-    step: Array,
-    rule: str,
-    scalars: Mapping[str, float],
-    decaying: int,
-    workspace: Workspace,
-) -> None:
+    weight: Array, state: Sequence[Array], gradient: Array, learning_rate: Array, step: Array, rule: str,
+    scalars: Mapping[str, float], decaying: int, workspace: Workspace,
+) -> None:  # fmt: skip
     """One step of an optimizer, in place."""
     values = update_rule(rule).values(state, scalars)
     launch_each(
-        _update(rule),
-        weight.size,
-        workspace,
-        weight,
-        tuple(state),
-        gradient,
-        learning_rate,
-        step,
-        tuple(map(float, values.numbers)),
-        tuple(math.log(beta) if beta > 0 else -math.inf for beta in values.betas),
-        float(values.coupled),
-        float(values.decoupled),
-        decaying,
-    )
+        _update(rule), weight.size, workspace, weight, tuple(state), gradient, learning_rate, step,
+        tuple(map(float, values.numbers)), tuple(math.log(beta) if beta > 0 else -math.inf for beta in values.betas),
+        float(values.coupled), float(values.decoupled), decaying,
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------- what is done to the gradient
@@ -204,29 +179,14 @@ def _noise(
 
 
 def add_noise(
-    out: Array,
-    gradient: Array,
-    counts: Array,
-    seed: int,
-    noise: float,
-    noise_decay: float,
-    step: Array,
+    out: Array, gradient: Array, counts: Array, seed: int, noise: float, noise_decay: float, step: Array,
     workspace: Workspace,
-) -> None:
+) -> None:  # fmt: skip
     """out = gradient + normal noise, which fades from step to step."""
     launch_each(
-        _noise,
-        counts.size,
-        workspace,
-        out,
-        gradient,
-        counts,
-        _U64(seed),
-        _U64(PURPOSE_NOISE),
-        float(noise),
-        float(noise_decay),
-        step,
-    )
+        _noise, counts.size, workspace, out, gradient, counts, _U64(seed), _U64(PURPOSE_NOISE), float(noise),
+        float(noise_decay), step,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- and sums

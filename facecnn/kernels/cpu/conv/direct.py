@@ -369,18 +369,8 @@ def conv_backward_input(
     height, width, framed = frame_size(out.shape, dx.shape, weight.shape, padding, pool)
     numbers = out.shape[2] * kernels
     launch(
-        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes),
-        dx,
-        dout,
-        out,
-        argmax,
-        weight.reshape(-1),
-        *padding,
-        _F(slope),
-        height,
-        width,
-        workspace.per_thread("frames", height * width * maps if framed else 0),
-        workspace.per_thread("deltas", numbers),
-        workspace.per_thread("windows", numbers, np.int32),
-        workspace.array("window bases", (numbers,), np.int32),
-    )
+        _backward_input(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes), dx, dout, out, argmax,
+        weight.reshape(-1), *padding, _F(slope), height, width,
+        workspace.per_thread("frames", height * width * maps if framed else 0), workspace.per_thread("deltas", numbers),
+        workspace.per_thread("windows", numbers, np.int32), workspace.array("window bases", (numbers,), np.int32),
+    )  # fmt: skip

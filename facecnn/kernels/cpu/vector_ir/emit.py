@@ -208,13 +208,9 @@ class Emitter:
     # ------------------------------------------------------------------------------------------------------ loops
 
     def loop(
-        self,
-        stop: Any,
-        step: Any,
-        carried: Sequence[Any],
-        body: Callable[[Any, list[Any]], Sequence[Any]],
+        self, stop: Any, step: Any, carried: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]],
         start: Any = 0,
-    ) -> list[Any]:
+    ) -> list[Any]:  # fmt: skip
         """for i = start, start + step ... below stop: carried = body(i, carried). Returns the last ``carried``, which
         stay in registers as far as there are enough."""
         start, stop, step = (index(value) if isinstance(value, int) else value for value in (start, stop, step))
