@@ -38,12 +38,12 @@ ALONE = -1
 
 
 def threshold_for(faces: int) -> float:
-    """The threshold for so many faces. Above some thousand it is extrapolated."""
+    """The threshold for an album of ``faces`` faces; above some thousand it is extrapolated."""
     return THRESHOLD + PER_DECADE * max(0.0, math.log10(max(faces, 1) / FACES))
 
 
 def size_weight_for(faces: int) -> float:
-    """The weight of the sizes among so many faces: what is asked of two large groups doesn't grow with the album.
+    """The weight of the groups' sizes: what is asked of two large groups doesn't grow with the album.
 
     The means of large groups have little noise by which strangers could come close. If the threshold were raised for
     them, too, people of whom there are many photos would fall apart.

@@ -88,10 +88,13 @@ class Work:
 
 
 def quickest_for(name: str, work: Work, photos: int) -> str:
-    """The device to answer on: for ``auto`` and ``cpu`` the reference (NumPy), if it answers for so many photos in half
-    the time that Numba takes to load, as a photo may hold several faces. It rounds a little differently.
+    """The device to answer on: for ``auto`` and ``cpu`` the reference (NumPy), if it needs no more than half the time
+    that Numba takes to load (half, as a photo may hold several faces). It rounds a little differently.
 
-    ``work``: for each photo.
+    Args:
+        name: as of ``--device``.
+        work: for each photo.
+        photos: their number.
     """
     few = photos * work.seconds_in_numpy <= work.seconds_to_load / 2
     return "reference" if few and name in ("auto", "cpu") else name

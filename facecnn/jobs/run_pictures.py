@@ -43,7 +43,7 @@ MOST_PHOTOS = 128
 
 MOST_LAYERS = 6
 CONFUSED_PEOPLE = 30
-"""Of too many people for a whole confusion matrix, so many are drawn."""
+"""Number of people drawn where there are too many for a whole confusion matrix."""
 PATCHES = 4
 """Patches of each kernel."""
 

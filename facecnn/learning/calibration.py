@@ -128,8 +128,9 @@ def calibrate(
 def drawn_photos(labels: Array, people: int, outputs: int, seed: int, most: int = MOST_NUMBERS) -> Int64Array:
     """The photos to calibrate a model by, ascending: all if their outputs are at most ``most`` numbers.
 
-    Otherwise some are drawn at random. Half of them are strangers if there are so many, or more if more of all photos
-    are: too few set no threshold, and how many there are has no part in the temperature.
+    Otherwise some are drawn at random. At least half of them are strangers, if there are enough, and more if more than
+    half of all photos are: with few strangers the threshold would be uncertain, while the temperature doesn't depend on
+    their number.
 
     Args:
         labels: (N,) of the held-out photos, from ``people`` on of strangers.

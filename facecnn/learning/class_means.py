@@ -200,7 +200,7 @@ class NothingWatched:
 
 
 class ClassMeansTrainer:
-    """Makes a head of class means in one go, and otherwise answers as a ``loop.Trainer`` does."""
+    """Computes a head of class means, without steps; otherwise it has what a ``loop.Trainer`` has."""
 
     epochs = steps = steps_per_epoch = 1
     trials_left = 0

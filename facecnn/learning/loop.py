@@ -45,7 +45,7 @@ VALIDATION_SHARE = 0.05
 """In short epochs judging the held-out photos takes at most this share of the time of the steps since the last time."""
 
 PASSES_OF_A_STEP = 3
-"""A photo in a step takes about as long as so many forward passes."""
+"""A photo's part of a step takes about as long as this number of forward passes."""
 
 STEPS_BETWEEN_READINGS = 10
 """Number of steps after which loss and accuracy are read from the device; they also are at an epoch's end."""

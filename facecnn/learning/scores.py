@@ -11,11 +11,11 @@ import numpy as np
 from facecnn.arrays import Array, BoolArray, Float64Array, Int64Array
 
 MOST_PEOPLE = 1_000
-"""Up to so many people, what is written has a number for each person and face, and for each two people; of more, only
-the likeliest people, and the pairs that happened."""
+"""With more people, results don't have a number for each person and face, and for each two people, but only for the
+likeliest people, and for the pairs that happened."""
 
 LISTED = 100
-"""So many of more than ``MOST_PEOPLE`` people are listed for a face, the likeliest."""
+"""The number of likeliest people listed for a face, where there are more than ``MOST_PEOPLE``."""
 
 
 def over_people(log_probabilities: Array, people: int) -> Float64Array:
@@ -99,7 +99,7 @@ def losses_and_hits(blocks: Iterable[Array], labels: Array) -> tuple[Float64Arra
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each person's photos got each answer. Only what happened is kept, so many people take no memory."""
+    """How often each person's photos got each answer: only the pairs that happened, few even with many people."""
 
     people: int
     columns: int

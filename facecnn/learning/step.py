@@ -34,7 +34,7 @@ class Step(Protocol):
     steps_between_looks: int
     """If epochs are shorter than this, only some are looked at closely (``watching``)."""
     steps_between_validations: int
-    """With at least so many since the last time, the held-out photos are judged at an epoch's end."""
+    """Minimum number of steps from one judging of the held-out photos, at an epoch's end, to the next."""
     streamed: bool
     """Whether photos are sent to the device batch by batch because its memory doesn't hold them all."""
     objectives: Array

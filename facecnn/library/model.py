@@ -242,7 +242,7 @@ class Model:
         return made[0] if photos.is_one else made
 
     def _ready(self, photos: int | None) -> models.Model:
-        """The model on the device on which to answer for so many photos; None: for many."""
+        """The model, on a device that suits the number of ``photos``; None: many."""
         name = self._device
         if name == "auto" and photos is not None:
             name = quickest_for(name, self._file.work(), photos)

@@ -144,7 +144,7 @@ def _scale_to_unit_variance(
 
 
 def _scale(stage: Stage, name: str, context: LayerContext, given: Mapping[str, Array]) -> None:
-    """Scale the weights of a layer, of which ``name`` is the whole name, or of those that it holds, and run it."""
+    """Scale the weights of a layer, or of the layers that it holds, and run it. ``name``: its whole name."""
     for inner, inner_context in zip(stage.inner, stage.layer.inner_contexts(context), strict=True):
         _scale(inner, f"{name}.{inner.name}", inner_context, given)
     parameter = stage.parameters.get("weight")

@@ -339,7 +339,7 @@ class Network:
         Args:
             batch: the photos; their gradient is added to ``gradient``, or replaces it if they are the batch's first.
             class_weights: (units,)
-            objectives: (photos of the batch,), of which the micro-batch's are filled.
+            objectives: (photos of the batch,); those of the micro-batch are filled.
             totals: (3,), to which their losses and right answers are added: see ``add_to_totals``.
         """
         count = len(batch.labels)

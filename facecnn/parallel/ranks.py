@@ -30,7 +30,7 @@ class PortionSize:
     """How many items a rank takes at a time."""
 
     smallest: int = 1
-    """What starting to work on a portion takes should be little beside the work on so many."""
+    """So many that the work on them takes far longer than starting it."""
     largest: int | None = None
 
 

@@ -164,7 +164,7 @@ def _bounds(window: _Window, reach: int, size: tuple[int, int]) -> tuple[Int64Ar
 
 
 def _can_be_halved(size: Int64Array, levels: int) -> bool:
-    """Whether a part of ``size`` (width, height) has pixels, and enough for so many levels."""
+    """Whether a part of ``size`` (width, height) can be halved ``levels`` times, and has any pixels at all."""
     shorter = int(size.min())
     for _ in range(levels):
         if shorter <= _LEAST_SIDE:

@@ -134,7 +134,7 @@ def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | N
 
 
 def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
-    """Numbers of the people's and strangers' photos with one face, of which log loss, calibration error and ROC are."""
+    """How many photos of people, and of strangers, show one face: log loss, calibration error and ROC are of these."""
     several, unknown = judged.get("several") or {"photos": 0}, judged["unknown"] or {"photos": 0}
     return judged["known"]["photos"] - several["photos"], unknown["photos"] - unknown.get("several", 0)
 

@@ -29,8 +29,8 @@ from facecnn.runs.folder import read_json, write_json
 from facecnn.runs.metrics import read_metrics
 
 MOST_JUDGED = 20_000
-"""Of more photos that were trained on so many, drawn at random, are judged: a million would take longer than an epoch,
-and the figures would be the same to a percent."""
+"""Maximum number of training photos that are judged. If there are more, these are drawn at random: a million would take
+longer than an epoch, and the figures would be the same to a percent."""
 
 
 def finish(

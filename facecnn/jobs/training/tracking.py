@@ -66,7 +66,7 @@ class Tracking:
         Args:
             epoch: its last.
             result: the ``train`` JSON.
-            pictures: PNG files by name, of which those are added that exist.
+            pictures: PNG files by name; those that don't exist are left out.
 
         Raises:
             OutputError: the event file can't be written.

@@ -22,7 +22,7 @@ def _forward(
     out: Array, mean: Array, inverse_std: Array, running_mean: Array, running_variance: Array, x: Array, scale: Array,
     shift: Array, momentum: Any, epsilon: Any, sums: Array, squares: Array, repeated: Array,
 ) -> None:  # fmt: skip
-    # out, x (M C,); sums, squares (chunks, tile); repeated (5, tile), of which 3; all others (C,)
+    # out, x (M C,); sums, squares (chunks, tile); repeated (5, tile), 3 rows are used; all others (C,)
     chunks, tile = sums.shape
     columns = mean.shape[0]
     count = x.shape[0] // columns

@@ -1,9 +1,9 @@
 """Machine code for what Python calls, and for nothing else.
 
 Numba optimises every function and translates it into machine code on its own, then once more within each function that
-calls it, where it is inlined. So a kernel's innermost code may be translated several times, of which one is ever run.
-Here optimising and translating wait until somebody asks for the address of the code: the compiled code is the same, and
-takes about half the time.
+calls it, where it is inlined. So a kernel's innermost code may be translated several times, and only one of the copies
+is ever run. Here optimising and translating wait until somebody asks for the address of the code: the compiled code is
+the same, and takes about half the time.
 
 These are Numba's own classes, with as little changed as possible (numba.core.codegen of 0.68, which ``pyproject.toml``
 pins).

@@ -134,7 +134,7 @@ def standardise(out: Array, picture: Array, totals: Array) -> None:
 
 @helper()
 def _mean(picture: Array, first: int, maps: int, totals: Array) -> Any:
-    """Of every so many numbers, from the first one on; totals: see ``_moments``."""
+    """The mean of a map, every ``maps``-th number from ``first`` on; totals: see ``_moments``."""
     if maps == 1:
         return _F(_moments(picture, totals)[0])
     total = 0.0

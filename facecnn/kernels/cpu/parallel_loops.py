@@ -106,6 +106,8 @@ def _is_prange(value: Any) -> bool:
 
 
 def _cut_out(state: Any, loop: _Loop) -> None:
+    """Make the loop a function ``body(first, last, *inputs)``, over ``range(first, last)`` in place of ``prange``. The
+    kernel calls ``run(count, *inputs)`` instead: see ``_runner``."""
     function = state.func_ir
     entry = function.blocks[loop.entry]
     scope, loc = entry.scope, entry.body[loop.begin].loc
@@ -123,6 +125,7 @@ def _cut_out(state: Any, loop: _Loop) -> None:
     after = {label: block for label, block in function.blocks.items() if label != loop.entry}
     assert not written & _live(after)[loop.exit], f"{loc}: a parallel loop's variables are used after it"
 
+    # A first block that reads the arguments, and a last one that returns nothing.
     prologue = core.ir.Block(scope, loc)
     arguments = [first, last, *(scope.get_exact(name) for name in inputs)]
     for number, variable in enumerate(arguments):

@@ -122,8 +122,8 @@ def warp_straight(
     out: Array, pixels: Array, rows: int, columns: int, maps: int, table: Array, p: Array, height: int, width: int,
     lefts: Array, shares: Array, toned: Array, lines: Array,
 ) -> None:  # fmt: skip
-    """Tone, and ``warp`` where nothing is turned. ``toned`` has room for the photo, ``lines`` (2 * width * C) for rows
-    mixed along themselves, of which two are needed for each of out's."""
+    """Tone, and ``warp`` where nothing is turned. ``toned`` has room for the photo. Each row of out is a mixture of two
+    rows of the photo, which ``lines`` (2 * width * C) has room for, already mixed along themselves."""
     scale = _ONE / p[ZOOM]
     mirrored = p[MIRROR] > _ZERO
     first_y = -p[SHIFT_Y] * _F(height) + _F((rows - 1) / 2) - scale * _F((height - 1) / 2)

@@ -50,9 +50,9 @@ _EACH = (1, 2) if SIMULATED else (1, 2, 4, 8)
 _SLAB = 4 if SIMULATED else 32
 """Depth of the slab in shared memory."""
 _SPLITS = 6 if SIMULATED else 528
-"""Most blocks of the weights' gradient, if its tiles are fewer: then its long sums are split, ..."""
+"""The weights' gradient has long sums and few tiles: the sums are split, into at most this many blocks in all ..."""
 _SPLIT_SLABS = 2 if SIMULATED else 8
-"""... into parts of at least so many slabs. (``Conv.scratch`` has room for as many sums.)"""
+"""... and into parts of at least this many slabs. (``Conv.scratch`` has room for the parts.)"""
 
 
 # -------------------------------------------------------------------------------------------------------- product

@@ -92,7 +92,7 @@ def mix_squares(
             there = e.moved(target, builder.mul(builder.sub(last, column) if reverse else column, index(c)))
 
             def mixed(number: Any) -> list[Any]:
-                """The strip's part of so many rows further down."""
+                """The strip's part of the row that is ``number`` rows further down."""
                 line = e.moved(here, builder.mul(number, arguments[4]))
                 pairs = ([load(line, v * width + beside, width) for beside in (0, c)] for v in range(c))
                 vectors = [e.multiply_add(b, right, e.multiply(a, left)) for a, b in pairs]
@@ -122,7 +122,7 @@ def mix_rows(
     out: Any, out_offset: Any, x: Any, upper: Any, lower: Any, share: Any, factor: Any, offset: Any, count: Any,
     lanes: Any,
 ) -> Any:  # fmt: skip
-    """out[i] = ((1 - share) x[upper + i] + share x[lower + i]) factor + offset, for so many i, at least ``lanes``."""
+    """out[i] = ((1 - share) x[upper + i] + share x[lower + i]) factor + offset, for i < count; count >= lanes."""
     width = lanes.literal_value
     signature = types.void(out, out_offset, x, upper, lower, share, factor, offset, count, lanes)
 
