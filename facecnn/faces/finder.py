@@ -17,7 +17,7 @@ from PIL import Image
 from facecnn.arrays import Float32Array, Float64Array, UInt8Array
 from facecnn.faces.boxes import Boxes, shifted, squares, suppress
 from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
-from facecnn.faces.pyramid import Picture, fill_tiles, level_scales, outputs_of, pack
+from facecnn.faces.pyramid import Pyramid, fill_tiles, level_scales, outputs_of, pack
 from facecnn.photos.face import Face
 
 FINDER_VERSION = 2
@@ -111,7 +111,7 @@ class FaceFinder:
             image = image.convert("RGB")
         best: list[Face] = []
         for view in _views(image):
-            faces = view.faces(self._search(Picture(view.image, self._crop_squares), smallest / shrinkage), shrinkage)
+            faces = view.faces(self._search(Pyramid(view.image, self._crop_squares), smallest / shrinkage), shrinkage)
             if faces and (not best or faces[0].score > best[0].score):
                 best = faces
             if best and best[0].score > SURE and not view.turned:
@@ -120,7 +120,7 @@ class FaceFinder:
 
     def run_blank(self) -> None:
         """Run the networks, and what they are fed by, on a blank picture, so that all is compiled."""
-        picture = Picture(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
+        picture = Pyramid(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
         for name, net in NETS.items():
             self._nets.run(name, picture.crops(np.array([[0.0, 0.0, CELL, CELL]]), net.side))
         self.rest()
@@ -129,7 +129,7 @@ class FaceFinder:
         """End the threads, which slow down kernels elsewhere while they exist; ``find`` restarts them."""
         self._nets.rest()
 
-    def _search(self, picture: Picture, smallest: float) -> _Faces:
+    def _search(self, picture: Pyramid, smallest: float) -> _Faces:
         boxes = self._propose(picture, smallest)
         shifts, logits = self._nets.run("rnet", picture.crops(boxes, NETS["rnet"].side))
         boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _REFINED)
@@ -139,7 +139,7 @@ class FaceFinder:
         kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True)
         return self._look_again(picture, boxes[kept], scores[kept])
 
-    def _propose(self, picture: Picture, smallest: float) -> Boxes:
+    def _propose(self, picture: Pyramid, smallest: float) -> Boxes:
         """Squares (n, 4) in which the P-Net sees a face."""
         width, height = picture.size
         scales = level_scales(min(width, height), smallest)
@@ -159,7 +159,7 @@ class FaceFinder:
         best = [_best(*_joined(level), _WITHIN_LEVEL) for level in found]
         return squares(_best(*_joined(best), _OVER_LEVELS)[0])
 
-    def _look_again(self, picture: Picture, boxes: Boxes, scores: Float32Array) -> _Faces:
+    def _look_again(self, picture: Pyramid, boxes: Boxes, scores: Float32Array) -> _Faces:
         """A second pass of the O-Net, for landmarks and steadier scores."""
         around = squares(boxes)
         crops = picture.crops(around, NETS["onet"].side)

@@ -21,7 +21,7 @@ GREY = 128
 """Value outside of the picture and between pieces: about zero after normalisation."""
 
 
-class Picture:
+class Pyramid:
     """A picture, and the same at half the size, a quarter, and so on, each made when it is first needed.
 
     Resizing starts from the smallest of them that is large enough. So it is quick for large pictures too, and each

@@ -16,7 +16,7 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.decode import UnusablePhoto, decode, read
 from facecnn.photos.face import Face
 from facecnn.photos.folder import class_order
-from facecnn.reports.contact_sheet import Card, Sheet
+from facecnn.reports.contact_sheet import PhotoCard, Sheet
 from facecnn.reports.page import THUMBNAIL
 
 _CHOSEN, _OTHER, _GROUND = (255, 190, 40), (235, 235, 235), (20, 20, 20)
@@ -28,11 +28,11 @@ def make_sheet(
     """The contact sheet of an album's photos, which are in order of doubt."""
     with console.counting("Cutting faces") as progress:
         shown = show_faces(dataset, [(photo.photo, photo.number) for photo in photos], progress)
-    people: dict[str, list[Card]] = {name: [] for name in sorted(dataset.classes, key=class_order)}
+    people: dict[str, list[PhotoCard]] = {name: [] for name in sorted(dataset.classes, key=class_order)}
     with console.counting("Making the contact sheet") as progress:
         for done, (photo, face) in enumerate(zip(photos, shown, strict=True), start=1):
             file = Path(dataset.files[photo.photo])
-            card = Card(
+            card = PhotoCard(
                 file=file,
                 name=photo.path.partition("/")[2],
                 crop=face.pixels,

@@ -23,7 +23,7 @@ from facecnn.arrays import Array
 from facecnn.errors import DeviceError, UsageError
 from facecnn.parallel.launcher import SWITCH, TIME_LIMIT, Launched
 from facecnn.parallel.ranks import ANY_PORTION, OtherRankFailed, PortionSize, Silent, Work
-from facecnn.parallel.sharing import Pool, Portion
+from facecnn.parallel.sharing import Portion, SharedItems
 
 _T = TypeVar("_T")
 
@@ -163,19 +163,19 @@ class MpiRanks:
         if self.rank:
             self._work_on_portions(work)
             return []
-        pool = Pool(count, self.size, size, told)
+        items = SharedItems(count, self.size, size, told)
         ended = threading.Event()
-        handing_out = threading.Thread(target=self._hand_out, args=(pool, ended), daemon=True)
+        handing_out = threading.Thread(target=self._hand_out, args=(items, ended), daemon=True)
         handing_out.start()
         try:
-            pool.work(0, work)
+            items.work(0, work)
         except BaseException:
             ended.set()
             raise
         finally:
             handing_out.join()
-        pool.take(0)  # raises what the thread has met since
-        return pool.results
+        items.take(0)  # raises what the thread has met since
+        return items.results
 
     def _work_on_portions(self, work: Work) -> None:
         """What other ranks than 0 do in ``share_out``."""
@@ -190,7 +190,7 @@ class MpiRanks:
             done = portion, list(work(*portion, lambda number: None))
             self._rest()
 
-    def _hand_out(self, pool: Pool, ended: threading.Event) -> None:
+    def _hand_out(self, items: SharedItems, ended: threading.Event) -> None:
         """Give the other ranks portions until each has been told that none is left. Meanwhile, only this thread of rank
         0 calls MPI."""
         heard = dict.fromkeys(set(range(1, self.size)) - self._gone.keys(), time.monotonic())
@@ -200,31 +200,31 @@ class MpiRanks:
             while heard and not ended.is_set():
                 told = self._keep_in_touch(told)
                 for rank in list(heard):
-                    self._attend_to(rank, pool, heard, asking)
+                    self._attend_to(rank, items, heard, asking)
                 time.sleep(_BETWEEN_LOOKS)
         except BaseException as error:
-            pool.fail(error)
+            items.fail(error)
 
-    def _attend_to(self, rank: int, pool: Pool, heard: dict[int, float], asking: set[int]) -> None:
+    def _attend_to(self, rank: int, items: SharedItems, heard: dict[int, float], asking: set[int]) -> None:
         """Take what a rank has done, and give it the next portion.
 
         Args:
             rank: another one.
-            pool: the items.
+            items: the items.
             heard: when each rank was last heard of, without those that have nothing more to do.
             asking: the ranks that wait for a portion.
         """
         if self._results.Iprobe(rank, _RESULT):
             done = self._results.recv(source=rank, tag=_RESULT)
             if done is not None:
-                pool.put(rank, *done)
+                items.put(rank, *done)
             asking.add(rank)
         elif rank not in asking and self._has_fallen_silent(rank, heard):
-            pool.lose(rank, self._lose(rank))
+            items.lose(rank, self._lose(rank))
             del heard[rank]
         if rank in asking:
-            portion = pool.take(rank)
-            if portion is None and not pool.finished:
+            portion = items.take(rank)
+            if portion is None and not items.finished:
                 return  # another rank may be lost, with its portion
             self._sent.append(self._results.isend(portion, dest=rank, tag=_PORTION))
             asking.discard(rank)

@@ -33,7 +33,7 @@ class _Lost:
     tries: int
 
 
-class Pool:
+class SharedItems:
     """The items on rank 0. Any thread may call it."""
 
     def __init__(

@@ -45,7 +45,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Listing(NamedTuple):
+class UnsortedFiles(NamedTuple):
     """The files in a folder of unsorted photos."""
 
     files: list[Path]
@@ -136,7 +136,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     return result
 
 
-def list_photos(folder: str | os.PathLike[str]) -> Listing:
+def list_photos(folder: str | os.PathLike[str]) -> UnsortedFiles:
     """All files in and below a folder that may be photos, sorted, without those that ``scan`` skips.
 
     Raises:
@@ -149,7 +149,7 @@ def list_photos(folder: str | os.PathLike[str]) -> Listing:
     if not files:
         instead = describe(walk.passed_over)
         raise PhotoError(f"{shown(root)}: no photos in it" + (f", but {instead}" if instead else ""))
-    return Listing(files, walk.passed_over, walk.warnings)
+    return UnsortedFiles(files, walk.passed_over, walk.warnings)
 
 
 def remarks(passed_over: Mapping[str, int], warnings: Sequence[str] = ()) -> list[str]:

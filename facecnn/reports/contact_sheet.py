@@ -30,7 +30,7 @@ _HEAD = 4096
 
 
 @dataclass(frozen=True)
-class Card:
+class PhotoCard:
     """A photo on the sheet."""
 
     file: Path
@@ -61,11 +61,11 @@ class Sheet:
     explanation: str
     remarks: Sequence[str]
     """Remarks about the album, such as on two folders that may be one person."""
-    people: Sequence[tuple[str, Sequence[Card]]]
+    people: Sequence[tuple[str, Sequence[PhotoCard]]]
     """Each person's name and photos, the most doubtful first."""
 
     @property
-    def cards(self) -> list[Card]:
+    def cards(self) -> list[PhotoCard]:
         """The photos of all people."""
         return [card for _, cards in self.people for card in cards]
 

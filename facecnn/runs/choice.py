@@ -37,7 +37,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenRun:
     """The run whose model answers."""
 
     run: Path
@@ -81,7 +81,7 @@ def candidates(out_dir: Path) -> list[Candidate]:
     return sorted(map(candidate, run_folders(out_dir)), key=lambda run: (run.written, run.path.name))
 
 
-def choose_run(out_dir: Path) -> Choice:
+def choose_run(out_dir: Path) -> ChosenRun:
     """The pinned run, else the newest finished one, else the newest.
 
     Raises CheckpointError where no run has a model, or the pinned run is missing.
@@ -112,7 +112,7 @@ def choose_run(out_dir: Path) -> Choice:
             f"the runs in {shown(out_dir)}{os.sep} know different people: {shown(chosen.path)}, {reason}, answers "
             f"({_some(chosen.people)}); -m takes another"
         )
-    return Choice(chosen.path, reason, tuple(remarks))
+    return ChosenRun(chosen.path, reason, tuple(remarks))
 
 
 def resolve_model(argument: Path, out_dir: Path) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facecnn.faces.nets import CELL, STRIDE
-from facecnn.faces.pyramid import GREY, Picture, fill_tiles, level_scales, outputs_of, pack
+from facecnn.faces.pyramid import GREY, Pyramid, fill_tiles, level_scales, outputs_of, pack
 from facecnn.kernels.cpu.crop_squares import crop_squares
 
 STEADY = settings(deadline=None, derandomize=True)
@@ -120,7 +120,7 @@ def test_a_shrunken_picture_has_everything_in_its_place(rows: tuple[int, int], c
     """Pillow counts a pixel at an area's edge as in or out by its centre: that is half a pixel there, or, of a picture
     that was halved before to at least twice the size wanted, a quarter of one of the result's."""
     pixels = ramp(90)[: rows[0], : columns[0]]
-    made = Picture(Image.fromarray(pixels)).resized(columns[1], rows[1])
+    made = Pyramid(Image.fromarray(pixels)).resized(columns[1], rows[1])
     assert made.shape == (rows[1], columns[1], 3)
     largest_step = max(rows[0] / rows[1], columns[0] / columns[1])
     np.testing.assert_allclose(made, means(pixels, columns[1], rows[1]), atol=max(0.5, largest_step / 4) + 2)
@@ -130,13 +130,13 @@ def test_a_shrunken_picture_has_everything_in_its_place(rows: tuple[int, int], c
 @given(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.integers(1, 11), st.integers(1, 11))
 def test_no_pixel_is_skipped_in_shrinking(times: int, rows: int, columns: int) -> None:
     pixels = noise(rows * times, columns * times)
-    made = Picture(Image.fromarray(pixels)).resized(columns, rows)
+    made = Pyramid(Image.fromarray(pixels)).resized(columns, rows)
     np.testing.assert_allclose(made, means(pixels, columns, rows), atol=2)  # each of three roundings gives half
 
 
 @pytest.mark.parametrize(("left", "top", "size"), [(10, 20, 48), (10.25, 20.5, 30), (3, 5, 200), (30, 20, 100.5)])
 def test_crops_show_the_square_that_was_asked_for(left: float, top: float, size: float) -> None:
-    (crop,) = Picture(Image.fromarray(ramp(240))).crops(np.array([[left, top, left + size, top + size]]), 24)
+    (crop,) = Pyramid(Image.fromarray(ramp(240))).crops(np.array([[left, top, left + size, top + size]]), 24)
     centres = (np.arange(24) + 0.5) * size / 24 - 0.5  # of the crop's pixels, as numbers of the picture's
     x, y = np.meshgrid(left + centres, top + centres)
     np.testing.assert_allclose(crop[..., 0], x, atol=1.01)
@@ -145,12 +145,12 @@ def test_crops_show_the_square_that_was_asked_for(left: float, top: float, size:
 
 def test_no_pixel_of_a_large_square_is_skipped_in_its_crop() -> None:
     pixels = noise(240, 240)
-    (crop,) = Picture(Image.fromarray(pixels)).crops(np.array([[16.0, 32, 208, 224]]), 24)
+    (crop,) = Pyramid(Image.fromarray(pixels)).crops(np.array([[16.0, 32, 208, 224]]), 24)
     np.testing.assert_allclose(crop, means(pixels[32:224, 16:208], 24, 24), atol=2)
 
 
 def test_beyond_the_picture_crops_are_grey() -> None:
-    white = Picture(Image.new("RGB", (40, 30), (255, 255, 255)))
+    white = Pyramid(Image.new("RGB", (40, 30), (255, 255, 255)))
     outside, across = white.crops(np.array([[100.0, 100, 124, 124], [-12, 0, 12, 24]]), 24)
     assert (outside == GREY).all()
     assert (across[:, :12] == GREY).all()
@@ -158,7 +158,7 @@ def test_beyond_the_picture_crops_are_grey() -> None:
 
 
 def test_no_boxes_give_no_crops() -> None:
-    assert Picture(Image.new("RGB", (40, 30))).crops(np.empty((0, 4)), 24).shape == (0, 24, 24, 3)
+    assert Pyramid(Image.new("RGB", (40, 30))).crops(np.empty((0, 4)), 24).shape == (0, 24, 24, 3)
 
 
 @pytest.mark.parametrize("side", [24, 48])
@@ -171,6 +171,6 @@ def test_compiled_crops_are_those_of_pillow(side: int) -> None:
     halves = random.uniform(1, 250, (400, 1)) / 2
     halves[::4] = side / 2  # pixel for pixel
     boxes = np.concatenate([middles - halves, middles + halves], axis=1)
-    compiled = Picture(image, crop_squares).crops(boxes, side)
-    np.testing.assert_array_equal(compiled, Picture(image).crops(boxes, side))
-    assert Picture(image, crop_squares).crops(boxes[:0], side).shape == (0, side, side, 3)
+    compiled = Pyramid(image, crop_squares).crops(boxes, side)
+    np.testing.assert_array_equal(compiled, Pyramid(image).crops(boxes, side))
+    assert Pyramid(image, crop_squares).crops(boxes[:0], side).shape == (0, side, side, 3)

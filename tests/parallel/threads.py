@@ -10,7 +10,7 @@ import numpy as np
 
 from facecnn.arrays import Array
 from facecnn.parallel.ranks import ANY_PORTION, PortionSize, Ranks, Silent, Work
-from facecnn.parallel.sharing import Pool
+from facecnn.parallel.sharing import SharedItems
 
 _T = TypeVar("_T")
 
@@ -58,14 +58,14 @@ class ThreadRanks:
     def share_out(
         self, count: int, work: Work, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
     ) -> list[Any]:
-        pool: Pool = self.broadcast(Pool(count, self.size, size, told) if self.rank == 0 else None)
+        items: SharedItems = self.broadcast(SharedItems(count, self.size, size, told) if self.rank == 0 else None)
         try:
-            pool.work(self.rank, work)
+            items.work(self.rank, work)
         except BaseException as error:
-            pool.fail(error)
+            items.fail(error)
             raise
         self._barrier.wait(SECONDS)
-        return [] if self.rank else pool.results
+        return [] if self.rank else items.results
 
 
 def on_ranks(size: int, function: Callable[[Ranks], _T]) -> list[_T]:
