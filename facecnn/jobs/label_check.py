@@ -19,7 +19,7 @@ from facecnn.errors import PhotoError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.cross_validate import fold_problem, train_outside, without_early_stopping
 from facecnn.jobs.faces import installed_finder
-from facecnn.jobs.label_doubts import Answers, InspectedPhoto, indistinguishable_people, rank_by_doubt
+from facecnn.jobs.label_doubts import InspectedPhoto, UnseenAnswers, indistinguishable_people, rank_by_doubt
 from facecnn.jobs.label_sheet import make_sheet
 from facecnn.jobs.people import find_folder, read_people
 from facecnn.jobs.training.options import TrainOptions
@@ -93,7 +93,7 @@ def check_labels(
     return LabelCheck(dataset, photos, alike, explanation, page)
 
 
-def score_photos(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> Answers:
+def score_photos(loaded: Loaded, dataset: Dataset, device: Device | None, console: Console) -> UnseenAnswers:
     """Score each photo by the ridge, and, given a device, by the network trained outside its fold."""
     chosen = folder_faces(dataset, np.arange(len(dataset.paths)), spectators=False)
     for warning in chosen.warnings:
@@ -102,7 +102,7 @@ def score_photos(loaded: Loaded, dataset: Dataset, device: Device | None, consol
     ridge, network = ridge_answers(dataset, rows), None
     if device is not None:
         network = network_answers(loaded, dataset, choose_folds(dataset, console), rows, device, console)
-    return Answers(rows - dataset.rows, frozenset(chosen.left_out), ridge, network)
+    return UnseenAnswers(rows - dataset.rows, frozenset(chosen.left_out), ridge, network)
 
 
 def _explanation(quick: bool) -> str:

@@ -27,7 +27,7 @@ SMALL_PIXELS = 0.6
 
 
 @dataclass(frozen=True)
-class Answers:
+class UnseenAnswers:
     """Scores of each photo by models that haven't seen it: the larger, the likelier the folder."""
 
     faces: Array
@@ -85,7 +85,7 @@ class InspectedPhoto:
         }
 
 
-def rank_by_doubt(dataset: Dataset, answers: Answers) -> tuple[InspectedPhoto, ...]:
+def rank_by_doubt(dataset: Dataset, answers: UnseenAnswers) -> tuple[InspectedPhoto, ...]:
     """All photos, the most doubtful first.
 
     First come photos that are more like another folder, by the network or by the ridge, then those with other flaws,
@@ -118,7 +118,7 @@ def rank_by_doubt(dataset: Dataset, answers: Answers) -> tuple[InspectedPhoto, .
     return tuple(inspected for *_, inspected in sorted(rows, key=lambda row: row[:3]))
 
 
-def indistinguishable_people(dataset: Dataset, answers: Answers) -> list[tuple[int, int]]:
+def indistinguishable_people(dataset: Dataset, answers: UnseenAnswers) -> list[tuple[int, int]]:
     """Pairs of people whom the answers don't tell apart."""
     people = len(dataset.people)
     known = dataset.labels < people
@@ -129,7 +129,7 @@ def indistinguishable_people(dataset: Dataset, answers: Answers) -> list[tuple[i
 class _Inspector:
     """Says in words what may be wrong with photos."""
 
-    def __init__(self, dataset: Dataset, answers: Answers) -> None:
+    def __init__(self, dataset: Dataset, answers: UnseenAnswers) -> None:
         self._dataset, self._answers = dataset, answers
         rows = dataset.rows + answers.faces
         self._sharpness = sharpness(without_margin(dataset.pixels[rows], dataset.settings))

@@ -25,7 +25,7 @@ from common.tables import percent, table
 from facecnn.config import apply_overrides, load
 from facecnn.errors import UsageError, shown
 from facecnn.jobs.label_check import score_photos
-from facecnn.jobs.label_doubts import Answers, rank_by_doubt
+from facecnn.jobs.label_doubts import UnseenAnswers, rank_by_doubt
 from facecnn.kernels import open_device
 from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
@@ -74,7 +74,7 @@ def flip(album: Dataset, share: float, seed: int) -> tuple[Dataset, set[int]]:
     return replace(album, labels=labels % len(album.people)), set(chosen.tolist())
 
 
-def count(album: Dataset, answers: Answers, wrong: set[int]) -> np.ndarray:
+def count(album: Dataset, answers: UnseenAnswers, wrong: set[int]) -> np.ndarray:
     """Count wrong ones among the first k and the first 2k, (4, 2): by ridge, by network, by both, and as listed."""
     ranks = [scores.ranks(each) for each in answers.margins(album.labels)]
     orders: list[Sequence[int]] = [np.argsort(each, kind="stable").tolist() for each in (*ranks, ranks[0] + ranks[1])]
@@ -83,7 +83,7 @@ def count(album: Dataset, answers: Answers, wrong: set[int]) -> np.ndarray:
     return np.array([[len(wrong & set(order[:most])) for most in (k, 2 * k)] for order in orders])
 
 
-def unlike_folder(album: Dataset, answers: Answers) -> set[int]:
+def unlike_folder(album: Dataset, answers: UnseenAnswers) -> set[int]:
     """The photos that are more like another folder than their own, by the ridge or by the network."""
     return set(np.flatnonzero((answers.margins(album.labels) < 0).any(axis=0)).tolist())
 
