@@ -68,7 +68,7 @@ def input_gradient(network: Network, count: int, dout: Array) -> Array:
     """Gradient of sum(output * dout) with respect to ``input[:count]``, (count, H, W, C), on the host.
 
     It belongs to the last ``forward``, which must have been outside of training; ``dout`` (count, units) is on the
-    device. The network needn't be one for ``training``, whose ``backward`` leaves out the input's gradient anyway.
+    device. The network needn't keep gradients: ``backward`` of one that does leaves out the input's anyway.
     """
     backend = network.backend
     unused = network.new_weights().parameters.by_stage  # layers fill gradients of weights along with dx
