@@ -55,18 +55,15 @@ class KernelWatch:
         """Initial kernels (kernel, row, column, input map) of each conv layer, on the host."""
         self._before = {name: network.backend.empty((self.start[name].size,), network.dtype) for name in self._trained}
         """Kernels before the last step of an epoch, on the device."""
-        self._copy = network.backend.record(self._launch_copy, network.workspace)
+        self.before_last_step = network.backend.record(self._copy, network.workspace)
+        """Call this before the last step of an epoch whose ``figures`` are wanted ``closely``."""
 
     def kernels(self) -> dict[str, Array]:
         """Current kernels (kernel, row, column, input map) of each conv layer, on the host."""
         weights = self._network.weights.parameters.named
         return {name: self._network.backend.to_host(weights[f"{name}.weight"]) for name in self._convs}
 
-    def before_last_step(self) -> None:
-        """Call this before the last step of an epoch whose ``figures`` are wanted ``closely``."""
-        self._copy()
-
-    def _launch_copy(self) -> None:
+    def _copy(self) -> None:
         network, parameters = self._network, self._network.weights.parameters
         network.announce("watching", "")
         for name, before in self._before.items():

@@ -14,7 +14,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -431,7 +431,7 @@ def start(launched: Launched, time_limit: float) -> MpiRanks:
             f"{began}, and mpi4py finds no MPI ({_first_line(error)}): pip install 'facecnn[mpi]' brings one {alone}"
         ) from error
     if launched.size != MPI.COMM_WORLD.size:
-        library = _first_words(MPI.Get_library_version().split())
+        library = " ".join(MPI.Get_library_version().split()[:3])
         raise UsageError(
             f"{began}, but mpi4py's MPI ({library}) counts {MPI.COMM_WORLD.size}: start them with the mpiexec of that "
             f"MPI, or with srun --mpi=pmi2 or --mpi=pmix {alone}"
@@ -447,7 +447,3 @@ def _why(error: ImportError) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-def _first_words(words: Iterable[str]) -> str:
-    return " ".join(list(words)[:3])

@@ -71,3 +71,15 @@ def finding(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = call_process("train", sample, *options)  # in this process, finding is switched off
     assert done.exit_code == 0, done.stderr
     return out / "run"
+
+
+@pytest.fixture
+def wall_and_two_people(sample: Path, tmp_path: Path) -> list[Path]:
+    """wall.png, which shows nobody, and both.png, with two people beside each other."""
+    photos = [tmp_path / "wall.png", tmp_path / "both.png"]
+    Image.new("RGB", (200, 200), (90, 90, 90)).save(photos[0])
+    both = Image.new("RGB", (1200, 600), (90, 90, 90))
+    for person, left in (("s1", 400), ("s2", 820)):
+        both.paste(Image.open(sample / person / "1.pgm").convert("RGB").resize((368, 448)), (left, 60))
+    both.save(photos[1])
+    return photos

@@ -1,5 +1,6 @@
 """Ways to call the command line."""
 
+import errno
 import json
 import os
 import subprocess
@@ -90,6 +91,22 @@ def killed_at_the_end(process: subprocess.Popen[Any]) -> Iterator[None]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@contextmanager
+def full_disk(after: int = 0) -> Iterator[None]:
+    """A disk that is full after ``after`` calls of fsync: one for each file that is written, and one for its folder."""
+    fsync, left = os.fsync, after
+
+    def filling(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with mock.patch.object(os, "fsync", filling):
+        yield
 
 
 def all_names(folder: Path) -> set[str]:

@@ -1,6 +1,5 @@
 """``facecnn predict --draw``: copies of photos with faces framed and named, without anything else of the photos."""
 
-import errno
 import io
 import os
 import shutil
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from .running import Facecnn, Trained, all_names
+from .running import Facecnn, Trained, all_names, full_disk
 
 PERSON = np.array([0x1F, 0x6F, 0xB4])
 STRANGER = np.array([0xC0, 0x5A, 0x12])
@@ -222,14 +221,9 @@ def test_any_name_has_a_copy(trained: Trained, tmp_path: Path, facecnn: Facecnn)
 # -------------------------------------------------------------------------------------------------------- found faces
 
 
-def test_all_faces_of_a_photo(sample: Path, finding: Path, tmp_path: Path, facecnn: Facecnn) -> None:
+def test_all_faces_of_a_photo(wall_and_two_people: list[Path], finding: Path, tmp_path: Path, facecnn: Facecnn) -> None:
     """Found by the real finder. Where there is no face, nothing is drawn, and that is told."""
-    Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "wall.png")
-    both = Image.new("RGB", (1200, 600), (90, 90, 90))
-    for person, left in (("s1", 400), ("s2", 820)):
-        both.paste(Image.open(sample / person / "1.pgm").convert("RGB").resize((368, 448)), (left, 60))
-    both.save(tmp_path / "both.png")
-    arguments = ["predict", tmp_path / "wall.png", tmp_path / "both.png", "-m", finding, "--format", "json"]
+    arguments = ["predict", *wall_and_two_people, "-m", finding, "--format", "json"]
     done = facecnn(*arguments, "--draw", tmp_path / "drawn")
     assert done.exit_code == 0, done.stderr
     assert "Drawn: 1 of 2 photos" in done.stderr
@@ -250,15 +244,11 @@ def test_all_faces_of_a_photo(sample: Path, finding: Path, tmp_path: Path, facec
 # --------------------------------------------------------------------------------------------------- what can go wrong
 
 
-def test_no_more_room(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn) -> None:
+def test_no_more_room(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
     arguments = ["predict", trained.photos / "ann", "-m", trained.path, "--draw", tmp_path]
     assert facecnn(*arguments[:-2]).exit_code == 0  # so that nothing but copies is written below
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    done = facecnn(*arguments)
+    with full_disk():
+        done = facecnn(*arguments)
     assert done.exit_code == 6
     assert len(done.stdout.splitlines()) == 10  # the answers were told before
     assert "no space left" in done.stderr

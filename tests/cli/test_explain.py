@@ -248,14 +248,9 @@ def test_the_maps_lie_where_people_differ(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_every_face_and_no_face(
-    sample: Path, finding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
+    wall_and_two_people: list[Path], finding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
 ) -> None:
-    Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "wall.png")
-    both = Image.new("RGB", (1200, 600), (90, 90, 90))
-    for person, left in (("s1", 400), ("s2", 820)):
-        both.paste(Image.open(sample / person / "1.pgm").convert("RGB").resize((368, 448)), (left, 60))
-    both.save(tmp_path / "both.png")
-    arguments = ["predict", tmp_path / "wall.png", tmp_path / "both.png", "-m", finding, "--format", "json"]
+    arguments = ["predict", *wall_and_two_people, "-m", finding, "--format", "json"]
     done = facecnn(*arguments, "--explain", tmp_path / "why")
     assert done.exit_code == 0, done.stderr
     assert "1 of 2 photos" in done.stderr

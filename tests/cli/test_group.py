@@ -18,7 +18,7 @@ from facecnn.photos.folder import scan
 
 from .contract import check
 from .patterns import CELL, FACE, PatternEmbedder, finder, picture
-from .running import Facecnn
+from .running import Facecnn, full_disk
 
 RESULT = [{"path": str, "box": ([float], None), "group": (str, None), "reason": (str, None)}]
 ANN, BOB, EVE, ZOE = range(4)
@@ -286,20 +286,9 @@ def test_copies_where_links_cannot_be(
 # ------------------------------------------------------------------------------------------------ what is there already
 
 
-def test_an_interrupted_run_is_completed(
-    album: Path, out: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
-) -> None:
-    before, fsync, left = files(album), os.fsync, 8  # a call for each file and one for its folder; first the table's
-
-    def filling(descriptor: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", filling)
+def test_an_interrupted_run_is_completed(album: Path, out: Path, facecnn: Facecnn) -> None:
+    before = files(album)
+    with full_disk(after=8):  # the table is written first
         done = facecnn("group", album, out)
     assert (done.exit_code, done.stdout) == (6, "")
     assert "no space left" in done.stderr

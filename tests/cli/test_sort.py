@@ -19,7 +19,7 @@ from PIL import Image
 from facecnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 from .contract import check
-from .running import COMMAND, Facecnn, Trained
+from .running import COMMAND, Facecnn, Trained, full_disk
 
 RESULT = {
     "source": str,
@@ -339,20 +339,9 @@ def test_a_name_that_is_taken_in_one_of_the_folders(groups: list[str | Path], tm
         }  # fmt: skip
 
 
-def test_no_more_room_for_the_second_copy(
-    groups: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
-) -> None:
-    before, fsync, left = files(tmp_path / "groups"), os.fsync, 4  # a call for each file and one for its folder
-
-    def filling(descriptor: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", filling)
+def test_no_more_room_for_the_second_copy(groups: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    before = files(tmp_path / "groups")
+    with full_disk(after=4):
         done = facecnn(*groups)
     assert (done.exit_code, done.stdout) == (6, "")
     assert "no space left" in done.stderr
@@ -716,20 +705,9 @@ def test_stopped_while_copying(
     assert len(rows(destination)) == 30
 
 
-def test_no_more_room(
-    source: Path, arguments: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
-) -> None:
-    before, fsync, left = files(source), os.fsync, 10  # a call for each file and one for its folder
-
-    def filling(descriptor: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", filling)
+def test_no_more_room(source: Path, arguments: list[str | Path], tmp_path: Path, facecnn: Facecnn) -> None:
+    before = files(source)
+    with full_disk(after=10):
         done = facecnn(*arguments)
     assert (done.exit_code, done.stdout) == (6, "")
     assert "no space left" in done.stderr

@@ -230,7 +230,7 @@ def test_the_update_ratio_is_that_of_an_epochs_last_step() -> None:
 
 def test_looking_changes_nothing() -> None:
     first, second = make_trainer(RICH), make_trainer(RICH)
-    second.watch.before_last_step = lambda: None  # type: ignore[method-assign]
+    second.watch.before_last_step = lambda: None
     assert trained(first).lasts == trained(second).lasts
 
 
