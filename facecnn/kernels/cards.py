@@ -10,16 +10,16 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 EXTRA = "pip install 'facecnn[cuda12]'"
 """Brings numba-cuda and the toolkit's libraries. With pip, an installed facecnn is enough, a checkout's as well."""
 
+_NEWEST_DRIVER = "install the newest NVIDIA driver, or restart"
 _DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _LONGEST_REASON = 200
 
@@ -231,28 +231,23 @@ def _backend() -> Any:
 
 
 def _demand_driver(devices: Any) -> None:
-    try:
+    what = "the NVIDIA driver can't be used"
+    with _explaining(what, _NEWEST_DRIVER):  # a code that cuda-bindings doesn't know is a ValueError
         text = devices.why_unavailable()
-    except Exception as error:  # a code that cuda-bindings doesn't know is a ValueError
-        text = f"{type(error).__name__}: {error}"
     if text is not None:
-        raise _explained("the NVIDIA driver can't be used", text, "install the newest NVIDIA driver, or restart")
+        raise _explained(what, text, _NEWEST_DRIVER)
 
 
 def _cards(devices: Any) -> tuple[Card, ...]:
-    try:
-        return tuple(devices.cards())
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        raise _explained("the cards can't be listed", text, "install the newest NVIDIA driver, or restart") from None
+    with _explaining("the cards can't be listed", _NEWEST_DRIVER):
+        cards = tuple(devices.cards())
+    return cards
 
 
 def _toolkit(devices: Any) -> str | None:
-    try:
-        return _version_text(devices.toolkit_version())
-    except Exception as error:  # whatever the search for the libraries ran into
-        text = f"{type(error).__name__}: {error}"
-        raise _explained("the CUDA toolkit's libraries are not all there", text, f"install them: {EXTRA}") from None
+    with _explaining("the CUDA toolkit's libraries are not all there", f"install them: {EXTRA}"):
+        version = devices.toolkit_version()
+    return _version_text(version)
 
 
 def _toolkit_without_driver() -> str | None:
@@ -285,14 +280,10 @@ def _demand_number(number: int, cards: Iterable[Card]) -> None:
 
 
 def _prove(devices: Any, number: int) -> None:
-    try:
+    """The only real proof: if this fails, nothing else would run either."""
+    with _explaining("a first kernel failed", f"update the NVIDIA driver, and install what it takes: {EXTRA}"):
         devices.select(number)
         devices.prove()
-    except Exception as error:  # the only real proof: if this fails, nothing else would run either
-        text = f"{type(error).__name__}: {error}"
-        raise _explained(
-            "a first kernel failed", text, f"update the NVIDIA driver, and install what it takes: {EXTRA}"
-        ) from None
 
 
 def _with_memory(devices: Any, card: Card) -> Card:
@@ -312,6 +303,15 @@ def _explained(what: str, text: str, mend: str) -> _Unusable:
         if name in text:
             return _Unusable(f"{what}: {said}: {meaning}", way_out, fault=fault, details=details)
     return _Unusable(f"{what}: {said}", mend, fault=True, details=details)
+
+
+@contextmanager
+def _explaining(what: str, mend: str) -> Iterator[None]:
+    """Whatever is raised within the context means that ``what`` is wrong."""
+    try:
+        yield
+    except Exception as error:
+        raise _explained(what, f"{type(error).__name__}: {error}", mend) from None
 
 
 def first_sentence(text: str) -> str:
