@@ -51,6 +51,10 @@ TrackOption = Annotated[
 ThresholdOption = Annotated[
     str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
 ]
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
+]
 OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
 
 
@@ -67,10 +71,7 @@ class SettingsOptions:
             "smoke.",
         ),
     ] = None
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
-    ] = None
+    overrides: OverridesOption = None
 
     @property
     def config(self) -> str:

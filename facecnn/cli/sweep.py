@@ -14,6 +14,7 @@ from facecnn.cli.common import number, percent
 from facecnn.cli.options import (
     ComputeOptions,
     FormatOption,
+    OverridesOption,
     PhotosArgument,
     StrictOption,
     TrainingSettingsOptions,
@@ -51,10 +52,7 @@ class SearchOptions:
 class ChangeOptions:
     """Changes to the settings from which trials start."""
 
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
-    ] = None
+    overrides: OverridesOption = None
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
         None
     )

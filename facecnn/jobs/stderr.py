@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from facecnn.jobs.console import NoDisplay
 from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class _CompilationLog:
         self._told_functions, self._told_seconds, self._announced = self._functions, self._seconds, False
 
 
-class _Lines:
+class _Lines(NoDisplay):
     """The display of a training in a log: a line for evenly spaced epochs, including the first and the last."""
 
     def __init__(self, say: Callable[[str], None] | None, label: str, lines: int) -> None:
@@ -210,12 +211,6 @@ class _Lines:
         self._held_back: str | None = None
         self._held_out: Mapping[str, Any] = {}
         """Figures of the last epoch after which the held-out photos were judged."""
-
-    def step(self, report: StepReport) -> None:
-        pass
-
-    def trial_step(self, start: int, report: StepReport) -> None:
-        pass
 
     def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
         if self._say is None or not self._lines:

@@ -132,9 +132,7 @@ class EventFile:
     def close(self) -> None:
         """Flush and close the file. Raises OutputError."""
         try:
-            self._records.flush()
-        except OSError as error:
-            raise output_error(self.path, error) from error
+            self.flush()
         finally:
             self._records.close()
 
