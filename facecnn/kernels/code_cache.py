@@ -14,6 +14,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
@@ -129,16 +130,20 @@ class Locator(caching.UserProvidedCacheLocator):
         return Path(py_file).parent.name
 
 
+_configuring = threading.Lock()
+
+
 @contextmanager
 def _kept_in(folder: str) -> Iterator[None]:
     """Numba reads where to keep things when a cache is made; it is put back, since it is meant for all users of
-    Numba."""
-    before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
-    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = folder, f"{__name__}.{Locator.__name__}"
-    try:
-        yield
-    finally:
-        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
+    Numba. One thread at a time: the code of another would be kept where this one wants it."""
+    with _configuring:
+        before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = folder, f"{__name__}.{Locator.__name__}"
+        try:
+            yield
+        finally:
+            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
 
 
 _AnyCache: Any = object  # mypy doesn't know what Numba's caches have

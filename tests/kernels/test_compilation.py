@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numba import TypingError, prange
+from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 
 import facecnn
@@ -308,3 +311,21 @@ print(drawn.hexdigest())
     )
     assert list(tmp_path.rglob("*.nbi"))
     assert first.stdout == second.stdout
+
+
+def test_threads_that_make_caches_at_once_keep_code_where_each_wants_it(tmp_path: Path) -> None:
+    class Slow(FunctionCache):
+        def __init__(self, function: Any) -> None:
+            time.sleep(0.2)  # the other thread makes its own meanwhile
+            super().__init__(function)
+
+    made = {name: SimpleNamespace(py_func=replace) for name in ("one", "other")}
+    threads = [
+        threading.Thread(target=code_cache.keep, args=(dispatcher, Slow, str(tmp_path / name)))
+        for name, dispatcher in made.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(Path(dispatcher._cache.cache_path).is_relative_to(tmp_path / name) for name, dispatcher in made.items())
