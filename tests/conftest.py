@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from blank_pictures import PICTURES, draw_nothing
+from facecnn.jobs.plotting import Plotter
 from facecnn.photos.cache_folder import CACHE_VARIABLE, cache_folder
 
 # With the usual thresholds, the garbage collector goes through Numba's objects so often that compiling takes longer.
@@ -141,9 +142,10 @@ def people_and_strangers(write_people: WritePeople) -> Path:
 
 @pytest.fixture(autouse=True)
 def _blank_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A small training takes a fraction of the time that its pictures take: in this process they are blank, but in
-    tests with the fixture ``pictures`` and in trainings that several tests share."""
+    """A small training takes a fraction of the time that its pictures take: in this process they are blank, and no
+    other draws any, but in tests with the fixture ``pictures`` and in trainings that several tests share."""
     if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("facecnn.jobs.training.train.Plotter", lambda *, beside: Plotter())
         for name in PICTURES:
             monkeypatch.setattr(f"facecnn.jobs.run_pictures.{name}", draw_nothing)
 

@@ -20,6 +20,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.jobs.judgement import JudgedPhotos, judge_photos, verdicts
 from facecnn.jobs.models import UNFINISHED, Model, open_model
+from facecnn.jobs.plotting import Plotter
 from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.shown_photos import show_photos
 from facecnn.jobs.training.options import TrainOptions
@@ -56,8 +57,7 @@ def report_training(
     data: TrainingPhotos,
     held_out: JudgedPhotos,
     result: Mapping[str, Any],
-    *,
-    documents: bool = True,
+    plotter: Plotter | None,
 ) -> None:
     """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
 
@@ -67,7 +67,7 @@ def report_training(
         data: the training's photos.
         held_out: the held-out photos, judged.
         result: the ``train`` JSON.
-        documents: if not, figures.json is all that is written.
+        plotter: draws pictures of the page; None: figures.json is all that is written.
 
     Raises:
         OutputError: a file couldn't be written.
@@ -85,11 +85,13 @@ def report_training(
         "skipped": skipped,
     }
     write_json(run.figures_path, figures)
-    if not documents:
+    if plotter is None:
         return
     facts = _facts(run, model, figures)
-    write_report(run, facts, show_photos(held_out.dataset, choose_answers(facts.held_out.answers).all))
     write_model_card(run, facts)
+    photos = show_photos(held_out.dataset, choose_answers(facts.held_out.answers).all)
+    plotter.finish()
+    write_report(run, facts, photos)
 
 
 def report(
@@ -178,6 +180,7 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     facts = _facts(run, model, figures or {}, missing)
     for sentence in missing:
         console.warning(sentence)
+    plotter = Plotter()
     draw_pictures(
         run,
         model,
@@ -185,7 +188,9 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         None if held_out is None else held_out.dataset,
         [*_missing_pictures(run, model.calibrated), *([run.confusion_path] if outdated else [])],
         console,
+        plotter,
     )
+    plotter.finish()
     chosen = choose_answers(facts.held_out.answers).all
     pictures = {} if held_out is None else show_photos(held_out.dataset, chosen)
     write_report(run, facts, pictures)

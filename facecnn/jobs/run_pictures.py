@@ -11,6 +11,7 @@ import numpy as np
 from facecnn.arrays import Array
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import Model
+from facecnn.jobs.plotting import Plot, Plotter
 from facecnn.learning.scores import MOST_PEOPLE
 from facecnn.learning.watching import watched
 from facecnn.network.excitation import Excitation, excitation
@@ -22,7 +23,7 @@ from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
 from facecnn.reports.confusion import confused_pairs
 from facecnn.reports.evolution import draw_evolution
-from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
+from facecnn.reports.figure import WITHOUT_PICTURES
 from facecnn.reports.findings import counted
 from facecnn.reports.kernel_pictures import (
     MOST_COLUMNS,
@@ -48,6 +49,12 @@ PATCHES = 4
 """Patches of each kernel."""
 
 
+def begin_plots(run: RunFolder, best_epoch: int, plotter: Plotter) -> None:
+    """Begin to draw what a training has figures for before its model is judged; ``draw_pictures`` draws the rest."""
+    if plotter.can_draw():
+        plotter.begin(_plots_of_training(run, read_metrics(run.metrics_path), best_epoch, run.picture_paths))
+
+
 def draw_pictures(
     run: RunFolder,
     model: Model,
@@ -55,8 +62,11 @@ def draw_pictures(
     dataset: Dataset | None,
     wanted: Container[Path],
     console: Console,
+    plotter: Plotter,
+    *,
+    is_begun: bool = False,
 ) -> None:
-    """Draw a run's pictures, as far as there is data for them.
+    """Draw a run's pictures, as far as there is data for them, but for those that ``plotter`` still has to finish.
 
     Args:
         run: the run's folder, whose metrics and kernel frames are drawn.
@@ -64,29 +74,52 @@ def draw_pictures(
         judged: for the confusion matrix: figures from ``judge``, and of which photos, such as "held-out".
         dataset: holds the photos of the run, for the most exciting patches.
         wanted: which of ``run.picture_paths`` to draw.
+        console: is told if nothing can be drawn.
+        plotter: draws plots.
+        is_begun: whether ``begin_plots`` was called.
 
     Raises:
         OutputError: a picture can't be written.
     """
-    if not can_draw():
+    if not plotter.can_draw():
         console.warning(WITHOUT_PICTURES)
         return
     if judged is not None and run.confusion_path in wanted:
-        draw_judged(run.confusion_path, *judged)
+        plotter.begin([plot_of_judged(run.confusion_path, *judged)])
     if model.recogniser.answers_by_embeddings:
         return  # nothing was trained that a curve or a kernel could show
     metrics = read_metrics(run.metrics_path)
-    kernels = conv_kernels(model.recogniser)
+    if not is_begun:
+        plotter.begin(_plots_of_training(run, metrics, model.best_epoch, wanted))
+    _draw_kernels(run, model.recogniser, metrics, dataset, wanted)
+
+
+def _plots_of_training(
+    run: RunFolder, metrics: list[dict[str, Any]], best_epoch: int | None, wanted: Container[Path]
+) -> list[Plot]:
+    plots = []
+    if metrics and run.curves_path in wanted:
+        plots.append(Plot(draw_curves, run.curves_path, (metrics, best_epoch)))
+    if any(row.get("kernels") for row in metrics) and run.watching_path in wanted:
+        plots.append(Plot(draw_watching, run.watching_path, (metrics,)))
+    return plots
+
+
+def _draw_kernels(
+    run: RunFolder,
+    recogniser: Recogniser,
+    metrics: list[dict[str, Any]],
+    dataset: Dataset | None,
+    wanted: Container[Path],
+) -> None:
+    """Draw the kernels, the patches that excite them, and how they evolved."""
+    kernels = conv_kernels(recogniser)
     frames = KernelFrames(run.frames_path, kernels).read()
     start = frames[0].layers if frames and frames[0].epoch == 0 else {}
-    if metrics and run.curves_path in wanted:
-        draw_curves(run.curves_path, metrics, model.best_epoch)
     if kernels and run.kernels_path in wanted:
         draw_kernels(run.kernels_path, [DrawnKernels(name, now, start.get(name)) for name, now in kernels.items()])
     if kernels and dataset is not None and len(dataset.rows) and run.patches_path in wanted:
-        draw_patches(run.patches_path, _exciting_patches(run, model.recogniser, kernels, dataset))
-    if any(row.get("kernels") for row in metrics) and run.watching_path in wanted:
-        draw_watching(run.watching_path, metrics)
+        draw_patches(run.patches_path, _exciting_patches(run, recogniser, kernels, dataset))
     if kernels and frames and run.evolution_path in wanted:
         shapes = {name: array.shape for name, array in kernels.items()}
         draw_evolution(run.evolution_path, frames, shapes, metrics[-1]["epoch"])
@@ -98,8 +131,8 @@ def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
     return {name: arrays[f"{name}.weight"] for name in watched(recogniser.network.stages)}
 
 
-def draw_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MOST_PEOPLE) -> None:
-    """Draw the confusion matrix, with a column for refusals and, if there are strangers, a row for them.
+def plot_of_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MOST_PEOPLE) -> Plot:
+    """The plot of the confusion matrix, with a column for refusals and, if there are strangers, a row for them.
 
     Of more than ``most`` people, only those are in it who are taken for another, or another for them, most often.
 
@@ -127,7 +160,7 @@ def draw_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MO
     title = counted(int(matrix.sum()), f"{what} photo")
     if is_part:
         title += f", of the {len(order)} of {len(names):,} people who are confused most often"
-    draw_confusion(path, matrix[: len(rows)], rows, columns, title)
+    return Plot(draw_confusion, path, (matrix[: len(rows)], rows, columns, title))
 
 
 def _most_confused(pairs: Array, people: int) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facecnn.reports.colours import blue_to_red
 from facecnn.runs.atomic import write_atomically
 from facecnn.runs.frames import Frame
 
@@ -115,13 +116,12 @@ class _Film:
 
 def _palette(films: Sequence[_Film]) -> np.ndarray:
     """The palette (256, 3) of all films. Sets the palette indices of each film."""
-    from matplotlib import colormaps
     from PIL import Image
 
     palette: np.ndarray = np.zeros((256, 3), np.uint8)
     palette[_LABEL:_GREYS] = np.linspace(232, 32, _GREYS - _LABEL).round().astype(np.uint8)[:, None]
-    signed = colormaps["RdBu_r"](np.linspace(0, 1, _SIGNED))[:, :3]
-    palette[_GREYS : _GREYS + _SIGNED] = (255 * np.asarray(signed)).round().astype(np.uint8)
+    signed = blue_to_red(np.linspace(0, 1, _SIGNED))
+    palette[_GREYS : _GREYS + _SIGNED] = (255 * signed).round().astype(np.uint8)
     first = _GREYS + _SIGNED
     for film in films:
         if not film.coloured:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facecnn.jobs.judgement import judge, verdicts, wilson_interval
-from facecnn.jobs.run_pictures import draw_judged
+from facecnn.jobs.run_pictures import plot_of_judged
 from facecnn.kernels import reference
 from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
@@ -111,16 +111,13 @@ def test_people_are_alike_only_by_photos_in_which_it_is_known_who_is_who(recogni
     assert figures(recogniser, beside, labels)["alike"] == []
 
 
-def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Any] = []
-    monkeypatch.setattr("facecnn.jobs.run_pictures.draw_confusion", lambda path, *arguments: drawn.append(arguments))
+def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read() -> None:
     judged = {
         "classes": ["s1", "s10", "s2"],
         "confusion": [[10, 1, 2, 3], [4, 11, 5, 6], [7, 8, 12, 9]],
         "unknown": {"named_as": [13, 14, 15], "refused": 16},
     }
-    draw_judged(Path("confusion.png"), judged, "held-out")
-    ((counts, rows, columns, title),) = drawn
+    counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out").arguments
     assert rows == ["s1", "s2", "s10", "strangers"]
     assert columns == ["s1", "s2", "s10", "refused"]
     assert counts.tolist() == [[10, 2, 1, 3], [7, 12, 8, 9], [4, 5, 11, 6], [13, 15, 14, 16]]
@@ -141,16 +138,13 @@ def test_of_many_people_only_the_answers_that_were_given_are_recorded(
 
 
 def test_of_too_many_people_those_who_are_confused_most_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Any] = []
-    monkeypatch.setattr("facecnn.jobs.run_pictures.draw_confusion", lambda path, *arguments: drawn.append(arguments))
     monkeypatch.setattr("facecnn.jobs.run_pictures.CONFUSED_PEOPLE", 2)
     judged = {
         "classes": ["a", "b", "c", "d"],
         "confusion": [[9, 0, 1, 0, 0], [0, 9, 0, 0, 1], [1, 0, 5, 4, 2], [0, 0, 3, 7, 1]],
         "unknown": {"named_as": [1, 2, 3, 4], "refused": 5},
     }
-    draw_judged(Path("confusion.png"), judged, "held-out", most=3)
-    ((counts, rows, columns, title),) = drawn
+    counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out", most=3).arguments
     assert (rows, columns) == (["c", "d", "strangers"], ["c", "d", "others", "refused"])
     assert counts.tolist() == [[5, 4, 1, 2], [3, 7, 0, 1], [3, 4, 3, 5]]
     assert title == "38 held-out photos, of the 2 of 4 people who are confused most often"

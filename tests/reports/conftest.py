@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import ImageDraw
 
 
 @pytest.fixture
@@ -16,3 +17,17 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(Figure, "__init__", noted)
     return figures
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that Pillow writes into pictures."""
+    texts: list[str] = []
+    original = ImageDraw.ImageDraw.text
+
+    def noted(self: ImageDraw.ImageDraw, place: tuple[float, float], text: str, **named: Any) -> None:
+        original(self, place, text, **named)
+        texts.append(text)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    return texts

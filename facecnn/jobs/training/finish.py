@@ -14,6 +14,7 @@ from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console
 from facecnn.jobs.judgement import judge, judge_photos
 from facecnn.jobs.models import Model, about_calibration, calibrate_by_some, calibrate_for, make_recogniser
+from facecnn.jobs.plotting import Plotter
 from facecnn.jobs.report import report_training
 from facecnn.jobs.run_pictures import draw_pictures
 from facecnn.jobs.training.photos import TrainingPhotos
@@ -34,14 +35,18 @@ longer than an epoch, and the figures would be the same to a percent."""
 
 
 def finish(
-    training: TrainingRun, trials: list[dict[str, Any]] | None, console: Console, *, documents: bool = True
+    training: TrainingRun,
+    trials: list[dict[str, Any]] | None,
+    console: Console,
+    plotter: Plotter | None,
 ) -> dict[str, Any]:
     """Calibrate the best model on the held-out photos, draw the pictures, and report the figures.
 
     Args:
         training: whose last step is done.
         trials: from ``trial_figures``.
-        documents: whether pictures, the report page and the model card are made, and the pretrained body compared with.
+        plotter: draws the plots, and has begun with those of the training. None: no pictures, report page and model
+            card are made, and the pretrained body isn't compared with.
 
     Returns:
         The ``train`` JSON, without ``seconds``.
@@ -64,8 +69,8 @@ def finish(
         console.warning(text)
     model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
     judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
-    if documents:
-        draw_pictures(run, model, judged, data.dataset, run.picture_paths, console)
+    if plotter is not None:
+        draw_pictures(run, model, judged, data.dataset, run.picture_paths, console, plotter, is_begun=True)
     metrics = read_metrics(run.metrics_path)
     result = {
         **_about(training, metrics),
@@ -82,9 +87,9 @@ def finish(
         "by_embeddings": recogniser.answers_by_embeddings,
         "kernel_change": metrics[-1]["kernel_change"],
         "background": None if background is None else asdict(background),
-        "pretrained": compare_with_pretrained(training, likeliest, console) if documents else None,
+        "pretrained": compare_with_pretrained(training, likeliest, console) if plotter is not None else None,
     }
-    report_training(run, model, data, held_out, result, documents=documents)
+    report_training(run, model, data, held_out, result, plotter)
     return result
 
 

@@ -19,6 +19,8 @@ from facecnn.jobs.compiling import compiling_for_training
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finder_of_checkpoint
 from facecnn.jobs.models import TRAINED_ON, check_arrays
+from facecnn.jobs.plotting import Plotter
+from facecnn.jobs.run_pictures import begin_plots
 from facecnn.jobs.signals import Stopped, StopRequest
 from facecnn.jobs.training.finish import finish
 from facecnn.jobs.training.init_from import NO_MODEL, read_initial_weights
@@ -42,7 +44,8 @@ from facecnn.jobs.training.setup import (
     trial_figures,
 )
 from facecnn.jobs.training.tracking import tracked
-from facecnn.kernels import Device
+from facecnn.kernels import Device, available_threads
+from facecnn.learning.class_means import ClassMeansTrainer
 from facecnn.parallel.ranks import ALONE, OtherRankFailed, Ranks
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.event_file import check_installed
@@ -64,15 +67,18 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
         return {}
     if options.track:
         check_installed("--track")
-    device = open_for_training(options, console, say_why=True)
-    say_ranks(ranks, console)
-    ranks.busy()
     with ExitStack() as held:
+        device = open_for_training(options, console, say_why=True)
+        plotter = None
+        if options.documents:  # not before: the kernels' threads would find that processor in use, and never spin
+            plotter = held.enter_context(Plotter(beside=(options.threads or available_threads()) > 1))
+        say_ranks(ranks, console)
+        ranks.busy()
         if options.resume is None:
             training = _begin(loaded, options, device, held, console, ranks)
         else:
             training = _resume(options.resume, options, device, held, console, ranks)
-        return _run(training, options, held, console, ranks)
+        return _run(training, options, plotter, held, console, ranks)
 
 
 def _begin(
@@ -195,7 +201,12 @@ def _with_new(before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> npt.
 
 
 def _run(
-    training: TrainingRun, options: TrainOptions, held: ExitStack, console: Console, ranks: Ranks
+    training: TrainingRun,
+    options: TrainOptions,
+    plotter: Plotter | None,
+    held: ExitStack,
+    console: Console,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Train to the end and finish the run, or stop at a signal."""
     folder, trainer = training.folder, training.trainer
@@ -221,12 +232,14 @@ def _run(
         trials, epoch = trial_figures(trainer), trainer.progress.epoch
         if trainer.watch.start and training.frames.read()[-1].epoch != epoch:  # it ended early
             training.frames.append(epoch, trainer.watch.kernels())
+        if plotter is not None and not isinstance(trainer, ClassMeansTrainer):
+            begin_plots(folder, trainer.progress.best_epoch, plotter)
         # `finish` builds another network, for which a card may have no memory beside the training. Arrays and recorded
         # steps refer to each other, so only the garbage collector frees them.
         del trainer, training.trainer
         gc.collect()
         ranks.busy()
-        result = finish(training, trials, console, documents=options.documents)
+        result = finish(training, trials, console, plotter)
         if tracking is not None:
             pictures = {"confusion": folder.confusion_path, "kernels_and_change": folder.kernels_path}
             tracking.finish(epoch, result, pictures)

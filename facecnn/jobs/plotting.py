@@ -1,0 +1,126 @@
+"""Draws plots in a process of its own, beside what the first one does.
+
+It is started when a training begins, on one processor: until the first step, another loads matplotlib, which takes as
+long as drawing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecnn.jobs import further_process
+from facecnn.reports.figure import can_draw
+from facecnn.reports.plots import draw_confusion
+
+_READY, _DRAWN, _FAILED = b"ready\n", b"drawn\n", b"failed\n"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture to draw."""
+
+    draw: Callable[..., None]
+    """A function of a module, whose first argument is the file to write."""
+    path: Path
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        """Draw it. Raises OutputError."""
+        self.draw(self.path, *self.arguments)
+
+
+class Plotter(AbstractContextManager["Plotter"]):
+    """Draws plots in a further process, and here what isn't drawn there: then it fails here, with an error."""
+
+    def __init__(self, *, beside: bool = False) -> None:
+        """``beside``: whether to start the further process."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        self._begun: list[tuple[Plot, bool]] = []
+        """Plots, and whether they were sent to the process."""
+        if beside:
+            with suppress(OSError):  # no more processes
+                self._process = further_process.start(__name__, stdout=subprocess.PIPE)
+
+    def can_draw(self) -> bool:
+        """Whether matplotlib can be loaded."""
+        return self._process_is_ready() or can_draw()
+
+    def begin(self, plots: Sequence[Plot]) -> None:
+        """Have plots drawn while the caller goes on; without a process, ``finish`` draws them."""
+        is_sent = False
+        if self._process_is_ready():
+            assert self._process is not None
+            assert self._process.stdin is not None
+            with suppress(OSError):  # it has ended
+                pickle.dump(plots, self._process.stdin)
+                self._process.stdin.flush()
+                is_sent = True
+        self._begun += [(plot, is_sent) for plot in plots]
+
+    def finish(self) -> None:
+        """Wait for all plots. Raises OutputError where one can't be written."""
+        begun, self._begun = self._begun, []
+        is_drawn = [is_sent and self._says(_DRAWN) for _, is_sent in begun]
+        for plot in itertools.compress((plot for plot, _ in begun), map(operator.not_, is_drawn)):
+            plot()
+
+    def _process_is_ready(self) -> bool:
+        """Whether there is a process that can draw; waits until it has loaded what it needs."""
+        if self._process is not None and not self._is_ready:
+            self._is_ready = self._says(_READY)
+            if not self._is_ready:
+                self._stop()
+        return self._is_ready
+
+    def _says(self, word: bytes) -> bool:
+        """Whether the process says this next. If it has ended it says nothing."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.readline() == word
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+
+def _work() -> None:
+    """What the further process does, until its input ends."""
+    with tempfile.TemporaryDirectory() as folder:  # drawing loads more than an import does
+        draw_confusion(Path(folder) / "first.png", np.ones((1, 2)), ["a"], ["a", "refused"], "")
+    _say(_READY)
+    with suppress(EOFError):
+        while True:
+            for plot in pickle.load(sys.stdin.buffer):
+                try:
+                    plot()
+                except Exception:  # the first process draws it again, and reports what is wrong
+                    _say(_FAILED)
+                else:
+                    _say(_DRAWN)
+
+
+def _say(word: bytes) -> None:
+    sys.stdout.buffer.write(word)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _work()

@@ -1,0 +1,144 @@
+"""Plots that a further process draws: the same, and nothing is lost if it fails or ends."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facecnn.config import apply_overrides, load
+from facecnn.errors import OutputError
+from facecnn.jobs import further_process
+from facecnn.jobs.plotting import Plot, Plotter
+from facecnn.jobs.training import train as training
+from facecnn.jobs.training.options import TrainOptions
+from facecnn.library.console import LogConsole
+from facecnn.reports.plots import draw_confusion, draw_curves
+
+
+def plots(folder: Path) -> list[Plot]:
+    metrics = [{"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.5} for epoch in range(1, 9)]
+    return [
+        Plot(draw_curves, folder / "curves.png", (metrics, 8)),
+        Plot(draw_confusion, folder / "confusion.png", (np.eye(2), ["ann", "bob"], ["ann", "bob"], "2 photos")),
+    ]
+
+
+@pytest.fixture
+def drawn_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the pictures that this process draws."""
+    names: list[str] = []
+    draw = Plot.__call__
+
+    def noted(plot: Plot) -> None:
+        names.append(plot.path.name)
+        draw(plot)
+
+    monkeypatch.setattr(Plot, "__call__", noted)
+    return names
+
+
+@pytest.fixture
+def plotter() -> Iterator[Plotter]:
+    with Plotter(beside=True) as started:
+        yield started
+
+
+def test_the_further_process_draws_the_same(plotter: Plotter, drawn_here: list[str], tmp_path: Path) -> None:
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    beside.mkdir()
+    here.mkdir()
+    assert plotter.can_draw()
+    for plot in plots(beside):
+        plotter.begin([plot])
+    plotter.finish()
+    assert drawn_here == []
+    alone = Plotter()
+    alone.begin(plots(here))
+    assert list(here.iterdir()) == []
+    alone.finish()
+    assert drawn_here == ["curves.png", "confusion.png"]
+    for plot in plots(here):
+        assert plot.path.read_bytes() == (beside / plot.path.name).read_bytes()
+
+
+def test_what_fails_there_is_drawn_here_and_fails_with_an_error(
+    plotter: Plotter, drawn_here: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "curves.png").mkdir()
+    plotter.begin(plots(tmp_path))
+    with pytest.raises(OutputError, match=r"curves\.png"):
+        plotter.finish()
+    assert drawn_here == ["curves.png"]
+    assert (tmp_path / "confusion.png").is_file()
+
+
+@pytest.mark.parametrize("when", ["loading", "ready", "drawing"])
+def test_a_process_that_is_killed_is_done_without(
+    plotter: Plotter, drawn_here: list[str], tmp_path: Path, when: str
+) -> None:
+    process = plotter._process
+    assert process is not None
+    if when == "loading":
+        process.kill()
+    assert plotter.can_draw()
+    if when == "ready":
+        process.kill()
+        process.wait()
+    plotter.begin(plots(tmp_path) * 20)
+    process.kill()
+    plotter.finish()
+    assert {path.name for path in tmp_path.iterdir()} >= set(drawn_here) == {"curves.png", "confusion.png"}
+
+
+def test_where_no_process_can_be_started_plots_are_drawn_here(
+    monkeypatch: pytest.MonkeyPatch, drawn_here: list[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("facecnn.jobs.further_process.sys.executable", str(tmp_path / "nosuch"))
+    with Plotter(beside=True) as plotter:
+        assert plotter.can_draw()
+        plotter.begin(plots(tmp_path))
+        plotter.finish()
+    assert drawn_here == ["curves.png", "confusion.png"]
+
+
+def test_the_process_ends_with_the_first_and_with_the_training() -> None:
+    process = further_process.start("facecnn.jobs.plotting", stdout=subprocess.PIPE)
+    assert process.communicate(timeout=60) == (b"ready\n", None)  # which closes its input, as the end of the first does
+    assert process.returncode == 0
+    with Plotter(beside=True) as plotter:
+        own = plotter._process
+        assert own is not None
+    assert own.returncode is not None
+
+
+@pytest.mark.parametrize(("threads", "documents", "beside"), [(1, True, [False]), (2, True, [True]), (2, False, [])])
+def test_a_training_on_one_thread_uses_no_second_processor(
+    monkeypatch: pytest.MonkeyPatch, people: Path, tmp_path: Path, threads: int, documents: bool, beside: list[bool]
+) -> None:
+    asked: list[bool] = []
+
+    def plotter(*, beside: bool) -> Plotter:
+        asked.append(beside)
+        return Plotter()
+
+    monkeypatch.setattr(training, "Plotter", plotter)
+    settings = apply_overrides(load("smoke"), ["train.epochs=1"])
+    options = TrainOptions(photos=people, out=tmp_path, name="run", threads=threads, documents=documents)
+    training.train(settings, options, LogConsole())
+    assert asked == beside
+
+
+def test_a_trainings_pictures_are_the_same_however_they_are_drawn(
+    people: Path, tmp_path: Path, drawn_here: list[str], pictures: None
+) -> None:
+    settings = apply_overrides(load("smoke"), ["train.epochs=2"])
+    found = []
+    for threads in (1, 2):
+        options = TrainOptions(photos=people, out=tmp_path, name=f"{threads}", threads=threads)
+        training.train(settings, options, LogConsole())
+        found.append({path.name: path.read_bytes() for path in (tmp_path / f"{threads}").glob("*.png")})
+    assert set(found[0]) == {"curves.png", "confusion.png", "kernels.png", "patches.png", "watching.png"}
+    assert sorted(drawn_here) == ["confusion.png", "curves.png", "watching.png"], "on two threads none was drawn here"
+    assert found[0] == found[1]
