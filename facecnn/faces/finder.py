@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facecnn.arrays import Float32Array, Float64Array, UInt8Array
+from facecnn.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from facecnn.faces.boxes import Boxes, shifted, squares, suppress
 from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
-from facecnn.faces.pyramid import Pyramid, fill_tiles, level_scales, outputs_of, pack
+from facecnn.faces.pyramid import Pyramid, fill_tiles, level_scales, pack, windows_of
 from facecnn.photos.face import Face
 
 FINDER_VERSION = 2
@@ -79,10 +79,14 @@ class FaceFinder:
         """
         self._nets = Nets(arrays, threads, device)
         self._crop_squares: Callable[..., None] | None = None
+        self._collect: Callable[..., None] | None = None
+        self._mark_kept: Callable[..., None] | None = None
         if device == "cpu":
-            from facecnn.kernels.cpu.crop_squares import crop_squares  # not for the reference: it would load Numba
+            # Not for the reference: they would load Numba.
+            from facecnn.kernels.cpu.candidates import collect, mark_kept
+            from facecnn.kernels.cpu.crop_squares import crop_squares
 
-            self._crop_squares = crop_squares
+            self._crop_squares, self._collect, self._mark_kept = crop_squares, collect, mark_kept
         self.arrays: dict[str, Float32Array] = {name: np.array(arrays[name], np.float32) for name in sorted(arrays)}
         rounding = "" if device == "cpu" else f" {device}"
         digest = hashlib.sha256(f"{FINDER_VERSION}{rounding}".encode())
@@ -121,8 +125,11 @@ class FaceFinder:
     def run_blank(self) -> None:
         """Run the networks, and what they are fed by, on a blank picture, so that all is compiled."""
         picture = Pyramid(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
+        self._propose(picture, SMALLEST_FACE)
+        square, score = np.array([[0.0, 0.0, CELL, CELL]]), np.ones(1, np.float32)
         for name, net in NETS.items():
-            self._nets.run(name, picture.crops(np.array([[0.0, 0.0, CELL, CELL]]), net.side))
+            self._nets.run(name, picture.crops(square, net.side))
+        suppress(square, score, _AFTER_REFINING, mark=self._mark_kept)
         self.rest()
 
     def rest(self) -> None:
@@ -133,31 +140,46 @@ class FaceFinder:
         boxes = self._propose(picture, smallest)
         shifts, logits = self._nets.run("rnet", picture.crops(boxes, NETS["rnet"].side))
         boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _REFINED)
-        boxes = squares(boxes[suppress(boxes, scores, _AFTER_REFINING)])
+        boxes = squares(boxes[suppress(boxes, scores, _AFTER_REFINING, mark=self._mark_kept)])
         shifts, _, logits = self._nets.run("onet", picture.crops(boxes, NETS["onet"].side))
         boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _FOUND)
-        kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True)
+        kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True, mark=self._mark_kept)
         return self._look_again(picture, boxes[kept], scores[kept])
 
     def _propose(self, picture: Pyramid, smallest: float) -> Boxes:
         """Squares (n, 4) in which the P-Net sees a face."""
         width, height = picture.size
         scales = level_scales(min(width, height), smallest)
+        if not scales:
+            return np.empty((0, 4))
         levels = [picture.resized(int(width * scale), int(height * scale)) for scale in scales]
         side = NETS["pnet"].side
         pieces = pack([(level.shape[0], level.shape[1]) for level in levels], side)
         shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, side))
-        probabilities = face_probability(logits)
-        found: list[list[tuple[Boxes, Float32Array]]] = [[] for _ in scales]
-        for piece in pieces:
-            scores = outputs_of(piece, probabilities)
-            row, column = np.nonzero(scores > _PROPOSED)
-            corner = np.stack([column * STRIDE + piece.column, row * STRIDE + piece.row], axis=1)
-            fields = np.concatenate([corner, corner + CELL], axis=1).astype(np.float64)
-            boxes = shifted(fields, outputs_of(piece, shifts)[row, column]) / scales[piece.level]
-            found[piece.level].append((boxes, scores[row, column]))
-        best = [_best(*_joined(level), _WITHIN_LEVEL) for level in found]
-        return squares(_best(*_joined(best), _OVER_LEVELS)[0])
+        found = self._candidates(windows_of(pieces), face_probability(logits), shifts, np.array(scales))
+        boxes, probabilities, of_level = found
+        kept = suppress(boxes, probabilities, _WITHIN_LEVEL, groups=of_level, mark=self._mark_kept)
+        boxes, probabilities = boxes[kept], probabilities[kept]
+        return squares(boxes[suppress(boxes, probabilities, _OVER_LEVELS, mark=self._mark_kept)])
+
+    def _candidates(
+        self, windows: Int64Array, probabilities: Float32Array, shifts: Float32Array, scales: Float64Array
+    ) -> tuple[Boxes, Float32Array, Int64Array]:
+        """Boxes (n, 4) in which the P-Net sees a face, in pixels of the picture, their probabilities and levels.
+
+        Args:
+            windows: from ``windows_of``.
+            probabilities: (tiles, rows, columns)
+            shifts: (tiles, rows, columns, 4)
+            scales: of the levels.
+        """
+        most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
+        boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.empty(most, np.int64)
+        count = np.zeros(1, np.int64)
+        collect = self._collect or _collect
+        collect(boxes, scores, levels, count, probabilities, shifts, windows, scales, _PROPOSED, CELL, STRIDE)
+        found = slice(int(count[0]))
+        return boxes[found], scores[found], levels[found]
 
     def _look_again(self, picture: Pyramid, boxes: Boxes, scores: Float32Array) -> _Faces:
         """A second pass of the O-Net, for landmarks and steadier scores."""
@@ -174,14 +196,29 @@ class FaceFinder:
         return _Faces(boxes[order], landmarks[order], scores[order])
 
 
-def _joined(parts: list[tuple[Boxes, Float32Array]]) -> tuple[Boxes, Float32Array]:
-    boxes = np.concatenate([np.empty((0, 4)), *(boxes for boxes, _ in parts)])
-    return boxes, np.concatenate([np.empty(0, np.float32), *(scores for _, scores in parts)])
-
-
-def _best(boxes: Boxes, scores: Float32Array, threshold: float) -> tuple[Boxes, Float32Array]:
-    kept = suppress(boxes, scores, threshold)
-    return boxes[kept], scores[kept]
+def _collect(
+    boxes: Boxes,
+    scores: Float32Array,
+    levels: Int64Array,
+    count: Int64Array,
+    probabilities: Float32Array,
+    shifts: Float32Array,
+    windows: Int64Array,
+    scales: Float64Array,
+    least: float,
+    cell: int,
+    stride: int,
+) -> None:
+    """``facecnn.kernels.cpu.candidates.collect`` with NumPy."""
+    for level, top, left, tile, first_row, first_column, rows, columns in windows.tolist():
+        part = (tile, slice(first_row, first_row + rows), slice(first_column, first_column + columns))
+        row, column = np.nonzero(probabilities[part] > np.float32(least))
+        corner = np.stack([column * stride + left, row * stride + top], axis=1)
+        fields = np.concatenate([corner, corner + cell], axis=1).astype(np.float64)
+        found = slice(int(count[0]), int(count[0]) + len(row))
+        boxes[found] = shifted(fields, shifts[part][row, column]) / scales[level]
+        scores[found], levels[found] = probabilities[part][row, column], level
+        count += len(row)
 
 
 def _sure(boxes: Boxes, scores: Float32Array, least: float) -> tuple[Boxes, Float32Array]:

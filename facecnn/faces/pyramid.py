@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facecnn.arrays import Float32Array, Float64Array, UInt8Array
+from facecnn.arrays import Float64Array, Int64Array, UInt8Array
 from facecnn.faces.nets import CELL, STRIDE
 
 RATIO = 0.709
@@ -175,12 +175,21 @@ def fill_tiles(levels: Sequence[UInt8Array], pieces: Sequence[Piece], side: int)
     return tiles
 
 
-def outputs_of(piece: Piece, outputs: Float32Array) -> Float32Array:
-    """The P-Net's outputs for this piece, out of those for all tiles (tiles, rows, columns, ...).
+def windows_of(pieces: Sequence[Piece]) -> Int64Array:
+    """Where the P-Net's outputs for each piece are, out of those for all tiles (tiles, rows, columns, ...).
 
     At an edge of odd length the last pixel is only seen by windows that begin further in. Given the level alone, the
     network would pool half a window there.
+
+    Returns:
+        (pieces, 8): level, the piece's row and column in it, tile, the outputs' first row and column, and their rows
+        and columns.
     """
-    row, column = piece.tile_row // STRIDE, piece.tile_column // STRIDE
-    rows, columns = (piece.rows - CELL) // STRIDE + 1, (piece.columns - CELL) // STRIDE + 1
-    return outputs[piece.tile, row : row + rows, column : column + columns]
+    windows = [
+        (
+            *(piece.level, piece.row, piece.column, piece.tile, piece.tile_row // STRIDE, piece.tile_column // STRIDE),
+            *((length - CELL) // STRIDE + 1 for length in (piece.rows, piece.columns)),
+        )
+        for piece in pieces
+    ]
+    return np.array(windows, np.int64).reshape(-1, 8)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facecnn.faces import boxes as with_numpy
 from facecnn.faces.boxes import shifted, squares, suppress
+from facecnn.kernels.cpu import candidates as compiled
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -43,6 +45,23 @@ def test_suppression_is_what_it_says(scored: list[tuple[Box, float]], threshold:
     assert kept.tolist() == naive(boxes, scores, threshold, of_smaller)
 
 
+@STEADY
+@given(SCORED, st.sampled_from([0.3, 0.5, 0.7]), st.booleans(), st.integers(1, 3))
+def test_compiled_suppression_is_the_same_in_every_group(
+    scored: list[tuple[Box, float]], threshold: float, of_smaller: bool, groups: int
+) -> None:
+    boxes = np.array([box for box, _ in scored], float).reshape(-1, 4)
+    scores, group = np.array([score for _, score in scored], np.float32), np.arange(len(scored)) % groups
+    expected = [
+        number
+        for one in range(groups)
+        for number in one + groups * suppress(boxes[one::groups], scores[one::groups], threshold, of_smaller=of_smaller)
+    ]
+    for mark in (with_numpy.mark_kept, compiled.mark_kept):
+        kept = suppress(boxes, scores, threshold, of_smaller=of_smaller, groups=group, mark=mark)
+        assert kept.tolist() == expected
+
+
 @pytest.mark.parametrize("of_smaller", [False, True])
 def test_suppression_of_more_boxes_than_are_compared_at_once(of_smaller: bool) -> None:
     random = np.random.default_rng(0)
@@ -52,6 +71,12 @@ def test_suppression_of_more_boxes_than_are_compared_at_once(of_smaller: bool) -
     kept = suppress(boxes.astype(float), scores, 0.3, of_smaller=of_smaller).tolist()
     assert 50 < len(kept) < 600
     assert kept == naive(boxes.tolist(), scores.tolist(), 0.3, of_smaller)
+    groups = np.arange(700) // 300
+    of_groups = [
+        suppress(boxes.astype(float), scores, 0.3, of_smaller=of_smaller, groups=groups, mark=mark).tolist()
+        for mark in (None, compiled.mark_kept)
+    ]
+    assert of_groups[0] == of_groups[1] != kept
 
 
 def test_a_suppressed_box_suppresses_others() -> None:

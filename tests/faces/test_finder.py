@@ -12,8 +12,12 @@ import pytest
 from PIL import Image
 
 from facecnn.errors import CheckpointError
+from facecnn.faces import finder as with_numpy
 from facecnn.faces.finder import FaceFinder
+from facecnn.faces.nets import CELL, STRIDE
+from facecnn.faces.pyramid import pack, windows_of
 from facecnn.kernels import available_threads
+from facecnn.kernels.cpu import candidates
 from facecnn.photos.face import Face, size_and_place
 
 from .conftest import Pixels, read
@@ -287,3 +291,22 @@ def test_arrays_of_something_else_are_refused(arrays: Arrays) -> None:
     others: dict[str, Any] = {name: array for name, array in arrays.items() if not name.startswith("rnet")}
     with pytest.raises(CheckpointError, match="rnet"):
         FaceFinder(others, threads=1)
+
+
+def test_compiled_candidates_are_those_of_numpy_to_the_bit() -> None:
+    random = np.random.default_rng(0)
+    sizes, scales = [(150, 131), (106, 92), (40, 35)], np.array([0.6, 0.4254, 0.151])
+    windows = windows_of(pack(sizes, 112))
+    outputs = random.normal(size=(windows[:, 3].max() + 1, 51, 51, 6)).astype(np.float32)
+    shifts, probabilities = outputs[..., :4], random.random(outputs.shape[:3]).astype(np.float32)
+    probabilities[0, :8] = 0.6  # which isn't above 0.6
+    found = []
+    for collect in (with_numpy._collect, candidates.collect):
+        most, count = probabilities.size, np.zeros(1, np.int64)
+        boxes, scores, levels = np.zeros((most, 4)), np.zeros(most, np.float32), np.zeros(most, np.int64)
+        collect(boxes, scores, levels, count, probabilities, shifts, windows, scales, 0.6, CELL, STRIDE)
+        found.append((count, boxes, scores, levels))
+    assert 1000 < found[0][0] < most
+    assert set(found[0][3].tolist()) == {0, 1, 2}
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facecnn.faces.nets import CELL, STRIDE
-from facecnn.faces.pyramid import GREY, Pyramid, fill_tiles, level_scales, outputs_of, pack
+from facecnn.faces.pyramid import GREY, Pyramid, fill_tiles, level_scales, pack, windows_of
 from facecnn.kernels.cpu.crop_squares import crop_squares
 
 STEADY = settings(deadline=None, derandomize=True)
@@ -51,12 +51,12 @@ def test_every_field_of_every_level_lies_on_exactly_one_piece(sizes: list[tuple[
     seen = np.lib.stride_tricks.sliding_window_view(tiles, (CELL, CELL), (1, 2))[:, ::STRIDE, ::STRIDE]
     assert seen.shape[1:3] == (fields, fields)
     counts: Counter[tuple[int, int, int]] = Counter()
-    for piece in pieces:
-        outputs = outputs_of(piece, seen)
+    for level, top, left, tile, first_row, first_column, rows, columns in windows_of(pieces).tolist():
+        outputs = seen[tile, first_row : first_row + rows, first_column : first_column + columns]
         for row, column in np.ndindex(outputs.shape[:2]):
-            place = row * STRIDE + piece.row, column * STRIDE + piece.column
-            counts[piece.level, *place] += 1
-            expected = levels[piece.level][place[0] : place[0] + CELL, place[1] : place[1] + CELL]
+            place = row * STRIDE + top, column * STRIDE + left
+            counts[level, *place] += 1
+            expected = levels[level][place[0] : place[0] + CELL, place[1] : place[1] + CELL]
             np.testing.assert_array_equal(np.moveaxis(outputs[row, column], 0, 2), expected)
     assert counts == {
         (level, row, column): 1

@@ -142,6 +142,6 @@ def test_another_process_ends_with_the_first(tmp_path: Path) -> None:
     assert not code_files(str(tmp_path))
 
 
-def test_cutting_out_candidates_is_compiled_with_the_face_finder(face_finding: None) -> None:
+def test_finding_and_cutting_out_candidates_is_compiled_with_the_face_finder(face_finding: None) -> None:
     launches = listed(run_installed_networks)
-    assert {"forward", "_crop_squares"} <= {kernel.py_func.__name__ for kernel, _ in launches}
+    assert {"forward", "_crop_squares", "_collect", "_mark_kept"} <= {kernel.py_func.__name__ for kernel, _ in launches}
