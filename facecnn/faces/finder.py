@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 from facecnn.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from facecnn.faces.boxes import Boxes, shifted, squares, suppress
 from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
-from facecnn.faces.pyramid import Pyramid, fill_tiles, level_scales, pack, windows_of
+from facecnn.faces.pyramid import Pyramid, Piece, fill_tiles, level_scales, pack, windows_of
 from facecnn.photos.face import Face
 
 FINDER_VERSION = 2
@@ -148,15 +149,12 @@ class FaceFinder:
 
     def _propose(self, picture: Pyramid, smallest: float) -> Boxes:
         """Squares (n, 4) in which the P-Net sees a face."""
-        width, height = picture.size
-        scales = level_scales(min(width, height), smallest)
-        if not scales:
+        scales, sizes, pieces, windows = _levels(*picture.size, smallest)
+        if not sizes:
             return np.empty((0, 4))
-        levels = [picture.resized(int(width * scale), int(height * scale)) for scale in scales]
-        side = NETS["pnet"].side
-        pieces = pack([(level.shape[0], level.shape[1]) for level in levels], side)
-        shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, side))
-        found = self._candidates(windows_of(pieces), face_probability(logits), shifts, np.array(scales))
+        levels = [picture.resized(*size) for size in sizes]
+        shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, NETS["pnet"].side))
+        found = self._candidates(windows, face_probability(logits), shifts, scales)
         boxes, probabilities, of_level = found
         kept = suppress(boxes, probabilities, _WITHIN_LEVEL, groups=of_level, mark=self._mark_kept)
         boxes, probabilities = boxes[kept], probabilities[kept]
@@ -194,6 +192,18 @@ class FaceFinder:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > _FOUND]
         return _Faces(boxes[order], landmarks[order], scores[order])
+
+
+@lru_cache(maxsize=64)
+def _levels(
+    width: int, height: int, smallest: float
+) -> tuple[Float64Array, list[tuple[int, int]], list[Piece], Int64Array]:
+    """The levels of a picture's pyramid: scales, sizes (width, height), pieces and ``windows_of`` these. Photos of an
+    album often have the same size."""
+    scales = level_scales(min(width, height), smallest)
+    sizes = [(int(width * scale), int(height * scale)) for scale in scales]
+    pieces = pack([(rows, columns) for columns, rows in sizes], NETS["pnet"].side)
+    return np.array(scales), sizes, pieces, windows_of(pieces)
 
 
 def _collect(

@@ -263,7 +263,7 @@ def aligned_crop(
         return face_chip(image, face, settings.height, settings.margin[0], "L" if settings.colour == "grey" else "RGB")
     rows, columns, channels = settings.margin_shape
     to_photo, origin = _to_photo(face, settings)
-    scale = crop_scale(face, settings)
+    scale = _scale(to_photo)
     corners = origin + np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)]) @ to_photo.T
     bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
     reduction = max(1, int(scale / most_samples))
@@ -300,7 +300,7 @@ def crop_scale(face: Face, settings: PhotoSettings) -> float:
     if settings.align == "dlib":
         return chip_scale(face, settings.height)
     to_photo, _ = _to_photo(face, settings)
-    return float(np.hypot(to_photo[0, 0], to_photo[1, 0]))
+    return _scale(to_photo)
 
 
 def face_sharpness(picture: Image.Image, faces: Sequence[Face], most_samples: int = MOST_SAMPLES) -> list[float]:
@@ -329,6 +329,11 @@ def _square_around(face: Face) -> tuple[int, int, int, int]:
 def _to_photo(face: Face, settings: PhotoSettings) -> tuple[Float64Array, Float64Array]:
     """Matrix and origin of the similarity that takes stored pixels, margin included, to the photo's."""
     return similarity(landmark_template(settings), np.array(face.landmarks))
+
+
+def _scale(similarity: Float64Array) -> float:
+    """By how much the matrix of a similarity lengthens."""
+    return float(np.hypot(similarity[0, 0], similarity[1, 0]))
 
 
 def _with_border(
