@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from queue import LifoQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,13 +99,13 @@ NETS: dict[str, Net] = {
 class Nets:
     """The three networks with weights. Any thread may call ``run``.
 
-    All kernels are called from threads of this object: Numba has a number of threads for each calling thread, and
-    OpenMP starts a team of threads for each. With several teams OpenMP has more threads than processors and lets them
-    sleep between loops, which doubles the time of a training: hence ``rest``.
-
-    - A photo alone is best searched by one thread whose team shares every kernel's loop.
+    - A photo alone is best searched by one thread whose team shares every kernel's loop. That is a thread of this
+      object: Numba has a number of threads for each calling thread, and OpenMP starts a team of threads for each. With
+      several teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the time of
+      a training: hence ``rest``.
     - Of many photos each is best searched on one processor, beside the others: ``beside_others``. Nobody waits for the
-      slowest of a team, and what isn't done by kernels takes place on all processors, too.
+      slowest of a team, and what isn't done by kernels takes place on all processors, too. That is done by the calling
+      thread, which needs no team: handing it to another, and the result back, would take a tenth of the time.
     """
 
     def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None, device: str = "cpu") -> None:
@@ -122,7 +124,8 @@ class Nets:
         self._team: ThreadPoolExecutor | None
         self._team, opened = _started(device, threads)
         self._backend: Backend = opened.result().backend
-        self._searchers: ThreadPoolExecutor | None = None
+        self._spare: LifoQueue[dict[str, Network] | None] | None = None
+        """Networks for those who search on one processor, as many as may do so at a time; None: not made yet."""
         self._networks = _networks(arrays, self._backend)
         known = {f"{name}.{key}" for name, network in self._networks.items() for key in network.weights.to_host()}
         if more := sorted(arrays.keys() - known):
@@ -143,23 +146,31 @@ class Nets:
         return tuple(np.split(output, np.cumsum(NETS[name].heads)[:-1], axis=-1))
 
     def beside_others(self, work: Callable[[], _T]) -> _T:
-        """Do ``work`` on one processor, while others do theirs, and return its result. It may call ``run``."""
+        """Do ``work``, which may call ``run``, on one processor, when few enough others do theirs."""
+        with self._lock:
+            if self._spare is None:
+                self._spare = LifoQueue()
+                for _ in range(self._beside()):
+                    self._spare.put(None)
+            spare = self._spare
+        networks = spare.get()
         try:
-            with self._lock:
-                if self._searchers is None:
-                    self._searchers = ThreadPoolExecutor(self._beside(), "face-finder", self._get_ready)
-                answer = self._searchers.submit(work)
-        except RuntimeError:  # no more threads (ulimit -u)
-            return work()
-        return answer.result()
+            if networks is None:
+                networks = _networks(self._arrays, self._backend)
+            self._own.networks = networks
+            with self._one_thread():
+                return work()
+        finally:
+            self._own.networks = None
+            spare.put(networks)
 
     def rest(self) -> None:
-        """End this object's threads and OpenMP's team after the work at hand; they are started again when needed."""
+        """End this object's thread and OpenMP's team after the work at hand, and let networks go; they are started
+        again when needed."""
         with self._lock:
-            resting = [pool for pool in (self._team, self._searchers) if pool is not None]
-            self._team = self._searchers = None
-        for pool in resting:
-            pool.shutdown()
+            team, self._team, self._spare = self._team, None, None
+        if team is not None:
+            team.shutdown()
 
     def _beside(self) -> int:
         """How many threads may call kernels at the same time: not every threading layer of Numba bears several."""
@@ -169,10 +180,13 @@ class Nets:
 
         return (self._threads or available_threads()) if loops_may_overlap() else 1
 
-    def _get_ready(self) -> None:
-        """Make this thread's own networks, whose kernels run on this thread alone."""
-        open_device(self._device, 1)
-        self._own.networks = _networks(self._arrays, self._backend)
+    def _one_thread(self) -> AbstractContextManager[None]:
+        """Within the context, kernels that the calling thread launches run on it alone."""
+        if self._device != "cpu":
+            return nullcontext()
+        from facecnn.kernels.cpu.jit import one_thread
+
+        return one_thread()
 
 
 class _Own(threading.local):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -127,12 +128,23 @@ def test_there_are_as_many_searches_at_once_as_threads(
     assert at_once() == 1
 
 
+def test_whoever_searches_beside_others_keeps_the_threads_of_its_kernels(arrays: Arrays) -> None:
+    nets, before = FaceFinder(arrays, 1)._nets, numba.get_num_threads()
+    assert nets.beside_others(numba.get_num_threads) == 1
+    assert numba.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        nets.beside_others(lambda: 1 / 0)
+    assert numba.get_num_threads() == before
+    assert nets._own.networks is None
+    nets.rest()
+
+
 def test_the_threads_end_with_the_search(arrays: Arrays, photos: list[Path]) -> None:
     before = set(threading.enumerate())
     finder = FaceFinder(arrays, 1)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda path: finder.find(read(path), alone=False), photos[:4]))
-    assert len(set(threading.enumerate()) - before) >= 2, "the team's, and that of a search"
+    assert len(set(threading.enumerate()) - before) == 1, "the team's"
     finder.rest()
     assert set(threading.enumerate()) <= before
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numba.np.ufunc.parallel import threading_layer as _threading_layer
 from facecnn.kernels.code_cache import code_folder, config, keep
 from facecnn.kernels.cpu import code_library, parallel_loops
 
-__all__ = ["cache_folder", "compiled", "config", "helper", "set_threads", "thread_number"]
+__all__ = ["cache_folder", "compiled", "config", "helper", "one_thread", "set_threads", "thread_number"]
 
 code_library.install()
 
@@ -106,6 +107,17 @@ def set_threads(count: int) -> None:
             numba.set_num_threads(count)
         finally:
             del os.environ[name]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the context, parallel loops that this Python thread starts run on it alone. For after ``set_threads``."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def loops_may_overlap() -> bool:
