@@ -18,7 +18,7 @@ from PIL import Image
 from facecnn.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from facecnn.faces.boxes import Boxes, shifted, squares, suppress
 from facecnn.faces.nets import CELL, NETS, STRIDE, Nets, face_probability
-from facecnn.faces.pyramid import Pyramid, Piece, fill_tiles, level_scales, pack, windows_of
+from facecnn.faces.pyramid import Piece, Pyramid, fill_tiles, level_scales, pack, windows_of
 from facecnn.photos.face import Face
 
 FINDER_VERSION = 2
@@ -172,11 +172,10 @@ class FaceFinder:
             scales: of the levels.
         """
         most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
-        boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.empty(most, np.int64)
-        count = np.zeros(1, np.int64)
+        boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)
         collect = self._collect or _collect
-        collect(boxes, scores, levels, count, probabilities, shifts, windows, scales, _PROPOSED, CELL, STRIDE)
-        found = slice(int(count[0]))
+        collect(boxes, scores, levels, probabilities, shifts, windows, scales, _PROPOSED, CELL, STRIDE)
+        found = slice(np.count_nonzero(levels >= 0))
         return boxes[found], scores[found], levels[found]
 
     def _look_again(self, picture: Pyramid, boxes: Boxes, scores: Float32Array) -> _Faces:
@@ -210,7 +209,6 @@ def _collect(
     boxes: Boxes,
     scores: Float32Array,
     levels: Int64Array,
-    count: Int64Array,
     probabilities: Float32Array,
     shifts: Float32Array,
     windows: Int64Array,
@@ -220,15 +218,16 @@ def _collect(
     stride: int,
 ) -> None:
     """``facecnn.kernels.cpu.candidates.collect`` with NumPy."""
+    first = 0
     for level, top, left, tile, first_row, first_column, rows, columns in windows.tolist():
         part = (tile, slice(first_row, first_row + rows), slice(first_column, first_column + columns))
         row, column = np.nonzero(probabilities[part] > np.float32(least))
         corner = np.stack([column * stride + left, row * stride + top], axis=1)
         fields = np.concatenate([corner, corner + cell], axis=1).astype(np.float64)
-        found = slice(int(count[0]), int(count[0]) + len(row))
+        found = slice(first, first + len(row))
         boxes[found] = shifted(fields, shifts[part][row, column]) / scales[level]
         scores[found], levels[found] = probabilities[part][row, column], level
-        count += len(row)
+        first += len(row)
 
 
 def _sure(boxes: Boxes, scores: Float32Array, least: float) -> tuple[Boxes, Float32Array]:
@@ -242,7 +241,7 @@ class _View:
 
     image: Image.Image
     border: int = 0
-    """UInt8Array on each side."""
+    """Grey pixels on each side."""
     turned: int = 0
     """Degrees, anticlockwise."""
 

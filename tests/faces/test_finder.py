@@ -302,11 +302,11 @@ def test_compiled_candidates_are_those_of_numpy_to_the_bit() -> None:
     probabilities[0, :8] = 0.6  # which isn't above 0.6
     found = []
     for collect in (with_numpy._collect, candidates.collect):
-        most, count = probabilities.size, np.zeros(1, np.int64)
-        boxes, scores, levels = np.zeros((most, 4)), np.zeros(most, np.float32), np.zeros(most, np.int64)
-        collect(boxes, scores, levels, count, probabilities, shifts, windows, scales, 0.6, CELL, STRIDE)
-        found.append((count, boxes, scores, levels))
-    assert 1000 < found[0][0] < most
-    assert set(found[0][3].tolist()) == {0, 1, 2}
+        most = probabilities.size
+        boxes, scores, levels = np.zeros((most, 4)), np.zeros(most, np.float32), np.full(most, -1)
+        collect(boxes, scores, levels, probabilities, shifts, windows, scales, 0.6, CELL, STRIDE)
+        found.append((boxes, scores, levels))
+    assert 1000 < np.count_nonzero(found[0][2] >= 0) < most
+    assert set(found[0][2].tolist()) == {-1, 0, 1, 2}
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)

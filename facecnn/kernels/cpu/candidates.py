@@ -13,16 +13,15 @@ from facecnn.kernels.cpu.launching import launch
 
 
 def collect(
-    boxes: Array, scores: Array, levels: Array, count: Array, probabilities: Array, shifts: Array, windows: Array,
-    scales: Array, least: float, cell: int, stride: int,
+    boxes: Array, scores: Array, levels: Array, probabilities: Array, shifts: Array, windows: Array, scales: Array,
+    least: float, cell: int, stride: int,
 ) -> None:  # fmt: skip
     """Collect the boxes of all outputs that are probable enough, by window, row and column.
 
     Args:
         boxes: (n, 4) float64 left, top, right, bottom
         scores: (n,) float32 probabilities
-        levels: (n,) int64
-        count: (1,) int64; how many there are, which have to fit in
+        levels: (n,) int64. Of all three, rows behind the last box stay as they were.
         probabilities: (tiles, rows, columns) float32
         shifts: (tiles, rows, columns, 4) float32, of a box's edges, in fractions of its side
         windows: (m, 8) int64 level; row and column in it, in pixels; tile; the first row and column of outputs; their
@@ -32,9 +31,7 @@ def collect(
         cell: side of a box in its level, in pixels
         stride: pixels from an output to the next
     """
-    launch(
-        _collect, boxes, scores, levels, count, probabilities, shifts, windows, scales, np.float32(least), cell, stride
-    )
+    launch(_collect, boxes, scores, levels, probabilities, shifts, windows, scales, np.float32(least), cell, stride)
 
 
 def mark_kept(kept: Array, boxes: Array, groups: Array, threshold: float, of_smaller: bool) -> None:
@@ -44,8 +41,8 @@ def mark_kept(kept: Array, boxes: Array, groups: Array, threshold: float, of_sma
 
 @compiled(exact=True)
 def _collect(
-    boxes: Array, scores: Array, levels: Array, count: Array, probabilities: Array, shifts: Array, windows: Array,
-    scales: Array, least: float, cell: int, stride: int,
+    boxes: Array, scores: Array, levels: Array, probabilities: Array, shifts: Array, windows: Array, scales: Array,
+    least: float, cell: int, stride: int,
 ) -> None:  # fmt: skip
     found = 0
     for m in range(len(windows)):
@@ -63,7 +60,6 @@ def _collect(
                     boxes[found, edge] = (np.float64(corner) + shift) / scales[level]
                 scores[found], levels[found] = score, level
                 found += 1
-    count[0] = found
 
 
 @compiled(exact=True)
