@@ -124,7 +124,7 @@ def write_people(tmp_path_factory: pytest.TempPathFactory) -> WritePeople:
 def module_saves(request: pytest.FixtureRequest) -> Iterator[None]:
     """Trainings are saved every ``BETWEEN_SAVES`` steps of the module; they are too short for the program's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", request.module.BETWEEN_SAVES)
+        patch.setattr("facecnn.learning.loop.MOST_STEPS_BETWEEN_SAVES", request.module.BETWEEN_SAVES)
         yield
 
 

@@ -34,12 +34,16 @@ from facecnn.learning.watching import KernelWatch
 from facecnn.network.feeding import PhotoFeed
 from facecnn.network.inference import blocks_of_log_probabilities, joined
 from facecnn.network.initialisation import NOTHING
+from facecnn.network.size import measure
 from facecnn.network.stages import Stage
 from facecnn.parallel.ranks import ALONE, Ranks, largest_share, share
 
-STEPS_BETWEEN_SAVES = 100
-"""Minimum number of steps between saves, which are made at an epoch's end. One takes as long as some five steps of the
-default network."""
+LEAST_STEPS_BETWEEN_SAVES, MOST_STEPS_BETWEEN_SAVES = 100, 1000
+"""Bounds of the number of steps between saves, which are made at an epoch's end."""
+
+WORK_BETWEEN_SAVES = 2**37
+"""Multiply-adds of the forward passes between saves, within these bounds: a second or two of training. A save takes
+some milliseconds of another thread, with which the steps share the processors."""
 
 VALIDATION_SHARE = 0.05
 """In short epochs judging the held-out photos takes at most this share of the time of the steps since the last time."""
@@ -101,6 +105,9 @@ class Trainer:
         self.own_batch_size = largest_share(self.batch_size, ranks)
         """Most photos of a batch that one rank has."""
         self.micro_batch_size = self.network.batch_size
+        work = self.batch_size * measure(self.network.stages, self.batch_size).multiply_adds
+        steps = max(LEAST_STEPS_BETWEEN_SAVES, WORK_BETWEEN_SAVES // max(1, work))
+        self._steps_between_saves = min(MOST_STEPS_BETWEEN_SAVES, steps)
         self._edges = edges_of(len(data.train_indices), self.steps_per_epoch)
         self._initial_arrays = dict(initial_arrays)
         self._validation = self._feed(data.validation.part(*share(len(data.validation), ranks)))
@@ -285,7 +292,7 @@ class Trainer:
             progress.schedule = self.settings.schedule.after_epoch(progress.schedule, judged)
         if improved and held_out:
             self._best = self._snapshot()
-        if progress.finished or progress.step - progress.saved_at >= STEPS_BETWEEN_SAVES:
+        if progress.finished or progress.step - progress.saved_at >= self._steps_between_saves:
             progress.saved_at = progress.step
             if not held_out:
                 self._best = self._snapshot()

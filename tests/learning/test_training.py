@@ -26,7 +26,7 @@ from facecnn.network.loss import CrossEntropy, MeanSquaredError
 from facecnn.network.size import measure
 from network.test_feeding import SMALL_DEVICE
 
-from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
+from .trainings import HELD_OUT, LABELS, PLAIN, RICH, SIDE, SMOKE, Recorder, in_bytes, make_trainer, photos_of, trained
 
 EPOCHS = 12
 """Of three steps each: the run is saved once on the way, after the ninth, and at the end."""
@@ -304,9 +304,9 @@ def test_short_epochs_end_with_a_validation_only_if_it_costs_a_twentieth() -> No
     assert judged_epochs(validation=photos_of(np.array([0])), train={"epochs": 3}) == [1, 2, 3]
 
 
-def test_many_held_out_photos_are_judged_after_fifty_steps() -> None:
-    # 17 epochs of three steps
-    assert judged_epochs(validation=photos_of(np.arange(1000) % 2), train={"epochs": 36}) == [17, 34, 36]
+def test_many_held_out_photos_are_judged_after_a_hundred_steps() -> None:
+    # 34 epochs of three steps
+    assert judged_epochs(validation=photos_of(np.arange(1000) % 2), train={"epochs": 70}) == [34, 68, 70]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +346,17 @@ def test_saves_are_some_steps_apart(uninterrupted: Recorder) -> None:
     steps = [state["step"] for _, state in uninterrupted.lasts]
     assert steps == [-(-BETWEEN_SAVES // 3) * 3, 3 * EPOCHS]
     assert not any(uninterrupted.interrupted)
+
+
+def test_the_more_work_a_step_is_the_fewer_are_between_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = (Dense(units=2),)
+    work = 8 * SIDE * SIDE * 2  # multiply-adds of a batch
+    monkeypatch.setattr("facecnn.learning.loop.LEAST_STEPS_BETWEEN_SAVES", 4)
+    monkeypatch.setattr("facecnn.learning.loop.MOST_STEPS_BETWEEN_SAVES", 16)
+    for steps, saved in ((1, [6, 12, 18, 24, 30]), (10, [12, 24, 30]), (100, [18, 30])):  # epochs of three steps
+        monkeypatch.setattr("facecnn.learning.loop.WORK_BETWEEN_SAVES", steps * work)
+        recorder = trained(make_trainer(layers, train={"epochs": 10}))
+        assert [state["step"] for _, state in recorder.lasts] == saved
 
 
 def test_validation_accuracy_is_counted_over_all_outputs() -> None:

@@ -178,7 +178,7 @@ def test_without_a_handler_warnings_are_not_printed_either(people: Path, tmp_pat
 def test_signals_are_left_to_the_program(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler of the program runs while a training goes on, and an interrupt leaves a run that can be resumed."""
     caught: list[int] = []
-    monkeypatch.setattr("facecnn.learning.loop.STEPS_BETWEEN_SAVES", 1)
+    monkeypatch.setattr("facecnn.learning.loop.MOST_STEPS_BETWEEN_SAVES", 1)
 
     def display(self: object, epochs: int, steps: int, label: str = "", lines: int = 0) -> Any:
         class Display:
