@@ -179,6 +179,7 @@ class Worker:
             self._step = self._side.training(work, TIMED_LEARNING_RATE)
         else:
             self._step = self._side.predicting(work)
+        del work  # whose pictures each side has a copy of, to whose memory they would be added
         for _ in range(WARM_UP_STEPS):
             self._step()
         return {"note": self._side.note}

@@ -231,6 +231,72 @@ def test_costs_are_added_up_by_kernel(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (cost.times, cost.seconds) == (2, 2.0)  # a tick of the clock each
 
 
+def test_what_only_a_compilation_needs_is_not_loaded_for_kept_code(tmp_path: Path) -> None:
+    """The first process compiles; the second loads that, then compiles something that calls it, and something else."""
+    program = """
+import sys
+import numpy as np
+import kept
+from facecnn.kernels.cpu import jit
+
+@jit.compiled()
+def caller(x):
+    return kept.squares(x) + 1
+
+x = np.arange(4, dtype=np.float32)
+assert kept.squares(x) == 14
+print([name for name in ("numba.typed.typeddict", "scipy.linalg") if name in sys.modules])
+if "again" in sys.argv:
+    assert caller(x) == 15
+    assert kept.squares(x.astype(np.int32)) == 14
+"""
+    (tmp_path / "kept.py").write_text(
+        """
+from facecnn.kernels.cpu import jit
+
+@jit.compiled()
+def squares(x):
+    total = 0
+    for value in x.copy():  # which Numba's own functions allocate
+        total += value * value
+    return total
+"""
+    )
+    environment = os.environ | {"FACECNN_CACHE_DIR": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    environment.pop("NUMBA_CACHE_DIR", None)
+    first, second = (
+        subprocess.run([sys.executable, "-c", program, which], env=environment, capture_output=True, text=True)
+        for which in ("first", "again")
+    )
+    assert (first.stdout, first.returncode) == ("['numba.typed.typeddict', 'scipy.linalg']\n", 0), first.stderr
+    assert (second.stdout, second.returncode) == ("[]\n", 0), second.stderr
+
+
+def test_functions_that_other_programs_keep_are_loaded(tmp_path: Path) -> None:
+    """Numba's own cache, in a process with facecnn and in one without."""
+    program = """
+import sys
+import numba
+if "with" in sys.argv:
+    import facecnn.kernels.cpu
+from others import twice
+assert twice(4) == 8
+print(sum(twice.stats.cache_hits.values()))
+"""
+    (tmp_path / "others.py").write_text(
+        "import numba\n\n@numba.njit(cache=True)\ndef twice(x):\n    return 2 * x\n", encoding="utf-8"
+    )
+    for kept_by, loaded_by in (("with", "without"), ("without", "with")):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / kept_by)}
+        environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+        hits = [
+            subprocess.run([sys.executable, "-c", program, name], env=environment, capture_output=True, text=True)
+            for name in (kept_by, loaded_by)
+        ]
+        assert [done.stdout for done in hits] == ["0\n", "1\n"], [done.stderr for done in hits]
+
+
 def test_what_cannot_be_compiled_is_not_counted(told_of: list[Compilation]) -> None:
     with pytest.raises(TypingError):
         jit.compiled()(_twice)(None)

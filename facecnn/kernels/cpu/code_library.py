@@ -15,11 +15,42 @@ from functools import partial
 from secrets import randbits
 from typing import Any
 
-from numba.core import bytecode, codegen
+import llvmlite.binding as llvm
+from numba.core import bytecode, caching, codegen
+from numba.core.runtime import nrt
 
+_runtime: Any = nrt.rtsys
+_FunctionCache: Any = caching.FunctionCache
+_CompileResultCacheImpl: Any = caching.CompileResultCacheImpl
 _Library: Any = codegen.JITCodeLibrary
 _Codegen: Any = codegen.JITCPUCodegen
 _FunctionIdentity: Any = bytecode.FunctionIdentity
+
+_UNPARSED = "object, unparsed"
+"""A kind of what is kept on the disk, beside Numba's own two."""
+
+
+class _Kept(_CompileResultCacheImpl):  # type: ignore[misc]
+    """What is kept of a function: also the names that its LLVM code defines, for which Numba would parse that again."""
+
+    def reduce(self, compiled: Any) -> Any:
+        (name, _, (code, bitcode)), *others = super().reduce(compiled)
+        module = compiled.library._get_module_for_linking()
+        defined = [one.name for one in (*module.functions, *module.global_variables) if not one.is_declaration]
+        return (name, _UNPARSED, (code, bitcode, defined)), *others
+
+
+class CodeCache(_FunctionCache):  # type: ignore[misc]
+    """Code that is kept on the disk, to be loaded without all that only a compilation needs: Numba would import 200
+    modules first, some of NumPy's and SciPy's among them, which take a quarter of a second and 30 MB."""
+
+    _impl_class = _Kept
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The function for these types; None where it isn't kept."""
+        _runtime.initialize(target)  # functions of Numba that the code calls
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, target)
 
 
 class LazyLibrary(_Library):  # type: ignore[misc]
@@ -27,6 +58,9 @@ class LazyLibrary(_Library):  # type: ignore[misc]
 
     _is_waiting = False
     """Whether all is linked, but not yet optimised and translated."""
+    _bitcode: bytes | None = None
+    """The LLVM code, for functions that call these, of a library that was read from the disk. It takes up a megabyte or
+    two once it is parsed, and hardly anything needs it."""
 
     def finalize(self) -> None:
         """Link what was added; nothing can be added from now on."""
@@ -53,6 +87,25 @@ class LazyLibrary(_Library):  # type: ignore[misc]
         if self._is_waiting:
             self._translate()
         return super().serialize_using_object_code()
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        name, kind, data = state
+        if kind != _UNPARSED:
+            return super()._unserialize(codegen, state)
+        code, bitcode, defined = data
+        library = codegen.create_library(name)
+        library._bitcode = bitcode
+        library.enable_object_caching()
+        library._set_compiled_object(code)
+        library._finalize_final_module()
+        codegen._engine._defined_symbols.update(defined)
+        return library
+
+    def _get_module_for_linking(self) -> Any:
+        if self._bitcode is not None:
+            self._shared_module, self._bitcode = llvm.parse_bitcode(self._bitcode), None
+        return super()._get_module_for_linking()
 
     def _defines(self, name: str) -> bool:
         try:

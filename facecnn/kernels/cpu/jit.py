@@ -12,7 +12,6 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
-from numba.core.caching import FunctionCache
 from numba.extending import overload
 from numba.np.ufunc.parallel import get_thread_id
 from numba.np.ufunc.parallel import threading_layer as _threading_layer
@@ -57,7 +56,7 @@ def compiled(
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
-        keep(dispatcher, FunctionCache, cache_folder())
+        keep(dispatcher, code_library.CodeCache, cache_folder())
         return dispatcher
 
     return decorate
