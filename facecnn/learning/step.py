@@ -71,7 +71,7 @@ class TrainingStep:
     """Trains on one batch after another."""
 
     steps_between_looks = STEPS_BETWEEN_LOOKS
-    steps_between_validations = 100
+    steps_between_validations = 200
 
     def __init__(
         self, batches: BatchSource, update: WeightUpdate, schedule: Schedule, epochs: int, class_weights: Array

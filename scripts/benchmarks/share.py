@@ -36,6 +36,9 @@ LEAST_SECONDS = 0.3
 """Least length of a turn. Its beginning is slow, since the other process has emptied the processor's caches, so a small
 network trains for several epochs in a turn."""
 
+EPOCHS_TOGETHER = 4
+"""A turn has a multiple of so many epochs: one of them ends with a validation (see ``loop.VALIDATION_SHARE``)."""
+
 PHOTOS = 600
 PHOTO_SIDE = 120
 PEOPLE = ("a", "b")
@@ -102,9 +105,11 @@ def measure_one(conditions: Conditions, trained: Trained, photos: Path, folder: 
         batch = ask_facecnn(in_full, "start")["batch"]
         ask_facecnn(on_ready_pictures, "prepare", case=trained.case(batch))
         ask_facecnn(in_full, "epochs", count=1)  # the rest of the first epoch
-        epoch = ask_facecnn(in_full, "epochs", count=1)["seconds"]  # to be warm, and to see how long one takes
+        # to be warm, and to see how long they take
+        together = ask_facecnn(in_full, "epochs", count=EPOCHS_TOGETHER)["seconds"]
+        count = EPOCHS_TOGETHER * math.ceil(LEAST_SECONDS / together)
         for _ in range(conditions.turns(ROUNDS, QUICK_ROUNDS)):
-            found = ask_facecnn(in_full, "epochs", count=max(1, math.ceil(LEAST_SECONDS / epoch)))
+            found = ask_facecnn(in_full, "epochs", count=count)
             rates += found["rates"]
             photos_seen = sum(rate * within for rate, within in zip(found["rates"], found["within"], strict=True))
             whole.append(photos_seen / found["seconds"])

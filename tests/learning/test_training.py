@@ -304,9 +304,9 @@ def test_short_epochs_end_with_a_validation_only_if_it_costs_a_twentieth() -> No
     assert judged_epochs(validation=photos_of(np.array([0])), train={"epochs": 3}) == [1, 2, 3]
 
 
-def test_many_held_out_photos_are_judged_after_a_hundred_steps() -> None:
-    # 34 epochs of three steps
-    assert judged_epochs(validation=photos_of(np.arange(1000) % 2), train={"epochs": 70}) == [34, 68, 70]
+def test_many_held_out_photos_are_judged_after_two_hundred_steps() -> None:
+    # 67 epochs of three steps
+    assert judged_epochs(validation=photos_of(np.arange(1000) % 2), train={"epochs": 135}) == [67, 134, 135]
 
 
 @pytest.mark.parametrize(
