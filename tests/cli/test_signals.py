@@ -14,10 +14,15 @@ import pytest
 from .running import COMMAND, Facecnn, killed_at_the_end
 
 EPOCHS = "200"
+BETWEEN_SAVES = 100
+SAVE_OFTEN = f"from facecnn.learning import loop; loop.MOST_STEPS_BETWEEN_SAVES = {BETWEEN_SAVES}"
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous.safetensors")
 PIPE_SIZE = 4096
 
-pytestmark = pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size, as Linux has")
+pytestmark = [
+    pytest.mark.usefixtures("module_saves"),
+    pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size, as Linux has"),
+]
 
 
 class Running:
@@ -32,7 +37,7 @@ class Running:
                 signal.signal(number, signal.SIG_IGN)
 
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            [*COMMAND[:2], f"{SAVE_OFTEN}; {COMMAND[2]}", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
