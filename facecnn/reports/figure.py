@@ -36,7 +36,7 @@ def can_draw() -> bool:
 
 @contextmanager
 def saved_figure(
-    path: Path,
+    path: Path | None,
     width: float,
     height: float,
     families: Sequence[str] = (FONT,),
@@ -47,7 +47,7 @@ def saved_figure(
     """A figure that is written to a file at the end, in matplotlib's default style, whatever the user's style is.
 
     Args:
-        path: the PNG file to write.
+        path: the PNG file to write; None: it is only drawn.
         width: in inches.
         height: in inches.
         families: the fonts, see ``Lettering``.
@@ -70,7 +70,8 @@ def saved_figure(
         picture = io.BytesIO()
         size: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if laid_out else {}
         canvas.print_figure(picture, format="png", dpi=DPI, facecolor="none" if transparent else "auto", **size)
-    write_atomically(path, picture.getvalue())
+    if path is not None:
+        write_atomically(path, picture.getvalue())
 
 
 def make_plain(panel: "Axes") -> None:

@@ -143,13 +143,15 @@ def _set_loss_scale(panel: "Axes", losses: np.ndarray) -> None:
         panel.set_ylim(bottom=0)
 
 
-def draw_confusion(path: Path, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> None:
+def draw_confusion(
+    path: Path | None, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str
+) -> None:
     """Draw a confusion matrix. Colours are shares of the row, numbers are counts and, with few classes, shares.
 
     With more than 40 classes, only colours are drawn, in a picture of fixed size, with the classes' numbers as labels.
 
     Args:
-        path: the PNG file to write.
+        path: the PNG file to write; None: it is only drawn.
         matrix: (rows, columns) counts; rows are the truth, columns the answers.
         rows: the names of the rows.
         columns: the same names in the same order, then other answers.

@@ -113,6 +113,17 @@ def test_the_process_ends_with_the_first_and_with_the_training() -> None:
     assert own.returncode is not None
 
 
+def test_it_makes_no_temporary_files_that_would_stay_if_it_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = tmp_path.stat().st_mtime_ns
+    with Plotter(beside=True) as plotter:
+        assert plotter.can_draw()
+        assert plotter._process is not None
+    assert tmp_path.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize(("threads", "documents", "beside"), [(1, True, [False]), (2, True, [True]), (2, False, [])])
 def test_a_training_on_one_thread_uses_no_second_processor(
     monkeypatch: pytest.MonkeyPatch, people: Path, tmp_path: Path, threads: int, documents: bool, beside: list[bool]
