@@ -29,8 +29,9 @@ def test_signatures_are_equal_to_the_letter(backend: Any, name: str) -> None:
 
 
 def test_a_backend_has_these_functions_and_no_others() -> None:
-    assert set(cpu.__all__) == {*FUNCTIONS, "Workspace", "set_threads"}
-    assert set(cuda.__all__) == {*FUNCTIONS, "Workspace", "PhotoStream"}
+    of_cpu, of_cuda = ({name for name, value in vars(backend).items() if callable(value)} for backend in (cpu, cuda))
+    assert of_cpu == {*FUNCTIONS, "Workspace", "set_threads"}
+    assert of_cuda == {*FUNCTIONS, "Workspace", "PhotoStream"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])

@@ -6,12 +6,13 @@ Launches are asynchronous and run in order: only ``to_host`` and ``synchronise``
 
 from facecnn.kernels.cuda.add_maps import add_maps_backward, add_maps_forward
 from facecnn.kernels.cuda.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_inference
-from facecnn.kernels.cuda.conv import conv_backward_input, conv_backward_weight, conv_forward
+from facecnn.kernels.cuda.conv import conv_backward_input, conv_forward
 from facecnn.kernels.cuda.conv_strided import (
     strided_conv_backward_input,
     strided_conv_backward_weight,
     strided_conv_forward,
 )
+from facecnn.kernels.cuda.conv_weight import conv_backward_weight
 from facecnn.kernels.cuda.dense import dense_backward_input, dense_backward_weight, dense_forward
 from facecnn.kernels.cuda.elementwise import activation_backward, activation_forward
 from facecnn.kernels.cuda.graph import on_host, record
@@ -49,59 +50,3 @@ from facecnn.kernels.cuda.update import (
     clip_gradient,
     optimizer_update,
 )
-
-__all__ = [
-    "PhotoStream",
-    "Workspace",
-    "accumulate",
-    "activation_backward",
-    "activation_forward",
-    "add_maps_backward",
-    "add_maps_forward",
-    "add_noise",
-    "add_to_totals",
-    "average_update",
-    "batch_norm_backward",
-    "batch_norm_forward",
-    "batch_norm_inference",
-    "clip_gradient",
-    "conv_backward_input",
-    "conv_backward_weight",
-    "conv_forward",
-    "copy_to_device",
-    "dense_backward_input",
-    "dense_backward_weight",
-    "dense_forward",
-    "draw_augmentation",
-    "dropout",
-    "empty",
-    "hold_up",
-    "label_weight",
-    "mark",
-    "mean_squared_error",
-    "milliseconds",
-    "neuron_backward_input",
-    "neuron_backward_weight",
-    "neuron_forward",
-    "on_host",
-    "one_hot",
-    "optimizer_update",
-    "pool_backward",
-    "pool_forward",
-    "prelu_backward",
-    "prelu_forward",
-    "prepare_photos",
-    "random_words",
-    "record",
-    "resident",
-    "softmax_cross_entropy",
-    "strided_conv_backward_input",
-    "strided_conv_backward_weight",
-    "strided_conv_forward",
-    "synchronise",
-    "take_batch",
-    "to_device",
-    "to_host",
-    "unit_length_backward",
-    "unit_length_forward",
-]

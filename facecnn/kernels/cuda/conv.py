@@ -16,13 +16,10 @@ import numpy as np
 from facecnn.kernels.cuda.conv_sums import load_delta, load_photo, load_weights, sum_up
 from facecnn.kernels.cuda.conv_tiles import LANES, Tile, choose_tile
 from facecnn.kernels.cuda.conv_unrolled import unrolled
-from facecnn.kernels.cuda.conv_weight import conv_backward_weight
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.elementwise import value_of
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
-
-__all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 
 _I, _U, _U64 = np.int32, np.uint32, np.uint64
 _ZERO, _LEAST = np.float32(0), np.float32(-np.inf)
