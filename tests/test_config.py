@@ -725,6 +725,7 @@ def test_dictionary_round_trip(given_settings):
 def test_equal_settings_give_equal_text():
     default = from_dict({"photos": {"augment": {"rotate": 8}}})
     same = dataclasses.replace(default, photos=PhotoSettings())
+    assert repr(default) == repr(same), "a default is converted as what is given"
     assert json.dumps(to_dict(default)) == json.dumps(to_dict(same))
     assert to_yaml(default) == to_yaml(same)
 

@@ -18,7 +18,7 @@ from facecnn.kernels import cpu, open_device, reference
 from facecnn.kernels.cases import Case, Out
 from facecnn.kernels.cpu.vector_ir import lanes as vectors
 
-LEAKY, RELU = conv.USUAL[1], conv.USUAL[5]
+LEAKY, RELU, IN_TILES = conv.USUAL[1], conv.USUAL[5], conv.USUAL[7]
 """Settings whose code the table's cases have compiled."""
 FORWARD_ONLY = [conv.USUAL_FORWARD, *conv.USUAL_IN_PRODUCTS]
 """The same, but for the backward kernels."""
@@ -87,6 +87,22 @@ def test_recorded_it_still_follows_its_weights(
         np.testing.assert_allclose(out, expected[0], rtol=1e-4, atol=1e-4)
         (expected_dx,) = call(reference, "conv_backward_input", Out(x.shape), dout, *expected, new, *block)
         np.testing.assert_allclose(dx, expected_dx, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", range(64, 68))
+def test_an_output_depends_on_its_window_alone(width: int) -> None:
+    """To the last bit, also where the row's last tile has columns that no output needs."""
+    convolution = replace(IN_TILES, size=(2, 9, width))
+    open_device("cpu")
+    changed = convolution.x
+    changed[:, :, 0] *= 1000  # seen by the windows of the first column, and in the same tile as the second
+    outputs = [
+        call(cpu, "conv_forward", Out(convolution.shape), convolution.argmax, x, convolution.weight, convolution.bias,
+             *convolution.block)
+        for x in (convolution.x, changed)
+    ]  # fmt: skip
+    for before, after in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(after[:, :, 2:], before[:, :, 2:])
 
 
 @given(

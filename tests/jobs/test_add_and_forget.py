@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ import pytest
 
 from cli.patterns import PatternEmbedder, finder, picture
 from cli.running import call
-from facecnn.body.embedder import Embedder
+from facecnn.body.embedder import Embedder, key_of_bytes
+from facecnn.body.embedding_cache import embeddings_folder
 from facecnn.body.folding import shapes
 from facecnn.photos.cache_folder import CACHE_VARIABLE
+from facecnn.photos.folder_faces import ENOUGH
 from facecnn.photos.forgetting import find_cached
 from facecnn.runs.checkpoint import load_checkpoint
 from facecnn.runs.choice import read_pin, write_pin
@@ -81,6 +85,15 @@ def result_of(*arguments: str | Path) -> dict[str, Any]:
     assert done.exit_code == 0, done.stderr
     result: dict[str, Any] = done.json()
     return result
+
+
+def embedded() -> set[str | None]:
+    """The keys of the crops whose embeddings are kept."""
+    keys: set[str | None] = set()
+    for file in embeddings_folder().glob("*.sqlite"):
+        with closing(sqlite3.connect(file)) as index:
+            keys.update(key for (key,) in index.execute("select sha256 from embeddings"))
+    return keys
 
 
 @pytest.fixture
@@ -215,6 +228,28 @@ def test_nothing_is_left_of_the_person_and_all_of_whoever_has_a_similar_name(peo
     asked.clear()
     train(people, "again")
     assert sum(asked) == 4, "of the others the embeddings are still there"
+
+
+def test_embeddings_of_photos_held_out_go_with_the_others(people: Path) -> None:
+    run = train(people, "first", "--set", "photos.validation=0.5")
+    held_out = json.loads((run / "split.json").read_text())["validation"]
+    assert sum(path.startswith("anna/") for path in held_out) == 2
+    crops = {key_of_bytes(pixels) for pixels in find_cached(frozenset(digests(people / "anna"))).pixels()}
+    assert len(crops & embedded()) >= 4
+    forget("anna", run)
+    assert not crops & embedded()
+
+
+def test_groups_that_were_not_trained_on_go_with_their_person_alone(people: Path) -> None:
+    for name in ("ann", "anna"):
+        shutil.rmtree(people / name)
+        write(people / name, [[ANN if name == "ann" else ANNA]] * ENOUGH + [[CY, DI]])
+    run = train(people)
+    left_out = json.loads((run / "split.json").read_text())["left_out"]
+    assert list(left_out) == [f"ann/{ENOUGH}.png", f"anna/{ENOUGH}.png"]
+    assert forget("ann", run)["removed"]["crops"] == ENOUGH + 2
+    assert find_cached(frozenset(digests(people / "ann"))).crops == 0
+    assert find_cached(frozenset(digests(people / "anna"))).crops == ENOUGH + 2
 
 
 # --------------------------------------------------------------------------------------------------------------- resume

@@ -57,6 +57,10 @@ def test_faces_in_pictures_in_memory_are_those_of_files_and_not_kept(photos: lis
     pictures = [Picture(Image.open(path), path.name) for path in photos]
     loaded = [load_photos(pictures, SETTINGS, finder=finder) for _ in range(2)]
     assert sorted(finder.searched) == sorted(2 * list(FACES)), "once in each call"
+    finder.searched.clear()
+    for _ in range(2):
+        load_photos([photos[0], *pictures[1:]], SETTINGS, finder=finder)
+    assert len(finder.searched) == 2 * len(FACES) - 1, "the file once"
     expected = load_photos(photos, SETTINGS, finder=finder)
     for one in loaded:
         assert one.faces == expected.faces
@@ -188,6 +192,18 @@ def test_faces_of_a_photo_read_at_a_fraction_are_told_in_pixels_of_the_whole(tmp
             assert np.abs(loaded.pixels[loaded.row[0]].astype(int) - crop).mean() < 2
             assert any("3 megapixels, read at 1/2" in note for _, note in loaded.notes) is (chosen is not whole)
     assert finder.searched == [(1000, 650)]
+
+
+def test_a_photo_read_at_another_fraction_is_searched_anew(tmp_path: Path) -> None:
+    """Its faces are told in pixels of what was searched."""
+    path = tmp_path / "wide.jpg"
+    face = face_at(2600, 400, 300)
+    draw_faces(5000, 900, [face]).save(path)
+    finder = KnownFaces({(2500, 450): [face.scaled(1 / 2)], (1250, 225): [face.scaled(1 / 4)]})
+    for limit in (2, 1, 2, 1):
+        loaded = load_photos([path], replace(SETTINGS, largest_picture=limit), finder=finder)
+        np.testing.assert_allclose(loaded.faces[0][0].box, face.box)
+    assert finder.searched == [(2500, 450), (1250, 225)]
 
 
 def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ USUAL = [
 # Where rows are cut into tiles (see cpu.conv.winograd), as the 64 columns above are: many maps, full vectors of kernels
 # and a rest. Backwards there are no tiles here, and the code is that for 24 maps.
 USUAL_FORWARD = Conv((1, 11, 26), (8, 20), (3, 3), 2, "same", "leaky_relu")
+# Windows with too many sums for the registers of any processor: one row of them at a time.
+USUAL_BY_ROWS = Conv((2, 13, 15), (3, 5), (3, 2), 6, "same", "leaky_relu")
 # Many maps and kernels without a pool: tiles as lines of matrices, in cpu.conv.winograd_products.
 USUAL_IN_PRODUCTS = sized([(1, 3, 3), (5, 6, 7)], (32, 32), (3, 3), 1, "same", "relu")
 IN_PRODUCTS = [
@@ -229,6 +231,7 @@ CASES = [
     *(case for conv in USUAL for case in _cases(conv)),
     *_cases(USUAL_FORWARD, kernels=KERNELS[:1]),
     *_cases(USUAL_FORWARD, own_code=True, kernels=KERNELS[1:]),
+    *_cases(USUAL_BY_ROWS, kernels=KERNELS[:1]),
     *(case for conv in USUAL_IN_PRODUCTS for case in _cases(conv, kernels=KERNELS[:1])),
     *(case for conv in IN_PRODUCTS for case in _cases(conv, own_code=True, kernels=KERNELS[:1])),
     *(case for conv in [*MORE, *WITH_PYTORCH] for case in _cases(conv, own_code=True)),
