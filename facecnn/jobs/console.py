@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # every command has a console, but few train
     from facecnn.learning.progress import StepReport
 
-
-class TrainingDisplay(Protocol):
-    """Shows the progress of a training."""
-
-    def step(self, report: StepReport) -> None: ...
-
-    def trial_step(self, start: int, report: StepReport) -> None: ...
-
-    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None: ...
+LINES = 10
+"""Epochs of a training that a log lists. With everything else, it then has about 20 lines."""
 
 
-class Console(Protocol):
-    """Where a job's messages and progress go."""
+class TrainingDisplay:
+    """Shows the progress of a training; this one shows nothing."""
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def trial_step(self, start: int, report: StepReport) -> None:
+        pass
+
+    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
+        pass
+
+
+class Console:
+    """Where a job's messages and progress go; this one shows nothing, and is for what is said another time."""
 
     def info(self, text: str) -> None:
         """Show a message."""
@@ -37,49 +43,10 @@ class Console(Protocol):
 
     def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar for work that calls back with (done, total)."""
-
-    def training(
-        self, epochs: int, steps: int, label: str = "", lines: int = ...
-    ) -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""
-
-
-class NoDisplay:
-    """A ``TrainingDisplay`` that shows nothing."""
-
-    def step(self, report: StepReport) -> None:
-        pass
-
-    def trial_step(self, start: int, report: StepReport) -> None:
-        pass
-
-    def epoch(self, metrics: Mapping[str, Any], epochs: int) -> None:
-        pass
-
-
-class WithoutProgress:
-    """What a ``Console`` has besides messages, where no progress is shown."""
-
-    def show_compilation(self) -> None:
-        pass
-
-    def show_left(self, left: Callable[[], int | None]) -> None:
-        pass
-
-    def counting(self, what: str, unit: str = "photos") -> AbstractContextManager[Callable[[int, int], None]]:
         return nullcontext(lambda done, total: None)
 
     def training(
-        self, epochs: int, steps: int, label: str = "", lines: int = 0
+        self, epochs: int, steps: int, label: str = "", lines: int = LINES
     ) -> AbstractContextManager[TrainingDisplay]:
-        return nullcontext(NoDisplay())
-
-
-class WithoutMessages(WithoutProgress):
-    """A ``Console`` for what is said another time."""
-
-    def info(self, text: str) -> None:
-        pass
-
-    def warning(self, text: str) -> None:
-        pass
+        """The display of a training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""
+        return nullcontext(TrainingDisplay())

@@ -11,7 +11,7 @@ from typing import Any
 
 from facecnn.config import Loaded
 from facecnn.errors import DeviceError, PhotoError, shown
-from facecnn.jobs.console import Console, WithoutMessages
+from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.jobs.people import find_folder
 from facecnn.parallel.ranks import PortionSize, Ranks, Silent, Work
@@ -102,7 +102,7 @@ def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks:
     if ranks.size == 1:
         return
     settings = loaded.settings.photos
-    finder = installed_finder(settings, WithoutMessages(), threads)  # it is opened again, and says so then
+    finder = installed_finder(settings, Console(), threads)  # it is opened again, and says so then
     files = [file for files in scan(folder.absolute()).classes.values() for file in files] if ranks.rank == 0 else []
     files = ranks.broadcast(files if ranks.rank == 0 else None, patiently=True)
 

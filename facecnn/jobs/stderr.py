@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from facecnn.jobs.console import NoDisplay
+from facecnn.jobs.console import LINES, Console, TrainingDisplay
 from facecnn.reports.findings import counted
 
 if TYPE_CHECKING:
@@ -25,12 +25,9 @@ _COMPILING = "Compiling for this machine, once"
 WORTH_A_LINE = 1.0
 """Seconds of compiling before a log mentions it."""
 
-LINES = 10
-"""Epochs of a training that a log lists. With everything else, it then has about 20 lines."""
 
-
-class StderrConsole:
-    """The ``facecnn.jobs.console.Console`` of a command, as a context manager."""
+class StderrConsole(Console):
+    """The console of a command, as a context manager."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self.quiet = quiet
@@ -201,7 +198,7 @@ class _CompilationLog:
         self._told_functions, self._told_seconds, self._announced = self._functions, self._seconds, False
 
 
-class _Lines(NoDisplay):
+class _Lines(TrainingDisplay):
     """The display of a training in a log: a line for evenly spaced epochs, including the first and the last."""
 
     def __init__(self, say: Callable[[str], None] | None, label: str, lines: int) -> None:
@@ -243,7 +240,7 @@ class _Lines(NoDisplay):
         self._held_back = None
 
 
-class _Bar:
+class _Bar(TrainingDisplay):
     """The display of a training on a terminal: one bar over all steps."""
 
     def __init__(self, bar: Any, label: str) -> None:

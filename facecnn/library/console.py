@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 
-from facecnn.jobs.console import Console, WithoutProgress
+from facecnn.jobs.console import Console
 
 LOGGER = logging.getLogger("facecnn")
 LOGGER.addHandler(logging.NullHandler())  # without a handler, Python would print the warnings
@@ -20,7 +20,7 @@ def console(progress: bool) -> AbstractContextManager[Console]:
     return nullcontext(LogConsole())
 
 
-class LogConsole(WithoutProgress):
+class LogConsole(Console):
     """A ``facecnn.jobs.console.Console`` that writes messages to the logger, and shows no progress."""
 
     def info(self, text: str) -> None:

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.work import memory, serve
 from facecnn.config import apply_overrides, load
-from facecnn.jobs.console import TrainingDisplay
-from facecnn.jobs.stderr import LINES, StderrConsole
+from facecnn.jobs.console import LINES, TrainingDisplay
+from facecnn.jobs.stderr import StderrConsole
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.train import train
 from facecnn.kernels import open_device

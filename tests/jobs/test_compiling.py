@@ -13,7 +13,7 @@ import pytest
 
 from facecnn.jobs import compiling
 from facecnn.jobs.compiling import compiling_together
-from facecnn.jobs.console import WithoutProgress
+from facecnn.jobs.console import Console
 from facecnn.jobs.faces import run_installed_networks
 from facecnn.jobs.warm import plan_ahead
 from facecnn.kernels import available_threads, open_device
@@ -21,7 +21,7 @@ from facecnn.kernels.code_cache import code_files
 from facecnn.kernels.cpu.launching import listed
 
 
-class Left(WithoutProgress):
+class Left(Console):
     """A console that shows nothing, but knows how many functions are left."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from facecnn.config import Loaded, apply_overrides, load
 from facecnn.errors import DeviceError, UsageError
 from facecnn.jobs import cross_validate as folds
 from facecnn.jobs import face_groups, sharing
-from facecnn.jobs.console import WithoutProgress
+from facecnn.jobs.console import Console
 from facecnn.jobs.cross_validate import cross_validate
 from facecnn.jobs.group import group
 from facecnn.jobs.sharing import fill_caches
@@ -30,7 +30,7 @@ from facecnn.parallel.ranks import PortionSize, Silent
 from .threads import ThreadRanks, on_ranks
 
 
-class Console(WithoutProgress):
+class Messages(Console):
     """Keeps the messages of one rank."""
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class Console(WithoutProgress):
     warning = info
 
 
-def consoles(size: int) -> list[Console]:
-    return [Console() for _ in range(size)]
+def consoles(size: int) -> list[Messages]:
+    return [Messages() for _ in range(size)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def group_on(size: int, album: Path, out: Path) -> tuple[list[Any], Console]:
+def group_on(size: int, album: Path, out: Path) -> tuple[list[Any], Messages]:
     console = consoles(size)
     found = on_ranks(size, lambda ranks: group(album, out, console[ranks.rank], "reference", 1, ranks=ranks))
     return found, console[0]
@@ -193,7 +193,7 @@ def test_photos_of_a_training_are_prepared_once_whichever_rank_does_it(
     held_out = tmp_path / "held out"
     shutil.copytree(people, held_out)
     options = TrainOptions(photos=people, validation=held_out, threads=1)
-    on_ranks(2, lambda ranks: prepare_together(settings, options, ranks, Console()))
+    on_ranks(2, lambda ranks: prepare_together(settings, options, ranks, Messages()))
     assert sorted(prepared) == sorted(str(path) for folder in (people, held_out) for path in folder.glob("*/*"))
 
 
@@ -205,7 +205,7 @@ def settings() -> Loaded:
     return apply_overrides(load("smoke"), ["photos.faces=off", "train.epochs=1", "train.least_steps=0"])
 
 
-def cross_validate_on(size: int, settings: Loaded, photos: Path, **options: Any) -> tuple[list[Any], Console]:
+def cross_validate_on(size: int, settings: Loaded, photos: Path, **options: Any) -> tuple[list[Any], Messages]:
     console = consoles(size)
     train = TrainOptions(photos=photos, device="reference", threads=1)
     found = on_ranks(

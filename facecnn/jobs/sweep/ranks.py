@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from facecnn.jobs.console import Console, WithoutProgress
+from facecnn.jobs.console import Console
 from facecnn.jobs.sharing import warn_of_lost
 from facecnn.jobs.sweep.trial import Task, run_trials
 from facecnn.jobs.sweep.worker import known_to_work
@@ -13,7 +13,7 @@ from facecnn.kernels import Device
 from facecnn.parallel.ranks import Ranks, Silent
 
 
-class _Messages(WithoutProgress):
+class _Messages(Console):
     """A console that keeps messages for rank 0."""
 
     def __init__(self) -> None:

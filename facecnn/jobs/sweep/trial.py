@@ -17,7 +17,7 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.config.sweep import Range, settings_with
 from facecnn.errors import DivergedError, UsageError
-from facecnn.jobs.console import Console, TrainingDisplay, WithoutMessages
+from facecnn.jobs.console import LINES, Console, TrainingDisplay
 from facecnn.jobs.cross_validate import judge_likeliest, train_outside, without_early_stopping
 from facecnn.jobs.people import read_all_people
 from facecnn.jobs.sweep.study import Trials
@@ -79,7 +79,7 @@ class Photos:
         return self._last[1]
 
 
-class BarsOnly(WithoutMessages):
+class BarsOnly(Console):
     """A console for what was said before: it shows the bars of trainings, and no message."""
 
     def __init__(self, console: Console) -> None:
@@ -89,7 +89,7 @@ class BarsOnly(WithoutMessages):
         self._console.show_compilation()
 
     def training(
-        self, epochs: int, steps: int, label: str = "", lines: int = 0
+        self, epochs: int, steps: int, label: str = "", lines: int = LINES
     ) -> AbstractContextManager[TrainingDisplay]:
         return self._console.training(epochs, steps, label, lines)
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from facecnn.errors import FacecnnError, OutputError, shown
 from facecnn.jobs import further_process
-from facecnn.jobs.console import WithoutProgress
+from facecnn.jobs.console import Console
 
 if TYPE_CHECKING:
     from facecnn.jobs.console import Console
@@ -114,7 +114,7 @@ def _ending(workers: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             process.wait()
 
 
-class _Console(WithoutProgress):
+class _Console(Console):
     """Sends messages to the first process."""
 
     def __init__(self, stream: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import InterruptedTraining, UsageError
-from facecnn.jobs.console import Console, WithoutMessages
+from facecnn.jobs.console import Console
 from facecnn.jobs.devices import part_of_machine
 from facecnn.jobs.faces import arrays_for_checkpoint, finder_of_checkpoint
 from facecnn.jobs.sharing import check_same_photos, find_shared_folder, prepare_beforehand
@@ -107,7 +107,7 @@ def prepare_together(loaded: Loaded, options: TrainOptions, ranks: Ranks, consol
     """Share what can be done for a new training's photos before they are read; see ``prepare_beforehand``."""
     if ranks.size == 1:
         return
-    people = find_shared_folder(options.photos, loaded, WithoutMessages(), ranks)  # looked for again, and said then
+    people = find_shared_folder(options.photos, loaded, Console(), ranks)  # looked for again, and said then
     for folder in (people, options.validation):
         if folder is not None:
             prepare_beforehand(folder, loaded, options.threads, ranks, console)
