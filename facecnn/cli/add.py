@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, path
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, NewNameOption, path
 from facecnn.errors import shown
 from facecnn.jobs.stderr import StderrConsole
 from facecnn.reports.findings import counted
@@ -23,9 +23,7 @@ def add(
         list[Path], typer.Argument(parser=path, metavar="PHOTOS...", help="Photos of the person, or folders of them.")
     ],
     model: ModelOptions,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new run; made up from date and config if not given.")
-    ] = None,
+    name: NewNameOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run of that name.")] = False,
     compute: ComputeOptions,
     format: FormatOption = "text",

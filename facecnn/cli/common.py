@@ -21,6 +21,7 @@ from facecnn.jobs.environment import check_environment, package_error
 from facecnn.jobs.signals import StopAtOnce, Stopped
 from facecnn.jobs.stderr import StderrConsole, fitted
 from facecnn.parallel import current_ranks
+from facecnn.reports.findings import counted
 
 BROKEN_PIPE = 141
 """Exit code where the reader of the output has gone: a shell shows it for a program that SIGPIPE ended."""
@@ -118,7 +119,9 @@ def _show(error: FacecnnError, traceback: bool) -> None:
 
 
 def print_result(result: Any, format: Format, describe: Callable[[Any], str]) -> None:
-    """Print a result on stdout, as JSON or as the text that ``describe`` makes of it."""
+    """Print a result on stdout, as JSON or as the text that ``describe`` makes of it; of several ranks only rank 0."""
+    if current_ranks().rank:
+        return
     if format == "json":
         print_json(result)
     else:
@@ -139,6 +142,21 @@ def print_text(text: str) -> None:
     except OSError as error:
         drop_output()
         raise OutputError(f"standard output: {error.strerror}: nothing, or only a part, was written") from error
+
+
+def agreed(command: str, runs: int, question: str, listed: str = "") -> bool:
+    """Whether the user at the terminal agrees that ``runs`` runs, which may be ``listed`` first, are deleted.
+
+    Raises UsageError where there is no terminal.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(f"{command}: {counted(runs, 'run')} to delete, and nobody here to ask: --yes deletes without")
+    if listed:
+        typer.echo(listed, err=True)
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
 
 
 def drop_output() -> None:

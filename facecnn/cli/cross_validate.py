@@ -38,10 +38,7 @@ def cross_validate(
     from facecnn.jobs.training.options import TrainOptions
 
     options = TrainOptions(photos=photos, device=compute.device, threads=compute.threads, strict=strict)
-    ranks = current_ranks()
-    result = job(settings.read(), options, folds, console, calibrated=calibrate, ranks=ranks)
-    if ranks.rank:  # rank 0 has the result
-        return
+    result = job(settings.read(), options, folds, console, calibrated=calibrate, ranks=current_ranks())
     common.print_result(result, format, _describe)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes
-from facecnn.cli.options import DEFAULT_OUT, FormatOption, ModelOption, path
+from facecnn.cli.options import DEFAULT_OUT, FormatOption, ModelArgument, ModelOption, path
 from facecnn.errors import shown
 from facecnn.jobs.choosing import find_model
 from facecnn.jobs.stderr import StderrConsole, paragraph
@@ -19,7 +19,7 @@ from facecnn.jobs.stderr import StderrConsole, paragraph
 def export(
     console: StderrConsole,
     *,
-    argument: Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")] = None,
+    argument: ModelArgument = None,
     model: ModelOption = None,
     to: Annotated[
         Literal["onnx", "npz"],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes
-from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions
-from facecnn.errors import UsageError, shown
+from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, NewNameOption
+from facecnn.errors import shown
 from facecnn.jobs.stderr import StderrConsole, paragraph
 from facecnn.reports.findings import counted
 
@@ -25,9 +24,7 @@ def forget(
     person: Annotated[str, typer.Argument(help="One of the model's people.")],
     model: ModelOptions,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new run; made up from date and config if not given.")
-    ] = None,
+    name: NewNameOption = None,
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:
@@ -78,16 +75,9 @@ def _lost(found: Plan) -> list[str]:
 
 
 def _agreed(found: Plan) -> bool:
-    """Whether the user at the terminal agrees. Raises UsageError where there is no terminal."""
     typer.echo("\n".join(map(paragraph, _listed(found))), err=True)
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(
-            f"forget: {counted(len(found.runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
-        )
-    try:
-        return typer.confirm(f"Make a run without them and delete this, {megabytes(found.bytes)} of runs?", err=True)
-    except typer.Abort:
-        return False
+    question = f"Make a run without them and delete this, {megabytes(found.bytes)} of runs?"
+    return common.agreed("forget", len(found.runs), question)
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.options import ComputeOptions, FormatOption, path
+from facecnn.cli.options import ComputeOptions, FormatOption, LinkOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.stderr import StderrConsole
 from facecnn.parallel import current_ranks
@@ -32,9 +32,7 @@ def group(
         Path,
         typer.Argument(parser=path, metavar="OUT", help="A new or empty folder, which gets a folder per person."),
     ],
-    link: Annotated[
-        bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
-    ] = False,
+    link: LinkOption = False,
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:

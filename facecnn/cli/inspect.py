@@ -9,7 +9,7 @@ import typer
 
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, number
-from facecnn.cli.options import FormatOption, ModelOptions, path
+from facecnn.cli.options import FormatOption, ModelArgument, ModelOptions
 from facecnn.errors import shown
 from facecnn.jobs.choosing import find_model
 from facecnn.jobs.stderr import StderrConsole, paragraph
@@ -19,7 +19,7 @@ from facecnn.jobs.stderr import StderrConsole, paragraph
 def inspect(
     console: StderrConsole,
     *,
-    argument: Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")] = None,
+    argument: ModelArgument = None,
     model: ModelOptions,
     kernels: Annotated[Path | None, typer.Option(help="Draw the kernels to this PNG file.")] = None,
     format: FormatOption = "text",

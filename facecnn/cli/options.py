@@ -6,7 +6,7 @@ see ``facecnn.cli.common.command``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,6 +55,12 @@ OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
 ]
+NewNameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the new run; made up from date and config if not given.")
+]
+LinkOption = Annotated[
+    bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
+]
 OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
 
 
@@ -91,7 +97,8 @@ class SettingsOptions:
 
     def given(self) -> dict[str, object]:
         """Whether each option was given, by its name."""
-        return {"--config": self.given_config is not None, "--set": self.overrides}
+        names = {"given_config": "--config", "overrides": "--set"}
+        return {names.get(one.name, f"--{one.name}"): getattr(self, one.name) not in (None, []) for one in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,6 @@ class SeededSettingsOptions(SettingsOptions):
 
     def as_settings(self) -> dict[str, tuple[str, object]]:
         return {} if self.seed is None else {"--seed": ("train.seed", self.seed)}
-
-    def given(self) -> dict[str, object]:
-        return {**super().given(), "--seed": self.seed is not None}
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,6 @@ class TrainingSettingsOptions(SeededSettingsOptions):
             options["--epochs"] = ("train.epochs", self.epochs)
             options["--epochs (least_steps)"] = ("train.least_steps", 0)
         return options | super().as_settings()
-
-    def given(self) -> dict[str, object]:
-        return {**super().given(), "--epochs": self.epochs is not None}
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or reference.")]
@@ -147,6 +148,7 @@ ModelOption = Annotated[
         help="A run's folder or a .safetensors file; by default the pinned or newest finished run.",
     ),
 ]
+ModelArgument = Annotated[Path | None, typer.Argument(parser=path, metavar="MODEL", help="The same as -m.")]
 
 
 @dataclass(frozen=True)

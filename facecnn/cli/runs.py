@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from facecnn.cli import common
 from facecnn.cli.common import megabytes, percent
 from facecnn.cli.options import DEFAULT_OUT, FormatOption, OutOption, path
-from facecnn.errors import UsageError, shown
+from facecnn.errors import shown
 from facecnn.jobs.choosing import find_run
 from facecnn.jobs.stderr import StderrConsole, paragraph
 from facecnn.reports.findings import counted
@@ -145,17 +144,9 @@ def _describe_deleted(result: dict[str, Any]) -> str:
 
 
 def _agreed(runs: Sequence[Summary]) -> bool:
-    """Whether the user at the terminal agrees to delete these runs. Raises UsageError where there is no terminal."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(
-            f"runs prune: {counted(len(runs), 'run')} to delete, and nobody here to ask: --yes deletes without"
-        )
-    typer.echo("\n".join(_table(runs)), err=True)
     size = megabytes(sum(run.bytes for run in runs))
-    try:
-        return typer.confirm(f"Delete {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}, {size}?", err=True)
-    except typer.Abort:
-        return False
+    question = f"Delete {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}, {size}?"
+    return common.agreed("runs prune", len(runs), question, "\n".join(_table(runs)))
 
 
 def _table(runs: Sequence[Summary]) -> list[str]:

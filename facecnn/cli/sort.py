@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from facecnn.cli import common
-from facecnn.cli.options import ComputeOptions, FormatOption, ModelOptions, ThresholdOption, path
+from facecnn.cli.options import ComputeOptions, FormatOption, LinkOption, ModelOptions, ThresholdOption, path
 from facecnn.errors import PhotoError, shown
 from facecnn.jobs.choosing import checked_threshold
 from facecnn.jobs.stderr import StderrConsole
@@ -44,9 +44,7 @@ def sort(
             "answer, or into several/."
         ),
     ] = "per-person",
-    link: Annotated[
-        bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
-    ] = False,
+    link: LinkOption = False,
     threshold: ThresholdOption = "auto",
     compute: ComputeOptions,
     format: FormatOption = "text",

@@ -91,11 +91,7 @@ def sweep(
         strict=strict,
     )
     plan = SweepOptions(search.trials, search.folds, search.outer_folds, search.processes, search.resume, search.track)
-    ranks = current_ranks()
-    result = job(settings.read(), options, plan, console, ranks)
-    if ranks.rank:  # rank 0 has the result
-        return
-    common.print_result(result, format, _describe)
+    common.print_result(job(settings.read(), options, plan, console, current_ranks()), format, _describe)
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -92,8 +92,6 @@ def train(
         result, describe = rehearsal.overfit_batch(loaded, options, console), _describe_overfit
     else:
         result, describe = job(loaded, options, console, ranks), _describe_run
-        if ranks.rank:  # rank 0 has the results
-            return
     common.print_result(result, format, describe)
 
 
