@@ -24,8 +24,7 @@ from facecnn.library.photos import Photo, given
 from facecnn.library.settings import read_settings
 from facecnn.library.training import run_training
 from facecnn.photos.cache_folder import photos_cached_in
-from facecnn.photos.decode import upright
-from facecnn.photos.picture import Picture
+from facecnn.photos.decode import Picture, upright
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

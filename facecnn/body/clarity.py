@@ -6,7 +6,7 @@ import numpy as np
 
 from facecnn.arrays import Float64Array, Int64Array, UInt8Array
 from facecnn.photos.face import Face
-from facecnn.photos.sharpness import sharpness
+from facecnn.photos.preparation import sharpness
 
 SMALLEST = 30
 """Pixels of the longer side of a face's box."""

@@ -226,14 +226,8 @@ def _failure(result: Result, device: str) -> dict[str, str]:
 
 
 def _cuda_figures(cuda: Cuda) -> dict[str, Any]:
-    return {
-        "available": cuda.available,
-        "reason": cuda.reason,
-        "details": cuda.details,
-        "driver": cuda.driver,
-        "toolkit": cuda.toolkit,
-        "devices": [asdict(card) for card in cuda.cards],
-    }
+    figures = {key: getattr(cuda, key) for key in ("available", "reason", "details", "driver", "toolkit")}
+    return {**figures, "devices": [asdict(card) for card in cuda.cards]}
 
 
 def _vectors() -> dict[str, str | None]:

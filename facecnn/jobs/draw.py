@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import read_model
 from facecnn.jobs.pictures import PictureNames, make_pictures, named_face
-from facecnn.photos.colours import to_srgb
 from facecnn.photos.companions import DRAWN
 from facecnn.photos.decode import decode, read
 from facecnn.photos.folder import UNKNOWN
@@ -82,3 +81,21 @@ def _draw_photo(result: dict[str, Any], picture: Path, people: Sequence[str], la
     stream = io.BytesIO()
     drawn.save(stream, "JPEG", quality=_QUALITY, subsampling="4:4:4")
     write_atomically(picture, stream.getvalue())
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Convert a picture to sRGB; it stays as it is if it has no ICC profile, or one that can't be used.
+
+    So the profile, which may identify a device, needn't be kept. Don't rely on ``info`` of the result.
+    """
+    data = image.info.get("icc_profile")
+    if not data or image.mode != "RGB":
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        if profile.profile.xcolor_space.strip() != "RGB" or "sRGB" in (profile.profile.profile_description or ""):
+            return image  # the profile of a former CMYK picture, or nothing to convert
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return image if converted is None else converted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.copying import Copier, numbered_name, photos_to_place
 from facecnn.jobs.devices import open_and_show, part_of_machine
 from facecnn.jobs.face_groups import GroupedFaces, find_groups, look_beforehand
-from facecnn.jobs.group_sheet import make_sheet
 from facecnn.parallel.ranks import ALONE, Ranks
 from facecnn.photos.cache import LoadedPhotos
 from facecnn.photos.decode import UnusablePhoto, read
 from facecnn.photos.face import NO_FACE
 from facecnn.photos.folder import GROUPS, UNCLEAR
-from facecnn.reports.contact_sheet import PAGE
-from facecnn.reports.group_sheet import write_group_sheet
+from facecnn.reports.contact_sheet import PAGE, FaceCard, GroupSection, GroupSheet, write_group_sheet
 from facecnn.runs.atomic import TEMPORARY_SUFFIX, make_folder, output_error, write_atomically
+
+_FACES_A_GROUP, _GROUPS = 30, 100
+"""More would make a page that no browser likes: 3,000 faces are some 20 MB."""
 
 
 @dataclass
@@ -109,7 +110,7 @@ def group(
     _begin(destination, plan.rows)
     _copy(plan, result, Copier(link=link), console)
     with console.counting("Making the contact sheet", unit="groups") as progress:
-        sheet = make_sheet(source, faces, plan.copies, plan.folders, progress)
+        sheet = _make_sheet(source, faces, plan.copies, plan.folders, progress)
     write_group_sheet(destination, sheet)
     return result
 
@@ -248,3 +249,33 @@ def _is_there(photo: Path, target: Path) -> bool:
     except OSError as error:
         raise output_error(target, error) from error
     raise OutputError(f"{shown(target)}: another file has the name of a copy: move it away")
+
+
+def _make_sheet(
+    album: Path,
+    faces: GroupedFaces,
+    copies: Sequence[Mapping[str, Path]],
+    folders: Sequence[str],
+    progress: Callable[[int, int], None],
+) -> GroupSheet:
+    """The contact sheet: the largest groups, each with the faces least like it first, then the unclear faces.
+
+    ``copies`` are those of each photo, by folder.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for face, photo in enumerate(faces.photo.tolist()):
+        folder = faces.folder_of(face) or UNCLEAR
+        if folder in copies[photo]:  # an unclear face beside others isn't in unclear/
+            members[folder].append(face)
+    people = [folder for folder in folders if folder != UNCLEAR]
+    on_page = people[:_GROUPS] + [folder for folder in folders if folder == UNCLEAR]
+    sections = []
+    for number, folder in enumerate(on_page, 1):
+        order = sorted(members[folder], key=lambda face: (faces.nearness[face], face))
+        cards = []
+        for face in order[:_FACES_A_GROUP]:
+            file = copies[faces.photo[face]][folder]
+            cards.append(FaceCard(file, faces.pixels[faces.crops.rows[face]], faces.reason[face]))
+        sections.append(GroupSection(folder, len(members[folder]), cards))
+        progress(number, len(on_page))
+    return GroupSheet(album.resolve().name or str(album), len(people), sections)

@@ -14,8 +14,7 @@ from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.face import Face
 from facecnn.photos.folder import UNKNOWN
-from facecnn.photos.preparation import without_margin
-from facecnn.photos.sharpness import sharpness
+from facecnn.photos.preparation import sharpness, without_margin
 
 BLURRED = 0.2
 """Share of the album's median sharpness below which a face is called blurred. Measured: 3 of 896 photos of LFW are; all

@@ -12,10 +12,9 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import installed_finder
 from facecnn.learning.data import PhotoSet
 from facecnn.learning.optimizers import ClassMeans
-from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.dataset import Dataset, grouped, load_dataset
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import UNKNOWN, refuse_no_folder, remarks
-from facecnn.photos.notes import grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.photos.sample import sample_folder

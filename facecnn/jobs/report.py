@@ -43,8 +43,7 @@ from facecnn.reports.facts import (
     RunFacts,
     TrainingFacts,
 )
-from facecnn.reports.model_card import write_model_card
-from facecnn.reports.report import choose_answers, write_report
+from facecnn.reports.report import choose_answers, write_model_card, write_report
 from facecnn.reports.summary import has_old_accuracy
 from facecnn.runs.checkpoint import find_checkpoint
 from facecnn.runs.folder import RunFolder, read_json, write_json

@@ -21,8 +21,8 @@ from facecnn.photos.folder import class_order
 from facecnn.photos.folder_faces import from_record
 from facecnn.photos.preparation import without_margin
 from facecnn.recognition import Recogniser
-from facecnn.reports.confusion import confused_pairs
 from facecnn.reports.evolution import draw_evolution
+from facecnn.reports.facts import confused_pairs
 from facecnn.reports.figure import WITHOUT_PICTURES
 from facecnn.reports.findings import counted
 from facecnn.reports.kernel_pictures import (

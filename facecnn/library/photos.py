@@ -14,8 +14,8 @@ from PIL import Image
 from facecnn.arrays import Array
 from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.photos.cache import LoadedPhotos
+from facecnn.photos.decode import Picture
 from facecnn.photos.face import SHOWS_NOBODY
-from facecnn.photos.picture import Picture
 
 Photo: TypeAlias = str | os.PathLike[str] | Image.Image | Array
 """A file, a PIL image of any mode, or uint8 of (height, width) or (height, width, 3): grey, or red, green and blue."""

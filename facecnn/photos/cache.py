@@ -25,11 +25,10 @@ from facecnn.arrays import Int64Array, UInt8Array
 from facecnn.errors import shown
 from facecnn.photos.cache_folder import CACHE_VARIABLE, SIZE_VARIABLE, largest_photo_cache, photo_cache_folder
 from facecnn.photos.database import is_damage
-from facecnn.photos.decode import Decoded, UnusablePhoto, decode, read, upright
+from facecnn.photos.decode import Decoded, Picture, UnusablePhoto, content_hash, decode, read, upright
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
 from facecnn.photos.fingerprint import dct_hash
 from facecnn.photos.found_faces import FoundFaces
-from facecnn.photos.picture import Picture, content_hash
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin, face_sharpness
 from facecnn.photos.reduced import cut_faces, decode_to_find, samples_for
 from facecnn.photos.store import INDEX, PhotoStore, Prepared, store_folder

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from facecnn.errors import PhotoError, shown
-from facecnn.photos.dataset import Dataset, load_dataset
+from facecnn.photos.dataset import Dataset, Note, grouped, load_dataset
 from facecnn.photos.doubts import same_content
 from facecnn.photos.face import Finder
 from facecnn.photos.folder import Skipped, class_order, remarks, some
-from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 
 _COLUMNS = 80

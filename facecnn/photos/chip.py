@@ -16,7 +16,6 @@ from PIL import Image
 
 from facecnn.arrays import Array, Float64Array, Int64Array, UInt8Array, UInt16Array
 from facecnn.photos.face import Face
-from facecnn.photos.similarity import similarity
 
 CHIP_VERSION = 1
 """Part of the cache's key: raise it whenever the pixels of a chip change."""
@@ -227,3 +226,25 @@ def _bilinear(planes: UInt8Array, x: Float64Array, y: Float64Array, origin: Int6
         upper *= inside
         sampled[..., channel] = upper
     return sampled
+
+
+def similarity(
+    source: Float64Array, target: Float64Array, weights: Float64Array | None = None
+) -> tuple[Float64Array, Float64Array]:
+    """Rotation, scale and shift from ``source`` to ``target``, by least squares (Umeyama 1991); never a reflection.
+
+    Args:
+        source: (n, 2) points.
+        target: (n, 2) where they should come to lie.
+        weights: (n,) of their squared distances; all are equal by default.
+
+    Returns:
+        A matrix (2, 2) and a shift (2,): ``source @ matrix.T + shift`` is nearest to ``target``.
+    """
+    weights = np.ones(len(source)) if weights is None else weights
+    centre_source, centre_target = (np.average(points, axis=0, weights=weights) for points in (source, target))
+    a, b = source - centre_source, target - centre_target
+    # In complex numbers: the factor that brings factor * a nearest to b. A reflection can't be written like this.
+    factor = np.vdot(weights * (a[:, 0] + 1j * a[:, 1]), b[:, 0] + 1j * b[:, 1]) / (weights[:, None] * a * a).sum()
+    matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return matrix, centre_target - matrix @ centre_source

@@ -1,9 +1,11 @@
 """A folder of photos as arrays to train on, and what is wrong with it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,30 @@ from facecnn.photos.decode import NO_CONTENT
 from facecnn.photos.doubts import same_content, same_picture, warn_of_copies, warn_of_unbalanced
 from facecnn.photos.face import Face, Finder
 from facecnn.photos.folder import UNKNOWN, Scan, Skipped, is_folder, list_photos, readable_name, remarks, scan, some
-from facecnn.photos.notes import Note, grouped
 from facecnn.photos.preparation import PhotoSettings
 from facecnn.photos.roster import NO_CHANGES, Roster
 from facecnn.photos.split import Photo, folds, split
+
+
+class Note(NamedTuple):
+    """The printable path of a photo and a remark: ``3 frames, the first used``."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def grouped(notes: Sequence[Note]) -> list[str]:
+    """One line for each kind of note, with a count and the first few photos; a kind is a text without its number."""
+    kinds: dict[str, list[Note]] = {}
+    for note in notes:
+        kinds.setdefault(re.sub(r"^[0-9]+ ", "several ", note.text), []).append(note)
+    return [
+        str(same[0]) if len(same) == 1 else f"{text}: {len(same)} photos ({some([note.path for note in same])})"
+        for text, same in kinds.items()
+    ]
 
 
 @dataclass(frozen=True)

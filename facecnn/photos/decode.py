@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import importlib.util
 import io
 import logging
@@ -109,6 +110,23 @@ class UnusablePhoto(PhotoError):
         """The message without the file's name."""
         self.in_content = in_content
         """Whether the bytes are at fault, so that any file with them is refused, or the file couldn't be read now."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A photo in memory. Nothing of it is kept in the caches on disk."""
+
+    image: Image.Image
+    """Of any mode that ``decode`` takes. It isn't changed."""
+    name: str
+    """What messages call it."""
+
+
+def content_hash(image: Image.Image) -> str:
+    """SHA-256, hexadecimal, of a decoded picture."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

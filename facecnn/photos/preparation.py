@@ -16,10 +16,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from facecnn.arrays import Float64Array, UInt8Array
-from facecnn.photos.chip import CHIP_VERSION, LANDMARKS, SIDE, chip_scale, face_chip
+from facecnn.photos.chip import CHIP_VERSION, LANDMARKS, SIDE, chip_scale, face_chip, similarity
 from facecnn.photos.face import Face
-from facecnn.photos.sharpness import sharpness
-from facecnn.photos.similarity import similarity
 from facecnn.settings import SETTINGS, UNFIT
 
 PREPARATION_VERSION = 3
@@ -313,6 +311,23 @@ def without_margin(stored: UInt8Array, settings: PhotoSettings) -> UInt8Array:
     """What the network sees of stored photos (..., rows, columns, channels) without augmentation: a view of them."""
     rows, columns = settings.margin
     return stored[..., rows : rows + settings.height, columns : columns + settings.width, :]
+
+
+def sharpness(pictures: UInt8Array) -> Float64Array:
+    """Variance of the Laplacian (Pech-Pacheco et al. 2000) over that of the grey values, so that low contrast doesn't
+    count as blur; 0 for a uniform picture.
+
+    Args:
+        pictures: (n, rows, columns, channels)
+
+    Returns:
+        (n,)
+    """
+    grey = pictures.mean(axis=3, dtype=np.float32)
+    laplacian = -4 * grey[:, 1:-1, 1:-1]
+    laplacian += grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    contrast = grey.var(axis=(1, 2), dtype=np.float64)
+    return np.asarray(laplacian.var(axis=(1, 2), dtype=np.float64) / np.maximum(contrast, 1.0))
 
 
 _FOR_SHARPNESS = PhotoSettings()

@@ -1,14 +1,16 @@
-"""The contact sheet of ``data check --faces``: a page with each person's photos, the most doubtful first."""
+"""Contact sheets: of ``data check --faces``, with each person's photos, and of ``group``, with each group's faces."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from facecnn.errors import OutputError, shown
+from facecnn.photos.folder import UNCLEAR
 from facecnn.reports.page import link_to, rendered, thumbnail
 from facecnn.runs.atomic import (
     TEMPORARY_SUFFIX,
@@ -31,7 +33,7 @@ _HEAD = 4096
 
 @dataclass(frozen=True)
 class PhotoCard:
-    """A photo on the sheet."""
+    """A photo on the sheet of an album that is checked."""
 
     file: Path
     name: str
@@ -70,6 +72,49 @@ class Sheet:
         return [card for _, cards in self.people for card in cards]
 
 
+@dataclass(frozen=True)
+class FaceCard:
+    """A face on the sheet of groups."""
+
+    file: Path
+    """The photo's copy."""
+    crop: np.ndarray
+    """(rows, columns, 3) uint8"""
+    reason: str | None
+    """Why the face is in no group."""
+
+
+@dataclass(frozen=True)
+class GroupSection:
+    """A group, or the unclear faces."""
+
+    name: str
+    """Of the folder."""
+    faces: int
+    """In the folder, of which ``cards`` may show only some."""
+    cards: Sequence[FaceCard]
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is a group."""
+        return self.name != UNCLEAR
+
+
+@dataclass(frozen=True)
+class GroupSheet:
+    """The contents of the page."""
+
+    album: str
+    groups: int
+    """In all, of which ``sections`` may show only the largest."""
+    sections: Sequence[GroupSection]
+
+    @property
+    def left_out(self) -> int:
+        """The number of groups that aren't shown."""
+        return self.groups - sum(section.is_person for section in self.sections)
+
+
 def check_folder(folder: Path, photos: Path) -> None:
     """Make the folder for a sheet, before the work begins.
 
@@ -99,14 +144,19 @@ def write_contact_sheet(folder: Path, sheet: Sheet) -> Path:
     """Write the page into the folder, and return its path. Raises OutputError; an older page is then intact."""
     scale = min(2.0, LARGEST_CROP / max(sheet.size))
     width, height = (round(scale * side) for side in sheet.size)
+    return _write(folder, "contact_sheet.html", sheet=sheet, title=_TITLE, width=width, height=height)
 
+
+def write_group_sheet(folder: Path, sheet: GroupSheet) -> Path:
+    """Write the page of ``group`` into the folder, and return its path. Raises OutputError."""
+    return _write(folder, "group_sheet.html", sheet=sheet)
+
+
+def _write(folder: Path, template: str, **values: Any) -> Path:
     def link(file: Path) -> str:
         # Whoever gets the sheet has the album: its path is no secret.
         return link_to(file, folder) or file.absolute().as_uri()
 
-    page = rendered(
-        "contact_sheet.html", sheet=sheet, title=_TITLE, width=width, height=height, link=link, thumbnail=thumbnail
-    )
     path = folder / PAGE
-    write_atomically(path, page.encode())
+    write_atomically(path, rendered(template, link=link, thumbnail=thumbnail, **values).encode())
     return path

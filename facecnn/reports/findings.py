@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from facecnn.photos.folder import UNKNOWN, class_order
-from facecnn.reports.confusion import confused_pairs
-from facecnn.reports.facts import Background, PhotoFacts, RunFacts
+from facecnn.reports.facts import Background, PhotoFacts, RunFacts, confused_pairs
 
 FEW_PHOTOS = 20
 """With fewer held-out photos, an accuracy says little."""

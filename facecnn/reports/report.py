@@ -5,6 +5,7 @@ Its text is in ``templates/report.html``. This module computes what the template
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,20 @@ def report_html(
         most_people=findings.MOST_PEOPLE,
         most_confusions=_MOST_CONFUSIONS,
         most_skipped=_MOST_SKIPPED,
+    )
+
+
+def write_model_card(run: RunFolder, facts: RunFacts) -> None:
+    """Write MODEL_CARD.md, which has neither photos nor their path. Raises OutputError; an old card is then intact."""
+    write_atomically(run.card_path, model_card(facts).encode("utf-8"))
+
+
+def model_card(facts: RunFacts) -> str:
+    """The card as Markdown (CommonMark with tables), with names escaped."""
+    settings = facts.network.settings
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", settings)), default=0))
+    return rendered(
+        "model_card.md", facts=facts, fence=fence, settings=settings.rstrip(), most_people=findings.MOST_PEOPLE
     )
 
 

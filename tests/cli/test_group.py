@@ -223,8 +223,8 @@ def test_a_page_of_many_groups_shows_the_largest(
     album: Path, out: Path, monkeypatch: pytest.MonkeyPatch, facecnn: Facecnn
 ) -> None:
     """And of each the faces that are least like the others."""
-    monkeypatch.setattr("facecnn.jobs.group_sheet._GROUPS", 1)
-    monkeypatch.setattr("facecnn.jobs.group_sheet._FACES_A_GROUP", 2)
+    monkeypatch.setattr("facecnn.jobs.group._GROUPS", 1)
+    monkeypatch.setattr("facecnn.jobs.group._FACES_A_GROUP", 2)
     other = Image.blend(picture([ANN], 80), picture([BOB], 80), 0.15)
     other.save(album / "odd.png")
     assert facecnn("group", album, out).exit_code == 0

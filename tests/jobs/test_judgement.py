@@ -15,7 +15,7 @@ from facecnn.learning import scores
 from facecnn.learning.calibration import Calibration
 from facecnn.network.layers import Dense
 from facecnn.recognition import Answers, Recogniser
-from facecnn.reports.confusion import confused_pairs
+from facecnn.reports.facts import confused_pairs
 
 PEOPLE = ("Ann", "Bob", "Cid")
 STRANGER = 3

@@ -15,9 +15,8 @@ from PIL import Image
 from facecnn.errors import UsageError
 from facecnn.photos import cache, decode, store
 from facecnn.photos.cache import LoadedPhotos, load_photos
-from facecnn.photos.decode import heic_supported
+from facecnn.photos.decode import Picture, heic_supported
 from facecnn.photos.fingerprint import dct_hash
-from facecnn.photos.picture import Picture
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin
 
 from .pictures import encoded, picture

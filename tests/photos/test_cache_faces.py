@@ -10,8 +10,8 @@ from PIL import Image
 
 from facecnn.photos.cache import load_photos
 from facecnn.photos.dataset import load_dataset
+from facecnn.photos.decode import Picture
 from facecnn.photos.face import NO_FACE, TOO_SMALL
-from facecnn.photos.picture import Picture
 from facecnn.photos.preparation import PhotoSettings, SmallestFaceSettings, aligned_crop, crop_with_margin
 
 from .finders import KnownFaces, draw_faces, face_at

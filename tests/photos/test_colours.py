@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageCms
 
-from facecnn.photos.colours import to_srgb
+from facecnn.jobs.draw import to_srgb
 
 
 def turned_profile() -> bytes:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from facecnn.photos.sharpness import sharpness
+from facecnn.photos.preparation import sharpness
 
 RANDOM = np.random.default_rng(0)
 SHARP = Image.fromarray(RANDOM.integers(0, 256, (48, 48), dtype=np.uint8))

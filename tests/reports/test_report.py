@@ -26,8 +26,7 @@ from facecnn.reports.facts import (
     RunFacts,
     TrainingFacts,
 )
-from facecnn.reports.model_card import model_card, write_model_card
-from facecnn.reports.report import ShownPhoto, choose_answers, report_html, write_report
+from facecnn.reports.report import ShownPhoto, choose_answers, model_card, report_html, write_model_card, write_report
 from facecnn.runs.folder import RunFolder
 
 ANN, BOB = "Ann", "Bob"

@@ -13,6 +13,7 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from facecnn.jobs.judgement import wilson_interval
 from facecnn.jobs.people import read_all_people
 from facecnn.jobs.sharing import find_shared_folder, prepare_beforehand
 from facecnn.jobs.sweep.folder import SweepFolder
-from facecnn.jobs.sweep.tracking import track
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.ranks import options_for_rank
 from facecnn.jobs.training.setup import open_for_training
@@ -35,14 +35,17 @@ from facecnn.photos.dataset import Dataset
 from facecnn.reports.figure import WITHOUT_PICTURES, can_draw
 from facecnn.reports.findings import counted
 from facecnn.reports.sweep import DrawnTrial, draw_importance, draw_parallel
-from facecnn.runs.atomic import write_atomically
-from facecnn.runs.event_file import check_installed
+from facecnn.runs.atomic import output_error, write_atomically
+from facecnn.runs.event_file import EventFile, check_installed, event_files
 
 if TYPE_CHECKING:
     from facecnn.jobs.sweep.study import Trials
     from facecnn.jobs.sweep.trial import Task
 
 _INSTALL = "pip install 'facecnn[sweep]'"
+
+_FIGURES = ("log_loss", "closed_set_accuracy")
+"""Of a trial, and of each of its folds, for TensorBoard."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def sweep(
         trials = _search(task, plan, device, console, ranks)
         result = _finish(task, trials, kept, dataset, device, console)
         if plan.track:
-            track(kept.tracking_path, result["trials"])
+            _track(kept.tracking_path, result["trials"])
         return result
     finally:
         kept.unlock()
@@ -323,3 +326,34 @@ def _draw(
         return [str(kept.parallel_path)]
     draw_importance(kept.importance_path, importance)
     return [str(kept.importance_path), str(kept.parallel_path)]
+
+
+def _track(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Write an event file for each trial, in a folder of its own, in place of earlier ones.
+
+    Args:
+        folder: of these folders.
+        trials: of the ``sweep`` JSON. The folds of a trial are its steps, from 1; its own figures have the number of
+            its folds.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    for trial in trials:
+        own = folder / f"trial-{trial['number']:04}"
+        try:
+            for file in event_files(own):
+                file.unlink()
+        except OSError as error:
+            raise output_error(own, error) from error
+        parameters = {
+            key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+            for key, value in trial["parameters"].items()
+        }
+        with EventFile(own, 0) as events:
+            events.begin({**parameters, "state": trial["state"]}, dict.fromkeys(_FIGURES))
+            for number, fold in enumerate(trial["folds"], start=1):
+                events.scalars(number, {f"fold/{key}": fold[key] for key in _FIGURES if fold[key] is not None})
+            whole = {key: trial[key] for key in _FIGURES if trial[key] is not None}
+            events.scalars(len(trial["folds"]), whole)
+            events.end()
