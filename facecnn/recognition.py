@@ -144,14 +144,10 @@ class Recogniser:
     ) -> None:
         """
         Args:
-            layers: of the network.
             input_shape: (H, W, C)
-            normalise: how photos are normalised.
             mirror: whether answers are averaged over a photo and its mirror image.
             classes: names of the outputs; ``unknown`` last if it is one of them.
-            arrays: of the checkpoint.
             calibration: temperature and threshold.
-            backend: that the network runs on.
             shift: see ``SHIFT``; 0 for none.
             by_embeddings: whether the model was made from class means, so that it answers by embeddings, which are
                 averaged over a photo and its mirror image, and cached.

@@ -45,11 +45,7 @@ def crop_sharpness(pixels: UInt8Array, rows: Int64Array) -> Float64Array:
 def why_unclear(face: Face, width: int, height: int, sharp: float) -> str | None:
     """Why a face shows too little; None if it doesn't.
 
-    Args:
-        face: the face.
-        width: of its photo.
-        height: of its photo.
-        sharp: its ``crop_sharpness``.
+    ``width`` and ``height`` are those of its photo, ``sharp`` is its ``crop_sharpness``.
     """
     left, top, right, bottom = face.box
     inside = max(min(right, width) - max(left, 0.0), 0.0) * max(min(bottom, height) - max(top, 0.0), 0.0)

@@ -58,7 +58,6 @@ def close_pairs(
         units: (points, dimensions) of length 1.
         offsets: (points,)
         rows: (n,) the points that are compared with all, ascending. Of a pair at least one is among them.
-        least: the lowest score of a pair.
         threads: that compare blocks (default: one for each processor).
         progress: called with the number of ``rows`` done and of all.
 

@@ -82,12 +82,8 @@ class BodyFile:
 def read_body(path: Path, data: bytes) -> BodyFile:
     """Read the network from the bytes of its file.
 
-    Args:
-        path: the file's name, for messages.
-        data: its content.
-
-    Raises:
-        CheckpointError: it isn't that network, or damaged; the message has the position in bytes.
+    ``path`` names it in messages. Raises CheckpointError, with the position in bytes, where it isn't that network, or
+    is damaged.
     """
     reader = _Reader(path, data)
     reader.integer("the loss's version", 1)

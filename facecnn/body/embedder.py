@@ -36,10 +36,7 @@ class Embedder:
     """The body on a device, and the embeddings that are known already."""
 
     def __init__(self, backend: Backend, arrays: Mapping[str, Array] | None = None) -> None:
-        """
-        Args:
-            backend: of the device to run on.
-            arrays: the body's weights by name (``conv1.weight``); None: those of the installed package.
+        """``arrays``: the body's weights by name (``conv1.weight``); None: those of the installed package.
 
         Raises:
             CheckpointError: the package isn't installed, or is damaged.

@@ -62,9 +62,7 @@ def embeddings_folder() -> Path:
 def forget_embeddings(keys: Iterable[str], embeddings: Array) -> int:
     """Remove embeddings from the files of all bodies. Returns how many there were.
 
-    Args:
-        keys: SHA-256 of crops.
-        embeddings: (n, 128) float32, the same or others, whose crops needn't be known.
+    ``keys`` are SHA-256 of crops, ``embeddings`` (n, 128) float32 those of the same crops or others.
 
     Raises OSError or sqlite3.Error where a file can't be changed.
     """

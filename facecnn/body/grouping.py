@@ -150,7 +150,6 @@ class _Groups:
         Args:
             first: (pairs,) groups, ascending.
             second: (pairs,) groups that each is compared with.
-            least: the lowest score.
 
         Returns:
             The groups that others were merged into, ascending.

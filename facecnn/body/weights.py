@@ -44,10 +44,8 @@ _FILE_BYTES = 22_466_066
 def body_arrays() -> dict[str, Float32Array] | None:
     """The body's arrays by name, ``conv1.weight``, ``residual1.conv1.bias`` and so on; None if it isn't installed.
 
-    Shapes and layouts are those of ``facecnn.body.folding.shapes``. The arrays are read-only.
-
-    Raises:
-        CheckpointError: another version of the package is installed, or a damaged one.
+    Shapes and layouts are those of ``facecnn.body.folding.shapes``. The arrays are read-only. Raises CheckpointError
+    where another version of the package is installed, or a damaged one.
     """
     source = _installed_file()
     if source is None:

@@ -44,8 +44,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     The command has ``--quiet``, ``--verbose`` and ``--traceback`` besides the function's parameters, and an option for
     each field of a parameter whose type is a dataclass. Exceptions become messages and exit codes.
 
-    Args:
-        function: takes the console as its first argument.
+    ``function`` takes the console as its first argument.
     """
     own = inspect.signature(function, eval_str=True)
     parameters = list(own.parameters.values())[1:]

@@ -24,8 +24,7 @@ _SHARED = ("train", "predict", "sort", "group", "cross-validate", "sweep")
 def run_among_ranks(run: Callable[[], object]) -> None:
     """Run the command line: if a launcher has started several processes, as one of the ranks.
 
-    Raises:
-        SystemExit: of several ranks, with the largest exit code of any.
+    Raises SystemExit, of several ranks with the largest exit code of any.
     """
     found = None
     try:

@@ -59,8 +59,7 @@ class Loaded:
     def stages(self, people: int) -> tuple[Stage, ...]:
         """Plan the layers and their shapes, with ``people`` units where the file says ``units: people``.
 
-        Raises:
-            UsageError: a layer doesn't fit; the message says where it is in the file.
+        Raises UsageError where a layer doesn't fit; the message says where it is in the file.
         """
         try:
             return plan(with_outputs(self.settings.network, people), self.settings.photos.shape)
@@ -70,8 +69,7 @@ class Loaded:
     def plan(self, outputs: int) -> tuple[Stage, ...]:
         """Plan the network for ``outputs`` classes.
 
-        Raises:
-            UsageError: a layer doesn't fit, or the last one has another number of outputs.
+        Raises UsageError where a layer doesn't fit, or the last one has another number of outputs.
         """
         stages = self.stages(outputs)
         given = stages[-1].out_shape
@@ -97,11 +95,8 @@ def shipped() -> dict[str, Path]:
 def load(path_or_name: str | os.PathLike[str]) -> Loaded:
     """Read a settings file.
 
-    Args:
-        path_or_name: a path, or the name of a shipped config (a file of the same name is ``./default``).
-
-    Raises:
-        UsageError: everything that is wrong in it, one error a line: ``config.yaml:7:3: train.epochs must be …``.
+    ``path_or_name``: a path, or the name of a shipped config (a file of the same name is ``./default``). Raises
+    UsageError with everything that is wrong in it, one error a line: ``config.yaml:7:3: train.epochs must be …``.
     """
     from facecnn.config.source import parse, read
 
@@ -198,9 +193,7 @@ def differences(before: Settings, now: Settings) -> list[str]:
 def to_yaml(settings: Settings, comments: bool = True) -> str:
     """Write a settings file with every option; reading it gives equal settings.
 
-    Args:
-        settings: what to write.
-        comments: whether each option's description follows it; layers of a kind are described once.
+    ``comments``: whether each option's description follows it; layers of a kind are described once.
     """
     lines = [
         f"{text:34}  # {description}\n" if comments and description else f"{text}\n"
@@ -243,10 +236,7 @@ def _yaml_text(value: Any) -> str:
 def _override(tree: Tree, keys: str, value: Tree) -> None:
     """Set a value in the tree. Raises SettingsError.
 
-    Args:
-        tree: changed in place.
-        keys: ``train.epochs``, ``network.0.conv.kernels`` or, as in messages, ``network[0].conv.kernels``.
-        value: the new value.
+    ``keys``: ``train.epochs``, ``network.0.conv.kernels`` or, as in messages, ``network[0].conv.kernels``.
     """
     location, names = value.at(()).key, re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
     if "" in names:
@@ -289,8 +279,7 @@ def _expand_layers(tree: Tree) -> None:
 def _check(tree: Tree, faults: Faults | None = None) -> Settings:
     """Validate a tree, which gets the network of ``default.yaml`` if it has none.
 
-    Raises:
-        SettingsError: what is invalid, together with ``faults`` that were found before.
+    Raises SettingsError with what is invalid, and ``faults`` that were found before.
     """
     if "network" not in tree.data:
         from facecnn.config.source import parse, read

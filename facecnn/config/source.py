@@ -68,12 +68,8 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 def read(path: str | os.PathLike[str], suggestions: Iterable[str] = ()) -> str:
     """Read a settings file: a regular file of at most 64 KiB in UTF-8, with or without a byte-order mark.
 
-    Args:
-        path: the file.
-        suggestions: names that a misspelt path may have meant.
-
-    Raises:
-        UsageError: it can't be read, and why.
+    ``suggestions``: names that a misspelt path may have meant. Raises UsageError, with the reason, where it can't be
+    read.
     """
     name = shown(path)
     if not os.fspath(path):
@@ -126,7 +122,6 @@ def parse(text: str, label: str, *, rank: int = 0, lines: bool = True) -> Tree:
     """Parse a YAML text; data is None if it has no value.
 
     Args:
-        text: the YAML.
         label: the source's name in messages.
         rank: see ``Location``.
         lines: False for an option of the command line, whose location is its label alone.

@@ -37,15 +37,8 @@ Arrays = Mapping[str, Array]
 def add_stage(graph: Graph, stage: Stage, x: str, arrays: Arrays, prefix: str = "") -> str:
     """Add a layer, which may hold others, to the graph.
 
-    Args:
-        graph: to add to.
-        stage: the layer at its position.
-        x: name of its input.
-        arrays: all arrays of the network, by name.
-        prefix: of the layer that holds it: ``residual1.``.
-
-    Returns:
-        The name of its output.
+    ``x`` is the name of its input, ``prefix`` that of the layer that holds it: ``residual1.``. Returns the name of its
+    output.
     """
     name = f"{prefix}{stage.name}"
     graph.scope = f"{name}/"

@@ -32,8 +32,6 @@ def suppress(
     Args:
         boxes: (n, 4)
         scores: (n,)
-        threshold: see above.
-        of_smaller: see above.
         groups: (n,) the number of the group within which each box is compared; by default all are one.
         mark: ``facecnn.kernels.cpu.candidates.mark_kept``, or None for NumPy, which does the same more slowly.
 

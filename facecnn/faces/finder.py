@@ -166,10 +166,8 @@ class FaceFinder:
         """Boxes (n, 4) in which the P-Net sees a face, in pixels of the picture, their probabilities and levels.
 
         Args:
-            windows: from ``windows_of``.
             probabilities: (tiles, rows, columns)
             shifts: (tiles, rows, columns, 4)
-            scales: of the levels.
         """
         most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
         boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)

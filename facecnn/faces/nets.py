@@ -113,7 +113,6 @@ class Nets:
         Args:
             arrays: see ``facecnn.faces.weights.installed_arrays``.
             threads: number of threads of the kernels; None: one for each processor.
-            device: ``cpu`` or ``reference``.
 
         Raises:
             CheckpointError: names or shapes differ, or a number isn't finite.

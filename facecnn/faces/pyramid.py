@@ -123,9 +123,7 @@ def pack(sizes: Sequence[tuple[int, int]], side: int) -> list[Piece]:
     Neighbouring pieces overlap so that every window of ``CELL`` x ``CELL`` pixels at an even position lies on one
     piece only.
 
-    Args:
-        sizes: rows and columns of each level.
-        side: of a tile, in pixels.
+    ``sizes``: rows and columns of each level; ``side``: of a tile, in pixels.
     """
     step = side - CELL + STRIDE
     cut = [
@@ -179,11 +177,8 @@ def windows_of(pieces: Sequence[Piece]) -> Int64Array:
     """Where the P-Net's outputs for each piece are, out of those for all tiles (tiles, rows, columns, ...).
 
     At an edge of odd length the last pixel is only seen by windows that begin further in. Given the level alone, the
-    network would pool half a window there.
-
-    Returns:
-        (pieces, 8): level, the piece's row and column in it, tile, the outputs' first row and column, and their rows
-        and columns.
+    network would pool half a window there. Returns (pieces, 8): level, the piece's row and column in it, tile, the
+    outputs' first row and column, and their rows and columns.
     """
     windows = [
         (

@@ -36,10 +36,7 @@ def installed_arrays() -> dict[str, Float32Array] | None:
     """The arrays of all networks by name, ``pnet.conv1.weight`` and so on; None if mtcnn isn't installed.
 
     Layouts are those of ``facecnn.network.layers``: convolutions (kernel, row, column, input map), dense layers (unit,
-    input) for maps flattened row by row.
-
-    Raises:
-        CheckpointError: another version is installed, or a damaged one.
+    input) for maps flattened row by row. Raises CheckpointError where another version is installed, or a damaged one.
     """
     spec = importlib.util.find_spec("mtcnn")
     if spec is None:

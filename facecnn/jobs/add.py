@@ -31,12 +31,7 @@ def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, cons
 
     A model of class means gets another mean; the other people's answers stay. Another model is trained anew.
 
-    Args:
-        person: the name.
-        photos: files, and folders, which stand for the photos in them.
-        model_path: a checkpoint file in a run's folder.
-        new: where the new run goes.
-        console: shows what is done.
+    ``photos``: files, and folders, which stand for the photos in them.
 
     Returns:
         The ``add`` JSON: ``run``, ``person``, ``classes``, ``trained`` (whether there was a training), and of a model
@@ -144,13 +139,8 @@ def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, li
     the one most like the other photos' faces is taken: the largest sum, over the other photos, of the cosine to the
     face there that is nearest. A photo that the person has already isn't used: it would count twice, or was held out.
 
-    Args:
-        faces: those in the photos to add.
-        person: whose they are.
-        known: SHA-256 of the photos that the person has already.
-
-    Returns:
-        The indices of the chosen faces, and the photos that aren't used, with the reason.
+    ``known``: SHA-256 of the photos that the person has already. Returns the indices of the chosen faces, and the
+    photos that aren't used, with the reason.
     """
     loaded = faces.loaded
     skipped = [(path, reason) for path, reason in zip(loaded.paths, loaded.reasons, strict=True) if reason is not None]

@@ -31,8 +31,6 @@ def judge_background(
     """Compare a model's accuracy on its held-out photos with and without faces.
 
     Args:
-        recogniser: the model.
-        settings: the preparation of its photos.
         data: the training's photos; those of ``data.validation`` are judged, which have one face each.
         likeliest: (photos,) the likeliest person for the model in each photo of ``data.validation``.
 

@@ -45,13 +45,7 @@ class Compiling:
     """The further processes."""
 
     def __init__(self, planned: Sequence[Planned], device: Device, processes: int, *, faces: bool) -> None:
-        """
-        Args:
-            planned: the settings to compile for.
-            device: the CPU.
-            processes: how many further ones may start.
-            faces: whether to compile for the face finder, too.
-        """
+        """``processes``: how many further ones may start; ``faces``: whether to compile for the face finder, too."""
         self._planned, self._device, self._faces = planned, device, faces
         self._to_start = processes
         self._takes_long = False
@@ -128,12 +122,7 @@ def compiling_together(
     """Within the context, the kernels of ``planned`` are compiled by as many processes as there are ``threads``, at
     most ``MOST_PROCESSES``; by this one alone for another device than the CPU, and without a cache to share.
 
-    Args:
-        planned: the settings to compile for.
-        device: to train on.
-        console: shows how many functions are left.
-        threads: see ``facecnn.kernels.open_device``.
-        faces: whether to compile for the face finder, too.
+    ``threads``: see ``facecnn.kernels.open_device``; ``faces``: whether to compile for the face finder, too.
     """
     is_shared = device.name == "cpu" and code_folder("cpu") is not None
     processes = min(threads or available_threads(), MOST_PROCESSES) - 1 if is_shared else 0
@@ -170,8 +159,6 @@ def _compile(
     """Compile what nobody else is compiling.
 
     Args:
-        planned: the settings whose kernels to compile.
-        device: the CPU.
         faces: whether to compile those of the face finder then, from the last one on.
         from_the_end: whether to begin with the last kernel of ``planned``.
         share: the part of all that is compiled last.

@@ -19,9 +19,7 @@ _LONGEST_NAME = 255  # bytes: what most file systems take
 def photos_to_place(source: Path, destination: Path, console: Console) -> list[Path]:
     """The photos of ``source``, without those within ``destination`` (unless all of ``source`` is).
 
-    Args:
-        source: a folder of photos, or one photo.
-        destination: the folder that the photos go to.
+    ``source``: a folder of photos, or one photo.
 
     Raises:
         UsageError: the two are the same folder.
@@ -56,10 +54,7 @@ class Copier:
     """Copies photos, and counts what it does."""
 
     def __init__(self, *, link: bool) -> None:
-        """
-        Args:
-            link: make hard links, which take no space, and copies only where that fails.
-        """
+        """``link``: make hard links, which take no space, and copies only where that fails."""
         self._link = link
         self.copied = self.linked = self.already_there = 0
         self._not_linked = 0

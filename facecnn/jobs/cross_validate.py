@@ -59,9 +59,6 @@ def cross_validate(
     """Train and judge every fold. No run is written.
 
     Args:
-        loaded: the settings.
-        options: the photos, and the device to train on.
-        folds: how many trainings.
         calibrated: hold out a part of each training's photos, as described above.
         ranks: the processes that share the folds, with the same arguments.
 

@@ -91,10 +91,7 @@ def quickest_for(name: str, work: Work, photos: int) -> str:
     """The device to answer on: for ``auto`` and ``cpu`` the reference (NumPy), if it needs no more than half the time
     that Numba takes to load (half, as a photo may hold several faces). It rounds a little differently.
 
-    Args:
-        name: as of ``--device``.
-        work: for each photo.
-        photos: their number.
+    ``name``: as of ``--device``; ``work``: for each photo.
     """
     few = photos * work.seconds_in_numpy <= work.seconds_to_load / 2
     return "reference" if few and name in ("auto", "cpu") else name

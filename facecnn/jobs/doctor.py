@@ -38,7 +38,6 @@ def examine(
     """Examine the installation and test a device's kernels.
 
     Args:
-        device_name: as of ``--device``.
         planned: configs to compile kernels for, if the self-test passes.
         measure: whether this process compiles all alone, and measures what each kernel takes.
 

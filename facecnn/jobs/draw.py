@@ -45,9 +45,7 @@ def draw(
     message.
 
     Args:
-        model_path: the checkpoint that gave the answers.
         results: the ``predict`` JSON.
-        folder: is made if missing.
         threads: draw at once; as many as there are processors, 8 at most, unless given.
 
     Returns:

@@ -43,12 +43,7 @@ def explain(
     The picture of PHOTO is PHOTO.explained.png, or PHOTO-2.explained.png and so on where the name is taken, since no
     file is replaced. Photos without a face or an answer, and pictures of this kind, are skipped with a message.
 
-    Args:
-        model_path: the checkpoint that gave the answers.
-        results: the ``predict`` JSON.
-        folder: is made if missing.
-        device_name: as of ``--device``.
-        threads: of the CPU.
+    ``results``: the ``predict`` JSON; ``folder`` is made if missing.
 
     Returns:
         The files written.

@@ -27,12 +27,7 @@ _INSTALL = "pip install 'facecnn[onnx]'"
 def export(path: Path, to: To, file: Path | None, overwrite: bool, console: Console) -> dict[str, Any]:
     """Write a model to a file.
 
-    Args:
-        path: the checkpoint file.
-        to: the format.
-        file: to write; None: beside the checkpoint, with its name and the format's suffix.
-        overwrite: whether to replace an existing file.
-        console: for messages.
+    ``file``: to write; None: beside the checkpoint ``path``, with its name and the format's suffix.
 
     Returns:
         The ``export`` JSON.

@@ -21,11 +21,8 @@ _INSTALL = "pip install 'facecnn[faces]' brings it"
 def installed_finder(settings: PhotoSettings, console: Console, threads: int | None = None) -> FaceFinder | None:
     """The finder of the extra ``faces``, on ``threads`` threads of the CPU (default: all).
 
-    Returns:
-        None where photos are cropped to the middle instead.
-
-    Raises:
-        UsageError: it isn't installed, though ``photos.faces`` requires it or faces are to be hidden.
+    None where photos are cropped to the middle instead. Raises UsageError where it isn't installed, though
+    ``photos.faces`` requires it or faces are to be hidden.
     """
     arrays = None if settings.faces == "off" else installed_arrays()
     if arrays is not None:

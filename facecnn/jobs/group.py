@@ -76,8 +76,6 @@ def group(
     Args:
         source: a folder of photos, or one photo.
         destination: a folder that is missing, empty, or of an interrupted run.
-        device_name: as of ``--device``.
-        threads: of the CPU.
         link: make hard links, which take no space, and copies only where that fails.
         ranks: the processes that share finding and embedding the faces, with the same arguments; rank 0 does the rest.
 

@@ -48,7 +48,6 @@ def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.in
     have a part.
 
     Args:
-        recogniser: the model that answered.
         answers: for all faces of the photos.
         labels: (n,) index into the people, or their number for strangers.
     """
@@ -98,8 +97,6 @@ def judge_photos(
     """Judge a model by photos of a data set.
 
     Args:
-        recogniser: the model.
-        dataset: the data set.
         numbers: (n,) of the photos in it.
         logs: ``recogniser.log_probabilities`` of their crops, if known already; else only one block of them is in
             memory at a time.
@@ -136,7 +133,6 @@ def judge(
     ``auroc`` and ``alike`` are of photos with one face: of several, it isn't known which is the person's.
 
     Args:
-        recogniser: the model that answered.
         answers: for all faces of the photos, about the labels, too.
         labels: (n,) index into the people, or their number for strangers.
         threshold: by which faces were refused.

@@ -67,8 +67,6 @@ def check_labels(
     """Look for photos that may lie in the wrong folder, or show too little.
 
     Args:
-        loaded: the settings of the trainings.
-        options: the photos, and the device to train on.
         quick: train nothing, and score by the ridge regression alone.
         out: the folder for a contact sheet.
 
@@ -165,9 +163,7 @@ def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
 def ridge_answers(dataset: Dataset, rows: Array) -> Array:
     """(photos, classes): the ridge's scores of each photo, learned from all other photos.
 
-    Args:
-        dataset: the album.
-        rows: (photos,) of the face to score in each photo; other faces count as strangers.
+    ``rows``: (photos,) of the face to score in each photo; other faces count as strangers.
     """
     crops = dataset.crops(np.arange(len(dataset.paths)))
     features = describe(np.asarray(dataset.pixels[crops.rows]))
@@ -180,12 +176,7 @@ def network_answers(
 ) -> Array:
     """(photos, classes): log-probabilities of each photo, by the network trained outside its fold.
 
-    Args:
-        loaded: the settings.
-        dataset: the album.
-        parts: the photos of each fold.
-        rows: (photos,) of the face to score in each photo.
-        device: to train on.
+    ``parts``: the photos of each fold; ``rows``: (photos,) of the face to score in each photo.
     """
     loaded = without_early_stopping(loaded)
     answers = np.zeros((len(dataset.paths), len(dataset.classes)))

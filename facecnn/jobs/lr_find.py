@@ -48,11 +48,8 @@ def lr_find(
     """Suggest a learning rate, and draw the range test. Returns the ``lr-find`` JSON.
 
     Args:
-        loaded: the settings.
-        options: the photos, and the device to train on.
         steps: of each range test.
         model: a checkpoint file: use its settings, not ``loaded``, and measure the curvature at its weights.
-        plot: the PNG file to draw.
         config: the name or path that ``loaded`` was read from.
         write: the file for a copy of the config with the suggested rate.
 
@@ -214,7 +211,6 @@ def with_rate(loaded: Loaded, config: str | None, optimizer: AnyOptimizer) -> st
     """The text of a settings file with another learning rate.
 
     Args:
-        loaded: the settings.
         config: the file they were read from. Its text and comments are kept where its settings are those of ``loaded``;
             otherwise the text has every option.
         optimizer: that of ``loaded``, with the new rate.

@@ -124,10 +124,7 @@ def write_run(model: ModelFile, people: People, trained_on: Array, split: Mappin
 
     Args:
         model: of class means.
-        people: those of the new run.
         trained_on: (n, 32) uint8, SHA-256 of the photos that it is made of.
-        split: contents of its split.json.
-        new: where it goes.
 
     Raises:
         UsageError, OutputError: see ``RunFolder.create``.

@@ -78,7 +78,6 @@ def make_pictures(
 
     Args:
         results: the ``predict`` JSON.
-        names: names the pictures' files.
         done: the work, as participles: "drawing", "drawn".
         draw: draws the picture of one of ``results`` to a file; raises UnusablePhoto where the photo can't be read any
             more.

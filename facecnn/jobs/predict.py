@@ -47,11 +47,8 @@ def predict(
     """Answer for each photo.
 
     Args:
-        model_path: a checkpoint file.
         photos: files, and folders, which stand for the photos in them.
         threshold: "auto", "off", or the unknown-score above which a face is a stranger's.
-        device_name: as of ``--device``.
-        threads: of the CPU.
         ranks: the processes that share the photos; all of them have the same arguments.
 
     Returns:
@@ -122,8 +119,6 @@ def answer(
     """Answer for photos that have been read.
 
     Args:
-        model: whose preparation they were read with.
-        loaded: the photos.
         limit: the unknown-score above which a face is a stranger's; None: nobody is.
         keep: whether embeddings may be kept on disk.
         listed: see ``Recogniser.answers_from``.

@@ -60,16 +60,8 @@ def report_training(
 ) -> None:
     """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
 
-    Args:
-        run: the training's folder.
-        model: the calibrated model.
-        data: the training's photos.
-        held_out: the held-out photos, judged.
-        result: the ``train`` JSON.
-        plotter: draws pictures of the page; None: figures.json is all that is written.
-
-    Raises:
-        OutputError: a file couldn't be written.
+    ``result`` is the ``train`` JSON. ``plotter`` draws pictures of the page; None: figures.json is all that is written.
+    Raises OutputError.
     """
     dataset = data.dataset
     skipped = [[photo.path, photo.reason] for photo in dataset.skipped]
@@ -106,11 +98,8 @@ def report(
     A run that hasn't ended is judged as it stands, and the pictures that its end would draw are drawn. Where the photos
     can't be read, the report is made without them, and says so.
 
-    Args:
-        path: the run's folder.
-        check_background: first train on the run's photos with the faces hidden, and write background.json.
-        device: for this training, as of ``--device``.
-        threads: for this training.
+    ``check_background``: first train on the run's photos with the faces hidden, with ``threads`` on ``device``, and
+    write background.json.
 
     Returns:
         The ``report`` JSON.

@@ -70,12 +70,9 @@ def draw_pictures(
 
     Args:
         run: the run's folder, whose metrics and kernel frames are drawn.
-        model: its model.
         judged: for the confusion matrix: figures from ``judge``, and of which photos, such as "held-out".
         dataset: holds the photos of the run, for the most exciting patches.
         wanted: which of ``run.picture_paths`` to draw.
-        console: is told if nothing can be drawn.
-        plotter: draws plots.
         is_begun: whether ``begin_plots`` was called.
 
     Raises:
@@ -137,10 +134,8 @@ def plot_of_judged(path: Path, judged: Mapping[str, Any], what: str, most: int =
     Of more than ``most`` people, only those are in it who are taken for another, or another for them, most often.
 
     Args:
-        path: the PNG file to write.
         judged: figures from ``judge``.
         what: which photos they are of, such as "held-out".
-        most: the limit.
     """
     names: list[str] = judged["classes"]
     pairs = np.array(confused_pairs(judged), np.int64).reshape(-1, 3)

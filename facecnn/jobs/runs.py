@@ -69,13 +69,8 @@ def compare(runs: Sequence[Path], out: Path) -> dict[str, Any]:
 def to_prune(out: Path, keep: int, unfinished: bool) -> list[Summary]:
     """The runs that ``prune`` deletes, the oldest first; never the pinned one, one in use, or a link.
 
-    Args:
-        out: the folder of runs.
-        keep: number of the newest finished runs that stay.
-        unfinished: also delete runs that haven't finished or are damaged.
-
-    Raises:
-        CheckpointError: the pin is damaged, or the pinned run is missing.
+    ``keep``: number of the newest finished runs that stay; ``unfinished``: also delete runs that haven't finished or
+    are damaged. Raises CheckpointError where the pin is damaged, or the pinned run is missing.
     """
     read_pin(out)  # with a damaged pin, it isn't known which run to keep
     runs = [run for run in summaries(out) if not Path(run.path).is_symlink()]

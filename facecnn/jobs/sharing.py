@@ -50,12 +50,7 @@ def fill_caches(
 
     So what a rank leaves undone, because it fails or dies, rank 0 does.
 
-    Args:
-        count: number of photos.
-        look: looks at those from a start to a stop, and tells how many are done.
-        what: for the progress bar.
-        ranks: all of them call this.
-        console: for messages.
+    ``look`` looks at the photos from a start to a stop, and tells how many are done. All ranks call this.
     """
     if ranks.size == 1:
         return
@@ -88,12 +83,7 @@ def find_shared_folder(argument: Path | None, loaded: Loaded, console: Console, 
 def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks: Ranks, console: Console) -> None:
     """Share finding the faces in the photos of people's folders, and preparing them: see ``fill_caches``.
 
-    Args:
-        folder: with a folder of photos for each person.
-        loaded: the settings.
-        threads: of the CPU.
-        ranks: all of them call this.
-        console: for messages.
+    All ranks call this.
 
     Raises:
         PhotoError: the folder can't be scanned.
@@ -117,10 +107,7 @@ def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks:
 def check_same_photos(folder: Path, digest: str, ranks: Ranks) -> None:
     """Check that all ranks see the same photos, and wait until the slowest has read them.
 
-    Args:
-        folder: of the photos.
-        digest: of what this rank sees.
-        ranks: all of them call this.
+    ``digest``: of what this rank sees. All ranks call this.
 
     Raises:
         PhotoError: this rank sees others than rank 0.

@@ -27,10 +27,7 @@ def show_faces(
 ) -> list[ShownPhoto]:
     """Crops of faces; a photo that is missing or changed by now is shown as the network saw it.
 
-    Args:
-        dataset: the data set.
-        wanted: the number of a photo in it, and the index of a face, 0 for the main one.
-        progress: is called with (done, total).
+    ``wanted``: the number of a photo in the data set, and the index of a face, 0 for the main one.
     """
     settings = dataset.settings
     scale = max(1.0, THUMBNAIL / max(settings.height, settings.width))

@@ -69,7 +69,6 @@ def sort(
     Args:
         source: a folder of photos, or one photo.
         destination: is made if missing.
-        model_path: a checkpoint file.
         threshold: as of ``predict``.
         several: where photos with several faces go.
         link: make hard links, which take no space, and copies only where that fails.

@@ -80,16 +80,8 @@ def code_folder(device: str) -> str | None:
 def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path], console: Console) -> dict[str, Any]:
     """Train the network of each config for one step on noise and let it answer, and run the face finder if installed.
 
-    Args:
-        planned: the configs.
-        device: to compile for.
-        before: the ``compiled_code`` that counts as old.
-
-    Returns:
-        ``warm`` of the ``doctor`` JSON.
-
-    Raises:
-        UsageError, DeviceError: memory is too small.
+    ``before``: the ``compiled_code`` that counts as old. Returns ``warm`` of the ``doctor`` JSON. Raises UsageError or
+    DeviceError where memory is too small.
     """
     started = time.perf_counter()
     with console.counting("Compiling ahead", "networks") as progress:

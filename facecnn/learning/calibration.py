@@ -97,7 +97,6 @@ def calibrate(
     Args:
         log_probabilities: (N, outputs)
         labels: (N,); from ``people`` on they are strangers', who count if the network has an output for them.
-        people: number of people.
         settings: the error rates; None: the defaults.
     """
     settings = settings or CalibrationSettings()
@@ -132,12 +131,7 @@ def drawn_photos(labels: Array, people: int, outputs: int, seed: int, most: int 
     half of all photos are: with few strangers the threshold would be uncertain, while the temperature doesn't depend on
     their number.
 
-    Args:
-        labels: (N,) of the held-out photos, from ``people`` on of strangers.
-        people: number of people.
-        outputs: of the network.
-        seed: of the draw.
-        most: the limit.
+    ``labels``: (N,) of the held-out photos, from ``people`` on of strangers.
     """
     limit = max(2 * LEAST_PHOTOS, most // outputs)
     if len(labels) <= limit:
@@ -173,7 +167,6 @@ def fit(log_probabilities: Array, labels: Array, people: int) -> tuple[float, fl
     Args:
         log_probabilities: (N, outputs)
         labels: (N,), ``people`` for strangers.
-        people: number of people.
     """
     strange = labels >= people
     enough = int(strange.sum()) >= LEAST_PHOTOS and not strange.all()

@@ -18,11 +18,7 @@ def check_settings(
 ) -> None:
     """Raise UsageError for settings with which a training is impossible or would never end as they say.
 
-    Args:
-        settings: of the training.
-        data: its photos.
-        step: made from these.
-        initial_arrays: names of arrays that are taken from another model.
+    ``initial_arrays``: names of arrays that are taken from another model.
     """
     train, network = settings.train, step.arrays.network
     if train.stop_after_epochs_without_gain is not None and not len(data.validation):

@@ -70,7 +70,6 @@ def head_of(embeddings: Array, owners: Array, people: int, strangers: float) -> 
     Args:
         embeddings: (n, 128)
         owners: (n,) int, the person of each; those from ``people`` on are strangers', which aren't used.
-        people: number of people.
         strangers: their score, comparable to a cosine.
     """
     weight, bias = np.zeros((people + 1, embeddings.shape[1])), np.zeros(people + 1)
@@ -87,9 +86,7 @@ def head_of(embeddings: Array, owners: Array, people: int, strangers: float) -> 
 def threshold_in(arrays: Mapping[str, Array], settings: CalibrationSettings) -> float:
     """The score from which on a model names a face; see ``facecnn.body.threshold``.
 
-    Args:
-        arrays: the model's, among them ``EMBEDDINGS`` and ``OWNERS``.
-        settings: the share of strangers that may be named.
+    ``arrays``: the model's, among them ``EMBEDDINGS`` and ``OWNERS``.
     """
     return stranger_threshold(arrays[EMBEDDINGS], arrays[OWNERS], settings.false_accept_rate)
 
@@ -99,11 +96,7 @@ def calibration_by_distance(
 ) -> Calibration:
     """The calibration of a model of class means, on which held-out photos have no influence.
 
-    Args:
-        arrays: the model's.
-        labels: (n,) of the held-out photos; those from ``people`` on are strangers'.
-        people: number of people.
-        settings: the share of strangers that may be named.
+    ``labels``: (n,) of the held-out photos; those from ``people`` on are strangers'.
     """
     known = int((labels < people).sum())
     return Calibration(
@@ -167,10 +160,8 @@ def metrics_of(head: Head, embeddings: Array, labels: Array, seconds: float) -> 
     """The only line of a run's metrics.jsonl, without held-out photos.
 
     Args:
-        head: the model's.
         embeddings: (n, 128) that it was made from.
         labels: (n,) whose they are; strangers are a class of their own.
-        seconds: how long it took.
     """
     losses, right = losses_and_hits(head.blocks(embeddings), labels)
     return {

@@ -75,9 +75,6 @@ def largest_curvature(
 
     Args:
         product: multiplies the matrix by a vector (size,) of length 1.
-        size: of the matrix.
-        seed: of the start.
-        most: maximum number of products.
         progress: called with (products made, ``most``).
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 2**33]))

@@ -42,10 +42,8 @@ class FullBatchLoss:
         """
         Args:
             network: must accumulate gradients if it takes fewer photos than there are.
-            photos: feeds the photos.
             labels: (n,) int32 on the host.
             class_weights: (units,) on the device.
-            normalise: how photos are normalised.
             weight_decay: half of it times the sum of squared weights is added to the loss.
         """
         backend = network.backend

@@ -80,8 +80,6 @@ class Trainer:
 
         Args:
             settings: the network's last layer may have ``people`` units.
-            data: the photos.
-            backend: the device's backend.
             micro_batch_size: maximum number of photos that are processed at a time; a larger batch is split into
                 micro-batches, whose gradients are accumulated.
             profile: whether to time every kernel.

@@ -79,10 +79,7 @@ class Losses:
 def range_test(trainer: Trainer, steps: int, progress: Callable[[int], None] = lambda done: None) -> Losses:
     """Train from the trainer's weights with a rising rate.
 
-    Args:
-        trainer: made with ``Ramp(length=steps)``, the learning rate HIGHEST, and enough epochs not to end before.
-        steps: of the test.
-        progress: called with the number of steps made.
+    ``trainer``: made with ``Ramp(length=steps)``, the learning rate HIGHEST, and enough epochs not to end before.
     """
     recorder = _LossRecorder(trainer, steps, progress)
     with suppress(DivergedError):

@@ -80,14 +80,12 @@ class Optimizer:
         """Make one step, in place.
 
         Args:
-            backend: the backend that has the arrays.
             weight: (P,), a part of the flat parameters.
             state: (P,) for each of ``state_names``.
             gradient: (P,)
             learning_rate: (1,)
             step: (1,) int32, number of updates made before.
             decaying: number of weights, from the first on, to which weight decay applies.
-            workspace: the backend's scratch memory.
         """
         scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
         scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay
@@ -105,13 +103,10 @@ class Optimizer:
         """Clip a gradient and add noise.
 
         Args:
-            backend: the backend that has the arrays.
             out: (P,), the result.
             gradient: (P,); must be 0 where nothing is trained.
             counts: (P / 4,), the elements that get noise; see ``add_noise``.
-            seed: of the noise.
             step: (1,) int32, number of updates made before.
-            workspace: the backend's scratch memory.
         """
         if self.clip is not None:
             backend.clip_gradient(out, gradient, self.clip, workspace)

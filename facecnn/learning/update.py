@@ -85,9 +85,7 @@ class WeightUpdate:
     def launch(self, learning_rate: Array, step: Array) -> None:
         """Update the weights by the network's gradient.
 
-        Args:
-            learning_rate: (1,) on the device.
-            step: (1,) int32 on the device: number of updates made before.
+        ``learning_rate`` (1,) and ``step`` (1,) int32, the number of updates made before, are on the device.
         """
         network, optimizer = self.arrays.network, self.optimizer
         assert network.gradient is not None

@@ -73,10 +73,7 @@ class KernelWatch:
     def figures(self, count: int, *, closely: bool, reach: float = inf) -> dict[str, Any]:
         """The figures of an epoch's last step; call this before anything else runs forward.
 
-        Args:
-            count: photos in the last forward pass.
-            closely: whether to look at each kernel.
-            reach: number of steps like the last one in a whole training at the full learning rate.
+        ``reach``: number of steps like the last one in a whole training at the full learning rate.
 
         Returns:
             ``kernel_change``: norm of (weights - initial weights) / norm of the initial ones, of each conv layer.

@@ -21,10 +21,7 @@ def views_at_test_time(mirror: bool, shift: float) -> Float32Array:
     """Test-time augmentation: the views of a photo that answers are averaged over, as parameters of ``prepare_photos``.
 
     The photo as it is; with ``shift``, also moved by that fraction of the side up, down, left and right; with
-    ``mirror``, the mirror images of all these.
-
-    Returns:
-        (views, columns of AUGMENTATION)
+    ``mirror``, the mirror images of all these. Returns (views, columns of AUGMENTATION).
     """
     shifts = [(0.0, 0.0)]
     if shift:
@@ -46,7 +43,6 @@ def prepare_in_batches(
     Args:
         network: its batch size must not be above that of the feed.
         photos: they are used in order.
-        normalise: how they are normalised.
         parameters: (batch_size, columns of AUGMENTATION) on the device, of the views.
         part: which of the photos are used.
     """

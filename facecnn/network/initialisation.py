@@ -53,9 +53,7 @@ def initialise(
     ``zca_patches``  he; the first conv layer's kernels are whitened patches of ``photos`` (Coates et al. 2011)
 
     Args:
-        network: the network.
         how: one of the above.
-        seed: of the random numbers.
         photos: gives (n, H, W, C) on the host, like the network's input; only called for the last two. lsuv uses as
             many as the network's batch has.
         given: arrays by name that are used as they are; lsuv scales the other layers to these.

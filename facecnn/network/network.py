@@ -71,7 +71,6 @@ class Network:
             batch_size: maximum number of photos at a time.
             seed: of dropout and noise.
             frozen: number of ``layers``, from the first on, that keep their weights.
-            keep: what ``forward`` and ``backward`` leave.
             accumulate_gradients: whether gradients of several micro-batches can be added up.
 
         Raises:
@@ -235,7 +234,6 @@ class Network:
         """Compute ``output[:count]`` from ``input[:count]``.
 
         Args:
-            count: number of photos.
             weights: used in place of the network's own.
             training: batch norm uses the batch's statistics (and updates the running ones), and dropout is on.
             photos: (count,) int32, indices in the data set, which dropout depends on.
@@ -269,7 +267,6 @@ class Network:
         """Fill ``losses``, ``probabilities``, ``objectives`` and ``dlogits``.
 
         Args:
-            count: number of photos.
             labels: (count,) int32
             class_weights: (units,)
             is_part: whether these photos are a micro-batch of the batch that was given to ``weigh``.
@@ -313,7 +310,6 @@ class Network:
         """Compute ``gradient`` after a ``forward`` in training and ``loss``.
 
         Args:
-            count: number of photos.
             photos: as in ``forward``.
             step: as in ``forward``.
             dout: (count, units), used in place of the loss's derivative.

@@ -40,9 +40,7 @@ def prepared_inputs(network: Network, pixels: Array, normalise: Normalise, views
     """The network's inputs (n, views, H, W, C), on the host.
 
     Args:
-        network: the network.
         pixels: (n, H + 2 my, W + 2 mx, C) uint8, crops with their margin.
-        normalise: how they are normalised.
         views: (views, columns of AUGMENTATION)
     """
     backend, count = network.backend, len(views)
@@ -159,7 +157,6 @@ def occlusion(log_odds: LogOdds, x: Array, grey: float, views: Array = AS_IT_IS)
     """Cover one part after the other with a grey patch (Zeiler and Fergus 2014, arXiv:1311.2901).
 
     Args:
-        log_odds: of the answer.
         x: (views, H, W, C), a picture's prepared inputs.
         grey: value of the patch; see ``GREY``.
         views: (views, columns of AUGMENTATION)
@@ -218,10 +215,8 @@ def smooth_gradient(log_odds: LogOdds, x: Array, views: Array = AS_IT_IS, seed: 
     averaged over noisy copies of it, which removes most of the gradient's own noise.
 
     Args:
-        log_odds: of the answer.
         x: (views, H, W, C), a picture's prepared inputs.
         views: (views, columns of AUGMENTATION)
-        seed: of the noise.
 
     Returns:
         (H, W, C), with its sign.

@@ -18,9 +18,7 @@ from facecnn.network.weights import aligned_size
 def shared_arrays(backend: Backend, users: Sequence[Sequence[tuple[Shape, npt.DTypeLike]]]) -> list[list[Array]]:
     """Arrays in memory that its users have in turn: what one of them writes is lost when the next one writes.
 
-    Args:
-        backend: whose arrays they are.
-        users: shape and type of each one's arrays, which don't overlap.
+    ``users``: shape and type of each one's arrays, which don't overlap.
     """
     ends: dict[np.dtype[Any], int] = {}
     for wanted in users:

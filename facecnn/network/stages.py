@@ -13,8 +13,7 @@ from facecnn.network.layers import Stage as Stage
 def plan(layers: Sequence[Layer], shape: Shape) -> tuple[Stage, ...]:
     """Split layers into those for which kernels exist, and give them names and shapes.
 
-    Raises:
-        LayerError: one doesn't fit; the message has its position in ``layers``, its name and its input's shape.
+    Raises LayerError where one doesn't fit; the message has its position in ``layers``, its name and its input's shape.
     """
     stages: list[Stage] = []
     try:

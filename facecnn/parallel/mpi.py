@@ -208,11 +208,8 @@ class MpiRanks:
     def _attend_to(self, rank: int, items: SharedItems, heard: dict[int, float], asking: set[int]) -> None:
         """Take what a rank has done, and give it the next portion.
 
-        Args:
-            rank: another one.
-            items: the items.
-            heard: when each rank was last heard of, without those that have nothing more to do.
-            asking: the ranks that wait for a portion.
+        ``heard``: when each rank was last heard of, without those that have nothing more to do; ``asking``: those that
+        wait for a portion.
         """
         if self._results.Iprobe(rank, _RESULT):
             done = self._results.recv(source=rank, tag=_RESULT)
@@ -268,12 +265,8 @@ class MpiRanks:
     def end(self, code: int, failed_itself: bool) -> list[tuple[int, bool]] | None:
         """Wait for the other ranks to end, too.
 
-        Args:
-            code: the exit code of this rank.
-            failed_itself: whether that isn't the consequence of another rank's failure.
-
-        Returns:
-            Both of each rank; None where one has failed, and others don't come to end with it.
+        ``code``: this rank's exit code; ``failed_itself``: whether that isn't the consequence of another rank's
+        failure. Returns both of each rank; None where one has failed, and others don't come to end with it.
         """
         self._rest()
         if failed_itself:
@@ -414,8 +407,7 @@ class _Heart:
 def start(launched: Launched, time_limit: float) -> MpiRanks:
     """Initialise MPI in one of the processes that a launcher has started.
 
-    Raises:
-        UsageError: mpi4py isn't installed or finds no MPI, or the launcher is of another MPI.
+    Raises UsageError where mpi4py isn't installed or finds no MPI, or the launcher is of another MPI.
     """
     began = f"{launched.launcher} has started {launched.size} processes"
     alone = f"(or set {SWITCH}=off, and each of them trains by itself)"

@@ -81,7 +81,6 @@ class Ranks(Protocol):
         Args:
             count: number of items, the same on all ranks.
             work: does some of them; it mustn't call a method of this object.
-            size: of the portions.
             told: called on rank 0 with the number of items done and of all.
 
         Returns:

@@ -39,13 +39,7 @@ class SharedItems:
     def __init__(
         self, count: int, ranks: int, size: PortionSize = ANY_PORTION, told: Callable[[int, int], None] | None = None
     ) -> None:
-        """
-        Args:
-            count: number of items.
-            ranks: how many share them.
-            size: of the portions.
-            told: called with the number of items done and of all.
-        """
+        """``ranks``: how many share them. ``told`` is called with the number of items done and of all."""
         self._count, self._ranks, self._size = count, ranks, size
         self._told = told or (lambda done, total: None)
         self._changed = threading.Condition()

@@ -110,7 +110,6 @@ def load_photos(
 
     Args:
         photos: files, or pictures in memory, in the order of the result.
-        settings: the preparation.
         finder: finds the faces to crop; None: crop the middle of each photo.
         progress: called after each photo with the number of photos done and of all.
         workers: threads that decode (Pillow releases the GIL); by default one for each processor, at most 8.

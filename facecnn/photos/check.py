@@ -100,8 +100,7 @@ def check(
 ) -> Report:
     """Examine a folder of photos as training would.
 
-    Raises:
-        PhotoError: no photo is usable; see ``load_dataset``.
+    Raises PhotoError where no photo is usable; see ``load_dataset``.
     """
     dataset = load_dataset(folder, settings, progress, finder=finder, for_training=False)
     warnings = list(dataset.warnings)

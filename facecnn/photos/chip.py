@@ -77,7 +77,6 @@ def face_chip(image: Image.Image, face: Face, side: int, margin: int, mode: Lite
 
     Args:
         image: upright picture, mode L or RGB.
-        face: a face found in it.
         side: rows and columns of the chip.
         margin: more rows and columns on each edge, sampled in the same way. They don't change the chip.
         mode: of the result. Grey is the luma, taken before anything else.
@@ -113,11 +112,8 @@ def chip_scale(face: Face, side: int) -> float:
 def halve(planes: UInt8Array) -> UInt8Array:
     """The next level of dlib's pyramid: 5x5 binomial filter (1 4 6 4 1), every other pixel, cut off to whole numbers.
 
-    Args:
-        planes: (channels, rows, columns), at least 5 rows and columns.
-
-    Returns:
-        (channels, (rows - 3) // 2, (columns - 3) // 2); its pixel (r, c) lies at (2 r + 2, 2 c + 2).
+    ``planes``: (channels, rows, columns), at least 5 rows and columns. Returns (channels, (rows - 3) // 2, (columns -
+    3) // 2); its pixel (r, c) lies at (2 r + 2, 2 c + 2).
     """
     channels, *lengths = planes.shape
     rows, columns = ((length - 3) // 2 for length in lengths)
@@ -152,9 +148,8 @@ def _levels(extent: float, side: int) -> int:
 def _bounds(window: _Window, reach: int, size: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
     """The part of a photo of ``size`` (width, height) that a window needs, with ``reach`` pixels on each edge.
 
-    Returns:
-        The column and row at which it begins and those at which it has ended, (2,) each; the second not above the first
-        where the window lies beyond the photo.
+    Returns the column and row at which it begins and those at which it has ended, (2,) each; the second not above the
+    first where the window lies beyond the photo.
     """
     corners = window.corners()
     low = np.maximum(corners.min(axis=0) - reach, 0)

@@ -21,11 +21,8 @@ _OF_THE_SYSTEM = frozenset(
 def open_checked(path: Path, tables: str) -> tuple[sqlite3.Connection, bool]:
     """Open or create an SQLite file with these tables, for use by any thread.
 
-    Returns:
-        The connection, which gives texts as bytes, and whether a damaged file was replaced.
-
-    Raises:
-        OSError, sqlite3.Error: it can't be used, for another reason than damage.
+    Returns the connection, which gives texts as bytes, and whether a damaged file was replaced. Raises OSError or
+    sqlite3.Error where it can't be used, for another reason than damage.
     """
     try:
         return _open(path, tables), False

@@ -99,11 +99,7 @@ class Dataset:
 
     def folds(self, count: int = 5, among: Int64Array | None = None) -> tuple[Int64Array, ...]:
         """The indices of each fold's photos for cross-validation, of all or of the indices ``among``; see
-        ``facecnn.photos.split.folds``.
-
-        Raises:
-            UsageError: a person has fewer photos than there are folds.
-        """
+        ``facecnn.photos.split.folds``. Raises UsageError where a person has fewer photos than there are folds."""
         return tuple(self._indices(fold) for fold in folds(self._by_class(among), count))
 
     def crops(self, among: Int64Array) -> Crops:

@@ -146,12 +146,8 @@ class Decoded:
 def read(path: str | os.PathLike[str], largest: int | None = LARGEST_PICTURE) -> bytes:
     """Read a picture file.
 
-    Args:
-        path: the file.
-        largest: maximum number of pixels, which bounds the number of bytes; None: no bound.
-
-    Raises:
-        UnusablePhoto: the file is missing, empty, too large, unreadable, or not a regular file.
+    ``largest``: maximum number of pixels, which bounds the number of bytes; None: no bound. Raises UnusablePhoto where
+    the file is missing, empty, too large, unreadable, or not a regular file.
     """
     path = Path(path)
     most_bytes = None if largest is None else largest * _BYTES_A_PIXEL
@@ -192,7 +188,6 @@ def decode(
     complete.
 
     Args:
-        data: the file's bytes.
         path: its name in messages.
         largest: maximum number of pixels. A JPEG may have ``JPEG_FACTOR`` times as many; it is then decoded at 1/2, 1/4
             or 1/8 of its sides, the first that fits.

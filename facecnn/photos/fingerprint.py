@@ -43,10 +43,8 @@ def near_duplicate_groups(hashes: npt.NDArray[np.uint64], bits: int = NEAR) -> I
     """Group hashes that differ in at most ``bits`` bits, transitively.
 
     Two such hashes agree in at least one of any ``bits + 1`` pieces of them, so only hashes that share a piece are
-    compared (with 6 bits: one pair in about 70), and only until they are in the same group.
-
-    Returns:
-        (photos,): group numbers from 0, in the order of the groups' first photos.
+    compared (with 6 bits: one pair in about 70), and only until they are in the same group. Returns (photos,): group
+    numbers from 0, in the order of the groups' first photos.
     """
     distinct, member = np.unique(hashes, return_inverse=True)
 

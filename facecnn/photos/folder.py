@@ -92,11 +92,9 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     A person is a folder directly in ``folder``. All regular and special files in and below it belong to the person,
     except those that are skipped by suffix (see ``companions``). ``unknown``, in lower or upper case, holds strangers.
     Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished downloads and the output
-    of trainings are skipped silently. A folder that several links lead to is read once.
-
-    Raises:
-        PhotoError: the folder is missing, not a folder or can't be opened; no person has files; the names of two
-            folders read the same; or there are two folders of strangers.
+    of trainings are skipped silently. A folder that several links lead to is read once. Raises PhotoError where the
+    folder is missing, not a folder or can't be opened; no person has files; the names of two folders read the same; or
+    there are two folders of strangers.
     """
     root = Path(folder)
     refuse_no_folder(root)
@@ -139,8 +137,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
 def list_photos(folder: str | os.PathLike[str]) -> UnsortedFiles:
     """All files in and below a folder that may be photos, sorted, without those that ``scan`` skips.
 
-    Raises:
-        PhotoError: the folder is missing, not a folder, can't be opened, or has no photos.
+    Raises PhotoError where the folder is missing, not a folder, can't be opened, or has no photos.
     """
     root = Path(folder)
     refuse_no_folder(root)

@@ -62,9 +62,8 @@ class FolderFaces:
     def samples(self, dataset: Dataset) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The samples of a training.
 
-        Returns:
-            (n,) rows of the data set's ``pixels`` and (n,) labels, of its photos and then of the spectators, and the
-            indices of the samples to train on.
+        Returns (n,) rows of the data set's ``pixels`` and (n,) labels, of its photos and then of the spectators, and
+        the indices of the samples to train on.
         """
         photo, face = self.spectators.T
         rows = np.concatenate([self.rows(dataset), dataset.rows[photo] + face])

@@ -39,11 +39,7 @@ def describe(crops: UInt8Array) -> Features:
     clipped at 0.2, and normalised again. The features are the sum of those of the crop and of its mirror image: a ridge
     regression (``consensus``) trained on both with equal targets makes no use of their difference.
 
-    Args:
-        crops: (n, rows, columns, 1 or 3), as stored, margin included.
-
-    Returns:
-        (n, ``FEATURES``)
+    ``crops``: (n, rows, columns, 1 or 3), as stored, margin included. Returns (n, ``FEATURES``).
     """
     features = np.empty((len(crops), FEATURES), np.float32)
     for start in range(0, len(crops), _AT_ONCE):

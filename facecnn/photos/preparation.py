@@ -210,12 +210,8 @@ def crop_with_margin(picture: UInt8Array | Image.Image, settings: PhotoSettings)
     Window and margin are resampled in one step with a Lanczos filter, which Pillow widens with the scale, so that there
     is no aliasing. Grey is ITU-R BT.601's luma, 0.299 R + 0.587 G + 0.114 B.
 
-    Args:
-        picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
-        settings: crop, size and colour.
-
-    Returns:
-        uint8 of ``settings.margin_shape``; ``without_margin`` gives the window.
+    ``picture``: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3). Returns uint8
+    of ``settings.margin_shape``; ``without_margin`` gives the window.
     """
     image = as_image(picture)
     stored_rows, stored_columns, channels = settings.margin_shape
@@ -245,8 +241,6 @@ def aligned_crop(
 
     Args:
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
-        face: a face found in it.
-        settings: alignment, eye distance, size and colour.
         most_samples: with ``align`` arcface, a picture that would need more of them a side is averaged first, so that
             it needs at least as many.
 
@@ -280,8 +274,7 @@ def aligned_crop(
 def landmark_template(settings: PhotoSettings) -> Float64Array:
     """Where the eyes, the nose and the corners of the mouth of a found face come to lie in its crop.
 
-    Returns:
-        (5, 2): x and y in stored pixels, margin included, from the crop's top left corner.
+    Returns (5, 2): x and y in stored pixels, margin included, from the crop's top left corner.
     """
     margin_rows, margin_columns = settings.margin
     if settings.align == "dlib":
@@ -356,14 +349,8 @@ def _with_border(
 ) -> tuple[Image.Image, int, int]:
     """Cut a part out of a picture, as grey or RGB, with the picture's border repeated beyond it.
 
-    Args:
-        image: the picture.
-        bounds: left, top, right, bottom.
-        reach: pixels to add on each side.
-        channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        The part, and the column and row of the picture at which it begins.
+    ``bounds``: left, top, right, bottom; ``reach``: pixels to add on each side; ``channels``: 1 for grey, 3 for RGB.
+    Returns the part, and the column and row of the picture at which it begins.
     """
     first_column, first_row = (math.floor(edge) - reach for edge in bounds[:2])
     end_column, end_row = (math.ceil(edge) + reach for edge in bounds[2:])

@@ -31,13 +31,8 @@ def decode_to_find(data: bytes, path: str | os.PathLike[str], largest: int) -> D
 
     The settings of the crops have no say in it, so that the faces of a photo are the same however they are cut out.
 
-    Args:
-        data: the file's bytes.
-        path: its name in messages.
-        largest: maximum number of pixels, as for ``decode``.
-
-    Raises:
-        UnusablePhoto: as by ``decode``.
+    ``data``: the file's bytes, which ``path`` names in messages; ``largest``: as for ``decode``. Raises what ``decode``
+    raises.
     """
     return decode(data, path, largest, enough_across=_TO_FIND)
 
@@ -48,12 +43,9 @@ def cut_faces(
     """Cut faces out of a photo.
 
     Args:
-        data: the file's bytes.
-        path: its name in messages.
         decoded: what ``decode_to_find`` made of them. If a face is too small in it for its crop, the file is decoded
             again, as large as the smallest face needs.
         faces: at least one, in pixels of ``decoded``.
-        settings: alignment, size, colour and the maximum number of pixels.
 
     Returns:
         (faces, height, width, channels), margin included.

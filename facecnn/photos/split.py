@@ -86,13 +86,9 @@ def folds(people: Mapping[str, Sequence[Photo]], count: int = 5) -> tuple[tuple[
 
     Photos of a person that look alike form a group. People are taken by name, a person's groups by size, largest first,
     then by the SHA-256 (hexadecimal) of "folds-1:PERSON/FILE" of the group's first file name. Each goes to the fold
-    with the fewest photos of that person, then with the fewest of all, then with the lowest number.
-
-    Returns:
-        For each fold the paths of its photos, sorted.
-
-    Raises:
-        UsageError: fewer than two folds, or a person has fewer photos than there are folds.
+    with the fewest photos of that person, then with the fewest of all, then with the lowest number. Returns the paths
+    of each fold's photos, sorted. Raises UsageError for fewer than two folds, or where a person has fewer photos than
+    there are folds.
     """
     if count < 2:
         raise UsageError(f"{count} folds: at least 2 are needed")

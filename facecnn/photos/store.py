@@ -139,11 +139,8 @@ class PhotoStore:
     def add(self, files: Sequence[tuple[Path, os.stat_result, Prepared]]) -> dict[str, int]:
         """Store what was found out about files.
 
-        Args:
-            files: each file, its status from before it was read, and its content.
-
-        Returns:
-            The first row of each content that has pixels.
+        ``files``: each file, its status from before it was read, and its content. Returns the first row of each content
+        that has pixels.
         """
         rows: dict[str, int] = {}
         with self._transaction(), (self.folder / _PIXELS).open("ab") as file:

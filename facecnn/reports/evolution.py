@@ -29,10 +29,8 @@ def draw_evolution(path: Path, frames: Sequence[Frame], shapes: Mapping[str, tup
     Colours and order are those of ``draw_kernels``. There are ten frames a second, and the last one stays longer.
 
     Args:
-        path: the GIF file to write.
         frames: at least one, oldest first, all of the same layers.
         shapes: (kernels, rows, columns, input maps) of each whole layer; the frames may hold a part of it.
-        epochs: of the whole training.
 
     Raises:
         OutputError: the picture couldn't be written.

@@ -79,12 +79,10 @@ def draw_explanation(
     A name in a script that no installed font has is written in Latin letters.
 
     Args:
-        path: the PNG file to write.
         title: the photo's name.
         photo: of any size, preferably at least as wide as its column (605 pixels).
         faces: all faces in the photo, at least one. If there are several, those with maps get numbers.
         maps: of the faces to be explained, at least one, by their index in ``faces``, in order.
-        people: all people of the model, in its order.
 
     Raises:
         OutputError: the picture couldn't be written.

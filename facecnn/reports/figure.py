@@ -50,7 +50,6 @@ def saved_figure(
         path: the PNG file to write; None: it is only drawn.
         width: in inches.
         height: in inches.
-        families: the fonts, see ``Lettering``.
         laid_out: let matplotlib lay out the figure, and fit its size to its content. Without, the size is exact and the
             caller places everything, which takes less than half the time.
         transparent: no background. Figures with a white one are inverted on a dark page of the report.

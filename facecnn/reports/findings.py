@@ -410,12 +410,8 @@ def is_stranger(name: str) -> bool:
 def profile_rows(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]]]:
     """The table of ``train --profile``.
 
-    Args:
-        milliseconds: a step's, by layer and pass: ``conv1 forward``; what runs once a step has no pass.
-
-    Returns:
-        A name and five texts for each layer, and for all of them: once, forward, backward to weights, backward to
-        input, in all.
+    ``milliseconds``: a step's, by layer and pass: ``conv1 forward``; what runs once a step has no pass. Returns a name
+    and five texts for each layer, and for all of them: once, forward, backward to weights, backward to input, in all.
     """
     passes = ("", "forward", "backward_weight", "backward")
     layers: dict[str, dict[str, float]] = {}

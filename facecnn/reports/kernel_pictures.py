@@ -93,13 +93,7 @@ def draw_kernels(path: Path, layers: Sequence[DrawnKernels]) -> None:
     Each block has its own scale, symmetric about zero. Kernels with three input maps are shown in colour (grey is
     zero), those with one from blue (negative) to red (positive), others as a table with a column for each kernel and a
     row for each input map. At most 64 kernels of a layer are shown, in a table 32 and 8 input maps; the title says so.
-
-    Args:
-        path: the PNG file to write.
-        layers: at least one.
-
-    Raises:
-        OutputError: the picture couldn't be written.
+    Raises OutputError.
     """
     _draw(path, [block for layer in layers for block in _kernel_blocks(layer)])
 
@@ -229,12 +223,7 @@ def draw_patches(path: Path, layers: Sequence[ExcitingPatches]) -> None:
     Kernels with one or three input maps are shown before their patches, in the colours of ``draw_kernels``. Grey
     patches are stretched to full contrast. Coloured ones are only brightened, to keep their hue.
 
-    Args:
-        path: the PNG file to write.
-        layers: at least one, each with no more kernels than ``draw_kernels`` shows.
-
-    Raises:
-        OutputError: the picture couldn't be written.
+    ``layers``: at least one, each with no more kernels than ``draw_kernels`` shows. Raises OutputError.
     """
     _draw(path, [_patch_block(layer) for layer in layers])
 

@@ -38,11 +38,7 @@ def place_labels(boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], wid
     A label is placed at an edge of its box, preferably above it; if there is no room, up to two lines away; and only if
     all of these hide something, on a face. Boxes may reach beyond the picture's edges.
 
-    Args:
-        boxes: of the faces.
-        sizes: (width, height) of each face's label.
-        width: of the picture.
-        height: of the picture.
+    ``sizes``: (width, height) of each box's label; ``width`` and ``height`` are the picture's.
     """
     faces = np.clip(np.array(boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
     options = [_options(face, size, width, height) for face, size in zip(faces, sizes, strict=True)]

@@ -24,7 +24,6 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
     """Draw loss, accuracy and learning rate over the epochs, and mark the best epoch.
 
     Args:
-        path: the PNG file to write.
         metrics: a record for each epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
             "validation_accuracy" (0 to 1) and "learning_rate"; the line goes on from one known value to the next.
         best_epoch: the epoch of best.safetensors, None where there is none.
@@ -153,9 +152,7 @@ def draw_confusion(
     Args:
         path: the PNG file to write; None: it is only drawn.
         matrix: (rows, columns) counts; rows are the truth, columns the answers.
-        rows: the names of the rows.
         columns: the same names in the same order, then other answers.
-        title: of the plot.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -216,7 +213,6 @@ def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_step
     """Draw the learning rate over the steps of a training, with the epochs above.
 
     Args:
-        path: the PNG file to write.
         rates: the learning rate of each step, (N,), N >= 1.
         steps_an_epoch: steps in an epoch.
         about_steps: a note on the number of steps, for the axis.
@@ -265,7 +261,6 @@ def draw_range_test(
     """Draw a range test: the loss against the rising learning rate.
 
     Args:
-        path: the PNG file to write.
         rates: the learning rate of each step, (N,), N >= 1.
         single: the losses of each test, (n,) with n <= N.
         smooth: their smoothed mean, (n,).

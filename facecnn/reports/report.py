@@ -76,13 +76,8 @@ def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
 def write_report(run: RunFolder, facts: RunFacts, photos: Mapping[str, ShownPhoto]) -> None:
     """Write report.html.
 
-    Args:
-        run: the run's folder, with the pictures that exist.
-        facts: of the run.
-        photos: by SHA-256. Answers for other photos are listed without their photo.
-
-    Raises:
-        OutputError: it couldn't be written; an old report is intact.
+    ``photos``: by SHA-256. Answers for other photos are listed without their photo. Raises OutputError where it
+    couldn't be written; an old report is intact.
     """
     pictures = {path.name: path.read_bytes() for path in run.picture_paths if path.is_file()}
     thumbnails = {digest: thumbnail(photo.pixels) for digest, photo in photos.items()}
@@ -102,11 +97,8 @@ def report_html(
 ) -> str:
     """The page as HTML.
 
-    Args:
-        facts: of the run.
-        pictures: the run's PNG and GIF files, by name.
-        thumbnails: JPEG files, by their photo's SHA-256.
-        links: to the photos, by SHA-256.
+    ``pictures`` are the run's PNG and GIF files by name; ``thumbnails`` JPEG files, and ``links`` leads to photos, by
+    SHA-256.
     """
     result = facts.training.result
     accuracies = [

@@ -27,12 +27,7 @@ class DrawnTrial(NamedTuple):
 def draw_importance(path: Path, importance: Mapping[str, float]) -> None:
     """Draw a bar for each setting, the most important one at the top.
 
-    Args:
-        path: the PNG file to write.
-        importance: by setting, summing to 1.
-
-    Raises:
-        OutputError: the picture couldn't be written.
+    ``importance``: by setting, summing to 1. Raises OutputError.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -50,13 +45,7 @@ def draw_importance(path: Path, importance: Mapping[str, float]) -> None:
 def draw_parallel(path: Path, ranges: Mapping[str, Mapping[str, Any]], trials: Sequence[DrawnTrial]) -> None:
     """Draw a line for each trial across an axis for each setting, and one for the log loss; the darker, the better.
 
-    Args:
-        path: the PNG file to write.
-        ranges: for each setting its ``choices``, or ``low``, ``high`` and ``log``.
-        trials: at least one.
-
-    Raises:
-        OutputError: the picture couldn't be written.
+    ``ranges``: for each setting its ``choices``, or ``low``, ``high`` and ``log``. Raises OutputError.
     """
     import matplotlib
 

@@ -34,9 +34,7 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     There is a column for each of the first six conv layers. Up to eight kernels have their own colours; more are thin
     lines around their median. Kernels that are dead or asleep in the last record are red.
 
-    Args:
-        path: the PNG file to write.
-        metrics: a record for each epoch; those without "kernels" are ignored.
+    ``metrics``: a record for each epoch; those without "kernels" are ignored.
 
     Raises:
         OutputError: the picture couldn't be written.

@@ -118,8 +118,6 @@ def write_atomically(
     at ``path`` is replaced; its target isn't touched. The file's mode is what the umask gives.
 
     Args:
-        path: the file.
-        data: its contents.
         keep_old_as: the old file is first renamed to this; between the two renames, ``path`` is missing.
         times: of access and modification, in nanoseconds, as far as the file system keeps them.
 

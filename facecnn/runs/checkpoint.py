@@ -110,10 +110,8 @@ def load_checkpoint(path: Path, which: Which = "best") -> Checkpoint:
     """Read and check a checkpoint: a file, or the one that ``find_checkpoint`` chooses in a run folder.
 
     Header size and syntax, unique keys, format version, dtypes, shapes, offsets, file size, hash and finite values are
-    checked in this order before anything is returned. Nothing is ever unpickled.
-
-    Raises:
-        CheckpointError: it is missing, damaged, from another program or from a newer version.
+    checked in this order before anything is returned. Nothing is ever unpickled. Raises CheckpointError where it is
+    missing, damaged, from another program or from a newer version.
     """
     file = find_checkpoint(path, which)
     with _refusing(file), _opened(file) as (stream, size):
@@ -129,8 +127,7 @@ def checkpoint_of_bytes(data: bytes, path: Path) -> Checkpoint:
 def glance_at_checkpoint(file: Path) -> CheckpointGlance:
     """Read only a checkpoint's classes and state, to choose among many. Damaged arrays aren't noticed.
 
-    Raises:
-        CheckpointError: it can't be read, isn't a facecnn model, or its header or state is damaged.
+    Raises CheckpointError where it can't be read, isn't a facecnn model, or its header or state is damaged.
     """
     with _refusing(file), _opened(file) as (stream, size):
         head, header, metadata, _ = _read_structure(stream, size)
@@ -160,9 +157,8 @@ def find_checkpoint(path: Path, which: Which = "best") -> Path:
 
     Of a run folder, "best" is best.safetensors, or last.safetensors if there is no best one yet (or only some files
     were copied). "last" is last.safetensors, or previous.safetensors if a save was killed between its two renames.
-
-    Raises:
-        CheckpointError: nothing is there (with similar names), the folder has no checkpoint, or it is no regular file.
+    Raises CheckpointError where nothing is there (with similar names), the folder has no checkpoint, or it is no
+    regular file.
     """
     try:
         if not path.exists():
@@ -278,8 +274,7 @@ def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
 def _read_structure(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any], dict[str, str], int]:
     """Read and check everything before the arrays of a file of ``size`` bytes.
 
-    Returns:
-        The head (length and header), the header without metadata, the metadata, and the file's size.
+    Returns the head (length and header), the header without metadata, the metadata, and the file's size.
     """
     head = _read_head(stream, size)
     header = _parse_json(head[8:], "its header")

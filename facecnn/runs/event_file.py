@@ -56,14 +56,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """
-        Args:
-            folder: made if missing.
-            first_step: that may occur in this file.
-
-        Raises:
-            OutputError: the file can't be written.
-        """
+        """``first_step``: that may occur in this file. Makes the folder if it is missing. Raises OutputError."""
         from tensorboardX import RecordWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 

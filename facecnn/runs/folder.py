@@ -79,7 +79,6 @@ class RunFolder:
         Args:
             out_dir: the folder of runs, made if missing.
             name: of the run; by default YYYYMMDD-HHMMSS-CONFIG_LABEL, with -2, -3 … where that exists.
-            config_label: the config's name.
             overwrite: delete the files of an old run with this name. Other files in its folder stay.
 
         Raises:

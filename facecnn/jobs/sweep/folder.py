@@ -37,7 +37,6 @@ class SweepFolder:
         Args:
             out: the folder of sweeps, made if missing.
             name: of the sweep; by default made of date and ``label``.
-            label: the config's name.
             given: what ``check_given`` compares later, as JSON.
 
         Raises:

@@ -53,13 +53,7 @@ class Trials:
     """The studies of a sweep, each with its trials, in one file that several processes may work on."""
 
     def __init__(self, path: Path, ranges: Sequence[Range], seed: int, processes: int) -> None:
-        """
-        Args:
-            path: the journal; made if missing.
-            ranges: where to search.
-            seed: of the search.
-            processes: how many work on it at a time.
-        """
+        """``path``: the journal, made if missing; ``processes``: how many work on it at a time."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed, self._processes = seed, processes
         self._distributions = {one.path: _distribution(one) for one in ranges}

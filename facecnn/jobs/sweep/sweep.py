@@ -68,12 +68,7 @@ def sweep(
 ) -> dict[str, Any]:
     """Run a sweep, or what is left of it.
 
-    Args:
-        loaded: the settings, with ranges.
-        options: photos, device, and where the sweep's folder is made.
-        plan: how much to search.
-        console: for messages.
-        ranks: the processes that share the trials, with the same arguments. All of them need the sweep's folder.
+    ``ranks``: the processes that share the trials, with the same arguments. All of them need the sweep's folder.
 
     Returns:
         The ``sweep`` JSON; empty on other ranks than 0.

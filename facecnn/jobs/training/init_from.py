@@ -48,11 +48,7 @@ def read_initial_weights(
     last layer with random initial weights, and all after it, belong to the people: they are taken for the same people
     only.
 
-    Args:
-        path: a checkpoint file or a run's folder.
-        loaded: the settings of the new training.
-        data: its photos.
-        strict: raise OutputError where photos that the model was trained on are held out.
+    ``strict``: raise OutputError where photos that the model was trained on are held out.
 
     Raises:
         CheckpointError: the model can't be read, or no layer fits.

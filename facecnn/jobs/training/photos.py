@@ -138,9 +138,7 @@ def read_photos_again(
 
     Args:
         record: the run's split.json, which says which photos are trained on.
-        run: the run's folder.
         folder: of the photos, if not that of the settings.
-        loaded: the run's settings.
         finder: the face finder that the run was started with.
         strict: raise OutputError where photos have changed or are doubtful.
 

@@ -34,10 +34,7 @@ _MOST_PHOTOS = 2000
 def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Console) -> dict[str, Any] | None:
     """Say that ``-c pretrained`` may be better, if it can be had and the people have few photos.
 
-    Args:
-        training: a training that has ended.
-        likeliest: (n,) the likeliest person for its model in each held-out photo with one face.
-        console: says it.
+    ``likeliest``: (n,) the likeliest person for the training's model in each held-out photo with one face.
 
     Returns:
         ``pretrained`` of the ``train`` JSON: ``closed_set_accuracy`` of class means on the held-out photos with one

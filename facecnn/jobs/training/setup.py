@@ -117,11 +117,7 @@ def make_trainer(
     """Make the trainer of a data set's photos that trains step by step.
 
     Args:
-        loaded: the settings.
-        dataset: the photos.
         training: which of them to train on, and which face of each.
-        device: to train on.
-        validation: held-out photos.
         profile: time every layer.
         initial_arrays: weights to start from, by name.
         fresh: whether it starts from its initial weights; if not, others are restored before it runs.

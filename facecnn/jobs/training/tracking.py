@@ -63,13 +63,8 @@ class Tracking:
     def finish(self, epoch: int, result: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
         """Add the figures and pictures of a training that has ended.
 
-        Args:
-            epoch: its last.
-            result: the ``train`` JSON.
-            pictures: PNG files by name; those that don't exist are left out.
-
-        Raises:
-            OutputError: the event file can't be written.
+        ``epoch`` is its last, ``result`` the ``train`` JSON. ``pictures``: PNG files by name; those that don't exist
+        are left out. Raises OutputError.
         """
         self._file.scalars(epoch, final_figures(result))
         for name, path in pictures.items():
@@ -84,9 +79,7 @@ def tracked(training: TrainingRun, options: TrainOptions, console: Console) -> I
 
     A run that was tracked before goes on to be. Its new event file begins after the epoch that it goes on from; of one
     that had ended with the last epoch, whose figures are made anew. The epochs before are added if no file has them.
-
-    Raises:
-        OutputError: the event file can't be written.
+    Raises OutputError.
     """
     folder = training.folder.tracking_path
     before = event_files(folder)

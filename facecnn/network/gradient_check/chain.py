@@ -150,8 +150,7 @@ class Chain:
     def differences(self, array: Array, first: int, values: Callable[[], Sequence[float]]) -> list[Array]:
         """Derivatives of some ``values`` with respect to an array that layer ``first`` is the first to read.
 
-        Raises:
-            CrossedKinkError: a step crossed a kink.
+        Raises CrossedKinkError where a step crossed a kink.
         """
         flat = array.reshape(-1)
         slopes: list[Array] = []

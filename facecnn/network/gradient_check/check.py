@@ -66,10 +66,7 @@ def check_gradients(small: Shrunk, loss: Loss, *, seed: int = 0, backend: Backen
 
     First comes each layer alone, with random input: an error shows at the layer that makes it. Then comes the network
     as it grows: an error first shows in the part that brings it in. The last part is the whole network with its loss,
-    as training computes it.
-
-    Raises:
-        FacecnnError: no random numbers are far enough from kinks.
+    as training computes it. Raises FacecnnError if no random numbers are far enough from kinks.
     """
     stages = small.stages
     alone: list[Row] = []

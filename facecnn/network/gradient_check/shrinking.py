@@ -39,12 +39,7 @@ def shrink(layers: Sequence[Layer], shape: Shape) -> Shrunk:
     Its maps have at least 2x3 elements, or 1x2 or 1x1 if that would need a large picture. Kernel sizes, pools, padding
     and activations stay.
 
-    Args:
-        layers: the config's.
-        shape: the config's picture (rows, columns, maps).
-
-    Raises:
-        LayerError: a layer doesn't fit.
+    ``shape``: the config's picture (rows, columns, maps). Raises LayerError where a layer doesn't fit.
     """
     given = with_outputs(layers, PEOPLE)
     stages = plan(given, shape)

@@ -308,8 +308,7 @@ class Stage:
 def line_up(layers: Iterable[Layer], shape: Shape, stages: list[Stage]) -> None:
     """Split layers into those for which kernels exist, and append these to ``stages``, with names and shapes.
 
-    Raises:
-        LayerError: one doesn't fit; the error has its position in ``layers``, and ``stages`` those before it.
+    Raises LayerError where one doesn't fit; the error has its position in ``layers``, and ``stages`` those before it.
     """
     counts: Counter[str] = Counter()
     for index, given in enumerate(layers):
