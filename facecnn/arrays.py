@@ -1,7 +1,5 @@
 """Type aliases for NumPy arrays."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np

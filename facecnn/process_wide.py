@@ -1,7 +1,5 @@
 """Switches of the whole process, set while anybody needs them so."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """A trained model with its preparation and its threshold: photo in, answer out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """How settings are declared: as frozen dataclasses, checked by pydantic, beside the code that uses them."""
 
-from __future__ import annotations
-
 from pydantic import ConfigDict
 
 SETTINGS = ConfigDict(defer_build=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)

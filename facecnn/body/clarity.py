@@ -1,7 +1,5 @@
 """Which faces show enough to say whose they are."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from facecnn.arrays import Float64Array, Int64Array, UInt8Array

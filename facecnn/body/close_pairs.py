@@ -1,7 +1,5 @@
 """Find the pairs of points that score high, in memory linear in the points."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

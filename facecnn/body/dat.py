@@ -17,8 +17,6 @@ The file (dlib/dnn/core.h): the loss; a version for each layer and tag, from the
 what each layer holds, from the input to the output. Tags and skips, which lead shortcuts past layers, hold nothing.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

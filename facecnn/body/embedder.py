@@ -1,7 +1,5 @@
 """From the crop of a face to its embedding: 128 numbers that are close together for photos of one person."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Mapping

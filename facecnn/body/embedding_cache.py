@@ -1,7 +1,5 @@
 """Keeps embeddings on disk, by the content of the crop: a face is run through the body once."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The arithmetic is in float64. Every step is exact or rounded once, whatever the 
 same bits everywhere.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -11,8 +11,6 @@ Only pairs of faces that reach the threshold are looked at, and then, in further
 groups reach it. Memory is linear in the faces.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -14,8 +14,6 @@ The constants were fitted to 943 photos of 380 people of Labeled Faces in the Wi
 (docs/BODY.md). They belong to embeddings of dlib's face network, each averaged over a photo and its mirror image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import exp, floor, log1p, log10
 

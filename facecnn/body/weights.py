@@ -5,8 +5,6 @@ verified by hash, read without executing anything in it, and converted once: the
 as safetensors.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

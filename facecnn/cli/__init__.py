@@ -3,8 +3,6 @@
 Nothing heavy is imported before a command runs, so that ``facecnn --help`` is fast.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

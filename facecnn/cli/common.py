@@ -1,7 +1,5 @@
 """What all commands share: how they run and fail, how they print, and what they check and format alike."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import io

@@ -1,7 +1,5 @@
 """``facecnn config``: show and check settings files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``facecnn doctor``."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

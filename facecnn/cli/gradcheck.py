@@ -1,7 +1,5 @@
 """``facecnn gradcheck``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``facecnn help``."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from typing import Annotated, Any
 

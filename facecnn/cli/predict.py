@@ -1,7 +1,5 @@
 """``facecnn predict``."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sys

@@ -1,7 +1,5 @@
 """``facecnn sweep``."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``facecnn train``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

@@ -6,8 +6,6 @@ takes the defaults of its class; a file without ``network`` takes the network of
 YAML's parser is only imported where there is YAML: a model's settings are JSON.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The classes of the settings file, which pydantic checks, and their JSON Schema."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache

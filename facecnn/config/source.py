@@ -5,8 +5,6 @@ once, each with its line and column. Anchors, aliases, tags and further document
 and they hold surprises.
 """
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

@@ -8,8 +8,6 @@
       train.batch_size: {choices: [16, 32]}
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping

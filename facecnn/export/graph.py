@@ -1,7 +1,5 @@
 """Builds an ONNX graph node by node."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

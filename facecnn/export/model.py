@@ -1,7 +1,5 @@
 """What is exported of a model, and its description in words and numbers, which goes with every format."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A model as NumPy arrays: its weights by name, and its description."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A model as an ONNX file: from crops to answers, all in the graph, as ``facecnn predict`` gives them for one face."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -4,8 +4,6 @@ Maps are (N, C, H, W) there and (N, H, W, C) here, so weights change their order
 maps come in another one, too: the weights of a dense layer behind maps follow that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any

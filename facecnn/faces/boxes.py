@@ -1,7 +1,5 @@
 """Boxes around faces: (n, 4) of left, top, right, bottom, in pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

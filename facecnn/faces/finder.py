@@ -5,8 +5,6 @@ MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multita
 ``FaceFinder``), and a photo without a certain face is searched again with a border and rotated.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A network's heads (the box's corrections, the landmarks, the logits "no face" an
 kernels or units side by side.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -3,8 +3,6 @@
 One network of fixed size thus serves pictures of every size, and works on a picture's tiles in parallel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

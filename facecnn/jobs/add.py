@@ -1,7 +1,5 @@
 """Add a person to a model, without a training if it was made from class means."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence, Set

@@ -1,7 +1,5 @@
 """Answers as rows: CSV, JSON and JSON lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """How much the surroundings give away: with the faces blanked, a model should hardly tell people apart."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which model a job works with. Nothing heavy is imported before it is asked for: every command imports this."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from facecnn.errors import UsageError, shown

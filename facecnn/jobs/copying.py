@@ -1,7 +1,5 @@
 """Copy or link photos of an unsorted album into folders. Originals are only read, and no file is ever replaced."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Write what the network would see of each photo, as pictures."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

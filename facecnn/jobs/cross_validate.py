@@ -9,8 +9,6 @@ A calibrated training holds out a part of its photos, as ``train`` does, to choo
 threshold. Its fold is judged as ``predict`` answers, strangers included.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence

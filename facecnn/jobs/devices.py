@@ -1,7 +1,5 @@
 """The device that a job computes on."""
 
-from __future__ import annotations
-
 import os
 import platform
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Examine the installation: packages, devices and caches, and a self-test of every kernel."""
 
-from __future__ import annotations
-
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Copies of photos with the faces framed and named."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Checks of the environment before anything heavy is imported: later, a library would fail with a worse message."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Judge a model by photos whose people are known."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures that explain answers: which parts of a face they rest on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Write a trained model in a format that other programs read."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The faces of an unsorted album, and which of them are one person's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

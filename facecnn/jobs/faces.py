@@ -1,7 +1,5 @@
 """The face finder of a job: that of the extra ``faces``, or the one stored in a model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from facecnn.arrays import Array

@@ -1,7 +1,5 @@
 """Forget a person: a new run without them, and nothing of them left in the other runs and the caches."""
 
-from __future__ import annotations
-
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence

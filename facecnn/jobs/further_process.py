@@ -3,8 +3,6 @@
 Each runs a module, is told what to do through its standard input, and ends when that closes.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Check the gradients of the reference against differences, and those of a device against the reference."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ The destination is new. Its table, which has the whole plan, is written first, a
 the run was interrupted, and another one with the same photos completes it. No file is ever replaced but the table.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence

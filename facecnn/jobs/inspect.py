@@ -1,7 +1,5 @@
 """What a model consists of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

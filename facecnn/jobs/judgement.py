@@ -1,7 +1,5 @@
 """Figures of how good the answers to photos of known people are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt

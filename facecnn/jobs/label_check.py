@@ -4,8 +4,6 @@ Each photo is scored by two models that haven't seen it: a network trained on ot
 regression on gradient histograms.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass

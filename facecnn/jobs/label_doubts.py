@@ -1,7 +1,5 @@
 """What is doubtful about each photo of a labelled album, and which photos are the most doubtful."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

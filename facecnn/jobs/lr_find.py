@@ -1,7 +1,5 @@
 """Find a learning rate: a range test from fresh weights, and the largest stable rate by the loss's curvature."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path

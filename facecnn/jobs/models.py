@@ -1,7 +1,5 @@
 """Read a checkpoint into a model that answers, and make a checkpoint of a training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The photos of a job: find the folder, read it, and report what is wrong with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the pictures of answered photos (``draw``, ``explain``) have in common."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

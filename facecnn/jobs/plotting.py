@@ -4,8 +4,6 @@ It is started when a training begins, on one processor: until the first step, an
 long as drawing.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 import pickle

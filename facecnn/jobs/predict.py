@@ -1,7 +1,5 @@
 """Answer who is in photos."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write report.html and MODEL_CARD.md of a run, when its training ends and whenever they are asked for."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Draw the pictures of a run: all when its training ends, and missing ones when a report is made."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Show, compare and delete runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

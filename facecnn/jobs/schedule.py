@@ -1,7 +1,5 @@
 """Draw the learning rate of every step, before there are photos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

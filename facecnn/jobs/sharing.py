@@ -1,7 +1,5 @@
 """What jobs whose work ranks share have in common."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import tempfile

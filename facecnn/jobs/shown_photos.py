@@ -1,7 +1,5 @@
 """The photos on a page: the network's crops, but in colour and in a higher resolution."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ left, so that a run can be repeated or completed; where the name belongs to anot
 photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the rows of earlier runs about other photos.
 """
 
-from __future__ import annotations
-
 import csv
 import filecmp
 import io

@@ -1,7 +1,5 @@
 """Compile ahead the kernels that trainings and answers would compile when they first need them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import suppress

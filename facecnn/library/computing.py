@@ -1,8 +1,6 @@
 """The surroundings of a computation: what it sets for the whole process is set back, and threads keep out of each
 other's way."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterator

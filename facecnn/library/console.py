@@ -1,7 +1,5 @@
 """Where the messages of a call go: nowhere but to the logger ``facecnn``, or to stderr if progress is asked for."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,7 +1,5 @@
 """Find faces, whoever they are."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from typing import overload

@@ -1,7 +1,5 @@
 """A trained model that answers."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The photos that a caller gives: paths, PIL images and arrays."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings of a call: a config, changed by keyword arguments."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """Train a model from Python."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finds what excites each kernel: the positions in photos where its output is largest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce

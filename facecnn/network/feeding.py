@@ -1,7 +1,5 @@
 """Brings photos to the device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Runs photos without augmentation through a network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Loss functions."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field

@@ -9,8 +9,6 @@ An answer may be the mean over several views of a picture, mirrored or shifted (
 mapped back to the pixels of the first.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Memory that arrays share whose contents aren't needed at the same time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """How large a network is: parameters, memory and operations, computed from shapes alone."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The layers of a network in order, with their names and shapes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

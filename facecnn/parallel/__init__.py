@@ -3,8 +3,6 @@
 ``ranks`` says what a rank can do, ``mpi`` does it over MPI, ``launcher`` finds out whether there are several.
 """
 
-from __future__ import annotations
-
 from facecnn.parallel.ranks import ALONE, Ranks
 
 _current: Ranks = ALONE

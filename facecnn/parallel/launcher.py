@@ -1,7 +1,5 @@
 """Whether an MPI launcher has started this process as one of several, by environment variables alone."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ failed (it sends a notice before it ends) or hasn't answered for too long. The l
 sleeps: MPI's own waiting would take a whole processor.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import pickle

@@ -4,8 +4,6 @@ A rank takes a portion, brings its results and takes the next one. Portions beco
 self-scheduling, Polychronopoulos and Kuck 1987), so that all ranks end at about the same time, however fast each is.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Contact sheets: of ``data check --faces``, with each person's photos, and of ``group``, with each group's faces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The facts of a run that its report and model card are made of. Names and paths may hold any characters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A run's figures in plain words. Names in the sentences aren't escaped: that is up to the caller."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

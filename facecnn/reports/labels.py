@@ -1,7 +1,5 @@
 """Place the labels in a picture so that they hide neither faces nor each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Names that a picture can show: with a font that has their letters, else in Latin letters."""
 
-from __future__ import annotations
-
 import itertools
 import unicodedata
 from collections import Counter

@@ -3,8 +3,6 @@
 Its text is in ``templates/report.html``. This module computes what the template shows.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

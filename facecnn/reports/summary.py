@@ -1,7 +1,5 @@
 """Summaries of runs for lists and comparisons, from the files in their folders, even damaged ones."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Choose the model that answers: the one asked for, else the pinned run, else the newest finished run."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Writes files beside the training, which goes on meanwhile."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Runs a sweep's trials on several ranks, which all work on its journal."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from facecnn.jobs.console import Console

@@ -4,8 +4,6 @@ A trial's parameters depend on the seed, on its index among the trials that coun
 one process a sweep that was killed and continued has the same trials as one that wasn't.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

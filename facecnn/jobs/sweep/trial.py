@@ -1,7 +1,5 @@
 """One trial of a sweep: a cross-validation that ends early where it is going badly."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Sequence

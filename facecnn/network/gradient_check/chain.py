@@ -1,7 +1,5 @@
 """A chain of layers, and random numbers for it that lie far from every kink."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """The checks: in float64 against finite differences, and on a device against float64."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

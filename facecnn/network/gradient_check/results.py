@@ -1,7 +1,5 @@
 """Results of a gradient check: parts, rows of a table, and what a wrong gradient looks like."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

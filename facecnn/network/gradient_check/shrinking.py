@@ -1,7 +1,5 @@
 """Shrinks a network, so that every element can be checked."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass

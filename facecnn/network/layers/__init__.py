@@ -4,8 +4,6 @@ To add one, write a class with its shapes, forward and backward pass in a module
 ``LAYERS``; ``base.Layer`` has everything else that a layer may define.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeAlias, cast
 

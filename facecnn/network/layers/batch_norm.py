@@ -1,7 +1,5 @@
 """Batch normalisation."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import prod
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The body of a network that has learned from other people's photos: its layers, by the body's name."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

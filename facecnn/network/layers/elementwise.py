@@ -1,7 +1,5 @@
 """Elementwise layers: activations, with or without a trained slope, and dropout."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod

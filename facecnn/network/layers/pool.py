@@ -1,7 +1,5 @@
 """Pooling, as a layer and at the end of a convolution."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import prod
 from typing import ClassVar, Literal, TypeAlias

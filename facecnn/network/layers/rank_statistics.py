@@ -11,8 +11,6 @@ own: they are added up with the rest of the gradient.
 The few numbers of each map are merged in float64, in the order of the ranks.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

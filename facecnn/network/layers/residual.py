@@ -4,8 +4,6 @@ Its buffers hold those of its layers, their outputs, and the gradients of these.
 gradients, as in the network: that of a layer's output is only needed until that of its input is there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Layers of units: neurons that see one map each, and fully connected layers."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import prod
 from typing import Annotated, ClassVar, Literal
