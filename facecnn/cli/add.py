@@ -32,9 +32,10 @@ def add(
     anew on the photos of all. The photos aren't copied.
     """
     from facecnn.jobs.add import add as job
-    from facecnn.jobs.membership import NewRun
+    from facecnn.jobs.training.options import TrainOptions
 
-    new = NewRun(model.out, name, overwrite, compute.device, compute.threads)
+    out, device, threads = model.out, compute.device, compute.threads
+    new = TrainOptions(out=out, name=name, overwrite=overwrite, device=device, threads=threads)
     common.print_result(job(person, photos, model.find(console), new, console), format, _describe)
 
 

@@ -38,7 +38,7 @@ def forget(
     """
     from facecnn.jobs.forget import forget as job
     from facecnn.jobs.forget import plan
-    from facecnn.jobs.membership import NewRun
+    from facecnn.jobs.training.options import TrainOptions
 
     found = plan(person, model.find(console), model.out)
     if yes:
@@ -47,7 +47,7 @@ def forget(
     elif not _agreed(found):
         common.print_result({"run": None, "person": person, "removed": None}, format, lambda _: "Nothing deleted.")
         return
-    new = NewRun(model.out, name, False, compute.device, compute.threads)
+    new = TrainOptions(out=model.out, name=name, device=compute.device, threads=compute.threads)
     common.print_result(job(found, new, console), format, _describe)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +47,7 @@ def list_(console: StderrConsole, out: OutOption = DEFAULT_OUT, format: FormatOp
 
     runs = summaries(out)
     if format == "json":
-        common.print_json([run.as_dict() for run in runs])
+        common.print_json([asdict(run) for run in runs])
     elif runs:
         problems = [paragraph(run.problem) for run in runs if run.problem is not None]
         common.print_text("\n".join([*_table(runs), "", *problems, paragraph(_who_answers(out))]))

@@ -48,14 +48,11 @@ class Graph:
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node with one output, and return the name of that, which is ``output`` or made up."""
-        name = self._new_name(operator) if output is None else output
+        scoped = f"{self.scope}{operator}"
+        self._counts[scoped] += output is None
+        name = f"{scoped}_{self._counts[scoped]}" if output is None else output
         self._nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
-
-    def _new_name(self, what: str) -> str:
-        name = f"{self.scope}{what}"
-        self._counts[name] += 1
-        return f"{name}_{self._counts[name]}"
 
     def model(
         self,

@@ -14,9 +14,10 @@ from facecnn.arrays import Float32Array, Int64Array
 from facecnn.body.threshold import unit
 from facecnn.errors import PhotoError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.membership import NewRun, People, digests_of, needs_no_training, run_of, train_anew, write_run
+from facecnn.jobs.membership import People, digests_of, needs_no_training, run_of, train_anew, write_run
 from facecnn.jobs.models import TRAINED_ON, Model, open_for_answers, read_model
 from facecnn.jobs.people import warn_of_first
+from facecnn.jobs.training.options import TrainOptions
 from facecnn.photos.cache import LoadedPhotos, crops_of
 from facecnn.photos.dataset import load_files, photo_name
 from facecnn.photos.folder import UNKNOWN, is_folder, list_photos
@@ -24,7 +25,7 @@ from facecnn.photos.roster import Roster
 from facecnn.reports.findings import counted, percent
 
 
-def add(person: str, photos: Sequence[Path], model_path: Path, new: NewRun, console: Console) -> dict[str, Any]:
+def add(person: str, photos: Sequence[Path], model_path: Path, new: TrainOptions, console: Console) -> dict[str, Any]:
     """Make a new run that knows one person more, or one of its people by more photos.
 
     A model of class means gets another mean; the other people's answers stay. Another model is trained anew.

@@ -17,8 +17,9 @@ from facecnn.body.embedding_cache import forget_embeddings
 from facecnn.config import load
 from facecnn.errors import FacecnnError, OutputError, UsageError, shown
 from facecnn.jobs.console import Console
-from facecnn.jobs.membership import NewRun, People, digests_of, needs_no_training, run_of, train_anew, write_run
+from facecnn.jobs.membership import People, digests_of, needs_no_training, run_of, train_anew, write_run
 from facecnn.jobs.models import TRAINED_ON, ModelFile, read_model
+from facecnn.jobs.training.options import TrainOptions
 from facecnn.network.layers import Body
 from facecnn.photos.cache_folder import cache_folder
 from facecnn.photos.folder import UNKNOWN, list_photos
@@ -104,7 +105,7 @@ def _digests_of_files(folder: Path) -> set[str]:
     return digests
 
 
-def forget(plan: Plan, new: NewRun, console: Console) -> dict[str, Any]:
+def forget(plan: Plan, new: TrainOptions, console: Console) -> dict[str, Any]:
     """Make the new run, then remove what ``plan`` lists.
 
     Returns:
@@ -150,7 +151,7 @@ def forget(plan: Plan, new: NewRun, console: Console) -> dict[str, Any]:
     }
 
 
-def _without(plan: Plan, new: NewRun, console: Console) -> tuple[Path, list[str], bool]:
+def _without(plan: Plan, new: TrainOptions, console: Console) -> tuple[Path, list[str], bool]:
     """Make the new run. Returns its folder, its classes, and whether it was trained."""
     model, person = plan.model, plan.person
     if not needs_no_training(model):

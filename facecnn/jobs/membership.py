@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from facecnn.config import load, to_yaml
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.console import Console
 from facecnn.jobs.models import TRAINED_ON, ModelFile
+from facecnn.jobs.training.options import TrainOptions
 from facecnn.learning.class_means import EMBEDDINGS, OWNERS, Head, head_in, head_of, metrics_of, model_arrays
 from facecnn.network.layers import with_outputs
 from facecnn.network.stages import plan
@@ -21,17 +22,6 @@ from facecnn.photos.folder import UNKNOWN
 from facecnn.photos.roster import Roster
 from facecnn.runs.folder import RunFolder, read_json, write_json
 from facecnn.runs.metrics import MetricsLog
-
-
-@dataclass(frozen=True)
-class NewRun:
-    """Where a run goes that is made from another."""
-
-    out: Path
-    name: str | None = None
-    overwrite: bool = False
-    device: str = "auto"
-    threads: int | None = None
 
 
 def needs_no_training(model: ModelFile) -> bool:
@@ -56,13 +46,12 @@ def digests_of(split: Mapping[str, Any], person: str) -> set[str]:
     return {digest for path, digest in photos if path.startswith(f"{person}/")}
 
 
-def train_anew(model: ModelFile, change: Roster, new: NewRun, console: Console) -> dict[str, Any]:
+def train_anew(model: ModelFile, change: Roster, new: TrainOptions, console: Console) -> dict[str, Any]:
     """Train a new run on the photos of a model's run, less or more some people. Returns the ``train`` JSON.
 
     Raises what ``train`` raises.
     """
-    from facecnn.jobs.training.options import TrainOptions  # slow to load, and seldom needed here
-    from facecnn.jobs.training.train import train
+    from facecnn.jobs.training.train import train  # slow to load, and seldom needed here
 
     run = run_of(model)
     record = run.read_split()
@@ -71,14 +60,10 @@ def train_anew(model: ModelFile, change: Roster, new: NewRun, console: Console) 
         "people. (A model of facecnn train -c pretrained needs no training.)"
     )
     held_out = record.get("validation_folder")
-    options = TrainOptions(
+    options = replace(
+        new,
         label=_label(run),
-        out=new.out,
-        name=new.name,
-        overwrite=new.overwrite,
         validation=None if held_out is None else Path(held_out),
-        device=new.device,
-        threads=new.threads,
         roster=Roster.from_record(record).and_also(change),
     )
     return train(load(str(run.config_path)), options, console)
@@ -119,7 +104,9 @@ class People:
         return People(names, self.embeddings[kept], numbers[self.owners[kept]])
 
 
-def write_run(model: ModelFile, people: People, trained_on: Array, split: Mapping[str, Any], new: NewRun) -> RunFolder:
+def write_run(
+    model: ModelFile, people: People, trained_on: Array, split: Mapping[str, Any], new: TrainOptions
+) -> RunFolder:
     """Write a finished run for other people than a model's, with the threshold that the model has.
 
     Args:
@@ -148,7 +135,8 @@ def write_run(model: ModelFile, people: People, trained_on: Array, split: Mappin
     with RunFolder.create(new.out, new.name, _label(old), new.overwrite) as run:
         run.write_start(_label(old))
         run.write_config(to_yaml(settings))
-        write_json(run.split_path, {**split, "classes": _with_strangers(people.names, split)})
+        strangers = [UNKNOWN] if UNKNOWN in split["classes"] else []
+        write_json(run.split_path, {**split, "classes": [*people.names, *strangers]})
         MetricsLog(run.metrics_path).append(metrics_of(head, people.embeddings, people.owners, seconds=0.0))
         run.save_last(checkpoint, rotate=False)
         run.save_best(checkpoint)
@@ -162,11 +150,6 @@ def rebuilt(model: ModelFile, people: People) -> Head:
     head = head_of(people.embeddings, people.owners, len(people.names), 0.0)
     head.bias[-1] = before.bias[-1]
     return head
-
-
-def _with_strangers(names: Sequence[str], split: Mapping[str, Any]) -> list[str]:
-    """The classes of a data set of these people, and of strangers if there were photos of some."""
-    return [*names, UNKNOWN] if UNKNOWN in split["classes"] else list(names)
 
 
 def _label(run: RunFolder) -> str:

@@ -9,11 +9,9 @@ import operator
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -24,18 +22,8 @@ from facecnn.reports.plots import draw_confusion
 _READY, _DRAWN, _FAILED = b"ready\n", b"drawn\n", b"failed\n"
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A picture to draw."""
-
-    draw: Callable[..., None]
-    """A function of a module, whose first argument is the file to write."""
-    path: Path
-    arguments: tuple[Any, ...]
-
-    def __call__(self) -> None:
-        """Draw it. Raises OutputError."""
-        self.draw(self.path, *self.arguments)
+class Plot(partial[None]):
+    """A picture to draw: a function of a module, with the file to write and its other arguments. Raises OutputError."""
 
 
 class Plotter(AbstractContextManager["Plotter"]):

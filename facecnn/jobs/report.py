@@ -172,7 +172,9 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         model,
         None if facts.held_out.judged is None else (facts.held_out.judged, "held-out"),
         None if held_out is None else held_out.dataset,
-        [*_missing_pictures(run, model.calibrated), *([run.confusion_path] if outdated else [])],
+        # Missing ones, and in an unfinished run all; but not the animation of the kernels.
+        [path for path in run.picture_paths if path != run.evolution_path and not (model.calibrated and path.exists())]
+        + [run.confusion_path] * outdated,
         console,
         plotter,
     )
@@ -190,12 +192,6 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
         "background": None if facts.background is None else asdict(facts.background),
         "missing": missing,
     }
-
-
-def _missing_pictures(run: RunFolder, finished: bool) -> list[Path]:
-    """The pictures to draw: missing ones, and in an unfinished run all, except the animation of the kernels."""
-    pictures = [path for path in run.picture_paths if path != run.evolution_path]
-    return [path for path in pictures if not (finished and path.exists())]
 
 
 @dataclass(frozen=True)

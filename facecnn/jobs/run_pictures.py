@@ -94,9 +94,9 @@ def _plots_of_training(
 ) -> list[Plot]:
     plots = []
     if metrics and run.curves_path in wanted:
-        plots.append(Plot(draw_curves, run.curves_path, (metrics, best_epoch)))
+        plots.append(Plot(draw_curves, run.curves_path, metrics, best_epoch))
     if any(row.get("kernels") for row in metrics) and run.watching_path in wanted:
-        plots.append(Plot(draw_watching, run.watching_path, (metrics,)))
+        plots.append(Plot(draw_watching, run.watching_path, metrics))
     return plots
 
 
@@ -153,7 +153,7 @@ def plot_of_judged(path: Path, judged: Mapping[str, Any], what: str, most: int =
     title = counted(int(matrix.sum()), f"{what} photo")
     if is_part:
         title += f", of the {len(order)} of {len(names):,} people who are confused most often"
-    return Plot(draw_confusion, path, (matrix[: len(rows)], rows, columns, title))
+    return Plot(draw_confusion, path, matrix[: len(rows)], rows, columns, title)
 
 
 def _most_confused(pairs: Array, people: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Show, compare and delete runs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def show(run: Path, out: Path) -> dict[str, Any]:
     training = training if isinstance(training, Mapping) else {}
     seconds = [row["seconds"] for row in metrics if isinstance(row.get("seconds"), int | float)]
     return {
-        **summary.as_dict(),
+        **asdict(summary),
         "problem": "; ".join(problems) or None,
         "facecnn": start.get("facecnn") or figures.get("facecnn"),
         "device": training.get("device_description") or training.get("device"),

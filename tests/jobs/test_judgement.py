@@ -117,7 +117,7 @@ def test_the_confusion_matrix_is_drawn_in_the_order_in_which_names_are_read() ->
         "confusion": [[10, 1, 2, 3], [4, 11, 5, 6], [7, 8, 12, 9]],
         "unknown": {"named_as": [13, 14, 15], "refused": 16},
     }
-    counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out").arguments
+    _, counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out").args
     assert rows == ["s1", "s2", "s10", "strangers"]
     assert columns == ["s1", "s2", "s10", "refused"]
     assert counts.tolist() == [[10, 2, 1, 3], [7, 12, 8, 9], [4, 5, 11, 6], [13, 15, 14, 16]]
@@ -144,7 +144,7 @@ def test_of_too_many_people_those_who_are_confused_most_are_drawn(monkeypatch: p
         "confusion": [[9, 0, 1, 0, 0], [0, 9, 0, 0, 1], [1, 0, 5, 4, 2], [0, 0, 3, 7, 1]],
         "unknown": {"named_as": [1, 2, 3, 4], "refused": 5},
     }
-    counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out", most=3).arguments
+    _, counts, rows, columns, title = plot_of_judged(Path("confusion.png"), judged, "held-out", most=3).args
     assert (rows, columns) == (["c", "d", "strangers"], ["c", "d", "others", "refused"])
     assert counts.tolist() == [[5, 4, 1, 2], [3, 7, 0, 1], [3, 4, 3, 5]]
     assert title == "38 held-out photos, of the 2 of 4 people who are confused most often"

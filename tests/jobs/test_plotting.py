@@ -20,8 +20,8 @@ from facecnn.reports.plots import draw_confusion, draw_curves
 def plots(folder: Path) -> list[Plot]:
     metrics = [{"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.5} for epoch in range(1, 9)]
     return [
-        Plot(draw_curves, folder / "curves.png", (metrics, 8)),
-        Plot(draw_confusion, folder / "confusion.png", (np.eye(2), ["ann", "bob"], ["ann", "bob"], "2 photos")),
+        Plot(draw_curves, folder / "curves.png", metrics, 8),
+        Plot(draw_confusion, folder / "confusion.png", np.eye(2), ["ann", "bob"], ["ann", "bob"], "2 photos"),
     ]
 
 
@@ -32,7 +32,7 @@ def drawn_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     draw = Plot.__call__
 
     def noted(plot: Plot) -> None:
-        names.append(plot.path.name)
+        names.append(plot.args[0].name)
         draw(plot)
 
     monkeypatch.setattr(Plot, "__call__", noted)
@@ -60,7 +60,8 @@ def test_the_further_process_draws_the_same(plotter: Plotter, drawn_here: list[s
     alone.finish()
     assert drawn_here == ["curves.png", "confusion.png"]
     for plot in plots(here):
-        assert plot.path.read_bytes() == (beside / plot.path.name).read_bytes()
+        path = plot.args[0]
+        assert path.read_bytes() == (beside / path.name).read_bytes()
 
 
 def test_what_fails_there_is_drawn_here_and_fails_with_an_error(

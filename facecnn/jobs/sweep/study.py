@@ -7,8 +7,8 @@ one process a sweep that was killed and continued has the same trials as one tha
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +140,10 @@ class Trials:
     def _sampler(self, name: str, index: int) -> TPESampler:
         text = f"{self._seed}/{name}/{index}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-        with _quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # Several processes: they don't try what others are trying.
             return TPESampler(seed=seed, constant_liar=self._processes > 1)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's warnings of options that may change."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def _distribution(one: Range) -> BaseDistribution:

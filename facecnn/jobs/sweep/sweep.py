@@ -99,7 +99,11 @@ def sweep(
     parts = parts_of(dataset, plan.folds, plan.outer_folds)
     refuse_bad_folds(dataset, parts)
     given = _given(loaded, ranges, plan, dataset)
-    kept = _open_folder(plan, options, given)
+    if plan.resume:
+        assert options.name is not None
+        kept = SweepFolder.open(options.out, options.name)
+    else:
+        kept = SweepFolder.create(options.out, options.name, options.label, given)
     try:
         kept.check_given(given)
         threads, journal = options.threads, kept.journal_path
@@ -132,13 +136,6 @@ def _check(plan: SweepOptions, ranks: Ranks) -> None:
     most = available_threads()
     if not 1 <= plan.processes <= most:
         raise UsageError(f"--processes {plan.processes}: must be 1 to {most}, the processors that this process may use")
-
-
-def _open_folder(plan: SweepOptions, options: TrainOptions, given: dict[str, Any]) -> SweepFolder:
-    if not plan.resume:
-        return SweepFolder.create(options.out, options.name, options.label, given)
-    assert options.name is not None
-    return SweepFolder.open(options.out, options.name)
 
 
 def _given(loaded: Loaded, ranges: Sequence[Range], plan: SweepOptions, dataset: Dataset) -> dict[str, Any]:

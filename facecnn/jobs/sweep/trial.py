@@ -112,7 +112,8 @@ def _run_trial(
         loaded = settings_with(task.loaded, task.ranges, trial.params)
         for step, fold in enumerate(part.folds):
             what = f"{label}, fold {step + 1} of {len(part.folds)}"
-            figures.append(_train_and_judge(loaded, part, fold, photos, device, console, what))
+            dataset, left_out = photos.prepared(loaded), part.left_out | fold
+            figures.append(train_and_judge(loaded, dataset, left_out, fold, device, console, what))
             loss = float(np.mean([one["log_loss"] for one in figures]))
             if trials.report(trial, step, loss) and step + 1 < len(part.folds):
                 reason = f"after {step + 1} of {len(part.folds)} folds it was worse than the median"
@@ -128,13 +129,6 @@ def _run_trial(
     else:
         accuracy = float(np.mean([one["closed_set_accuracy"] for one in figures]))
         console.info(f"{label}: log loss {loss:.4f}, closed-set accuracy {100 * accuracy:.1f} %")
-
-
-def _train_and_judge(
-    loaded: Loaded, part: Part, fold: frozenset[str], photos: Photos, device: Device, console: Console, label: str
-) -> dict[str, Any]:
-    dataset = photos.prepared(loaded)
-    return train_and_judge(loaded, dataset, part.left_out | fold, fold, device, console, label)
 
 
 def train_and_judge(

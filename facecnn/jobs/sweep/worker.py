@@ -72,11 +72,9 @@ def wait_for_the_last(journal: Path) -> None:
             raise OutputError(f"{shown(journal.parent)}: a process still works on this sweep: end it") from None
 
 
-@contextmanager
-def known_to_work(journal: Path, number: int) -> Iterator[None]:
-    """Let ``wait_for_the_last`` know, in the context, that process ``number`` works on a sweep."""
-    with FileLock(journal.with_name(_lock_name(journal, number))):
-        yield
+def known_to_work(journal: Path, number: int) -> FileLock:
+    """Lets ``wait_for_the_last`` know, as a context manager, that process ``number`` works on a sweep."""
+    return FileLock(journal.with_name(_lock_name(journal, number)))
 
 
 def _lock_name(journal: Path, number: object) -> str:
