@@ -7,19 +7,10 @@ from facecnn.config import Loaded
 from facecnn.jobs.console import Console
 from facecnn.jobs.devices import open_and_show
 from facecnn.kernels import Device
-from facecnn.network.gradient_check import (
-    DEVICE_TOLERANCE,
-    STEP,
-    TOLERANCE,
-    Comparison,
-    Part,
-    Row,
-    Shrunk,
-    check_gradients,
-    compare_device,
-    shrink,
-    worst,
-)
+from facecnn.network.gradient_check.chain import STEP
+from facecnn.network.gradient_check.check import DEVICE_TOLERANCE, Comparison, check_gradients, compare_device
+from facecnn.network.gradient_check.results import TOLERANCE, Part, Row, worst
+from facecnn.network.gradient_check.shrinking import Shrunk, shrink
 from facecnn.network.layers import LayerError
 from facecnn.network.size import layer_rows
 

@@ -13,17 +13,10 @@ from hypothesis import given, settings
 from facecnn.arrays import Array
 from facecnn.config import load
 from facecnn.kernels import reference
-from facecnn.network.gradient_check import (
-    CLEARANCE,
-    DEVICE_CLEARANCE,
-    Check,
-    Comparison,
-    Row,
-    Shrunk,
-    check_gradients,
-    compare_device,
-    shrink,
-)
+from facecnn.network.gradient_check.chain import CLEARANCE
+from facecnn.network.gradient_check.check import DEVICE_CLEARANCE, Check, Comparison, check_gradients, compare_device
+from facecnn.network.gradient_check.results import Row
+from facecnn.network.gradient_check.shrinking import Shrunk, shrink
 from facecnn.network.layers import (
     Activate,
     BatchNorm,

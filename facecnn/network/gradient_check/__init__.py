@@ -16,32 +16,3 @@ What could spoil the comparison, and the remedies:
     of outputs times random numbers (``dout``), and pictures are wider than high.
     Rounding. Everything is float64, in which a step of 2e-5 leaves errors of about 1e-9.
 """
-
-from facecnn.network.gradient_check.chain import CLEARANCE, STEP
-from facecnn.network.gradient_check.check import (
-    DEVICE_CLEARANCE,
-    DEVICE_TOLERANCE,
-    Check,
-    Comparison,
-    check_gradients,
-    compare_device,
-)
-from facecnn.network.gradient_check.results import TOLERANCE, Part, Row, worst
-from facecnn.network.gradient_check.shrinking import Shrunk, shrink
-
-__all__ = [
-    "CLEARANCE",
-    "DEVICE_CLEARANCE",
-    "DEVICE_TOLERANCE",
-    "STEP",
-    "TOLERANCE",
-    "Check",
-    "Comparison",
-    "Part",
-    "Row",
-    "Shrunk",
-    "check_gradients",
-    "compare_device",
-    "shrink",
-    "worst",
-]
