@@ -36,9 +36,8 @@ class Embedder:
     def __init__(self, backend: Backend, arrays: Mapping[str, Array] | None = None) -> None:
         """``arrays``: the body's weights by name (``conv1.weight``); None: those of the installed package.
 
-        Raises:
-            CheckpointError: the package isn't installed, or is damaged.
-            KeyError, ValueError: an array is missing or has another shape.
+        Raises CheckpointError where the package isn't installed, or is damaged, and KeyError or ValueError where an
+        array is missing or has another shape.
         """
         self._arrays = installed_body() if arrays is None else arrays
         self._backend = backend

@@ -25,12 +25,9 @@ _SHEET_PHOTOS = 1000
 def crop(source: Path, destination: Path, settings: PhotoSettings, console: Console) -> dict[str, Any]:
     """Write the crop of every photo in ``source`` to ``destination``, in the same folders, as PNG, and a contact sheet.
 
-    The crop is what the network sees, before normalisation. Of several faces, it shows the main one. Returns the
-    ``data crop`` JSON.
-
-    Raises:
-        PhotoError: there is no photo that can be used.
-        OutputError: the destination isn't empty, or can't be written to.
+    The crop is what the network sees, before normalisation. Of several faces, it shows the main one. Returns the ``data
+    crop`` JSON. Raises PhotoError where there is no photo that can be used, and OutputError where the destination isn't
+    empty, or can't be written to.
     """
     finder = installed_finder(settings, console)
     listing = list_photos(source)

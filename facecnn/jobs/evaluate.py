@@ -62,9 +62,8 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
 def evaluate_model(model: Model, options: EvaluateOptions, console: Console) -> Evaluation:
     """Judge a model by its own held-out photos, or by a folder without the photos that it was trained on.
 
-    Raises:
-        PhotoError: there is nothing to judge by, or the model doesn't know a name.
-        CheckpointError: the run that it belongs to is missing or damaged.
+    Raises PhotoError where there is nothing to judge by, or the model doesn't know a name, and CheckpointError where
+    the run that it belongs to is missing or damaged.
     """
     dataset, chosen, trained_on = _photos(model, options, console)
     recogniser = model.recogniser

@@ -40,9 +40,7 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
 def required_finder() -> FaceFinder:
     """The finder of the extra ``faces``, on all threads of the CPU.
 
-    Raises:
-        UsageError: it isn't installed.
-        CheckpointError: it is of another version, or damaged.
+    Raises UsageError where it isn't installed, and CheckpointError where it is of another version, or damaged.
     """
     arrays = installed_arrays()
     if arrays is None:

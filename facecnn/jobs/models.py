@@ -222,9 +222,7 @@ def open_for_answers(
 ) -> Model:
     """Build a model on the ``soonest_device``.
 
-    Raises:
-        CheckpointError: the arrays don't fit the network.
-        DeviceError: the device can't be used.
+    Raises CheckpointError where the arrays don't fit the network, and DeviceError where the device can't be used.
     """
     device = open_and_show(soonest_device(file, photos, device_name), threads, console)
     return file.model_on(device, device_name, threads)

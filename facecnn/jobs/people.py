@@ -90,9 +90,8 @@ def read_people(
 ) -> Dataset:
     """Load a folder with one folder of photos per person, and report what is wrong with it.
 
-    Raises:
-        PhotoError: as from ``load_dataset``.
-        OutputError: with ``strict``, a photo was skipped or a warning given.
+    Raises PhotoError as ``load_dataset`` does, and with ``strict`` OutputError where a photo was skipped or a warning
+    given.
     """
     with console.counting("Reading photos") as progress:
         dataset = load_dataset(

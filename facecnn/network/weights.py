@@ -45,9 +45,8 @@ class FlatArrays:
 def fitting(arrays: Mapping[str, Array], name: str, view: Array) -> Array:
     """The host array ``name`` in the dtype of ``view``.
 
-    Raises:
-        KeyError: it is missing.
-        ValueError: it has another shape, and so belongs to another network even if it has as many elements.
+    Raises KeyError where it is missing, and ValueError where it has another shape, and so belongs to another network
+    even if it has as many elements.
     """
     array = arrays[name]
     if array.shape != view.shape:

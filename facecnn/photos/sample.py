@@ -69,9 +69,8 @@ def write_sample(destination: str | Path, people: int = 2, strangers: int = 0) -
 def sample_folder() -> Path:
     """The folder of the two sample people in the cache folder, written if it isn't there yet.
 
-    Raises:
-        PhotoError: it isn't there, and the extra ``sample`` isn't installed.
-        OutputError: it can't be written.
+    Raises PhotoError where it isn't there, and the extra ``sample`` isn't installed, and OutputError where it can't be
+    written.
     """
     folder = cache_folder() / "sample"
     if not folder.exists():

@@ -34,11 +34,8 @@ def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     There is a column for each of the first six conv layers. Up to eight kernels have their own colours; more are thin
     lines around their median. Kernels that are dead or asleep in the last record are red.
 
-    ``metrics``: a record for each epoch; those without "kernels" are ignored.
-
-    Raises:
-        OutputError: the picture couldn't be written.
-        ValueError: no record has such figures.
+    ``metrics``: a record for each epoch; those without "kernels" are ignored. Raises OutputError where the picture
+    couldn't be written, and ValueError where no record has such figures.
     """
     from matplotlib.ticker import NullLocator, PercentFormatter
 

@@ -298,9 +298,8 @@ def check_name(name: str) -> None:
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
     """Check that a new run may have this name, so that a training can fail before it reads any photo.
 
-    Raises:
-        UsageError: it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a run.
-        OutputError: a file has the name, or another process is writing to the run.
+    Raises UsageError where it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a
+    run, and OutputError where a file has the name, or another process is writing to the run.
     """
     check_name(name)
     path = out_dir / name

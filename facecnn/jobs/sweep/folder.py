@@ -90,9 +90,7 @@ class SweepFolder:
     def check_given(self, now: dict[str, Any]) -> None:
         """Check that a sweep is continued with what it was begun with.
 
-        Raises:
-            UsageError: something else, and what.
-            CheckpointError: what it was begun with can't be read.
+        Raises UsageError, which says what else, and CheckpointError where what it was begun with can't be read.
         """
         try:
             before = json.loads(self.given_path.read_bytes())

@@ -103,9 +103,8 @@ class TrainingPhotos:
 def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> TrainingPhotos:
     """Read the photos for a new training, and split them unless ``options.validation`` has the held-out ones.
 
-    Raises:
-        PhotoError: the photos can't be trained on.
-        OutputError: with ``options.strict``, they are doubtful.
+    Raises PhotoError where the photos can't be trained on, and with ``options.strict`` OutputError where they are
+    doubtful.
     """
     strict = options.strict
     settings = loaded.settings.photos

@@ -136,9 +136,8 @@ def say_ranks(ranks: Ranks, console: Console) -> None:
 def follow(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks) -> None:
     """Take part in the training that rank 0 leads.
 
-    Raises:
-        FacecnnError: as from ``train``, or PhotoError where this rank sees other photos than rank 0.
-        InterruptedTraining: a signal came.
+    Raises what ``train`` raises, PhotoError where this rank sees other photos than rank 0, and InterruptedTraining
+    after a signal.
     """
     device = open_for_training(options, console)
     say_ranks(ranks, console)
