@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from pydantic import Field
@@ -62,10 +62,7 @@ class LineSearch:
     sufficient: float = Field(default=0.1, gt=0, lt=1, description=_SUFFICIENT)
     tries: int = Field(default=20, ge=1, le=100, description="halvings before it gives up")
     weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def iterate(self, evaluate: Evaluate, start: Point, memory: Memory) -> Point:
         """One iteration from ``start``."""
@@ -136,9 +133,7 @@ class Lbfgs:
 def two_loops(gradient: Vector, pairs: list[tuple[Vector, Vector]]) -> Vector:
     """The estimated inverse of the Hessian times ``gradient`` (Nocedal and Wright 2006, algorithm 7.4).
 
-    Args:
-        gradient: at the current point.
-        pairs: moves and changes of the gradient, oldest first.
+    ``pairs``: moves and changes of the gradient, oldest first.
     """
     q = gradient.copy()
     shares = []
@@ -229,10 +224,7 @@ class NewtonCg:
         default=5e-3, gt=0, description="length of the difference, as a share of the weights' norm"
     )
     weight_decay: float = Field(default=0.0, ge=0, description=_DECAY)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def iterate(self, evaluate: Evaluate, start: Point, memory: Memory) -> Point:
         """One iteration from ``start``."""

@@ -12,7 +12,7 @@ For ``sgd`` the two are the same; ``adam`` and ``adamw`` differ in nothing else;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -190,10 +190,7 @@ class _WithMoments(Optimizer):
     beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the gradient's mean")
     beta2: float = Field(default=0.999, ge=0, lt=1, description=_SQUARE_MEMORY)
     epsilon: float = Field(default=1e-8, gt=0, description=_EPSILON)
-
-    @property
-    def rule(self) -> str:
-        return "adam"
+    rule: ClassVar[str] = "adam"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -213,10 +210,7 @@ class AdamW(_WithMoments):
 
     name: Literal["adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, description=_DECAY)
-
-    @property
-    def _decouples(self) -> bool:
-        return True
+    _decouples: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -232,10 +226,7 @@ class Lion(Optimizer):
     weight_decay: float = Field(default=0.1, ge=0, description=_DECAY)
     beta1: float = Field(default=0.9, ge=0, lt=1, description="share of the mean in the direction of a step")
     beta2: float = Field(default=0.99, ge=0, lt=1, description="decay of the gradient's mean")
-
-    @property
-    def _decouples(self) -> bool:
-        return True
+    _decouples: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -244,11 +235,7 @@ class ClassMeans:
     gives whose weights are kept. See ``facecnn.learning.class_means``."""
 
     name: Literal["class_means"] = "class_means"
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """There is no state."""
-        return ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
 
 AnyOptimizer = Sgd | Momentum | Nesterov | RMSprop | Adagrad | Adam | AdamW | Lion

@@ -19,13 +19,10 @@ class BatchNorm(Layer):
     """Batch normalisation per map or unit: the batch's statistics in training, running ones in evaluation."""
 
     keyword: ClassVar[str] = "batch_norm"
+    uses_batch_statistics: ClassVar[bool] = True
 
     momentum: float = Field(default=0.1, gt=0, le=1, description="share of each batch in the running statistics")
     epsilon: float = Field(default=1e-5, gt=0, le=1, description="added to the variance")
-
-    @property
-    def uses_batch_statistics(self) -> bool:
-        return True
 
     def for_whole_set(self) -> Layer:
         return replace(self, momentum=1.0)
