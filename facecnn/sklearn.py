@@ -21,8 +21,7 @@ from facecnn.errors import PhotoError, UsageError
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.library.model import without_run
 from facecnn.library.photos import Photo, given
-from facecnn.library.settings import read_settings
-from facecnn.library.training import run_training
+from facecnn.library.training import read_settings, run_training
 from facecnn.photos.cache_folder import photos_cached_in
 from facecnn.photos.decode import Picture, upright
 

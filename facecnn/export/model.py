@@ -1,7 +1,10 @@
-"""What is exported of a model, and its description in words and numbers, which goes with every format."""
+"""What is exported of a model, its description in words and numbers, which goes with every format, and the file of
+NumPy arrays."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from facecnn import __version__
 from facecnn.arrays import Array
 from facecnn.kernels.protocol import Normalise
 from facecnn.learning.calibration import Calibration
-from facecnn.network.layers import Stage
+from facecnn.network.layers import Pool, Residual, Stage
 from facecnn.photos.chip import WEIGHTS
 from facecnn.photos.folder import UNKNOWN
 from facecnn.photos.preparation import PhotoSettings, landmark_template
@@ -97,3 +100,31 @@ def _crop(model: ExportedModel) -> dict[str, Any]:
     points = np.add(landmark_template(model.photos), (columns, rows)).tolist()
     weights = WEIGHTS.tolist() if model.photos.align == "dlib" else [1.0] * len(points)
     return {"kind": model.photos.align, "landmarks": points, "weights": weights}
+
+
+DESCRIPTION = "description"
+"""Name of the array (n,) uint8 that holds the description, JSON in UTF-8."""
+
+
+def npz_bytes(model: ExportedModel) -> bytes:
+    """The file's contents; equal models give equal bytes. Nothing in it is pickled."""
+    text = json.dumps(describe(model) | {"layers": layers(model.stages)}, allow_nan=False)
+    arrays = dict(sorted((name, np.asarray(array)) for name, array in model.arrays.items()))
+    stream = io.BytesIO()
+    np.savez(stream, **{DESCRIPTION: np.frombuffer(text.encode(), np.uint8)}, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def layers(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The layers as JSON: keyword, name (``conv1``), shapes of input and output, and their settings."""
+    return [_layer(stage) for stage in stages]
+
+
+def _layer(stage: Stage) -> dict[str, Any]:
+    settings = {} if isinstance(stage.layer, Residual) else asdict(stage.layer)  # type: ignore[call-overload]
+    if isinstance(stage.layer, Residual):
+        settings = {"activation": stage.layer.activation, "slope": stage.layer.slope, "layers": layers(stage.inner)}
+    elif isinstance(stage.layer, Pool):
+        settings["size"], settings["stride"] = stage.layer.window(stage.shape)
+    head = {"layer": stage.layer.keyword, "name": stage.name, "input": stage.shape, "output": stage.out_shape}
+    return head | {"settings": settings}

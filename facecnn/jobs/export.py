@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from facecnn.body.embedder import CHIP_SETTINGS
 from facecnn.errors import OutputError, UsageError, shown
-from facecnn.export.model import ExportedModel
+from facecnn.export.model import ExportedModel, npz_bytes
 from facecnn.jobs.console import Console
 from facecnn.jobs.faces import finds_faces
 from facecnn.jobs.models import UNFINISHED, ModelFile, read_model, view_options
@@ -64,8 +64,6 @@ def _encode(model: ExportedModel, to: To) -> tuple[bytes, dict[str, Any]]:
         from facecnn.export.onnx_file import onnx_bytes, signature
 
         return onnx_bytes(model), signature(model)
-    from facecnn.export.npz_file import npz_bytes
-
     return npz_bytes(model), {
         "input": {"name": None, "dtype": "uint8", "shape": ["faces", *model.input_shape]},
         "outputs": [{"name": None, "dtype": "float32", "shape": ["faces", len(model.classes)]}],

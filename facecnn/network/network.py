@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from facecnn.kernels.profiling import Profiler
 from facecnn.network.initialisation import NOTHING, Initialisation, initialise
 from facecnn.network.layers import Layer, LayerContext, Shape, shape_text
 from facecnn.network.loss import CrossEntropy, Loss
-from facecnn.network.shared_memory import shared_arrays
 from facecnn.network.stages import Stage, plan
 from facecnn.network.weights import FlatArrays, Weights, aligned_size
 from facecnn.parallel.ranks import ALONE, Ranks
@@ -418,3 +417,29 @@ def _check_gives_units(shape: Shape) -> None:
         raise UsageError(
             f"network: the last layer gives {shape_text(shape)}; it must give units: end with dense or neuron"
         )
+
+
+def shared_arrays(backend: Backend, users: Sequence[Sequence[tuple[Shape, npt.DTypeLike]]]) -> list[list[Array]]:
+    """Arrays in memory that its users have in turn: what one of them writes is lost when the next one writes.
+
+    ``users``: shape and type of each one's arrays, which don't overlap.
+    """
+    ends: dict[np.dtype[Any], int] = {}
+    for wanted in users:
+        own: dict[np.dtype[Any], int] = {}
+        for shape, kind in wanted:
+            own[np.dtype(kind)] = own.get(np.dtype(kind), 0) + aligned_size(shape)
+        ends |= {kind: max(size, ends.get(kind, 0)) for kind, size in own.items()}
+    memory = {kind: backend.empty((size,), kind) for kind, size in ends.items()}
+    made = []
+    for wanted in users:
+        starts = dict.fromkeys(memory, 0)
+        arrays = []
+        for shape, dtype in wanted:
+            kind = np.dtype(dtype)
+            start, size = starts[kind], prod(shape)
+            # A view without elements isn't possible everywhere.
+            arrays.append(memory[kind][start : start + size].reshape(shape) if size else backend.empty(shape, kind))
+            starts[kind] += aligned_size(shape)
+        made.append(arrays)
+    return made

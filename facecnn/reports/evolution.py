@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facecnn.reports.colours import blue_to_red
+from facecnn.reports.kernel_pictures import blue_to_red
 from facecnn.runs.atomic import write_atomically
 from facecnn.runs.frames import Frame
 

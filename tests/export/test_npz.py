@@ -55,7 +55,7 @@ def test_the_file(sample: list[Path], model_file: ModelFileMaker) -> None:
 def test_the_script_knows_every_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     from answer_without_facecnn import run as run_layers
-    from facecnn.export.npz_file import layers
+    from facecnn.export.model import layers
 
     run = Run(Case(*CASES[name]), reference, np.float64)
     expected = run.forward(training=False)
