@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from functools import partial
 from secrets import randbits
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
-from numba.core import bytecode, caching, codegen
+from numba.core import bytecode, caching, codegen, environment
 from numba.core.runtime import nrt
 
 _runtime: Any = nrt.rtsys
@@ -25,19 +25,43 @@ _CompileResultCacheImpl: Any = caching.CompileResultCacheImpl
 _Library: Any = codegen.JITCodeLibrary
 _Codegen: Any = codegen.JITCPUCodegen
 _FunctionIdentity: Any = bytecode.FunctionIdentity
+_environment: Any = environment
 
 _UNPARSED = "object, unparsed"
 """A kind of what is kept on the disk, beside Numba's own two."""
+
+
+class _Empty(NamedTuple):
+    """An environment without constants, of a function that is compiled into others. Nothing reads it, but Numba would
+    import its module, such as that of all array functions."""
+
+    module: str
+    name: str
+
+    def made(self) -> Any:
+        known = _environment.lookup_environment(self.name)
+        if known is not None:
+            return known
+        made = _environment.Environment({"__name__": self.module})
+        made.env_name = self.name
+        _environment.Environment._memo[self.name] = made
+        return made
 
 
 class _Kept(_CompileResultCacheImpl):  # type: ignore[misc]
     """What is kept of a function: also the names that its LLVM code defines, for which Numba would parse that again."""
 
     def reduce(self, compiled: Any) -> Any:
-        (name, _, (code, bitcode)), *others = super().reduce(compiled)
+        (name, _, (code, bitcode)), *others, environments = super().reduce(compiled)
         module = compiled.library._get_module_for_linking()
         defined = [one.name for one in (*module.functions, *module.global_variables) if not one.is_declaration]
-        return (name, _UNPARSED, (code, bitcode, defined)), *others
+        short = tuple(one if one.consts else _Empty(one.globals["__name__"], one.env_name) for one in environments)
+        return (name, _UNPARSED, (code, bitcode, defined)), *others, short
+
+    def rebuild(self, target: Any, kept: Any) -> Any:
+        *others, environments = kept
+        whole = tuple(one.made() if isinstance(one, _Empty) else one for one in environments)
+        return super().rebuild(target, (*others, whole))
 
 
 class CodeCache(_FunctionCache):  # type: ignore[misc]
