@@ -19,7 +19,20 @@ BLOCK = 4096
 """Elements of a flat array in one block, for any number of threads, so that the vector loop and its scalar remainder
 always cover the same elements."""
 
-_F = np.float32
+_F, _U64 = np.float32, np.uint64
+
+
+@helper(inline=True)
+def begin_of(block: int) -> Any:
+    """A block's first element, without a sign: a number below 0 would count from an array's end, and where it might be
+    one, a loop isn't vectorised."""
+    return _U64(block * BLOCK)
+
+
+@helper(inline=True)
+def end_of(block: int, size: int) -> Any:
+    """The end of a block of ``size`` elements' blocks."""
+    return _U64(min(size, (block + 1) * BLOCK))
 
 
 @cache
@@ -42,7 +55,7 @@ def _forward(activation: Activation) -> Any:
     @compiled(parallel=True)
     def forward(out: Array, x: Array, slope: Any) -> None:
         for block in prange((out.size + BLOCK - 1) // BLOCK):
-            for i in range(block * BLOCK, min(out.size, (block + 1) * BLOCK)):
+            for i in range(begin_of(block), end_of(block, out.size)):
                 out[i] = value_at(x[i], slope)
 
     return forward
@@ -55,7 +68,7 @@ def _backward(activation: Activation) -> Any:
     @compiled(parallel=True)
     def backward(dx: Array, dout: Array, source: Array, slope: Any) -> None:
         for block in prange((dx.size + BLOCK - 1) // BLOCK):
-            for i in range(block * BLOCK, min(dx.size, (block + 1) * BLOCK)):
+            for i in range(begin_of(block), end_of(block, dx.size)):
                 dx[i] = dout[i] * derivative_at(source[i], slope)
 
     return backward

@@ -12,7 +12,7 @@ from numba import prange
 
 from facecnn.arrays import Array
 from facecnn.kernels import formulas
-from facecnn.kernels.cpu.elementwise import BLOCK
+from facecnn.kernels.cpu.elementwise import BLOCK, begin_of, end_of
 from facecnn.kernels.cpu.jit import compiled, helper
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Workspace
@@ -55,9 +55,10 @@ def _update(name: str) -> Any:
         corrections = corrections_of(betas, float(step[0]) + 1.0)
         own_rate = rate / corrections[0] if of_rate else rate
         decoupled *= rate
+        last = _U64(decaying)
         for block in prange((weight.size + BLOCK - 1) // BLOCK):
-            for i in range(block * BLOCK, min(weight.size, (block + 1) * BLOCK)):
-                decays = i < decaying
+            for i in range(begin_of(block), end_of(block, weight.size)):
+                decays = i < last
                 w, g = decayed(weight[i], gradient[i], coupled if decays else _ZERO, decoupled if decays else _ZERO)
                 new = step_of(w, g, *read(state, i), own_rate, *numbers, *corrections[of_rate:])
                 weight[i] = new[0]
@@ -83,7 +84,7 @@ def optimizer_update(
 def _clip(out: Array, gradient: Array, sums: Array, limit: float) -> None:
     for block in prange(sums.size):
         squares = 0.0
-        for i in range(block * BLOCK, min(gradient.size, (block + 1) * BLOCK)):
+        for i in range(begin_of(block), end_of(block, gradient.size)):
             squares += np.float64(gradient[i]) * np.float64(gradient[i])
         sums[block] = squares
     total = 0.0
@@ -92,7 +93,7 @@ def _clip(out: Array, gradient: Array, sums: Array, limit: float) -> None:
     factor = limit / (sqrt(total) + 1e-6)
     share = _F(factor) if not factor >= 1 else _ONE
     for block in prange(sums.size):
-        for i in range(block * BLOCK, min(gradient.size, (block + 1) * BLOCK)):
+        for i in range(begin_of(block), end_of(block, gradient.size)):
             out[i] = share * gradient[i]
 
 
@@ -124,14 +125,14 @@ def _average(average: Array, weight: Array, step: Array, decay: float) -> None:
     t = float(step[0])
     share = _F(1 - min(decay, (1 + t) / (10 + t)))
     for block in prange((weight.size + BLOCK - 1) // BLOCK):
-        for i in range(block * BLOCK, min(weight.size, (block + 1) * BLOCK)):
+        for i in range(begin_of(block), end_of(block, weight.size)):
             average[i] += share * (weight[i] - average[i])
 
 
 @compiled(parallel=True)
 def _accumulate(total: Array, x: Array, first: bool) -> None:
     for block in prange((total.size + BLOCK - 1) // BLOCK):
-        for i in range(block * BLOCK, min(total.size, (block + 1) * BLOCK)):
+        for i in range(begin_of(block), end_of(block, total.size)):
             total[i] = x[i] if first else total[i] + x[i]
 
 
