@@ -4,6 +4,7 @@ It is started when a training begins, on one processor: until the first step, an
 long as drawing.
 """
 
+import gc
 import itertools
 import operator
 import pickle
@@ -38,6 +39,11 @@ class Plotter(AbstractContextManager["Plotter"]):
         if beside:
             with suppress(OSError):  # no more processes
                 self._process = further_process.start(__name__, stdout=subprocess.PIPE)
+
+    @property
+    def draws_beside(self) -> bool:
+        """Whether there is a further process."""
+        return self._process is not None
 
     def can_draw(self) -> bool:
         """Whether matplotlib can be loaded."""
@@ -89,6 +95,7 @@ class Plotter(AbstractContextManager["Plotter"]):
 def _work() -> None:
     """What the further process does, until its input ends."""
     draw_confusion(None, np.ones((1, 2)), ["a"], ["a", "refused"], "")  # which loads more than an import does
+    gc.disable()  # it would go through all that was loaded while plots are drawn
     _say(_READY)
     with suppress(EOFError):
         while True:

@@ -50,6 +50,7 @@ from facecnn.runs.metrics import read_metrics
 
 def report_training(
     run: RunFolder,
+    metrics: Sequence[Mapping[str, Any]],
     model: Model,
     data: TrainingPhotos,
     held_out: JudgedPhotos,
@@ -58,8 +59,8 @@ def report_training(
 ) -> None:
     """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
 
-    ``result`` is the ``train`` JSON. ``plotter`` draws pictures of the page; None: figures.json is all that is written.
-    Raises OutputError.
+    ``metrics`` has a record for each epoch, ``result`` is the ``train`` JSON. ``plotter`` draws pictures of the page;
+    None: figures.json is all that is written. Raises OutputError.
     """
     dataset = data.dataset
     skipped = [[photo.path, photo.reason] for photo in dataset.skipped]
@@ -76,7 +77,7 @@ def report_training(
     write_json(run.figures_path, figures)
     if plotter is None:
         return
-    facts = _facts(run, model, figures)
+    facts = _facts(run, metrics, model, figures)
     write_model_card(run, facts)
     photos = show_photos(held_out.dataset, choose_answers(facts.held_out.answers).all)
     plotter.finish()
@@ -163,12 +164,14 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
                 f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
                 "run was started: not in what follows."
             )
-    facts = _facts(run, model, figures or {}, missing)
+    metrics = read_metrics(run.metrics_path)
+    facts = _facts(run, metrics, model, figures or {}, missing)
     for sentence in missing:
         console.warning(sentence)
     plotter = Plotter()
     draw_pictures(
         run,
+        metrics,
         model,
         None if facts.held_out.judged is None else (facts.held_out.judged, "held-out"),
         None if held_out is None else held_out.dataset,
@@ -254,9 +257,14 @@ def _recorded(recogniser: Recogniser, judged: JudgedPhotos) -> dict[str, Any]:
     }
 
 
-def _facts(run: RunFolder, model: Model, figures: Mapping[str, Any], missing: Sequence[str] = ()) -> RunFacts:
+def _facts(
+    run: RunFolder,
+    metrics: Sequence[Mapping[str, Any]],
+    model: Model,
+    figures: Mapping[str, Any],
+    missing: Sequence[str] = (),
+) -> RunFacts:
     """Gather the facts; ``figures`` are those of figures.json, fewer or none where the run is unfinished."""
-    metrics = read_metrics(run.metrics_path)
     try:
         split, background = run.read_split(), read_json(run.background_path)
         return RunFacts(

@@ -1,6 +1,6 @@
 """Draw the pictures of a run: all when its training ends, and missing ones when a report is made."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from facecnn.reports.plots import draw_confusion, draw_curves
 from facecnn.reports.watching import draw_watching
 from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames
-from facecnn.runs.metrics import read_metrics
 
 MOST_PHOTOS = 128
 """Photos, evenly spread over all, that are searched for the most exciting patches."""
@@ -47,14 +46,15 @@ PATCHES = 4
 """Patches of each kernel."""
 
 
-def begin_plots(run: RunFolder, best_epoch: int, plotter: Plotter) -> None:
+def begin_plots(run: RunFolder, metrics: Sequence[Mapping[str, Any]], best_epoch: int, plotter: Plotter) -> None:
     """Begin to draw what a training has figures for before its model is judged; ``draw_pictures`` draws the rest."""
     if plotter.can_draw():
-        plotter.begin(_plots_of_training(run, read_metrics(run.metrics_path), best_epoch, run.picture_paths))
+        plotter.begin(_plots_of_training(run, metrics, best_epoch, run.picture_paths))
 
 
 def draw_pictures(
     run: RunFolder,
+    metrics: Sequence[Mapping[str, Any]],
     model: Model,
     judged: tuple[Mapping[str, Any], str] | None,
     dataset: Dataset | None,
@@ -67,7 +67,8 @@ def draw_pictures(
     """Draw a run's pictures, as far as there is data for them, but for those that ``plotter`` still has to finish.
 
     Args:
-        run: the run's folder, whose metrics and kernel frames are drawn.
+        run: the run's folder, whose kernel frames are drawn.
+        metrics: a record for each epoch.
         judged: for the confusion matrix: figures from ``judge``, and of which photos, such as "held-out".
         dataset: holds the photos of the run, for the most exciting patches.
         wanted: which of ``run.picture_paths`` to draw.
@@ -83,14 +84,13 @@ def draw_pictures(
         plotter.begin([plot_of_judged(run.confusion_path, *judged)])
     if model.recogniser.answers_by_embeddings:
         return  # nothing was trained that a curve or a kernel could show
-    metrics = read_metrics(run.metrics_path)
     if not is_begun:
         plotter.begin(_plots_of_training(run, metrics, model.best_epoch, wanted))
-    _draw_kernels(run, model.recogniser, metrics, dataset, wanted)
+    _draw_kernels(run, model.recogniser, metrics, dataset, wanted, plotter)
 
 
 def _plots_of_training(
-    run: RunFolder, metrics: list[dict[str, Any]], best_epoch: int | None, wanted: Container[Path]
+    run: RunFolder, metrics: Sequence[Mapping[str, Any]], best_epoch: int | None, wanted: Container[Path]
 ) -> list[Plot]:
     plots = []
     if metrics and run.curves_path in wanted:
@@ -103,21 +103,22 @@ def _plots_of_training(
 def _draw_kernels(
     run: RunFolder,
     recogniser: Recogniser,
-    metrics: list[dict[str, Any]],
+    metrics: Sequence[Mapping[str, Any]],
     dataset: Dataset | None,
     wanted: Container[Path],
+    plotter: Plotter,
 ) -> None:
-    """Draw the kernels, the patches that excite them, and how they evolved."""
+    """Draw the kernels, the patches that excite them, and, by ``plotter``, how they evolved."""
     kernels = conv_kernels(recogniser)
     frames = KernelFrames(run.frames_path, kernels).read()
+    if kernels and frames and run.evolution_path in wanted:
+        shapes = {name: array.shape for name, array in kernels.items()}
+        plotter.begin([Plot(draw_evolution, run.evolution_path, frames, shapes, metrics[-1]["epoch"])])
     start = frames[0].layers if frames and frames[0].epoch == 0 else {}
     if kernels and run.kernels_path in wanted:
         draw_kernels(run.kernels_path, [DrawnKernels(name, now, start.get(name)) for name, now in kernels.items()])
     if kernels and dataset is not None and len(dataset.rows) and run.patches_path in wanted:
         draw_patches(run.patches_path, _exciting_patches(run, recogniser, kernels, dataset))
-    if kernels and frames and run.evolution_path in wanted:
-        shapes = {name: array.shape for name, array in kernels.items()}
-        draw_evolution(run.evolution_path, frames, shapes, metrics[-1]["epoch"])
 
 
 def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:

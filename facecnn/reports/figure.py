@@ -21,6 +21,8 @@ TRAIN_COLOUR = "#1f6fb4"
 FAINT = "#8a8a8a"
 DPI = 110
 """Pixels per inch of every picture."""
+COMPRESSION = 3
+"""Level of PNG files, which take half the time that Pillow's own level takes, and at most a fifth more bytes."""
 
 WITHOUT_PICTURES = "matplotlib can't be loaded, so the pictures are left out: pip install matplotlib"
 
@@ -68,7 +70,14 @@ def saved_figure(
         yield figure
         picture = io.BytesIO()
         size: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if laid_out else {}
-        canvas.print_figure(picture, format="png", dpi=DPI, facecolor="none" if transparent else "auto", **size)
+        canvas.print_figure(
+            picture,
+            format="png",
+            dpi=DPI,
+            facecolor="none" if transparent else "auto",
+            pil_kwargs={"compress_level": COMPRESSION},
+            **size,
+        )
     if path is not None:
         write_atomically(path, picture.getvalue())
 

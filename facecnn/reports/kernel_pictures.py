@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from facecnn.reports.figure import COMPRESSION
 from facecnn.reports.findings import counted
 from facecnn.reports.lettering import own_font_file, printable
 from facecnn.runs.atomic import write_atomically
@@ -329,7 +330,7 @@ def _draw(path: Path, blocks: Sequence[_Block]) -> None:
         for mark in block.marks:
             _write_mark(picture, mark, left, top, numbers)
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    picture.save(stream, "PNG", compress_level=COMPRESSION)
     write_atomically(path, stream.getvalue())
 
 

@@ -20,7 +20,7 @@ _FAINT_EPOCHS = 300
 _NAMED_CLASSES = 40
 
 
-def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | None) -> None:
+def draw_curves(path: Path, metrics: Sequence[Mapping[str, Any]], best_epoch: int | None) -> None:
     """Draw loss, accuracy and learning rate over the epochs, and mark the best epoch.
 
     Args:
@@ -34,7 +34,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], best_epoch: int | Non
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
     epochs = np.array([record["epoch"] for record in metrics], dtype=np.float64)
-    best = next((record for record in metrics if record["epoch"] == best_epoch), {})
+    best: Mapping[str, Any] = next((record for record in metrics if record["epoch"] == best_epoch), {})
     with saved_figure(path, 8.0, 7.6, laid_out=False) as figure:
         loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
         losses = _draw_pair(loss, epochs, metrics, "loss")
@@ -88,11 +88,11 @@ def _curve_handles(loss: "Axes", epochs: int, best_epoch: int | None, best: Mapp
     return handles
 
 
-def _column(metrics: list[dict[str, Any]], key: str) -> np.ndarray:
+def _column(metrics: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     return np.array([np.nan if record.get(key) is None else record[key] for record in metrics], dtype=np.float64)
 
 
-def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: list[dict[str, Any]], quantity: str) -> np.ndarray:
+def _draw_pair(panel: "Axes", epochs: np.ndarray, metrics: Sequence[Mapping[str, Any]], quantity: str) -> np.ndarray:
     """Draw the training and validation curves of a quantity. Returns all values."""
     drawn = []
     for side, label, colour in (

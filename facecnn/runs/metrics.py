@@ -82,7 +82,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
+    try:
+        text = json.dumps(record, allow_nan=False, default=_strict)
+    except ValueError:  # a number that isn't finite
+        text = json.dumps(_strict(record), allow_nan=False)
+    return text.encode() + b"\n"
 
 
 def _strict(value: Any) -> Any:

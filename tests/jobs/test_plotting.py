@@ -1,20 +1,29 @@
 """Plots that a further process draws: the same, and nothing is lost if it fails or ends."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from facecnn.config import apply_overrides, load
 from facecnn.errors import OutputError
 from facecnn.jobs import further_process
+from facecnn.jobs.judgement import JudgedPhotos
 from facecnn.jobs.plotting import Plot, Plotter
+from facecnn.jobs.training import finish
 from facecnn.jobs.training import train as training
+from facecnn.jobs.training.finish import FEW
 from facecnn.jobs.training.options import TrainOptions
+from facecnn.kernels import available_threads, open_device
 from facecnn.library.console import LogConsole
+from facecnn.recognition import Recogniser
 from facecnn.reports.plots import draw_confusion, draw_curves
+
+PICTURES = ("curves", "confusion", "kernels", "patches", "watching")
 
 
 def plots(folder: Path) -> list[Plot]:
@@ -142,6 +151,43 @@ def test_a_training_on_one_thread_uses_no_second_processor(
     assert asked == beside
 
 
+def test_plots_are_got_ready_first_and_that_is_no_reason_for_threads_to_wait_asleep(
+    monkeypatch: pytest.MonkeyPatch, people: Path, tmp_path: Path
+) -> None:
+    order: list[str] = []
+
+    def noted(name: str, result: object = None) -> Callable[..., object]:
+        return lambda *arguments, **options: (order.append(name), result)[1]
+
+    monkeypatch.setattr(training, "look_for_free_processors", noted("look"))
+    monkeypatch.setattr(training, "Plotter", noted("plotter", Plotter()))
+    monkeypatch.setattr(training, "open_for_training", noted("device", open_device("reference")))
+    settings = apply_overrides(load("smoke"), ["train.epochs=1"])
+    training.train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), LogConsole())
+    assert order == ["look", "plotter", "device"]
+
+
+@pytest.mark.parametrize(("beside", "work", "threads"), [(True, 1, 1), (False, 1, 2), (True, FEW, 2)])
+def test_while_few_photos_are_judged_the_plots_have_a_processor(
+    monkeypatch: pytest.MonkeyPatch, people: Path, tmp_path: Path, beside: bool, work: int, threads: int
+) -> None:
+    if available_threads() < 2:
+        pytest.skip("needs two processors")
+    found: list[int] = []
+    judge = finish.judge_photos
+
+    def noted(*arguments: Any) -> JudgedPhotos:
+        found.append(numba.get_num_threads())
+        return judge(*arguments)
+
+    monkeypatch.setattr(finish, "judge_photos", noted)
+    monkeypatch.setattr(Recogniser, "work", property(lambda recogniser: work))
+    monkeypatch.setattr(training, "Plotter", lambda **options: Plotter(beside=beside))
+    settings = apply_overrides(load("smoke"), ["train.epochs=1"])
+    training.train(settings, TrainOptions(photos=people, out=tmp_path, name="run", threads=2), LogConsole())
+    assert (found, numba.get_num_threads()) == ([threads], 2)
+
+
 def test_a_trainings_pictures_are_the_same_however_they_are_drawn(
     people: Path, tmp_path: Path, drawn_here: list[str], pictures: None
 ) -> None:
@@ -150,7 +196,9 @@ def test_a_trainings_pictures_are_the_same_however_they_are_drawn(
     for threads in (1, 2):
         options = TrainOptions(photos=people, out=tmp_path, name=f"{threads}", threads=threads)
         training.train(settings, options, LogConsole())
-        found.append({path.name: path.read_bytes() for path in (tmp_path / f"{threads}").glob("*.png")})
-    assert set(found[0]) == {"curves.png", "confusion.png", "kernels.png", "patches.png", "watching.png"}
-    assert sorted(drawn_here) == ["confusion.png", "curves.png", "watching.png"], "on two threads none was drawn here"
+        run = tmp_path / f"{threads}"
+        found.append({path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".gif", ".png")})
+    assert set(found[0]) == {*(f"{name}.png" for name in PICTURES), "kernels.gif"}
+    own = ["confusion.png", "curves.png", "kernels.gif", "watching.png"]
+    assert sorted(drawn_here) == own, "on two threads none was drawn here"
     assert found[0] == found[1]

@@ -1,7 +1,9 @@
 """Training as a job, stopped after chosen steps."""
 
+import gc
 import json
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from PIL import Image
 
 from facecnn.config import apply_overrides, load
 from facecnn.errors import InterruptedTraining
+from facecnn.jobs.training import train as training
 from facecnn.jobs.training.options import TrainOptions
 from facecnn.jobs.training.train import train
 from facecnn.learning.progress import StepReport
@@ -65,6 +68,33 @@ PICTURES = ("kernels.gif", "kernels.png", "watching.png")
 def results(run: Path) -> dict[str, bytes]:
     """The checkpoints, and the pictures of the kernels over the whole training."""
     return {path.name: path.read_bytes() for path in [*run.glob("*.safetensors"), *(run / name for name in PICTURES)]}
+
+
+def test_the_trainings_memory_is_free_before_the_model_is_judged(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Python's garbage collector, which takes a twentieth of a second."""
+    trained, alive = [], []
+    make, finish = training.make_any_trainer, training.finish
+
+    def made(*arguments: Any, **options: Any) -> Any:
+        trainer = make(*arguments, **options)
+        trained.append(weakref.ref(trainer.network))
+        return trainer
+
+    def finished(*arguments: Any) -> dict[str, Any]:
+        alive.append(trained[0]())
+        return finish(*arguments)
+
+    monkeypatch.setattr(training, "make_any_trainer", made)
+    monkeypatch.setattr(training, "finish", finished)
+    settings = apply_overrides(load("smoke"), [f"train.epochs={EPOCHS}"])
+    gc.disable()
+    try:
+        train(settings, TrainOptions(photos=people, out=tmp_path, name="run"), Stopping())
+    finally:
+        gc.enable()
+    assert alive == [None]
 
 
 @pytest.fixture(scope="module")

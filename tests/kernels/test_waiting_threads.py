@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from facecnn.kernels import spinning
 from facecnn.kernels.cpu import jit
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -22,6 +23,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """What the environment says whenever threads are started; at first it says nothing."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(spinning, "_seen", None)
     found: list[dict[str, str]] = []
     monkeypatch.setattr(jit.numba, "set_num_threads", lambda count: found.append(said()))
     return found
@@ -33,7 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 def test_they_spin_where_processors_are_free(
     free: bool, waiting: dict[str, str], started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jit, "_processors_are_free", lambda count: free)
+    monkeypatch.setattr(jit, "processors_are_free", lambda count: free)
     jit.set_threads(2)
     assert started == [waiting]
     assert said() == {}
@@ -51,7 +53,18 @@ def test_free_are_those_that_no_program_runs_on(running: int, free: bool, monkey
     """Of four processors, of which this program wants two; among the running is the program itself."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(Path, "read_text", lambda path, **options: f"0.10 0.20 0.30 {running}/200 4321\n")
-    assert jit._processors_are_free(2) is free
+    assert spinning.processors_are_free(2) is free
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_what_was_seen_before_holds(free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process has started since is no reason to wait asleep."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    running = iter([1 if free else 3] * 5)
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: f"0.10 0.20 0.30 {next(running, 2)}/200 4321\n")
+    spinning.look_for_free_processors(2)
+    running = iter(())
+    assert spinning.processors_are_free(2) is free
 
 
 def test_where_the_system_does_not_tell_none_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,4 +72,4 @@ def test_where_the_system_does_not_tell_none_is_free(monkeypatch: pytest.MonkeyP
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", absent)
-    assert not jit._processors_are_free(1)
+    assert not spinning.processors_are_free(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,7 +28,9 @@ from facecnn.reports import findings
 from facecnn.reports.facts import Background
 from facecnn.runs.checkpoint import Checkpoint, load_checkpoint
 from facecnn.runs.folder import read_json, write_json
-from facecnn.runs.metrics import read_metrics
+
+FEW = 2**36
+"""Multiply-adds, about half a second of one processor's: less than the plots take, which are drawn meanwhile."""
 
 MOST_JUDGED = 20_000
 """Maximum number of training photos that are judged. If there are more, these are drawn at random: a million would take
@@ -36,6 +39,7 @@ longer than an epoch, and the figures would be the same to a percent."""
 
 def finish(
     training: TrainingRun,
+    metrics: Sequence[Mapping[str, Any]],
     trials: list[dict[str, Any]] | None,
     console: Console,
     plotter: Plotter | None,
@@ -44,6 +48,7 @@ def finish(
 
     Args:
         training: whose last step is done.
+        metrics: a record for each epoch.
         trials: from ``trial_figures``.
         plotter: draws the plots, and has begun with those of the training. None: no pictures, report page and model
             card are made, and the pretrained body isn't compared with.
@@ -55,23 +60,23 @@ def finish(
     best = load_checkpoint(run.best_path)
     recogniser = make_recogniser(training.settings, data.classes, best.arrays, Calibration(), training.device.backend)
     train_photos = _sample(data.train_photos, training.settings.train.seed, console)
-    logs = _logs_if_few(recogniser, data)
-    recogniser.calibration = _calibration(training, best, recogniser, logs)
-    console.info(about_calibration(recogniser))
-    held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, logs)
-    alone = held_out.alone
-    likeliest = held_out.answers.likeliest[alone]
-    background = _background(training, recogniser, likeliest, console)
-    threshold = recogniser.threshold("auto")
-    train_answers = recogniser.answers(train_photos.pixels, train_photos.rows, threshold, labels=train_photos.labels)
-    trained_on = judge(recogniser, train_answers, train_photos.labels, threshold)
-    for text in findings.people_alike([(shown(one), shown(other)) for one, other in held_out.figures["alike"]]):
-        console.warning(text)
+    with _beside(plotter, training, recogniser, len(train_photos)):
+        logs = _logs_if_few(recogniser, data)
+        recogniser.calibration = _calibration(training, best, recogniser, logs)
+        console.info(about_calibration(recogniser))
+        held_out = judge_photos(recogniser, data.held_out, data.held_out_numbers, logs)
+        alone = held_out.alone
+        likeliest = held_out.answers.likeliest[alone]
+        background = _background(training, recogniser, likeliest, console)
+        threshold = recogniser.threshold("auto")
+        pixels, rows, labels = train_photos.pixels, train_photos.rows, train_photos.labels
+        train_answers = recogniser.answers(pixels, rows, threshold, labels=labels)
+    trained_on = judge(recogniser, train_answers, labels, threshold)
+    _warn_of_people_alike(held_out.figures["alike"], console)
     model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
     judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
     if plotter is not None:
-        draw_pictures(run, model, judged, data.dataset, run.picture_paths, console, plotter, is_begun=True)
-    metrics = read_metrics(run.metrics_path)
+        draw_pictures(run, metrics, model, judged, data.dataset, run.picture_paths, console, plotter, is_begun=True)
     result = {
         **_about(training, metrics),
         "best_epoch": model.best_epoch,
@@ -89,8 +94,26 @@ def finish(
         "background": None if background is None else asdict(background),
         "pretrained": compare_with_pretrained(training, likeliest, console) if plotter is not None else None,
     }
-    report_training(run, model, data, held_out, result, plotter)
+    report_training(run, metrics, model, data, held_out, result, plotter)
     return result
+
+
+def _warn_of_people_alike(pairs: Sequence[tuple[str, str]], console: Console) -> None:
+    for text in findings.people_alike([(shown(one), shown(other)) for one, other in pairs]):
+        console.warning(text)
+
+
+def _beside(
+    plotter: Plotter | None, training: TrainingRun, recogniser: Recogniser, photos: int
+) -> AbstractContextManager[None]:
+    """Leaves a processor to the process of the plots while few photos are judged, ``photos`` of them trained on."""
+    if plotter is None or not plotter.draws_beside or training.device.name != "cpu":
+        return nullcontext()
+    if recogniser.answers_by_embeddings or (photos + len(training.data.held_out_numbers)) * recogniser.work > FEW:
+        return nullcontext()
+    from facecnn.kernels.cpu.jit import one_thread_fewer
+
+    return one_thread_fewer()
 
 
 def _sample(photos: PhotoSet, seed: int, console: Console) -> PhotoSet:

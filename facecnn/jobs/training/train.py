@@ -45,6 +45,7 @@ from facecnn.jobs.training.setup import (
 )
 from facecnn.jobs.training.tracking import tracked
 from facecnn.kernels import Device, available_threads
+from facecnn.kernels.spinning import look_for_free_processors
 from facecnn.learning.class_means import ClassMeansTrainer
 from facecnn.parallel.ranks import ALONE, OtherRankFailed, Ranks
 from facecnn.runs.checkpoint import load_checkpoint
@@ -68,10 +69,12 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
     if options.track:
         check_installed("--track")
     with ExitStack() as held:
-        device = open_for_training(options, console, say_why=True)
         plotter = None
-        if options.documents:  # not before: the kernels' threads would find that processor in use, and never spin
-            plotter = held.enter_context(Plotter(beside=(options.threads or available_threads()) > 1))
+        if options.documents:  # first, so that it is ready when the training begins
+            threads = options.threads or available_threads()
+            look_for_free_processors(threads)
+            plotter = held.enter_context(Plotter(beside=threads > 1))
+        device = open_for_training(options, console, say_why=True)
         say_ranks(ranks, console)
         ranks.busy()
         if options.resume is None:
@@ -232,14 +235,15 @@ def _run(
         trials, epoch = trial_figures(trainer), trainer.progress.epoch
         if trainer.watch.start and training.frames.read()[-1].epoch != epoch:  # it ended early
             training.frames.append(epoch, trainer.watch.kernels())
+        metrics = read_metrics(folder.metrics_path)
         if plotter is not None and not isinstance(trainer, ClassMeansTrainer):
-            begin_plots(folder, trainer.progress.best_epoch, plotter)
-        # `finish` builds another network, for which a card may have no memory beside the training. Arrays and recorded
-        # steps refer to each other, so only the garbage collector frees them.
+            begin_plots(folder, metrics, trainer.progress.best_epoch, plotter)
+        # `finish` builds another network, for which a card may have no memory beside the training.
         del trainer, training.trainer
-        gc.collect()
+        if training.device.name != "cpu":  # arrays and recorded steps refer to each other, but for the CPU's
+            gc.collect()
         ranks.busy()
-        result = finish(training, trials, console, plotter)
+        result = finish(training, metrics, trials, console, plotter)
         if tracking is not None:
             pictures = {"confusion": folder.confusion_path, "kernels_and_change": folder.kernels_path}
             tracking.finish(epoch, result, pictures)

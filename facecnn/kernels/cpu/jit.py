@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from numba.np.ufunc.parallel import threading_layer as _threading_layer
 
 from facecnn.kernels.code_cache import code_folder, config, keep
 from facecnn.kernels.cpu import code_library, parallel_loops
+from facecnn.kernels.spinning import processors_are_free
 
 __all__ = ["cache_folder", "compiled", "config", "helper", "one_thread", "set_threads", "thread_number"]
 
@@ -99,7 +99,7 @@ def set_threads(count: int) -> None:
     if any(name in os.environ for name in _WAITING):
         numba.set_num_threads(count)
         return
-    name, value = ("GOMP_SPINCOUNT", "10000") if _processors_are_free(count) else ("OMP_WAIT_POLICY", "passive")
+    name, value = ("GOMP_SPINCOUNT", "10000") if processors_are_free(count) else ("OMP_WAIT_POLICY", "passive")
     with _environment_lock:
         os.environ[name] = value
         try:
@@ -111,8 +111,22 @@ def set_threads(count: int) -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Within the context, parallel loops that this Python thread starts run on it alone. For after ``set_threads``."""
+    with _on_threads(1):
+        yield
+
+
+@contextmanager
+def one_thread_fewer() -> Iterator[None]:
+    """Within the context, parallel loops that this Python thread starts leave a processor to another process: threads
+    that wait for one whose processor is in use take several times as long. For after ``set_threads``."""
+    with _on_threads(max(1, numba.get_num_threads() - 1)):
+        yield
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
     before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    numba.set_num_threads(count)
     try:
         yield
     finally:
@@ -124,17 +138,3 @@ def loops_may_overlap() -> bool:
     no OpenMP, ends the process then. To be asked after ``set_threads``."""
     layer: Any = _threading_layer
     return bool(layer() != "workqueue")
-
-
-def _processors_are_free(count: int) -> bool:
-    """Whether at some moment of the next few milliseconds this program and ``count - 1`` threads have processors of
-    their own. Where the system doesn't tell: no."""
-    for _ in range(5):
-        try:
-            running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
-        except (OSError, ValueError, IndexError):
-            return False
-        if running - 1 + count <= (os.cpu_count() or 1):
-            return True
-        time.sleep(0.002)
-    return False
