@@ -238,6 +238,7 @@ import sys
 import numpy as np
 import kept
 from facecnn.kernels.cpu import jit
+from numba.core.runtime.nrt import rtsys
 
 @jit.compiled()
 def caller(x):
@@ -246,7 +247,7 @@ def caller(x):
 x = np.arange(4, dtype=np.float32)
 assert kept.squares(x) == 14
 loaded = "numba.np.arrayobj", "numba.typed.typeddict", "scipy.linalg"
-print([name for name in loaded if name in sys.modules])
+print([name for name in loaded if name in sys.modules], rtsys._init)
 if "again" in sys.argv:
     assert caller(x) == 15
     assert kept.squares(x.astype(np.int32)) == 14
@@ -275,10 +276,10 @@ def squares(x):
         for which in ("first", "again")
     )
     assert (first.stdout, first.returncode) == (
-        "['numba.np.arrayobj', 'numba.typed.typeddict', 'scipy.linalg']\n",
+        "['numba.np.arrayobj', 'numba.typed.typeddict', 'scipy.linalg'] True\n",
         0,
     ), first.stderr
-    assert (second.stdout, second.returncode) == ("[]\n", 0), second.stderr
+    assert (second.stdout, second.returncode) == ("[] False\n", 0), second.stderr
 
 
 def test_functions_that_other_programs_keep_are_loaded(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ pins).
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from secrets import randbits
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from numba.core import bytecode, caching, codegen, environment
-from numba.core.runtime import nrt
+from numba.core.runtime import _nrt_python  # type: ignore[attr-defined]
 
-_runtime: Any = nrt.rtsys
+_helpers: Any = _nrt_python.c_helpers
 _FunctionCache: Any = caching.FunctionCache
 _CompileResultCacheImpl: Any = caching.CompileResultCacheImpl
 _Library: Any = codegen.JITCodeLibrary
@@ -72,9 +72,17 @@ class CodeCache(_FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The function for these types; None where it isn't kept."""
-        _runtime.initialize(target)  # functions of Numba that the code calls
+        _add_helpers()
         with self._guard_against_spurious_io_errors():
             return self._load_overload(signature, target)
+
+
+@cache
+def _add_helpers() -> None:
+    """Let code find Numba's functions that it calls, written in C. Numba would compile those around them, too, of which
+    kept code has its own."""
+    for name, address in _helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 class LazyLibrary(_Library):  # type: ignore[misc]

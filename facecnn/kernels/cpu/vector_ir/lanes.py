@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
+
+from facecnn.kernels.cpu.jit import cache_folder
 
 _MULTIPLY_AND_ADD = """
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
@@ -26,18 +31,43 @@ _ADDITIONS = {r"vpaddd\s+%zmm": "avx512", r"vpaddd\s+%ymm": "avx2", r"add(\.4s\s
 """How vectors of integers are added, by the instructions for vectors; those before AVX2 have shorter ones for it."""
 
 
+_WIDTHS = 0, 4, 8, 16
+
+
 @cache
 def of_processor() -> int:
     """Floats in a vector that is multiplied and added in one instruction: 16 (AVX-512), 8 (AVX2), 4 (NEON), or 0 where
     there is nothing that the micro-kernels are written for.
 
     LLVM is asked, with a function of one such operation, since the names of processors tell too little, and Numba may
-    have been told to compile for another one (NUMBA_CPU_NAME).
+    have been told to compile for another one (NUMBA_CPU_NAME). Its answer is kept beside the compiled kernels: without
+    them it takes 15 MB of LLVM's code.
     """
+    kept = _kept_answer()
+    with suppress(OSError, ValueError):
+        if kept is not None and (width := int(kept.read_bytes())) in _WIDTHS:
+            return width
+    width = _asked()
+    with suppress(OSError):
+        if kept is not None:
+            kept.write_bytes(b"%d" % width)
+    return width
+
+
+def _asked() -> int:
     assembly = _assembly(_MULTIPLY_AND_ADD)
     if "vfmadd" in assembly:
         return 16 if "zmm" in assembly else 8
     return 4 if re.search(r"fmla(\.4s\s+v|\s+v\d+\.4s)", assembly) else 0
+
+
+def _kept_answer() -> Path | None:
+    """The file with the answer; None where nothing can be kept."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    asked = "\0".join([*cpu_target.target_context.codegen().magic_tuple(), _MULTIPLY_AND_ADD])
+    return Path(folder, f"vector-{sha256(asked.encode()).hexdigest()[:16]}")
 
 
 @cache
