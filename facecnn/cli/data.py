@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,13 +34,7 @@ def sample(
     from facecnn.photos.sample import write_sample
 
     written = write_sample(destination, people, strangers)
-    result = {
-        "folder": str(written.folder),
-        "people": list(written.people),
-        "photos": written.photos,
-        "strangers": written.strangers,
-    }
-    common.print_result(result, format, _describe_sample)
+    common.print_result({**asdict(written), "folder": str(written.folder)}, format, _describe_sample)
 
 
 def _describe_sample(result: dict[str, Any]) -> str:

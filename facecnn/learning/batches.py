@@ -5,8 +5,6 @@ the same arguments, and can be recorded. Small batches are prepared several at a
 the fewer photos there are, the larger is the share of time that launching kernels takes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from itertools import accumulate, pairwise

@@ -1,7 +1,5 @@
 """Calibration: probabilities that mean what they say, and a threshold beyond which a face is a stranger's."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from statistics import NormalDist
 

@@ -1,7 +1,5 @@
 """Checks that a training's settings fit each other, its photos and its network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 

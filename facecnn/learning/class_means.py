@@ -5,8 +5,6 @@ output for strangers is a constant. So one photo of a person is enough, people c
 others, and no photos of strangers are needed. The constants are in ``facecnn.body.threshold``.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

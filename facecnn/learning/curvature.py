@@ -4,8 +4,6 @@ Gradient descent on a quadratic with curvature c multiplies the distance from th
 which diverges unless rate < 2 / c. For a network's loss this holds near the weights at which the curvature is measured.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

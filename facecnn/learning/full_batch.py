@@ -1,8 +1,6 @@
 """Full-batch training: the loss of all photos as a function of the weights, and an optimizer's iteration on it, which
 is an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

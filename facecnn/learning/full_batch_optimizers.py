@@ -9,8 +9,6 @@ to the loss), ``state_names`` (the vectors that its memory may hold) and ``itera
 the start itself if it found none, and puts the step's length into ``memory.numbers``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field

@@ -4,8 +4,6 @@ Every random number is a function of (seed, purpose, epoch or step, photo), and 
 little state to save, and a training that was interrupted and resumed ends with the same bits as one that wasn't.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Learning-rate range test (Smith 2017): train with a rate that rises in every step, and watch the loss."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress

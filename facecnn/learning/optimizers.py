@@ -9,8 +9,6 @@ Decoupled, w -= rate * weight_decay * w before the step, it is the same for ever
 For ``sgd`` the two are the same; ``adam`` and ``adamw`` differ in nothing else; ``lion`` is made for the second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 

@@ -1,7 +1,5 @@
 """The progress of a training, and the interface of what records it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ All but ``plateau`` are functions of the step alone. ``plateau`` depends on the 
 is saved with the training, so that a resumed training has the same rates.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A training step: a batch, forward pass, loss, backward pass, and the update of the weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

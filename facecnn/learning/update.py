@@ -1,7 +1,5 @@
 """What training changes: weights, their moving average and the optimizer's state; and the update in each step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -4,8 +4,6 @@ All figures are taken at an epoch's end from what its last step left on the devi
 a step; before the last step of an epoch that is looked at closely, the kernels are copied on the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, prod
 from typing import Any

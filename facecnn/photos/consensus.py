@@ -6,8 +6,6 @@ in the next round, until no choice changes. On pasted groups with known truth it
 (docs/FACES.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

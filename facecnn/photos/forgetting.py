@@ -1,7 +1,5 @@
 """Removes photos from the caches: their crops and the faces found in them."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ After Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", 
 the middle of a crop, the face itself, and coarse ones on all of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

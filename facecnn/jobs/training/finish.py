@@ -1,7 +1,5 @@
 """Finish a training: calibrate its model, judge it, draw its pictures, and report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Start from another run's weights, as far as its layers fit the new network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The options of a training, besides its settings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

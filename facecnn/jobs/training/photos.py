@@ -1,7 +1,5 @@
 """The photos of a training: which are trained on, which are held out, and a record of it for resuming."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

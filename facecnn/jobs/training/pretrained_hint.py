@@ -1,7 +1,5 @@
 """With few photos a body that has seen many faces may be better: say so, and by how much where that can be judged."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path

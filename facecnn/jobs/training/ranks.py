@@ -5,8 +5,6 @@ the others. It alone has the run's folder. The others get the settings and the s
 weights and progress.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Recorders that show a training's progress."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

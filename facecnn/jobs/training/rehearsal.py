@@ -1,7 +1,5 @@
 """``train --dry-run`` and ``--overfit-batch``, which make no run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """A training in its run folder, and what it writes there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What every training needs before its first step: the device and the trainer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Train a network on a folder of photos: from the first photo to the finished run folder."""
 
-from __future__ import annotations
-
 import gc
 import shlex
 import time
