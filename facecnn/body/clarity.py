@@ -22,14 +22,9 @@ _FACE = slice(4, 44), slice(5, 45)
 
 
 def crop_sharpness(pixels: UInt8Array, rows: Int64Array) -> Float64Array:
-    """The sharpness of faces, see ``facecnn.photos.sharpness``, at a third of the crops' resolution.
+    """The sharpness of faces, see ``facecnn.photos.preparation.sharpness``, at a third of the crops' resolution.
 
-    Args:
-        pixels: (P, 150, 150, 3) the body's crops.
-        rows: (n,) of ``pixels``.
-
-    Returns:
-        (n,)
+    ``pixels``: (P, 150, 150, 3) the body's crops; ``rows``: (n,) of ``pixels``. Returns (n,).
     """
     found = np.zeros(len(rows))
     for index, row in enumerate(rows.tolist()):

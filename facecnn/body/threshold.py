@@ -82,9 +82,7 @@ def less_rivals(scores: Array, strangers: float = STRANGERS) -> Float64Array:
     With ``strangers_score(threshold)`` it reaches the threshold exactly where the unknown-score doesn't exceed
     ``highest_unknown_score(threshold)``.
 
-    Args:
-        scores: (n, people)
-        strangers: the strangers' score.
+    ``scores``: (n, people); ``strangers``: the strangers' score.
     """
     ascending = np.sort(scores, axis=1)
     return _lowered(ascending[:, -1], ascending[:, :-1], strangers)

@@ -163,9 +163,7 @@ class FaceFinder:
     ) -> tuple[Boxes, Float32Array, Int64Array]:
         """Boxes (n, 4) in which the P-Net sees a face, in pixels of the picture, their probabilities and levels.
 
-        Args:
-            probabilities: (tiles, rows, columns)
-            shifts: (tiles, rows, columns, 4)
+        ``probabilities``: (tiles, rows, columns); ``shifts``: (tiles, rows, columns, 4)
         """
         most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
         boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)

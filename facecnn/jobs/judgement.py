@@ -45,9 +45,7 @@ def verdicts(recogniser: Recogniser, answers: Answers, labels: npt.NDArray[np.in
     only others are, and refused otherwise. This needs no choice of which face is the person's, in which the label would
     have a part.
 
-    Args:
-        answers: for all faces of the photos.
-        labels: (n,) index into the people, or their number for strangers.
+    ``answers``: for all faces of the photos; ``labels``: (n,) index into the people, or their number for strangers.
     """
     people, likeliest, photo = len(recogniser.people), answers.likeliest, answers.photo
     faces = np.bincount(photo, minlength=len(labels))

@@ -64,9 +64,7 @@ def check_labels(
 ) -> LabelCheck:
     """Look for photos that may lie in the wrong folder, or show too little.
 
-    Args:
-        quick: train nothing, and score by the ridge regression alone.
-        out: the folder for a contact sheet.
+    ``quick``: train nothing, and score by the ridge regression alone; ``out``: the folder for a contact sheet.
 
     Raises:
         PhotoError: there is only one folder, or a person has a single photo.

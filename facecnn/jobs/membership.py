@@ -109,12 +109,8 @@ def write_run(
 ) -> RunFolder:
     """Write a finished run for other people than a model's, with the threshold that the model has.
 
-    Args:
-        model: of class means.
-        trained_on: (n, 32) uint8, SHA-256 of the photos that it is made of.
-
-    Raises:
-        UsageError, OutputError: see ``RunFolder.create``.
+    ``model``: of class means; ``trained_on``: (n, 32) uint8, SHA-256 of the photos that it is made of. Raises
+    UsageError or OutputError: see ``RunFolder.create``.
     """
     old = run_of(model)
     settings = load(str(old.config_path)).settings

@@ -132,9 +132,7 @@ def plot_of_judged(path: Path, judged: Mapping[str, Any], what: str, most: int =
 
     Of more than ``most`` people, only those are in it who are taken for another, or another for them, most often.
 
-    Args:
-        judged: figures from ``judge``.
-        what: which photos they are of, such as "held-out".
+    ``judged``: figures from ``judge``; ``what``: which photos they are of, such as "held-out".
     """
     names: list[str] = judged["classes"]
     pairs = np.array(confused_pairs(judged), np.int64).reshape(-1, 3)

@@ -63,9 +63,7 @@ class Body(Layer):
 def face_layers(filters: int = 32, units: int = Body.EMBEDDING) -> tuple[Layer, ...]:
     """The layers of dlib's face network, whose affine layers are part of the convolutions before them.
 
-    Args:
-        filters: of the first block; they double three times.
-        units: outputs.
+    ``filters``: of the first block; they double three times.
     """
     layers: list[Layer] = [
         Conv(kernels=filters, size=7, stride=2, activation="relu"),
