@@ -253,7 +253,7 @@ class Layer:
 
     def sides(self, x: Array, out: Array) -> Array | None:
         """Which side of its activation's kink each element is on; None if there is none."""
-        return None
+        return out > 0 if self.activates_with in KINKED else None
 
     def forward(self, context: LayerContext) -> None:
         """Fill ``out`` from ``x`` and, if ``for_backward``, the buffers that backward needs."""

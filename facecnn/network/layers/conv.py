@@ -171,9 +171,6 @@ class Conv(Layer):
             largest = np.lib.stride_tricks.sliding_window_view(sums, side, axis=(1, 2))[:, :: side[0], :: side[1]]
             yield np.abs(largest.max(axis=(-2, -1)))
 
-    def sides(self, x: Array, out: Array) -> Array | None:
-        return out > 0 if self.activation in KINKED else None
-
     def forward(self, context: LayerContext) -> None:
         weight, bias = context.weights["weight"], context.weights["bias"]
         if self._step() != (1, 1):

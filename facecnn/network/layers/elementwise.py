@@ -47,9 +47,6 @@ class Activate(Layer):
         if self.name in KINKED:
             yield np.abs(x)
 
-    def sides(self, x: Array, out: Array) -> Array | None:
-        return out > 0 if self.name in KINKED else None
-
     def forward(self, context: LayerContext) -> None:
         context.backend.activation_forward(flat(context.out), flat(context.x), self.name, self.slope, context.workspace)
 

@@ -159,9 +159,6 @@ class Residual(Layer):
         if self.activation in KINKED:
             yield np.abs(sums)
 
-    def sides(self, x: Array, out: Array) -> Array | None:
-        return out > 0 if self.activation in KINKED else None
-
     def inner_contexts(self, context: LayerContext) -> tuple[LayerContext, ...]:
         contexts = []
         x = context.x
