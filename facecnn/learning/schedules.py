@@ -41,7 +41,7 @@ class Schedule:
 
     def _after_warmup(self, step: int, steps: int) -> float:
         """Factor for ``step`` of the ``steps`` after the warm-up; 1 for the first."""
-        raise NotImplementedError
+        return 1.0
 
     def after_epoch(self, memory: Memory, loss: float) -> dict[str, float]:
         """What to remember after an epoch with this ``loss``: the validation loss if there is one."""
@@ -53,9 +53,6 @@ class Constant(Schedule):
     """The same rate throughout."""
 
     name: Literal["constant"] = "constant"
-
-    def _after_warmup(self, step: int, steps: int) -> float:
-        return 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -153,9 +150,6 @@ class Plateau(Schedule):
 
     def factor(self, step: int, steps: int, memory: Memory = NOTHING) -> float:
         return super().factor(step, steps) * memory.get("factor", 1.0)
-
-    def _after_warmup(self, step: int, steps: int) -> float:
-        return 1.0
 
     def after_epoch(self, memory: Memory, loss: float) -> dict[str, float]:
         factor, best = memory.get("factor", 1.0), memory.get("best")
