@@ -34,6 +34,7 @@ class Console:
 
     def warning(self, text: str) -> None:
         """Show a warning. With ``--strict``, jobs fail where the data cause one."""
+        self.info(f"warning: {text}")
 
     def show_compilation(self) -> None:
         """From now on, show what Numba compiles and problems of its cache, and warn of slow kernels. Loads Numba."""

@@ -20,9 +20,6 @@ class _Messages(Console):
     def info(self, text: str) -> None:
         self.lines.append(text)
 
-    def warning(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
-
 
 def run_on_ranks(task: Task, device: Device, console: Console, ranks: Ranks) -> None:
     """On rank 0: run all trials, with the others, and then those that a rank has left when it fell silent."""

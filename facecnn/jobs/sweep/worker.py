@@ -125,9 +125,6 @@ class _Console(Console):
     def info(self, text: str) -> None:
         self.send({"info": text})
 
-    def warning(self, text: str) -> None:
-        self.send({"info": f"warning: {text}"})
-
 
 def _work() -> None:
     """What a further process does."""
