@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_is_done_without(
     if when == "ready":
         process.kill()
         process.wait()
-    plotter.begin(plots(tmp_path) * 20)
+    plotter.begin(plots(tmp_path) * 3)
     process.kill()
     plotter.finish()
     assert {path.name for path in tmp_path.iterdir()} >= set(drawn_here) == {"curves.png", "confusion.png"}
