@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from facecnn.cli.config import app
 from facecnn.config import Settings, apply_overrides, from_dict, json_schema, load, shipped, to_dict, to_yaml
 from facecnn.errors import UsageError
+from facecnn.kernels.protocol import Activation
 from facecnn.learning.calibration import CalibrationSettings
 from facecnn.learning.optimizers import AdamW, Momentum
 from facecnn.learning.schedules import Constant, Cosine, Step
@@ -636,7 +638,7 @@ finite = {"allow_nan": False, "allow_infinity": False}
 fraction = st.floats(0, 1, exclude_max=True)
 sizes = st.integers(1, 4096)
 pairs = sizes | st.tuples(sizes, sizes)
-activations = st.sampled_from(["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"])
+activations = st.sampled_from(get_args(Activation))
 positive = st.floats(0, exclude_min=True, **finite)
 pools = st.builds(PoolSettings, size=pairs, stride=st.none() | pairs, kind=st.sampled_from(["max", "average"]))
 layers = st.one_of(

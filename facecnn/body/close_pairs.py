@@ -55,12 +55,12 @@ def close_pairs(
     Args:
         units: (points, dimensions) of length 1.
         offsets: (points,)
-        rows: (n,) the points that are compared with all, ascending. Of a pair at least one is among them.
+        rows: (n,) the points that are compared with all, ascending. At least one point of each pair is one of these.
         threads: that compare blocks (default: one for each processor).
         progress: called with the number of ``rows`` done and of all.
 
     Returns:
-        Each pair in both orders, except that a point comes first in at most twice ``MOST``.
+        Each pair in both orders, but no point is ``first`` in more than 2 * ``MOST`` of them.
     """
     ones = np.ones(len(units), np.float32)
     left = np.column_stack([units, offsets, ones])  # so that one product gives the whole score

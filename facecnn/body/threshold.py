@@ -1,4 +1,4 @@
-"""From which similarity on a face is named: a threshold for a stated share of strangers, with no photo of one.
+"""How similar a face must be to be named: a threshold for a given false-accept rate, set without photos of strangers.
 
 A face's score for a person is the cosine between its embedding and the mean of the person's, plus ``FEW_PHOTOS`` /
 (number of the person's photos), because a mean of few photos is less similar to everybody. Strangers have a constant
@@ -22,7 +22,7 @@ import numpy as np
 from facecnn.arrays import Array, Float64Array
 
 SCALE = 200.0
-"""Factor of the scores that makes their softmax calibrated probabilities."""
+"""Inverse temperature: the scores are multiplied by it, so that their softmax gives calibrated probabilities."""
 
 STRANGERS = 0.93
 """Highest score of strangers in the softmax."""
@@ -31,11 +31,11 @@ OWN_REFUSED = 0.01
 """Share of the people's own photos that may be refused so that fewer strangers are named."""
 
 LEAST_PHOTOS = 50
-"""Photos that each person must have for that. One with fewer would be refused for the others' sake."""
+"""Photos that each person must have before the threshold is raised: it would refuse a person with fewer too often."""
 
 STRICTEST = 0.1
-"""Lowest share of strangers that the people's own photos may bring about, relative to the one asked for. Photos of a
-single day are so alike that they would forbid any other day's."""
+"""How far the people's own photos may raise the threshold: to that of this fraction of the requested false-accept rate.
+Photos of a single day are so alike that otherwise those of any other day would be refused."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def part_of_machine(device: str, threads: int | None, ranks: Ranks) -> tuple[str
     node, own = nodes[ranks.rank]
     beside = [processors for other, processors in nodes if other == node]
     if threads is None:
-        # Processors to which the launcher has bound one rank only are this rank's alone.
+        # Each processor is divided among the ranks that may run on it; one that only this rank is bound to counts as 1.
         threads = max(1, int(sum(1 / sum(one in others for others in beside) for one in own)))
     number = sum(other == node for other, _ in nodes[: ranks.rank])
     return _own_card(device, number, len(beside)), threads
@@ -74,7 +74,7 @@ class Work:
     @property
     def seconds_in_numpy(self) -> float:
         """About how long NumPy takes, on one processor (AMD EPYC, family 25, model 1: 0.10 s for 57 million
-        multiply-adds of the default network, 0.13 s for 542 million of the body, 0.14 s for a face in 150x150)."""
+        multiply-adds of the default network, 0.13 s for 542 million of the body, 0.14 s to find a face in 150x150)."""
         rate = 4e9 if self.by_embeddings else 0.5e9
         return 0.15 * self.finds_faces + self.multiply_adds / rate
 

@@ -61,7 +61,7 @@ def _check_address_space() -> None:
 
 
 def package_error(error: ImportError) -> FacecnnError | None:
-    """The error for a package that is missing or can't be loaded; None where the mistake is in facecnn."""
+    """The error for a package that is missing or can't be loaded; None for a module of facecnn or of Python itself."""
     module = _failed_module(error).partition(".")[0]
     if module in ("", "facecnn") or module in sys.stdlib_module_names:
         return None

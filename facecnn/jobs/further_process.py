@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def start(module: str, *, stdout: int) -> subprocess.Popen[bytes]:
-    """Run a module of facecnn in a process of its own, whose errors nobody reads. Raises OSError.
+    """Run a module of facecnn in a child process, whose stderr is discarded. Raises OSError.
 
     ``stdout``: as for ``Popen``.
     """
@@ -26,8 +26,8 @@ def start(module: str, *, stdout: int) -> subprocess.Popen[bytes]:
 
 
 def end_with_the_first() -> None:
-    """From now on, end this process when its standard input closes, which the first process has opened. What it says is
-    read before."""
+    """From now on, end this process when its standard input closes, which is when the parent process closes it or ends.
+    Call this only after reading everything that the parent sends."""
     threading.Thread(target=_wait_and_end, daemon=True).start()
 
 

@@ -67,7 +67,7 @@ def check_labels(
     ``quick``: train nothing, and score by the ridge regression alone; ``out``: the folder for a contact sheet.
 
     Raises:
-        PhotoError: there is only one folder, or a person has a single photo.
+        PhotoError: there is only one folder, a person has a single photo, or photos x folders exceeds ``MOST_SCORES``.
         OutputError: the sheet can't be written.
         FacecnnError: as from ``train``.
     """

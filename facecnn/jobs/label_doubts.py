@@ -86,8 +86,8 @@ def rank_by_doubt(dataset: Dataset, answers: UnseenAnswers) -> tuple[InspectedPh
     """All photos, the most doubtful first.
 
     First come photos that are more like another folder, by the network or by the ridge, then those with other flaws,
-    then the rest. Each of these groups is sorted by the sum of two ranks, those of the network's and of the ridge's
-    margin by which the own folder is ahead of the best other one.
+    then the rest. Each of these groups is sorted by the sum of two ranks: by the network's and by the ridge's margin
+    between a photo's own folder and the best other one.
     """
     labels = dataset.labels
     margins = answers.margins(labels)

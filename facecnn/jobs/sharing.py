@@ -1,4 +1,4 @@
-"""What jobs whose work ranks share have in common."""
+"""What the jobs that share their work among ranks have in common."""
 
 import contextlib
 import platform
@@ -18,7 +18,7 @@ from facecnn.photos.cache_folder import CACHE_VARIABLE, make_private, photo_cach
 from facecnn.photos.folder import scan
 
 PHOTOS = PortionSize(smallest=32)
-"""To read some photos, caches are opened and threads started, which takes as long as a few photos do."""
+"""Each portion opens caches and starts threads, which takes as long as reading a few photos."""
 
 
 def warn_of_lost(ranks: Ranks, console: Console) -> None:
@@ -28,7 +28,7 @@ def warn_of_lost(ranks: Ranks, console: Console) -> None:
 
 
 def or_silent(work: Work, ranks: Ranks) -> Work:
-    """Work whose error, on another rank than 0, takes the place of its results. On rank 0 it ends all."""
+    """``work``, but on ranks other than 0 an error is returned in place of the results. On rank 0 it is raised."""
 
     def worked(start: int, stop: int, done: Callable[[int], None]) -> Sequence[Any]:
         try:
@@ -44,9 +44,9 @@ def or_silent(work: Work, ranks: Ranks) -> Work:
 def fill_caches(
     count: int, look: Callable[[int, int, Callable[[int], None]], None], what: str, ranks: Ranks, console: Console
 ) -> None:
-    """Let ranks look at photos, so that rank 0, which then looks at all of them, has what was found from the cache.
+    """Let ranks process photos, so that rank 0, which then processes all of them, finds the results in the cache.
 
-    So what a rank leaves undone, because it fails or dies, rank 0 does.
+    If a rank fails or dies, rank 0 thus does what it left undone.
 
     ``look`` looks at the photos from a start to a stop, and tells how many are done. All ranks call this.
     """

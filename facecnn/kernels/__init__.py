@@ -86,8 +86,8 @@ def open_device(device: str, threads: int | None = None) -> Device:
 
 
 def _run_on(count: int, start: Callable[[int], None]) -> None:
-    """Run the loops of this thread on ``count`` threads, which ``start`` starts if there are none: it looks for a
-    moment how busy the processors are, and that only matters then."""
+    """Run this thread's parallel loops on ``count`` threads. If Numba's threads don't run yet, ``start`` starts them:
+    it first watches for some milliseconds how busy the processors are, which would be wasted later."""
     import numba
     from numba.np.ufunc import parallel
 
@@ -108,7 +108,7 @@ def _open_card(found: Cuda, number: int, reason: str) -> Device:
 
 
 def available_threads() -> int:
-    """The processors that this process may use: those of its affinity mask and NUMBA_NUM_THREADS, if that is set."""
+    """How many threads this process may use: the processors of its affinity mask, NUMBA_NUM_THREADS at most."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     limit = os.environ.get("NUMBA_NUM_THREADS", "")

@@ -4,7 +4,8 @@ All are plain functions of float32 numbers. ``cpu`` compiles them into its loops
 grid-stride loops; called from Python they run in Python. None calls another one, and constants are float32, so that
 nothing is widened to float64. ``facecnn.kernels.reference`` doesn't use them: they are tested against it.
 
-An activation or optimizer that is added here, with a row in its table, exists on both backends.
+An optimizer that is added here, with a row in its table, exists on both backends; so does an activation, with its
+name in ``protocol.Activation``, in the same order.
 """
 
 from __future__ import annotations
@@ -112,10 +113,10 @@ def decoupled_decay(w: Any, g: Any, coupled: Any, decoupled: Any) -> Any:
     return w - decoupled * w, g
 
 
-# One step of each optimizer for one weight: (w, g, *state, rate, *numbers) -> (w, *state). Arguments are passed by the
-# parameters' names: those between g and the rate are the state, those after it are settings. ``corrected_rate`` is
-# rate / (1 - beta1^t) at step t, ``one_minus_beta1`` is 1 - beta1, and ``bias_correction1`` is 1 - beta1^t; bias
-# corrections come last.
+# One step of each optimizer for one weight: (w, g, *state, rate, *numbers) -> (w, *state). ``update_rules`` reads the
+# parameters' names and passes the arguments by them: those between g and the rate are the state, those after it are
+# settings. ``corrected_rate`` is rate / (1 - beta1^t) at step t, ``one_minus_beta1`` is 1 - beta1, and
+# ``bias_correction1`` is 1 - beta1^t; bias corrections come last.
 
 
 def sgd(w: Any, g: Any, rate: Any) -> Any:

@@ -165,7 +165,7 @@ def activation_forward(out: Array, x: Array, activation: Activation, slope: floa
 def activation_backward(
     dx: Array, dout: Array, x: Array, out: Array, activation: Activation, slope: float, workspace: Any
 ) -> None:
-    """dx = dout * activation'(x); from ``out`` where that is enough, for gelu from ``x``: Phi(x) + x * phi(x)."""
+    """dx = dout * activation'(x); from ``out`` for FUSED_ACTIVATIONS, else from ``x`` (gelu: Phi(x) + x * phi(x))."""
     _, derivative = _ACTIVATIONS[activation]
     dx[...] = dout * derivative(out if activation in FUSED_ACTIVATIONS else x, slope)
 
@@ -656,8 +656,8 @@ def optimizer_update(
 ) -> None:  # fmt: skip
     """One step of an optimizer, in place.
 
-    weight, gradient (P,); ``state``: the arrays (P,) that the function below for this ``rule`` takes between weight and
-    g; step (1,): updates made so far; ``scalars``: the rule's settings by name, and its weight decay.
+    weight, gradient (P,); ``state``: the rule's own arrays (P,), which are the parameters between weight and g of
+    its function below; step (1,): updates made so far; ``scalars``: the rule's settings by name, and its weight decay.
 
     Weight decay pulls the first ``decaying`` weights towards 0: as ``weight_decay`` by weight_decay * weight in the
     gradient, which is the derivative of weight_decay / 2 * the sum of squares (L2), or as ``decoupled_weight_decay`` by
@@ -851,7 +851,7 @@ def draw_augmentation(
 def prepare_photos(
     out: Array, pixels: Array, rows: Array, parameters: Array, normalise: Normalise, workspace: Any
 ) -> None:
-    """Cached photos become the network's input.
+    """Crops of photos become the network's input.
 
     out         (N, H, W, C)      floating
     pixels      (P, H + 2 my, W + 2 mx, C) uint8: every photo with a margin of my rows and mx columns around the picture

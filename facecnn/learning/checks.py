@@ -14,7 +14,7 @@ from facecnn.network.stages import all_layers
 def check_settings(
     settings: TrainingSettings, data: TrainingData, step: Step, initial_arrays: Collection[str] = ()
 ) -> None:
-    """Raise UsageError for settings with which a training is impossible or would never end as they say.
+    """Raise UsageError for settings with which training is impossible, or could never meet its stopping rule.
 
     ``initial_arrays``: names of arrays that are taken from another model.
     """
@@ -46,7 +46,7 @@ def check_settings(
 
 
 def _check_single_photos(network: Network, batch_size: int, photos: int) -> None:
-    """Batch norm of units needs two photos at least: the deviation of a single number is 0."""
+    """Batch norm over units needs at least two photos: the standard deviation of a single number is 0."""
     for stage in all_layers(network.stages[network.first_trained :]):
         if stage.layer.uses_batch_statistics and math.prod(stage.shape[:-1]) == 1:
             raise UsageError(

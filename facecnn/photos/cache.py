@@ -1,4 +1,5 @@
-"""Loads photos in several threads, decoded and cropped, through a cache on disk so that each is decoded only once.
+"""From files to crops: reads, decodes and searches photos in several threads, and cuts out their faces, through a cache
+on disk so that each is decoded only once.
 
 Everything in the cache can be made again. So a problem with it means decoding again, or working from memory, but never
 an error or another result.

@@ -12,7 +12,7 @@ from facecnn.photos.folder import some
 from facecnn.photos.grouping import Groups, Indices, repeated
 
 UNBALANCED = 10
-"""Ratio of two people's numbers of photos from which on there is a warning."""
+"""Ratio between two people's numbers of photos at or above which there is a warning."""
 
 _COARSE = 12
 _BYTES = 1 << 22  # of crops averaged at a time
@@ -40,7 +40,7 @@ def same_picture(pixels: UInt8Array, rows: Int64Array, hashes: npt.NDArray[np.ui
     Args:
         pixels: (rows, height, width, channels)
         rows: (photos,) each photo's row of ``pixels``.
-        hashes: (photos,)
+        hashes: (photos,) perceptual hashes, from ``facecnn.photos.fingerprint``.
 
     Returns:
         Sorted groups of two or more sorted indices; of equal files only the first counts.

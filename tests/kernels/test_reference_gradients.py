@@ -1,7 +1,7 @@
 """The reference's backward functions against central differences in float64, with a random upstream delta."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ import pytest
 
 from common.differences import central_differences
 from facecnn.kernels import reference
-from facecnn.kernels.protocol import FUSED_ACTIVATIONS
+from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 Array = npt.NDArray[np.float64]
 WORKSPACE = reference.Workspace()
@@ -89,7 +89,7 @@ def test_strided_conv(shape: Any, kernel: Any, stride: Any, padding: Any, window
     agree(dx, loss, x)
 
 
-@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"])
+@pytest.mark.parametrize("activation", get_args(Activation))
 def test_activation(activation: Any) -> None:
     x = normal(3, 40)
     x += 0.01 * np.sign(x)  # away from the kink

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from facecnn.arrays import Array
 from facecnn.kernels import reference
+from facecnn.kernels.protocol import Activation
 from facecnn.network.layers import (
     Activate,
     BatchNorm,
@@ -30,7 +31,7 @@ from facecnn.network.layers import (
 from facecnn.network.network import Network
 from facecnn.network.stages import plan
 
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu")
+ACTIVATIONS = get_args(Activation)
 KINKED = ("relu", "leaky_relu")
 
 

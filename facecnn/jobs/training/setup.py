@@ -158,7 +158,7 @@ def make_trainer(
 
 
 def _batch_size(settings: Settings, stages: Sequence[Stage], photos: int, ranks: Ranks) -> int:
-    """The largest number of photos that a rank has of a batch."""
+    """The most photos of one batch that any rank gets."""
     size = min(settings.train.batch_size, photos)
     has_batch_norm = any(stage.layer.uses_batch_statistics for stage in stages)
     if isinstance(settings.optimizer, FullBatchOptimizer) and has_batch_norm:
@@ -174,7 +174,7 @@ def _what_fits(
     if free is None:
         check_memory(stages, batch_size)
         return None
-    # Photos that don't fit on the card beside the network are streamed through two batch slots, also held-out ones.
+    # Photos, held-out ones too, that don't fit on the card beside the network are streamed through two batch slots.
     photo_bytes = math.prod(validation.pixels.shape[1:]) * validation.pixels.itemsize
     sent = 2 * photo_bytes * (batch_size + max(1, min(batch_size, len(validation))))
     return _fitting_micro_batch(stages, batch_size, settings, free, sent)

@@ -77,8 +77,9 @@ class Tracking:
 def tracked(training: TrainingRun, options: TrainOptions, console: Console) -> Iterator[Tracking | None]:
     """The tracking of a training, for as long as it runs: None if it isn't tracked.
 
-    A run that was tracked before goes on to be. Its new event file begins after the epoch that it goes on from; of one
-    that had ended with the last epoch, whose figures are made anew. The epochs before are added if no file has them.
+    A run that was tracked before stays tracked. Its new event file begins after the last epoch trained, or with that
+    epoch if the training had ended, since its final figures are written anew. If there is no event file yet, all
+    earlier epochs are added.
     Raises OutputError.
     """
     folder = training.folder.tracking_path

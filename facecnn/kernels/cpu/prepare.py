@@ -1,4 +1,4 @@
-"""Cached photos become the network's input: tone, warp, blur, normalisation and erasing in one pass over each photo,
+"""Crops of photos become the network's input: tone, warp, blur, normalisation and erasing in one pass over each photo,
 which stays in the processor's caches.
 
 Photos to be standardised are made in scratch memory, which the second-level cache holds, and copied to the input in one

@@ -1,4 +1,4 @@
-"""Tone, rotation, zoom and shift of a cached photo, for ``prepare``.
+"""Tone, rotation, zoom and shift of a crop, for ``prepare``.
 
 A photo is toned once, from bytes to floats, and then read wherever the warp leads. Without a turn, rows and columns are
 interpolated one after the other, and only a few rows are toned at once; without a zoom, too, all pixels lie equally far

@@ -31,7 +31,7 @@ _SLAB = 4 if SIMULATED else 32
 _SPLIT_SLABS = 2 if SIMULATED else 4
 """Least number of slabs in a part, where a long sum is split, ..."""
 _BLOCKS = 6 if SIMULATED else 256
-"""... and the most parts of all columns: about two for each multiprocessor of a large card."""
+"""... and the most blocks, parts times column tiles, of a row of tiles: about 2 per multiprocessor of a large card."""
 
 Bias = Literal["none", "add", "sum"]
 
@@ -71,7 +71,7 @@ def _load(width: int, depth_last: bool) -> Any:
 def _product(rows_each: int, columns_each: int, a_depth_last: bool, b_depth_last: bool, bias_is: Bias) -> Any:
     """out[s, r, c] = sum of a[r, d] * b[c, d] over the depths d of split s; a factor may have its depth first instead.
 
-    bias: "add" bias (columns,) to out; or "sum": let bias (rows,) = sum of a over its whole depth.
+    bias_is: "add": bias (columns,) is added to out; "sum": bias (rows,) becomes the sum of a over its whole depth.
     """
     rows, columns = _SIDE * rows_each, _SIDE * columns_each
     shape_a, shape_b = (_SLAB, _pitch(rows)), (_SLAB, _pitch(columns))
@@ -161,12 +161,12 @@ def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: W
 
 
 def dense_backward_weight(dweight: Array, dbias: Array, dout: Array, x: Array, workspace: Workspace) -> None:
-    """dweight = dout' x, dbias = sum of dout over the batch."""
+    """dweight = dout' x, dbias = sum of dout over the batch: dweight (U, I), dbias (U,), dout (N, U), x (N, I)."""
     whole = dweight.reshape(1, *dweight.shape)
     _launch_product(whole, dbias, "sum", dout, False, x, False, dout.shape[0], workspace)
 
 
 def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Workspace) -> None:
-    """dx = dout weight."""
+    """dx = dout weight: dx (N, I), dout (N, U), weight (U, I)."""
     unused = workspace.array("no bias", (1,))
     _launch_product(dx.reshape(1, *dx.shape), unused, "none", dout, True, weight, False, dout.shape[1], workspace)

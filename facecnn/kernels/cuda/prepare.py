@@ -1,4 +1,4 @@
-"""Cached photos become the network's input.
+"""Crops of photos become the network's input.
 
 The first kernel applies tone, warp and blur, tile by tile. "none" erases in the same kernel and is done. "standardise"
 keeps the mean and the squared deviations of each tile; a second kernel merges them and scales the photo.

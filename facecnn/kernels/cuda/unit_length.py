@@ -73,7 +73,7 @@ def _backward() -> Any:
 
 
 def unit_length_forward(out: Array, x: Array, norms: Array, workspace: Workspace) -> None:
-    """out = x / norm of each row, which is kept in ``norms``."""
+    """out = x / norm, row by row: out, x (N, U). norms (N,), at least LEAST_LENGTH, are kept for the backward pass."""
     launch(_forward(), len(x), THREADS, workspace, out, x, norms)
 
 

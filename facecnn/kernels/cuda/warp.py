@@ -89,7 +89,7 @@ def _warp_of(warp: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns:
 
 @device_function
 def _tone(i: Any, parameters: Any, n: Any) -> Any:
-    """What becomes of the value i of 0 ... 255."""
+    """The toned value, 0 to 1, of the grey level i, 0 to 255: gamma, then contrast and brightness."""
     power = _F(math.exp(parameters[n, GAMMA]))
     curved = _F(math.pow(_F(i) / _BRIGHTEST, power))
     value = (curved - _HALF) * parameters[n, CONTRAST] + _HALF + parameters[n, BRIGHTNESS]
@@ -167,8 +167,8 @@ def _blur(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
 
 @cache
 def _write(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool) -> Any:
-    """A device function that writes ``rows`` rows of ``length`` elements, what of a tile lies in the photo. It returns
-    the sum of this thread's elements."""
+    """A device function that writes the part of a tile that lies in the output: ``rows`` rows of ``length`` elements.
+    It returns the sum of this thread's elements as they were before the box was erased."""
     pitch = tile_columns * maps
     size = tile_rows * pitch
 
@@ -195,7 +195,7 @@ def _write(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bo
 
 @cache
 def _squares(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
-    """A device function: the sum of this thread's squared deviations from ``mean``, of what ``_write`` writes."""
+    """A device function: the sum of this thread's squared deviations from ``mean``, before the box is erased."""
     pitch = tile_columns * maps
     size = tile_rows * pitch
 
@@ -230,7 +230,7 @@ def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool
         out: Array, partials: Array, pixels: Array, rows: Array, parameters: Array, photo_rows: Any, photo_columns: Any
     ) -> None:
         # out (N, H, W * C), pixels (P, rows * columns * C) uint8, rows (N,), parameters (N, 13)
-        # partials (N, 3, tiles), if ``measure``: each tile's elements, their mean, their squared deviations from it
+        # partials (N, 3, tiles), if ``measure``: each tile's count, mean and sum of squared deviations
         # Blocks (N, parts): each makes tiles of a photo in a grid-stride loop.
         table = cuda.shared.array(_TONES, _F)
         geometry = cuda.shared.array(5, _F)

@@ -72,7 +72,7 @@ CASES = [
     *_activation("leaky_relu", 7, 9),
     *_activation("sigmoid", 30),
     *_activation("tanh", 30),
-    *_activation("gelu", 5, 11),
+    *(case for activation in ACTIVATIONS for case in _activation(activation, 5, 11)),
     *(_extreme(activation) for activation in ACTIVATIONS),
     *(
         case
