@@ -105,7 +105,9 @@ class KernelWatch:
             active = self._active(name, count)
             if active is not None:
                 figures["active"] = active
-            layers[name] = {figure: [float(f"{value:.3g}") for value in values] for figure, values in figures.items()}
+            layers[name] = {
+                figure: [float(f"{value:.3g}") for value in values.tolist()] for figure, values in figures.items()
+            }
         change = {name: _change(start, now[name]) for name, start in self.start.items()}
         figures_of_all: dict[str, Any] = {"kernel_change": change, "dead_kernels": dead}
         return {**figures_of_all, "asleep_kernels": asleep, "kernels": layers} if closely else figures_of_all
