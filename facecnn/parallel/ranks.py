@@ -136,10 +136,9 @@ class OtherRankFailed(FacecnnError):
         self.exit_code = exit_code
 
 
-def share(count: int, ranks: Ranks, rank: int | None = None) -> tuple[int, int]:
-    """Start and stop of a rank's part of ``count`` things: of this one, or of ``rank``. Parts differ by one at most."""
-    rank = ranks.rank if rank is None else rank
-    return rank * count // ranks.size, (rank + 1) * count // ranks.size
+def share(count: int, ranks: Ranks) -> tuple[int, int]:
+    """Start and stop of this rank's part of ``count`` things. Parts differ by one at most."""
+    return ranks.rank * count // ranks.size, (ranks.rank + 1) * count // ranks.size
 
 
 def largest_share(count: int, ranks: Ranks) -> int:

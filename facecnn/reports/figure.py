@@ -38,13 +38,7 @@ def can_draw() -> bool:
 
 @contextmanager
 def saved_figure(
-    path: Path | None,
-    width: float,
-    height: float,
-    families: Sequence[str] = (FONT,),
-    *,
-    laid_out: bool = True,
-    transparent: bool = False,
+    path: Path | None, width: float, height: float, families: Sequence[str] = (FONT,), *, laid_out: bool = True
 ) -> Iterator["Figure"]:
     """A figure that is written to a file at the end, in matplotlib's default style, whatever the user's style is.
 
@@ -54,7 +48,6 @@ def saved_figure(
         height: in inches.
         laid_out: let matplotlib lay out the figure, and fit its size to its content. Without, the size is exact and the
             caller places everything, which takes less than half the time.
-        transparent: no background. Figures with a white one are inverted on a dark page of the report.
     """
     import matplotlib
     import matplotlib.style
@@ -70,14 +63,7 @@ def saved_figure(
         yield figure
         picture = io.BytesIO()
         size: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if laid_out else {}
-        canvas.print_figure(
-            picture,
-            format="png",
-            dpi=DPI,
-            facecolor="none" if transparent else "auto",
-            pil_kwargs={"compress_level": COMPRESSION},
-            **size,
-        )
+        canvas.print_figure(picture, format="png", dpi=DPI, pil_kwargs={"compress_level": COMPRESSION}, **size)
     if path is not None:
         write_atomically(path, picture.getvalue())
 

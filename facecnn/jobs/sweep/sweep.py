@@ -200,7 +200,7 @@ def _finish(
     nested = _judge_search(task, trials, device, console)
     importance = trials.importances(SEARCH)
     found = settings_with(task.loaded, task.ranges, chosen.params)
-    head = "".join(f"# {line}\n" for line in _heading(task, rows, best, nested))
+    head = "".join(f"# {line}\n" for line in _heading(rows, best, nested))
     write_atomically(kept.best_path, (head + to_yaml(found.settings)).encode())
     pictures = _draw(kept, task.ranges, rows, importance, console)
     result = {
@@ -282,9 +282,7 @@ def _judge_search(task: Task, trials: Trials, device: Device, console: Console) 
     }
 
 
-def _heading(
-    task: Task, rows: Sequence[dict[str, Any]], best: dict[str, Any], nested: dict[str, Any] | None
-) -> list[str]:
+def _heading(rows: Sequence[dict[str, Any]], best: dict[str, Any], nested: dict[str, Any] | None) -> list[str]:
     """Comments at the top of best.yaml."""
     lines = [
         f"Found by facecnn sweep: trial {best['number']} of {len(rows)}, each of up to {len(best['folds'])} trainings.",
