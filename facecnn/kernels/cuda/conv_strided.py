@@ -1,12 +1,11 @@
-"""Convolution with a step between windows, forward and backward, as products of matrices by one kernel.
+"""Convolution with a step between windows, forward and backward, as products of matrices (products.py).
 
 With D = R * S * C, the numbers of a window (a patch)
     out (pixels, K) = patches (pixels, D) x weight' (D, K)
     dweight (K, D) = delta' (K, pixels) x patches (pixels, D), where delta = dout * activation'
     dx (pixels of x, C) = delta at the windows' positions (pixels of x, taps * K) x weight (taps * K, C)
 No patch is stored: the factors' elements are looked up in the maps on the way to shared memory, as in cuDNN's implicit
-products (Chetlur et al. 2014, arXiv:1410.0759). A block makes a tile of the product as in dense.py, from slabs of both
-factors.
+products (Chetlur et al. 2014, arXiv:1410.0759).
 
 A pixel of x is in the windows at some of the taps only: those with the same remainder by the stride. So there is a
 launch for every remainder, which sums over its taps alone.
@@ -16,7 +15,8 @@ All sizes but the number of photos are constants of the compiled code, so that n
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,150 +34,20 @@ from facecnn.kernels.cuda.conv_patches import (
     weights_around,
     weights_of,
 )
-from facecnn.kernels.cuda.conv_unrolled import unrolled
 from facecnn.kernels.cuda.conv_weight import add_partials
-from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
+from facecnn.kernels.cuda.driver import SIMULATED, device_function
 from facecnn.kernels.cuda.elementwise import value_of
 from facecnn.kernels.cuda.memory import Array, Workspace
+from facecnn.kernels.cuda.products import SLAB, grid_of, launch_product, product_of
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 _U64 = np.uint64
-_ZERO = np.float32(0)
-_SIDE = 2 if SIMULATED else 8
-"""A block is _SIDE x _SIDE threads."""
 _EACH = (1, 2) if SIMULATED else (1, 2, 4, 8)
 """Possible numbers of output rows, and columns, of a thread."""
-_SLAB = 4 if SIMULATED else 32
-"""Depth of the slab in shared memory."""
 _SPLITS = 6 if SIMULATED else 528
 """The weights' gradient has long sums and few tiles: the sums are split, into at most this many blocks in all ..."""
 _SPLIT_SLABS = 2 if SIMULATED else 8
 """... and into parts of at least this many slabs. (``Conv.scratch`` has room for the parts.)"""
-
-
-# -------------------------------------------------------------------------------------------------------- product
-
-
-def _pitch(width: int) -> int:
-    """Elements from one row of a tile to the next: 1 beyond a multiple of the 32 banks, so that writing down a column
-    is as quick as along a row."""
-    return width + (1 - width) % 32
-
-
-def _load(width: int, element: Any, depth_first: bool) -> Any:
-    """A device function that fills tile (slab, width) in shared memory with the elements of lines ``first`` and depths
-    ``start`` on, and 0 beyond ``lines`` and ``stop``. Neighbouring threads read neighbouring depths if ``depth_first``,
-    else lines."""
-    threads = _SIDE * _SIDE
-
-    @device_function
-    def load(tile: Any, source: Any, lines: Any, first: Any, start: Any, stop: Any) -> None:
-        e = natural(cuda.threadIdx.x)
-        while e < width * _SLAB:
-            if depth_first:
-                i, d = e // _SLAB, e % _SLAB
-            else:
-                i, d = e % width, e // width
-            value = _ZERO
-            if first + i < lines and start + d < stop:
-                value = element(source, first + i, start + d)
-            tile[d, i] = value
-            e += threads
-
-    return load
-
-
-def _store(columns_each: int, place: Any, finish: Any) -> Any:
-    """For output number ``output`` of a thread, a device function that stores its sum: see ``_product``."""
-
-    def one_output(output: int) -> Any:
-        i, j = divmod(output, columns_each)
-
-        @device_function
-        def store(state: Any) -> None:
-            sums, target, first_row, first_column, row_count, column_count, split = state
-            r, c = first_row + i * _SIDE, first_column + j * _SIDE
-            if r < row_count and c < column_count:
-                finish(target, place(r), c, sums[output], split)
-
-        return store
-
-    return one_output
-
-
-def _product(
-    rows_each: int, columns_each: int, a: tuple[Any, bool], b: tuple[Any, bool], place: Any, finish: Any,
-    adds_rows: bool = False,
-) -> Any:  # fmt: skip
-    """A kernel that sums a[r, d] * b[c, d] over the depths d of its split, in order, for its tile of rows r and columns
-    c, and stores each sum by ``finish(target, place(r), c, sum, split)``.
-
-    a, b: an ``element`` and whether its depths lie side by side. With ``adds_rows`` target is (splits, sums), and the
-    sum of a[r, d] over d is stored there, too, behind rows x columns others.
-    """
-    rows, columns = _SIDE * rows_each, _SIDE * columns_each
-    shape_a, shape_b = (_SLAB, _pitch(rows)), (_SLAB, _pitch(columns))
-    outputs = rows_each * columns_each
-    load_a, load_b = _load(rows, *a), _load(columns, *b)
-    store_all = unrolled(outputs, _store(columns_each, place, finish))
-
-    @kernel
-    def product(target: Any, a: Any, b: Any, row_count: Any, column_count: Any, depth: Any, split_depth: Any) -> None:
-        # grid: (tiles of rows, tiles of columns, splits)
-        tile_a = cuda.shared.array(shape_a, np.float32)
-        tile_b = cuda.shared.array(shape_b, np.float32)
-        sums = cuda.local.array(outputs, np.float32)
-        left = cuda.local.array(rows_each, np.float32)
-        thread = natural(cuda.threadIdx.x)
-        down, along = thread // _SIDE, thread % _SIDE
-        first_row, first_column = natural(cuda.blockIdx.x) * rows, natural(cuda.blockIdx.y) * columns
-        split = natural(cuda.blockIdx.z)
-        for o in range(outputs):
-            sums[o] = _ZERO
-        total = _ZERO
-        start = split * natural(split_depth)
-        stop = min(start + natural(split_depth), natural(depth))
-        while start < stop:
-            load_a(tile_a, a, row_count, first_row, start, stop)
-            load_b(tile_b, b, column_count, first_column, start, stop)
-            cuda.syncthreads()
-            d = 0
-            while d < _SLAB:
-                for i in range(rows_each):
-                    left[i] = tile_a[d, down + i * _SIDE]
-                for j in range(columns_each):
-                    right = tile_b[d, along + j * _SIDE]
-                    for i in range(rows_each):
-                        sums[i * columns_each + j] += left[i] * right
-                d += 1
-            if adds_rows and cuda.blockIdx.y == 0 and thread < rows:
-                for d in range(_SLAB):
-                    total += tile_a[d, thread]
-            cuda.syncthreads()
-            start += _SLAB
-        store_all((sums, target, first_row + down, first_column + along, row_count, column_count, split))
-        if adds_rows and cuda.blockIdx.y == 0 and thread < rows and first_row + thread < row_count:
-            target[split, natural(row_count) * natural(column_count) + first_row + thread] = total
-
-    return product
-
-
-def _each(size: int) -> int:
-    """Outputs of a thread along a side: as few tiles as can be, of as little as they need."""
-    tiles = -(-size // (_SIDE * _EACH[-1]))
-    return next(each for each in _EACH if each * _SIDE * tiles >= size)
-
-
-def _grid(rows: int, columns: int, splits: int = 1) -> tuple[int, int, int]:
-    return -(-rows // (_SIDE * _each(rows))), -(-columns // (_SIDE * _each(columns))), splits
-
-
-# -------------------------------------------------------------------------------------------------------- kernels
-
-
-@device_function
-def _same(row: Any) -> Any:
-    return row
 
 
 @cache
@@ -189,7 +59,8 @@ def _forward(shape: StridedShape, activation: Activation, rows_each: int, column
         out, bias, slope = target
         out[_U64(pixel * kernels + k)] = value_at(value + bias[k], slope)
 
-    return _product(rows_each, columns_each, (patches_of(shape), True), (weights_of(shape), True), _same, finish)
+    a, b = (patches_of(shape), True), (weights_of(shape), True)
+    return product_of(rows_each, columns_each, a, b, finish, written_out=True)
 
 
 def strided_conv_forward(
@@ -201,24 +72,25 @@ def strided_conv_forward(
     if out.size == 0:
         return
     shape = shape_of(x, weight, out, stride, padding)
-    pixels, kernels = out.size // shape.kernels, shape.kernels
-    launch(
-        _forward(shape, activation, _each(pixels), _each(kernels)), _grid(pixels, kernels), _SIDE * _SIDE, workspace,
-        (out.reshape(-1), bias, float(slope)), x.reshape(-1), weight.reshape(-1), pixels, kernels, shape.patch,
-        shape.patch,
-    )  # fmt: skip
+    size, target = (out.size // shape.kernels, shape.kernels, shape.patch), (out.reshape(-1), bias, float(slope))
+    product = partial(_forward, shape, activation)
+    launch_product(product, _EACH, size, target, x.reshape(-1), weight.reshape(-1), workspace)
 
 
 @cache
 def _backward_weight(shape: StridedShape, activation: Activation, rows_each: int, columns_each: int) -> Any:
-    size = shape.patch
+    size, weights = shape.patch, shape.kernels * shape.patch
 
     @device_function
     def finish(partials: Array, k: Any, d: Any, value: Any, split: Any) -> None:
         partials[split, k * size + d] = value
 
+    @device_function
+    def finish_bias(partials: Array, k: Any, total: Any, split: Any) -> None:
+        partials[split, weights + k] = total
+
     a, b = (deltas_of(shape, activation), False), (patches_by_pixel(shape), False)
-    return _product(rows_each, columns_each, a, b, _same, finish, adds_rows=True)
+    return product_of(rows_each, columns_each, a, b, finish, finish_row=finish_bias)
 
 
 def strided_conv_backward_weight(
@@ -229,16 +101,14 @@ def strided_conv_backward_weight(
     sum of delta."""
     shape = shape_of(x, dweight, out, stride, padding)
     kernels, size, pixels = shape.kernels, shape.patch, out.size // shape.kernels
-    across, down, _ = _grid(kernels, size)
-    slabs = -(-pixels // _SLAB)
+    _, (down, across) = grid_of(kernels, size, _EACH)
+    slabs = -(-pixels // SLAB)
     split_slabs = max(_SPLIT_SLABS, -(-slabs // max(1, _SPLITS // (across * down))))
-    splits = -(-slabs // split_slabs)
-    partials = workspace.array("partial sums", (splits, dweight.size + kernels))
-    launch(
-        _backward_weight(shape, activation, _each(kernels), _each(size)), (across, down, splits), _SIDE * _SIDE,
-        workspace, partials, (dout.reshape(-1), out.reshape(-1), float(slope)), x.reshape(-1), kernels, size, pixels,
-        split_slabs * _SLAB,
-    )  # fmt: skip
+    partials = workspace.array("partial sums", (-(-slabs // split_slabs), dweight.size + kernels))
+    deltas, product = (dout.reshape(-1), out.reshape(-1), float(slope)), partial(_backward_weight, shape, activation)
+    launch_product(
+        product, _EACH, (kernels, size, pixels), partials, deltas, x.reshape(-1), workspace, split_slabs * SLAB
+    )
     add_partials(dweight, dbias, partials, workspace)
 
 
@@ -249,18 +119,14 @@ def _backward_input(remainder: Remainder, activation: Activation, rows_each: int
     height, width, maps = shape.height, shape.width, shape.maps
 
     @device_function
-    def place(line: Any) -> Any:
+    def finish(dx: Array, line: Any, c: Any, value: Any, split: Any) -> None:
         row, column = divided(line, pixel_columns)
         n, row = divided(row, pixel_rows)
         y, z = natural(row) * down + first_row, natural(column) * along + first_column
-        return (natural(n) * height + y) * width + z
-
-    @device_function
-    def finish(dx: Array, pixel: Any, c: Any, value: Any, split: Any) -> None:
-        dx[_U64(pixel * maps + c)] = value
+        dx[_U64(((natural(n) * height + y) * width + z) * maps + c)] = value
 
     a, b = (deltas_around(remainder, activation), True), (weights_around(remainder), False)
-    return _product(rows_each, columns_each, a, b, place, finish)
+    return product_of(rows_each, columns_each, a, b, finish)
 
 
 def strided_conv_backward_input(
@@ -273,9 +139,6 @@ def strided_conv_backward_input(
     for y in range(min(shape.stride[0], shape.height)):
         for z in range(min(shape.stride[1], shape.width)):
             remainder = Remainder(shape, (y, z))
-            pixels = len(dx) * remainder.pixels[0] * remainder.pixels[1]
-            depth = remainder.taps[0] * remainder.taps[1] * shape.kernels
-            launch(
-                _backward_input(remainder, activation, _each(pixels), _each(shape.maps)), _grid(pixels, shape.maps),
-                _SIDE * _SIDE, workspace, dx.reshape(-1), deltas, weight.reshape(-1), pixels, shape.maps, depth, depth,
-            )  # fmt: skip
+            pixels, taps = len(dx) * prod(remainder.pixels), prod(remainder.taps)
+            size, product = (pixels, shape.maps, taps * shape.kernels), partial(_backward_input, remainder, activation)
+            launch_product(product, _EACH, size, dx.reshape(-1), deltas, weight.reshape(-1), workspace)
