@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function
+from facecnn.kernels.cuda.sizes import THREADS
 
 _COLUMNS = 4 if SIMULATED else 32
 """Threads of the first half of a reduction: a warp, each on its own bank of shared memory. (Fewer than THREADS in the
@@ -68,3 +69,8 @@ def _folded(threads: int, of_two: Any) -> Any:
         return result
 
     return folded
+
+
+COLUMNS = columns_of(THREADS)
+add_up, find_largest = block_sum(THREADS), block_largest(THREADS)
+"""For blocks of as many threads as most have."""

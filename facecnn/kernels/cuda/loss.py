@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facecnn.kernels import formulas
-from facecnn.kernels.cuda.block import block_largest, block_sum, columns_of, larger
+from facecnn.kernels.cuda.block import COLUMNS, add_up, block_largest, block_sum, columns_of, find_largest, larger
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import STRIDE, THREADS, launch_each
@@ -163,31 +163,24 @@ def mean_squared_error(
 # --------------------------------------------------------------------------------------------------- of the batch
 
 
-@cache
-def _label_weight(threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up = block_sum(threads)
-
-    @kernel
-    def label_weight(total: Array, labels: Array, class_weights: Array) -> None:
-        # one block; total (1,), labels (N,)
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
-        weight = _ZERO
-        n = cuda.threadIdx.x
-        while n < labels.size:
-            weight += class_weights[labels[n]]
-            n += threads
-        weight = add_up(values, partial, weight)
-        if cuda.threadIdx.x == 0:
-            total[0] = weight
-
-    return label_weight
+@kernel
+def _label_weight(total: Array, labels: Array, class_weights: Array) -> None:
+    # one block; total (1,), labels (N,)
+    values = cuda.shared.array(THREADS, _F)
+    partial = cuda.shared.array(COLUMNS, _F)
+    weight = _ZERO
+    n = cuda.threadIdx.x
+    while n < labels.size:
+        weight += class_weights[labels[n]]
+        n += THREADS
+    weight = add_up(values, partial, weight)
+    if cuda.threadIdx.x == 0:
+        total[0] = weight
 
 
 def label_weight(total: Array, labels: Array, class_weights: Array, workspace: Workspace) -> None:
     """total = sum of class_weights[label]."""
-    launch(_label_weight(THREADS), 1, THREADS, workspace, total, labels, class_weights)
+    launch(_label_weight, 1, THREADS, workspace, total, labels, class_weights)
 
 
 @kernel
@@ -206,72 +199,61 @@ def one_hot(out: Array, labels: Array, workspace: Workspace) -> None:
     launch_each(_one_hot, out.size, workspace, out, labels)
 
 
-@cache
-def _add_to_totals(threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up, find_largest = block_sum(threads), block_largest(threads)
-
-    @kernel
-    def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) -> None:
-        # one block, a thread for each photo at a time; totals (3,), losses (N,), outputs (N, U), labels (N,)
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
-        loss, right, worst = _ZERO, _ZERO, _LEAST
-        n = cuda.threadIdx.x
-        while n < losses.size:
-            best, largest = 0, outputs[n, 0]
-            u = 1
-            while u < outputs.shape[1]:
-                value = outputs[n, u]
-                if _counts_as_larger(value, largest):
-                    best, largest = u, value
-                u += 1
-            if best == labels[n]:
-                right += _ONE
-            loss += losses[n]
-            worst = larger(worst, losses[n])
-            n += threads
-        loss = add_up(values, partial, loss)
-        right = add_up(values, partial, right)
-        worst = find_largest(values, partial, worst)
-        if cuda.threadIdx.x == 0:
-            totals[0] += loss
-            totals[1] += right
-            totals[2] = larger(totals[2], worst)
-
-    return add_to_totals
+@kernel
+def _add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array) -> None:
+    # one block, a thread for each photo at a time; totals (3,), losses (N,), outputs (N, U), labels (N,)
+    values = cuda.shared.array(THREADS, _F)
+    partial = cuda.shared.array(COLUMNS, _F)
+    loss, right, worst = _ZERO, _ZERO, _LEAST
+    n = cuda.threadIdx.x
+    while n < losses.size:
+        best, largest = 0, outputs[n, 0]
+        u = 1
+        while u < outputs.shape[1]:
+            value = outputs[n, u]
+            if _counts_as_larger(value, largest):
+                best, largest = u, value
+            u += 1
+        if best == labels[n]:
+            right += _ONE
+        loss += losses[n]
+        worst = larger(worst, losses[n])
+        n += THREADS
+    loss = add_up(values, partial, loss)
+    right = add_up(values, partial, right)
+    worst = find_largest(values, partial, worst)
+    if cuda.threadIdx.x == 0:
+        totals[0] += loss
+        totals[1] += right
+        totals[2] = larger(totals[2], worst)
 
 
 def add_to_totals(totals: Array, losses: Array, outputs: Array, labels: Array, workspace: Workspace) -> None:
     """totals += (sum of losses, photos that are right), and totals[2] = the worst loss, or NaN."""
-    launch(_add_to_totals(THREADS), 1, THREADS, workspace, totals, losses, outputs, labels)
+    launch(_add_to_totals, 1, THREADS, workspace, totals, losses, outputs, labels)
 
 
-@cache
-def _take_batch(threads: int) -> Any:
-    @kernel
-    def take_batch(
-        photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array,
-        order_photos: Array, order_rows: Array, order_labels: Array, starts: Array, rates: Array,
-    ) -> None:  # fmt: skip
-        # one block; photos, rows, labels (N,), cursor (2,)
-        thread = cuda.threadIdx.x
-        batch, number = cursor[0], cursor[1]
-        cuda.syncthreads()  # all have read the cursor before it is counted up
-        start = starts[batch]
-        n = thread
-        while n < photos.size:
-            photos[n] = order_photos[start + n]
-            rows[n] = order_rows[start + n]
-            labels[n] = order_labels[start + n]
-            n += threads
-        if thread == 0:
-            learning_rate[0] = rates[batch]
-            step[0] = number
-            cursor[0] = batch + 1
-            cursor[1] = number + 1
-
-    return take_batch
+@kernel
+def _take_batch(
+    photos: Array, rows: Array, labels: Array, learning_rate: Array, step: Array, cursor: Array,
+    order_photos: Array, order_rows: Array, order_labels: Array, starts: Array, rates: Array,
+) -> None:  # fmt: skip
+    # one block; photos, rows, labels (N,), cursor (2,)
+    thread = cuda.threadIdx.x
+    batch, number = cursor[0], cursor[1]
+    cuda.syncthreads()  # all have read the cursor before it is counted up
+    start = starts[batch]
+    n = thread
+    while n < photos.size:
+        photos[n] = order_photos[start + n]
+        rows[n] = order_rows[start + n]
+        labels[n] = order_labels[start + n]
+        n += THREADS
+    if thread == 0:
+        learning_rate[0] = rates[batch]
+        step[0] = number
+        cursor[0] = batch + 1
+        cursor[1] = number + 1
 
 
 def take_batch(
@@ -280,6 +262,6 @@ def take_batch(
 ) -> None:  # fmt: skip
     """What the next step of an epoch works on."""
     launch(
-        _take_batch(THREADS), 1, THREADS, workspace, photos, rows, labels, learning_rate, step, cursor, order_photos,
+        _take_batch, 1, THREADS, workspace, photos, rows, labels, learning_rate, step, cursor, order_photos,
         order_rows, order_labels, starts, rates,
     )  # fmt: skip

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facecnn.kernels.cuda.block import block_sum, columns_of
+from facecnn.kernels.cuda.block import COLUMNS, add_up
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel
 from facecnn.kernels.cuda.erasing import erased_box, in_box
 from facecnn.kernels.cuda.memory import Array
+from facecnn.kernels.cuda.sizes import THREADS
 from facecnn.kernels.protocol import local_contrast_weights
 
 _F, _I, _U = np.float32, np.int32, np.uint32
@@ -30,16 +31,13 @@ is read, is used for all of them."""
 
 
 @cache
-def standardise(maps: int, threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up = block_sum(threads)
-
+def standardise(maps: int) -> Any:
     @kernel
     def standardise(out: Array, partials: Array, parameters: Array, height: Any, pitch: Any) -> None:
         # out (N, H * W * C), in place; pitch = W * C; partials (N, 3, tiles). Blocks (N, parts), each of which merges
         # the partials for itself.
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(COLUMNS, _F)
         thread = cuda.threadIdx.x
         n = cuda.blockIdx.x
         size = out.shape[1]
@@ -47,24 +45,24 @@ def standardise(maps: int, threads: int) -> Any:
         t = thread
         while t < partials.shape[2]:
             total += partials[n, 0, t] * partials[n, 1, t]
-            t += threads
+            t += THREADS
         mean = add_up(values, partial, total) / _F(size)
         squares = _ZERO  # Chan, Golub and LeVeque 1979: deviations from a tile's mean, and that mean's from the photo's
         t = thread
         while t < partials.shape[2]:
             difference = partials[n, 1, t] - mean
             squares += partials[n, 2, t] + partials[n, 0, t] * difference * difference
-            t += threads
+            t += THREADS
         variance = add_up(values, partial, squares) / _F(size)
         scale = _ONE / max(_F(math.sqrt(variance)), _ONE / _F(math.sqrt(_F(size))))
 
         top, left, bottom, right = erased_box(parameters, n, height, pitch // maps)
-        i = cuda.blockIdx.y * threads * TURNS + thread
-        behind = min(size, (cuda.blockIdx.y + 1) * threads * TURNS)
+        i = cuda.blockIdx.y * THREADS * TURNS + thread
+        behind = min(size, (cuda.blockIdx.y + 1) * THREADS * TURNS)
         while i < behind:
             erased = in_box(i, pitch, maps, top, left, bottom, right)
             out[n, i] = _ZERO if erased else (out[n, i] - mean) * scale
-            i += threads
+            i += THREADS
 
     return standardise
 
@@ -79,7 +77,7 @@ def _contrast_weights(side: int) -> npt.NDArray[np.float32]:
 
 
 @cache
-def blur_down(side: int, threads: int, squared: bool) -> Any:
+def blur_down(side: int, squared: bool) -> Any:
     taps = _contrast_weights(side)
     radius = len(taps) // 2
     before = ROWS_A_THREAD - 1
@@ -95,7 +93,7 @@ def blur_down(side: int, threads: int, squared: bool) -> Any:
         weight = cuda.const.array_like(weights)
         n = cuda.blockIdx.x
         height, pitch = out.shape[1], out.shape[2]
-        i = cuda.blockIdx.y * threads + cuda.threadIdx.x
+        i = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
         strip = _I(_U(i) // _U(pitch))
         along = i - strip * pitch
         y = strip * ROWS_A_THREAD
@@ -151,7 +149,7 @@ def _blur_along(side: int, maps: int) -> Any:
 
 
 @cache
-def subtract_blurred(side: int, maps: int, threads: int) -> Any:
+def subtract_blurred(side: int, maps: int) -> Any:
     blur_along = _blur_along(side, maps)
 
     @kernel
@@ -159,7 +157,7 @@ def subtract_blurred(side: int, maps: int, threads: int) -> Any:
         # out (N, H, W * C) -= x, blurred along the rows. Blocks (N, parts).
         n = cuda.blockIdx.x
         height, pitch = out.shape[1], out.shape[2]
-        i = cuda.blockIdx.y * threads + cuda.threadIdx.x
+        i = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
         strip = _I(_U(i) // _U(pitch))
         along = i - strip * pitch
         y = strip * ROWS_A_THREAD
@@ -177,19 +175,17 @@ def subtract_blurred(side: int, maps: int, threads: int) -> Any:
 
 
 @cache
-def root_of_blurred(side: int, maps: int, threads: int) -> Any:
-    columns = columns_of(threads)
+def root_of_blurred(side: int, maps: int) -> Any:
     blur_along = _blur_along(side, maps)
-    add_up = block_sum(threads)
 
     @kernel
     def root_of_blurred(roots: Array, partials: Array, x: Array) -> None:
         # roots (N, H, W * C) = the root of x, blurred along the rows; partials (N, C, parts) each block's sum of them
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(COLUMNS, _F)
         n = cuda.blockIdx.x
         height, pitch = roots.shape[1], roots.shape[2]
-        i = cuda.blockIdx.y * threads + cuda.threadIdx.x
+        i = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
         strip = _I(_U(i) // _U(pitch))
         along = i - strip * pitch
         y = strip * ROWS_A_THREAD
@@ -220,15 +216,12 @@ def root_of_blurred(side: int, maps: int, threads: int) -> Any:
 
 
 @cache
-def scale_by_roots(maps: int, threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up = block_sum(threads)
-
+def scale_by_roots(maps: int) -> Any:
     @kernel
     def scale_by_roots(out: Array, roots: Array, partials: Array, parameters: Array, height: Any, pitch: Any) -> None:
         # out, roots (N, H * W * C), out in place; pitch = W * C; partials (N, C, parts). Blocks (N, parts).
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(COLUMNS, _F)
         least = cuda.shared.array(maps, _F)
         thread = cuda.threadIdx.x
         n = cuda.blockIdx.x
@@ -239,18 +232,18 @@ def scale_by_roots(maps: int, threads: int) -> Any:
             k = thread
             while k < partials.shape[2]:
                 total += partials[n, c, k]
-                k += threads
+                k += THREADS
             total = add_up(values, partial, total)
             if thread == 0:
                 least[c] = _HALF * total / _F(height * width)
         cuda.syncthreads()
         top, left, bottom, right = erased_box(parameters, n, height, width)
-        i = cuda.blockIdx.y * threads * TURNS + thread
-        behind = min(size, (cuda.blockIdx.y + 1) * threads * TURNS)
+        i = cuda.blockIdx.y * THREADS * TURNS + thread
+        behind = min(size, (cuda.blockIdx.y + 1) * THREADS * TURNS)
         while i < behind:
             value = out[n, i] / (max(roots[n, i], least[_I(_U(i) % _U(maps))]) + _LEAST_CONTRAST)
             erased = in_box(i, pitch, maps, top, left, bottom, right)
             out[n, i] = _ZERO if erased else min(max(value, -_MOST), _MOST)
-            i += threads
+            i += THREADS
 
     return scale_by_roots

@@ -37,14 +37,14 @@ def prepare_photos(
 
     tiles = -(-height // TILE[0]) * -(-width // TILE[1])
     measured = workspace.array("tiles", (photos, 3, tiles))
-    to_tiles = warp(*TILE, maps, THREADS, normalise == "none", normalise == "standardise")
+    to_tiles = warp(maps, normalise == "none", normalise == "standardise")
     blocks = (photos, max(1, min(tiles, BLOCKS // photos)))
     geometry = photo_rows, photo_columns
     launch(to_tiles, blocks, THREADS, workspace, lines, measured, stored_flat, rows, parameters, *geometry)
 
     per_element = (photos, -(-height * pitch // (THREADS * TURNS)))
     if normalise == "standardise":
-        scale = standardise(maps, THREADS)
+        scale = standardise(maps)
         launch(scale, per_element, THREADS, workspace, flat, measured, parameters, height, pitch)
     elif normalise == "local_contrast":
         side = min(height, width)
@@ -52,10 +52,10 @@ def prepare_photos(
         between = workspace.array("blurred", (photos, height, pitch))
         roots = workspace.array("roots", (photos, height, pitch))
         sums = workspace.array("root sums", (photos, maps, strips[1]))
-        launch(blur_down(side, THREADS, False), strips, THREADS, workspace, between, lines)
-        launch(subtract_blurred(side, maps, THREADS), strips, THREADS, workspace, lines, between)
-        launch(blur_down(side, THREADS, True), strips, THREADS, workspace, between, lines)
-        launch(root_of_blurred(side, maps, THREADS), strips, THREADS, workspace, roots, sums, between)
-        scale = scale_by_roots(maps, THREADS)
+        launch(blur_down(side, False), strips, THREADS, workspace, between, lines)
+        launch(subtract_blurred(side, maps), strips, THREADS, workspace, lines, between)
+        launch(blur_down(side, True), strips, THREADS, workspace, between, lines)
+        launch(root_of_blurred(side, maps), strips, THREADS, workspace, roots, sums, between)
+        scale = scale_by_roots(maps)
         flat_roots = roots.reshape(photos, height * pitch)
         launch(scale, per_element, THREADS, workspace, flat, flat_roots, sums, parameters, height, pitch)

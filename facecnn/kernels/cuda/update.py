@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from facecnn.kernels import formulas
-from facecnn.kernels.cuda.block import block_sum, columns_of
+from facecnn.kernels.cuda.block import COLUMNS, add_up
 from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.random import philox
@@ -93,50 +93,36 @@ def optimizer_update(
 # --------------------------------------------------------------------------------- what is done to the gradient
 
 
-@cache
-def _sum_squares(threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up = block_sum(threads)
-
-    @kernel
-    def sum_squares(sums: Array, gradient: Array) -> None:
-        # sums (blocks,): each block adds up its own elements of gradient (P,)
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
-        squares = _ZERO
-        i = cuda.grid(1)
-        while i < gradient.size:
-            squares += gradient[i] * gradient[i]
-            i += _PARTS_STRIDE
-        squares = add_up(values, partial, squares)
-        if cuda.threadIdx.x == 0:
-            sums[cuda.blockIdx.x] = squares
-
-    return sum_squares
+@kernel
+def _sum_squares(sums: Array, gradient: Array) -> None:
+    # sums (blocks,): each block adds up its own elements of gradient (P,)
+    values = cuda.shared.array(THREADS, _F)
+    partial = cuda.shared.array(COLUMNS, _F)
+    squares = _ZERO
+    i = cuda.grid(1)
+    while i < gradient.size:
+        squares += gradient[i] * gradient[i]
+        i += _PARTS_STRIDE
+    squares = add_up(values, partial, squares)
+    if cuda.threadIdx.x == 0:
+        sums[cuda.blockIdx.x] = squares
 
 
-@cache
-def _clip(threads: int) -> Any:
-    columns = columns_of(threads)
-    add_up = block_sum(threads)
-
-    @kernel
-    def clip(out: Array, gradient: Array, sums: Array, limit: Any) -> None:
-        # out, gradient (P,). Every block adds up the few partial sums once more, in the same order, so that no third
-        # kernel has to.
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
-        thread = cuda.threadIdx.x
-        squares = add_up(values, partial, sums[thread] if thread < sums.size else _ZERO)
-        factor = limit / (math.sqrt(squares) + _LEAST_NORM)
-        if factor >= _ONE:  # and not NaN
-            factor = _ONE
-        i = cuda.grid(1)
-        while i < gradient.size:
-            out[i] = factor * gradient[i]
-            i += STRIDE
-
-    return clip
+@kernel
+def _clip(out: Array, gradient: Array, sums: Array, limit: Any) -> None:
+    # out, gradient (P,). Every block adds up the few partial sums once more, in the same order, so that no third
+    # kernel has to.
+    values = cuda.shared.array(THREADS, _F)
+    partial = cuda.shared.array(COLUMNS, _F)
+    thread = cuda.threadIdx.x
+    squares = add_up(values, partial, sums[thread] if thread < sums.size else _ZERO)
+    factor = limit / (math.sqrt(squares) + _LEAST_NORM)
+    if factor >= _ONE:  # and not NaN
+        factor = _ONE
+    i = cuda.grid(1)
+    while i < gradient.size:
+        out[i] = factor * gradient[i]
+        i += STRIDE
 
 
 def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspace) -> None:
@@ -144,8 +130,8 @@ def clip_gradient(out: Array, gradient: Array, limit: float, workspace: Workspac
     1.8e19 the square of the norm overflows float32, and the result is 0.)"""
     parts = min(_PARTS, blocks_for(gradient.size))
     sums = workspace.array("squares", (parts,))
-    launch(_sum_squares(THREADS), parts, THREADS, workspace, sums, gradient)
-    launch_each(_clip(THREADS), gradient.size, workspace, out, gradient, sums, float(limit))
+    launch(_sum_squares, parts, THREADS, workspace, sums, gradient)
+    launch_each(_clip, gradient.size, workspace, out, gradient, sums, float(limit))
 
 
 @device_function

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from facecnn.kernels.cuda.block import block_sum, columns_of
+from facecnn.kernels.cuda.block import COLUMNS, add_up
 from facecnn.kernels.cuda.driver import SIMULATED, cuda, device_function, kernel
 from facecnn.kernels.cuda.erasing import erased_box
 from facecnn.kernels.cuda.memory import Array
+from facecnn.kernels.cuda.sizes import THREADS
 from facecnn.kernels.cuda.trigonometry import cosine_and_sine
 from facecnn.kernels.protocol import ANGLE, BLUR, BRIGHTNESS, CONTRAST, GAMMA, MIRROR, SHIFT_X, SHIFT_Y, ZOOM
 
@@ -28,10 +29,11 @@ _TAPS = 2 * _RADIUS + 1
 TILE: tuple[int, int] = (5, 6) if SIMULATED else (16, 32)
 """Rows and columns that a block makes at a time: in three colours, with the border that a blur needs, 19 KB of shared
 memory."""
+_ROWS, _COLUMNS = TILE
 
 
 @cache
-def _warp_tile(rows: int, columns: int, maps: int, threads: int) -> Any:
+def _warp_tile(rows: int, columns: int, maps: int) -> Any:
     """A device function that fills a tile (rows, columns, maps) in shared memory with the toned and warped photo, from
     the output's pixel (top, left) on; beyond the output its border is repeated.
 
@@ -63,7 +65,7 @@ def _warp_tile(rows: int, columns: int, maps: int, threads: int) -> Any:
                 upper = table[pixels[photo, q]] * (_ONE - along) + table[pixels[photo, _U(q + beside)]] * along
                 lower = table[pixels[photo, r]] * (_ONE - along) + table[pixels[photo, _U(r + beside)]] * along
                 tile[i * maps + c] = upper * (_ONE - down) + lower * down
-            i += threads
+            i += THREADS
 
     return warp_tile
 
@@ -109,38 +111,33 @@ def _tap(i: Any, sigma: Any) -> Any:
     return wanted / total
 
 
-@cache
-def _set_up(threads: int) -> Any:
-    """A device function that fills ``table``, ``geometry`` and, for a photo that is blurred, ``taps``: see ``_tone``,
-    ``_warp_of`` and ``_tap``."""
-
-    @device_function
-    def set_up(
-        table: Any, geometry: Any, taps: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns: Any, height: Any,
-        width: Any, blurred: Any,
-    ) -> None:  # fmt: skip
-        thread = cuda.threadIdx.x
+@device_function
+def _set_up(
+    table: Any, geometry: Any, taps: Any, parameters: Any, n: Any, photo_rows: Any, photo_columns: Any, height: Any,
+    width: Any, blurred: Any,
+) -> None:  # fmt: skip
+    """Fill ``table``, ``geometry`` and, for a photo that is blurred, ``taps``: see ``_tone``, ``_warp_of`` and
+    ``_tap``."""
+    thread = cuda.threadIdx.x
+    i = thread
+    while i < _TONES:
+        table[i] = _tone(i, parameters, n)
+        i += THREADS
+    if thread == 0:
+        _warp_of(geometry, parameters, n, photo_rows, photo_columns, height, width)
+    if blurred:
         i = thread
-        while i < _TONES:
-            table[i] = _tone(i, parameters, n)
-            i += threads
-        if thread == 0:
-            _warp_of(geometry, parameters, n, photo_rows, photo_columns, height, width)
-        if blurred:
-            i = thread
-            while i < _TAPS:
-                taps[i] = _tap(i, parameters[n, BLUR])
-                i += threads
-        cuda.syncthreads()
-
-    return set_up
+        while i < _TAPS:
+            taps[i] = _tap(i, parameters[n, BLUR])
+            i += THREADS
+    cuda.syncthreads()
 
 
 @cache
-def _blur(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
+def _blur(maps: int) -> Any:
     """A device function that blurs a tile, which has a border of ``_RADIUS``: down into ``between``, then along."""
-    wide_pitch, pitch = (tile_columns + 2 * _RADIUS) * maps, tile_columns * maps
-    between_size, size = tile_rows * wide_pitch, tile_rows * pitch
+    wide_pitch, pitch = (_COLUMNS + 2 * _RADIUS) * maps, _COLUMNS * maps
+    between_size, size = _ROWS * wide_pitch, _ROWS * pitch
 
     @device_function
     def blur(tile: Any, between: Any, taps: Any) -> None:
@@ -150,7 +147,7 @@ def _blur(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
             for k in range(1, _TAPS):
                 total += taps[k] * tile[i + k * wide_pitch]
             between[i] = total
-            i += threads
+            i += THREADS
         cuda.syncthreads()
         i = cuda.threadIdx.x
         while i < size:
@@ -160,17 +157,17 @@ def _blur(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
             for k in range(1, _TAPS):
                 total += taps[k] * between[at + k * maps]
             tile[i] = total
-            i += threads
+            i += THREADS
 
     return blur
 
 
 @cache
-def _write(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool) -> Any:
+def _write(maps: int, erase: bool) -> Any:
     """A device function that writes the part of a tile that lies in the output: ``rows`` rows of ``length`` elements.
     It returns the sum of this thread's elements as they were before the box was erased."""
-    pitch = tile_columns * maps
-    size = tile_rows * pitch
+    pitch = _COLUMNS * maps
+    size = _ROWS * pitch
 
     @device_function
     def write(out: Any, tile: Any, n: Any, top: Any, left: Any, rows: Any, length: Any, box: Any) -> Any:
@@ -187,17 +184,17 @@ def _write(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bo
                 if erase and box_top <= y < box_bottom and box_left * maps <= x < box_right * maps:
                     value = _ZERO
                 out[n, y, x] = value
-            i += threads
+            i += THREADS
         return total
 
     return write
 
 
 @cache
-def _squares(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
+def _squares(maps: int) -> Any:
     """A device function: the sum of this thread's squared deviations from ``mean``, before the box is erased."""
-    pitch = tile_columns * maps
-    size = tile_rows * pitch
+    pitch = _COLUMNS * maps
+    size = _ROWS * pitch
 
     @device_function
     def squares_of(tile: Any, rows: Any, length: Any, mean: Any) -> Any:
@@ -208,22 +205,19 @@ def _squares(tile_rows: int, tile_columns: int, maps: int, threads: int) -> Any:
             if row < rows and i - row * pitch < length:
                 difference = tile[i] - mean
                 squares += difference * difference
-            i += threads
+            i += THREADS
         return squares
 
     return squares_of
 
 
 @cache
-def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool, measure: bool) -> Any:
-    columns, pitch = columns_of(threads), tile_columns * maps
-    wide_rows, wide_columns = tile_rows + 2 * _RADIUS, tile_columns + 2 * _RADIUS
-    wide_size, between_size = wide_rows * wide_columns * maps, tile_rows * wide_columns * maps
-    add_up, set_up, blur = block_sum(threads), _set_up(threads), _blur(tile_rows, tile_columns, maps, threads)
-    warp_tile = _warp_tile(tile_rows, tile_columns, maps, threads)
-    warp_wide_tile = _warp_tile(wide_rows, wide_columns, maps, threads)
-    write = _write(tile_rows, tile_columns, maps, threads, erase)
-    squares_of = _squares(tile_rows, tile_columns, maps, threads)
+def warp(maps: int, erase: bool, measure: bool) -> Any:
+    pitch = _COLUMNS * maps
+    wide_rows, wide_columns = _ROWS + 2 * _RADIUS, _COLUMNS + 2 * _RADIUS
+    wide_size, between_size = wide_rows * wide_columns * maps, _ROWS * wide_columns * maps
+    warp_tile, warp_wide_tile = _warp_tile(_ROWS, _COLUMNS, maps), _warp_tile(wide_rows, wide_columns, maps)
+    blur, write, squares_of = _blur(maps), _write(maps, erase), _squares(maps)
 
     @kernel
     def warp(
@@ -237,20 +231,20 @@ def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool
         taps = cuda.shared.array(_TAPS, _F)
         tile = cuda.shared.array(wide_size, _F)
         between = cuda.shared.array(between_size, _F)
-        values = cuda.shared.array(threads, _F)
-        partial = cuda.shared.array(columns, _F)
+        values = cuda.shared.array(THREADS, _F)
+        partial = cuda.shared.array(COLUMNS, _F)
         thread, n = cuda.threadIdx.x, cuda.blockIdx.x
         photo, blurred = rows[n], parameters[n, BLUR] > _ZERO
         height, row_size = out.shape[1], out.shape[2]
         width = row_size // maps
         box = erased_box(parameters, n, height, width)
-        set_up(table, geometry, taps, parameters, n, photo_rows, photo_columns, height, width, blurred)
+        _set_up(table, geometry, taps, parameters, n, photo_rows, photo_columns, height, width, blurred)
 
-        down, across = (height + tile_rows - 1) // tile_rows, (width + tile_columns - 1) // tile_columns
+        down, across = (height + _ROWS - 1) // _ROWS, (width + _COLUMNS - 1) // _COLUMNS
         t = cuda.blockIdx.y
         while t < down * across:
             tile_row = _I(_U(t) // _U(across))
-            top, left = tile_row * tile_rows, (t - tile_row * across) * tile_columns
+            top, left = tile_row * _ROWS, (t - tile_row * across) * _COLUMNS
             if blurred:
                 warp_wide_tile(
                     tile, table, geometry, pixels, photo, photo_rows, photo_columns, top - _RADIUS, left - _RADIUS,
@@ -261,7 +255,7 @@ def warp(tile_rows: int, tile_columns: int, maps: int, threads: int, erase: bool
             else:
                 warp_tile(tile, table, geometry, pixels, photo, photo_rows, photo_columns, top, left, height, width)
             cuda.syncthreads()
-            there_rows, there_length = min(tile_rows, height - top), min(pitch, row_size - left * maps)
+            there_rows, there_length = min(_ROWS, height - top), min(pitch, row_size - left * maps)
             total = write(out, tile, n, top, left, there_rows, there_length, box)
             if measure:
                 count = _F(there_rows * there_length)
