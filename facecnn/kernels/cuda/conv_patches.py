@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,38 +111,29 @@ def patches_by_pixel(shape: StridedShape) -> Any:
     return element
 
 
-@dataclass(frozen=True)
-class Remainder:
-    """The pixels of x whose row and column leave these remainders by the stride, and the taps that see them."""
+class Remainder(NamedTuple):
+    """The pixels of x whose row and column leave the same remainders by the stride, and the taps that see them. All are
+    pairs: of rows, and of columns."""
 
     shape: StridedShape
     first: tuple[int, int]
+    pixels: tuple[int, int]
+    """How many there are."""
+    first_tap: tuple[int, int]
+    taps: tuple[int, int]
+    output: tuple[int, int]
+    """The position of the window that has the first pixel at the first tap."""
 
-    def _along(self, axis: int) -> tuple[int, int, int, int]:
-        """Pixels, first tap, taps, and the output of pixel 0 at the first tap."""
-        side, size = ((self.shape.height, self.shape.kernel_rows), (self.shape.width, self.shape.kernel_columns))[axis]
-        first, stride, padding = self.first[axis], self.shape.stride[axis], self.shape.padding[axis]
-        tap = (first + padding) % stride
-        return -(-(side - first) // stride), tap, max(0, -(-(size - tap) // stride)), (first + padding) // stride
 
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Rows and columns of them."""
-        return self._along(0)[0], self._along(1)[0]
-
-    @property
-    def first_tap(self) -> tuple[int, int]:
-        return self._along(0)[1], self._along(1)[1]
-
-    @property
-    def taps(self) -> tuple[int, int]:
-        """Rows and columns of the taps."""
-        return self._along(0)[2], self._along(1)[2]
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """The position of the window that has the first pixel at the first tap."""
-        return self._along(0)[3], self._along(1)[3]
+def remainder_of(shape: StridedShape, first: tuple[int, int]) -> Remainder:
+    """Those of which ``first`` is the first pixel."""
+    sides, sizes = (shape.height, shape.width), (shape.kernel_rows, shape.kernel_columns)
+    found = []
+    for begin, stride, padding, side, size in zip(first, shape.stride, shape.padding, sides, sizes, strict=True):
+        output, tap = divmod(begin + padding, stride)
+        found.append((-(-(side - begin) // stride), tap, max(0, -(-(size - tap) // stride)), output))
+    rows, columns = found
+    return Remainder(shape, first, *zip(rows, columns, strict=True))
 
 
 def deltas_around(remainder: Remainder, activation: Activation) -> Any:

@@ -30,6 +30,7 @@ from facecnn.kernels.cuda.conv_patches import (
     divided,
     patches_by_pixel,
     patches_of,
+    remainder_of,
     shape_of,
     weights_around,
     weights_of,
@@ -138,7 +139,7 @@ def strided_conv_backward_input(
     deltas = (dout.reshape(-1), out.reshape(-1), float(slope))
     for y in range(min(shape.stride[0], shape.height)):
         for z in range(min(shape.stride[1], shape.width)):
-            remainder = Remainder(shape, (y, z))
+            remainder = remainder_of(shape, (y, z))
             pixels, taps = len(dx) * prod(remainder.pixels), prod(remainder.taps)
             size, product = (pixels, shape.maps, taps * shape.kernels), partial(_backward_input, remainder, activation)
             launch_product(product, _EACH, size, dx.reshape(-1), deltas, weight.reshape(-1), workspace)
