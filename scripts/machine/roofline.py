@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
+from numba import prange
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -42,7 +41,7 @@ from facecnn.arrays import Array
 from facecnn.config import load
 from facecnn.kernels import available_threads, processor_name
 from facecnn.kernels.cpu.jit import compiled, set_threads
-from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted
 from facecnn.kernels.cpu.vector_ir.lanes import of_processor, registers
 from facecnn.learning.optimizers import Optimizer
 from facecnn.network.layers import Conv, Dense, Neuron, Shape
@@ -79,48 +78,43 @@ class Roof:
 
 
 @emitted
-def _turns_of_sums(typing: Any, out: Any, offset: Any, turns: Any, width: Any, sums: Any, fused: Any) -> Any:
-    """Compute sum = sum * a + b ``turns`` times, for ``sums`` independent vectors of ``width`` floats.
+def _turns_of_sums(width: int, count: int, fused: bool) -> Callable[..., None]:
+    """Compute sum = sum * a + b ``turns`` times, for ``count`` independent vectors of ``width`` floats.
 
     Their sum is written to ``out``, so that none is optimised away.
     """
-    n, count = width.literal_value, sums.literal_value
-    is_fused = bool(fused.literal_value)
-    signature = types.void(out, offset, turns, width, sums, fused)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        a, b = e.constant(0.75, n), e.constant(0.25, n)
+    def emit(e: Emitter, out: Pointer, turns: Any) -> None:
+        a, b = e.constant(0.75, width), e.constant(0.25, width)
 
         def step(total: Any) -> Any:
-            if is_fused:
+            if fused:
                 return e.multiply_add(total, a, b)
-            return builder.fadd(builder.fmul(total, a, flags=["contract"]), b, flags=["contract"])
+            return e.fadd(e.fmul(total, a, flags=["contract"]), b, flags=["contract"])
 
-        start = [e.constant(1.0 + number / 64, n) for number in range(count)]
-        found = e.loop(arguments[2], 1, start, lambda i, totals: [step(total) for total in totals])
-        total = found[0]
-        for other in found[1:]:
-            total = e.add(total, other)
-        e.store(total, e.pointer(signature.args[0], arguments[0], arguments[1]), 0)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        start = [e.constant(1.0 + number / 64, width) for number in range(count)]
+        total, *others = e.loop(turns, 1, start, lambda i, totals: [step(total) for total in totals])
+        for other in others:
+            total = e.fadd(total, other)
+        e.store(total, out)
 
-    return signature, generate
+    return emit
 
 
 def peak(threads: int) -> float:
     """Measure float32 operations per second on some threads: the best of several runs."""
     vector = of_processor()
-    width, fused = (vector, 1) if vector else (4, 0)
+    width, fused = (vector, True) if vector else (4, False)
     # A multiply-add takes four cycles, and two begin in each, so eight sums are needed; more cost nothing as long as
     # registers are left for a and b.
     count = 3 * registers(width) // 4
     out = np.zeros((threads, 64), np.float32)
+    turns_of_sums = _turns_of_sums(width, count, fused)
 
     @compiled(parallel=True)
     def run(out: Array, turns: int) -> None:
         for thread in prange(len(out)):
-            _turns_of_sums(out, np.int64(thread * 64), np.int64(turns), width, count, fused)
+            turns_of_sums(out, np.int64(thread * 64), np.int64(turns))
 
     set_threads(threads)
     turns = 10_000

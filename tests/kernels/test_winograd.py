@@ -47,9 +47,11 @@ def test_other_numbers_of_points_are_refused(size: tuple[int, int]) -> None:
 def test_a_gradient_is_that_of_the_place_that_won_its_window() -> None:
     """Of a tile of two windows of 2 x 2; kernel k's gradient is in window k // 4, at place k % 4."""
 
+    emitted = transform_gradient(8, 8, 2, 4, 3, 1, 8)
+
     @numba.njit
     def transform(points: Any, delta: Any, places: Any) -> None:
-        transform_gradient(points, 0, 16, 8, delta, 0, places, 1, places, 0, 8, 8, 2, 4, 3, 1, 8)
+        emitted(points, 0, 16, 8, delta, 0, places, 0, 1, places, 0)
 
     points = np.zeros((6, 2, 8), np.float32)  # (point, row of the windows, kernel)
     delta = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1], np.float32)

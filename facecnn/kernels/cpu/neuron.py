@@ -13,7 +13,7 @@ from math import lcm
 from typing import Any
 
 import numpy as np
-from numba import literally, prange  # type: ignore[attr-defined]
+from numba import prange
 
 from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled, helper
@@ -38,32 +38,37 @@ def _tile(kernels: int) -> tuple[int, int]:
     return -(-_TILE // kernels) * kernels, 1
 
 
-@helper(inline=True)
-def _sum_tiles(
-    out: Array, start: int, x: Array, x_start: int, x_stride: int, factors: Array, factors_start: int,
-    factors_stride: int, count: int, size: int, tile: int, lanes: int,
-) -> None:  # fmt: skip
-    """out[start + i] = sum over ``count`` n of x[x_start + n * x_stride + i] * factors[factors_start + n *
-    factors_stride + i], for ``size`` i: a tile, or what is left of the last one. All flat. The last two arguments are
-    constants where it is called; ``lanes`` is 1 where sums are not in registers."""
-    tile, lanes = literally(tile), literally(lanes)
-    if lanes > 1 and size == tile:
-        sum_products(
-            out, start, x, x_start, x_stride, factors, factors_start, factors_stride, count, tile, lanes
-        )  # fmt: skip
-        return
-    own = out[start : start + size]
-    for i in range(size):
-        own[i] = _ZERO
-    for n in range(count):
-        a = x[x_start + n * x_stride : x_start + n * x_stride + size]
-        f = factors[factors_start + n * factors_stride : factors_start + n * factors_stride + size]
+@cache
+def _sums_of(tile: int, lanes: int) -> Any:
+    """The helper ``sum_tiles``: out[start + i] = sum over ``count`` n of x[x_start + n * x_stride + i] *
+    factors[factors_start + n * factors_stride + i], for ``size`` i: a tile, or what is left of the last one. All flat.
+    ``lanes`` is 1 where sums are not in registers."""
+    sum_whole_tiles = sum_products(tile, lanes)
+
+    @helper(inline=True)
+    def sum_tiles(
+        out: Array, start: int, x: Array, x_start: int, x_stride: int, factors: Array, factors_start: int,
+        factors_stride: int, count: int, size: int,
+    ) -> None:  # fmt: skip
+        if lanes > 1 and size == tile:
+            sum_whole_tiles(out, start, x, x_start, x_stride, factors, factors_start, factors_stride, count)
+            return
+        own = out[start : start + size]
         for i in range(size):
-            own[i] += a[i] * f[i]
+            own[i] = _ZERO
+        for n in range(count):
+            a = x[x_start + n * x_stride : x_start + n * x_stride + size]
+            f = factors[factors_start + n * factors_stride : factors_start + n * factors_stride + size]
+            for i in range(size):
+                own[i] += a[i] * f[i]
+
+    return sum_tiles
 
 
 @cache
 def _forward(tile: int, lanes: int) -> Any:
+    sum_tiles = _sums_of(tile, lanes)
+
     @compiled(parallel=True)
     def forward(out: Array, x: Array, weight: Array, bias: Array, sums: Array) -> None:
         # out (N, M, K), x (N, P K), weight (M, P K), bias (M, K), sums (N, 2 * tile)
@@ -75,9 +80,9 @@ def _forward(tile: int, lanes: int) -> Any:
             own = sums[n]
             for m in range(neurons):
                 at, of_weight = n * size, m * size
-                _sum_tiles(own, 0, flat, at, tile, w, of_weight, tile, tiles, tile, tile, lanes)
+                sum_tiles(own, 0, flat, at, tile, w, of_weight, tile, tiles, tile)
                 end = tiles * tile
-                _sum_tiles(own, tile, flat, at + end, tile, w, of_weight + end, tile, 1, rest, tile, lanes)
+                sum_tiles(own, tile, flat, at + end, tile, w, of_weight + end, tile, 1, rest)
                 for k in range(kernels):
                     total = _ZERO
                     for i in range(k, tile + rest, kernels):
@@ -100,6 +105,8 @@ def _repeat(repeated: Array, dout: Array) -> None:
 
 @cache
 def _backward_weight(tile: int, lanes: int) -> Any:
+    sum_tiles = _sums_of(tile, lanes)
+
     @compiled(parallel=True)
     def backward(dweight: Array, dbias: Array, dout: Array, x: Array, repeated: Array) -> None:
         # dweight (M, P K), dbias (M, K), dout (N, M, K), x (N, P K), repeated (N, M, tile)
@@ -109,9 +116,9 @@ def _backward_weight(tile: int, lanes: int) -> Any:
         for block in prange((size + tile - 1) // tile):
             start = block * tile
             for m in range(neurons):
-                _sum_tiles(
+                sum_tiles(
                     gradient, m * size + start, flat, start, size, d, m * tile, neurons * tile, photos,
-                    min(tile, size - start), tile, lanes,
+                    min(tile, size - start),
                 )  # fmt: skip
         for m in range(neurons):
             for k in range(kernels):
@@ -125,6 +132,8 @@ def _backward_weight(tile: int, lanes: int) -> Any:
 
 @cache
 def _backward_input(tile: int, lanes: int) -> Any:
+    sum_tiles = _sums_of(tile, lanes)
+
     @compiled(parallel=True)
     def backward(dx: Array, weight: Array, repeated: Array) -> None:
         # dx (N, P K), weight (M, P K), repeated (N, M, tile)
@@ -132,9 +141,9 @@ def _backward_input(tile: int, lanes: int) -> Any:
         gradient, w, d = dx.reshape(-1), weight.reshape(-1), repeated.reshape(-1)
         for n in prange(dx.shape[0]):
             for start in range(0, size, tile):
-                _sum_tiles(
+                sum_tiles(
                     gradient, n * size + start, w, start, size, d, n * neurons * tile, tile, neurons,
-                    min(tile, size - start), tile, lanes,
+                    min(tile, size - start),
                 )  # fmt: skip
 
     return backward

@@ -13,6 +13,7 @@ from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, scale_run
 
 _F = np.float32
 _ZERO, _HALF = _F(0), _F(0.5)
+_scale_run, _sum_distances = scale_run(VECTOR), sum_distances(VECTOR)
 _NEAR = 16
 """Pixels whose mean is a number near the mean."""
 
@@ -29,15 +30,21 @@ def fill_gaussian(weights: Array, sigma: Any) -> None:
         weights[i] /= _F(total)
 
 
-@helper(inline=True)
-def _weigh_vectors(
-    out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int, vectors: int
-) -> None:
-    """``_weigh``, several vectors at once; the last ones partly again."""
-    radius, length = len(weights) // 2, vectors * VECTOR
-    for start in range(0, count, length):
-        i = min(start, count - length)
-        weigh_neighbours(out, place + i, x, first + i, weights, radius, distance, vectors, VECTOR)
+def _weigh_vectors(vectors: int) -> Any:
+    """The helper ``weigh``: ``_weigh``, several vectors at once; the last ones partly again."""
+    weigh_some, length = weigh_neighbours(vectors, VECTOR), vectors * VECTOR
+
+    @helper(inline=True)
+    def weigh(out: Array, place: int, x: Array, first: int, weights: Array, distance: int, count: int) -> None:
+        radius = len(weights) // 2
+        for start in range(0, count, length):
+            i = min(start, count - length)
+            weigh_some(out, place + i, x, first + i, weights, radius, radius, distance)
+
+    return weigh
+
+
+_weigh_1, _weigh_2, _weigh_3, _weigh_4 = map(_weigh_vectors, (1, 2, 3, 4))
 
 
 @helper()
@@ -45,13 +52,13 @@ def _weigh(out: Array, place: int, x: Array, first: int, weights: Array, distanc
     """So many of out from ``place`` on = what ``weigh_neighbours`` says, of x from ``first`` on."""
     vectors = count // LANES if LANES > 0 else 0
     if vectors >= 4:
-        _weigh_vectors(out, place, x, first, weights, distance, count, 4)
+        _weigh_4(out, place, x, first, weights, distance, count)
     elif vectors == 3:
-        _weigh_vectors(out, place, x, first, weights, distance, count, 3)
+        _weigh_3(out, place, x, first, weights, distance, count)
     elif vectors == 2:
-        _weigh_vectors(out, place, x, first, weights, distance, count, 2)
+        _weigh_2(out, place, x, first, weights, distance, count)
     elif vectors == 1:
-        _weigh_vectors(out, place, x, first, weights, distance, count, 1)
+        _weigh_1(out, place, x, first, weights, distance, count)
     else:
         radius = len(weights) // 2
         o, middle = out[place : place + count], x[first : first + count]
@@ -107,7 +114,7 @@ def _moments(picture: Array, totals: Array) -> Any:
     near /= _F(min(_NEAR, size))
     total, squares, done = 0.0, 0.0, 0
     if LANES > 0:
-        sum_distances(totals, picture, near, vectors, VECTOR)
+        _sum_distances(totals, 0, picture, 0, near, vectors)
         for lane in range(VECTOR):
             total += totals[lane]
             squares += totals[VECTOR + lane]
@@ -126,7 +133,7 @@ def standardise(out: Array, picture: Array, totals: Array) -> None:
     mean, variance = _moments(picture, totals)
     centre, factor = _F(mean), _F(1 / sqrt(max(variance, 1 / picture.size)))
     if LANES > 0 and picture.size >= LANES:
-        scale_run(out, picture, centre, factor, picture.size, VECTOR)
+        _scale_run(out, 0, picture, 0, centre, factor, picture.size)
     else:
         for i in range(picture.size):
             out[i] = (picture[i] - centre) * factor

@@ -20,6 +20,10 @@ from facecnn.kernels.protocol import ANGLE, BRIGHTNESS, CONTRAST, GAMMA, MIRROR,
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 _RADIANS = _F(np.pi / 180)
+_mix_vectors = mix_rows(VECTOR)
+_mix_1, _mix_1_mirrored, _mix_3, _mix_3_mirrored = (
+    mix_squares(maps, mirrored, VECTOR) for maps in (1, 3) for mirrored in (False, True)
+)
 _BAND, _HELD = 4096, 8192
 """Target size of a band of rows, and of rows toned at once: they stay in the first-level cache."""
 
@@ -84,20 +88,20 @@ def _mix_squares(
     out: Array, x: Array, first: int, row: int, share: Any, down: Any, factor: Any, offset: Any, height: int,
     width: int, maps: int, mirrored: bool,
 ) -> None:  # fmt: skip
-    """``micro_kernels.mix_squares``, for the numbers of maps that ``_has_squares`` says; in bands of rows that stay in
+    """``mix_squares``, for the numbers of maps that ``_has_squares`` says; in bands of rows that stay in
     the first-level cache while strip after strip of them is written."""
     size = width * maps
     band = max(_BAND // size, 4)
     for top in range(0, height, band):
         rows, place, start = min(band, height - top), top * size, first + top * row
         if maps == 1 and mirrored:
-            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 1, True, VECTOR)
+            _mix_1_mirrored(out, place, x, start, row, share, down, factor, offset, rows, width)
         elif maps == 1:
-            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 1, False, VECTOR)
+            _mix_1(out, place, x, start, row, share, down, factor, offset, rows, width)
         elif mirrored:
-            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 3, True, VECTOR)
+            _mix_3_mirrored(out, place, x, start, row, share, down, factor, offset, rows, width)
         else:
-            mix_squares(out, place, x, start, row, share, down, factor, offset, rows, width, 3, False, VECTOR)
+            _mix_3(out, place, x, start, row, share, down, factor, offset, rows, width)
 
 
 @helper(inline=True)
@@ -111,7 +115,7 @@ def _mix_rows(
 ) -> None:
     """Interpolate numbers of out, from ``place`` on, between two rows of ``lines``; times factor, plus offset."""
     if LANES > 0 and count >= LANES:
-        mix_rows(out, place, lines, upper, lower, share, factor, offset, count, VECTOR)
+        _mix_vectors(out, place, lines, upper, lines, lower, share, factor, offset, count)
     else:
         for i in range(count):
             out[place + i] = (lines[upper + i] * (_ONE - share) + lines[lower + i] * share) * factor + offset

@@ -30,8 +30,9 @@ from facecnn.kernels.cpu.elementwise import derivative_of, value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Workspace
-from facecnn.kernels.cpu.vector_ir.lanes import registers
+from facecnn.kernels.cpu.vector_ir.lanes import group_of, registers
 from facecnn.kernels.cpu.vector_ir.micro_kernels import (
+    RowSizes,
     add_windows,
     convolve_row,
     spread_windows,
@@ -54,14 +55,6 @@ cache."""
 def _packs(kernels: int, lanes: int) -> tuple[int, int]:
     """The number of vectors full of kernels, and of kernels left over for one more."""
     return kernels // lanes, kernels % lanes
-
-
-def _group(rest: int, lanes: int) -> int:
-    """Values that share a vector for the last ``rest`` kernels: 1, 2 or 4."""
-    group = 1
-    while group < 4 and lanes // (2 * group) >= max(rest, 2):
-        group *= 2
-    return group
 
 
 def _values(group: int, maps: int, pool: int) -> int:
@@ -101,17 +94,19 @@ def _pack(packed: Array, weight: Array, first: int, lanes: int, group: int, valu
 @cache
 def _forward(
     maps: int, kernels: int, kernel_rows: int, kernel_columns: int, pool: int, activation: Activation, lanes: int,
-    tile: int, mixed: bool, rows_at_once: int,
+    tile: tuple[int, bool, int],
 ) -> Any:  # fmt: skip
     """Vectors full of kernels first; what is left of the kernels shares a vector with neighbours in the run."""
     full, rest = _packs(kernels, lanes)
-    group = _group(rest, lanes)
+    group = group_of(rest, lanes)
     values = _values(group, maps, pool)
-    count = max(1, rest)
-    rests = 1 if rest else 0
+    rests, outputs = min(rest, 1), tile[0]
     run = kernel_columns * maps
     whole_size = kernel_rows * run * lanes
     rest_steps = -(-run // values)
+    sizes = (maps, kernels, kernel_rows, kernel_columns, pool, lanes)
+    convolve_full = convolve_row(RowSizes(*sizes, 1, 1, lanes, *tile))
+    convolve_rest = convolve_row(RowSizes(*sizes, group, values, max(rest, 1), *tile))
     value_at = value_of(activation)
 
     @compiled(parallel=True)
@@ -130,24 +125,23 @@ def _forward(
             for k in range(kernels):
                 bias_row[column * kernels + k] = bias[k]
         row_length = width * maps
-        tiles = (columns + tile - 1) // tile
-        whole = tiles - (tiles * tile - columns)
+        tiles = (columns + outputs - 1) // outputs
+        whole = tiles - (tiles * outputs - columns)
         for n in prange(photos):
             photo = in_frame(frames, thread_number(), x[n], top, left, height, width)
             target, places = out[n].reshape(-1), argmax[n if pool > 1 else 0].reshape(-1)
             for row in range(rows):
                 for pack in range(full):
-                    convolve_row(
-                        target, row * columns * kernels + pack * lanes, places,
-                        photo, row * pool * row_length, row_length, packed, pack * whole_size, whole, tiles - whole,
-                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, 1, 1, lanes, tile, mixed, rows_at_once,
+                    at = row * columns * kernels + pack * lanes
+                    convolve_full(
+                        target, at, places, at, photo, row * pool * row_length, row_length, packed, pack * whole_size,
+                        whole, tiles - whole,
                     )  # fmt: skip
                 for _ in range(rests):
-                    convolve_row(
-                        target, row * columns * kernels + full * lanes, places,
-                        photo, row * pool * row_length, row_length, packed, full * whole_size, whole, tiles - whole,
-                        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, values, count, tile, mixed,
-                        rows_at_once,
+                    at = row * columns * kernels + full * lanes
+                    convolve_rest(
+                        target, at, places, at, photo, row * pool * row_length, row_length, packed, full * whole_size,
+                        whole, tiles - whole,
                     )  # fmt: skip
                 o = target[row * columns * kernels : (row + 1) * columns * kernels]
                 for i in range(columns * kernels):
@@ -165,12 +159,12 @@ def conv_forward(
     height, width, framed = frame_size(out.shape, x.shape, weight.shape, padding, pool)
     full, rest = _packs(kernels, lanes)
     run = kernel_columns * maps
-    group = _group(rest, lanes) if rest else 1
+    group = group_of(rest, lanes) if rest else 1
     values = _values(group, maps, pool)
     steps = full * run + (-(-run // values) if rest else 0)
     tile = _tile(out.shape[2], pool, kernel_columns, 1 if full else group // values, lanes)
     launch(
-        _forward(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes, *tile),
+        _forward(maps, kernels, kernel_rows, kernel_columns, pool, activation, lanes, tile),
         out,
         argmax,
         x,
@@ -235,6 +229,8 @@ def _backward_weight(
     size = kernel_rows * kernel_columns * maps
     last = kernels - kernels % together
     bias_tile = bias_tile_of(kernels)
+    shape = (maps, kernels, kernel_rows, kernel_columns)
+    add_some, add_one = add_windows(*shape, together, lanes), add_windows(*shape, 1, lanes)
     derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
@@ -269,15 +265,9 @@ def _backward_weight(
                     add_to_bias(own_bias, delta, stop - start, bias_tile)
                     first = row * pool * row_length
                     for k in range(0, last, together):
-                        add_windows(
-                            own, k * size, delta, window, k, winners, photo, first, row_length,
-                            maps, kernels, kernel_rows, kernel_columns, together, lanes,
-                        )  # fmt: skip
+                        add_some(own, k * size, delta, k, window, k, winners, photo, first, row_length)
                     for k in range(last, kernels):
-                        add_windows(
-                            own, k * size, delta, window, k, winners, photo, first, row_length,
-                            maps, kernels, kernel_rows, kernel_columns, 1, lanes,
-                        )  # fmt: skip
+                        add_one(own, k * size, delta, k, window, k, winners, photo, first, row_length)
         add_chunks(dweight, dbias, sums, bias_sums)
 
     return backward
@@ -322,6 +312,7 @@ def _backward_input(
     """Every winner adds delta times its kernel to its window of the photo's gradient."""
     size = kernel_rows * kernel_columns * maps
     stride = -(-(pool - 1 + kernel_columns) // pool)
+    spread = spread_windows(maps, kernels, kernel_rows, kernel_columns, stride, lanes)
     derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
@@ -349,11 +340,9 @@ def _backward_input(
                     delta, window, d[start:stop], o[start:stop], won[start:stop], bases, row_length, slope,
                     derivative_at, maps, pool,
                 )  # fmt: skip
+                first = row * pool * row_length
                 for k in range(kernels):
-                    spread_windows(
-                        photo, row * pool * row_length, row_length, delta, window, k, columns, weight, k * size,
-                        maps, kernels, kernel_rows, kernel_columns, stride, lanes,
-                    )  # fmt: skip
+                    spread(photo, first, row_length, delta, k, window, k, columns, weight, k * size)
             if framed:
                 cut_out(dx[n], photo, top, left, height, width)
 

@@ -13,6 +13,8 @@ from facecnn.kernels.cpu.vector_ir.photo_kernels import LANES, VECTOR, copy_run
 
 _ZERO = np.float32(0)
 
+_copy_run = copy_run(VECTOR)
+
 CHUNKS = 20
 """Groups of photos whose weights' gradients are summed separately, for any number of threads."""
 
@@ -33,7 +35,7 @@ def copy(out: Array, place: int, x: Array, start: int, count: int) -> None:
     """Copy ``count`` floats. (LLVM doesn't know that they don't overlap, and NumPy's assignment is slow to find
     out.)"""
     if LANES > 0 and count >= LANES:
-        copy_run(out, place, x, start, count, VECTOR)
+        _copy_run(out, place, x, start, count)
     else:
         for i in range(count):
             out[place + i] = x[start + i]

@@ -13,32 +13,36 @@ from numba import prange
 
 from facecnn.arrays import Array
 from facecnn.kernels.cpu.jit import compiled, helper
-from facecnn.kernels.cpu.vector_ir.product_kernels import multiply_tile, tile_lines, transpose_square
+from facecnn.kernels.cpu.vector_ir.product_kernels import TileSizes, multiply_tile, tile_lines, transpose_square
 
 _ZERO = np.float32(0)
 _PLAIN_WIDTH, _PLAIN_LINES = 64, 8
 """Columns and lines of a tile where there are no vectors that the micro-kernels are written for."""
 
 
-@helper()
-def _plain_tile(
-    out: Array, out_offset: int, a: Array, a_offset: int, a_row: int, rows: int, b: Array, b_offset: int,
-    run: int, a_step: int, b_step: int, out_step: int, lines: int, width: int, accumulate: int, lanes: int,
-) -> None:  # fmt: skip
+def _plain_tile(sizes: TileSizes) -> Any:
     """``multiply_tile`` as plain loops, for processors without micro-kernels."""
-    for line in range(lines):
-        start = out_offset + line * out_step
-        o = out[start : start + width]
-        if not accumulate:
-            for j in range(width):
-                o[j] = _ZERO
-        for r in range(rows):
-            for i in range(run):
-                value = a[a_offset + line * a_step + r * a_row + i]
-                first = b_offset + (r * run + i) * b_step
-                factors = b[first : first + width]
+    run, a_step, b_step, out_step, lines, width, accumulate, _ = sizes
+
+    @helper()
+    def multiply(
+        out: Array, out_offset: int, a: Array, a_offset: int, a_row: int, rows: int, b: Array, b_offset: int
+    ) -> None:
+        for line in range(lines):
+            start = out_offset + line * out_step
+            o = out[start : start + width]
+            if not accumulate:
                 for j in range(width):
-                    o[j] += value * factors[j]
+                    o[j] = _ZERO
+            for r in range(rows):
+                for i in range(run):
+                    value = a[a_offset + line * a_step + r * a_row + i]
+                    first = b_offset + (r * run + i) * b_step
+                    factors = b[first : first + width]
+                    for j in range(width):
+                        o[j] += value * factors[j]
+
+    return multiply
 
 
 def tile_width(columns: int, lanes: int) -> int:
@@ -65,7 +69,9 @@ def product_of(
     """
     width = tile_width(columns, lanes)
     full, rest = columns // width, columns % width or width
-    multiply, adds = multiply_tile if lanes else _plain_tile, int(accumulate)
+    sizes = TileSizes(run, a_step, b_step, out_step, lines, width, accumulate, lanes)
+    tile_of = multiply_tile if lanes else _plain_tile
+    multiply, multiply_rest = tile_of(sizes), tile_of(sizes._replace(width=rest))
 
     @helper()
     def product(
@@ -78,13 +84,11 @@ def product_of(
                 line = min(tile * lines, count - lines)
                 if block < full:
                     multiply(
-                        out, target + line * out_step, a, a_offset + line * a_step, a_row, rows, b, factors,
-                        run, a_step, b_step, out_step, lines, width, adds, lanes,
+                        out, target + line * out_step, a, a_offset + line * a_step, a_row, rows, b, factors
                     )  # fmt: skip
                 else:
-                    multiply(
-                        out, target + line * out_step, a, a_offset + line * a_step, a_row, rows, b, factors,
-                        run, a_step, b_step, out_step, lines, rest, adds, lanes,
+                    multiply_rest(
+                        out, target + line * out_step, a, a_offset + line * a_step, a_row, rows, b, factors
                     )  # fmt: skip
 
     return product
@@ -95,18 +99,22 @@ def largest_divisor(number: int, most: int) -> int:
     return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
 
 
-@helper()
-def _plain_square(out: Array, out_offset: int, a: Array, a_offset: int, out_step: int, a_step: int, lanes: int) -> None:
+def _plain_square(out_step: int, a_step: int, lanes: int) -> Any:
     """``transpose_square`` as plain loops."""
-    for i in range(lanes):
-        for j in range(lanes):
-            out[out_offset + j * out_step + i] = a[a_offset + i * a_step + j]
+
+    @helper()
+    def transpose(out: Array, out_offset: int, a: Array, a_offset: int) -> None:
+        for i in range(lanes):
+            for j in range(lanes):
+                out[out_offset + j * out_step + i] = a[a_offset + i * a_step + j]
+
+    return transpose
 
 
 @cache
 def pack_of(size: int, width: int, lanes: int) -> Any:
     side = lanes or _PLAIN_LINES
-    transpose = transpose_square if lanes else _plain_square
+    transpose = (transpose_square if lanes else _plain_square)(width, size, side)
 
     @compiled(parallel=True)
     def pack(packed: Array, weight: Array, kernels: int) -> None:
@@ -118,7 +126,7 @@ def pack_of(size: int, width: int, lanes: int) -> Any:
             for j in range(0, width, side):
                 k = first_kernel + j
                 if k + side <= kernels and j + side <= width and first + side <= size:
-                    transpose(packed, target + j, weight, k * size + first, width, size, side)
+                    transpose(packed, target + j, weight, k * size + first)
                 else:
                     for d in range(first, stop):
                         for i in range(j, min(j + side, width)):

@@ -22,35 +22,29 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import literally, prange  # type: ignore[attr-defined]
+from numba import prange
 
 from facecnn.arrays import Array
-from facecnn.kernels.cpu.conv.frames import (
-    in_frame,
-)
+from facecnn.kernels.cpu.conv.frames import in_frame
 from facecnn.kernels.cpu.conv.winograd_tiles import (
     OUTPUTS,
     PLANAR,
     copied_row,
-    map_vector,
+    lengths_of,
     points_at_once,
     rest_vector,
+    rows_to_points,
     tiled_frame,
     tiles_of_row,
     tiles_of_strip,
     tiles_with_room,
-    transform_rows,
     weights_transform,
 )
 from facecnn.kernels.cpu.elementwise import value_of
 from facecnn.kernels.cpu.jit import compiled, helper, thread_number
 from facecnn.kernels.cpu.launching import launch
 from facecnn.kernels.cpu.memory import Workspace
-from facecnn.kernels.cpu.vector_ir.winograd_kernels import (
-    multiply_points,
-    sums_held,
-    transform_output,
-)
+from facecnn.kernels.cpu.vector_ir.winograd_kernels import multiply_points, sums_held, transform_output
 from facecnn.kernels.protocol import Activation
 
 _F = np.float32
@@ -73,25 +67,28 @@ def pays(out: Array, weight: Array, pool: int, lanes: int) -> bool:
     return kernels >= 8 and pool > 1 and tiles >= 7 and saved > 12
 
 
-@helper(inline=True)
-def _pack_map(
-    packed: Array, start: int, weight: Array, transform: Array, first: int, c: int, own: Array, maps: int, kernels: int,
-    kernel_rows: int, taps: int, points: int, lanes: int, group: int,
-) -> None:  # fmt: skip
-    """packed[start + ((p * maps + c) * rows + row) * lanes + k * group + g] = sum over j of transform[p, j] *
-    weight[first + k, row, j * maps + c], or zero where there is no such kernel. own: scratch memory, taps * lanes."""
-    for row in range(kernel_rows):
-        for j in range(taps):
-            for lane in range(lanes):
-                k = first + lane // group
-                own[j * lanes + lane] = weight[k, row, j * maps + c] if k < kernels else _ZERO
-        for p in range(points):
-            place = start + ((p * maps + c) * kernel_rows + row) * lanes
-            for lane in range(lanes):
-                total = _ZERO
-                for j in range(taps):
-                    total += transform[p, j] * own[j * lanes + lane]
-                packed[place + lane] = total
+def _packer(maps: int, kernels: int, kernel_rows: int, taps: int, lanes: int, group: int) -> Any:
+    """The helper ``pack``: packed[start + ((p * maps + c) * rows + row) * lanes + k * group + g] = sum over j of
+    transform[p, j] * weight[first + k, row, j * maps + c], or zero where there is no such kernel. own: scratch memory,
+    taps * lanes."""
+    points = OUTPUTS + taps - 1
+
+    @helper(inline=True)
+    def pack(packed: Array, start: int, weight: Array, transform: Array, first: int, c: int, own: Array) -> None:
+        for row in range(kernel_rows):
+            for j in range(taps):
+                for lane in range(lanes):
+                    k = first + lane // group
+                    own[j * lanes + lane] = weight[k, row, j * maps + c] if k < kernels else _ZERO
+            for p in range(points):
+                place = start + ((p * maps + c) * kernel_rows + row) * lanes
+                for lane in range(lanes):
+                    total = _ZERO
+                    for j in range(taps):
+                        total += transform[p, j] * own[j * lanes + lane]
+                    packed[place + lane] = total
+
+    return pack
 
 
 @cache
@@ -106,40 +103,47 @@ def _block(strip: int, group: int, pool: int, points: int, lanes: int) -> tuple[
     return together, points_at_once(points, together * pool, lanes)
 
 
-@helper(inline=True)
-def _convolve_row(
-    out: Array, out_start: int, argmax: Array, argmax_start: int, scratch: Array, first_product: int, first_point: int,
-    point_length: int, map_length: int, starts: Array, packed: Array, packed_start: int, blocks: int, later: Array,
-    later_start: int, with_places: bool,
-    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, together: int, at_once: int, tile_length: int,
-    valid: int, group: int, lanes: int,
-) -> None:  # fmt: skip
-    """A strip's row of outputs of a vector of kernels, block by block of its tiles. What lies from ``later_start`` on
-    is fetched, to be written next. The last eleven arguments are constants where it is called; see ``multiply_points``
-    and ``transform_output``."""
-    maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
-    pool, together, at_once = literally(pool), literally(together), literally(at_once)
-    tile_length, valid, group, lanes = literally(tile_length), literally(valid), literally(group), literally(lanes)
+def _row_convolver(
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, row_tiles: int, block: tuple[int, int], valid: int,
+    group: int, lanes: int,
+) -> Any:  # fmt: skip
+    """The helper ``convolve_row``: a strip's row of outputs of a vector of kernels, block by block of its tiles.
+
+    What lies from ``later_start`` on is fetched, to be written next. See ``multiply_points`` and ``transform_output``.
+    """
+    together, at_once = block
     points, of_point = OUTPUTS + taps - 1, pool * together * lanes
-    for block in range(blocks):
-        for p in range(0, points, at_once):
-            multiply_points(
-                scratch, first_product + p * of_point, of_point,
-                scratch, first_point + p * point_length + block * together * tile_length, point_length, map_length,
-                starts, packed, packed_start + p * maps * kernel_rows * lanes,
-                maps, kernel_rows, pool, together, tile_length, at_once, group, lanes,
-            )  # fmt: skip
-        place = block * together * group * (OUTPUTS // pool) * kernels
-        if with_places:
-            transform_output(
-                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together,
-                later, later_start + place, kernels, valid, pool, OUTPUTS, taps, group, lanes, True,
-            )  # fmt: skip
-        else:
-            transform_output(
-                out, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point, together,
-                later, later_start + place, kernels, valid, pool, OUTPUTS, taps, group, lanes, False,
-            )  # fmt: skip
+    point_length, tile_length, map_length = lengths_of(maps, row_tiles, group)
+    of_block, weights_of_point = together * group * (OUTPUTS // pool) * kernels, maps * kernel_rows * lanes
+    multiply = multiply_points(maps, kernel_rows, pool, together, tile_length, at_once, group, lanes)
+    sizes = (kernels, valid, pool, OUTPUTS, taps, group, lanes)
+    transform, transform_with_places = transform_output(*sizes, False), transform_output(*sizes, True)
+
+    @helper(inline=True)
+    def convolve_row(
+        scratch: Array, out_start: int, argmax: Array, argmax_start: int, first_product: int, first_point: int,
+        starts: Array, packed: Array, packed_start: int, blocks: int, later: Array, later_start: int, with_places: bool,
+    ) -> None:  # fmt: skip
+        for block in range(blocks):
+            for p in range(0, points, at_once):
+                multiply(
+                    scratch, first_product + p * of_point, of_point,
+                    scratch, first_point + p * point_length + block * together * tile_length, point_length, map_length,
+                    starts, 0, packed, packed_start + p * weights_of_point,
+                )  # fmt: skip
+            place = block * of_block
+            if with_places:
+                transform_with_places(
+                    scratch, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point,
+                    together, later, later_start + place,
+                )  # fmt: skip
+            else:
+                transform(
+                    scratch, out_start + place, argmax, argmax_start + place, scratch, first_product, of_point,
+                    together, later, later_start + place,
+                )  # fmt: skip
+
+    return convolve_row
 
 
 @cache
@@ -150,16 +154,16 @@ def _forward(
     """Vectors full of kernels first; then one for what is left of them."""
     points = OUTPUTS + taps - 1
     full, rest = kernels // lanes, kernels % lanes
-    rests, valid = min(rest, 1), max(rest, 1)
-    (together, at_once), (rest_together, rest_at_once) = full_block, rest_block
+    rests = min(rest, 1)
+    (together, _), (rest_together, _) = full_block, rest_block
     window_rows = kernel_rows + pool - 1
     of_kernels = points * maps * kernel_rows * lanes
-    planar = maps <= PLANAR
-    few_maps, width = min(maps, PLANAR), map_vector(maps, lanes)
-    tile_length, rest_length = (1, group) if planar else (maps, maps)
-    point_length, map_length = row_tiles * maps, row_tiles if planar else 1
-    windows = OUTPUTS // pool
-    products = points * sums_held(lanes) * lanes
+    windows, products = OUTPUTS // pool, points * sums_held(lanes) * lanes
+    sizes = (maps, kernels, kernel_rows, taps)
+    pack_full, pack_rest = _packer(*sizes, lanes, 1), _packer(*sizes, rest_width, group)
+    transform_rows = rows_to_points(maps, kernel_rows, taps, pool, row_tiles, lanes)
+    convolve_full = _row_convolver(*sizes, pool, row_tiles, full_block, lanes, 1, lanes)
+    convolve_rest = _row_convolver(*sizes, pool, row_tiles, rest_block, max(rest, 1), group, rest_width)
     value_at = value_of(activation)
 
     @compiled(parallel=True)
@@ -175,19 +179,13 @@ def _forward(
         photos, rows, out_columns = out.shape[0], out.shape[1], out.shape[2]
         for c in prange(maps):
             for pack in range(full):
-                _pack_map(
-                    packed, pack * of_kernels, weight, transform, pack * lanes, c, tap_rows[c],
-                    maps, kernels, kernel_rows, taps, points, lanes, 1,
-                )  # fmt: skip
+                pack_full(packed, pack * of_kernels, weight, transform, pack * lanes, c, tap_rows[c])
             for _ in range(rests):
-                _pack_map(
-                    packed, full * of_kernels, weight, transform, full * lanes, c, tap_rows[c],
-                    maps, kernels, kernel_rows, taps, points, rest_width, group,
-                )  # fmt: skip
+                pack_rest(packed, full * of_kernels, weight, transform, full * lanes, c, tap_rows[c])
         for i in range(len(bias_row)):
             bias_row[i] = bias[i % kernels]
         row_length = columns * maps
-        first_product = first_point + window_rows * points * point_length
+        first_product = first_point + window_rows * points * row_tiles * maps
         first_found = first_product + products
         for n in prange(photos):
             thread = thread_number()
@@ -202,26 +200,19 @@ def _forward(
                 first_column = first * windows
                 numbers = min(here * windows, out_columns - first_column) * kernels
                 for row in range(rows):
-                    transform_rows(
-                        own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length,
-                        first * OUTPUTS, here, pool, window_rows, maps, few_maps, taps, lanes, width,
-                    )  # fmt: skip
+                    transform_rows(own, own_starts, row, first_point, photo, height, row_length, first * OUTPUTS, here)
                     start = (row * out_columns + first_column) * kernels
                     later = start + out_columns * kernels
                     for pack in range(full):
-                        _convolve_row(
-                            own, first_found + pack * lanes, own_argmax, pack * lanes, own, first_product,
-                            first_point, point_length, map_length, own_starts, packed, pack * of_kernels, blocks,
-                            target, later + pack * lanes, with_places,
-                            maps, kernels, kernel_rows, taps, pool, together, at_once, tile_length, lanes, 1, lanes,
+                        convolve_full(
+                            own, first_found + pack * lanes, own_argmax, pack * lanes, first_product, first_point,
+                            own_starts, packed, pack * of_kernels, blocks, target, later + pack * lanes, with_places,
                         )  # fmt: skip
                     for _ in range(rests):
-                        _convolve_row(
-                            own, first_found + full * lanes, own_argmax, full * lanes, own, first_product, first_point,
-                            point_length, map_length, own_starts, packed, full * of_kernels, rest_blocks, target,
-                            later + full * lanes, with_places,
-                            maps, kernels, kernel_rows, taps, pool, rest_together, rest_at_once, rest_length, valid,
-                            group, rest_width,
+                        convolve_rest(
+                            own, first_found + full * lanes, own_argmax, full * lanes, first_product, first_point,
+                            own_starts, packed, full * of_kernels, rest_blocks, target, later + full * lanes,
+                            with_places,
                         )  # fmt: skip
                     o = target[start : start + numbers]
                     for i in range(numbers):

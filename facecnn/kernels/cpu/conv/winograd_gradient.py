@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import literally, prange  # type: ignore[attr-defined]
+from numba import prange
 
 from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv import winograd
@@ -19,14 +19,14 @@ from facecnn.kernels.cpu.conv.winograd_tiles import (
     OUTPUTS,
     PLANAR,
     copied_row,
-    map_vector,
+    lengths_of,
     points_at_once,
     rest_vector,
+    rows_to_points,
     tiled_frame,
     tiles_of_row,
     tiles_of_strip,
     tiles_with_room,
-    transform_rows,
     weights_transform,
 )
 from facecnn.kernels.cpu.elementwise import derivative_of
@@ -76,35 +76,40 @@ def _unpack(
                     dweight[first + k, row, j * maps + c] = total
 
 
-@helper(inline=True)
-def _add_row(
-    sums: Array, sums_start: int, scratch: Array, first_gradient: int, first_point: int, point_length: int,
-    map_length: int, starts: Array, delta: Array, delta_start: int, places: Array, tiles: int, dout: Array, out: Array,
-    argmax: Array, ahead: int,
-    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, at_once: int, tile_length: int, valid: int,
-    group: int, lanes: int,
-) -> None:  # fmt: skip
-    """What a strip's row of outputs adds to a vector of kernels, in ``tiles`` vectors. From ``ahead`` on, the next
-    row's dout, out and argmax are fetched meanwhile. The last ten arguments are constants where it is called; see
-    ``transform_gradient`` and ``add_points``."""
-    maps, kernels, kernel_rows, taps = literally(maps), literally(kernels), literally(kernel_rows), literally(taps)
-    pool, at_once, tile_length = literally(pool), literally(at_once), literally(tile_length)
-    valid, group, lanes = literally(valid), literally(group), literally(lanes)
-    of_row = tiles * lanes
-    of_point = pool * of_row
-    transform_gradient(
-        scratch, first_gradient, of_point, of_row, delta, delta_start, places, tiles, argmax, ahead,
-        kernels, valid, pool, OUTPUTS, taps, group, lanes,
-    )  # fmt: skip
-    for p in range(0, OUTPUTS + taps - 1, at_once):
-        call = p // at_once
-        next_row = dout if call % 2 == 0 else out
-        add_points(
-            sums, sums_start + p * maps * kernel_rows * lanes, scratch, first_gradient + p * of_point, of_point, of_row,
-            scratch, first_point + p * point_length, point_length, map_length, starts, tiles,
-            next_row, ahead + call // 2 * of_row,
-            maps, kernel_rows, pool, tile_length, at_once, group, lanes,
-        )  # fmt: skip
+def _row_adder(
+    maps: int, kernels: int, kernel_rows: int, taps: int, pool: int, row_tiles: int, valid: int, group: int, lanes: int
+) -> Any:
+    """The helper ``add_row``: what a strip's row of outputs adds to a vector of kernels, in ``tiles`` vectors.
+
+    From ``ahead`` on, the next row's dout, out and argmax are fetched meanwhile. See ``transform_gradient`` and
+    ``add_points``.
+    """
+    points, weights = OUTPUTS + taps - 1, maps * kernel_rows
+    at_once = points_at_once(points, weights, lanes)
+    point_length, tile_length, map_length = lengths_of(maps, row_tiles, group)
+    transform = transform_gradient(kernels, valid, pool, OUTPUTS, taps, group, lanes)
+    add = add_points(maps, kernel_rows, pool, tile_length, at_once, group, lanes)
+
+    @helper(inline=True)
+    def add_row(
+        sums: Array, sums_start: int, scratch: Array, first_gradient: int, first_point: int, starts: Array,
+        delta: Array, delta_start: int, places: Array, tiles: int, dout: Array, out: Array, argmax: Array, ahead: int,
+    ) -> None:  # fmt: skip
+        of_row = tiles * lanes
+        of_point = pool * of_row
+        transform(
+            scratch, first_gradient, of_point, of_row, delta, delta_start, places, delta_start, tiles, argmax, ahead
+        )
+        for p in range(0, points, at_once):
+            call = p // at_once
+            next_row = dout if call % 2 == 0 else out
+            add(
+                sums, sums_start + p * weights * lanes, scratch, first_gradient + p * of_point, of_point, of_row,
+                scratch, first_point + p * point_length, point_length, map_length, starts, 0, tiles,
+                next_row, ahead + call // 2 * of_row,
+            )  # fmt: skip
+
+    return add_row
 
 
 @cache
@@ -115,16 +120,13 @@ def _backward_weight(
     """Each chunk of photos has sums of its own, which are added in order."""
     points = OUTPUTS + taps - 1
     full, rest = kernels // lanes, kernels % lanes
-    rests, valid = min(rest, 1), max(rest, 1)
-    window_rows = kernel_rows + pool - 1
-    weights = maps * kernel_rows
-    of_kernels = points * weights * lanes
-    planar = maps <= PLANAR
-    few_maps, width = min(maps, PLANAR), map_vector(maps, lanes)
-    tile_length, rest_length = (1, group) if planar else (maps, maps)
-    point_length, map_length = row_tiles * maps, row_tiles if planar else 1
+    rests = min(rest, 1)
+    of_row = (kernel_rows + pool - 1) * points * row_tiles * maps
+    of_kernels = points * maps * kernel_rows * lanes
     windows, bias_tile = OUTPUTS // pool, bias_tile_of(kernels)
-    at_once, rest_at_once = points_at_once(points, weights, lanes), points_at_once(points, weights, rest_width)
+    sizes = (maps, kernels, kernel_rows, taps, pool, row_tiles)
+    transform_rows = rows_to_points(maps, kernel_rows, taps, pool, row_tiles, lanes)
+    add_full, add_rest = _row_adder(*sizes, lanes, 1, lanes), _row_adder(*sizes, max(rest, 1), group, rest_width)
     derivative_at = derivative_of(activation)
 
     @compiled(parallel=True)
@@ -137,7 +139,7 @@ def _backward_weight(
         # windows * K), sums (chunks, packs * points * C * R * lanes), bias_sums (chunks, bias_tile), totals the same
         photos, rows, out_columns, chunks = out.shape[0], out.shape[1], out.shape[2], sums.shape[0]
         row_length = columns * maps
-        first_gradient = first_point + window_rows * points * point_length
+        first_gradient = first_point + of_row
         for chunk in prange(chunks):
             thread = thread_number()
             own, own_sums, own_bias, own_starts = scratch[thread], sums[chunk], bias_sums[chunk], starts[thread]
@@ -157,10 +159,8 @@ def _backward_weight(
                     for i in range(numbers, len(delta)):
                         delta[i] = _ZERO
                     for row in range(rows):
-                        transform_rows(
-                            own, own_starts, row, first_point, point_length, row_tiles, photo, height, row_length,
-                            first * OUTPUTS, here, pool, window_rows, maps, few_maps, taps, lanes, width,
-                        )  # fmt: skip
+                        left_column = first * OUTPUTS
+                        transform_rows(own, own_starts, row, first_point, photo, height, row_length, left_column, here)
                         start = (row * out_columns + first_column) * kernels
                         later = start + out_columns * kernels
                         own_d, own_o = d[start : start + numbers], o[start : start + numbers]
@@ -172,17 +172,14 @@ def _backward_weight(
                                 place[i] = own_won[i]
                         add_to_bias(own_bias, delta, numbers, bias_tile)
                         for pack in range(full):
-                            _add_row(
-                                own_sums, pack * of_kernels, own, first_gradient, first_point, point_length, map_length,
-                                own_starts, delta, pack * lanes, place, here, d, o, won, later,
-                                maps, kernels, kernel_rows, taps, pool, at_once, tile_length, lanes, 1, lanes,
+                            add_full(
+                                own_sums, pack * of_kernels, own, first_gradient, first_point, own_starts, delta,
+                                pack * lanes, place, here, d, o, won, later,
                             )  # fmt: skip
                         for _ in range(rests):
-                            _add_row(
-                                own_sums, full * of_kernels, own, first_gradient, first_point, point_length, map_length,
-                                own_starts, delta, full * lanes, place, (here + group - 1) // group, d, o, won, later,
-                                maps, kernels, kernel_rows, taps, pool, rest_at_once, rest_length, valid, group,
-                                rest_width,
+                            add_rest(
+                                own_sums, full * of_kernels, own, first_gradient, first_point, own_starts, delta,
+                                full * lanes, place, (here + group - 1) // group, d, o, won, later,
                             )  # fmt: skip
         for pack in range(full):
             own_sums = sums[:, pack * of_kernels : (pack + 1) * of_kernels]

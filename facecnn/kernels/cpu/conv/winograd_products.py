@@ -60,6 +60,7 @@ def _points_of(out: Array, weight: Array) -> int:
 @cache
 def _pack(maps: int, kernels: int, kernel_rows: int, lanes: int) -> Any:
     width, of_kernel = tile_width(kernels, lanes), _POINTS * maps
+    transpose = transpose_square(width, of_kernel, lanes)
 
     @compiled(parallel=True)
     def pack(packed: Array, weight: Array, transform: Array, scratch: Array) -> None:
@@ -78,9 +79,7 @@ def _pack(maps: int, kernels: int, kernel_rows: int, lanes: int) -> Any:
                 start = ((block * _POINTS + p) * kernel_rows + r) * maps * width
                 for c in range(0, maps, lanes):
                     for j in range(0, width, lanes):
-                        transpose_square(
-                            packed, start + c * width + j, own, j * of_kernel + p * maps + c, width, of_kernel, lanes
-                        )  # fmt: skip
+                        transpose(packed, start + c * width + j, own, j * of_kernel + p * maps + c)
 
     return pack
 
@@ -91,6 +90,8 @@ def _forward(maps: int, kernels: int, kernel_rows: int, activation: Activation, 
     width = tile_width(kernels, lanes)
     blocks, of_point, lines = kernels // width, kernel_rows * maps * width, most_lines(kernels, lanes)
     product = product_of(width, lines, maps, maps, width, 0, width, accumulate=False, lanes=lanes)
+    to_points = transform_pixels(maps, OUTPUTS, _TAPS, lanes)
+    to_lines = transform_lines(last, kernels, OUTPUTS, _TAPS, width, lanes)
     value_at = value_of(activation)
 
     @compiled(parallel=True)
@@ -111,10 +112,8 @@ def _forward(maps: int, kernels: int, kernel_rows: int, activation: Activation, 
             for n in range(first_photo, end_photo):
                 photo = in_frame(frames, thread, x[n], top, left, height, columns)
                 for y in range(rows + kernel_rows - 1):
-                    transform_pixels(
-                        own, (y * line + (n - first_photo) * tiles) * maps, point_length, photo, y * columns * maps,
-                        tiles, maps, OUTPUTS, _TAPS, lanes,
-                    )  # fmt: skip
+                    first = (y * line + (n - first_photo) * tiles) * maps
+                    to_points(own, first, point_length, photo, y * columns * maps, tiles)
             start, behind = blocks * part // parts, blocks * (part + 1) // parts
             count = max(lines, rows * line)  # of fewer lines than a tile has, some mean nothing
             for block in range(start, behind):
@@ -125,10 +124,9 @@ def _forward(maps: int, kernels: int, kernel_rows: int, activation: Activation, 
                     )  # fmt: skip
                 for n in range(first_photo, end_photo):
                     for row in range(rows):
-                        transform_lines(
+                        to_lines(
                             target, (n * rows + row) * out_columns * kernels + block * width, own_products,
-                            (row * line + (n - first_photo) * tiles) * width, count * width, tiles - 1, last, kernels,
-                            OUTPUTS, _TAPS, width, lanes,
+                            (row * line + (n - first_photo) * tiles) * width, count * width, tiles - 1,
                         )  # fmt: skip
             k, some = start * width, (behind - start) * width
             for n in range(first_photo, end_photo):

@@ -4,15 +4,16 @@ all points. ``winograd`` describes the layout."""
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
-from numba import literally  # type: ignore[attr-defined]
 
 from facecnn.arrays import Array
 from facecnn.kernels.cpu.conv.frames import copy, frame_size
 from facecnn.kernels.cpu.jit import helper
 from facecnn.kernels.cpu.memory import to_device
 from facecnn.kernels.cpu.vector_ir.filtering import filtering
+from facecnn.kernels.cpu.vector_ir.lanes import group_of
 from facecnn.kernels.cpu.vector_ir.winograd_kernels import sums_held, transform_maps, transform_pixels
 
 _F = np.float32
@@ -49,10 +50,7 @@ def weights_transform(taps: int) -> Array:
 def rest_vector(maps: int, rest: int, lanes: int) -> tuple[int, int]:
     """Lanes of the vector for the last ``rest`` kernels, and tiles that share it: 1, 2 or 4."""
     if maps <= PLANAR:
-        group = 1
-        while group < 4 and lanes // (2 * group) >= max(rest, 2):
-            group *= 2
-        return lanes, group
+        return lanes, group_of(rest, lanes)
     while lanes > 4 and lanes // 2 >= rest:
         lanes //= 2
     return lanes, 1
@@ -78,6 +76,11 @@ def map_vector(maps: int, lanes: int) -> int:
     return lanes if maps % lanes == 0 else lanes // 2
 
 
+def lengths_of(maps: int, row_tiles: int, group: int) -> tuple[int, int, int]:
+    """Floats from one point, one vector of tiles and one map to the next, in a row of scratch memory."""
+    return row_tiles * maps, *((group, row_tiles) if maps <= PLANAR else (maps, 1))
+
+
 def copied_row(tiles: int, maps: int, lanes: int) -> int:
     """Floats at the beginning of scratch memory for a photo's row that is copied, see ``transform_rows``."""
     return (tiles // lanes + 1) * lanes * OUTPUTS * maps if maps <= PLANAR else 0
@@ -91,37 +94,38 @@ def tiled_frame(out: Array, x: Array, weight: Array, padding: tuple[int, int], p
     return (height, columns, True) if framed or columns > x.shape[2] else (height, x.shape[2], False)
 
 
-@helper(inline=True)
-def transform_rows(
-    points: Array, starts: Array, row: int, first: int, point_length: int, map_length: int, photo: Array,
-    height: int, row_length: int, left: int, tiles: int, pool: int, window_rows: int, maps: int, few_maps: int,
-    taps: int, lanes: int, width: int,
-) -> None:  # fmt: skip
-    """What the windows of a strip's row of outputs need, at all points: the photo's rows from the column ``left`` on,
-    as far as they weren't needed before, and starts (window_rows): where they lie, from ``first`` on. Before that,
-    ``points`` is scratch memory.
+@cache
+def rows_to_points(maps: int, kernel_rows: int, taps: int, pool: int, row_tiles: int, lanes: int) -> Any:
+    """The helper ``transform_rows``: what the windows of a strip's row of outputs need, at all points.
 
-    The last five arguments are constants where it is called. few_maps: ``maps``, or as many as PLANAR if there are
-    more, so that what isn't called is no longer code."""
-    maps, few_maps = literally(maps), literally(few_maps)
-    taps, lanes, width = literally(taps), literally(lanes), literally(width)
-    blocks = tiles // lanes + 1  # the last tile takes columns that would be the next one's
-    last = 1 if tiles % lanes > 0 else 0
-    read = blocks * lanes * OUTPUTS * maps
+    These are the photo's rows from the column ``left`` on, as far as they weren't needed before, and starts (rows of a
+    window): where they lie, from ``first`` on. Before that, ``points`` is scratch memory.
+    """
+    point_length, window_rows = row_tiles * maps, kernel_rows + pool - 1
     length = (OUTPUTS + taps - 1) * point_length
-    for y in range(0 if row == 0 else row * pool + window_rows - pool, row * pool + window_rows):
-        here, start = first + y % window_rows * length, y * row_length + left * maps
-        if maps != few_maps:
-            transform_pixels(points, here, point_length, photo, start, tiles, maps, OUTPUTS, taps, width)
-        elif start + read <= height * row_length:
-            transform_maps(
-                points, here, point_length, map_length, photo, start, blocks - 1, last, pool * row_length,
-                few_maps, OUTPUTS, taps, lanes,
-            )  # fmt: skip
-        else:  # so that nothing behind the photo is read
-            copy(points, 0, photo, start, (tiles * OUTPUTS + taps - 1) * maps)
-            transform_maps(
-                points, here, point_length, map_length, points, 0, blocks - 1, last, 0, few_maps, OUTPUTS, taps, lanes
-            )
-    for i in range(window_rows):
-        starts[i] = (row * pool + i) % window_rows * length
+    # Of more than PLANAR maps, only so that what isn't called is no longer code.
+    transform_few = transform_maps(min(maps, PLANAR), OUTPUTS, taps, lanes)
+    transform_many = transform_pixels(maps, OUTPUTS, taps, map_vector(maps, lanes))
+
+    @helper(inline=True)
+    def transform_rows(
+        points: Array, starts: Array, row: int, first: int, photo: Array, height: int, row_length: int, left: int,
+        tiles: int,
+    ) -> None:  # fmt: skip
+        blocks = tiles // lanes + 1  # the last tile takes columns that would be the next one's
+        last = 1 if tiles % lanes > 0 else 0
+        read = blocks * lanes * OUTPUTS * maps
+        for y in range(0 if row == 0 else row * pool + window_rows - pool, row * pool + window_rows):
+            here, start = first + y % window_rows * length, y * row_length + left * maps
+            if maps > PLANAR:
+                transform_many(points, here, point_length, photo, start, tiles)
+            elif start + read <= height * row_length:
+                ahead = pool * row_length
+                transform_few(points, here, point_length, row_tiles, photo, start, blocks - 1, last, ahead)
+            else:  # so that nothing behind the photo is read
+                copy(points, 0, photo, start, (tiles * OUTPUTS + taps - 1) * maps)
+                transform_few(points, here, point_length, row_tiles, points, 0, blocks - 1, last, 0)
+        for i in range(window_rows):
+            starts[i] = (row * pool + i) % window_rows * length
+
+    return transform_rows

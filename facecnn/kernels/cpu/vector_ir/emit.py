@@ -10,12 +10,15 @@ Vectors hold float32. Offsets count elements. ``lanes`` is the length of a vecto
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import zip_longest
 from math import nan
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -24,13 +27,47 @@ _INDEX = ir.IntType(64)
 _ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
 
 
-def emitted(function: Callable[..., Any]) -> Any:
-    """Decorator: the function returns a signature and a code generator. Constant int arguments come as types with a
-    ``literal_value``."""
-    made: Any = intrinsic(prefer_literal=True)(function)
-    # Numba would take a random one, and compile a kernel that has this in its closure anew in each process.
-    made._set_uuid(f"{function.__module__}.{function.__qualname__}")
-    return made
+class Pointer:
+    """Annotates an argument of an emitted function: LLVM's pointer to an element, of a contiguous array. Those who call
+    the function pass the array and the element's place, an int."""
+
+
+def emitted(factory: Callable[..., Callable[..., None]]) -> Any:
+    """Decorator of a factory: what it is given are sizes, and what it returns emits code for them.
+
+    ``emit(e, *arguments)``, which the factory returns, becomes a function of ``arguments`` for compiled code, one for
+    each set of sizes: a ``Pointer``, or LLVM's value of a number.
+    """
+
+    @cache
+    def of_sizes(*sizes: Any) -> Any:
+        emit = factory(*sizes)
+        parameters = []
+        for parameter in inspect.signature(emit, eval_str=True).parameters.values():
+            parameters.append(parameter)
+            if parameter.annotation is Pointer:
+                parameters.append(parameter.replace(name=f"{parameter.name}_place"))
+
+        def define(typing: Any, *kinds: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                e, values, following = Emitter(builder), [], iter(zip(signature.args, arguments, strict=True))
+                for kind, value in following:
+                    if isinstance(kind, types.Array):
+                        _, place = next(following)
+                        value = e.moved(context.make_array(kind)(context, builder, value).data, place)
+                    values.append(value)
+                emit(e, *values)
+                return context.get_dummy_value()
+
+            return types.void(*kinds), generate
+
+        vars(define)["__signature__"] = inspect.Signature(parameters)
+        made: Any = intrinsic(define)
+        # Numba would take a random one, and compile a kernel that has this in its closure anew in each process.
+        made._set_uuid(f"{factory.__module__}.{factory.__qualname__}{sizes}")
+        return made
+
+    return of_sizes
 
 
 def index(value: int) -> ir.Constant:
@@ -39,22 +76,20 @@ def index(value: int) -> ir.Constant:
 
 
 class Emitter:
-    """Emits vector instructions; values are LLVM's (``ir.Value``)."""
+    """LLVM's builder (``ir.IRBuilder``), with operations on vectors; values are LLVM's (``ir.Value``)."""
 
     int32 = _INT
 
-    def __init__(self, context: Any, builder: Any) -> None:
-        self._context = context
+    def __init__(self, builder: Any) -> None:
         self.builder = builder
 
-    def pointer(self, array_type: Any, array: Any, offset: Any) -> Any:
-        """A pointer to the element ``offset`` of a contiguous array."""
-        data = self._context.make_array(array_type)(self._context, self.builder, array).data
-        return self.builder.gep(data, [offset])
+    def __getattr__(self, name: str) -> Any:
+        """What the builder does: ``mul`` and ``add`` of integers, ``fmul``, ``fadd`` and ``fsub`` of floats ..."""
+        return getattr(self.builder, name)
 
     def moved(self, pointer: Any, offset: Any) -> Any:
         """The pointer, moved by ``offset`` elements (an int or an index)."""
-        return self.builder.gep(pointer, [index(offset) if isinstance(offset, int) else offset])
+        return self.gep(pointer, [index(offset) if isinstance(offset, int) else offset])
 
     # ----------------------------------------------------------------------------------------------------- memory
 
@@ -64,38 +99,36 @@ class Emitter:
 
     def as_index(self, integer: Any) -> Any:
         """A signed integer from memory, as an index."""
-        return self.builder.sext(integer, _INDEX)
+        return self.sext(integer, _INDEX)
 
     def load(self, pointer: Any, offset: int, lanes: int, count: int | None = None) -> Any:
-        """Consecutive elements; with a ``count``, zeros after that many."""
+        """Consecutive floats, with a ``count`` zeros after that many; or consecutive bytes, as floats."""
         kind = ir.VectorType(_FLOAT, lanes)
-        place = self.builder.bitcast(self.moved(pointer, offset), kind.as_pointer())
+        if pointer.type.pointee == _BYTE:
+            place = self.bitcast(self.moved(pointer, offset), ir.VectorType(_BYTE, lanes).as_pointer())
+            integers = self.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
+            return self.sitofp(integers, kind)  # they are not negative either way
+        place = self.bitcast(self.moved(pointer, offset), kind.as_pointer())
         if count is None or count == lanes:
             return self.builder.load(place, align=_ALIGNMENT[_FLOAT])
         function = self._intrinsic(
             f"llvm.masked.load.v{lanes}f32.p0", kind, [place.type, _INT, _mask(lanes, 0).type, kind]
         )
         alignment = ir.Constant(_INT, _ALIGNMENT[_FLOAT])
-        return self.builder.call(function, [place, alignment, _mask(lanes, count), self.constant(0.0, lanes)])
-
-    def load_bytes(self, pointer: Any, offset: int, lanes: int) -> Any:
-        """Consecutive bytes, as floats."""
-        place = self.builder.bitcast(self.moved(pointer, offset), ir.VectorType(_BYTE, lanes).as_pointer())
-        integers = self.builder.zext(self.builder.load(place, align=1), ir.VectorType(_INT, lanes))
-        return self.builder.sitofp(integers, ir.VectorType(_FLOAT, lanes))  # they are not negative either way
+        return self.call(function, [place, alignment, _mask(lanes, count), self.constant(0.0, lanes)])
 
     def prefetch(self, pointer: Any, offset: int, *, to_write: bool = False) -> None:
         """Prefetch the element's cache line into the second-level cache, since the first level's content is in use."""
-        place = self.builder.bitcast(self.moved(pointer, offset), _BYTE.as_pointer())
+        place = self.bitcast(self.moved(pointer, offset), _BYTE.as_pointer())
         function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [place.type, _INT, _INT, _INT])
         use, keep, data = (ir.Constant(_INT, value) for value in (int(to_write), 2, 1))
-        self.builder.call(function, [place, use, keep, data])
+        self.call(function, [place, use, keep, data])
 
-    def store(self, vector: Any, pointer: Any, offset: int, count: int | None = None) -> None:
+    def store(self, vector: Any, pointer: Any, offset: int = 0, count: int | None = None) -> None:
         """Write the vector's elements, or the first ``count`` of them."""
         kind = vector.type
         lanes = kind.count
-        place = self.builder.bitcast(self.moved(pointer, offset), kind.as_pointer())
+        place = self.bitcast(self.moved(pointer, offset), kind.as_pointer())
         if count is None or count == lanes:
             self.builder.store(vector, place, align=_ALIGNMENT[kind.element])
             return
@@ -104,12 +137,12 @@ class Emitter:
             f"llvm.masked.store.v{lanes}{name}.p0", ir.VoidType(), [kind, place.type, _INT, _mask(lanes, 0).type]
         )
         alignment = ir.Constant(_INT, _ALIGNMENT[kind.element])
-        self.builder.call(function, [vector, place, alignment, _mask(lanes, count)])
+        self.call(function, [vector, place, alignment, _mask(lanes, count)])
 
     def keep_apart(self) -> None:
         """A compiler barrier: nothing read before it is reused after it. Otherwise LLVM shares loads between
         overlapping windows, runs out of registers, and spills sums to the stack."""
-        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+        self.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
 
     # ------------------------------------------------------------------------------------------------- arithmetic
 
@@ -124,13 +157,13 @@ class Emitter:
     def broadcast(self, scalar: Any, lanes: int) -> Any:
         """A vector with all lanes equal to a float or integer."""
         vector = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-        return self.shuffle(self.builder.insert_element(vector, scalar, ir.Constant(_INT, 0)), [0] * lanes)
+        return self.shuffle(self.insert_element(vector, scalar, ir.Constant(_INT, 0)), [0] * lanes)
 
     def shuffle(self, vector: Any, places: Sequence[int], second: Any = None) -> Any:
         """The elements at these places of a vector, or of two concatenated ones."""
         mask = ir.Constant(ir.VectorType(_INT, len(places)), list(places))
         other = ir.Constant(vector.type, ir.Undefined) if second is None else second
-        return self.builder.shuffle_vector(vector, other, mask)
+        return self.shuffle_vector(vector, other, mask)
 
     def gather(self, vectors: Sequence[Any], places: Sequence[int]) -> Any:
         """The elements at these places of several concatenated vectors, as one vector. A place beyond them means the
@@ -151,29 +184,17 @@ class Emitter:
     def add_pairs(self, a: Any, b: Any) -> Any:
         """a[0] + a[1], a[2] + a[3], ... b[0] + b[1], ..."""
         places = range(0, 2 * a.type.count, 2)
-        return self.add(self.shuffle(a, places, b), self.shuffle(a, [place + 1 for place in places], b))
+        return self.fadd(self.shuffle(a, places, b), self.shuffle(a, [place + 1 for place in places], b))
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once."""
         kind = a.type
         function = self._intrinsic(f"llvm.fma.v{kind.count}f32", kind, [kind] * 3)
-        return self.builder.call(function, [a, b, c])
-
-    def add(self, a: Any, b: Any) -> Any:
-        """a + b of two vectors of floats, or of float64."""
-        return self.builder.fadd(a, b)
-
-    def subtract(self, a: Any, b: Any) -> Any:
-        """a - b of two vectors of floats."""
-        return self.builder.fsub(a, b)
-
-    def multiply(self, a: Any, b: Any) -> Any:
-        """a * b of two vectors of floats."""
-        return self.builder.fmul(a, b)
+        return self.call(function, [a, b, c])
 
     def to_doubles(self, vector: Any) -> Any:
-        """A vector of floats as float64, which ``add`` and ``store`` (all of it) take."""
-        return self.builder.fpext(vector, ir.VectorType(ir.DoubleType(), vector.type.count))
+        """A vector of floats as float64, which ``fadd`` and ``store`` (all of it) take."""
+        return self.fpext(vector, ir.VectorType(ir.DoubleType(), vector.type.count))
 
     def no_doubles(self, lanes: int) -> Any:
         """A vector of zeros in float64."""
@@ -181,29 +202,21 @@ class Emitter:
 
     def larger_or_nan(self, a: Any, b: Any) -> Any:
         """Where a > b, or a is NaN (and not where only b is)."""
-        return self.builder.or_(self.builder.fcmp_ordered(">", a, b), self.builder.fcmp_unordered("uno", a, a))
+        return self.or_(self.fcmp_ordered(">", a, b), self.fcmp_unordered("uno", a, a))
 
     def largest(self, vectors: Sequence[Any]) -> Any:
         """The largest element in each lane, or NaN where one of them is."""
         largest, unknown = vectors[0], None
         for vector in vectors[1:]:  # one instruction, which drops NaN if it comes first
-            largest = self.select(self.builder.fcmp_ordered(">", largest, vector), largest, vector)
+            largest = self.select(self.fcmp_ordered(">", largest, vector), largest, vector)
         for pair in zip_longest(vectors[::2], vectors[1::2], fillvalue=vectors[0]):
-            found = self.builder.fcmp_unordered("uno", *pair)
-            unknown = found if unknown is None else self.builder.or_(unknown, found)
+            found = self.fcmp_unordered("uno", *pair)
+            unknown = found if unknown is None else self.or_(unknown, found)
         return self.select(unknown, self.constant(nan, largest.type.count), largest)
-
-    def equal(self, a: Any, b: Any) -> Any:
-        """Where a = b, of two vectors of floats."""
-        return self.builder.fcmp_ordered("==", a, b)
-
-    def select(self, condition: Any, a: Any, b: Any) -> Any:
-        """a where the condition holds, else b."""
-        return self.builder.select(condition, a, b)
 
     def to_bytes(self, integers: Any) -> Any:
         """A vector of 32-bit integers as bytes."""
-        return self.builder.trunc(integers, ir.VectorType(_BYTE, integers.type.count))
+        return self.trunc(integers, ir.VectorType(_BYTE, integers.type.count))
 
     # ------------------------------------------------------------------------------------------------------ loops
 
@@ -214,7 +227,7 @@ class Emitter:
         """for i = start, start + step ... below stop: carried = body(i, carried). Returns the last ``carried``, which
         stay in registers as far as there are enough."""
         start, stop, step = (index(value) if isinstance(value, int) else value for value in (start, stop, step))
-        builder, before = self.builder, self.builder.block
+        builder, before = self.builder, self.block
         head, inside, after = (builder.append_basic_block(name) for name in ("loop", "body", "after"))
         builder.branch(head)
         builder.position_at_end(head)
@@ -236,17 +249,17 @@ class Emitter:
     def cover(self, count: Any, lanes: int, body: Callable[[Any], None]) -> None:
         """body(first) for consecutive vectors, until ``count`` elements, at least ``lanes``, are covered. The last
         vector ends at the last element, so it may repeat some of the one before."""
-        last = self.builder.sub(count, index(lanes))
+        last = self.sub(count, index(lanes))
 
         def vector(first: Any, _: list[Any]) -> list[Any]:
-            body(self.builder.select(self.builder.icmp_signed("<", first, last), first, last))
+            body(self.select(self.icmp_signed("<", first, last), first, last))
             return []
 
         self.loop(count, lanes, [], vector)
 
     def _intrinsic(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
         insert: Any = cgutils.get_or_insert_function
-        return insert(self.builder.module, ir.FunctionType(result, arguments), name)
+        return insert(self.module, ir.FunctionType(result, arguments), name)
 
 
 def _mask(lanes: int, count: int) -> ir.Constant:

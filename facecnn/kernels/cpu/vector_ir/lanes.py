@@ -87,6 +87,14 @@ def _assembly(probe: str) -> str:
     return str(machine.emit_assembly(llvm.parse_assembly(f'target triple = "{triple}"\n{probe}')))
 
 
+def group_of(kernels: int, lanes: int) -> int:
+    """Values that share a vector with each of so few kernels: 1, 2 or 4."""
+    group = 1
+    while group < 4 and lanes // (2 * group) >= max(kernels, 2):
+        group *= 2
+    return group
+
+
 def registers(vector: int) -> int:
     """Vector registers of a processor whose vectors have ``vector`` floats."""
     return 32 if vector in (4, 16) else 16

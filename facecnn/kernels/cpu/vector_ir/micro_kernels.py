@@ -1,22 +1,20 @@
 """The innermost work of convolutions and neurons, written vector by vector (see ``emit``).
 
-Sizes are literals: each set of them gets its own code, in which loops over them are unrolled. Only offsets, numbers of
-iterations and the photo's row length are run-time values. Reads of x and dx may go past a window's row by less than a
-vector (arrays are padded), but those values never affect results; writes never do.
+Sizes are known when a function is made: each set of them gets its own code, in which loops over them are unrolled. Only
+offsets, numbers of iterations and the photo's row length are run-time values. Reads of x and dx may go past a window's
+row by less than a vector (arrays are padded), but those values never affect results; writes never do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import gcd
 from typing import Any
 
-from numba import types
-
-from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted, index
 from facecnn.kernels.cpu.vector_ir.lanes import registers
 
 
@@ -33,45 +31,9 @@ def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: 
     return e.shuffle(loaded, [min(lane % group, count - 1) for lane in range(lanes)])
 
 
-@emitted
-def convolve_row(
-    typing: Any,
-    out: Any, out_offset: Any, argmax: Any, x: Any, x_offset: Any, row_length: Any, packed: Any, packed_offset: Any,
-    tiles: Any, shorter_tiles: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, pool: Any, lanes: Any, group: Any, values: Any,
-    count: Any, outputs: Any, mixed: Any, rows_at_once: Any,
-) -> Any:  # fmt: skip
-    """The sums of a row of the output, for ``count`` kernels; of each window the largest. The row is worked on in
-    ``tiles`` of ``outputs`` neighbours and, if it is ``mixed``, ``shorter_tiles`` of one less after them.
-
-    A window's row is a run of kernel_columns * maps values of the photo. A vector's lanes are kernels x ``group``
-    consecutive values of the photo. These are either values of the run (``values`` = group): lane k * group + g holds
-    the sum over values g, g + group ..., and in the end the lanes of a kernel are added. Or they are one value of each
-    of ``group`` adjacent windows (``values`` = 1, only where maps = 1). Then ``group`` outputs share a vector. All sums
-    of a tile stay in registers: ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
-
-    out, argmax: from ``out_offset`` on, pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in
-    row order, not written with pool 1. x: the row's first window begins at ``x_offset``; its rows are ``row_length``
-    floats apart. packed: from ``packed_offset`` on, for each row and each ``values`` of a run, ``lanes`` weights.
-    """
-    literals = (
-        maps, kernels, kernel_rows, kernel_columns, pool, lanes, group, values, count, outputs, mixed, rows_at_once,
-    )  # fmt: skip
-    sizes = _RowSizes(*(literal.literal_value for literal in literals))
-    signature = types.void(
-        out, out_offset, argmax, x, x_offset, row_length, packed, packed_offset, tiles, shorter_tiles, *literals
-    )
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _RowOfSums(sizes, Emitter(context, builder), signature.args, arguments).emit(*arguments[8:10])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
 @dataclass(frozen=True)
-class _RowSizes:
-    """The literals of ``convolve_row``, and what follows from them."""
+class RowSizes:
+    """The sizes of ``convolve_row``, and what follows from them."""
 
     maps: int
     kernels: int
@@ -83,7 +45,7 @@ class _RowSizes:
     values: int
     count: int
     outputs: int
-    mixed: int
+    mixed: bool
     rows_at_once: int
 
     @property
@@ -128,33 +90,58 @@ class _RowSizes:
         ]
 
 
+@emitted
+def convolve_row(s: RowSizes) -> Callable[..., None]:
+    """The sums of a row of the output, for ``count`` kernels; of each window the largest. The row is worked on in
+    ``tiles`` of ``outputs`` neighbours and, if it is ``mixed``, ``shorter_tiles`` of one less after them.
+
+    A window's row is a run of kernel_columns * maps values of the photo. A vector's lanes are kernels x ``group``
+    consecutive values of the photo. These are either values of the run (``values`` = group): lane k * group + g holds
+    the sum over values g, g + group ..., and in the end the lanes of a kernel are added. Or they are one value of each
+    of ``group`` adjacent windows (``values`` = 1, only where maps = 1). Then ``group`` outputs share a vector. All sums
+    of a tile stay in registers: ``rows_at_once`` (1 or all) of the ``pool`` rows of each window.
+
+    out, argmax: pixel after pixel, ``kernels`` numbers each; argmax: the place in the window in row order, not written
+    with pool 1. x: where the row's first window begins; its rows are ``row_length`` floats apart. packed: for each row
+    and each ``values`` of a run, ``lanes`` weights.
+    """
+
+    def emit(
+        e: Emitter, out: Pointer, argmax: Pointer, x: Pointer, row_length: Any, packed: Pointer, tiles: Any,
+        shorter_tiles: Any,
+    ) -> None:  # fmt: skip
+        _RowOfSums(s, e, out, argmax, x, row_length, packed).emit(tiles, shorter_tiles)
+
+    return emit
+
+
+@dataclass(frozen=True)
 class _RowOfSums:
     """Emits ``convolve_row``."""
 
-    def __init__(self, sizes: _RowSizes, e: Emitter, kinds: Sequence[Any], arguments: Sequence[Any]) -> None:
-        self._sizes, self._e = sizes, e
-        self._target = e.pointer(kinds[0], arguments[0], arguments[1])
-        self._places = e.pointer(kinds[2], arguments[2], arguments[1]) if sizes.pool > 1 else None
-        self._photo = e.pointer(kinds[3], arguments[3], arguments[4])
-        self._weights = e.pointer(kinds[6], arguments[6], arguments[7])
-        self._row_length = arguments[5]
+    _sizes: RowSizes
+    _e: Emitter
+    _target: Pointer
+    _places: Pointer
+    _photo: Pointer
+    _row_length: Any
+    _weights: Pointer
 
     def emit(self, tiles: Any, shorter_tiles: Any) -> None:
         e, most = self._e, self._sizes.outputs
         e.loop(tiles, 1, [], partial(self._tile, most, index(0)))
         if self._sizes.mixed:
-            e.loop(shorter_tiles, 1, [], partial(self._tile, most - 1, e.builder.mul(tiles, index(most))))
+            e.loop(shorter_tiles, 1, [], partial(self._tile, most - 1, e.mul(tiles, index(most))))
 
     def _tile(self, n: int, first_column: Any, number: Any, _: list[Any]) -> list[Any]:
         """Tile ``number`` of those of ``n`` outputs that begin at ``first_column``."""
         e, s = self._e, self._sizes
-        builder = e.builder
         vectors = -(-n // s.group)
-        column = builder.add(first_column, builder.mul(number, index(n)))
-        offset = builder.mul(column, index(s.kernels))
+        column = e.add(first_column, e.mul(number, index(n)))
+        offset = e.mul(column, index(s.kernels))
         target = e.moved(self._target, offset)
         places = e.moved(self._places, offset) if s.pool > 1 else None
-        photo = e.moved(self._photo, builder.mul(column, index(s.pool * s.maps)))
+        photo = e.moved(self._photo, e.mul(column, index(s.pool * s.maps)))
         window_rows = partial(self._window_rows, n, photo)
         if s.rows_at_once == s.pool:
             best = window_rows(index(0), [])
@@ -168,7 +155,7 @@ class _RowOfSums:
         """``rows_at_once`` rows of the windows, from ``first`` on; best: the largest sums so far, then their places."""
         e, s = self._e, self._sizes
         in_row = -(-n * s.pool // s.windows_in_vector)
-        base = e.moved(photo, e.builder.mul(first, self._row_length))
+        base = e.moved(photo, e.mul(first, self._row_length))
         sums = [e.constant(0.0, s.lanes)] * (s.rows_at_once * in_row)
         sums = e.loop(s.kernel_rows, 1, sums, partial(self._kernel_row, in_row, base))
         by_place = [
@@ -181,9 +168,8 @@ class _RowOfSums:
     def _kernel_row(self, in_row: int, base: Any, i: Any, sums: list[Any]) -> list[Any]:
         """Add row ``i`` of the kernels to the ``in_row`` sums of each row of the windows."""
         e, s = self._e, self._sizes
-        builder = e.builder
-        starts = [e.moved(base, builder.mul(builder.add(i, index(r)), self._row_length)) for r in range(s.rows_at_once)]
-        own = e.moved(self._weights, builder.mul(i, index(len(s.steps) * s.lanes)))
+        starts = [e.moved(base, e.mul(e.add(i, index(r)), self._row_length)) for r in range(s.rows_at_once)]
+        own = e.moved(self._weights, e.mul(i, index(len(s.steps) * s.lanes)))
         for taps, first, stop in s.kinds_of_steps():
             for some in _in_groups(list(range(taps)), taps_held(s.lanes)):
                 sums = e.loop(stop, 1, sums, partial(self._steps, in_row, starts, own, some, s.group), start=first)
@@ -197,10 +183,10 @@ class _RowOfSums:
         """Add the steps first + tap * apart. Each value that is read serves all windows that it lies in."""
         e, s = self._e, self._sizes
         sums = list(sums)
-        own = e.moved(weights, e.builder.mul(first, index(s.lanes)))
+        own = e.moved(weights, e.mul(first, index(s.lanes)))
         held = [(tap, e.load(own, tap * s.apart * s.lanes, s.lanes)) for tap in taps]
         e.keep_apart()
-        rows = [e.moved(start, e.builder.mul(first, index(s.values))) for start in starts]
+        rows = [e.moved(start, e.mul(first, index(s.values))) for start in starts]
         for place in range(taps[0] * s.shift, in_row * s.windows_in_vector + taps[-1] * s.shift):
             found = [(divmod(place - tap * s.shift, s.windows_in_vector), weight) for tap, weight in held]
             met = [(at, weight) for (at, off), weight in found if 0 <= at < in_row and off == 0]
@@ -234,11 +220,11 @@ class _RowOfSums:
             largest, where = best[:vectors], best[vectors:]
         else:
             largest, where = by_place[0], [e.integers(0, lanes)] * vectors
-        row = e.builder.trunc(e.builder.mul(first, index(self._sizes.pool)), e.int32)
+        row = e.trunc(e.mul(first, index(self._sizes.pool)), e.int32)
         for number, totals in enumerate(by_place):
             if number == 0 and not best:
                 continue
-            place = e.builder.add(e.broadcast(row, lanes), e.integers(number, lanes))
+            place = e.add(e.broadcast(row, lanes), e.integers(number, lanes))
             for v, total in enumerate(totals):
                 larger = e.larger_or_nan(total, largest[v])
                 largest[v] = e.select(larger, total, largest[v])
@@ -285,152 +271,114 @@ def _in_groups(items: list[Any], most: int) -> list[list[Any]]:
 
 @emitted
 def add_windows(
-    typing: Any,
-    sums: Any, sums_offset: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, x: Any, x_offset: Any,
-    row_length: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, together: Any, lanes: Any,
-) -> Any:  # fmt: skip
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, together: int, lanes: int
+) -> Callable[..., None]:
     """sums[k, r, i] += delta[j, k] * x[windows[j, k] + r * row_length + i], over ``winners`` j, for ``together`` k.
 
     The sums stay in registers, as many at once as there are; x is read again for each such group.
 
-    sums: the first kernel's begin at ``sums_offset``, kernel_rows * kernel_columns * maps each, as weights lie. delta,
-    windows (float32, int32): from ``winners_offset`` on, ``kernels`` numbers for each winner.
+    sums: kernel_rows * kernel_columns * maps for each kernel, as weights lie. delta, windows (float32, int32):
+    ``kernels`` numbers for each winner.
     """
-    literals = (maps, kernels, kernel_rows, kernel_columns, together, lanes)
-    c, all_kernels, rows, columns, count, width = (literal.literal_value for literal in literals)
-    signature = types.void(
-        sums, sums_offset, delta, windows, winners_offset, winners, x, x_offset, row_length, *literals
-    )
-    run = columns * c
-    slots = [(k, r, *part) for k in range(count) for r in range(rows) for part in window_parts(run, width)]
+    run = kernel_columns * maps
+    parts = window_parts(run, lanes)
+    slots = [(k, r, *part) for k in range(together) for r in range(kernel_rows) for part in parts]
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        deltas = e.pointer(kinds[2], arguments[2], arguments[4])
-        places = e.pointer(kinds[3], arguments[3], arguments[4])
-        photo = e.pointer(kinds[6], arguments[6], arguments[7])
-        row_starts = [builder.mul(index(r), arguments[8]) for r in range(rows)]
+    def emit(
+        e: Emitter, sums: Pointer, delta: Pointer, windows: Pointer, winners: Any, x: Pointer, row_length: Any
+    ) -> None:
+        row_starts = [e.mul(index(r), row_length) for r in range(kernel_rows)]
 
-        for group in _in_groups(slots, registers(width) - 5):
+        for group in _in_groups(slots, registers(lanes) - 5):
             kernels_here = sorted({k for k, *_ in group})
 
             def winner(j: Any, totals: list[Any], group: Any = group, kernels_here: Any = kernels_here) -> list[Any]:
-                at = builder.mul(j, index(all_kernels))
+                at = e.mul(j, index(kernels))
                 factors, windows_here = {}, {}
                 for k in kernels_here:
-                    own = builder.add(at, index(k))
-                    scalar = e.scalar(deltas, own)
-                    factors.update({(k, lanes): e.broadcast(scalar, lanes) for lanes in {slot[3] for slot in group}})
-                    windows_here[k] = e.moved(photo, e.as_index(e.scalar(places, own)))
+                    own = e.add(at, index(k))
+                    scalar = e.scalar(delta, own)
+                    factors.update({(k, width): e.broadcast(scalar, width) for width in {slot[3] for slot in group}})
+                    windows_here[k] = e.moved(x, e.as_index(e.scalar(windows, own)))
                 return [
                     e.multiply_add(
-                        factors[k, lanes], e.load(e.moved(windows_here[k], row_starts[r]), start, lanes), total
+                        factors[k, width], e.load(e.moved(windows_here[k], row_starts[r]), start, width), total
                     )
-                    for total, (k, r, start, lanes, _) in zip(totals, group, strict=True)
+                    for total, (k, r, start, width, _) in zip(totals, group, strict=True)
                 ]
 
-            at = [(k * rows + r) * run + start for k, r, start, _, _ in group]
-            totals = [e.load(target, a, lanes, valid) for a, (*_, lanes, valid) in zip(at, group, strict=True)]
-            totals = e.loop(arguments[5], 1, totals, winner)
+            at = [(k * kernel_rows + r) * run + start for k, r, start, _, _ in group]
+            totals = [e.load(sums, a, width, valid) for a, (*_, width, valid) in zip(at, group, strict=True)]
+            totals = e.loop(winners, 1, totals, winner)
             for total, a, (*_, valid) in zip(totals, at, group, strict=True):
-                e.store(total, target, a, valid)
-        return context.get_dummy_value()
+                e.store(total, sums, a, valid)
 
-    return signature, generate
+    return emit
 
 
 @emitted
 def spread_windows(
-    typing: Any,
-    dx: Any, dx_offset: Any, row_length: Any, delta: Any, windows: Any, winners_offset: Any, winners: Any, weight: Any,
-    weight_offset: Any,
-    maps: Any, kernels: Any, kernel_rows: Any, kernel_columns: Any, stride: Any, lanes: Any,
-) -> Any:  # fmt: skip
+    maps: int, kernels: int, kernel_rows: int, kernel_columns: int, stride: int, lanes: int
+) -> Callable[..., None]:
     """dx[windows[j] + r * row_length + i] += delta[j] * weight[r, i], over ``winners`` j, for one kernel.
 
     The weights stay in registers, as many at once as there are. Winners are visited in the order 0, stride, 2 stride
     ... 1, 1 + stride ..., so that overlapping windows don't follow each other: a read at another alignment than a
     recent write stalls.
 
-    weight: the kernel's, from ``weight_offset`` on; the rest as in ``add_windows``.
+    weight: the kernel's; the rest as in ``add_windows``.
     """
-    literals = (maps, kernels, kernel_rows, kernel_columns, stride, lanes)
-    c, all_kernels, rows, columns, apart, width = (literal.literal_value for literal in literals)
-    signature = types.void(
-        dx, dx_offset, row_length, delta, windows, winners_offset, winners, weight, weight_offset, *literals
-    )
-    run = columns * c
-    # Windows begin at multiples of c floats. Where these aren't whole vectors, half vectors avoid crossing cache lines,
-    # which would cost more than the second half does.
-    parts = window_parts(run, width // 2 if c % width == width // 2 else width)
-    slots = [(r, *part) for r in range(rows) for part in parts]
+    run = kernel_columns * maps
+    # Windows begin at multiples of maps floats. Where these aren't whole vectors, half vectors avoid crossing cache
+    # lines, which would cost more than the second half does.
+    parts = window_parts(run, lanes // 2 if maps % lanes == lanes // 2 else lanes)
+    slots = [(r, *part) for r in range(kernel_rows) for part in parts]
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        photo = e.pointer(kinds[0], arguments[0], arguments[1])
-        deltas = e.pointer(kinds[3], arguments[3], arguments[5])
-        places = e.pointer(kinds[4], arguments[4], arguments[5])
-        weights = e.pointer(kinds[7], arguments[7], arguments[8])
-        row_starts = [builder.mul(index(r), arguments[2]) for r in range(rows)]
+    def emit(
+        e: Emitter, dx: Pointer, row_length: Any, delta: Pointer, windows: Pointer, winners: Any, weight: Pointer
+    ) -> None:
+        row_starts = [e.mul(index(r), row_length) for r in range(kernel_rows)]
 
-        for group in _in_groups(slots, registers(width) - 5):
-            held = [e.load(weights, r * run + start, lanes, valid) for r, start, lanes, valid in group]
+        for group in _in_groups(slots, registers(lanes) - 5):
+            held = [e.load(weight, r * run + start, width, valid) for r, start, width, valid in group]
 
             def winner(j: Any, _: Any, group: Any = group, held: Any = held) -> list[Any]:
-                at = builder.mul(j, index(all_kernels))
-                scalar = e.scalar(deltas, at)
-                factors = {lanes: e.broadcast(scalar, lanes) for lanes in {slot[2] for slot in group}}
-                window = e.moved(photo, e.as_index(e.scalar(places, at)))
-                for own, (r, start, lanes, valid) in zip(held, group, strict=True):
+                at = e.mul(j, index(kernels))
+                scalar = e.scalar(delta, at)
+                factors = {width: e.broadcast(scalar, width) for width in {slot[2] for slot in group}}
+                window = e.moved(dx, e.as_index(e.scalar(windows, at)))
+                for own, (r, start, width, valid) in zip(held, group, strict=True):
                     row = e.moved(window, row_starts[r])
-                    grown = e.multiply_add(factors[lanes], own, e.load(row, start, lanes))
+                    grown = e.multiply_add(factors[width], own, e.load(row, start, width))
                     e.store(grown, row, start, valid)
                 return []
 
             def turn(first: Any, _: Any, winner: Any = winner) -> list[Any]:
-                return e.loop(arguments[6], apart, [], winner, start=first)
+                return e.loop(winners, stride, [], winner, start=first)
 
-            e.loop(apart, 1, [], turn)
-        return context.get_dummy_value()
+            e.loop(stride, 1, [], turn)
 
-    return signature, generate
+    return emit
 
 
 @emitted
-def sum_products(
-    typing: Any,
-    out: Any, out_offset: Any, x: Any, x_offset: Any, x_stride: Any, factors: Any, factors_offset: Any,
-    factors_stride: Any, count: Any,
-    size: Any, lanes: Any,
-) -> Any:  # fmt: skip
+def sum_products(size: int, lanes: int) -> Callable[..., None]:
     """out[i] = sum over ``count`` n of x[n * x_stride + i] * factors[n * factors_stride + i], for ``size`` i, which are
     whole vectors and stay in registers."""
-    length, width = size.literal_value, lanes.literal_value
-    literals = (size, lanes)
-    signature = types.void(
-        out, out_offset, x, x_offset, x_stride, factors, factors_offset, factors_stride, count, *literals
-    )
-    places = range(0, length, width)
+    places = range(0, size, lanes)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target, source, weights = (e.pointer(kinds[i], arguments[i], arguments[i + 1]) for i in (0, 2, 5))
-
+    def emit(
+        e: Emitter, out: Pointer, x: Pointer, x_stride: Any, factors: Pointer, factors_stride: Any, count: Any
+    ) -> None:
         def add(n: Any, sums: list[Any]) -> list[Any]:
-            here, own = (e.moved(a, builder.mul(n, arguments[i])) for a, i in ((source, 4), (weights, 7)))
+            here, own = e.moved(x, e.mul(n, x_stride)), e.moved(factors, e.mul(n, factors_stride))
             return [
-                e.multiply_add(e.load(here, place, width), e.load(own, place, width), total)
+                e.multiply_add(e.load(here, place, lanes), e.load(own, place, lanes), total)
                 for place, total in zip(places, sums, strict=True)
             ]
 
-        sums = e.loop(arguments[8], 1, [e.constant(0.0, width)] * len(places), add)
+        sums = e.loop(count, 1, [e.constant(0.0, lanes)] * len(places), add)
         for place, total in zip(places, sums, strict=True):
-            e.store(total, target, place)
-        return context.get_dummy_value()
+            e.store(total, out, place)
 
-    return signature, generate
+    return emit

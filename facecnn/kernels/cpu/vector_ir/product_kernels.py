@@ -1,16 +1,15 @@
 """The innermost work of products of matrices, written vector by vector (see ``emit``).
 
-As for ``micro_kernels``: sizes are literals, and offsets and numbers of iterations are values.
+As for ``micro_kernels``: sizes are known when a function is made, offsets and numbers of iterations when it runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
-from numba import types
-
-from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted, index
 from facecnn.kernels.cpu.vector_ir.lanes import registers
 
 
@@ -20,34 +19,8 @@ def tile_lines(width: int, lanes: int) -> int:
     return (registers(lanes) - vectors - 2) // vectors
 
 
-@emitted
-def multiply_tile(
-    typing: Any,
-    out: Any, out_offset: Any, a: Any, a_offset: Any, a_row: Any, rows: Any, b: Any, b_offset: Any,
-    run: Any, a_step: Any, b_step: Any, out_step: Any, lines: Any, width: Any, accumulate: Any, lanes: Any,
-) -> Any:  # fmt: skip
-    """out[l * out_step + j] = sum over r < rows and i < run of a[l * a_step + r * a_row + i] * b[(r * run + i) * b_step
-    + j], for ``lines`` l and ``width`` j; or += if ``accumulate``.
-
-    All sums of the tile stay in registers (``tile_lines``), and are added up in order of r, then i. Reads of b may go
-    past ``width`` to the end of the vector.
-    """
-    literals = (run, a_step, b_step, out_step, lines, width, accumulate, lanes)
-    sizes = _TileSizes(*(literal.literal_value for literal in literals))
-    signature = types.void(out, out_offset, a, a_offset, a_row, rows, b, b_offset, *literals)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        target, left, right = (e.pointer(signature.args[i], arguments[i], arguments[i + 1]) for i in (0, 2, 6))
-        _multiply(e, sizes, target, left, right, arguments[4], arguments[5])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@dataclass(frozen=True)
-class _TileSizes:
-    """The literals of ``multiply_tile``."""
+class TileSizes(NamedTuple):
+    """The sizes of ``multiply_tile``."""
 
     run: int
     a_step: int
@@ -55,7 +28,7 @@ class _TileSizes:
     out_step: int
     lines: int
     width: int
-    accumulate: int
+    accumulate: bool
     lanes: int
 
     @property
@@ -64,58 +37,61 @@ class _TileSizes:
         return [(start, min(self.lanes, self.width - start)) for start in range(0, self.width, self.lanes)]
 
 
-def _multiply(e: Emitter, s: _TileSizes, target: Any, left: Any, right: Any, a_row: Any, rows: Any) -> None:
-    builder = e.builder
+@emitted
+def multiply_tile(s: TileSizes) -> Callable[..., None]:
+    """out[l * out_step + j] = sum over r < rows and i < run of a[l * a_step + r * a_row + i] * b[(r * run + i) * b_step
+    + j], for ``lines`` l and ``width`` j; or += if ``accumulate``.
+
+    All sums of the tile stay in registers (``tile_lines``), and are added up in order of r, then i. Reads of b may go
+    past ``width`` to the end of the vector.
+    """
     places = [(line * s.out_step + start, used) for line in range(s.lines) for start, used in s.vectors]
 
-    def row(r: Any, sums: list[Any]) -> list[Any]:
-        own = e.moved(left, builder.mul(r, a_row))
-        factors = e.moved(right, builder.mul(r, index(s.run * s.b_step)))
+    def emit(e: Emitter, out: Pointer, a: Pointer, a_row: Any, rows: Any, b: Pointer) -> None:
+        def row(r: Any, sums: list[Any]) -> list[Any]:
+            own = e.moved(a, e.mul(r, a_row))
+            factors = e.moved(b, e.mul(r, index(s.run * s.b_step)))
+            return e.loop(s.run, 1, sums, partial(_step, e, s, own, factors))
 
-        def step(i: Any, sums: list[Any]) -> list[Any]:
-            here, there = e.moved(own, i), e.moved(factors, builder.mul(i, index(s.b_step)))
-            vectors = [e.load(there, start, s.lanes) for start, _ in s.vectors]
-            grown = []
-            for line in range(s.lines):
-                value = e.broadcast(e.scalar(here, line * s.a_step), s.lanes)
-                own_sums = sums[line * len(vectors) : (line + 1) * len(vectors)]
-                grown += [e.multiply_add(value, *pair) for pair in zip(vectors, own_sums, strict=True)]
-            return grown
+        if s.accumulate:
+            sums = [e.load(out, place, s.lanes, used) for place, used in places]
+        else:
+            sums = [e.constant(0.0, s.lanes)] * len(places)
+        for total, (place, used) in zip(e.loop(rows, 1, sums, row), places, strict=True):
+            e.store(total, out, place, used)
 
-        return e.loop(s.run, 1, sums, step)
+    return emit
 
-    if s.accumulate:
-        sums = [e.load(target, place, s.lanes, used) for place, used in places]
-    else:
-        sums = [e.constant(0.0, s.lanes)] * len(places)
-    for total, (place, used) in zip(e.loop(rows, 1, sums, row), places, strict=True):
-        e.store(total, target, place, used)
+
+def _step(e: Emitter, s: TileSizes, own: Any, factors: Any, i: Any, sums: list[Any]) -> list[Any]:
+    """What the numbers at place ``i`` of a run add to the sums of a tile."""
+    here, there = e.moved(own, i), e.moved(factors, e.mul(i, index(s.b_step)))
+    vectors = [e.load(there, start, s.lanes) for start, _ in s.vectors]
+    grown = []
+    for line in range(s.lines):
+        value = e.broadcast(e.scalar(here, line * s.a_step), s.lanes)
+        own_sums = sums[line * len(vectors) : (line + 1) * len(vectors)]
+        grown += [e.multiply_add(value, *pair) for pair in zip(vectors, own_sums, strict=True)]
+    return grown
 
 
 @emitted
-def transpose_square(
-    typing: Any, out: Any, out_offset: Any, a: Any, a_offset: Any, out_step: Any, a_step: Any, lanes: Any
-) -> Any:
+def transpose_square(out_step: int, a_step: int, lanes: int) -> Callable[..., None]:
     """out[j * out_step + i] = a[i * a_step + j], for i and j below ``lanes``."""
-    width, down, along = lanes.literal_value, out_step.literal_value, a_step.literal_value
-    signature = types.void(out, out_offset, a, a_offset, out_step, a_step, lanes)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        target, source = (e.pointer(signature.args[i], arguments[i], arguments[i + 1]) for i in (0, 2))
-        rows = [e.load(source, i * along, width) for i in range(width)]
+    def emit(e: Emitter, out: Pointer, a: Pointer) -> None:
+        rows = [e.load(a, i * a_step, lanes) for i in range(lanes)]
         distance = 1
-        while distance < width:
+        while distance < lanes:
             # In each square of 2 x 2 parts with sides of ``distance``, the upper right and lower left change places.
-            upper = [lane if lane & distance == 0 else width + lane - distance for lane in range(width)]
-            lower = [lane + distance if lane & distance == 0 else width + lane for lane in range(width)]
-            for i in range(width):
+            upper = [lane if lane & distance == 0 else lanes + lane - distance for lane in range(lanes)]
+            lower = [lane + distance if lane & distance == 0 else lanes + lane for lane in range(lanes)]
+            for i in range(lanes):
                 if i & distance == 0:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = e.shuffle(a, upper, b), e.shuffle(a, lower, b)
+                    first, second = rows[i], rows[i + distance]
+                    rows[i], rows[i + distance] = e.shuffle(first, upper, second), e.shuffle(first, lower, second)
             distance *= 2
         for j, row in enumerate(rows):
-            e.store(row, target, j * down)
-        return context.get_dummy_value()
+            e.store(row, out, j * out_step)
 
-    return signature, generate
+    return emit

@@ -1,17 +1,15 @@
 """The innermost work of convolutions by Winograd's minimal filtering (see ``conv.winograd``), vector by vector.
 
-As in ``micro_kernels``, sizes are literals, and offsets and numbers of turns are values.
+As for ``micro_kernels``: sizes are known when a function is made, offsets and numbers of turns when it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from numba import types
-
-from facecnn.kernels.cpu.vector_ir.emit import Emitter, emitted, index
+from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted, index
 from facecnn.kernels.cpu.vector_ir.filtering import Matrix, filtering
 from facecnn.kernels.cpu.vector_ir.lanes import registers
 
@@ -23,11 +21,11 @@ def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -
     total = None
     for factor, vector in terms:
         if total is None:
-            total = vector if factor == 1 else e.multiply(vector, e.constant(float(factor), vector.type.count))
+            total = vector if factor == 1 else e.fmul(vector, e.constant(float(factor), vector.type.count))
         elif factor == 1:
-            total = e.add(total, vector)
+            total = e.fadd(total, vector)
         elif factor == -1:
-            total = e.subtract(total, vector)
+            total = e.fsub(total, vector)
         else:
             total = e.multiply_add(vector, e.constant(float(factor), vector.type.count), total)
     return total
@@ -42,7 +40,7 @@ def at_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
         )
         a, b = _combined(e, even, vectors), _combined(e, odd, vectors)
         sign = next(x / y for x, y in zip(matrix[p + 1], even, strict=True) if y)
-        found += [e.add(a, b), e.subtract(a, b) if sign == 1 else e.subtract(b, a)]
+        found += [e.fadd(a, b), e.fsub(a, b) if sign == 1 else e.fsub(b, a)]
     return [*found, _combined(e, matrix[-1], vectors)]
 
 
@@ -83,109 +81,89 @@ def _loaded(e: Emitter, source: Any, ahead: Any, count: int, width: int) -> list
 
 
 @emitted
-def transform_maps(
-    typing: Any,
-    points: Any, points_offset: Any, point_length: Any, map_length: Any, x: Any, x_offset: Any, vectors: Any,
-    rests: Any, ahead: Any,
-    maps: Any, outputs: Any, taps: Any, lanes: Any,
-) -> Any:  # fmt: skip
+def transform_maps(maps: int, outputs: int, taps: int, lanes: int) -> Callable[..., None]:
     """B d of a row's tiles for few maps: points[p * point_length + c * map_length + t], for ``vectors`` of t and, if
     ``rests`` is 1 and not 0, one more, the last tile of which takes no column that the next would begin with.
 
     Read are vectors + 1 times lanes * outputs * maps floats of the row. ``outputs`` is a power of 2, and not less than
     taps - 1.
     """
-    literals = (maps, outputs, taps, lanes)
-    c, m, r, width = (literal.literal_value for literal in literals)
-    signature = types.void(
-        points, points_offset, point_length, map_length, x, x_offset, vectors, rests, ahead, *literals
-    )
-    matrix = filtering(m, r).input
+    matrix = filtering(outputs, taps).input
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        source = e.pointer(kinds[4], arguments[4], arguments[5])
+    def emit(
+        e: Emitter,
+        points: Pointer,
+        point_length: Any,
+        map_length: Any,
+        x: Pointer,
+        vectors: Any,
+        rests: Any,
+        ahead: Any,
+    ) -> None:
         targets = [
             [
-                e.moved(target, builder.add(builder.mul(index(p), arguments[2]), builder.mul(index(own), arguments[3])))
+                e.moved(points, e.add(e.mul(index(p), point_length), e.mul(index(own), map_length)))
                 for p in range(len(matrix))
             ]
-            for own in range(c)
+            for own in range(maps)
         ]
 
         def columns(number: Any) -> list[Any]:
             """Vectors of each map's columns 0, 1, ... ``outputs`` - 1 of the tiles."""
-            here = e.moved(source, builder.mul(number, index(width * m * c)))
-            loaded = _loaded(e, here, arguments[8], m * c, width)
-            return [vector for own in _split(e, loaded, c) for vector in _by_column(e, own, m)]
+            here = e.moved(x, e.mul(number, index(lanes * outputs * maps)))
+            loaded = _loaded(e, here, ahead, outputs * maps, lanes)
+            return [vector for own in _split(e, loaded, maps) for vector in _by_column(e, own, outputs)]
 
         def transform(number: Any, own: list[Any], following: list[Any]) -> None:
-            there = builder.mul(number, index(width))
-            for i in range(c):
-                here, after = own[i * m : (i + 1) * m], following[i * m : (i + 1) * m]
-                shifted = [e.shuffle(a, range(1, width + 1), b) for a, b in zip(here, after, strict=True)]
-                for pointer, vector in zip(targets[i], at_points(e, matrix, [*here, *shifted[: r - 1]]), strict=True):
-                    e.store(vector, e.moved(pointer, there), 0)
+            there = e.mul(number, index(lanes))
+            for i in range(maps):
+                here, after = own[i * outputs : (i + 1) * outputs], following[i * outputs : (i + 1) * outputs]
+                shifted = [e.shuffle(a, range(1, lanes + 1), b) for a, b in zip(here, after, strict=True)]
+                found = at_points(e, matrix, [*here, *shifted[: taps - 1]])
+                for pointer, vector in zip(targets[i], found, strict=True):
+                    e.store(vector, e.moved(pointer, there))
 
         def with_next(number: Any, own: list[Any]) -> list[Any]:
-            following = columns(builder.add(number, index(1)))
+            following = columns(e.add(number, index(1)))
             transform(number, own, following)
             return following
 
         def last(number: Any, _: list[Any]) -> list[Any]:
-            transform(arguments[6], own, own)
+            transform(vectors, own, own)
             return []
 
-        own = e.loop(arguments[6], 1, columns(index(0)), with_next)
-        e.loop(arguments[7], 1, [], last)
-        return context.get_dummy_value()
+        own = e.loop(vectors, 1, columns(index(0)), with_next)
+        e.loop(rests, 1, [], last)
 
-    return signature, generate
+    return emit
 
 
 @emitted
-def transform_pixels(
-    typing: Any,
-    points: Any, points_offset: Any, point_length: Any, x: Any, x_offset: Any, tiles: Any,
-    maps: Any, outputs: Any, taps: Any, lanes: Any,
-) -> Any:  # fmt: skip
+def transform_pixels(maps: int, outputs: int, taps: int, lanes: int) -> Callable[..., None]:
     """B d of a row's ``tiles`` for maps that fill vectors: points[p * point_length + t * maps + c]."""
-    literals = (maps, outputs, taps, lanes)
-    c, m, r, width = (literal.literal_value for literal in literals)
-    signature = types.void(points, points_offset, point_length, x, x_offset, tiles, *literals)
-    matrix = filtering(m, r).input
+    matrix = filtering(outputs, taps).input
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        source = e.pointer(kinds[3], arguments[3], arguments[4])
-        targets = [e.moved(target, builder.mul(index(p), arguments[2])) for p in range(len(matrix))]
+    def emit(e: Emitter, points: Pointer, point_length: Any, x: Pointer, tiles: Any) -> None:
+        targets = [e.moved(points, e.mul(index(p), point_length)) for p in range(len(matrix))]
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
-            there = builder.mul(number, index(c))
-            here = e.moved(source, builder.mul(there, index(m)))
-            for first in range(0, c, width):
-                columns = [e.load(here, j * c + first, width) for j in range(len(matrix))]
+            there = e.mul(number, index(maps))
+            here = e.moved(x, e.mul(there, index(outputs)))
+            for first in range(0, maps, lanes):
+                columns = [e.load(here, j * maps + first, lanes) for j in range(len(matrix))]
                 for pointer, vector in zip(targets, at_points(e, matrix, columns), strict=True):
                     e.store(vector, e.moved(pointer, there), first)
             return []
 
-        e.loop(arguments[5], 1, [], tile)
-        return context.get_dummy_value()
+        e.loop(tiles, 1, [], tile)
 
-    return signature, generate
+    return emit
 
 
 @emitted
 def multiply_points(
-    typing: Any,
-    products: Any, products_offset: Any, point_products: Any, points: Any, points_offset: Any, point_length: Any,
-    map_length: Any, row_starts: Any, packed: Any, packed_offset: Any,
-    maps: Any, kernel_rows: Any, pool: Any, tiles: Any, tile_length: Any, together: Any, group: Any, lanes: Any,
-) -> Any:  # fmt: skip
+    maps: int, kernel_rows: int, pool: int, tiles: int, tile_length: int, together: int, group: int, lanes: int
+) -> Callable[..., None]:
     """products[p, row, t] = sum over c, i of points[row_starts[row + i], p, c, t] * packed[p, c, i], for ``together``
     points p, ``pool`` rows, and ``tiles`` vectors t of kernels, which stay in registers.
 
@@ -193,58 +171,49 @@ def multiply_points(
     ``tile_length`` floats further on, the next map's ``map_length``, the next point's ``point_length``. products:
     (p, row, t), of which a point's are ``point_products`` apart and the others follow each other.
     """
-    literals = (maps, kernel_rows, pool, tiles, tile_length, together, group, lanes)
-    c, rows, high, count, apart, some, g, width = (literal.literal_value for literal in literals)
-    signature = types.void(
-        products, products_offset, point_products, points, points_offset, point_length, map_length, row_starts, packed,
-        packed_offset, *literals,
-    )  # fmt: skip
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        target = e.pointer(kinds[0], arguments[0], arguments[1])
-        source = e.pointer(kinds[3], arguments[3], arguments[4])
-        starts = e.pointer(kinds[7], arguments[7], index(0))
-        weights = e.pointer(kinds[8], arguments[8], arguments[9])
-        row_sources = [e.moved(source, e.as_index(e.scalar(starts, i))) for i in range(rows + high - 1)]
-        of_points = [builder.mul(index(p), arguments[5]) for p in range(some)]
+    def emit(
+        e: Emitter, products: Pointer, point_products: Any, points: Pointer, point_length: Any, map_length: Any,
+        row_starts: Pointer, packed: Pointer,
+    ) -> None:  # fmt: skip
+        starts = (e.as_index(e.scalar(row_starts, i)) for i in range(kernel_rows + pool - 1))
+        row_sources = [e.moved(points, start) for start in starts]
+        of_points = [e.mul(index(p), point_length) for p in range(together)]
 
         def one_map(number: Any, sums: list[Any]) -> list[Any]:
             sums = list(sums)
-            here = builder.mul(number, arguments[6])
-            own = e.moved(weights, builder.mul(number, index(rows * width)))
-            for p in range(some):
-                for i in range(rows + high - 1):
+            here = e.mul(number, map_length)
+            own = e.moved(packed, e.mul(number, index(kernel_rows * lanes)))
+            for p in range(together):
+                for i, row_source in enumerate(row_sources):
                     e.keep_apart()
-                    values = e.moved(e.moved(row_sources[i], of_points[p]), here)
+                    values = e.moved(e.moved(row_source, of_points[p]), here)
                     met = [
-                        (row, e.load(own, (p * c * rows + i - row) * width, width))
-                        for row in range(high)
-                        if 0 <= i - row < rows
+                        (row, e.load(own, (p * maps * kernel_rows + i - row) * lanes, lanes))
+                        for row in range(pool)
+                        if 0 <= i - row < kernel_rows
                     ]
-                    for t in range(count):
-                        value = tiles_of(e, e.moved(values, t * apart), g, width)
+                    for t in range(tiles):
+                        value = tiles_of(e, e.moved(values, t * tile_length), group, lanes)
                         for row, weight in met:
-                            place = (p * high + row) * count + t
+                            place = (p * pool + row) * tiles + t
                             sums[place] = e.multiply_add(value, weight, sums[place])
             return sums
 
-        sums = e.loop(c, 1, [e.constant(0.0, width)] * (some * high * count), one_map)
-        for p in range(some):
-            there = e.moved(target, builder.mul(index(p), arguments[2]))
-            for i in range(high * count):
-                e.store(sums[p * high * count + i], there, i * width)
-        return context.get_dummy_value()
+        sums = e.loop(maps, 1, [e.constant(0.0, lanes)] * (together * pool * tiles), one_map)
+        for p in range(together):
+            there = e.moved(products, e.mul(index(p), point_products))
+            for i in range(pool * tiles):
+                e.store(sums[p * pool * tiles + i], there, i * lanes)
 
-    return signature, generate
+    return emit
 
 
 def _from_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     """matrix @ vectors, for a matrix (outputs, points), whose points but for the first and the last are opposite
     pairs."""
     inner = range(1, len(vectors) - 1, 2)
-    pairs = [(e.add(vectors[p], vectors[p + 1]), e.subtract(vectors[p], vectors[p + 1])) for p in inner]
+    pairs = [(e.fadd(vectors[p], vectors[p + 1]), e.fsub(vectors[p], vectors[p + 1])) for p in inner]
     return [
         _combined(e, [row[0], *row[1:-1:2], row[-1]], [vectors[0], *(pair[i % 2] for pair in pairs), vectors[-1]])
         for i, row in enumerate(matrix)
@@ -264,103 +233,78 @@ def _winner(e: Emitter, window: list[Any]) -> tuple[Any, Any]:
 
 @emitted
 def transform_output(
-    typing: Any,
-    out: Any, out_offset: Any, argmax: Any, argmax_offset: Any, products: Any, products_offset: Any,
-    point_products: Any, tiles: Any, later: Any, later_offset: Any,
-    kernels: Any, valid: Any, pool: Any, outputs: Any, taps: Any, group: Any, lanes: Any, with_places: Any,
-) -> Any:  # fmt: skip
+    kernels: int, valid: int, pool: int, outputs: int, taps: int, group: int, lanes: int, with_places: bool
+) -> Callable[..., None]:
     """A m of ``tiles`` vectors of tiles, and of each window of ``pool`` x ``pool`` the largest, for ``valid`` kernels;
     argmax is filled only ``with_places``.
 
     products: (p, row, t), of which a point's are ``point_products`` apart. out, argmax: as in ``convolve_row``; a
     vector's windows are those of ``group`` tiles. As much is fetched of ``later``, to be written next.
     """
-    literals = (kernels, valid, pool, outputs, taps, group, lanes, with_places)
-    all_kernels, some, high, m, r, g, width, placed = (literal.literal_value for literal in literals)
-    signature = types.void(
-        out, out_offset, argmax, argmax_offset, products, products_offset, point_products, tiles, later, later_offset,
-        *literals,
-    )  # fmt: skip
-    plan = filtering(m, r)
-    together = some == width // g == all_kernels
+    matrix, windows = filtering(outputs, taps).output, outputs // pool
+    together = valid == lanes // group == kernels
+    # Tile after tile, window after window: where each kernel's lanes are, in the vectors of the windows.
+    runs = [[w * lanes + k * group + t for k in range(lanes // group)] for t in range(group) for w in range(windows)]
+    if together:
+        lanes_of_runs = [place for run in runs for place in run]
+        runs = [lanes_of_runs[first : first + lanes] for first in range(0, len(lanes_of_runs), lanes)]
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        kinds = signature.args
-        row_target = e.pointer(kinds[0], arguments[0], arguments[1])
-        row_places = e.pointer(kinds[2], arguments[2], arguments[3])
-        source = e.pointer(kinds[4], arguments[4], arguments[5])
-        of_points = [e.moved(source, builder.mul(index(p), arguments[6])) for p in range(len(plan.input))]
-        row_length = builder.mul(arguments[7], index(width))
-        written_next = e.pointer(kinds[8], arguments[8], arguments[9])
+    def emit(
+        e: Emitter, out: Pointer, argmax: Pointer, products: Pointer, point_products: Any, tiles: Any, later: Pointer
+    ) -> None:
+        of_points = [e.moved(products, e.mul(index(p), point_products)) for p in range(len(matrix[0]))]
+        row_length = e.mul(tiles, index(lanes))
 
         def outputs_of(row: int, here: Any) -> list[Any]:
-            own = builder.add(builder.mul(index(row), row_length), here)
-            return _from_points(e, plan.output, [e.load(e.moved(pointer, own), 0, width) for pointer in of_points])
+            own = e.add(e.mul(index(row), row_length), here)
+            return _from_points(e, matrix, [e.load(e.moved(pointer, own), 0, lanes) for pointer in of_points])
 
         def tile(number: Any, _: list[Any]) -> list[Any]:
-            here = builder.mul(number, index(width))
-            rows = [outputs_of(row, here) for row in range(high)]
-            offset = builder.mul(number, index(g * m // high * all_kernels))
-            target = e.moved(row_target, offset)
-            windows = [[row[w * high + s] for row in rows for s in range(high)] for w in range(m // high)]
-            found = [_winner(e, own) if placed or high == 1 else (e.largest(own), None) for own in windows]
-            # Tile after tile, window after window: where each kernel's lanes are, in the vectors that were found.
-            runs = [[w * width + k * g + t for k in range(width // g)] for t in range(g) for w in range(m // high)]
-            if together:
-                lanes_of_runs = [place for run in runs for place in run]
-                runs = [lanes_of_runs[first : first + width] for first in range(0, len(lanes_of_runs), width)]
+            here = e.mul(number, index(lanes))
+            rows = [outputs_of(row, here) for row in range(pool)]
+            offset = e.mul(number, index(group * windows * kernels))
+            target = e.moved(out, offset)
+            sums = [[row[w * pool + s] for row in rows for s in range(pool)] for w in range(windows)]
+            found = [_winner(e, own) if with_places or pool == 1 else (e.largest(own), None) for own in sums]
             values, places = ([pair[i] for pair in found] for i in (0, 1))
             for number, run in enumerate(runs):
-                at, count = (number * width, width) if together else (number * all_kernels, some)
+                at, count = (number * lanes, lanes) if together else (number * kernels, valid)
                 e.store(e.gather(values, run), target, at, count)
-                e.prefetch(e.moved(written_next, offset), at, to_write=True)
-                if high > 1 and placed:
-                    e.store(e.to_bytes(e.gather(places, run)), e.moved(row_places, offset), at, count)
+                e.prefetch(e.moved(later, offset), at, to_write=True)
+                if pool > 1 and with_places:
+                    e.store(e.to_bytes(e.gather(places, run)), e.moved(argmax, offset), at, count)
             return []
 
-        e.loop(arguments[7], 1, [], tile)
-        return context.get_dummy_value()
+        e.loop(tiles, 1, [], tile)
 
-    return signature, generate
+    return emit
 
 
 @emitted
-def transform_lines(
-    typing: Any,
-    out: Any, out_offset: Any, products: Any, products_offset: Any, point_products: Any, whole: Any,
-    last: Any, kernels: Any, outputs: Any, taps: Any, width: Any, lanes: Any,
-) -> Any:  # fmt: skip
+def transform_lines(last: int, kernels: int, outputs: int, taps: int, width: int, lanes: int) -> Callable[..., None]:
     """A m of a row's tiles for ``width`` of its kernels: ``whole`` tiles, and one of which only ``last`` columns are
     written.
 
     products: (p, t, k), of which a point's are ``point_products`` apart. out: ``kernels`` numbers for each column.
     """
-    literals = (last, kernels, outputs, taps, width, lanes)
-    columns, all_kernels, m, r, some, lane_count = (literal.literal_value for literal in literals)
-    signature = types.void(out, out_offset, products, products_offset, point_products, whole, *literals)
-    plan = filtering(m, r)
+    matrix = filtering(outputs, taps).output
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder)
-        target = e.pointer(signature.args[0], arguments[0], arguments[1])
-        source = e.pointer(signature.args[2], arguments[2], arguments[3])
-        of_points = [e.moved(source, builder.mul(index(p), arguments[4])) for p in range(len(plan.input))]
+    def emit(e: Emitter, out: Pointer, products: Pointer, point_products: Any, whole: Any) -> None:
+        of_points = [e.moved(products, e.mul(index(p), point_products)) for p in range(len(matrix[0]))]
 
         def tile(number: Any, count: int) -> None:
-            here = builder.mul(number, index(some))
-            there = e.moved(target, builder.mul(number, index(m * all_kernels)))
-            for k in range(0, some, lane_count):
-                vectors = [e.load(e.moved(pointer, here), k, lane_count) for pointer in of_points]
-                for column, total in enumerate(_from_points(e, plan.output, vectors)[:count]):
-                    e.store(total, there, column * all_kernels + k)
+            here = e.mul(number, index(width))
+            there = e.moved(out, e.mul(number, index(outputs * kernels)))
+            for k in range(0, width, lanes):
+                vectors = [e.load(e.moved(pointer, here), k, lanes) for pointer in of_points]
+                for column, total in enumerate(_from_points(e, matrix, vectors)[:count]):
+                    e.store(total, there, column * kernels + k)
 
         def one_of_whole(number: Any, _: list[Any]) -> list[Any]:
-            tile(number, m)
+            tile(number, outputs)
             return []
 
-        e.loop(arguments[5], 1, [], one_of_whole)
-        tile(arguments[5], columns)
-        return context.get_dummy_value()
+        e.loop(whole, 1, [], one_of_whole)
+        tile(whole, last)
 
-    return signature, generate
+    return emit
