@@ -102,26 +102,25 @@ def _merge_moments(columns: int) -> Any:
 
 
 @cache
-def _forward_chunks(columns: int) -> Any:
+def _chunks(columns: int, numbers_of: Any) -> Any:
     width = tile(columns)[0]
-    moments = _moments(columns)
 
     @kernel
-    def forward_chunks(partials: Array, x: Array, chunk: Any) -> None:
-        # partials (2, chunks, C): moments of each chunk of x (M, C); grid: (chunks, tiles)
+    def chunks(partials: Array, source: Any, rows: Any, chunk: Any) -> None:
+        # partials (2, chunks, C): the two numbers of each chunk of rows, by ``numbers_of``; grid: (chunks, tiles)
         values = cuda.shared.array(THREADS, np.float32)
         thread = natural(cuda.threadIdx.x)
         column, lane = thread % width, thread // width
         block = natural(cuda.blockIdx.x)
         c = natural(cuda.blockIdx.y) * width + column
         start = block * natural(chunk)
-        stop = min(start + natural(chunk), x.shape[0])
-        mean, squares = moments(values, x, column, min(c, columns - 1), lane, start, stop)
+        stop = min(start + natural(chunk), natural(rows))
+        first, second = numbers_of(values, source, column, min(c, columns - 1), lane, start, stop)
         if lane == 0 and c < columns:
-            partials[0, block, c] = mean
-            partials[1, block, c] = squares
+            partials[0, block, c] = first
+            partials[1, block, c] = second
 
-    return forward_chunks
+    return chunks
 
 
 @cache
@@ -167,16 +166,24 @@ def _forward(columns: int, whole: bool) -> Any:
     return forward
 
 
-def _chunk(rows: int, columns: int) -> int:
-    """Rows that a block makes partial sums of; by the shape only."""
-    _, lanes, tiles = tile(columns)
-    return max(_GROUP * lanes, -(-rows // max(1, _CHUNKS // tiles)))
-
-
 def _span(rows: int, columns: int) -> int:
     """Rows per block where nothing is summed."""
     _, lanes, tiles = tile(columns)
     return max(lanes, -(-rows // max(1, BLOCKS // tiles)))
+
+
+def _in_chunks(numbers_of: Any, source: Any, shape: tuple[int, int], workspace: Workspace) -> tuple[Array, int, int]:
+    """``partials`` of ``_chunks``, not filled if one chunk is all; the rows of a chunk, by the shape only; and those of
+    a block of the next launch."""
+    rows, columns = shape
+    _, lanes, tiles = tile(columns)
+    chunk = max(_GROUP * lanes, -(-rows // max(1, _CHUNKS // tiles)))
+    chunks = -(-rows // chunk)
+    partials = workspace.array("norm partials", (2, chunks, columns))
+    if chunks == 1:
+        return partials, chunk, rows
+    launch(_chunks(columns, numbers_of), (chunks, tiles), THREADS, workspace, partials, source, rows, chunk)
+    return partials, chunk, _span(rows, columns)
 
 
 def batch_norm_forward(
@@ -185,16 +192,10 @@ def batch_norm_forward(
 ) -> None:  # fmt: skip
     """Batch normalisation in training, with the batch's own mean and variance; moves the running statistics."""
     rows, columns = x.shape
-    tiles = tile(columns)[2]
-    chunk = _chunk(rows, columns)
-    chunks = -(-rows // chunk)
-    whole = chunks == 1
-    span = rows if whole else _span(rows, columns)
-    partials = workspace.array("norm partials", (2, chunks, columns))
-    if not whole:
-        launch(_forward_chunks(columns), (chunks, tiles), THREADS, workspace, partials, x, chunk)
+    partials, chunk, span = _in_chunks(_moments(columns), x, x.shape, workspace)
+    forward = _forward(columns, partials.shape[1] == 1)
     launch(
-        _forward(columns, whole), (-(-rows // span), tiles), THREADS, workspace, out, mean, inverse_std, running_mean,
+        forward, (-(-rows // span), tile(columns)[2]), THREADS, workspace, out, mean, inverse_std, running_mean,
         running_variance, x, scale, shift, partials, chunk, span, float(momentum), float(epsilon),
         rows / max(rows - 1, 1),
     )  # fmt: skip
@@ -246,10 +247,9 @@ def _products(columns: int) -> Any:
     add_lanes = lane_sum(width, lanes)
 
     @device_function
-    def products(
-        values: Any, dout: Any, x: Any, centre: Any, inverse: Any, column: Any, c: Any, lane: Any, start: Any,
-        stop: Any,
-    ) -> Any:  # fmt: skip
+    def products(values: Any, source: Any, column: Any, c: Any, lane: Any, start: Any, stop: Any) -> Any:
+        dout, x, mean, inverse_std = source
+        centre, inverse = mean[c], inverse_std[c]
         total, product = _ZERO, _ZERO
         row = start + lane
         own_stop = stop if lane < lanes else start
@@ -263,31 +263,6 @@ def _products(columns: int) -> Any:
         return add_lanes(values, column, total), add_lanes(values, column, product)
 
     return products
-
-
-@cache
-def _backward_chunks(columns: int) -> Any:
-    width = tile(columns)[0]
-    products = _products(columns)
-
-    @kernel
-    def backward_chunks(partials: Array, dout: Array, x: Array, mean: Array, inverse_std: Array, chunk: Any) -> None:
-        # partials (2, chunks, C): sums of dout and of dout * h of each chunk of rows; grid: (chunks, tiles)
-        values = cuda.shared.array(THREADS, np.float32)
-        thread = natural(cuda.threadIdx.x)
-        column, lane = thread % width, thread // width
-        block = natural(cuda.blockIdx.x)
-        c = natural(cuda.blockIdx.y) * width + column
-        exists = lane == 0 and c < columns
-        c = min(c, columns - 1)
-        start = block * natural(chunk)
-        stop = min(start + natural(chunk), x.shape[0])
-        total, product = products(values, dout, x, mean[c], inverse_std[c], column, c, lane, start, stop)
-        if exists:
-            partials[0, block, c] = total
-            partials[1, block, c] = product
-
-    return backward_chunks
 
 
 @cache
@@ -311,7 +286,7 @@ def _backward(columns: int, whole: bool) -> Any:
         rows = x.shape[0]
         centre, inverse = mean[c], inverse_std[c]
         if whole:
-            total, product = products(values, dout, x, centre, inverse, column, c, lane, 0, rows)
+            total, product = products(values, (dout, x, mean, inverse_std), column, c, lane, 0, rows)
         else:
             total, product = _ZERO, _ZERO
             i = lane
@@ -343,16 +318,9 @@ def batch_norm_backward(
 ) -> None:  # fmt: skip
     """dx, dscale and dshift of ``batch_norm_forward``."""
     rows, columns = x.shape
-    tiles = tile(columns)[2]
-    chunk = _chunk(rows, columns)
-    chunks = -(-rows // chunk)
-    whole = chunks == 1
-    span = rows if whole else _span(rows, columns)
-    partials = workspace.array("norm partials", (2, chunks, columns))
-    kept = (mean, inverse_std)
-    if not whole:
-        launch(_backward_chunks(columns), (chunks, tiles), THREADS, workspace, partials, dout, x, *kept, chunk)
+    partials, _, span = _in_chunks(_products(columns), (dout, x, mean, inverse_std), x.shape, workspace)
+    backward = _backward(columns, partials.shape[1] == 1)
     launch(
-        _backward(columns, whole), (-(-rows // span), tiles), THREADS, workspace, dx, dscale, dshift, dout, x, *kept,
-        scale, partials, span,
+        backward, (-(-rows // span), tile(columns)[2]), THREADS, workspace, dx, dscale, dshift, dout, x, mean,
+        inverse_std, scale, partials, span,
     )  # fmt: skip
