@@ -102,9 +102,6 @@ def _write(tile: Tile, kernels: int, finish: Any) -> Any:
     return unrolled(outputs_down, one_row)
 
 
-# ------------------------------------------------------------------------------------------------------- forward
-
-
 def _largest(tile: Tile) -> Any:
     """A device function ``largest(state)`` for state = (best, where, sums, strip), best and where [row, column, kernel]
     of the thread's outputs: takes in the sums of a strip of their windows, in row order. Of equal sums the first wins,
@@ -136,31 +133,19 @@ def _largest(tile: Tile) -> Any:
     return unrolled(outputs_down * outputs_across * kernels, one_output)
 
 
-@cache
-def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any:
+def _convolution(tile: Tile, maps: int, kernels: int, load: Any, transposed: bool, finish: Any) -> Any:
+    """A kernel: the largest sums of windows, of what ``load`` brings of its source, are written by ``finish``."""
     pool, strips, kernel_count = tile.pool, tile.strips, tile.kernels
     floats, weights = tile.floats, tile.weights
     sums_size = tile.patch_rows * tile.patch_columns * kernel_count
     window_size = tile.patch_rows * (tile.patch_columns + tile.kernel_columns - 1)
     best_size = tile.outputs_down * tile.outputs_across * kernel_count if pool > 1 else 1
-    sums_of = sum_up(tile, maps, load_photo(tile, maps), load_weights(tile, maps, kernels, transposed=False))
-    place_of, largest, value_at = _block_place(tile, kernels), _largest(tile), value_of(activation)
-
-    @device_function
-    def finish(target: Any, value: Any, where: Any, index: Any, kernel: Any) -> None:
-        out, argmax, bias, slope = target
-        out[index] = value_at(value + bias[kernel], slope)
-        if pool > 1:
-            argmax[index] = np.uint8(where)
-
-    write = _write(tile, kernels, finish)
+    sums_of = sum_up(tile, maps, load, load_weights(tile, maps, kernels, transposed=transposed))
+    place_of, largest, write = _block_place(tile, kernels), _largest(tile), _write(tile, kernels, finish)
 
     @kernel
-    def forward(
-        out: Array, argmax: Array, x: Array, weight: Array, bias: Array, rows: Any, columns: Any, height: Any,
-        width: Any, top: Any, left: Any, slope: Any,
-    ) -> None:  # fmt: skip
-        # out, argmax (N, rows, columns, K), x (N, height, width, C), weight (K, R, S, C): all flat; bias (K,)
+    def convolution(target: Any, source: Any, weight: Array, rows: Any, columns: Any, top: Any, left: Any) -> None:
+        # outputs (N, rows, columns, kernels)
         held = cuda.shared.array(floats, np.float32)
         held_weights = cuda.shared.array(weights, np.float32)
         sums = cuda.local.array(sums_size, np.float32)
@@ -174,18 +159,34 @@ def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any
             where[i] = _ZERO
         for strip in range(strips):
             sums_of(
-                sums, window, held, held_weights, (x, height, width), weight,
+                sums, window, held, held_weights, source, weight,
                 photo, first_row * pool - top, first_column * pool - left, first_kernel, strip,
             )  # fmt: skip
             if pool > 1:
                 largest((best, where, sums, strip))
-        target = (out, argmax, bias, slope)
         if pool > 1:
             write((best, where, held, target, place, rows, columns))
         else:
             write((sums, sums, held, target, place, rows, columns))
 
-    return forward
+    return convolution
+
+
+# ------------------------------------------------------------------------------------------------------- forward
+
+
+@cache
+def _forward(tile: Tile, maps: int, kernels: int, activation: Activation) -> Any:
+    value_at, pooled = value_of(activation), tile.pool > 1
+
+    @device_function
+    def finish(target: Any, value: Any, where: Any, index: Any, kernel: Any) -> None:
+        out, argmax, bias, slope = target
+        out[index] = value_at(value + bias[kernel], slope)
+        if pooled:
+            argmax[index] = np.uint8(where)
+
+    return _convolution(tile, maps, kernels, load_photo(tile, maps), False, finish)
 
 
 def conv_forward(
@@ -201,10 +202,10 @@ def conv_forward(
     if pool > 1 and argmax.size == 0:
         argmax = workspace.array("unused argmax", out.shape, np.uint8)
     tile = choose_tile(rows, columns, kernels, maps, (kernel_rows, kernel_columns), pool)
+    target, source = (out.reshape(-1), argmax.reshape(-1), bias, float(slope)), (x.reshape(-1), *x.shape[1:3])
     launch(
         _forward(tile, maps, kernels, activation), tile.blocks(photos, rows, columns, kernels), tile.threads, workspace,
-        out.reshape(-1), argmax.reshape(-1), x.reshape(-1), weight.reshape(-1), bias, rows, columns, x.shape[1],
-        x.shape[2], *padding, float(slope),
+        target, source, weight.reshape(-1), rows, columns, *padding,
     )  # fmt: skip
 
 
@@ -215,39 +216,12 @@ def conv_forward(
 def _backward_input(tile: Tile, maps: int, kernels: int, pool: int, activation: Activation) -> Any:
     """dx[q, c] = sum over kernels k and taps t of delta[q + padding - t, k] * weight[k, t, c]. With t' = last tap - t
     this is the sum of conv_sums.py, for map k of delta, kernel c, tap t' and a padding of last tap - padding."""
-    floats, weights = tile.floats, tile.weights
-    sums_size = tile.patch_rows * tile.patch_columns * tile.kernels
-    window_size = tile.patch_rows * (tile.patch_columns + tile.kernel_columns - 1)
-    sums_of = sum_up(
-        tile, kernels, load_delta(tile, kernels, pool, activation), load_weights(tile, kernels, maps, transposed=True)
-    )
-    place_of = _block_place(tile, maps)
 
     @device_function
     def finish(dx: Array, value: Any, where: Any, index: Any, kernel: Any) -> None:
         dx[index] = value
 
-    write = _write(tile, maps, finish)
-
-    @kernel
-    def backward(
-        dx: Array, dout: Array, out: Array, argmax: Array, weight: Array, rows: Any, columns: Any, height: Any,
-        width: Any, top: Any, left: Any, slope: Any,
-    ) -> None:  # fmt: skip
-        # dx (N, rows, columns, C), dout, out, argmax (N, height, width, K), weight (K, R, S, C): all flat
-        held = cuda.shared.array(floats, np.float32)
-        held_weights = cuda.shared.array(weights, np.float32)
-        sums = cuda.local.array(sums_size, np.float32)
-        window = cuda.local.array(window_size, np.float32)
-        place = place_of(rows, columns)
-        photo, first_row, first_column, first_map = place
-        sums_of(
-            sums, window, held, held_weights, (dout, out, argmax, slope, height, width), weight,
-            photo, first_row - top, first_column - left, first_map, _I(0),
-        )  # fmt: skip
-        write((sums, sums, held, dx, place, rows, columns))
-
-    return backward
+    return _convolution(tile, kernels, maps, load_delta(tile, kernels, pool, activation), True, finish)
 
 
 def conv_backward_input(
@@ -258,9 +232,9 @@ def conv_backward_input(
     kernels, kernel_rows, kernel_columns, maps = weight.shape
     photos, rows, columns, _ = dx.shape
     tile = choose_tile(rows, columns, maps, kernels, (kernel_rows, kernel_columns), 1)
+    source = (dout.reshape(-1), out.reshape(-1), argmax.reshape(-1), float(slope), *out.shape[1:3])
     launch(
         _backward_input(tile, maps, kernels, pool, activation), tile.blocks(photos, rows, columns, maps), tile.threads,
-        workspace, dx.reshape(-1), dout.reshape(-1), out.reshape(-1), argmax.reshape(-1), weight.reshape(-1), rows,
-        columns, out.shape[1], out.shape[2], kernel_rows - 1 - padding[0], kernel_columns - 1 - padding[1],
-        float(slope),
+        workspace, dx.reshape(-1), source, weight.reshape(-1), rows, columns, kernel_rows - 1 - padding[0],
+        kernel_columns - 1 - padding[1],
     )  # fmt: skip
