@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, wraps
 from itertools import zip_longest
 from math import nan
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils, extending
 
+_Intrinsic: Any = extending._Intrinsic
 _FLOAT, _BYTE, _INT = ir.FloatType(), ir.IntType(8), ir.IntType(32)
 _INDEX = ir.IntType(64)
 _ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
@@ -40,34 +40,54 @@ def emitted(factory: Callable[..., Callable[..., None]]) -> Any:
     """
 
     @cache
+    @wraps(factory)
     def of_sizes(*sizes: Any) -> Any:
-        emit = factory(*sizes)
+        return _Emitted(_Definition(factory, sizes), of_sizes, sizes)
+
+    return of_sizes
+
+
+class _Emitted(_Intrinsic):  # type: ignore[misc]
+    """A function for compiled code (``numba.extending.intrinsic``), which is pickled as its factory and sizes. Numba
+    would give it a random number, and compile a kernel that has it in its closure anew in each process."""
+
+    def __init__(self, definition: Any, of_sizes: Any, sizes: tuple[Any, ...]) -> None:
+        super().__init__(of_sizes.__name__, definition)
+        self._made_by = of_sizes, sizes
+        self._register()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self._made_by
+
+
+class _Definition:
+    """What Numba asks for an emitted function's parameters and code, where it compiles a call."""
+
+    def __init__(self, factory: Callable[..., Callable[..., None]], sizes: tuple[Any, ...]) -> None:
+        self._factory, self._sizes = factory, sizes
+
+    @property
+    def __signature__(self) -> inspect.Signature:
         parameters = []
-        for parameter in inspect.signature(emit, eval_str=True).parameters.values():
+        for parameter in inspect.signature(self._factory(*self._sizes), eval_str=True).parameters.values():
             parameters.append(parameter)
             if parameter.annotation is Pointer:
                 parameters.append(parameter.replace(name=f"{parameter.name}_place"))
+        return inspect.Signature(parameters)
 
-        def define(typing: Any, *kinds: Any) -> Any:
-            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                e, values, following = Emitter(builder), [], iter(zip(signature.args, arguments, strict=True))
-                for kind, value in following:
-                    if isinstance(kind, types.Array):
-                        _, place = next(following)
-                        value = e.moved(context.make_array(kind)(context, builder, value).data, place)
-                    values.append(value)
-                emit(e, *values)
-                return context.get_dummy_value()
+    def __call__(self, typing: Any, *kinds: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            values, following = [], iter(zip(signature.args, arguments, strict=True))
+            e = Emitter(builder)
+            for kind, value in following:
+                if isinstance(kind, types.Array):
+                    _, place = next(following)
+                    value = e.moved(context.make_array(kind)(context, builder, value).data, place)
+                values.append(value)
+            self._factory(*self._sizes)(e, *values)
+            return context.get_dummy_value()
 
-            return types.void(*kinds), generate
-
-        vars(define)["__signature__"] = inspect.Signature(parameters)
-        made: Any = intrinsic(define)
-        # Numba would take a random one, and compile a kernel that has this in its closure anew in each process.
-        made._set_uuid(f"{factory.__module__}.{factory.__qualname__}{sizes}")
-        return made
-
-    return of_sizes
+        return types.void(*kinds), generate
 
 
 def index(value: int) -> ir.Constant:
