@@ -86,7 +86,7 @@ def draw_pictures(
         return  # nothing was trained that a curve or a kernel could show
     if not is_begun:
         plotter.begin(_plots_of_training(run, metrics, model.best_epoch, wanted))
-    _draw_kernels(run, model.recogniser, metrics, dataset, wanted, plotter)
+    _draw_kernels(run, model.recogniser, metrics, dataset, wanted)
 
 
 def _plots_of_training(
@@ -106,19 +106,18 @@ def _draw_kernels(
     metrics: Sequence[Mapping[str, Any]],
     dataset: Dataset | None,
     wanted: Container[Path],
-    plotter: Plotter,
 ) -> None:
-    """Draw the kernels, the patches that excite them, and, by ``plotter``, how they evolved."""
+    """Draw the kernels, the patches that excite them, and how they evolved."""
     kernels = conv_kernels(recogniser)
     frames = KernelFrames(run.frames_path, kernels).read()
-    if kernels and frames and run.evolution_path in wanted:
-        shapes = {name: array.shape for name, array in kernels.items()}
-        plotter.begin([Plot(draw_evolution, run.evolution_path, frames, shapes, metrics[-1]["epoch"])])
     start = frames[0].layers if frames and frames[0].epoch == 0 else {}
     if kernels and run.kernels_path in wanted:
         draw_kernels(run.kernels_path, [DrawnKernels(name, now, start.get(name)) for name, now in kernels.items()])
     if kernels and dataset is not None and len(dataset.rows) and run.patches_path in wanted:
         draw_patches(run.patches_path, _exciting_patches(run, recogniser, kernels, dataset))
+    if kernels and frames and run.evolution_path in wanted:
+        shapes = {name: array.shape for name, array in kernels.items()}
+        draw_evolution(run.evolution_path, frames, shapes, metrics[-1]["epoch"])
 
 
 def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
