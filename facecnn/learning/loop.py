@@ -43,7 +43,7 @@ WORK_BETWEEN_SAVES = 2**37
 """Multiply-adds of the forward passes between saves, within these bounds: a second or two of training. A save takes
 some milliseconds of another thread, with which the steps share the processors."""
 
-VALIDATION_SHARE = 0.05
+VALIDATION_SHARE = 0.03
 """In short epochs judging the held-out photos takes at most this share of the time of the steps since the last time."""
 
 PASSES_OF_A_STEP = 3

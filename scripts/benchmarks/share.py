@@ -36,7 +36,7 @@ LEAST_SECONDS = 0.3
 """Least length of a turn. Its beginning is slow, since the other process has emptied the processor's caches, so a small
 network trains for several epochs in a turn."""
 
-EPOCHS_TOGETHER = 4
+EPOCHS_TOGETHER = 6
 """A turn has a multiple of so many epochs: one of them ends with a validation (see ``loop.VALIDATION_SHARE``)."""
 
 PHOTOS = 600

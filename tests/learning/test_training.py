@@ -279,14 +279,12 @@ def test_initial_weights_are_made_for_photos_that_are_trained_on(how: str) -> No
 # ------------------------------------------------------------------------------------------------------ what is kept
 
 
-def test_best_is_the_epoch_with_the_lowest_validation_loss(uninterrupted: Recorder) -> None:
-    losses = {
-        epoch["epoch"]: epoch["validation_loss"]
-        for epoch in uninterrupted.epochs
-        if epoch["validation_loss"] is not None
-    }
+def test_best_is_the_epoch_with_the_lowest_validation_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facecnn.learning.loop.VALIDATION_SHARE", 1.0)
+    recorder = trained(make_trainer(RICH, **RICH_TRAINING))
+    losses = {epoch["epoch"]: epoch["validation_loss"] for epoch in recorder.epochs}
     assert len(losses) > 2
-    state = uninterrupted.bests[-1][1]
+    state = recorder.bests[-1][1]
     assert state["best_epoch"] == state["epoch"] == min(losses, key=losses.__getitem__)
     assert state["best_loss"] == min(losses.values())
 
@@ -297,11 +295,11 @@ def judged_epochs(**changes: Any) -> list[int]:
     return [epoch["epoch"] for epoch in recorder.epochs if epoch["validation_loss"] is not None]
 
 
-def test_short_epochs_end_with_a_validation_only_if_it_costs_a_twentieth() -> None:
+def test_short_epochs_end_with_a_validation_only_if_it_costs_little() -> None:
     # A photo in a step takes as long as three passes, and a held-out one is passed twice, also mirrored: four of them
-    # may be judged after 8 / (3 * 0.05) = 53.3 photos of training, so after three epochs of 24; one after each.
-    assert judged_epochs(validation=photos_of(np.array([0, 1, 0, 1])), train={"epochs": 7}) == [3, 6, 7]
-    assert judged_epochs(validation=photos_of(np.array([0])), train={"epochs": 3}) == [1, 2, 3]
+    # may be judged after 8 / (3 * 0.03) = 88.9 photos of training, so after five epochs of 22; one after two.
+    assert judged_epochs(validation=photos_of(np.array([0, 1, 0, 1])), train={"epochs": 12}) == [5, 10, 12]
+    assert judged_epochs(validation=photos_of(np.array([0])), train={"epochs": 3}) == [2, 3]
 
 
 def test_many_held_out_photos_are_judged_after_two_hundred_steps() -> None:
