@@ -47,7 +47,7 @@ def test_a_step_allocates_copies_and_waits_for_nothing(config: str, monkeypatch:
             function()
             inside = False
             made = launches[before:]
-            if made[0].kernel.py_func.__name__ == "take_batch":  # not the copies that the kernels' watch makes
+            if made[0].kernel.py_func.__name__ == "_take_batch":  # not the copies that the kernels' watch makes
                 steps.append(made)
 
         return run
