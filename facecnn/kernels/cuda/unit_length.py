@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from facecnn.kernels.cuda.block import COLUMNS, add_up
-from facecnn.kernels.cuda.driver import cuda, kernel, launch
+from facecnn.kernels.cuda.driver import cuda, device_function, kernel, launch
 from facecnn.kernels.cuda.memory import Array, Workspace
 from facecnn.kernels.cuda.sizes import THREADS
 from facecnn.kernels.protocol import LEAST_LENGTH
@@ -16,18 +17,24 @@ _F = np.float32
 _ZERO, _LEAST = _F(0), _F(LEAST_LENGTH)
 
 
+@device_function
+def _product_of_rows(a: Array, b: Array, n: Any) -> Any:
+    """The scalar product of the block's row n of a and of b (N, U), for each of its threads."""
+    values = cuda.shared.array(THREADS, _F)
+    partial = cuda.shared.array(COLUMNS, _F)
+    total = _ZERO
+    u = cuda.threadIdx.x
+    while u < a.shape[1]:
+        total += a[n, u] * b[n, u]
+        u += THREADS
+    return add_up(values, partial, total)
+
+
 @kernel
 def _forward(out: Array, x: Array, norms: Array) -> None:
     # out, x (N, U), norms (N,)
-    values = cuda.shared.array(THREADS, _F)
-    partial = cuda.shared.array(COLUMNS, _F)
     n = cuda.blockIdx.x
-    total = _ZERO
-    u = cuda.threadIdx.x
-    while u < x.shape[1]:
-        total += x[n, u] * x[n, u]
-        u += THREADS
-    norm = _F(math.sqrt(add_up(values, partial, total)))
+    norm = _F(math.sqrt(_product_of_rows(x, x, n)))
     if norm < _LEAST:  # NaN stays NaN
         norm = _LEAST
     u = cuda.threadIdx.x
@@ -41,15 +48,8 @@ def _forward(out: Array, x: Array, norms: Array) -> None:
 @kernel
 def _backward(dx: Array, dout: Array, out: Array, norms: Array) -> None:
     # dx, dout, out (N, U), norms (N,)
-    values = cuda.shared.array(THREADS, _F)
-    partial = cuda.shared.array(COLUMNS, _F)
     n = cuda.blockIdx.x
-    along = _ZERO
-    u = cuda.threadIdx.x
-    while u < dx.shape[1]:
-        along += dout[n, u] * out[n, u]
-        u += THREADS
-    along = add_up(values, partial, along)
+    along = _product_of_rows(dout, out, n)
     u = cuda.threadIdx.x
     while u < dx.shape[1]:
         dx[n, u] = (dout[n, u] - out[n, u] * along) / norms[n]
