@@ -8,11 +8,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from facecnn.kernels import cuda
 from facecnn.kernels.cuda import memory
-from facecnn.kernels.cuda.planning import planning
+from facecnn.kernels.cuda.planning import PlannedArray, planning
 from facecnn.learning.progress import Recorder
 from facecnn.network.size import card_bytes, measure
 from machine.cuda_roofline import planned_trainer
@@ -77,3 +78,21 @@ def test_scratch_memory_is_counted(config: str, batch_size: int) -> None:
     normalise = trainer.settings.photos.normalise
     counted = card_bytes(stages, batch_size, normalise) - measure(stages, batch_size).training_bytes
     assert grown <= counted
+
+
+@pytest.mark.parametrize(("units", "inputs"), [(3, 70_000 * 64), (70_000 * 64, 3)])
+def test_a_dense_layer_may_have_millions_of_inputs_or_units(units: int, inputs: int) -> None:
+    """A grid's second and third sides are at most 65,535 blocks, its first 2^31 - 1."""
+    x, weight, out, bias = (
+        PlannedArray(shape, np.float32) for shape in ((2, inputs), (units, inputs), (2, units), (units,))
+    )
+    with planning() as launches:
+        workspace = cuda.Workspace()
+        cuda.dense_forward(out, x, weight, bias, workspace)
+        cuda.dense_backward_weight(weight, bias, out, x, workspace)
+        cuda.dense_backward_input(x, out, weight, workspace)
+    assert len(launches) >= 3
+    for launch in launches:
+        first, *others = launch.grid
+        assert first < 2**31
+        assert all(side < 65536 for side in others)

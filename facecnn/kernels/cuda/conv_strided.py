@@ -39,7 +39,7 @@ from facecnn.kernels.cuda.conv_weight import add_partials
 from facecnn.kernels.cuda.driver import SIMULATED, device_function
 from facecnn.kernels.cuda.elementwise import value_of
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.products import SLAB, grid_of, launch_product, product_of
+from facecnn.kernels.cuda.products import grid_of, launch_product, product_of, split_depth_of
 from facecnn.kernels.protocol import FUSED_ACTIVATIONS, Activation
 
 _U64 = np.uint64
@@ -103,13 +103,10 @@ def strided_conv_backward_weight(
     shape = shape_of(x, dweight, out, stride, padding)
     kernels, size, pixels = shape.kernels, shape.patch, out.size // shape.kernels
     _, (down, across) = grid_of(kernels, size, _EACH)
-    slabs = -(-pixels // SLAB)
-    split_slabs = max(_SPLIT_SLABS, -(-slabs // max(1, _SPLITS // (across * down))))
-    partials = workspace.array("partial sums", (-(-slabs // split_slabs), dweight.size + kernels))
+    split_depth = split_depth_of(pixels, down * across, _SPLITS, _SPLIT_SLABS)
+    partials = workspace.array("partial sums", (-(-pixels // split_depth), dweight.size + kernels))
     deltas, product = (dout.reshape(-1), out.reshape(-1), float(slope)), partial(_backward_weight, shape, activation)
-    launch_product(
-        product, _EACH, (kernels, size, pixels), partials, deltas, x.reshape(-1), workspace, split_slabs * SLAB
-    )
+    launch_product(product, _EACH, (kernels, size, pixels), partials, deltas, x.reshape(-1), workspace, split_depth)
     add_partials(dweight, dbias, partials, workspace)
 
 

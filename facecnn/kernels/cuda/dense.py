@@ -13,7 +13,7 @@ from typing import Any
 from facecnn.kernels.cuda.columns import add_up
 from facecnn.kernels.cuda.driver import SIMULATED, device_function
 from facecnn.kernels.cuda.memory import Array, Workspace
-from facecnn.kernels.cuda.products import SLAB, launch_product, product_of, tiles_of
+from facecnn.kernels.cuda.products import launch_product, product_of, split_depth_of, tiles_of
 
 _EACH = (1, 2) if SIMULATED else (1, 2, 4, 6, 8)
 """Possible numbers of output rows, and columns, of a thread."""
@@ -69,13 +69,13 @@ def _forward(adds_bias: bool, rows_each: int, columns_each: int) -> Any:
 
 def dense_forward(out: Array, x: Array, weight: Array, bias: Array, workspace: Workspace) -> None:
     """out = x weight' + bias: out (N, U), x (N, I), weight (U, I), bias (U,)."""
-    slabs = -(-x.shape[1] // SLAB)
-    split_slabs = max(_SPLIT_SLABS, -(-slabs // max(1, _BLOCKS // tiles_of(out.shape[1], _EACH[-1]))))
-    size, split_depth = (*out.shape, x.shape[1]), split_slabs * SLAB
-    if split_slabs >= slabs:
+    inputs = x.shape[1]
+    split_depth = split_depth_of(inputs, tiles_of(out.shape[1], _EACH[-1]), _BLOCKS, _SPLIT_SLABS)
+    size = *out.shape, inputs
+    if split_depth >= inputs:
         launch_product(partial(_forward, True), _EACH, size, (out, bias), x, weight, workspace)
     else:
-        partials = workspace.array("dense partials", (-(-slabs // split_slabs), *out.shape))
+        partials = workspace.array("dense partials", (-(-inputs // split_depth), *out.shape))
         launch_product(partial(_forward, False), _EACH, size, partials, x, weight, workspace, split_depth)
         add_up(out, partials, bias, workspace)
 

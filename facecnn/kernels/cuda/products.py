@@ -9,6 +9,7 @@ neighbours read neighbouring memory, without bank conflicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def grid_of(rows: int, columns: int, possible: Sequence[int]) -> tuple[tuple[int
     """Rows and columns of outputs of a thread, of the possible numbers; and the tiles down and across."""
     rows_each, columns_each = _each(rows, possible), _each(columns, possible)
     return (rows_each, columns_each), (tiles_of(rows, rows_each), tiles_of(columns, columns_each))
+
+
+def split_depth_of(depth: int, tiles: int, blocks: int, least: int) -> int:
+    """The depth of a split of long sums: ``least`` slabs or more, so that ``tiles`` of outputs take about ``blocks``
+    blocks at most."""
+    return SLAB * max(least, -(-depth // (SLAB * max(1, blocks // tiles))))
 
 
 def _pitch(width: int) -> int:
@@ -124,15 +131,16 @@ def product_of(
 
     @kernel
     def product(target: Any, a: Any, b: Any, row_count: Any, column_count: Any, depth: Any, split_depth: Any) -> None:
-        # grid: (tiles of rows, tiles of columns, splits)
+        # grid: (tiles, a row of them after the other; splits)
         tile_a = cuda.shared.array(shape_a, np.float32)
         tile_b = cuda.shared.array(shape_b, np.float32)
         sums = cuda.local.array(outputs, np.float32)
         left = cuda.local.array(rows_each, np.float32)
         thread = natural(cuda.threadIdx.x)
         down, along = thread // _SIDE, thread % _SIDE
-        first_row, first_column = natural(cuda.blockIdx.x) * rows, natural(cuda.blockIdx.y) * columns
-        split = natural(cuda.blockIdx.z)
+        block, across = natural(cuda.blockIdx.x), (natural(column_count) + columns - 1) // columns
+        first_row, first_column = block // across * rows, block % across * columns
+        split = natural(cuda.blockIdx.y)
         for o in range(outputs):
             sums[o] = _ZERO
         total = _ZERO
@@ -151,13 +159,13 @@ def product_of(
                     for i in range(rows_each):
                         sums[i * columns_each + j] += left[i] * right
                 d += 1
-            if adds_rows and cuda.blockIdx.y == 0 and thread < rows:
+            if adds_rows and first_column == 0 and thread < rows:
                 for d in range(SLAB):
                     total += tile_a[d, thread]
             cuda.syncthreads()
             start += SLAB
         store_all((sums, target, first_row + down, first_column + along, row_count, column_count, split))
-        if adds_rows and cuda.blockIdx.y == 0 and thread < rows and first_row + thread < row_count:
+        if adds_rows and first_column == 0 and thread < rows and first_row + thread < row_count:
             finish_row(target, first_row + thread, total, split)
 
     return product
@@ -173,5 +181,15 @@ def launch_product(
     each, tiles = grid_of(rows, columns, possible)
     splits = 1 if split_depth is None else -(-depth // split_depth)
     launch(
-        product(*each), (*tiles, splits), THREADS, workspace, target, a, b, rows, columns, depth, split_depth or depth
+        product(*each),
+        (prod(tiles), splits),
+        THREADS,
+        workspace,
+        target,
+        a,
+        b,
+        rows,
+        columns,
+        depth,
+        split_depth or depth,
     )

@@ -23,7 +23,7 @@ def taps_held(lanes: int) -> int:
     return registers(lanes) // 5
 
 
-def _group_step(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: int) -> Any:
+def grouped(e: Emitter, x: Any, offset: int, group: int, count: int, lanes: int) -> Any:
     """``count`` consecutive values in ``group`` places (the last fills the rest), repeated over the lanes."""
     if count == 1:
         return e.broadcast(e.scalar(x, offset), lanes)
@@ -193,7 +193,7 @@ class _RowOfSums:
             if not met:
                 continue
             for r, row in enumerate(rows):
-                value = _group_step(e, row, place * s.maps, s.group, values, s.lanes)
+                value = grouped(e, row, place * s.maps, s.group, values, s.lanes)
                 for at, weight in met:
                     own_sum = r * in_row + at
                     sums[own_sum] = e.multiply_add(value, weight, sums[own_sum])

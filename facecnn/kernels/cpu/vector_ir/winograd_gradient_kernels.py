@@ -9,7 +9,8 @@ from typing import Any
 
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted, index
 from facecnn.kernels.cpu.vector_ir.filtering import filtering
-from facecnn.kernels.cpu.vector_ir.winograd_kernels import at_points, sums_held, tiles_of
+from facecnn.kernels.cpu.vector_ir.micro_kernels import grouped
+from facecnn.kernels.cpu.vector_ir.winograd_kernels import at_points, sums_held
 
 
 def _window_reader(e: Emitter, windows: int, kernels: int, valid: int, group: int, width: int) -> Callable[..., Any]:
@@ -119,7 +120,7 @@ def add_points(
                 for i in range(rows.start, rows.stop + pool - 1):
                     values = e.moved(e.moved(row_sources[i], of_point), here)
                     for own in maps:
-                        value = tiles_of(e, e.moved(values, e.mul(index(own), map_length)), group, lanes)
+                        value = grouped(e, e.moved(values, e.mul(index(own), map_length)), 0, group, group, lanes)
                         for row in range(pool):
                             if i - row in rows:
                                 place = places[p, own, i - row]

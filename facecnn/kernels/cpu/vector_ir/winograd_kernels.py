@@ -12,6 +12,7 @@ from typing import Any
 from facecnn.kernels.cpu.vector_ir.emit import Emitter, Pointer, emitted, index
 from facecnn.kernels.cpu.vector_ir.filtering import Matrix, filtering
 from facecnn.kernels.cpu.vector_ir.lanes import registers
+from facecnn.kernels.cpu.vector_ir.micro_kernels import grouped
 
 
 def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -> Any:
@@ -47,13 +48,6 @@ def at_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
 def sums_held(lanes: int) -> int:
     """Vectors of sums that stay in registers, beside weights and the values that they meet."""
     return registers(lanes) * 3 // 4
-
-
-def tiles_of(e: Emitter, pointer: Any, group: int, lanes: int) -> Any:
-    """The values of ``group`` tiles that follow each other, over and over."""
-    if group == 1:
-        return e.broadcast(e.scalar(pointer), lanes)
-    return e.shuffle(e.load(pointer, 0, group), [lane % group for lane in range(lanes)])
 
 
 def _split(e: Emitter, vectors: list[Any], apart: int) -> list[list[Any]]:
@@ -194,7 +188,7 @@ def multiply_points(
                         if 0 <= i - row < kernel_rows
                     ]
                     for t in range(tiles):
-                        value = tiles_of(e, e.moved(values, t * tile_length), group, lanes)
+                        value = grouped(e, e.moved(values, t * tile_length), 0, group, group, lanes)
                         for row, weight in met:
                             place = (p * pool + row) * tiles + t
                             sums[place] = e.multiply_add(value, weight, sums[place])
