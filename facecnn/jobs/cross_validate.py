@@ -130,7 +130,7 @@ class _Folds:
         """Train and judge the folds with indices from ``start`` to ``stop``."""
         judged = []
         for index in range(start, stop):
-            # A trainer and its recorded step refer to each other. Python collects such cycles too rarely: the arrays of
+            # Whatever of the fold before is part of a cycle of references would be collected too rarely: the arrays of
             # all folds would pile up.
             gc.collect()
             fold, label = self._parts[index], self._label(index)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
+from weakref import proxy
 
 import numpy as np
 
@@ -95,7 +96,9 @@ class TrainingStep:
         for group in self._batches.epoch(progress, rates, one_by_one=one_by_one):
             run = self._recorded.get(group)
             if run is None:
-                run = self._network.backend.record(partial(self._launch, group), self._network.workspace)
+                # Weakly, or the step would only be freed by the garbage collector, together with all its arrays.
+                launch = partial(TrainingStep._launch, proxy(self), group)
+                run = self._network.backend.record(launch, self._network.workspace)
                 self._recorded[group] = run
             run()
             yield len(group)

@@ -5,8 +5,10 @@ a step; before the last step of an epoch that is looked at closely, the kernels 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import inf, prod
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 
@@ -53,7 +55,7 @@ class KernelWatch:
         """Initial kernels (kernel, row, column, input map) of each conv layer, on the host."""
         self._before = {name: network.backend.empty((self.start[name].size,), network.dtype) for name in self._trained}
         """Kernels before the last step of an epoch, on the device."""
-        self.before_last_step = network.backend.record(self._copy, network.workspace)
+        self.before_last_step = network.backend.record(partial(KernelWatch._copy, proxy(self)), network.workspace)
         """Call this before the last step of an epoch whose ``figures`` are wanted ``closely``."""
 
     def kernels(self) -> dict[str, Array]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any, Literal, NamedTuple, TypeAlias
+from weakref import proxy
 
 import numpy as np
 import numpy.typing as npt
@@ -251,7 +252,8 @@ class Network:
         that are recorded for each ``count``."""
         key = count, weights or self.weights
         if key not in self._inferences:
-            forward = partial(self.forward, count, weights=weights, for_backward=False)
+            # Weakly, or the network would only be freed by the garbage collector.
+            forward = partial(Network.forward, proxy(self), count, weights=weights, for_backward=False)
             self._inferences[key] = self.backend.record(forward, self.workspace)
         self._inferences[key]()
 

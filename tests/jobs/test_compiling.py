@@ -27,12 +27,6 @@ class Left(Console):
     def __init__(self) -> None:
         self.left: Callable[[], int | None] = lambda: None
 
-    def info(self, text: str) -> None:
-        pass
-
-    def warning(self, text: str) -> None:
-        pass
-
     def show_left(self, left: Callable[[], int | None]) -> None:
         self.left = left
 

@@ -1,4 +1,4 @@
-"""facecnn.kernels.cpu.emit: each operation does to a vector what NumPy does to an array."""
+"""facecnn.kernels.cpu.vector_ir.emit: each operation does to a vector what NumPy does to an array."""
 
 from collections.abc import Callable
 from typing import Any

@@ -238,7 +238,8 @@ def _run(
             begin_plots(folder, metrics, trainer.progress.best_epoch, plotter)
         # `finish` builds another network, for which a card may have no memory beside the training.
         del trainer, training.trainer
-        if training.device.name != "cpu":  # arrays and recorded steps refer to each other, but for the CPU's
+        # Nothing of the CPU's is part of a cycle of references; of a card's, that can't be told without one.
+        if training.device.name != "cpu":
             gc.collect()
         ranks.busy()
         result = finish(training, metrics, trials, console, plotter)

@@ -115,7 +115,7 @@ def on_host(function: Callable[..., None], arrays: Sequence[Array], workspace: W
 
 class _Recorded:
     def __init__(self, function: Callable[[], None]) -> None:
-        self._function: Callable[[], None] | None = function
+        self._function = function
         self._calls = 0
         self._recording: _Recording | None = None
 
@@ -123,7 +123,6 @@ class _Recorded:
         if self._recording is not None:
             _play(self._recording)
             return
-        assert self._function is not None
         self._calls += 1
         if self._calls == 1:
             self._function()
@@ -134,7 +133,6 @@ class _Recorded:
             self._function()
         finally:
             _recorder.calls = None
-        self._function = None  # it refers to what keeps this recording, which would wait for the garbage collector
         self._recording = [
             (threads, [(call.kernel, call.arguments) for call in some])
             for threads, some in itertools.groupby(calls, lambda call: call.threads)
