@@ -14,9 +14,9 @@ def main() -> None:
         # BLAS only gets one thread to use. Without this it would start one for each processor, and raise SIGINT if it
         # can't.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        # By default the garbage collector goes through all that the modules made again and again, a twentieth of a
-        # second at a time; what it could free is little.
-        gc.set_threshold(100_000, 20, 100)
+        from facecnn.process_wide import RARELY
+
+        gc.set_threshold(*RARELY)
         from facecnn.cli import main as run
 
         run()

@@ -4,6 +4,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+RARELY = 100_000, 20, 100
+"""Thresholds of Python's garbage collector (``gc.set_threshold``) in commands, and in all processes that compile. With
+the usual ones it goes through all that the modules made again and again, a twentieth of a second at a time, where there
+is little to free, and compiling takes an eighth longer; with it off, memory would double."""
+
 
 class WhileInUse:
     """A context manager that any number of threads may enter: the first to enter sets switches of the process, the last

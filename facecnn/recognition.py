@@ -16,10 +16,10 @@ from facecnn.learning.calibration import Calibration, unknown_score
 from facecnn.learning.class_means import Head, head_in
 from facecnn.learning.scores import Likely, over_people
 from facecnn.network.feeding import PhotoFeed
-from facecnn.network.inference import blocks_of_log_probabilities, joined, views_at_test_time
+from facecnn.network.inference import answer_multiply_adds, blocks_of_log_probabilities, joined
 from facecnn.network.layers import Body, Layer, Shape
 from facecnn.network.network import Network
-from facecnn.network.size import countable_photos, measure
+from facecnn.network.size import countable_photos
 from facecnn.network.stages import plan
 from facecnn.photos.folder import UNKNOWN
 
@@ -192,9 +192,9 @@ class Recogniser:
         return Embedder(self._backend, body_among(self._arrays)) if begins_with_body else None
 
     @property
-    def work(self) -> int:
-        """Multiply-adds of the answer for one face. For models that don't answer by embeddings."""
-        return measure(self.network.stages, 1).multiply_adds * len(views_at_test_time(self.mirror, self.shift))
+    def multiply_adds(self) -> int:
+        """Of the answer for one face, by models that don't answer by embeddings."""
+        return answer_multiply_adds(self.network.stages, self.mirror, self.shift)
 
     @property
     def answers_by_embeddings(self) -> bool:

@@ -25,6 +25,7 @@ from facecnn.jobs.console import Console
 from facecnn.jobs.faces import run_installed_networks
 from facecnn.jobs.warm import Planned, code_folder, compiled_code, plan_for, train_and_answer
 from facecnn.kernels import Device, available_threads, open_device
+from facecnn.process_wide import RARELY
 
 if TYPE_CHECKING:  # loads Numba
     from facecnn.kernels.cpu.launching import Launch
@@ -34,11 +35,6 @@ MOST_PROCESSES = 4
 
 WORTH_A_PROCESS = 1.0
 """Seconds of compiling after which the others start; it takes them about as long."""
-
-
-RARELY = 100_000, 20, 100
-"""Thresholds of Python's garbage collector (``gc.set_threshold``) in processes that compile. With the usual ones it
-goes through Numba's objects so often that compiling takes an eighth longer; with it off, memory would double."""
 
 
 class Compiling:

@@ -22,7 +22,7 @@ from facecnn.arrays import Array
 from facecnn.config import Loaded
 from facecnn.errors import DeviceError, UsageError, shown
 from facecnn.jobs.console import Console, TrainingDisplay
-from facecnn.jobs.judgement import judge_photos
+from facecnn.jobs.judgement import judge_photos, warn_of_people_alike
 from facecnn.jobs.models import calibrate_by_some, make_recogniser
 from facecnn.jobs.people import output_names, photo_set, read_all_people
 from facecnn.jobs.sharing import check_same_photos, find_shared_folder, prepare_beforehand, warn_of_lost
@@ -39,7 +39,6 @@ from facecnn.parallel.ranks import ALONE, PortionSize, Ranks, Silent
 from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder import some
 from facecnn.photos.folder_faces import folder_faces
-from facecnn.reports import findings
 
 _LINES = 3
 """Epochs of each fold that a log lists."""
@@ -325,9 +324,7 @@ def _warn_of_indistinguishable(people: Sequence[str], predictions: Sequence[dict
     truth = [number[photo["truth"]] for photo in alone]
     named = [number[max(photo["probabilities"], key=photo["probabilities"].get)] for photo in alone]
     confusion = scores.Confusion.of(np.array(truth, np.int64), np.array(named, np.int64), len(people))
-    alike = [(shown(people[one]), shown(people[other])) for one, other in scores.indistinguishable(confusion)]
-    for text in findings.people_alike(alike):
-        console.warning(text)
+    warn_of_people_alike([(people[one], people[other]) for one, other in scores.indistinguishable(confusion)], console)
 
 
 def _usable_folds(dataset: Dataset, folds: int) -> tuple[Array, ...]:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facecnn.errors import shown
+from facecnn.jobs.console import Console
 from facecnn.learning import scores
 from facecnn.photos.dataset import Dataset
 from facecnn.recognition import Answers, Recogniser
+from facecnn.reports import findings
 
 _NORMAL_QUANTILE = 1.959964
 """Standard deviations on either side that hold 95 % of a normal distribution."""
@@ -228,3 +231,9 @@ def wilson_interval(right: int, number: int) -> tuple[float, float]:
     half = _NORMAL_QUANTILE * sqrt(share * (1 - share) / number + square / (4 * number**2)) / (1 + square / number)
     # Rounding mustn't push an end beyond the share itself.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+def warn_of_people_alike(pairs: Sequence[tuple[str, str]], console: Console) -> None:
+    """Warn of pairs of people whom the answers don't tell apart."""
+    for text in findings.people_alike([(shown(one), shown(other)) for one, other in pairs]):
+        console.warning(text)

@@ -21,9 +21,8 @@ from facecnn.learning.class_means import EMBEDDINGS, OWNERS, calibration_by_dist
 from facecnn.learning.data import PhotoSet
 from facecnn.learning.optimizers import ClassMeans
 from facecnn.learning.update import INITIAL_PREFIX
-from facecnn.network.inference import views_at_test_time
+from facecnn.network.inference import answer_multiply_adds
 from facecnn.network.layers import Body, with_outputs
-from facecnn.network.size import measure
 from facecnn.network.stages import plan
 from facecnn.network.weights import misfits
 from facecnn.photos.face import Finder
@@ -100,10 +99,10 @@ class ModelFile:
     def work(self) -> Work:
         """What an answer takes."""
         stages = plan(with_outputs(self.settings.network, len(self.checkpoint.classes)), self.settings.photos.shape)
-        views = 2 if self.by_embeddings else len(views_at_test_time(**view_options(self.settings)))
+        views = {"mirror": True, "shift": 0.0} if self.by_embeddings else view_options(self.settings)
         return Work(
             finds_faces=finds_faces(self.checkpoint.arrays),
-            multiply_adds=views * measure(stages, 1).multiply_adds,
+            multiply_adds=answer_multiply_adds(stages, **views),
             by_embeddings=self.by_embeddings,
         )
 

@@ -181,7 +181,7 @@ def test_while_few_photos_are_judged_the_plots_have_a_processor(
         return judge(*arguments)
 
     monkeypatch.setattr(finish, "judge_photos", noted)
-    monkeypatch.setattr(Recogniser, "work", property(lambda recogniser: work))
+    monkeypatch.setattr(Recogniser, "multiply_adds", property(lambda recogniser: work))
     monkeypatch.setattr(training, "Plotter", lambda **options: Plotter(beside=beside))
     settings = apply_overrides(load("smoke"), ["train.epochs=1"])
     training.train(settings, TrainOptions(photos=people, out=tmp_path, name="run", threads=2), LogConsole())

@@ -11,7 +11,7 @@ from facecnn.arrays import Array, Float64Array, Int64Array
 from facecnn.errors import CheckpointError, shown
 from facecnn.jobs.background import judge_background
 from facecnn.jobs.console import Console
-from facecnn.jobs.judgement import judge, judge_photos
+from facecnn.jobs.judgement import judge, judge_photos, warn_of_people_alike
 from facecnn.jobs.models import Model, about_calibration, calibrate_by_some, calibrate_for, make_recogniser
 from facecnn.jobs.plotting import Plotter
 from facecnn.jobs.report import report_training
@@ -70,7 +70,7 @@ def finish(
         pixels, rows, labels = train_photos.pixels, train_photos.rows, train_photos.labels
         train_answers = recogniser.answers(pixels, rows, threshold, labels=labels)
     trained_on = judge(recogniser, train_answers, labels, threshold)
-    _warn_of_people_alike(held_out.figures["alike"], console)
+    warn_of_people_alike(held_out.figures["alike"], console)
     model = _model(training, recogniser, int(best.state["progress"]["best_epoch"]))
     judged = (held_out.figures, "held-out") if len(held_out.numbers) else (trained_on, "training")
     if plotter is not None:
@@ -96,18 +96,14 @@ def finish(
     return result
 
 
-def _warn_of_people_alike(pairs: Sequence[tuple[str, str]], console: Console) -> None:
-    for text in findings.people_alike([(shown(one), shown(other)) for one, other in pairs]):
-        console.warning(text)
-
-
 def _beside(
     plotter: Plotter | None, training: TrainingRun, recogniser: Recogniser, photos: int
 ) -> AbstractContextManager[None]:
     """Leaves a processor to the process of the plots while few photos are judged, ``photos`` of them trained on."""
     if plotter is None or not plotter.draws_beside or training.device.name != "cpu":
         return nullcontext()
-    if recogniser.answers_by_embeddings or (photos + len(training.data.held_out_numbers)) * recogniser.work > FEW:
+    judged = photos + len(training.data.held_out_numbers)
+    if recogniser.answers_by_embeddings or judged * recogniser.multiply_adds > FEW:
         return nullcontext()
     from facecnn.kernels.cpu.jit import one_thread_fewer
 
