@@ -6,8 +6,8 @@ MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multita
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -94,37 +94,44 @@ class FaceFinder:
         self.identity = digest.hexdigest()
         """Hash of the arrays, of this module's version, and of the device if it isn't ``cpu``."""
 
-    def find(self, picture: UInt8Array | Image.Image, *, alone: bool = True) -> list[Face]:
-        """The faces in an upright picture, most certain first; there may be none.
+    def find(self, picture: UInt8Array | Image.Image) -> list[Face]:
+        """The faces in an upright picture, most certain first; there may be none. All threads search it together.
 
-        Args:
-            picture: (height, width, 3) uint8 RGB, or an image of mode L or RGB.
-            alone: whether no other picture is searched at the same time; otherwise this one is searched on one
-                processor.
+        ``picture``: (height, width, 3) uint8 RGB, or an image of mode L or RGB.
         """
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
-        return self._find(image) if alone else self._nets.beside_others(lambda: self._find(image))
+        return self._find([picture])[0]
 
-    def _find(self, image: Image.Image) -> list[Face]:
-        smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
-        shrinkage = int(smallest // SMALLEST_FACE)
-        if shrinkage > 1:
-            image = image.reduce(shrinkage)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        best: list[Face] = []
-        for view in _views(image):
-            faces = view.faces(self._search(Pyramid(view.image, self._crop_squares), smallest / shrinkage), shrinkage)
+    def find_in_each(self, pictures: Sequence[UInt8Array | Image.Image]) -> list[list[Face]]:
+        """``find`` for each picture, all on one processor, beside other callers.
+
+        Pictures that are searched together take less time than one after the other: a network is called once for all.
+        After each call a thread waits until no other one runs Python.
+        """
+        return self._nets.beside_others(lambda: self._find(pictures))
+
+    def _find(self, pictures: Sequence[UInt8Array | Image.Image]) -> list[list[Face]]:
+        shrunk = [_shrunk(picture) for picture in pictures]
+        uprights = self._search([_View(picture.image) for picture in shrunk], shrunk)
+        return [
+            faces if _is_sure(faces) else self._search_again(picture, faces)
+            for picture, faces in zip(shrunk, uprights, strict=True)
+        ]
+
+    def _search_again(self, picture: "_Shrunk", upright: list[Face]) -> list[Face]:
+        """The faces of a picture of which none is certain, out of those found ``upright`` and in its other views."""
+        best = upright
+        for view in _further_views(picture.image):
+            (faces,) = self._search([view], [picture])
             if faces and (not best or faces[0].score > best[0].score):
                 best = faces
-            if best and best[0].score > SURE and not view.turned:
+            if _is_sure(best) and not view.turned:
                 break
         return best
 
     def run_blank(self) -> None:
         """Run the networks, and what they are fed by, on a blank picture, so that all is compiled."""
         picture = Pyramid(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
-        self._propose(picture, SMALLEST_FACE)
+        self._propose([picture], [SMALLEST_FACE])
         square, score = np.array([[0.0, 0.0, CELL, CELL]]), np.ones(1, np.float32)
         for name, net in NETS.items():
             self._nets.run(name, picture.crops(square, net.side))
@@ -135,68 +142,135 @@ class FaceFinder:
         """End the threads, which slow down kernels elsewhere while they exist; ``find`` restarts them."""
         self._nets.rest()
 
-    def _search(self, picture: Pyramid, smallest: float) -> _Faces:
-        boxes = self._propose(picture, smallest)
-        shifts, logits = self._nets.run("rnet", picture.crops(boxes, NETS["rnet"].side))
-        boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _REFINED)
-        boxes = squares(boxes[suppress(boxes, scores, _AFTER_REFINING, mark=self._mark_kept)])
-        shifts, _, logits = self._nets.run("onet", picture.crops(boxes, NETS["onet"].side))
-        boxes, scores = _sure(shifted(boxes, shifts), face_probability(logits), _FOUND)
-        kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True, mark=self._mark_kept)
-        return self._look_again(picture, boxes[kept], scores[kept])
+    def _search(self, views: Sequence["_View"], pictures: Sequence["_Shrunk"]) -> list[list[Face]]:
+        """The faces in a view of each picture, most certain first."""
+        pyramids = [Pyramid(view.image, self._crop_squares) for view in views]
+        boxes, places = self._propose(pyramids, [picture.smallest for picture in pictures])
+        shifts, logits = self._nets.run("rnet", _crops(pyramids, boxes, places, "rnet"))
+        boxes, scores, places = _sure(shifted(boxes, shifts), face_probability(logits), places, _REFINED)
+        kept = suppress(boxes, scores, _AFTER_REFINING, groups=places, mark=self._mark_kept)
+        boxes, places = squares(boxes[kept]), places[kept]
+        shifts, _, logits = self._nets.run("onet", _crops(pyramids, boxes, places, "onet"))
+        boxes, scores, places = _sure(shifted(boxes, shifts), face_probability(logits), places, _FOUND)
+        kept = suppress(boxes, scores, _AFTER_FINDING, of_smaller=True, groups=places, mark=self._mark_kept)
+        found = self._look_again(pyramids, boxes[kept], scores[kept], places[kept])
+        return [
+            view.faces(faces, picture.shrinkage) for view, faces, picture in zip(views, found, pictures, strict=True)
+        ]
 
-    def _propose(self, picture: Pyramid, smallest: float) -> Boxes:
-        """Squares (n, 4) in which the P-Net sees a face."""
-        scales, sizes, pieces, windows = _levels(*picture.size, smallest)
-        if not sizes:
-            return np.empty((0, 4))
-        levels = [picture.resized(*size) for size in sizes]
-        shifts, logits = self._nets.run("pnet", fill_tiles(levels, pieces, NETS["pnet"].side))
-        found = self._candidates(windows, face_probability(logits), shifts, scales)
-        boxes, probabilities, of_level = found
-        kept = suppress(boxes, probabilities, _WITHIN_LEVEL, groups=of_level, mark=self._mark_kept)
-        boxes, probabilities = boxes[kept], probabilities[kept]
-        return squares(boxes[suppress(boxes, probabilities, _OVER_LEVELS, mark=self._mark_kept)])
+    def _propose(self, pictures: Sequence[Pyramid], smallest: Sequence[float]) -> tuple[Boxes, Int64Array]:
+        """Squares (n, 4) in which the P-Net sees a face, and in which of the pictures each of them is, ascending."""
+        levels = _levels(tuple((*picture.size, least) for picture, least in zip(pictures, smallest, strict=True)))
+        shrunk = [
+            pictures[place].resized(*size) for place, size in zip(levels.places.tolist(), levels.sizes, strict=True)
+        ]
+        shifts, logits = self._nets.run("pnet", fill_tiles(shrunk, levels.pieces, NETS["pnet"].side))
+        boxes, scores, of_level = self._candidates(levels, face_probability(logits), shifts)
+        kept = suppress(boxes, scores, _WITHIN_LEVEL, groups=of_level, mark=self._mark_kept)
+        boxes, scores, places = boxes[kept], scores[kept], levels.places[of_level[kept]]
+        kept = suppress(boxes, scores, _OVER_LEVELS, groups=places, mark=self._mark_kept)
+        return squares(boxes[kept]), places[kept]
 
     def _candidates(
-        self, windows: Int64Array, probabilities: Float32Array, shifts: Float32Array, scales: Float64Array
+        self, levels: "_Levels", probabilities: Float32Array, shifts: Float32Array
     ) -> tuple[Boxes, Float32Array, Int64Array]:
         """Boxes (n, 4) in which the P-Net sees a face, in pixels of the picture, their probabilities and levels.
 
         ``probabilities``: (tiles, rows, columns); ``shifts``: (tiles, rows, columns, 4)
         """
         most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
-        boxes, scores, levels = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)
+        boxes, scores, of_level = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)
         collect = self._collect or _collect
-        collect(boxes, scores, levels, probabilities, shifts, windows, scales, _PROPOSED, CELL, STRIDE)
-        found = slice(np.count_nonzero(levels >= 0))
-        return boxes[found], scores[found], levels[found]
+        collect(
+            *(boxes, scores, of_level, probabilities, shifts, levels.windows, levels.scales),
+            *(_PROPOSED, CELL, STRIDE),
+        )
+        found = slice(np.count_nonzero(of_level >= 0))
+        return boxes[found], scores[found], of_level[found]
 
-    def _look_again(self, picture: Pyramid, boxes: Boxes, scores: Float32Array) -> _Faces:
-        """A second pass of the O-Net, for landmarks and steadier scores."""
+    def _look_again(
+        self, pictures: Sequence[Pyramid], boxes: Boxes, scores: Float32Array, places: Int64Array
+    ) -> list[_Faces]:
+        """A second pass of the O-Net, for landmarks and steadier scores: the faces of each picture."""
         around = squares(boxes)
-        crops = picture.crops(around, NETS["onet"].side)
+        crops = _crops(pictures, around, places, "onet")
         _, numbers, logits = self._nets.run("onet", np.concatenate([crops, crops[:, :, ::-1]]))
         own, mirrored = np.float64(numbers).reshape(2, -1, 2, 5).swapaxes(2, 3)  # (n, 5, 2), relative to the square
         mirrored = mirrored[:, _SWAPPED] * (-1, 1) + (1, 0)
         side = (around[:, 2:] - around[:, :2])[:, None]
         landmarks = around[:, None, :2] + (own + mirrored) / 2 * side
         scores = (scores + face_probability(logits).reshape(2, -1).sum(axis=0)) / 3
-        order = np.argsort(-scores, kind="stable")
+        order = np.lexsort((-scores, places))
         order = order[scores[order] > _FOUND]
-        return _Faces(boxes[order], landmarks[order], scores[order])
+        parts = np.split(order, np.searchsorted(places[order], np.arange(1, len(pictures))))
+        return [_Faces(boxes[part], landmarks[part], scores[part]) for part in parts]
+
+
+@dataclass(frozen=True)
+class _Shrunk:
+    """A picture at the size at which it is searched."""
+
+    image: Image.Image
+    """Mode RGB."""
+    shrinkage: int
+    """Pixels of the photo that became one, along a side."""
+    smallest: float
+    """Minimum width of a face in pixels of ``image``."""
+
+
+def _shrunk(picture: UInt8Array | Image.Image) -> _Shrunk:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    smallest = max(SMALLEST_FACE, SMALLEST_SHARE * min(image.size))
+    shrinkage = int(smallest // SMALLEST_FACE)
+    if shrinkage > 1:
+        image = image.reduce(shrinkage)
+    return _Shrunk(image if image.mode == "RGB" else image.convert("RGB"), shrinkage, smallest / shrinkage)
+
+
+def _is_sure(faces: Sequence[Face]) -> bool:
+    return bool(faces) and faces[0].score > SURE
+
+
+def _crops(pictures: Sequence[Pyramid], boxes: Boxes, places: Int64Array, net: str) -> UInt8Array:
+    """Squares ``boxes`` (n, 4) of pictures, as a network's input; ``places`` (n,), ascending: the picture of each."""
+    edges = np.searchsorted(places, np.arange(len(pictures) + 1)).tolist()
+    parts = zip(pictures, edges, edges[1:], strict=False)
+    return np.concatenate([picture.crops(boxes[start:stop], NETS[net].side) for picture, start, stop in parts])
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The levels of some pictures' pyramids, and how they are packed on tiles."""
+
+    places: Int64Array
+    """(levels,) the picture of each, ascending"""
+    scales: Float64Array
+    """(levels,)"""
+    sizes: list[tuple[int, int]]
+    """(levels,) width and height"""
+    pieces: list[Piece]
+    windows: Int64Array
+    """``windows_of`` the pieces"""
 
 
 @lru_cache(maxsize=64)
-def _levels(
-    width: int, height: int, smallest: float
-) -> tuple[Float64Array, list[tuple[int, int]], list[Piece], Int64Array]:
-    """The levels of a picture's pyramid: scales, sizes (width, height), pieces and ``windows_of`` these. Photos of an
-    album often have the same size."""
-    scales = level_scales(min(width, height), smallest)
-    sizes = [(int(width * scale), int(height * scale)) for scale in scales]
-    pieces = pack([(rows, columns) for columns, rows in sizes], NETS["pnet"].side)
-    return np.array(scales), sizes, pieces, windows_of(pieces)
+def _levels(pictures: tuple[tuple[int, int, float], ...]) -> _Levels:
+    """The levels of pictures of a width, height, and smallest face. Photos of an album often have the same size."""
+    places: list[int] = []
+    scales: list[float] = []
+    sizes: list[tuple[int, int]] = []
+    pieces: list[Piece] = []
+    for place, (width, height, smallest) in enumerate(pictures):
+        own = level_scales(min(width, height), smallest)
+        own_sizes = [(int(width * scale), int(height * scale)) for scale in own]
+        # Tiles of its own: the last bits of what the P-Net puts out depend on where a piece lies.
+        level, tile = len(sizes), max((piece.tile + 1 for piece in pieces), default=0)
+        packed = pack([(rows, columns) for columns, rows in own_sizes], NETS["pnet"].side)
+        pieces += [replace(piece, level=level + piece.level, tile=tile + piece.tile) for piece in packed]
+        places += [place] * len(own)
+        scales += own
+        sizes += own_sizes
+    return _Levels(np.array(places, np.int64), np.array(scales), sizes, pieces, windows_of(pieces))
 
 
 def _collect(
@@ -224,9 +298,11 @@ def _collect(
         first += len(row)
 
 
-def _sure(boxes: Boxes, scores: Float32Array, least: float) -> tuple[Boxes, Float32Array]:
+def _sure(
+    boxes: Boxes, scores: Float32Array, places: Int64Array, least: float
+) -> tuple[Boxes, Float32Array, Int64Array]:
     sure = scores > least
-    return boxes[sure], scores[sure]
+    return boxes[sure], scores[sure], places[sure]
 
 
 @dataclass(frozen=True)
@@ -258,9 +334,8 @@ class _View:
         return points - self.border
 
 
-def _views(image: Image.Image) -> Iterator[_View]:
-    """The views of a picture, in the order in which they are searched."""
-    yield _View(image)
+def _further_views(image: Image.Image) -> Iterator[_View]:
+    """The views of a picture in which no face is certain, in the order in which they are searched."""
     border = round(BORDER * min(image.size))
     padded = np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge")
     bordered = Image.fromarray(padded)

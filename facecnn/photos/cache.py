@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,21 @@ from facecnn.photos.database import is_damage
 from facecnn.photos.decode import Decoded, Picture, UnusablePhoto, content_hash, decode, read, upright
 from facecnn.photos.face import NO_FACE, TOO_SMALL, Face, Finder, main_first, notes_of
 from facecnn.photos.fingerprint import dct_hash
-from facecnn.photos.found_faces import FoundFaces
+from facecnn.photos.found_faces import FoundFaces, Sought
 from facecnn.photos.preparation import PhotoSettings, crop_with_margin, face_sharpness
 from facecnn.photos.reduced import cut_faces, decode_to_find, samples_for
 from facecnn.photos.store import INDEX, PhotoStore, Prepared, store_folder
 
 _T = TypeVar("_T")
 _BATCH = 64  # photos written in one transaction
+
+_TOGETHER, _BYTES_TOGETHER, _PIXELS_TOGETHER = 8, 1 << 20, 1 << 20
+"""At most that many photos are prepared together by one thread, as their faces are found sooner so. Large files are
+shared out more evenly, and pictures with more pixels than that are searched before others are decoded, to save memory.
+"""
+
+_GROUPS = 8
+"""For each thread there are at least that many groups of photos, so that all end about at once."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,39 @@ def _named(photo: Path | Picture) -> Path:
     return photo if isinstance(photo, Path) else Path(photo.name)
 
 
+def _refused(sha256: str, error: UnusablePhoto) -> Prepared:
+    """``sha256``: of the file; empty if it couldn't be read."""
+    return Prepared(sha256 if error.in_content else "", reason=error.reason)
+
+
+class _Entry(NamedTuple):
+    """A photo that was asked for."""
+
+    photo: Path | Picture
+    status: os.stat_result | None
+    """To know the file by next time; None for a picture in memory, a file that can't be looked at, or that is known."""
+    known: Prepared | None
+    """What the cache has."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A photo that is read and decoded, and not prepared yet."""
+
+    photo: Path | Picture
+    sha256: str
+    data: bytes
+    """Of its file; empty for a picture in memory."""
+    decoded: Decoded
+
+    @property
+    def sought(self) -> Sought:
+        """Its faces. A picture read at a fraction of its size may give the finder other ones."""
+        reduction = self.decoded.reduction
+        content = self.sha256 if reduction == 1 else f"{self.sha256}/{reduction}"
+        return Sought(content, self.decoded.image, keep=isinstance(self.photo, Path))
+
+
 class _Loader:
     """One call of ``load_photos``."""
 
@@ -197,13 +238,13 @@ class _Loader:
             )
 
     def _read_all(self, workers: int) -> None:
-        """Get all photos in order, with at most a few per worker in progress."""
+        """Get all photos in order, with at most a few groups per worker in progress."""
         executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        pending: deque[tuple[Path | Picture, os.stat_result | None, Future[Prepared] | Prepared]] = deque()
+        pending: deque[tuple[list[_Entry], Future[list[Prepared]]]] = deque()
         try:
-            for photo in self._photos:
-                pending.append((photo, *self._start(photo, executor)))
-                if len(pending) > 4 * workers:
+            for group in self._groups(max(1, min(_TOGETHER, len(self._photos) // (_GROUPS * workers)))):
+                pending.append((group, self._start(group, executor)))
+                if len(pending) > 3 * workers:
                     self._finish(*pending.popleft())
             while pending:
                 self._finish(*pending.popleft())
@@ -211,9 +252,20 @@ class _Loader:
             # After Ctrl-C, don't wait for photos that haven't been started.
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _start(
-        self, photo: Path | Picture, executor: ThreadPoolExecutor
-    ) -> tuple[os.stat_result | None, Future[Prepared] | Prepared]:
+    def _groups(self, most: int) -> Iterator[list["_Entry"]]:
+        """The photos in order, in groups of which at most ``most`` aren't known."""
+        group: list[_Entry] = []
+        for photo in self._photos:
+            group.append(self._look_up(photo))
+            unknown = [entry for entry in group if entry.known is None]
+            size = sum(entry.status.st_size for entry in unknown if entry.status is not None)
+            if len(unknown) >= most or size > _BYTES_TOGETHER or len(group) >= _BATCH:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _look_up(self, photo: Path | Picture) -> "_Entry":
         status = None
         if isinstance(photo, Path):
             with contextlib.suppress(OSError, ValueError):  # ``read`` will report it
@@ -223,23 +275,43 @@ class _Loader:
                 sha256 = self._store.known_file(photo, status)
                 known = None if sha256 is None else self._known(sha256)
                 if known is not None:
-                    return None, known
-        try:
-            return status, executor.submit(self._prepare, photo)
-        except RuntimeError:  # no more threads (ulimit -u): do it in this one
-            return status, self._prepare(photo)
+                    return _Entry(photo, None, known)
+        return _Entry(photo, status, None)
+
+    def _start(self, group: Sequence["_Entry"], executor: ThreadPoolExecutor) -> Future[list[Prepared]]:
+        photos = [entry.photo for entry in group if entry.known is None]
+        with contextlib.suppress(RuntimeError):  # no more threads (ulimit -u): do it in this one
+            if photos:
+                return executor.submit(self._prepare, photos)
+        done: Future[list[Prepared]] = Future()
+        done.set_result(self._prepare(photos))
+        return done
 
     def _known(self, sha256: str) -> Prepared | None:
         known, store = self._contents.get(sha256), self._store
         return known if known is not None or store is None else store.prepared(sha256, self._pixels)
 
-    def _prepare(self, photo: Path | Picture) -> Prepared:
+    def _prepare(self, photos: Sequence[Path | Picture]) -> list[Prepared]:
         """Everything but writing to the cache; runs in a worker."""
+        prepared: list[Prepared] = []
+        opened: list[_Opened | Prepared] = []
+        pixels = 0
+        for number, photo in enumerate(photos, 1):
+            one = self._open(photo)
+            opened.append(one)
+            pixels += 0 if isinstance(one, Prepared) else math.prod(one.decoded.image.size)
+            if pixels > _PIXELS_TOGETHER or number == len(photos):
+                prepared += self._cut(opened)
+                opened, pixels = [], 0
+        return prepared
+
+    def _open(self, photo: Path | Picture) -> "_Opened | Prepared":
+        """Read and decode a photo, unless its content is known or it can't be used."""
         sha256, largest = "", self._settings.largest_pixels
         try:
             if isinstance(photo, Picture):
                 decoded = upright(photo.image, photo.name, largest)
-                return self._crop(content_hash(decoded.image), decoded, photo, b"")
+                return _Opened(photo, content_hash(decoded.image), b"", decoded)
             data = read(photo, largest)
             sha256 = hashlib.sha256(data).hexdigest()
             with contextlib.suppress(sqlite3.Error):  # the main thread will meet it, too
@@ -247,19 +319,25 @@ class _Loader:
                 if known is not None:
                     return known
             decoded = decode(data, photo, largest) if self._finder is None else decode_to_find(data, photo, largest)
-            return self._crop(sha256, decoded, photo, data)
+            return _Opened(photo, sha256, data, decoded)
         except UnusablePhoto as error:
-            return Prepared(sha256 if error.in_content else "", reason=error.reason)
+            return _refused(sha256, error)
 
-    def _crop(self, sha256: str, decoded: Decoded, photo: Path | Picture, data: bytes) -> Prepared:
-        """Find the faces of a photo and cut them out; ``data``: the bytes of its file."""
-        image, faces, notes = decoded.image, None, decoded.notes
-        if self._finder is None:
-            crops = crop_with_margin(image, self._settings)[None]
+    def _cut(self, photos: Sequence["_Opened | Prepared"]) -> list[Prepared]:
+        """Find the faces of those that aren't prepared, and cut them out."""
+        opened = [photo for photo in photos if isinstance(photo, _Opened)]
+        found: Iterator[list[Face] | None] = iter([None] * len(opened))
+        if self._finder is not None and opened:
+            found = iter(self._finder.find([photo.sought for photo in opened]))
+        return [photo if isinstance(photo, Prepared) else self._crop(photo, next(found)) for photo in photos]
+
+    def _crop(self, photo: "_Opened", found: list[Face] | None) -> Prepared:
+        """``found``: the photo's faces; None: they weren't looked for."""
+        sha256, decoded = photo.sha256, photo.decoded
+        image, notes = decoded.image, decoded.notes
+        if found is None:
+            crops, faces = crop_with_margin(image, self._settings)[None], None
         else:
-            # A picture read at a fraction of its size may give the finder other faces.
-            key = sha256 if decoded.reduction == 1 else f"{sha256}/{decoded.reduction}"
-            found = self._finder.find(key, image, keep=isinstance(photo, Path))
             if not found:
                 return Prepared(sha256, reason=NO_FACE)
             found = [face for face in found if self._is_large_enough(face, image, decoded.reduction)]
@@ -268,7 +346,10 @@ class _Loader:
             if len(found) > 1:
                 sharpness = face_sharpness(image, found, samples_for(decoded))
                 found = main_first(found, *image.size, sharpness)
-            crops = cut_faces(data, _named(photo), decoded, found, self._settings)
+            try:
+                crops = cut_faces(photo.data, _named(photo.photo), decoded, found, self._settings)
+            except UnusablePhoto as error:
+                return _refused(sha256, error)
             faces = tuple(face.scaled(decoded.reduction) for face in found)
             notes += notes_of(faces)
         return Prepared(sha256, *decoded.size, dct_hash(image), notes, faces, pixels=crops)
@@ -277,16 +358,18 @@ class _Loader:
         least = self._settings.smallest_face
         return reduction * face.side >= least.pixels and face.side >= least.share * min(image.size)
 
-    def _finish(self, path: Path | Picture, status: os.stat_result | None, task: Future[Prepared] | Prepared) -> None:
-        photo = task if isinstance(task, Prepared) else task.result()
-        if photo.sha256:
-            photo = self._contents.setdefault(photo.sha256, photo)
-            if isinstance(path, Path) and status is not None:
-                self._waiting.append((path, status, photo))
-        self._results.append(photo.sha256 or photo)
-        if len(self._waiting) >= _BATCH:
-            self._flush()
-        self._progress(len(self._results), len(self._photos))
+    def _finish(self, group: Sequence["_Entry"], task: Future[list[Prepared]]) -> None:
+        prepared = iter(task.result())
+        for path, status, known in group:
+            photo = next(prepared) if known is None else known
+            if photo.sha256:
+                photo = self._contents.setdefault(photo.sha256, photo)
+                if isinstance(path, Path) and status is not None:
+                    self._waiting.append((path, status, photo))
+            self._results.append(photo.sha256 or photo)
+            if len(self._waiting) >= _BATCH:
+                self._flush()
+            self._progress(len(self._results), len(self._photos))
 
     def _flush(self) -> None:
         """Write the waiting photos into the store, whose file then replaces their pixels in memory."""

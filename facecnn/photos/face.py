@@ -68,11 +68,11 @@ class Finder(Protocol):
     def arrays(self) -> Mapping[str, Array]:
         """The finder's weights by name, with which a stored model can find faces on its own."""
 
-    def find(self, picture: Image.Image, *, alone: bool = True) -> list[Face]:
-        """The faces in an upright picture of mode L or RGB, in no particular order. Any thread may call it.
+    def find(self, picture: Image.Image) -> list[Face]:
+        """The faces in an upright picture of mode L or RGB, in no particular order. Any thread may call it."""
 
-        ``alone``: whether no other picture is searched at the same time. The answer doesn't depend on it.
-        """
+    def find_in_each(self, pictures: Sequence[Image.Image]) -> list[list[Face]]:
+        """``find`` for each picture, while other threads may do the same with others."""
 
     def rest(self) -> None:
         """Release threads until the finder is used again."""

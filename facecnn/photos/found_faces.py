@@ -3,9 +3,10 @@
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from PIL import Image
 
@@ -16,6 +17,17 @@ from facecnn.photos.face import Face, Finder, as_json, from_json
 _BATCH = 64  # photos whose faces are written in one transaction
 
 _TABLES = "create table if not exists faces (sha256 text primary key, faces text not null, checksum integer not null);"
+
+
+class Sought(NamedTuple):
+    """A picture whose faces are asked for."""
+
+    content: str
+    """SHA-256 of its file; with something appended if the picture isn't read at full size."""
+    picture: Image.Image
+    """Of mode L or RGB."""
+    keep: bool
+    """Whether the faces are stored."""
 
 
 class FoundFaces:
@@ -51,27 +63,23 @@ class FoundFaces:
                 self._write()
             self._index.close()
 
-    def find(self, sha256: str, picture: Image.Image, *, keep: bool = True) -> list[Face]:
-        """The faces of a picture.
-
-        Args:
-            sha256: of its file; with something appended if the picture isn't read at full size.
-            picture: of mode L or RGB.
-            keep: whether the faces are stored.
-        """
+    def find(self, sought: Sequence[Sought]) -> list[list[Face]]:
+        """The faces of each picture. Those that must be searched are searched together."""
         with self._lock:
-            asked = self._asked.get(sha256)
-            if asked is None:
-                answer = self._asked[sha256] = Future()
-        if asked is not None:
-            return list(asked.result())
+            own = {one.content: one for one in sought if one.content not in self._asked}
+            self._asked |= {content: Future() for content in own}
         try:
-            faces = self._remembered(sha256)
-            answer.set_result(self._search(sha256, picture, keep) if faces is None else faces)
+            faces = {content: self._remembered(content) for content in own}
+            unknown = [own[content] for content in own if faces[content] is None]
+            found = self._search(unknown) if unknown else []
+            faces |= {one.content: own_faces for one, own_faces in zip(unknown, found, strict=True)}
+            for content in own:
+                self._asked[content].set_result(faces[content] or [])
         except BaseException as error:
-            answer.set_exception(error)
+            for content in own:
+                self._asked[content].set_exception(error)
             raise
-        return list(answer.result())
+        return [list(self._asked[one.content].result()) for one in sought]
 
     def _remembered(self, sha256: str) -> list[Face] | None:
         with contextlib.suppress(sqlite3.Error), self._lock:
@@ -81,15 +89,16 @@ class FoundFaces:
                     return list(from_json(row[0].decode()))
         return None
 
-    def _search(self, sha256: str, picture: Image.Image, keep: bool) -> list[Face]:
-        faces = self._finder.find(picture, alone=self._alone)
+    def _search(self, unknown: Sequence[Sought]) -> list[list[Face]]:
+        pictures = [one.picture for one in unknown]
+        found = list(map(self._finder.find, pictures)) if self._alone else self._finder.find_in_each(pictures)
         with contextlib.suppress(sqlite3.Error), self._lock:
-            if self._index is not None and keep:
-                row = sha256, as_json(faces)
-                self._waiting.append((*row, checksum(row)))
+            if self._index is not None:
+                rows = [(one.content, as_json(faces)) for one, faces in zip(unknown, found, strict=True) if one.keep]
+                self._waiting += [(*row, checksum(row)) for row in rows]
                 if len(self._waiting) >= _BATCH:
                     self._write()
-        return faces
+        return found
 
     def _write(self) -> None:
         """Write the faces that wait in one transaction: each keeps other processes from writing."""

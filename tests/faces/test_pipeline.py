@@ -50,13 +50,15 @@ def everything(photos: list[Path], finder: FaceFinder, workers: int, cache: Path
     return [*answers, loaded.faces, loaded.reasons, loaded.notes, pixels.read_bytes(), found, prepared]
 
 
-def test_all_is_the_same_on_any_number_of_threads(
+def test_all_is_the_same_on_any_number_of_threads_however_many_photos_are_prepared_together(
     photos: list[Path], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[Any]] = []
-    for threads, workers in ((1, 1), (1, 3), (2, 2), (2, 5)):
+    for threads, workers, together in ((1, 1, 1), (1, 3, 5), (2, 2, 12), (2, 5, 2)):
         cache = tmp_path / f"cache {threads} {workers}"
         monkeypatch.setenv("FACECNN_CACHE_DIR", str(cache))
+        monkeypatch.setattr("facecnn.photos.cache._TOGETHER", together)
+        monkeypatch.setattr("facecnn.photos.cache._GROUPS", 0.1)
         finder = FaceFinder(arrays, 1)
         monkeypatch.setattr(finder._nets, "_threads", threads)  # also where there is but one processor
         seen.append(everything(photos, finder, workers, cache))
@@ -68,12 +70,19 @@ def test_all_is_the_same_on_any_number_of_threads(
 def test_photos_that_are_searched_beside_others_get_the_answers_of_photos_alone(
     finder: FaceFinder, arrays: Arrays, sample: Path
 ) -> None:
-    pictures = [read(sample / f"s{person}" / "2.pgm") for person in range(1, 13)]
+    portraits = [read(sample / f"s{person}" / "2.pgm") for person in range(1, 13)]
+    nobody, sideways = np.full((60, 90, 3), 50, np.uint8), np.rot90(portraits[0])
+    crowd = np.concatenate(portraits[:3], axis=1)
+    tiny = np.full((5, 7, 3), 9, np.uint8)
+    pictures = [nobody, *portraits[:4], tiny, crowd, sideways, np.asarray(Image.fromarray(crowd).resize((2760, 1120)))]
+    pictures += [portraits[4], nobody, *portraits[5:]]
     expected = [finder.find(picture) for picture in pictures]
+    assert [len(faces) for faces in expected[:9]] == [0, 1, 1, 1, 1, 0, 3, 1, 3]
     own = FaceFinder(arrays, 1)
     own._nets._threads = 3
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda picture: own.find(picture, alone=False), pictures)) == expected
+        groups = [pictures[:7], pictures[7:8], pictures[8:]]
+        assert [faces for group in pool.map(own.find_in_each, groups) for faces in group] == expected
     own.rest()
 
 
@@ -143,7 +152,7 @@ def test_the_threads_end_with_the_search(arrays: Arrays, photos: list[Path]) -> 
     before = set(threading.enumerate())
     finder = FaceFinder(arrays, 1)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda path: finder.find(read(path), alone=False), photos[:4]))
+        list(pool.map(lambda path: finder.find_in_each([read(path)]), photos[:4]))
     assert len(set(threading.enumerate()) - before) == 1, "the team's"
     finder.rest()
     assert set(threading.enumerate()) <= before
@@ -159,4 +168,4 @@ def test_without_more_threads_a_photo_is_searched_all_the_same(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert finder.find(read(photos[0]), alone=False) == expected != []
+    assert finder.find_in_each([read(photos[0])]) == [expected] != [[]]

@@ -43,12 +43,18 @@ class KnownFaces:
         self.identity = identity
         self.arrays: dict[str, Array] = {}
         self.searched: list[tuple[int, int]] = []
+        self.together: list[int] = []
+        """Numbers of pictures that were searched together."""
         self.rests = 0
 
-    def find(self, picture: Image.Image, *, alone: bool = True) -> list[Face]:
+    def find(self, picture: Image.Image) -> list[Face]:
         assert picture.mode in ("L", "RGB")
         self.searched.append(picture.size)
         return list(self._faces.get(picture.size, []))
+
+    def find_in_each(self, pictures: Sequence[Image.Image]) -> list[list[Face]]:
+        self.together.append(len(pictures))
+        return [self.find(picture) for picture in pictures]
 
     def rest(self) -> None:
         self.rests += 1

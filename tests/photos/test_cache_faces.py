@@ -206,6 +206,44 @@ def test_a_photo_read_at_another_fraction_is_searched_anew(tmp_path: Path) -> No
     assert finder.searched == [(2500, 450), (1250, 225)]
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "together"),
+    [
+        (1, (90, 80), []),
+        (40, (90, 80), [2] * 20),
+        (400, (90, 80), [8] * 50),
+        (130, (1100, 1000), [1] * 130),
+        (130, (740, 740), [2, 2, 2, 2] * 16 + [2]),
+    ],
+)
+def test_photos_are_searched_together_as_long_as_no_thread_has_too_many_and_the_memory_bears_it(
+    count: int, size: tuple[int, int], together: list[int]
+) -> None:
+    grey = Image.new("L", size)
+    pictures = []
+    for number in range(count):
+        image = grey.copy()
+        image.putpixel((0, 0), number % 256)
+        image.putpixel((1, 0), number // 256)
+        pictures.append(Picture(image, f"{number}"))
+    finder = KnownFaces({})
+    load_photos(pictures, SETTINGS, finder=finder, workers=2)
+    assert finder.together == together
+    assert len(finder.searched) == count
+
+
+def test_copies_that_are_prepared_together_are_searched_once(tmp_path: Path) -> None:
+    content = encoded(draw_faces(90, 80, FACES[90, 80]))
+    paths = [tmp_path / f"{number}.png" for number in range(20)]
+    for path in paths:
+        path.write_bytes(content)
+    finder = KnownFaces(FACES)
+    loaded = load_photos(paths, SETTINGS, finder=finder, workers=1)
+    assert finder.searched == [(90, 80)]
+    assert loaded.row.tolist() == [0] * 20
+    assert set(loaded.faces) == {(FACES[90, 80][0],)}
+
+
 def test_photos_without_a_face_are_left_out_and_named(tmp_path: Path) -> None:
     finder = KnownFaces(FACES)
     for person, shade in (("ann", 0), ("bob", 3)):
