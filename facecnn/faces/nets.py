@@ -101,9 +101,10 @@ class Nets:
       object: Numba has a number of threads for each calling thread, and OpenMP starts a team of threads for each. With
       several teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the time of
       a training: hence ``rest``.
-    - Of many photos each is best searched on one processor, beside the others: ``beside_others``. Nobody waits for the
-      slowest of a team, and what isn't done by kernels takes place on all processors, too. That is done by the calling
-      thread, which needs no team: handing it to another, and the result back, would take a tenth of the time.
+    - Of many photos each, or a few together, are best searched on one processor, beside others: ``beside_others``.
+      Nobody waits for the slowest of a team, and what isn't done by kernels takes place on all processors, too. That is
+      done by the calling thread, which needs no team: handing it to another, and the result back, would take a tenth of
+      the time.
     """
 
     def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None, device: str = "cpu") -> None:
