@@ -10,8 +10,9 @@ import operator
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,9 @@ import numpy as np
 from facecnn.jobs import further_process
 from facecnn.reports.figure import can_draw
 from facecnn.reports.plots import draw_confusion
+
+LONGEST = 120.0
+"""Seconds that a plot may take, or loading matplotlib, which on its first use looks through all fonts."""
 
 _READY, _DRAWN, _FAILED = b"ready\n", b"drawn\n", b"failed\n"
 
@@ -28,7 +32,8 @@ class Plot(partial[None]):
 
 
 class Plotter(AbstractContextManager["Plotter"]):
-    """Draws plots in a further process, and here what isn't drawn there: then it fails here, with an error."""
+    """Draws plots in a further process, and here what isn't drawn there: then it fails here, with an error. A process
+    that takes longer than ``LONGEST`` is ended."""
 
     def __init__(self, *, beside: bool = False) -> None:
         """``beside``: whether to start the further process."""
@@ -55,7 +60,7 @@ class Plotter(AbstractContextManager["Plotter"]):
         if self._process_is_ready():
             assert self._process is not None
             assert self._process.stdin is not None
-            with suppress(OSError):  # it has ended
+            with suppress(OSError), self._ending_it_if_it_hangs():  # it has ended
                 pickle.dump(plots, self._process.stdin)
                 self._process.stdin.flush()
                 is_sent = True
@@ -80,7 +85,19 @@ class Plotter(AbstractContextManager["Plotter"]):
         """Whether the process says this next. If it has ended it says nothing."""
         assert self._process is not None
         assert self._process.stdout is not None
-        return self._process.stdout.readline() == word
+        with self._ending_it_if_it_hangs():
+            return self._process.stdout.readline() == word
+
+    @contextmanager
+    def _ending_it_if_it_hangs(self) -> Iterator[None]:
+        assert self._process is not None
+        killer = threading.Timer(LONGEST, self._process.kill)
+        with suppress(RuntimeError):  # no more threads
+            killer.start()
+        try:
+            yield
+        finally:
+            killer.cancel()
 
     def _stop(self) -> None:
         if self._process is not None:

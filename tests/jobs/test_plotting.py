@@ -1,6 +1,7 @@
 """Plots that a further process draws: the same, and nothing is lost if it fails or ends."""
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,25 @@ def test_a_process_that_is_killed_is_done_without(
     process.kill()
     plotter.finish()
     assert {path.name for path in tmp_path.iterdir()} >= set(drawn_here) == {"curves.png", "confusion.png"}
+
+
+@pytest.mark.parametrize("says", ["", "ready"])
+def test_a_process_that_hangs_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, drawn_here: list[str], tmp_path: Path, says: str
+) -> None:
+    program = f"import sys, threading; print({says!r}, flush=True); threading.Event().wait()"
+
+    def start(module: str, *, stdout: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=stdout)
+
+    monkeypatch.setattr(further_process, "start", start)
+    monkeypatch.setattr("facecnn.jobs.plotting.LONGEST", 2.0)
+    with Plotter(beside=True) as plotter:
+        plotter.begin([Plot(Path.write_bytes, tmp_path / "more than a pipe holds", bytes(1 << 20))])
+        plotter.begin(plots(tmp_path))
+        plotter.finish()
+    assert drawn_here == ["more than a pipe holds", "curves.png", "confusion.png"]
+    assert {path.name for path in tmp_path.iterdir()} == set(drawn_here)
 
 
 def test_where_no_process_can_be_started_plots_are_drawn_here(
