@@ -178,10 +178,10 @@ class _Loader:
         self._on_disk = any(isinstance(photo, Path) for photo in self._photos)
         self._settings = settings
         self._folder = store_folder(settings, finder)
-        self._finder = None
+        self._found = None
         if finder is not None:
             kept_in = photo_cache_folder() / "faces" if self._on_disk else None
-            self._finder = FoundFaces(finder, kept_in, alone=len(photos) == 1)
+            self._found = FoundFaces(finder, kept_in, alone=len(photos) == 1)
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
@@ -192,8 +192,8 @@ class _Loader:
 
     def load(self, workers: int) -> LoadedPhotos:
         with contextlib.ExitStack() as stack:
-            if self._finder is not None:
-                stack.enter_context(self._finder)
+            if self._found is not None:
+                stack.enter_context(self._found)
             if self._on_disk:
                 self._open_store(stack)
             self._read_all(workers)
@@ -318,7 +318,7 @@ class _Loader:
                 known = self._known(sha256)
                 if known is not None:
                     return known
-            decoded = decode(data, photo, largest) if self._finder is None else decode_to_find(data, photo, largest)
+            decoded = decode(data, photo, largest) if self._found is None else decode_to_find(data, photo, largest)
             return _Opened(photo, sha256, data, decoded)
         except UnusablePhoto as error:
             return _refused(sha256, error)
@@ -327,8 +327,8 @@ class _Loader:
         """Find the faces of those that aren't prepared, and cut them out."""
         opened = [photo for photo in photos if isinstance(photo, _Opened)]
         found: Iterator[list[Face] | None] = iter([None] * len(opened))
-        if self._finder is not None and opened:
-            found = iter(self._finder.find([photo.sought for photo in opened]))
+        if self._found is not None and opened:
+            found = iter(self._found.find([photo.sought for photo in opened]))
         return [photo if isinstance(photo, Prepared) else self._crop(photo, next(found)) for photo in photos]
 
     def _crop(self, photo: "_Opened", found: list[Face] | None) -> Prepared:
