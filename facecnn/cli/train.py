@@ -149,8 +149,9 @@ def _describe_run(result: dict[str, Any]) -> str:
     lines = [
         made
         if result["by_embeddings"]
-        else f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
-        f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
+        else f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''}; the best was epoch "
+        f"{result['best_epoch']}.\n{result['seconds']:.0f} s in all; {result['photos_per_second']:.0f} photos/s in the "
+        "median epoch.",
         "",
         f"  {'':22}{'photos':>7}{'named right':>13}{'refused':>9}{'named wrong':>13}{'loss':>9}",
         *rows,
