@@ -50,8 +50,8 @@ SECONDS = 900
 _HEAD = """# Bugs that the tests notice
 
 `python scripts/mutants.py` puts each bug of `scripts/mutants.toml` into a copy of facecnn and runs the test files named
-for it, without those that are marked, to the first failure. Of {known} bugs {run} were put in, and {caught} noticed. At
-which commit, and by which test:
+for it, without marked tests, up to the first failure. Of {known} bugs, {run} were put in and {caught} noticed, at this
+commit and by this test:
 
 | bug | commit | caught by |
 |---|---|---|
