@@ -1,8 +1,8 @@
-"""From files to crops: reads, decodes and searches photos in several threads, and cuts out their faces, through a cache
-on disk so that each is decoded only once.
+"""From files to crops: reads, decodes and searches photos in several threads, and cuts out their faces. Thanks to a
+cache on disk each photo is decoded only once.
 
 Everything in the cache can be made again. So a problem with it means decoding again, or working from memory, but never
-an error or another result.
+an error or a different result.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ _T = TypeVar("_T")
 _BATCH = 64  # photos written in one transaction
 
 _TOGETHER, _BYTES_TOGETHER, _PIXELS_TOGETHER = 8, 1 << 20, 1 << 20
-"""At most that many photos are prepared together by one thread, as their faces are found sooner so. Large files are
-shared out more evenly, and pictures with more pixels than that are searched before others are decoded, to save memory.
+"""At most this many photos are prepared together by one thread, which finds their faces sooner. Large files are shared
+out more evenly, and pictures with more pixels than that are searched before others are decoded, to save memory.
 """
 
 _GROUPS = 8
-"""For each thread there are at least that many groups of photos, so that all end about at once."""
+"""The least number of groups of photos for each thread, so that all threads end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Entry(NamedTuple):
 
     photo: Path | Picture
     status: os.stat_result | None
-    """To know the file by next time; None for a picture in memory, a file that can't be looked at, or that is known."""
+    """Identifies the file next time; None for a picture in memory, or a file that can't be examined or is known."""
     known: Prepared | None
     """What the cache has."""
 
@@ -185,7 +185,7 @@ class _Loader:
         self._progress = progress or (lambda done, total: None)
         self._warnings: list[str] = []
         self._contents: dict[str, Prepared] = {}
-        self._results: list[Prepared | str] = []  # a content that is known is given by its SHA-256
+        self._results: list[Prepared | str] = []  # known content is given by its SHA-256
         self._waiting: list[tuple[Path, os.stat_result, Prepared]] = []
         self._store: PhotoStore | None = None
         self._pixels: UInt8Array = np.zeros((0, *settings.margin_shape), dtype=np.uint8)
@@ -324,7 +324,7 @@ class _Loader:
             return _refused(sha256, error)
 
     def _cut(self, photos: Sequence["_Opened | Prepared"]) -> list[Prepared]:
-        """Find the faces of those that aren't prepared, and cut them out."""
+        """Find the faces of the photos that aren't prepared yet, and cut them out."""
         opened = [photo for photo in photos if isinstance(photo, _Opened)]
         found: Iterator[list[Face] | None] = iter([None] * len(opened))
         if self._found is not None and opened:

@@ -2,8 +2,8 @@
 
 dlib's ``get_face_chip`` with a padding of 0.25 (dlib 20, ``image_transforms/interpolation.h``): a square of the photo,
 turned about its middle, is sampled bilinearly. A large one is first halved by a pyramid of 5x5 binomial filters.
-Everything is cut off to whole grey values, never rounded, and is black beyond the photo. dlib aligns on the corners of
-the eyes and the base of the nose; here the finder's five landmarks take their place.
+Everything is truncated to whole grey values, never rounded, and is black beyond the photo. dlib aligns on the corners
+of the eyes and the base of the nose; here the finder's five landmarks take their place.
 
 Coordinates are x before y, and in dlib the first pixel's centre is (0, 0).
 """
@@ -31,7 +31,7 @@ WEIGHTS = np.array([3, 3, 1, 0.5, 0.5])
 """Weights of the landmarks. dlib aligns on four points of the eyes and one of the nose, and not on the mouth."""
 
 _LEAST_SIDE = 8
-"""dlib's pyramid makes nothing of a picture whose shorter side is no longer."""
+"""dlib's pyramid halves no picture whose shorter side isn't longer than this."""
 
 _BAND = 32
 """Rows that are halved or sampled at a time, so that what is computed stays in the processor's cache."""
@@ -110,7 +110,7 @@ def chip_scale(face: Face, side: int) -> float:
 
 
 def halve(planes: UInt8Array) -> UInt8Array:
-    """The next level of dlib's pyramid: 5x5 binomial filter (1 4 6 4 1), every other pixel, cut off to whole numbers.
+    """The next level of dlib's pyramid: 5x5 binomial filter (1 4 6 4 1), every other pixel, truncated to whole numbers.
 
     ``planes``: (channels, rows, columns), at least 5 rows and columns. Returns (channels, (rows - 3) // 2, (columns -
     3) // 2); its pixel (r, c) lies at (2 r + 2, 2 c + 2).
@@ -138,7 +138,7 @@ def _window(face: Face, side: int) -> _Window:
 
 
 def _levels(extent: float, side: int) -> int:
-    """How often the photo is halved: as long as the window has more pixels than the chip, once halved again."""
+    """How often the photo is halved: as long as the window, halved once more, still has more pixels than the chip."""
     levels = 0
     while extent / (2 << levels) + 1 > side:
         levels += 1
@@ -148,7 +148,7 @@ def _levels(extent: float, side: int) -> int:
 def _bounds(window: _Window, reach: int, size: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
     """The part of a photo of ``size`` (width, height) that a window needs, with ``reach`` pixels on each edge.
 
-    Returns the column and row at which it begins and those at which it has ended, (2,) each; the second not above the
+    Returns the column and row of its first pixel, and those just past its last, (2,) each; the second aren't above the
     first where the window lies beyond the photo.
     """
     corners = window.corners()
@@ -200,7 +200,7 @@ def _bilinear(planes: UInt8Array, x: Float64Array, y: Float64Array, origin: Int6
         origin: (2,) column and row.
 
     Returns:
-        (height, width, channels), cut off to whole numbers, 0 where one of the four neighbours lies beyond the planes.
+        (height, width, channels), truncated to whole numbers; 0 where one of four neighbours lies beyond the planes.
     """
     channels, height, width = planes.shape
     left, top = np.floor(x), np.floor(y)

@@ -2,7 +2,7 @@
 
 A ridge regression on the features of all faces (``hog``) learns what each folder's person looks like. Each face is
 scored by what the *other* photos taught the regression. The best face of each photo is what the regression learns from
-in the next round, until no choice changes. On pasted groups with known truth it chooses right in 96.6 to 100 % of them
+in the next round, until no choice changes. On pasted groups with known truth, 96.6 to 100 % of the choices are right
 (docs/FACES.md).
 """
 
@@ -133,7 +133,7 @@ def folder_scores(features: Features, photo: Int64Array, labels: Int64Array, cho
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps.
-        labels: (photos,): the folder of each, from 0 on.
+        labels: (photos,): the folder of each, from 0 up.
         chosen: (faces,): whether it is the face of its folder's person; the other faces belong to nobody.
 
     Returns:
@@ -181,12 +181,12 @@ class Choice:
 
 
 def choose(features: Features, photo: Int64Array, labels: Int64Array, prior: Float64Array) -> Choice:
-    """Choose the face of each photo that is the person's whose folder it lies in.
+    """In each photo, choose the face of the person whose folder the photo lies in.
 
     Args:
         features: (faces, features), see ``hog.describe``.
         photo: (faces,): which photo each is of, ascending from 0, without gaps; a photo's main face comes first.
-        labels: (photos,): the folder of each, from 0 on, without gaps.
+        labels: (photos,): the folder of each, from 0 up, without gaps.
         prior: (faces,): added to a face's score, for its size and position.
     """
     regression = LeavePhotoOut(features, photo)

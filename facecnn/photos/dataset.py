@@ -152,7 +152,7 @@ def load_dataset(
         finder: finds the faces to crop; None: crop the middle.
         progress: called with the number of photos done and of all.
         for_training: whether there must be two classes, and people with photos that show something.
-        one_is_enough: whether one person will do for it, because the model knows strangers without photos of any.
+        one_is_enough: whether one person is enough for it, because the model knows strangers without photos of any.
         roster: who is added or left out.
 
     Raises:
@@ -227,14 +227,14 @@ class Listing:
     """Photos that belong to nobody yet."""
 
     files: tuple[Path, ...]
-    """In the order given; in the place of a folder the photos in it, sorted, or itself if there are none."""
+    """In the order given. A folder is replaced by the photos in it, sorted; it stays if there are none."""
     empty: Mapping[int, str]
     """Why there are none, by the folder's index."""
     warnings: tuple[str, ...]
     """What was skipped."""
 
     def part(self, start: int, stop: int) -> "Listing":
-        """The photos from ``start`` to ``stop``; what was skipped is said of the whole alone."""
+        """The photos from ``start`` to ``stop``. Only the whole listing says what was skipped."""
         empty = {index - start: reason for index, reason in self.empty.items() if start <= index < stop}
         return Listing(self.files[start:stop], empty, ())
 
@@ -281,8 +281,8 @@ def load_files(
 
 
 def photo_name(person: str, file: Path, root: Path | None = None) -> str:
-    """PERSON/FILE of a file in the person's folder in ``root``. Of any other, as of a person who was added, FILE is its
-    whole path, because only that is unique."""
+    """PERSON/FILE of a file in the person's folder in ``root``. For any other, such as one of an added person, FILE is
+    its whole path, because only that is unique."""
     parts = file.relative_to(root).parts if root is not None and file.is_relative_to(root) else file.absolute().parts
     return "/".join([person, *map(readable_name, parts[1:])])
 
@@ -307,7 +307,7 @@ def _refuse_empty_people(names: Sequence[str], loaded: LoadedPhotos) -> None:
     shows = {names[index] for index in usable if index not in empty}
     nothing = [shown(name) for name in dict.fromkeys(names[index] for index in usable) if name not in shows]
     if nothing:
-        raise PhotoError(f"{some(nothing)}: no photo that shows anything (in each every pixel is the same): add others")
+        raise PhotoError(f"{some(nothing)}: no photo that shows anything (every pixel of each is the same): add others")
 
 
 def _refuse_one_class(classes: tuple[str, ...], folder: Path, warnings: list[str], *, one_is_enough: bool) -> None:

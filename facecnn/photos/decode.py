@@ -83,7 +83,7 @@ _OTHER_FILES = (
     (rb"\x00\x00\x00\x0cJXL |\xff\x0a", f"JPEG XL is not supported: {_CONVERT}"),
     (rb"8BPS", f"Photoshop's format is not supported: {_CONVERT}"),
     (rb"\x00\x00\x01\x00[^\x00]\x00", f"an icon is not supported: {_CONVERT}"),
-    (rb"\x00\x05\x16\x07|\x00\x00\x00\x01Bud1|\xd0\xcf\x11\xe0", "not a picture but a system's file: leave it out"),
+    (rb"\x00\x05\x16\x07|\x00\x00\x00\x01Bud1|\xd0\xcf\x11\xe0", "not a picture but a system file: leave it out"),
     (
         rb"\x89PNG\r\r\n|\x89PNG\n\x1a|\xc2\x89PNG|\xc3\xbf\xc3\x98|[\r\n]+\xff\xd8\xff|\xef\xbf\xbd",
         f"not a picture any more, damaged by a copy in text mode: {_DAMAGED}",

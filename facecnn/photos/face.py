@@ -15,7 +15,7 @@ Point = tuple[float, float]
 NO_FACE = "no face found: take a photo in which the face is larger or turned to the camera, or set photos.faces=off"
 """The reason for not using a photo without a face."""
 
-TOO_SMALL = "no face as large as photos.smallest_face asks for: take a photo in which the face is larger, or lower that"
+TOO_SMALL = "no face as large as photos.smallest_face asks for: take a photo in which the face is larger, or lower it"
 """The reason for not using a photo all of whose faces are too small."""
 
 SHOWS_NOBODY = frozenset({NO_FACE, TOO_SMALL})

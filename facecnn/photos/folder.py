@@ -18,8 +18,8 @@ UNKNOWN = "unknown"
 """Name of the folder of strangers, in lower or upper case, and of their class."""
 
 UNCLEAR, GROUPS = "unclear", "groups.csv"
-"""Names in the folder that ``facecnn group`` makes: that of the folder of photos in which nobody was recognised, which
-is no person, and that of its table."""
+"""Names in the folder that ``facecnn group`` makes: the folder of photos in which nobody was recognised, which isn't a
+person, and the table."""
 
 _LAYOUT = "expected {folder}/PERSON/photo.jpg"
 
@@ -34,7 +34,7 @@ _UNFINISHED = ("~", ".part", ".crdownload", ".tmp")
 _PICTURE_NAME = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?|p[gpn]m|heic|heif|mpo)\Z", re.IGNORECASE)
 _ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)\Z", re.IGNORECASE)
 
-# Any of these marks a folder as the output of a training: the pictures in it aren't photos.
+# Any of these marks a folder as the output of training: the pictures in it aren't photos.
 _RUN_FILES = frozenset({"metrics.jsonl", "last.safetensors", "best.safetensors", "split.json"})
 
 
@@ -77,7 +77,7 @@ class Scan:
 
 
 def is_folder(path: Path) -> bool:
-    """Like ``Path.is_dir``, but False for what can't be examined; whoever reads it will report why."""
+    """Like ``Path.is_dir``, but False for what can't be examined; reading it will report why."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
@@ -92,7 +92,7 @@ def scan(folder: str | os.PathLike[str]) -> Scan:
     A person is a folder directly in ``folder``. All regular and special files in and below it belong to the person,
     except those that are skipped by suffix (see ``companions``). ``unknown``, in lower or upper case, holds strangers.
     Names are NFC-normalised and sorted. Hidden files, those of operating systems, unfinished downloads and the output
-    of trainings are skipped silently. A folder that several links lead to is read once. Raises PhotoError where the
+    of training are skipped silently. A folder that several links lead to is read once. Raises PhotoError where the
     folder is missing, not a folder or can't be opened; no person has files; the names of two folders read the same; or
     there are two folders of strangers.
     """
@@ -152,7 +152,7 @@ def list_photos(folder: str | os.PathLike[str]) -> UnsortedFiles:
 def remarks(passed_over: Mapping[str, int], warnings: Sequence[str] = ()) -> list[str]:
     """What to tell the user about files that are skipped, one remark a line."""
     files = describe(passed_over)
-    return [*warnings, f"Passed over, as no photos by their names: {files}"] if files else list(warnings)
+    return [*warnings, f"Skipped, not photos by their names: {files}"] if files else list(warnings)
 
 
 def class_order(name: str) -> tuple[object, ...]:
@@ -175,7 +175,7 @@ class _Walk:
         self.warnings: list[str] = []
         self.passed_over: Counter[str] = Counter()
         self.met_run = False
-        """Whether the last call of ``files`` met the output of a training."""
+        """Whether the last call of ``files`` met the output of training."""
 
     def is_first(self, folder: Path) -> bool:
         """Whether no other path has led to this folder before."""

@@ -23,8 +23,8 @@ FITS = 0.3
 error rates)."""
 
 ENOUGH = 20
-"""Photos of a folder that need a fitting face before those without one are left out: with fewer, most of these would
-show the person."""
+"""How many of a folder's photos must have a fitting face before those without one are left out: with fewer, most photos
+left out would show the person."""
 
 LIKE_NOBODY = 0.5
 """A bystander whose ``likeness`` is below this is taken for a stranger. docs/FACES.md has the share of the people
@@ -60,7 +60,7 @@ class FolderFaces:
         return rows
 
     def samples(self, dataset: Dataset) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """The samples of a training.
+        """The samples of a training run.
 
         Returns (n,) rows of the data set's ``pixels`` and (n,) labels, of its photos and then of the spectators, and
         the indices of the samples to train on.
@@ -199,7 +199,7 @@ def _spectators(dataset: Dataset, described: _Described, choice: Choice, kept: I
 
 
 def _visible(dataset: Dataset, photos: Int64Array) -> tuple[UInt8Array, Int64Array]:
-    """The crops of a data set with hidden faces as they would be otherwise: pixels and the crops' rows."""
+    """The crops of a data set with hidden faces as if these weren't hidden: pixels and the crops' rows."""
     files = [Path(dataset.files[number]) for number in photos.tolist()]
     loaded = load_photos(files, replace(dataset.settings, hide_face=False), finder=dataset.finder)
     there = [loaded.faces[index] == dataset.faces[number] for index, number in enumerate(photos.tolist())]

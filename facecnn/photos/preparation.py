@@ -36,7 +36,7 @@ EYE_HEIGHT = 0.36
 """Distance of the eyes from the top, as a fraction of the window's height: brows to chin fill the window."""
 
 MOST_SAMPLES = 8
-"""Samples per side of a stored pixel, from which on a picture is averaged first."""
+"""Samples per side of a stored pixel above which a picture is averaged first."""
 
 _HIDDEN = 128
 """Grey of a hidden face."""
@@ -67,8 +67,8 @@ class AugmentSettings:
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class SmallestFaceSettings:
-    """Which faces count, by the longer side of their box. With 0 all count that are found, which are those from 20
-    pixels and from a twentieth of the photo's shorter side on (``facecnn.faces.finder``)."""
+    """Which faces count, by the longer side of their box. With 0 all faces found count: those of at least 20 pixels and
+    at least a twentieth of the photo's shorter side (``facecnn.faces.finder``)."""
 
     share: float = Field(default=0.0, ge=0, le=1, description="of the photo's shorter side (default 0: any face found)")
     pixels: int = Field(default=0, ge=0, le=10_000, description="in the photo's own size (default 0: any face found)")
@@ -120,7 +120,7 @@ class PhotoSettings:
     )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
         default="local_contrast",
-        description="none | standardise (mean 0, deviation 1 for each photo) | local_contrast (the same in each place)",
+        description="none | standardise (each photo: mean 0, standard deviation 1) | local_contrast (in each place)",
     )
     validation: float = Field(
         default=0.2, ge=0, lt=1, description="share of each person's photos that is held out for validation"

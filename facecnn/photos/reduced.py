@@ -14,12 +14,12 @@ from facecnn.photos.face import Face
 from facecnn.photos.preparation import MOST_SAMPLES, PhotoSettings, aligned_crop, crop_scale
 
 _TO_FIND = 400
-"""Pixels of the shorter side of a picture in which faces are found, at least: the smallest that count, a twentieth of
-it, keep the 20 pixels that the finder would shrink them to (``facecnn.faces.finder``)."""
+"""Minimum pixels of the shorter side of a picture in which faces are found: the smallest faces that count, a twentieth
+of it, keep the 20 pixels that the finder would shrink them to (``facecnn.faces.finder``)."""
 
 _TO_CUT = 1.5
-"""Pixels of a picture for each pixel of a face's crop, along a side, at least. Then the crop is that of the whole photo
-but for half a grey level of 255, on average (docs/FACES.md)."""
+"""Minimum pixels of a picture for each pixel of a face's crop, along a side. The crop then differs from that of the
+whole photo by half a grey level of 255, on average (docs/FACES.md)."""
 
 _SAMPLES = 2
 """The same for a reduced picture as ``facecnn.photos.preparation.MOST_SAMPLES`` for a whole one: another quarter of a
@@ -29,7 +29,7 @@ grey level, in a fraction of the time."""
 def decode_to_find(data: bytes, path: str | os.PathLike[str], largest: int) -> Decoded:
     """Decode a picture file as large as is needed to find its faces.
 
-    The settings of the crops have no say in it, so that the faces of a photo are the same however they are cut out.
+    It doesn't depend on the settings of the crops, so the faces of a photo are the same however they are cut out.
 
     ``data``: the file's bytes, which ``path`` names in messages; ``largest``: as for ``decode``. Raises what ``decode``
     raises.

@@ -12,7 +12,7 @@ from facecnn.photos.folder import UNKNOWN, Scan
 
 @dataclass(frozen=True)
 class Roster:
-    """Whose photos are used besides, or in spite of, what is in the folder."""
+    """Whose photos are used in addition to those in the folder, or left out although they are there."""
 
     added: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """Files by person, in any place: of new people, or more of those in the folder."""

@@ -38,9 +38,9 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
     A person's photos that look alike (see ``fingerprint``) stay on one side, and so do photos of equal content,
     whoever's they are. Each side has at least one photo of each person; a single photo, or copies of one, is trained
     on. The same holds for strangers, but none of them are held out if none of the people's photos are. Photos with one
-    face are held out before those with several, at most half of them: as nobody knows whose the other faces are, these
-    say less about how good a training is, and are of less use in it. The choice depends on names, contents, numbers of
-    faces and the seed only.
+    face are held out before those with several, but at most half of them: since it isn't known whose the other faces
+    are, photos with several are less useful, both for judging a model and for training it. The choice depends on
+    names, contents, numbers of faces and the seed only.
 
     Args:
         people: each class's photos, in any order; ``unknown`` are strangers.
@@ -75,7 +75,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         if share and name != UNKNOWN and name not in single and sides == {False}:
             warnings.append(f"{shown(name)}: no photo for validation, all are copies of other people's")
     if share and alike:
-        warnings.append(f"all photos look nearly the same of {some(alike)}: add different ones")
+        warnings.append(f"all photos of {some(alike)} look nearly the same: add different ones")
     paths = [(photo.path, held_out[photo.sha256]) for photos in people.values() for photo in photos]
     training = tuple(sorted(path for path, is_held_out in paths if not is_held_out))
     return Split(training, tuple(sorted(path for path, is_held_out in paths if is_held_out)), tuple(warnings))
@@ -191,7 +191,7 @@ def _warn_of_one_photo(people: Mapping[str, Sequence[Photo]], single: Sequence[s
         ]
     return [
         f"only one photo{copies}{',' if copies else ''} of {who}: none of theirs is held out, so nobody knows how well "
-        "they are told: add photos"
+        "they are recognised: add photos"
     ]
 
 

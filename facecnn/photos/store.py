@@ -83,7 +83,7 @@ class PhotoStore:
         self._index, self.was_damaged = open_checked(self.folder / INDEX, _TABLES)
         if self.was_damaged:
             (self.folder / _PIXELS).unlink(missing_ok=True)
-        # For those who don't know the settings; see ``cached_rows``.
+        # For readers that don't know the settings; see ``cached_rows``.
         if self._index.execute("pragma user_version").fetchone()[0] != self._row_bytes:
             self._index.execute(f"pragma user_version = {self._row_bytes}")
 
@@ -202,7 +202,7 @@ class CachedRows:
     row_bytes: int = 0
     """Size of a row."""
     readable: bool = True
-    """If not, nobody can say which rows are whose, and only the whole store can be removed."""
+    """If not, there is no telling which rows are whose, and only the whole store can be removed."""
 
     def pixels(self) -> Iterator[UInt8Array]:
         """The bytes of each crop."""
@@ -238,7 +238,7 @@ def cached_rows(folder: Path, digests: frozenset[str]) -> CachedRows:
 
 
 def forget_rows(found: CachedRows) -> None:
-    """Remove photos from a store, and overwrite their pixels, and all that no photo has any more.
+    """Remove photos from a store, and overwrite their pixels and all others that no longer belong to any photo.
 
     Raises OSError or sqlite3.Error where that fails.
     """
