@@ -10,8 +10,8 @@ SMALLEST = 30
 """Pixels of the longer side of a face's box."""
 
 BLURRED = 0.1
-"""4 of the main faces in 1,196 photos of LFW are less sharp. Very blurred faces are more like each other than like
-themselves, so that they would make a group of their own."""
+"""4 of the main faces in 1,196 photos of LFW are less sharp. Very blurred faces are more like each other than like the
+same people's other faces, so they would form a group of their own."""
 
 LEAST_INSIDE = 0.75
 """Share of a face's box that has to lie in the photo."""

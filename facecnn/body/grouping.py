@@ -83,7 +83,7 @@ def group_faces(
         rows = np.searchsorted(alive, again)
         pairs = close_pairs(units, offsets, rows, least, threads=threads, progress=progress)
         changed = groups.merge(alive[pairs.first], alive[pairs.second], least)
-        # Of two groups that haven't changed, the pair was looked at, unless it was left out.
+        # A pair of groups that haven't changed has been looked at, unless it was left out.
         again = np.union1d(changed, groups.root[alive[pairs.crowded]]) if len(changed) else changed
         progress = None  # later rounds are shorter
     group = groups.root

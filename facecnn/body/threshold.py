@@ -91,11 +91,11 @@ def less_rivals(scores: Array, strangers: float = STRANGERS) -> Float64Array:
 def stranger_threshold(
     embeddings: Array, labels: Array, false_accept_rate: float, formula: ThresholdFormula = FORMULA
 ) -> float:
-    """Set the score, less rivals, from which on a face is named; see ``highest_unknown_score``.
+    """Set the score, less rivals, that a face must reach to be named; see ``highest_unknown_score``.
 
     It is the formula's. If everybody has ``LEAST_PHOTOS``, it is raised to where ``OWN_REFUSED`` of the photos would be
     refused, each judged by the others of its person, but at most to the formula's for ``STRICTEST`` times as many
-    strangers. One of fewer than 99 photos would be more than that share, so nothing is raised.
+    strangers. With fewer than 99 photos, one photo would be more than that share, so nothing is raised.
 
     Args:
         embeddings: (n, 128) of the people's training photos, of any length.

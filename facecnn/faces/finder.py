@@ -129,7 +129,7 @@ class FaceFinder:
         return best
 
     def run_blank(self) -> None:
-        """Run the networks, and what they are fed by, on a blank picture, so that all is compiled."""
+        """Run the networks, and what feeds them, on a blank picture, so that everything is compiled."""
         picture = Pyramid(Image.new("RGB", (CELL * 4, CELL * 4)), self._crop_squares)
         self._propose([picture], [SMALLEST_FACE])
         square, score = np.array([[0.0, 0.0, CELL, CELL]]), np.ones(1, np.float32)
@@ -263,7 +263,7 @@ def _levels(pictures: tuple[tuple[int, int, float], ...]) -> _Levels:
     for place, (width, height, smallest) in enumerate(pictures):
         own = level_scales(min(width, height), smallest)
         own_sizes = [(int(width * scale), int(height * scale)) for scale in own]
-        # Tiles of its own: the last bits of what the P-Net puts out depend on where a piece lies.
+        # Tiles of its own: the last bits of the P-Net's outputs depend on where a piece lies.
         level, tile = len(sizes), max((piece.tile + 1 for piece in pieces), default=0)
         packed = pack([(rows, columns) for columns, rows in own_sizes], NETS["pnet"].side)
         pieces += [replace(piece, level=level + piece.level, tile=tile + piece.tile) for piece in packed]

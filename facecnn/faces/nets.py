@@ -99,12 +99,12 @@ class Nets:
 
     - A photo alone is best searched by one thread whose team shares every kernel's loop. That is a thread of this
       object: Numba has a number of threads for each calling thread, and OpenMP starts a team of threads for each. With
-      several teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the time of
-      a training: hence ``rest``.
-    - Of many photos each, or a few together, are best searched on one processor, beside others: ``beside_others``.
-      Nobody waits for the slowest of a team, and what isn't done by kernels takes place on all processors, too. That is
-      done by the calling thread, which needs no team: handing it to another, and the result back, would take a tenth of
-      the time.
+      several teams OpenMP has more threads than processors and lets them sleep between loops, which doubles the time
+      that training takes: hence ``rest``.
+    - With many photos, each, or a few together, are best searched on one processor, beside others: ``beside_others``.
+      No thread waits for the slowest of a team, and work outside the kernels runs on all processors, too. The calling
+      thread does the search itself, as it needs no team: handing it to another, and the result back, would take a
+      tenth of the time.
     """
 
     def __init__(self, arrays: Mapping[str, Float32Array], threads: int | None = None, device: str = "cpu") -> None:
@@ -123,7 +123,7 @@ class Nets:
         self._team, opened = _started(device, threads)
         self._backend: Backend = opened.result().backend
         self._spare: LifoQueue[dict[str, Network] | None] | None = None
-        """Networks for those who search on one processor, as many as may do so at a time; None: not made yet."""
+        """Networks for threads that search on one processor, as many as may do so at a time; None: not made yet."""
         self._networks = _networks(arrays, self._backend)
         known = {f"{name}.{key}" for name, network in self._networks.items() for key in network.weights.to_host()}
         if more := sorted(arrays.keys() - known):
@@ -171,7 +171,7 @@ class Nets:
             team.shutdown()
 
     def _beside(self) -> int:
-        """How many threads may call kernels at the same time: not every threading layer of Numba bears several."""
+        """How many threads may call kernels at the same time: not every threading layer of Numba supports several."""
         if self._device != "cpu":
             return 1
         from facecnn.kernels.cpu.jit import loops_may_overlap
