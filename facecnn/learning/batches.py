@@ -30,7 +30,7 @@ GROUP_MULTIPLY_ADDS = 2**31
 between groups is negligible."""
 
 MOST_BATCHES = 8
-"""Maximum number of batches that are prepared together, and of steps in a group: what is recorded grows with it, and a
+"""Maximum number of batches that are prepared together, and of steps in a group: what is recorded grows with it, and
 training can only be stopped between groups."""
 
 _ORDER_PURPOSE = 2**32

@@ -28,8 +28,8 @@ STRANGERS_EXPECTED = 0.05
 nothing about how many will be asked about."""
 
 MOST_NUMBERS = 2**24
-"""Log-probabilities by which a model is calibrated, at most: 128 MiB. Where the held-out photos have more, some are
-drawn, which with 10,000 people are 1,677."""
+"""Maximum number of log-probabilities by which a model is calibrated: 128 MiB. If the held-out photos have more, some
+photos are drawn, 1,677 with 10,000 people."""
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 """Limits of the temperature."""
@@ -226,7 +226,7 @@ def unknown_score(log_probabilities: Array, people: int) -> Float64Array:
 def threshold_for(strangers: Array, false_accept_rate: float) -> float:
     """The unknown-score below which the given share of strangers is expected, from the scores of some (N,).
 
-    The log-odds of the scores are taken to be normal: a quantile of 30 scores would hang on the one or two lowest. On
+    The log-odds of the scores are taken to be normal: a quantile of 30 scores would depend on the one or two lowest. On
     faces this let through fewer strangers than it should have, not more (docs/STRANGERS.md).
     """
     tiny = np.finfo(np.float64).tiny

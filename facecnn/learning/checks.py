@@ -1,4 +1,4 @@
-"""Checks that a training's settings fit each other, its photos and its network."""
+"""Checks that the settings of training fit each other, the photos and the network."""
 
 import math
 from collections.abc import Collection
@@ -31,8 +31,8 @@ def check_settings(
         )
     if train.restarts > 1 and train.restart_epochs > step.epochs:
         raise UsageError(
-            f"train.restart_epochs {train.restart_epochs}: longer than the training that a trial is the beginning of, "
-            f"which has {step.epochs} epochs: take fewer"
+            f"train.restart_epochs {train.restart_epochs}: longer than the training itself, which has {step.epochs} "
+            "epochs: take fewer"
         )
     if len(data.train_indices) // step.steps_per_epoch <= 1:
         _check_single_photos(network, train.batch_size, len(data.train_indices))

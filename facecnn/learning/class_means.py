@@ -82,7 +82,7 @@ def head_of(embeddings: Array, owners: Array, people: int, strangers: float) -> 
 
 
 def threshold_in(arrays: Mapping[str, Array], settings: CalibrationSettings) -> float:
-    """The score from which on a model names a face; see ``facecnn.body.threshold``.
+    """The score that a face must reach to be named by a model; see ``facecnn.body.threshold``.
 
     ``arrays``: the model's, among them ``EMBEDDINGS`` and ``OWNERS``.
     """

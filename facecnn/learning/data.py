@@ -1,4 +1,4 @@
-"""The input of a training: its settings, and the photos to train on and to validate with."""
+"""The input of training: its settings, and the photos to train on and to validate with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INITIAL_PHOTOS = 64
 
 
 class TrainingSettings(Protocol):
-    """The settings of a training: ``facecnn.config.Settings``, which this folder can't import."""
+    """The settings of training: ``facecnn.config.Settings``, which this folder can't import."""
 
     @property
     def photos(self) -> PhotoSettings: ...
@@ -68,7 +68,7 @@ class PhotoSet:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The photos of a training."""
+    """The photos of a training run."""
 
     photos: PhotoSet
     train_indices: Array

@@ -156,8 +156,7 @@ class FullBatchStep:
         """The result of the last iteration."""
 
     def epoch(self, progress: Progress, *, one_by_one: bool) -> Iterator[int]:
-        """See ``Step.epoch``. The result is rounded as when it is saved, so that a resumed training has the same
-        bits."""
+        """See ``Step.epoch``. The result is rounded as when it is saved, so that resumed training has the same bits."""
         loss, network, state = self.loss, self.arrays.network, self.arrays.state
         backend, statistics = network.backend, network.weights.statistics.flat
         running = backend.to_host(statistics)
@@ -191,7 +190,7 @@ def full_batch_step(
     backend: Backend,
     micro_batch_size: int | None,
 ) -> FullBatchStep:
-    """The step of a training with a full-batch optimizer; see ``loop.Trainer``."""
+    """The step of training with a full-batch optimizer; see ``loop.Trainer``."""
     train, count = settings.train, len(data.train_indices)
     layers = [layer.without_randomness().for_whole_set() for layer in with_outputs(settings.network, data.outputs)]
     if not any(layer.uses_batch_statistics for layer in layers):  # these need all photos together

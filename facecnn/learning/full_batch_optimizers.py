@@ -1,7 +1,7 @@
 """Full-batch optimizers, which look at the whole training set and may try several points before they move.
 
 They work on float64 vectors on the host, and only need ``evaluate(w) -> loss, gradient``. One ``iterate`` is an epoch.
-All that an optimizer remembers between iterations is in a ``Memory``, which is saved with the training, so that a
+All that an optimizer remembers between iterations is in a ``Memory``, which is saved with everything else, so that
 resumed training ends with the same bits.
 
 Each is a class of settings with ``weight_decay`` (half of it times the sum of squared weights, without biases, is added

@@ -1,7 +1,7 @@
 """The training loop: epochs of steps, when they end, what is saved, and an exact way to stop and resume.
 
 Every random number is a function of (seed, purpose, epoch or step, photo), and of nothing drawn before. So there is
-little state to save, and a training that was interrupted and resumed ends with the same bits as one that wasn't.
+little state to save, and a run that was interrupted and resumed ends with the same bits as one that wasn't.
 """
 
 import math
@@ -53,11 +53,11 @@ STEPS_BETWEEN_READINGS = 10
 """Number of steps after which loss and accuracy are read from the device; they also are at an epoch's end."""
 
 LARGEST_LOSS = 1e6
-"""A training has diverged if its mean loss is larger, even if finite: the right person's probability is then exp(-1e6),
+"""Training has diverged if its mean loss is larger, even if finite: the right person's probability is then exp(-1e6),
 and the weights are so large that no step leads back. This happens when gradients are clipped."""
 
 STALLED = 8
-"""A training ends after this many iterations of a full-batch optimizer in a row without a gain."""
+"""Training ends after this many iterations of a full-batch optimizer in a row without a gain."""
 
 
 class Trainer:
@@ -74,7 +74,7 @@ class Trainer:
         initial_arrays: Mapping[str, Array] = NOTHING,
         ranks: Ranks = ALONE,
     ) -> None:
-        """Create the network and everything that a training needs on the device.
+        """Create the network and everything that training needs on the device.
 
         Args:
             settings: the network's last layer may have ``people`` units.
@@ -347,7 +347,7 @@ class Trainer:
         own = labels[slice(*share(len(labels), self._ranks))]
         gathered = self._ranks.gather(losses_and_hits(self._blocks(self._validation), own))
         if self._profiler is not None:
-            self._profiler.take(1)  # validation is no part of a step
+            self._profiler.take(1)  # validation isn't part of a step
         losses, right = (np.concatenate(columns) for columns in zip(*gathered, strict=True))
         return float(losses.mean()), float(right.mean())
 
@@ -372,7 +372,7 @@ class Trainer:
         self._reset(self.start)
         self.watch.start = self.watch.kernels()
         if self._profiler is not None:
-            self._profiler.take(1)  # a trial is no part of the training
+            self._profiler.take(1)  # a trial isn't part of the training
 
     def _reset(self, start: int) -> None:
         """Reset all arrays to initialisation ``start``. Number 0 uses the seed; the others add a multiple of 2^32,

@@ -141,7 +141,7 @@ def suggested_rate(test: RangeTest, curvature: float | None) -> float | None:
     """``test.middle``, but at most 1 / ``curvature``; None if the loss never fell.
 
     A range test sees only the first steps. These can survive an unstable rate: the loss falls, but the damage (kernels
-    thrown to where they get no gradient) shows at the end of a whole training, whose result is then a matter of luck.
+    thrown to where they get no gradient) shows at the end of a whole run, whose result is then a matter of luck.
     1 / curvature is half the largest stable rate of gradient descent, and the rate with the largest decrease that is
     guaranteed (the descent lemma: Nesterov 2004, "Introductory Lectures on Convex Optimization", section 1.2.3); the
     other half is left for small batches, whose curvature varies.

@@ -41,7 +41,7 @@ class Optimizer:
     clip: float | None = Field(
         default=None, gt=0, description="a gradient longer than this (2-norm over all) is scaled down to it | null"
     )
-    noise: float = Field(default=0.0, ge=0, description="deviation of normal noise that is added to the gradient")
+    noise: float = Field(default=0.0, ge=0, description="standard deviation of normal noise added to the gradient")
     noise_decay: float = Field(default=0.55, ge=0, description="after t steps it is divided by (1 + t)^noise_decay")
 
     @property

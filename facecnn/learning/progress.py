@@ -1,4 +1,4 @@
-"""The progress of a training, and the interface of what records it."""
+"""The progress of training, and the interface of what records it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from facecnn.arrays import Array
 
 @dataclass
 class Progress:
-    """The state of a training except for its arrays; together they suffice to resume with the same bits."""
+    """The state of training except for its arrays; together they suffice to resume with the same bits."""
 
     epoch: int = 0
     """Complete epochs."""
@@ -21,7 +21,7 @@ class Progress:
     best_loss: float | None = None
     best_epoch: int = 0
     minimiser: dict[str, float] = field(default_factory=dict)
-    """What a full-batch optimizer remembers. Saved trainings have this name."""
+    """What a full-batch optimizer remembers. Saved states use this name."""
     schedule: dict[str, float] = field(default_factory=dict)
     """What the schedule remembers between epochs."""
     saved_at: int = 0
@@ -34,7 +34,7 @@ class Progress:
 
 
 class StepReport(NamedTuple):
-    """The state of a training after a step; loss and accuracy are those that were read last."""
+    """The state of training after a step; loss and accuracy are those that were read last."""
 
     epoch: int
     epochs: int
@@ -47,7 +47,7 @@ class StepReport(NamedTuple):
 
 
 class Recorder:
-    """Receives the results of a training; this base class drops them."""
+    """Receives the results of training; this base class drops them."""
 
     every_step: bool = True
     """Whether ``step`` must be called after each step. If not, steps with small batches run in groups

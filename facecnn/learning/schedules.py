@@ -1,7 +1,7 @@
 """Learning-rate schedules, as factors of the optimizer's rate, above 0 and at most 1.
 
 All but ``plateau`` are functions of the step alone. ``plateau`` depends on the loss; what it remembers between epochs
-is saved with the training, so that a resumed training has the same rates.
+is saved with the training, so that a resumed run has the same rates.
 """
 
 import math

@@ -11,8 +11,8 @@ import numpy as np
 from facecnn.arrays import Array, BoolArray, Float64Array, Int64Array
 
 MOST_PEOPLE = 1_000
-"""With more people, results don't have a number for each person and face, and for each two people, but only for the
-likeliest people, and for the pairs that happened."""
+"""With more people, results don't have a number for each person and face, and for each pair of people, but only for the
+likeliest people, and for the pairs that occurred."""
 
 LISTED = 100
 """The number of likeliest people listed for a face, where there are more than ``MOST_PEOPLE``."""
@@ -56,7 +56,7 @@ class Likely:
 
     @classmethod
     def joined(cls, parts: Sequence[Likely]) -> Likely:
-        """That of the faces of at least one part, one after another."""
+        """The probabilities of all parts, of which there must be one or more, one after another."""
         listed = [part.listed for part in parts if part.listed is not None]
         return cls(
             np.concatenate([part.probabilities for part in parts]),
@@ -65,7 +65,7 @@ class Likely:
         )
 
     def among(self, chosen: BoolArray) -> Likely:
-        """That of the faces in the mask ``chosen`` (n,)."""
+        """The probabilities of the faces in the mask ``chosen`` (n,)."""
         return Likely(
             self.probabilities[chosen], None if self.listed is None else self.listed[chosen], self.first[chosen]
         )
@@ -99,7 +99,7 @@ def losses_and_hits(blocks: Iterable[Array], labels: Array) -> tuple[Float64Arra
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each person's photos got each answer: only the pairs that happened, few even with many people."""
+    """How often each person's photos got each answer: only the pairs that occurred, few even with many people."""
 
     people: int
     columns: int
@@ -199,7 +199,7 @@ LEAST_OF_EACH = 5
 """Minimum number of photos of either person in a comparison of two."""
 HARD = 0.15
 """Share of confusions of two people who are hard to tell apart. Measured by cross-validation: at most 0.05 for a pair
-in two sets of ten people of LFW, 0.11 after a training cut short, 0.36 to 0.61 for halves of one person's photos."""
+in two sets of ten people of LFW, 0.11 after a run cut short, 0.36 to 0.61 for halves of one person's photos."""
 _ONE_IN_TWENTY = 0.05
 _MOSTLY = 0.75
 

@@ -66,5 +66,5 @@ class TrainSettings:
         return max(1, math.ceil(photos / self.batch_size))
 
     def epochs_for(self, photos: int) -> int:
-        """Epochs of a training on this number of photos: more than ``epochs`` if these have too few steps."""
+        """Epochs of training on this number of photos: more than ``epochs`` if these have too few steps."""
         return max(self.epochs, math.ceil(self.least_steps / self.steps_per_epoch(photos)))

@@ -49,7 +49,7 @@ class Step(Protocol):
         """Learning rate of the last step, or its counterpart."""
 
     def reach(self, progress: Progress) -> float:
-        """Number of steps like the last one in a whole training at the full learning rate."""
+        """Number of steps like the last one in a whole run at the full learning rate."""
 
 
 class BatchSource(Protocol):
@@ -154,7 +154,7 @@ def training_step(
     micro_batch_size: int | None,
     ranks: Ranks = ALONE,
 ) -> TrainingStep:
-    """The step of a training; see ``loop.Trainer``. Raises UsageError where a rank has no photo of a batch."""
+    """The step of training; see ``loop.Trainer``. Raises UsageError where a rank has no photo of a batch."""
     train, count = settings.train, len(data.train_indices)
     steps_per_epoch = train.steps_per_epoch(count)
     if count // steps_per_epoch < ranks.size:

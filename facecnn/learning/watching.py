@@ -25,7 +25,7 @@ rounding: when the schedule ends at a rate near 0, no kernel moves."""
 
 UNMOVED = 0.001
 """A kernel is also asleep if it has moved by less than this share of its norm and, at its pace, wouldn't move by more
-in a whole training at the full learning rate."""
+in a whole run at the full learning rate."""
 
 STEPS_BETWEEN_LOOKS = 10
 """If epochs have fewer steps, only some are looked at closely."""
@@ -73,7 +73,7 @@ class KernelWatch:
     def figures(self, count: int, *, closely: bool, reach: float = inf) -> dict[str, Any]:
         """The figures of an epoch's last step; call this before anything else runs forward.
 
-        ``reach``: number of steps like the last one in a whole training at the full learning rate.
+        ``reach``: number of steps like the last one in a whole run at the full learning rate.
 
         Returns:
             ``kernel_change``: norm of (weights - initial weights) / norm of the initial ones, of each conv layer.
@@ -138,8 +138,8 @@ class KernelWatch:
 
 
 def watched(stages: Sequence[Stage]) -> list[str]:
-    """Whole names of the layers whose kernels are watched and drawn: of all that have some, but for those of a body
-    that keeps its weights whatever the settings say."""
+    """Whole names of the layers whose kernels are watched and drawn: all that have kernels, except those of a body that
+    keeps its weights whatever the settings say."""
     return [stage.name for stage in all_layers(stages) if stage.layer.has_kernels and not stage.keeps_weights]
 
 

@@ -107,7 +107,7 @@ def blocks_of_log_probabilities(
     """The rows of ``log_probabilities`` in blocks of successive photos, so that one block is in memory at a time.
 
     A block is of whole batches, so its numbers don't depend on where it ends. It has at most ``MOST_NUMBERS`` of them,
-    if one batch hasn't more.
+    unless one batch has more.
     """
     size = block_size(network.units, network.batch_size)
     views = len(views_at_test_time(mirror, shift))

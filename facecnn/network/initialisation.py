@@ -1,4 +1,4 @@
-"""The initial weights of a training.
+"""The initial weights for training.
 
 Random numbers are drawn on the host, keyed by seed and layer: they are the same on every device, and a layer's don't
 depend on other layers. Biases start at 0, batch norm's scales at 1, prelu's slopes as set.
@@ -44,11 +44,11 @@ def initialise(
 ) -> None:
     """Overwrite all weights and statistics of a network.
 
-    ``he``           deviation gain / sqrt(fan_in) with the gain of the activation that follows (He et al. 2015)
-    ``xavier``       deviation sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)
-    ``lecun``        deviation 1 / sqrt(fan_in) (LeCun et al. 1998)
+    ``he``           standard deviation gain / sqrt(fan_in), gain: of the activation that follows (He et al. 2015)
+    ``xavier``       standard deviation sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)
+    ``lecun``        standard deviation 1 / sqrt(fan_in) (LeCun et al. 1998)
     ``orthogonal``   orthogonal rows of norm gain, or columns if there are fewer (Saxe et al. 2014)
-    ``lsuv``         orthogonal, then layer after layer divided by the deviation of the layer's outputs for ``photos``
+    ``lsuv``         orthogonal, then layer after layer divided by the standard deviation of its outputs for ``photos``
                      before its activation (Mishkin and Matas 2016: layer-sequential unit variance)
     ``zca_patches``  he; the first conv layer's kernels are whitened patches of ``photos`` (Coates et al. 2011)
 
@@ -126,7 +126,7 @@ def _orthogonal(parameter: Parameter, generator: np.random.Generator) -> Array:
 def _scale_to_unit_variance(
     network: Network, photos: Array, arrays: Mapping[str, Array], given: Mapping[str, Array]
 ) -> None:
-    """Divide each layer's weights, unless ``given``, by the deviation of all its outputs before the activation.
+    """Divide each layer's weights, unless ``given``, by its outputs' standard deviation before the activation.
 
     With biases of 0 outputs are proportional to the weights, so one division does what the paper's loop does. Batch
     norm uses the batch's statistics, as in training; there is no dropout.
@@ -156,7 +156,7 @@ def _scale(stage: Stage, name: str, context: LayerContext, given: Mapping[str, A
 
 
 def _deviation(stage: Stage, context: LayerContext) -> float:
-    """Deviation over all of a layer's outputs for ``context.x``, before activation and pool."""
+    """Standard deviation over all of a layer's outputs for ``context.x``, before activation and pool."""
     layer, backend, count = stage.layer, context.backend, len(context.x)
     if not layer.has_kernels:  # others have no fused activation
         layer.forward(context)
@@ -182,7 +182,7 @@ def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str,
     if not layer.has_kernels:
         raise UsageError(
             f"train.initialisation zca_patches: the first layer must be conv, whose kernels look like patches of a "
-            f"photo, and it is {layer.keyword}: choose another initialisation"
+            f"photo, but it is {layer.keyword}: choose another initialisation"
         )
     shape = stage.parameters["weight"].shape
     if shape[1] > photos.shape[1] or shape[2] > photos.shape[2]:
@@ -197,7 +197,7 @@ def _patches_for(stages: Sequence[Stage], photos: Array, seed: int) -> dict[str,
 def zca_patches(photos: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     """Kernels of ``shape`` (K, rows, columns, C) that are whitened patches of photos (n, H, W, C), of norm 1.
 
-    Random patches lose their mean and are divided by their deviation. Those with more contrast, one half, are whitened:
+    Random patches lose their mean and are divided by their standard deviation. The half with more contrast is whitened:
     x V (D + e)^(-1/2) V', where V D V' is their covariance (zero-phase component analysis). This removes what
     neighbouring pixels have in common, and leaves edges. The kernels are K of them.
     """

@@ -91,7 +91,7 @@ class Network:
         )
         """Called with the layer and the direction of the kernels that are launched next."""
         self.ranks: Ranks = ALONE
-        """The processes that share each batch of a training."""
+        """The processes that share each batch in training."""
         self.weights = self.new_weights()
         self._views: dict[int, list[_StageViews]] = {}
         self._inferences: dict[tuple[int, Weights], Callable[[], None]] = {}

@@ -29,8 +29,8 @@ _SMALL_SCRATCH = 2**18
 
 MOST_ELEMENTS = 2**31 - 1
 """Maximum elements of an array on a card. To find the map or photo of an element, kernels divide 32-bit numbers,
-because 64-bit divisions are slow. From 2^32 elements on (17 GB, which large cards have) numbers would wrap around, and
-results would be wrong without a word."""
+because 64-bit divisions are slow. With 2^32 elements or more (17 GB, which large cards have) numbers would wrap around,
+and results would be silently wrong."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Size:
     multiply_adds: int
     """In one photo's forward pass."""
     training_bytes: int
-    """Memory for a training with the given batch size, without photos, libraries and scratch memory."""
+    """Memory for training with the given batch size, without photos, libraries and scratch memory."""
 
 
 def parameter_count(stage: Stage) -> int:
@@ -85,7 +85,7 @@ def measure(stages: Sequence[Stage], batch_size: int) -> Size:
 
 
 def card_bytes(stages: Sequence[Stage], batch_size: int, normalise: Normalise = "none") -> int:
-    """Memory on a card for a training with the given batch size, without photos, but with the kernels' scratch memory,
+    """Memory on a card for training with the given batch size, without photos, but with the kernels' scratch memory,
     in which photos are normalised, too."""
     input_shape = stages[0].shape
     per_photo = prod(input_shape[:2]) // 16  # sums of the tiles in which a photo is prepared
@@ -99,7 +99,7 @@ def card_bytes(stages: Sequence[Stage], batch_size: int, normalise: Normalise = 
 
 
 def check_memory(stages: Sequence[Stage], batch_size: int) -> None:
-    """Raise UsageError if a training would need more memory than is free, before anything is allocated."""
+    """Raise UsageError if training would need more memory than is free, before anything is allocated."""
     free = _free_memory()
     if free is not None and measure(stages, batch_size).training_bytes > free:
         raise too_large(stages, batch_size)

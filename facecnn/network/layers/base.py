@@ -169,7 +169,7 @@ class Layer:
         return 0
 
     def check_input(self, shape: Shape, is_first: bool) -> None:
-        """Raise LayerError if the layer, before it is expanded, has no place behind maps or units of ``shape``;
+        """Raise LayerError if the layer, before it is expanded, can't follow maps or units of ``shape``;
         ``is_first``: these are the picture."""
 
     def inner(self, shape: Shape) -> tuple[Stage, ...]:

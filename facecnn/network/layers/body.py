@@ -55,7 +55,7 @@ class Body(Layer):
             raise LayerError("a body begins with the picture: make it the network's first layer")
         if shape != PICTURE:
             raise LayerError(
-                f"the body {self.name} is for pictures of {PICTURE[0]}x{PICTURE[1]} in colour, and these are of "
+                f"the body {self.name} is for pictures of {PICTURE[0]}x{PICTURE[1]} in colour, but these are of "
                 f"{shape_text(shape)}: set photos.size: {PICTURE[0]} and photos.colour: rgb"
             )
 

@@ -44,7 +44,7 @@ def backward(context: LayerContext) -> None:
     if context.dx is None:
         return
     one, slope, offset = (buffers["of_all_ranks"][row] for row in range(3))
-    missing = by_last(context.out)  # which nobody needs any more
+    missing = by_last(context.out)  # which is no longer needed
     correct = partial(_correction, context.ranks, len(x))
     backend.on_host(correct, (slope, offset, one, dscale, dshift, scale, inverse_std), workspace)
     backend.batch_norm_inference(missing, x, mean, one, slope, offset, 0.0, workspace)
@@ -63,8 +63,8 @@ def _merge_moments(
     running_mean: Array,
     running_variance: Array,
 ) -> None:
-    """Replace the mean and the inverse deviation (C,) of this rank's ``rows`` by those of all ranks'; fill ``variance``
-    and move the running statistics."""
+    """Replace the mean and the inverse standard deviation (C,) of this rank's ``rows`` by those of all ranks'; fill
+    ``variance`` and move the running statistics."""
     own = mean.astype(np.float64), np.maximum(inverse_std.astype(np.float64) ** -2 - epsilon, 0)
     counts, means, variances = _stacked(ranks, rows, *own)
     count = counts.sum()

@@ -72,7 +72,7 @@ class Residual(Layer):
 
     def expand(self) -> tuple[Layer, ...]:
         if (count := _count(self)) > _MOST_LAYERS:
-            raise LayerError(f"its blocks have {count:,} layers, and {_MOST_LAYERS:,} are the most: repeat less")
+            raise LayerError(f"its blocks have {count:,} layers, but may have {_MOST_LAYERS:,} at most: repeat less")
         within = tuple(part for layer in self.layers for part in layer.expand())
         one = replace(self, layers=within, repeat=1)
         if self.activation in FUSED_ACTIVATIONS:
