@@ -1,7 +1,7 @@
 """Every layer in ONNX's operators, as it is in evaluation.
 
-Maps are (N, C, H, W) there and (N, H, W, C) here, so weights change their order, and numbers that are flattened from
-maps come in another one, too: the weights of a dense layer behind maps follow that.
+Maps are (N, C, H, W) there and (N, H, W, C) here, so weights change their order. Flattened maps give their numbers in
+another order, too, which the weights of a dense layer behind maps follow.
 """
 
 from collections.abc import Callable, Mapping

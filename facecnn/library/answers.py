@@ -31,7 +31,7 @@ class Face:
     unknown_score: float
     """From 0 to 1; higher is stranger."""
     also_like: str | None
-    """The name that an ``unknown`` would have, if only another face of the photo didn't fit it better."""
+    """The name that an ``unknown`` would have if another face in the photo didn't fit it better."""
 
     @property
     def is_unknown(self) -> bool:

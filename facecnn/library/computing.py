@@ -1,4 +1,4 @@
-"""The surroundings of a computation: what it sets for the whole process is set back, and threads keep out of each
+"""The surroundings of a computation: what it sets for the whole process is restored, and threads keep out of each
 other's way."""
 
 import sys
@@ -30,8 +30,8 @@ _one_at_a_time = threading.RLock()
 
 
 def _loops_may_overlap() -> bool:
-    """Whether several threads may compute at the same time. As long as Numba hasn't started its threads, nobody knows:
-    its own threading layer, which it takes where there is no OpenMP, ends the process then."""
+    """Whether several threads may compute at the same time, which isn't known until Numba has started its threads:
+    with its own threading layer, which it takes where there is no OpenMP, that would end the process."""
     jit: Any = sys.modules.get("facecnn.kernels.cpu.jit")
     try:
         return jit is not None and bool(jit.loops_may_overlap())
@@ -52,7 +52,7 @@ _one_blas_thread = WhileInUse(_limit_blas)
 
 @contextmanager
 def _numba_threads_kept() -> Iterator[None]:
-    """Set back on how many threads Numba's parallel loops of this Python thread run."""
+    """Restore the number of threads on which Numba's parallel loops of this Python thread run."""
     before = _numba_threads()
     try:
         yield
@@ -63,7 +63,7 @@ def _numba_threads_kept() -> Iterator[None]:
 
 
 def _numba_threads() -> int | None:
-    """How many they are; None if Numba hasn't started any, which asking it would do."""
+    """That number; None if Numba hasn't started any threads. (Asking it would start them.)"""
     parallel: Any = sys.modules.get("numba.np.ufunc.parallel")
     if parallel is None or not parallel._is_initialized:
         return None

@@ -46,7 +46,7 @@ class Model:
         threads: int | None = None,
         figures: dict[str, Any] | None = None,
     ) -> None:
-        """For ``facecnn.load`` and ``facecnn.train``, which see."""
+        """For ``facecnn.load`` and ``facecnn.train``: see there."""
         self._file = file
         self._device, self._threads = device, threads
         self._figures = figures
@@ -132,7 +132,7 @@ class Model:
                 number from 0 to 1.
             errors: what to do about a photo that can't be read: "raise" PhotoError, or "ignore" it, as if it showed
                 nobody.
-            everybody: whether a face's scores are those of all people even where these are more than 1,000.
+            everybody: whether a face has a score for every person even where there are more than 1,000.
 
         Returns:
             The faces of the photo, the main one first, then in order of prominence; for a list of photos a list of
@@ -140,7 +140,7 @@ class Model:
             the part of it that the network sees. In a photo, a name is given at most once.
 
         Raises:
-            UsageError: what is given is no photo, or ``threshold`` or the device's name is wrong.
+            UsageError: what is given isn't a photo, or ``threshold`` or the device's name is wrong.
             PhotoError: photos can't be read; the message names all of them.
             DeviceError: the device can't be used.
         """
@@ -173,8 +173,8 @@ class Model:
 
         Raises:
             PhotoError: there is nothing to judge by, or the model doesn't know a name.
-            CheckpointError: ``folder`` is None, and the model is in no run, or not all of it is there.
-            UsageError: ``hide_face``, and the model doesn't look for faces.
+            CheckpointError: ``folder`` is None, and the model isn't in a run, or not all of the run is there.
+            UsageError: ``hide_face`` is set, but the model doesn't look for faces.
         """
         options = EvaluateOptions(
             model=self.path,
@@ -194,8 +194,8 @@ class Model:
     def embed(self, photos: Sequence[Photo], *, errors: Errors = "raise") -> list[Float32Array]: ...
 
     def embed(self, photos: Photo | Sequence[Photo], *, errors: Errors = "raise") -> Float32Array | list[Float32Array]:
-        """The embeddings of the faces in a photo, or in each photo of a list, by a model that begins with a body, as of
-        the configs ``pretrained`` and ``finetune``.
+        """The embeddings of the faces in a photo, or in each photo of a list, by a model that begins with a body, as
+        those of the configs ``pretrained`` and ``finetune`` do.
 
         Embeddings of one person's faces point in about the same direction: divide them by their lengths and compare
         them by scalar products.
@@ -281,9 +281,9 @@ def load(
     Args:
         run_or_file: a run's folder or a .safetensors file; None: the pinned run, else the newest finished one.
         out: the folder of runs.
-        device: "auto" answers on a graphics card if there is one, and otherwise for a photo or two in plain NumPy,
-            which is there sooner, as the command line does. "cpu" always takes the compiled kernels, which is better
-            for a program that goes on asking for single photos. Or "cuda", "cuda:N" or "reference" (NumPy). They round
+        device: "auto" uses a graphics card if there is one. Otherwise it answers for a photo or two in plain NumPy,
+            which starts sooner, as the command line does. "cpu" always uses the compiled kernels, which is better for
+            a program that keeps asking about single photos. Or "cuda", "cuda:N" or "reference" (NumPy). Devices round
             a little differently.
         threads: of the processor; None: all.
 

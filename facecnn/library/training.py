@@ -47,7 +47,7 @@ def train(
         out: the folder in which the run's folder is made.
         name: the run's; None: made of date and config.
         overwrite: whether a run of that name is replaced.
-        epochs: passes over the photos (``train.epochs``, and no ``train.least_steps``).
+        epochs: passes over the photos (``train.epochs``, without ``train.least_steps``).
         seed: ``train.seed``; equal seeds give equal models.
         device: "auto", "cpu", "cuda", "cuda:N" or "reference".
         threads: of the processor; None: all. The result doesn't depend on it.
@@ -140,5 +140,5 @@ def _plain(keys: str, value: object) -> object:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise UsageError(
-        f"{keys}: {type(value).__name__} is no setting: give text, a number, True or False, None or a list"
+        f"{keys}: {type(value).__name__} is not a setting: give text, a number, True or False, None or a list"
     )

@@ -59,5 +59,5 @@ def time_limit(environment: Mapping[str, str] = os.environ) -> float:
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= 1e9:
-        raise UsageError(f"{TIME_LIMIT} is {shown(text[:80])!r}: set it to a number of seconds from 1 on, or unset it")
+        raise UsageError(f"{TIME_LIMIT} is {shown(text[:80])!r}: set it to a number of seconds, 1 or more, or unset it")
     return seconds

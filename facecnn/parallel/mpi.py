@@ -33,7 +33,7 @@ _SPINNING = 0.002
 """Seconds during which a wait only yields the processor, because what it waits for comes soon."""
 
 _LONGEST_SLEEP = 0.001
-"""Seconds between two looks after that. MPI only goes on when a rank looks, so that an exchange of many messages in a
+"""Seconds between two looks after that. MPI only makes progress when a rank looks, so an exchange of many messages in a
 row takes this long for each; a look takes microseconds."""
 
 _BETWEEN_LOOKS = 0.003

@@ -46,7 +46,7 @@ class Ranks(Protocol):
 
     @property
     def rank(self) -> int:
-        """Number of this process, from 0 on. Rank 0 alone writes and prints."""
+        """Number of this process, from 0 up. Rank 0 alone writes and prints."""
 
     @property
     def size(self) -> int: ...

@@ -1,1 +1,1 @@
-"""Storage of a training: the run's folder, its checkpoints, metrics and kernel frames. Start reading at ``folder``."""
+"""Storage of training: the run's folder, its checkpoints, metrics and kernel frames. Start reading at ``folder``."""

@@ -6,7 +6,7 @@ texts) and `sha256`, the hash of all bytes of the file with its own 64 digits se
 well, but in a uint8 array named ``state``, because it grows with the photos and epochs and the header is limited.
 
 The safetensors library alone isn't enough: it accepts flipped bits and repeated header keys, takes half a minute for a
-header of a million names, and writes metadata in random order, while equal trainings have to give equal bytes.
+header of a million names, and writes metadata in random order, while equal runs have to give equal bytes.
 """
 
 import difflib
@@ -336,7 +336,7 @@ def _parse_json(text: bytes | str, what: str) -> dict[str, Any]:
         return found
 
     def constant(name: str) -> None:
-        raise _Refused(f"{what} holds {name}, which is no JSON")
+        raise _Refused(f"{what} holds {name}, which isn't JSON")
 
     try:
         if isinstance(text, bytes):
@@ -345,7 +345,7 @@ def _parse_json(text: bytes | str, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise _Refused(f"{what} is damaged (not JSON in UTF-8)") from None
     if not isinstance(value, dict):
-        raise _Refused(f"{what} is damaged (no JSON object)")
+        raise _Refused(f"{what} is damaged (not a JSON object)")
     return value
 
 
@@ -359,7 +359,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
         raise _Refused("not a facecnn model (written by another program)", _TRAIN_WRITES)
     version = metadata.get("format_version")
     if not isinstance(version, str) or re.fullmatch(r"[1-9][0-9]{0,8}", version) is None:
-        raise _Refused("damaged: its format version is missing or no positive number")
+        raise _Refused("damaged: its format version is missing or not a positive number")
     if int(version) > FORMAT_VERSION:
         raise _Refused(
             f"written by a newer facecnn (format {version}, this one reads up to {FORMAT_VERSION})", "update facecnn"
@@ -367,7 +367,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
     if set(metadata) != _METADATA_KEYS or not all(isinstance(text, str) for text in metadata.values()):
         raise _Refused("damaged: its metadata isn't complete")
     if re.fullmatch(r"[0-9a-f]{64}", metadata["sha256"]) is None:
-        raise _Refused("damaged: its checksum is no SHA-256")
+        raise _Refused("damaged: its checksum isn't a SHA-256")
     return metadata
 
 

@@ -51,8 +51,8 @@ def event_files(folder: Path) -> list[Path]:
 class EventFile:
     """A new event file in a folder, to which one thread at a time may write.
 
-    A reader takes the files of a folder together, in the order of their names. Of older files it drops the events from
-    this file's first step on, which a training that was resumed makes once more.
+    A reader takes the files of a folder together, in the order of their names. From older files it drops the events
+    that don't come before this file's first step: a resumed run makes them once more.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:

@@ -95,7 +95,7 @@ class RunFolder:
         try:
             run.path.mkdir(exist_ok=overwrite)
         except FileExistsError:
-            raise run._held() from None  # made since the check, by another training
+            raise run._held() from None  # made since the check, by another run
         except OSError as error:
             raise output_error(run.path, error) from error
         run.lock()
@@ -296,7 +296,7 @@ def check_name(name: str) -> None:
 
 
 def check_new_run(out_dir: Path, name: str, overwrite: bool = False) -> None:
-    """Check that a new run may have this name, so that a training can fail before it reads any photo.
+    """Check that a new run may have this name, so that training can fail before any photo is read.
 
     Raises UsageError where it can't be a folder's name, it exists and ``overwrite`` isn't set, or what exists isn't a
     run, and OutputError where a file has the name, or another process is writing to the run.

@@ -14,7 +14,7 @@ from facecnn.runs.atomic import append_whole, output_error, write_atomically
 
 
 class MetricsLog:
-    """The log of a training: a JSON object with at least "epoch" on each line.
+    """The log of a run: a JSON object with at least "epoch" on each line.
 
     The file is opened for each line, so that the next epoch notices if the run's folder was deleted.
     """
@@ -69,7 +69,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if record is not None:
             records.append(record)
         elif number < len(lines):
-            raise CheckpointError(f"{shown(path)}:{number}: damaged, no JSON record of an epoch: delete this line")
+            raise CheckpointError(f"{shown(path)}:{number}: damaged, not a JSON record of an epoch: delete this line")
     return records
 
 

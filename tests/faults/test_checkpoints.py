@@ -353,7 +353,7 @@ def test_the_format_of_another_version(asked: Callable[..., Outcome], content: b
     assert_refused(done, "written by a newer facecnn (format 99, this one reads up to 1): update facecnn")
     for version in ("0", "-1", "one", "", None):
         done = asked(File.of(content).changed(metadata(format_version=version)))
-        assert_refused(done, "damaged: its format version is missing or no positive number")
+        assert_refused(done, "damaged: its format version is missing or not a positive number")
 
 
 @pytest.mark.fault("K18")
