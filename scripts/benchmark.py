@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
         "--network",
         action="append",
         help="of steps: seed, deep or default (default: all three), at one size: seed-224 and so on, many, or body: "
-        "embeddings of faces; smoke only shows that it runs. Of start: whose training's memory is measured (default: "
+        "embeddings of faces; smoke only shows that it runs. Of start: whose memory in training is measured (default: "
         "deep). Of epochs: a shipped config or seed-64. Of first: a shipped config (default: default). Repeatable",
     )
     add(
@@ -96,7 +96,7 @@ class Benchmark:
         self.subjects = steps.chosen_subjects(networks) if of_steps else []
         self.trained = share.chosen(networks) if "epochs" in self.parts else []
         if "start" in self.parts and self.subjects and "train" not in self.subjects[0].works:
-            raise UsageError(f"--network {networks[0]}: only predicts, and start measures a training: add --only steps")
+            raise UsageError(f"--network {networks[0]}: only predicts, but start measures training: add --only steps")
         if not 0 < options.accuracy <= 1:
             raise UsageError(f"--accuracy {options.accuracy:g}: must be above 0 and at most 1, like 0.98")
         if options.picture is not None and not {"steps", "time-to-accuracy"} & set(self.parts):

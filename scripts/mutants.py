@@ -101,7 +101,7 @@ class Result:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("names", nargs="*", metavar="NAME", help="of a bug (default: all bugs without a result)")
-    arguments.add_argument("--sample", type=at_least(1), metavar="N", help="so many bugs, drawn at random")
+    arguments.add_argument("--sample", type=at_least(1), metavar="N", help="this many bugs, drawn at random")
     arguments.add_argument("--seed", type=at_least(0), default=0, help="of the draw (default: 0)")
     arguments.add_argument("--quick", action="store_true", help="only bugs whose tests compile nothing")
     arguments.add_argument("--again", action="store_true", help="bugs with a result, too")
@@ -145,7 +145,7 @@ def read_table(path: Path) -> dict[str, Mutant]:
     ]
     found = {mutant.name: mutant for mutant in mutants}
     if len(found) < len(mutants):
-        raise ValueError(f"{path}: {len(mutants) - len(found)} bugs have the name of another")
+        raise ValueError(f"{path}: {len(mutants) - len(found)} bugs share another's name")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How far does a training scale over ranks: what does a step take on K of them, and where does it stop paying?
+"""How far does training scale over ranks: what does a step take on K of them, and where does it stop paying off?
 
 Measured here, with ranks of its own (mpiexec) in short turns, of which medians are taken:
 
@@ -53,7 +53,7 @@ MOST_RANKS = 1024
 def parse_arguments() -> argparse.Namespace:
     arguments = parser(__doc__)
     add = arguments.add_argument
-    add("-c", "--config", default="deep", help="a shipped config, of which the network is trained (default: deep)")
+    add("-c", "--config", default="deep", help="a shipped config, whose network is trained (default: deep)")
     add("--size", type=at_least(1), help="pixels a side (default: the config's)")
     add("--batch", type=at_least(1), default=BATCH, help=f"photos of a batch that stays the same (default: {BATCH:,})")
     add("--per-rank", type=at_least(1), help="photos of each rank where the batch grows (default: the config's batch)")
@@ -110,7 +110,7 @@ def chosen_case(options: argparse.Namespace) -> Case:
         known(settings.optimizer)
     except NotImplementedError:
         raise UsageError(
-            f"--config {options.config}: its optimizer makes no steps that ranks share, or is none of the benchmark's"
+            f"--config {options.config}: its optimizer makes no steps that ranks share, or isn't in the benchmark"
         ) from None
     height, _, channels = settings.photos.shape
     return Case(options.config, channels, options.size or height, settings.train.batch_size, "train")
@@ -156,7 +156,7 @@ def check(measured: Measured) -> list[dict[str, Any]]:
 
 
 def verdict(points: Sequence[Point], batch: str) -> str:
-    """Where a curve stops paying, in words."""
+    """Where a curve stops paying off, in words."""
     fastest = max(points, key=lambda point: point.speed_up)
     last = last_that_pays(points)
     if last is None:

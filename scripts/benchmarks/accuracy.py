@@ -1,13 +1,13 @@
-"""The part of benchmark.py that measures the time from photos to a model that names photos right that it wasn't trained
-on: facecnn, the same network in PyTorch, and dlib's pretrained embedding with logistic regression.
+"""The part of benchmark.py that measures the time from photos to a model that is right about photos that it wasn't
+trained on: facecnn, the same network in PyTorch, and dlib's pretrained embedding with logistic regression.
 
-Each training is a whole process, from its start to the model on the disk. In each round another fold of the photos is
-held out, the same for all; other processes judge the models by it, untimed, by the likeliest person. Kernels have been
-compiled before, but each training finds the faces anew. PyTorch trains on facecnn's crops, which are made in its
+Each training run is a whole process, from its start to the model on the disk. In each round another fold of the photos
+is held out, the same for all; other processes judge the models by it, untimed, by the likeliest person. Kernels have
+been compiled before, but each run finds the faces again. PyTorch trains on facecnn's crops, which are made in its
 process, and writes nothing but the weights, where facecnn also draws pictures and a report.
 
 ``RECIPES`` say how long a network is trained; --quick has only the shortest. The rest is as in the config ``default``,
-for all of them. No photos are held out of a training to choose its best epoch by.
+for all of them. No photos are held out to choose the best epoch by.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ config, trained as its recipe says.
 ``train`` writes the model to the folder, ``judge`` prints its accuracy on the photos. Options are JSON: config,
 threads, seed, steps, batch, learning_rate and average.
 
-The augmentation is facecnn's, on whole batches, but for the blur, which would only cost time. Eager and channels_last,
-since a training of 400 steps of 32 took 8.9 s with them, 10.8 s with NCHW, and 16.6 s with torch.compile, of which the
-compiling is more than the training (medians of three, in turns, on two AVX-512 processors).
+The augmentation is facecnn's, on whole batches, without the blur, which would only cost time. Eager and channels_last,
+since 400 training steps of 32 photos took 8.9 s with them, 10.8 s with NCHW, and 16.6 s with torch.compile, more of it
+for compiling than for training (medians of three, in turns, on two AVX-512 processors).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def train(album: Dataset, settings: Settings, options: dict[str, Any]) -> nn.Seq
 
 
 def factor(step: int, steps: int) -> float:
-    """Of the learning rate, in a step from 0 on: the schedule ``cosine`` of facecnn."""
+    """Factor of the learning rate in a step, from 0 up: the schedule ``cosine`` of facecnn."""
     rising = round(WARM_UP * steps)
     if step < rising:
         return (step + 1) / rising

@@ -32,7 +32,7 @@ def measure(conditions: Conditions, config: str) -> dict[str, Any] | None:
         doesn't tell). None without the sample photos.
 
     Raises:
-        FacecnnError: a training fails.
+        FacecnnError: training fails.
     """
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     rounds = conditions.turns(ROUNDS, QUICK_ROUNDS)

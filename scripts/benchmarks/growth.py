@@ -70,7 +70,7 @@ def measure(conditions: Conditions, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 class GrowingTraining:
-    """A training from a number of photos, and its figures."""
+    """Training from a number of photos, and its figures."""
 
     def __init__(self, photos: int, process: Process) -> None:
         self.photos = photos

@@ -1,8 +1,8 @@
 """The part of benchmark.py that measures how fast photos become crops of faces: decoding, finding, aligning.
 
-facecnn does so many at once, on all threads, as at the start of a training, from an empty cache of photos. Beside it
-are the other finders of studies/face_finders.py, where they are installed: they only decode and find, one photo after
-the other. On large photos they are slow, and see but some of them.
+facecnn takes many photos at once, on all threads, as at the start of training, from an empty cache of photos. Beside
+it are the other finders of studies/face_finders.py, where they are installed: they only decode and find, one photo
+after the other. On large photos they are slow, so they see only some of them.
 
 There are small photos (250x250, the size of those of LFW) and large ones (12 megapixels). Unless photos are given,
 they are made of the sample's faces: pasted, each in its own size, into pictures that are full of detail and of noise,

@@ -1,5 +1,5 @@
-"""The worker process of benchmark.py that decodes photos, finds faces and cuts them out, as a training does at its
-start. The cache of photos is in a temporary folder, and empty each time; the kernels' cache is the user's."""
+"""The worker process of benchmark.py that decodes photos, finds faces and cuts them out, as training does at its start.
+The cache of photos is in a temporary folder, and empty each time; the kernels' cache is the user's."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Conditions:
         return Implementation(name, "facecnn_worker.py", {**self.options, "recorded": recorded})
 
     def training(self, config: str, overrides: Sequence[str], photos: Path, folder: Path) -> Implementation:
-        """A training like that of ``facecnn train``, with its run and its cache in ``folder``."""
+        """Training like that of ``facecnn train``, with its run and its cache in ``folder``."""
         options = {"config": config, "overrides": overrides, "photos": str(photos), "folder": str(folder)}
         return Implementation(FACECNN, "training_worker.py", {**self.options, **options})
 

@@ -46,7 +46,7 @@ TRAINING_EPOCHS = 60
 TORCH = "torch"
 WITH_FACES = f"{FACECNN}, face found first"
 TRAINED = Case("deep", 3, 224, 60, "train")
-"""What a process trains whose memory is measured, by default."""
+"""What the process whose memory is measured trains by default."""
 
 
 @dataclass

@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Passes a training's reports on to the display, and notes when they came. There the training waits."""
+    """Passes the reports of training on to the display, and notes when they came. Training waits there."""
 
     def __init__(self, shown: TrainingDisplay, wait: Callable[[Clock, int], None]) -> None:
         self._shown = shown
@@ -111,7 +111,7 @@ class Clock:
 
 
 class ClockedConsole(StderrConsole):
-    """The command line's console, with a clock in front of a training's display."""
+    """The command line's console, with a clock in front of the display of training."""
 
     def __init__(self, wait: Callable[[Clock, int], None]) -> None:
         super().__init__(quiet=False, verbose=False)
@@ -124,7 +124,7 @@ class ClockedConsole(StderrConsole):
 
 
 class Training:
-    """A training. Options: config, overrides (as for --set), photos, folder (for run and cache), device, threads."""
+    """Training. Options: config, overrides (as for --set), photos, folder (for run and cache), device, threads."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -169,7 +169,7 @@ class Training:
         return self._clock
 
     def _pause(self, clock: Clock, made: int) -> None:
-        """Called in the training's thread after ``made`` steps, or with 0 after an epoch."""
+        """Called in the training thread after ``made`` steps, or with 0 after an epoch."""
         if (made == 0) != self._counts_epochs:
             return
         self._left -= made or 1
@@ -192,7 +192,7 @@ class Training:
                 threads=options["threads"],
             )
             train(loaded, chosen, ClockedConsole(self._pause))
-            raise RuntimeError("the training ended too early")
+            raise RuntimeError("training ended too early")
         except BaseException as error:
             self._failure = error
             self._waits.release()

@@ -68,7 +68,7 @@ class Work:
     weights: dict[str, npt.NDArray[np.float32]]
     """Weights by their names in facecnn."""
     pictures: npt.NDArray[np.float32]
-    """(batch, rows, columns, maps): mean 0 and deviation 1, as after standardisation."""
+    """(batch, rows, columns, maps): mean 0 and standard deviation 1, as after standardisation."""
     labels: npt.NDArray[np.int32]
 
 
@@ -156,7 +156,7 @@ class Worker:
         return {"device": self._side.device}
 
     def check(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Compute losses of a few steps, if the case is a training, and answers, to compare the sides by."""
+        """Compute losses of a few steps, if the case is training, and answers, to compare the sides by."""
         self._forget()
         work = work_of(Case(**case), dropout=False)
         losses = []

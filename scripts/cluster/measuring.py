@@ -1,7 +1,7 @@
 """What scaling.py measures: ranks of its own on this machine, in short turns, of which medians are taken.
 
-A step's arithmetic is measured in seconds of the processor: where other programs are at work, a step that is longer
-than a turn of the scheduler takes several times as long by the clock. How many programs that is as slow as is noted.
+A step's arithmetic is measured in processor seconds: where other programs are at work, a step that is longer than a
+turn of the scheduler takes several times as long by the clock. How many programs would slow it down that much is noted.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Measured:
     batch: int
     """Photos of a step that ranks shared."""
     alone: Mapping[int, float]
-    """Seconds of a processor for a step by photos."""
+    """Processor seconds of a step, by its photos."""
     shared: Mapping[int, float]
-    """Seconds of a processor for a rank's part of a shared step, without the exchange, by photos."""
+    """Processor seconds of a rank's part of a shared step, without the exchange, by photos."""
     steps: Mapping[int, float]
-    """Seconds by the clock of a step of ``batch`` photos by ranks."""
+    """Seconds by the clock of a step of ``batch`` photos, by ranks."""
     call: float
     look: float
     latency: float
@@ -152,7 +152,7 @@ def measure(case: Case, ranks: Sequence[int], *, quick: bool) -> Measured:
 
 
 def _others(clock: Mapping[int, float], processor: Mapping[int, float]) -> float:
-    """How many programs share the processors with a step, if all get as much of them: the longest step is the one that
+    """How many programs share the processors with a step, if all get the same share: the longest step is the one that
     they interrupt in any case. None, if it is hardly interrupted."""
     longest = max(clock)
     times = clock[longest] / processor[longest]
@@ -160,8 +160,8 @@ def _others(clock: Mapping[int, float], processor: Mapping[int, float]) -> float
 
 
 def _bandwidth(size: int, seconds: float, latency: float, call: float, look: float, per_added_byte: float) -> float:
-    """Bytes a second, from what it takes two ranks to add up ``size`` bytes: the bandwidth with which the model says so
-    of two that have a processor each."""
+    """Bytes a second, from the time that two ranks take to add up ``size`` bytes: the bandwidth with which the model
+    gives that time for two ranks with a processor each."""
     exchange, none = Exchange("add_up", size), ()
     lines = fit({1: 1.0}), fit({1: 1.0})
     host = Host(*lines, call, look, per_added_byte, 2, none)

@@ -20,13 +20,13 @@ from facecnn.parallel.mpi import _LONGEST_SLEEP, _SPINNING, _SPLIT_BYTES
 SPLIT_BYTES = _SPLIT_BYTES
 
 _ALLGATHER_LONG, _ALLGATHER_SHORT = 512 << 10, 80 << 10
-"""Bytes in all below which MPICH doubles what it sends: among a power of two of ranks, and else."""
+"""Bytes in all below which MPICH doubles what it sends: among a power of two of ranks, and otherwise."""
 _ALLTOALL_SHORT, _ALLTOALL_MEDIUM, _ALLTOALL_AT_ONCE = 256, 32 << 10, 32
 """Bytes for one rank up to which MPICH sends by Bruck's algorithm, or up to 32 messages at once; else one by one."""
 
 _SMALL_LOOKS, _LARGE_LOOKS, _LARGE_MESSAGE = 2, 3, 16 << 10
-"""Looks at what has come that a round takes. Measured with MPICH 5.0.2 and 8 to 16 ranks of one machine that slept for
-10 ms between looks: an allgather took 17 ms a round with messages of a few kilobytes, 28 ms with larger ones."""
+"""How many looks at what has come a round takes. Measured with MPICH 5.0.2 and 8 to 16 ranks of one machine that slept
+for 10 ms between looks: an allgather took 17 ms a round with messages of a few kilobytes, 28 ms with larger ones."""
 
 
 @dataclass(frozen=True)

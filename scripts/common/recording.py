@@ -1,4 +1,4 @@
-"""What a training reports."""
+"""What training reports."""
 
 from __future__ import annotations
 

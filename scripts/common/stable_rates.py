@@ -26,7 +26,7 @@ EXACT = 1.005
 """The bisection ends when the largest rate that learns and the smallest one that diverges are this close."""
 STEPS = 300
 GROWN, GONE = 1e6, 1e-8
-"""A training ends early when the loss is this many times that of the start."""
+"""Training ends early when the loss is this many times that of the start."""
 DESCENT = Sgd()
 
 
@@ -186,7 +186,7 @@ class Convolution:
         ]
 
     def diverges(self, rate: float, steps: int) -> bool:
-        """Whether the loss grows in the second half of a training.
+        """Whether the loss grows in the second half of training.
 
         Without momentum it is a sum of terms a * q^step with a > 0, one for each curvature: such a sum can fall at
         first and then grow, but once it grows, it never falls again."""

@@ -1,4 +1,4 @@
-"""Which formula for a kernel's gradient, of those that articles give, is right, and what is learned with the others?
+"""Of the formulas that articles give for a kernel's gradient, which is right, and what is learned with the others?
 
 Each formula takes the place of the right one in a small network: convolution, tanh and max-pool, twice, then a dense
 layer. Its gradient is compared with central differences of the loss, weight by weight, and the network is trained with
@@ -248,8 +248,8 @@ def train(formula: type[Formula], seed: int, steps: int, rate: float) -> Trainin
 @exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "flip.png")
-    arguments.add_argument("--steps", type=at_least(1), default=1000, help="steps of each training (default: 1000)")
-    arguments.add_argument("--seeds", type=at_least(1), default=3, help="trainings with each formula (default: 3)")
+    arguments.add_argument("--steps", type=at_least(1), default=1000, help="steps of each run (default: 1000)")
+    arguments.add_argument("--seeds", type=at_least(1), default=3, help="training runs with each formula (default: 3)")
     arguments.add_argument("--rate", type=float, default=0.3, help="learning rate (default: 0.3)")
     options = arguments.parse_args()
     open_device("reference")  # one thread for BLAS: the matrices are small

@@ -73,7 +73,7 @@ class Training:
 
 @dataclass
 class Trained:
-    """The result of a training."""
+    """The result of a training run."""
 
     losses: list[float]
     """Loss of each step's photos, before the step."""
@@ -298,7 +298,7 @@ def draw_kernels(part: SubFigure, training: Training, trained: Trained) -> None:
 
 
 def draw_movement(panel: Axes, found: Sequence[tuple[Training, Trained]]) -> None:
-    """Draw how far kernels and neurons moved in every training."""
+    """Draw how far kernels and neurons moved in every training run."""
     places = np.arange(len(found))
     for offset, name, colour, label in zip((-0.19, 0.19), MOVED, (BLUE, ORANGE), ("kernels", "neurons"), strict=True):
         moved = [0.0 if trained.diverged else 100 * trained.moved(name) for _, trained in found]
@@ -339,13 +339,13 @@ def main() -> None:
         "--size", type=at_least(14), action="append", help="pixels a side; repeat it (default: 28, 56, 112 and 224)"
     )
     arguments.add_argument("--seeds", type=at_least(1), default=20, help="networks to measure (default: 20)")
-    arguments.add_argument("--steps", type=at_least(0), default=100, help="of each training (default: 100; 0: none)")
-    arguments.add_argument("--seed", type=at_least(0), default=0, help="of the trainings (default: 0)")
+    arguments.add_argument("--steps", type=at_least(0), default=100, help="of each run (default: 100; 0: none)")
+    arguments.add_argument("--seed", type=at_least(0), default=0, help="of the runs (default: 0)")
     arguments.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | reference (default: auto)")
     options = arguments.parse_args()
     sizes = sorted(set(options.size or SIZES))
     if len(sizes) < 2:
-        arguments.error("--size: two sizes at least are to be compared")
+        arguments.error("--size: give at least two sizes to compare")
     backend = open_device(options.device).backend
     folder = options.photos or sample_folder()
     photos = {size: read_photos(folder, size) for size in sizes}

@@ -1,10 +1,10 @@
-"""From which learning rate on does one linear neuron fly off to infinity?
+"""Above which learning rate does one linear neuron fly off to infinity?
 
 Inputs 1, 2, 3, weights 3, 2, 1, target 0, half the squared error, no bias. A step of gradient descent multiplies the
 output by 1 - rate * 14, where 14 = 1 + 4 + 9 is the error surface's curvature along the gradient. So the neuron learns
 at rates below 2/14, lands in one step at 1/14, and diverges above 2/14, at 0.25 as at 1. Newton's method divides the
-gradient by the curvature; its rate of 1 is the 1/14 of gradient descent. Small weights of mixed signs seem to bear a
-rate of 0.25, but only start from a smaller output, which is multiplied by the same -2.5.
+gradient by the curvature; its rate of 1 is the 1/14 of gradient descent. Small weights of mixed signs seem to tolerate
+a rate of 0.25, but only start from a smaller output, which is multiplied by the same -2.5.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def main() -> None:
             result = task(kernel[None])
             sums, winners = texts(result.sums[0]), texts(result.winners[0])
             rows.append([name, place, texts(kernel), sums, winners, f"{result.errors[0]:.3g}"])
-    print("From the start 0 3 0. Winners: the positions (from 0 on) whose sums pass the pool.\n")
+    print("From the start 0 3 0. Winners: the positions (from 0) whose sums pass the pool.\n")
     print(table(rows, ["task", "place", "kernel", "sums", "winners", "error"]))
 
     rows = []

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 KERNELS = tuple(range(1, 12))
 SIDES = (8, 16, 28, 56, 112, 224)
 KERNEL, SIDE = 5, 56
-"""Where only one of both is varied, or neither."""
+"""Where only one of the two is varied, or neither."""
 FACE = ("s1/1",)
 
 
 def noise(side: int) -> Array:
-    """White noise of mean 0 and deviation 1, (1, side, side, 1)."""
+    """White noise of mean 0 and standard deviation 1, (1, side, side, 1)."""
     return standardised(np.random.default_rng(side).standard_normal((1, side, side, 1)))
 
 
@@ -48,7 +48,7 @@ def photo(side: int) -> Array:
 
 
 def standardised(x: Array) -> Array:
-    """Scale to mean 0 and deviation 1."""
+    """Scale to mean 0 and standard deviation 1."""
     return np.asarray((x - x.mean()) / x.std())
 
 
@@ -125,7 +125,7 @@ PICTURE_HEADERS = (
 
 
 def row_of_picture(name: str, task: Task, limit: Limit, lr_find: float) -> list[object]:
-    """What a picture's mean and deviation say of the curvature, what it is, and the largest stable rate."""
+    """What a picture's mean and standard deviation say of the curvature, what it is, and the largest stable rate."""
     square, values = float((task.x**2).mean()), curvatures(task)
     figures = (task.x.mean(), task.x.std(), 2 * square, 2 * task.size**2 * square, values[-1])
     texts = [number(value) if abs(value) > 1e-9 else "0" for value in figures]
@@ -254,7 +254,7 @@ def _draw_distances(panel: Axes, distances: dict[str, list[float]]) -> None:
 # -------------------------------------------------------------------------------------------------------------- main
 
 SHARES = (0.5, 0.9, 0.98, 1.02, 1.1)
-"""Rates of the trainings that are drawn, in limits."""
+"""Rates of the training runs that are drawn, in limits."""
 SLOW = {
     NOISE_PLUS_1: (GREY, "-"),
     "noise": (GREY, "--"),
@@ -276,7 +276,7 @@ def main() -> None:
     arguments.add_argument(
         "--side", type=at_least(4), action="append", help="of the pictures; repeat it (default: 8, 16, … 224)"
     )
-    arguments.add_argument("--steps", type=at_least(20), default=STEPS, help=f"a training (default: {STEPS})")
+    arguments.add_argument("--steps", type=at_least(20), default=STEPS, help=f"of each training run (default: {STEPS})")
     arguments.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | reference (default: auto)")
     options = arguments.parse_args()
     kernels, sides = sorted(set(options.kernel or KERNELS)), sorted(set(options.side or SIDES))

@@ -237,8 +237,8 @@ def train(a_plan: Plan, seed: int, steps: int) -> Training:
 @exit_on_error()
 def main() -> None:
     arguments = parser(__doc__, "two_layers.png")
-    arguments.add_argument("--steps", type=at_least(1), default=600, help="steps of each training (default: 600)")
-    arguments.add_argument("--seeds", type=at_least(1), default=3, help="trainings of each network (default: 3)")
+    arguments.add_argument("--steps", type=at_least(1), default=600, help="steps of each run (default: 600)")
+    arguments.add_argument("--seeds", type=at_least(1), default=3, help="training runs of each network (default: 3)")
     options = arguments.parse_args()
     open_device("reference")  # one thread for BLAS: the matrices are small
 

@@ -159,7 +159,7 @@ def planned_trainer(
     count: int | None = None,
     picture: Callable[[tuple[int, ...]], npt.NDArray[np.uint8]] = _black,
 ) -> Trainer:
-    """Set up a training of a shipped config, which is run while planning.
+    """Set up training of a shipped config, which is run while planning.
 
     Args:
         config: The config's name.

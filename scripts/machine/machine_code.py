@@ -6,7 +6,7 @@ its resources. A launch on a card goes the same way, up to the linker, which may
 
 Two private parts of numba-cuda are used. Compiling a device function asks for the capability of the card in use, which
 is answered here. And the IR, which is the same for every capability and takes longer than everything else, is made only
-once, while the public ``cuda.compile`` would make it anew for each of them.
+once, while the public ``cuda.compile`` would make it again for each of them.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--empty", type=Path, metavar="FOLDER", help="also pictures without a face")
     made.add_argument("--turned", action="store_true", help="also facecnn on turned photos")
     made.add_argument("--threads", type=at_least(1), default=available_threads(), help="of each finder (default: all)")
-    made.add_argument("--limit", type=at_least(1), help="so many photos of each folder, picked evenly")
+    made.add_argument("--limit", type=at_least(1), help="this many photos of each folder, picked evenly")
     made.add_argument(
         "--cut-empty", type=Path, metavar="FOLDER", help="instead, cut pictures without a face out of the photos"
     )

@@ -34,7 +34,7 @@ COLUMNS = ("optimizer", "rate", "epochs to it", "seconds to it", "best loss", "a
 
 @dataclass(frozen=True)
 class Run:
-    """One training, epoch by epoch."""
+    """One training run, epoch by epoch."""
 
     seconds: list[float]
     """Seconds since the start of the first epoch."""
@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser(__doc__, "optimizers.png")
     arguments.add_argument("photos", nargs="?", help="a folder with one folder per person (default: the sample people)")
     arguments.add_argument("--config", default="default", help="(default: default)")
-    arguments.add_argument("--seeds", type=at_least(1), default=3, help="trainings of each optimizer (default: 3)")
+    arguments.add_argument("--seeds", type=at_least(1), default=3, help="training runs of each optimizer (default: 3)")
     arguments.add_argument("--epochs", type=at_least(1), help="passes over the photos (default: the config's)")
     arguments.add_argument("--target", type=float, default=0.2, help="the validation loss to reach (default: 0.2)")
     arguments.add_argument(
@@ -72,13 +72,13 @@ def main() -> None:
         for name in names:
             rates[name] = None if name in FULL_BATCH_OPTIMIZERS else suggested_rate(name, options, folder)
             runs[name] = [train(name, rates[name], seed, options, folder) for seed in range(options.seeds)]
-            say(f"{name}: {len(runs[name])} trainings")
+            say(f"{name}: {len(runs[name])} training runs")
     print(table([row(name, rates[name], runs[name], options.target) for name in names], COLUMNS))
     draw(runs, options)
 
 
 def facecnn(*arguments: object, may_diverge: bool = False) -> Any:
-    """Run a command. Returns its JSON, None where a training diverged; ends the script if it fails otherwise."""
+    """Run a command. Returns its JSON, None where training diverged; ends the script if it fails otherwise."""
     command = [sys.executable, "-m", "facecnn", *map(str, arguments), "--quiet", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if may_diverge and done.returncode == DivergedError.exit_code:

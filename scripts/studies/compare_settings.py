@@ -41,18 +41,18 @@ from facecnn.runs.atomic import append_whole
 from studies.album import CONSOLE
 
 FIGURES = ("accuracy", "log_loss", "seconds")
-COLUMNS = ("setting", "accuracy", "accuracy - first", "log loss", "log loss - first", "seconds a training")
+COLUMNS = ("setting", "accuracy", "accuracy - first", "log loss", "log loss - first", "seconds a run")
 
 
 @dataclass(frozen=True)
 class Folds:
-    """A cross-validation, fold by fold; figures are NaN where a training diverged."""
+    """A cross-validation, fold by fold; figures are NaN where training diverged."""
 
     accuracy: list[float]
     log_loss: list[float]
     seconds: list[float]
     dealt: str
-    """A hash of which photo is in which fold; empty if a training diverged."""
+    """A hash of which photo is in which fold; empty if training diverged."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def main() -> None:
     arguments.add_argument("--set", action="append", nargs="+", default=[], metavar="KEY=VALUE")
     arguments.add_argument("--settings", type=Path, metavar="FILE", help="YAML: name: {KEY: VALUE}")
     arguments.add_argument("--folds", type=at_least(2), default=5, help="(default: 5)")
-    arguments.add_argument("--seeds", type=at_least(1), default=1, help="trainings of each fold (default: 1)")
-    arguments.add_argument("--epochs", type=at_least(1), help="for all settings, to shorten the trainings")
+    arguments.add_argument("--seeds", type=at_least(1), default=1, help="training runs of each fold (default: 1)")
+    arguments.add_argument("--epochs", type=at_least(1), help="for all settings, to shorten training")
     arguments.add_argument("--keep", type=Path, metavar="FILE", help="the results so far, to go on from")
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--threads", type=at_least(1))

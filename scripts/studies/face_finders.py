@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 LARGE = 1600
-"""Pixels of the shorter side from which on a picture is large: a twentieth of it is a face of 80."""
+"""Pixels of the shorter side of a large picture, or more: a twentieth of it is a face of 80."""
 
 Box = list[float]
 Found = tuple[Box, list[list[float]] | None]

@@ -1,8 +1,8 @@
-"""How well are people recognised from a few photos by an embedding that was trained on others, and strangers refused?
+"""How well does an embedding that was trained on others recognise people from a few photos, and refuse strangers?
 
 PEOPLE is a folder with one folder of photos per person, STRANGERS one of photos of different people. "photos" are those
-of a person that are learned from, and all others of the people judge. Choices are random, but the same for everything
-that is compared.
+of a person that are learned from; the people's other photos are the test. Choices are random, but the same for
+everything that is compared.
 
 The constants of facecnn/body/threshold.py are fitted to the first, third ... of the people and of the strangers, and
 judged by the others, then the other way round. The first table shows them; those fitted to all belong into the module.
@@ -94,7 +94,7 @@ def main() -> None:
     albums = embedded(options)
     people, strangers = faces_of(albums["people"]), faces_of(albums["strangers"])
     if min(len(people.people), len(strangers.people)) < 4:
-        raise UsageError(f"{shown(options.people)}: four people and four strangers at least are needed to halve them")
+        raise UsageError(f"{shown(options.people)}: at least four people and four strangers are needed to halve them")
     halves = fit_halves(people, strangers)
     print(table(rows_of_constants(people, strangers, halves), ["fitted to", *CONSTANTS]) + "\n")
     print(table(rows_of_thresholds(people, halves, options.draws), THRESHOLD_COLUMNS) + "\n")
@@ -115,7 +115,7 @@ def embedded(options: Any) -> dict[str, EmbeddedAlbum]:
     if options.folds_of is not None:
         albums["folds"] = embed_people(options.folds_of, FOLDS, options.threads)
         if albums["folds"].fold.min() < 0:
-            raise UsageError(f"{shown(options.folds_of)}: {FOLDS} photos at least of each person are needed for folds")
+            raise UsageError(f"{shown(options.folds_of)}: at least {FOLDS} photos of each person are needed for folds")
     if options.keep is not None:
         write(options.keep, albums)
     return albums

@@ -86,7 +86,7 @@ def main() -> None:
     arguments.add_argument("--train", action="store_true", help="train, and count what is named right")
     arguments.add_argument("--fold", type=int, choices=range(KEPT), default=0, help="that is kept apart (default: 0)")
     arguments.add_argument(
-        "--sorted", type=at_least(1), metavar="N", help="with --train: also paste and name so many groups"
+        "--sorted", type=at_least(1), metavar="N", help="with --train: also paste and name this many groups"
     )
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="where the pictures are kept")

@@ -3,8 +3,8 @@
 Each rate becomes the optimizer's ``learning_rate``, with the config's schedule. It is judged by the photos that a fold
 leaves out: by the loss of the last weights, as in ``facecnn cross-validate``, and by the lowest loss after any epoch.
 All of it takes hours; ``--folds``, ``--seeds`` and ``--epochs`` shorten it, and ``--keep FILE`` goes on where it was
-stopped. A rate whose means over two or more trainings are both more than ``--hopeless`` above the best ones is dropped,
-unless it is the suggested one: the table has the number of its trainings.
+stopped. A rate whose means over two or more runs are both more than ``--hopeless`` above the best ones is dropped,
+unless it is the suggested one: the table has each rate's number of runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from facecnn.photos.dataset import Dataset
 from facecnn.photos.folder_faces import folder_faces
 from studies.album import CONSOLE, read_album
 
-COLUMNS = ("rate", "trainings", "last loss", "above best", "lowest loss", "above best of these")
+COLUMNS = ("rate", "runs", "last loss", "above best", "lowest loss", "above best of these")
 FOLDS = 5
 STEPS = 150
 """Steps of lr-find's range tests: its default."""
@@ -50,7 +50,7 @@ RATES = tuple(10 ** (exponent / 2) for exponent in range(-8, 1))
 """Nine, from 0.0001 to 1."""
 
 Losses = Mapping[float, Sequence[tuple[float, float]]]
-"""By rate, (lowest, last) validation loss of every training."""
+"""By rate, (lowest, last) validation loss of every run."""
 
 
 def held_out_losses(loaded: Loaded, dataset: Dataset, fold: Any, device: Device) -> tuple[float, float]:
@@ -186,9 +186,9 @@ def main() -> None:
     add_config(arguments)
     arguments.add_argument("--device", default="cpu", help="(default: cpu)")
     arguments.add_argument("--threads", type=at_least(1), help="(default: all)")
-    arguments.add_argument("--epochs", type=at_least(1), help="as for train, to shorten the trainings")
-    arguments.add_argument("--folds", type=at_least(1), default=FOLDS, help=f"so many of the {FOLDS} folds")
-    arguments.add_argument("--seeds", type=at_least(1), default=3, help="trainings of each fold (default: 3)")
+    arguments.add_argument("--epochs", type=at_least(1), help="as for train, to shorten the runs")
+    arguments.add_argument("--folds", type=at_least(1), default=FOLDS, help=f"this many of the {FOLDS} folds")
+    arguments.add_argument("--seeds", type=at_least(1), default=3, help="training runs of each fold (default: 3)")
     arguments.add_argument("--hopeless", type=float, default=0.5, metavar="SHARE", help="(default: 0.5)")
     arguments.add_argument("--keep", type=Path, metavar="FILE", help="the results so far, to go on from")
     options = arguments.parse_args()

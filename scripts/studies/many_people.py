@@ -5,7 +5,7 @@ process of its own: ``facecnn train`` for three epochs, ``eval``, ``predict`` on
 ``cross-validate`` with two folds of one epoch. Faces aren't looked for. Photos, cache and runs are kept in FOLDER; a
 later run goes on with them.
 
-Seconds are those of processors, of all threads together: other work on the machine hardly changes them. "peak MB" is
+Seconds are processor time, of all threads together: other work on the machine hardly changes them. "peak MB" is
 that of the process, without pages of files (RssAnon, Linux only). "figures MB" and "page MB" are the sizes
 of the run's figures.json and report.html, "answers MB" is what ``cross-validate --format json`` prints. "photos a
 second" is the median over the epochs, as ``train`` says.

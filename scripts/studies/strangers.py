@@ -10,7 +10,7 @@ facecnn uses; the largest of the people's logits, negated; the energy, minus the
 exponentials (Liu et al. 2020); and, with the outputs of the last layer but one, one minus the cosine with the nearest
 mean of a person's training photos, and with the three nearest training photos. "named at N %" is the share of the
 people's photos that are named at a threshold, chosen afterwards for each fold, that lets N % of the strangers in, where
-N is the config's false_accept_rate. Deviations are those of the folds.
+N is the config's false_accept_rate. Standard deviations are over the folds.
 
 The second table shows the models' answers, at their own thresholds. "sure strangers": those named with a confidence
 above 0.99, in all and in the worst fold. "highest": the largest confidence with which a stranger was named. ECE: the
@@ -138,7 +138,7 @@ def run(options: Any, loaded: Loaded, work: Path, runs: Path) -> None:
         raise UsageError(f"{shown(options.people)}: it has a folder {UNKNOWN}/, which is to be made of STRANGERS")
     strangers = list_photos(options.strangers).files
     if len(strangers) < 2:
-        raise PhotoError(f"{shown(options.strangers)}: two photos of strangers at least are needed")
+        raise PhotoError(f"{shown(options.strangers)}: at least two photos of strangers are needed")
     first, second = (strangers[1::2], strangers[::2]) if options.other_half else (strangers[::2], strangers[1::2])
     others = load_files(second, settings, finder=finder)
     rows = others.row[others.row >= 0]
@@ -295,8 +295,8 @@ def spans(values: Sequence[float]) -> str:
 
 
 def draw(found: Mapping[str, Sequence[Fold]], path: Path) -> None:
-    """Draw for each training the distribution of scores, and with each score, how many people are named over how many
-    strangers are let in."""
+    """Draw for each way of training the distribution of scores, and with each score, how many people are named over how
+    many strangers are let in."""
     figure = new_figure(11, 3.6 * len(found))
     axes = figure.subplots(len(found), 2, squeeze=False)
     for (title, folds), (left, right) in zip(found.items(), axes, strict=True):
