@@ -43,7 +43,7 @@ _LONGEST_WAIT = 60.0
 """Seconds for another process to compile a function; it may have failed."""
 
 _TOLD_EVERY = 1.0
-"""Seconds of waiting after which it is said that it goes on."""
+"""Seconds of waiting after which the user is told that it goes on."""
 
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
@@ -88,13 +88,12 @@ _notes = Notes()
 
 
 def notes_told(tell: Callable[[str], None]) -> AbstractContextManager[None]:
-    """Meanwhile ``tell`` is called, once, with each thing that there is to know about the cache; first with what was
-    found before."""
+    """Within the context, ``tell`` is called once with each note about the cache, first with those from before."""
     return _notes.told(tell)
 
 
 def notes() -> tuple[str, ...]:
-    """What there was to know so far."""
+    """The notes so far."""
     return tuple(_notes.texts)
 
 
@@ -122,8 +121,8 @@ def keep(dispatcher: Any, kind: Any, folder: str | None) -> None:
 
 
 class Locator(caching.UserProvidedCacheLocator):
-    """Numba would name a folder by the path of the sources, so that every checkout and every virtual environment would
-    compile the same code anew."""
+    """Numba would name a folder by the path of the sources, so every checkout and every virtual environment would
+    compile the same code again."""
 
     @classmethod
     def get_suitable_cache_subpath(cls, py_file: str) -> str:
@@ -150,7 +149,7 @@ _AnyCache: Any = object  # mypy doesn't know what Numba's caches have
 
 
 class _CheckedCache(_AnyCache):  # type: ignore[misc]
-    """What one of Numba's caches, the other base class, does anew: its files are checked, and done without where they
+    """Replaces parts of one of Numba's caches, the other base class: files are checked, and none are kept where they
     can't be written."""
 
     _cache_file: Any
@@ -159,7 +158,7 @@ class _CheckedCache(_AnyCache):  # type: ignore[misc]
         super().__init__(function)
         self._cache_file = _CheckedFiles(self._cache_file, self._impl.filename_base)
         self._lock: FileLock | None = None
-        """Held while the function is compiled for some types. Made anew each time: a forked process may not use its
+        """Held while the function is compiled for some types. Made each time: a forked process may not use its
         parent's."""
 
     def load_overload(self, signature: Any, target: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What there is to know about kernels besides what they compute, told to whoever runs a command, each thing once."""
+"""Notes about kernels besides what they compute, for the user who runs a command, each of them once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Notes:
 
     @contextmanager
     def told(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Meanwhile ``tell`` is called, once, with each text; first with those from before."""
+        """Within the context, ``tell`` is called once with each text, first with those from before."""
         before, self._tell = self._tell, tell
         try:
             for text in self.texts:

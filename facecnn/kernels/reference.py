@@ -478,7 +478,7 @@ def dense_backward_input(dx: Array, dout: Array, weight: Array, workspace: Any) 
 
 
 def unit_length_forward(out: Array, x: Array, norms: Array, workspace: Any) -> None:
-    """out = x / norm of each row: out, x (N, U); norms (N,) are written, and LEAST_LENGTH at least."""
+    """out = x / norm of each row: out, x (N, U); norms (N,) are written, each at least LEAST_LENGTH."""
     norms[...] = np.maximum(np.sqrt(np.square(x).sum(axis=1)), LEAST_LENGTH)
     out[...] = x / norms[:, None]
 

@@ -48,7 +48,7 @@ def kernel_names() -> list[str]:
 
 
 def check_kernels(backend: Backend, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Result]:
-    """A result for each kernel; nothing that a kernel does, not even to fail, ends the test."""
+    """A result for each kernel. Whatever a kernel does, even if it fails, the test goes on."""
     cases, names = self_test_cases(), kernel_names()
     results = []
     for name in names:

@@ -8,7 +8,7 @@ _seen: bool | None = None
 
 
 def look_for_free_processors(count: int) -> None:
-    """Look now, for threads that are started later: what this process starts meanwhile is no reason not to spin."""
+    """Look now, for threads that are started later, so that what this process starts meanwhile doesn't count."""
     global _seen
     _seen = _are_free(count)
 

@@ -15,7 +15,7 @@ _COUPLED, _DECOUPLED = "weight_decay", "decoupled_weight_decay"
 
 
 class Values(NamedTuple):
-    """The arguments that all steps of a training share."""
+    """The arguments that all steps of a training run share."""
 
     numbers: list[float]
     betas: list[float]

@@ -24,7 +24,7 @@ __all__ = ["cache_folder", "compiled", "config", "helper", "one_thread", "set_th
 code_library.install()
 
 thread_number: Any = get_thread_id
-"""In a parallel loop: the thread that runs this turn, from 0 on."""
+"""In a parallel loop: the thread that runs this turn, from 0 up."""
 
 # No nnan and ninf: a NaN must come through to the loss. No reassoc: sums keep the order in which they are written.
 _FASTMATH = frozenset({"contract", "nsz", "arcp"})
@@ -93,8 +93,8 @@ def set_threads(count: int) -> None:
     The first call starts the threads, and says how those that have nothing to do wait for the next loop (unless the
     user's environment says so). Asleep, they take long to wake: on a virtual machine of 2 processors a training step
     of the default network took 16 ms, and 8.5 ms where they spun for half a millisecond before. But where other
-    programs want the processors, spinning keeps from work what the loop waits for: 32 ms instead of 13, and by OpenMP's
-    own default, which spins for longer, 60 times as long. So they spin, briefly, if there are processors to spare.
+    programs want the processors, spinning holds up what the loop waits for: 32 ms instead of 13, and with OpenMP's own
+    default, which spins for longer, 60 times as long. So they spin, briefly, if there are processors to spare.
     """
     if any(name in os.environ for name in _WAITING):
         numba.set_num_threads(count)
@@ -134,7 +134,7 @@ def _on_threads(count: int) -> Iterator[None]:
 
 
 def loops_may_overlap() -> bool:
-    """Whether several threads may run parallel loops at the same time: Numba's own layer, which it takes where there is
-    no OpenMP, ends the process then. To be asked after ``set_threads``."""
+    """Whether several threads may run parallel loops at the same time: with Numba's own layer, which it takes where
+    there is no OpenMP, that would end the process. To be asked after ``set_threads``."""
     layer: Any = _threading_layer
     return bool(layer() != "workqueue")

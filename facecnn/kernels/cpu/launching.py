@@ -57,8 +57,8 @@ _listed: dict[Launch, None] | None = None
 
 def listed(function: Callable[[], object]) -> list[Launch]:
     """What ``function`` launches, without running any of it: so nothing is compiled, and arrays keep what they hold.
-    What it raises ends the list. That holds for all threads, as the face finder has one of its own: nothing else may
-    be launched meanwhile."""
+    What it raises ends the list. Launches of all threads are listed, as the face finder has one of its own: nothing
+    else may be launched meanwhile."""
     global _listed
     _listed = {}
     try:
@@ -70,8 +70,8 @@ def listed(function: Callable[[], object]) -> list[Launch]:
 
 
 def compile_in_order(launches: Iterable[Launch]) -> None:
-    """Compile kernels, or load what is kept of them, but for those that another process is compiling now, and those
-    whose code can't be kept, so that nobody else would have it."""
+    """Compile kernels, or load what is kept of them, except those that another process is compiling now, and those
+    whose code can't be kept, so that no other process would have it."""
     for kernel, types in launches:
         is_taken = getattr(kernel._cache, "is_taken", None)
         if is_taken is not None and not is_taken(types, kernel.targetctx):

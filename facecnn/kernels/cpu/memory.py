@@ -48,7 +48,7 @@ def copy_to_device(out: Array, array: Array) -> None:
 
 
 def resident(array: Array, rows: Array) -> tuple[Array, npt.NDArray[np.int32]]:
-    """The host array itself, and the rows. It must be read-only: kernels would be compiled anew for a writable one."""
+    """The host array itself, and the rows. It must be read-only: kernels would be compiled again for a writable one."""
     pixels = np.asarray(array).view()
     pixels.flags.writeable = False
     return pixels, np.asarray(rows, np.int32)

@@ -131,7 +131,7 @@ def prepare_photos(
     weights = _contrast_weights(height, width)
     places = _places_in_scratch(height, width, maps, stored_height, stored_width, len(weights))
     photos = pixels.reshape(len(pixels), stored_height * stored_width * maps)
-    photos.flags.writeable = False  # as those of a training are: for others the kernel would be compiled once more
+    photos.flags.writeable = False  # as those in training are: for others the kernel would be compiled once more
     launch(
         _prepare, out.reshape(number, height * width * maps), height, width, photos, stored_height, stored_width, maps,
         rows, parameters, _CODES[normalise], weights, workspace.per_thread("pictures", places[-1]),

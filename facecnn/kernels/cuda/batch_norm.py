@@ -4,9 +4,9 @@ x (M, C) is processed in tiles of columns, as in ``columns``. The statistics of 
 computes them for chunks of rows; then each block of the kernel that needs them merges the chunks of its own columns
 (they are few, and in the card's cache). Where there is one chunk only, one launch does both.
 
-Precision isn't lost where the mean is much larger than the deviation: each column's first number is subtracted from all
-its numbers, and squared deviations are taken from the mean of a few rows in registers and merged by the formula of
-Chan, Golub and LeVeque (1979).
+Precision isn't lost where the mean is much larger than the standard deviation: each column's first number is subtracted
+from all its numbers, and squared deviations are taken from the mean of a few rows in registers and merged by the
+formula of Chan, Golub and LeVeque (1979).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     sum[p, k] = sum over input maps c and taps t of weight[k, t, c] * input[p + t, c]
 
 Forward, the input is x. For the input's gradient it is delta, in which all is 0 but the elements that won their window,
-and the weights are flipped, kernels and maps exchanged: both happens on the way to shared memory. ``Tile`` says how the
+and the weights are flipped, kernels and maps exchanged: both happen on the way to shared memory. ``Tile`` says how the
 work is divided. In shared memory
     input   [map, row, phase, q]      column = q * patch_columns + phase
     weights [map, tap row, tap column, kernel of the block]

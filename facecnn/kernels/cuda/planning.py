@@ -1,6 +1,6 @@
 """What would be launched, found out without a card: arrays that are shapes only, and launches that are written down.
 
-So the machine code of a whole training step can be examined, and its work counted, on any machine.
+This way the machine code of a whole training step can be examined, and its work counted, on any machine.
 """
 
 from __future__ import annotations

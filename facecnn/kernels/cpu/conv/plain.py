@@ -1,8 +1,8 @@
 """Convolution, bias, activation and max-pooling in one block, forward and backward, as plain loops.
 
-For processors without micro-kernels. Written to be read: but for the frame of zeros around a photo, they are the
-formulas of ``facecnn.kernels.reference``. A row of a kernel's window, S columns of C
-maps, is a run of S * C floats of the photo.
+For processors without micro-kernels. Written to be read: apart from the frame of zeros around a photo, they are the
+formulas of ``facecnn.kernels.reference``. A row of a kernel's window, S columns of C maps, is a run of S * C floats of
+the photo.
 
 Kernel size, maps, pool and activation are constants of the compiled code: every set of them is compiled once.
 """

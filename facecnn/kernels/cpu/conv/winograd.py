@@ -1,10 +1,10 @@
 """The forward pass of the convolution block by Winograd's minimal filtering along rows; ``winograd_gradient`` has the
 weights' gradient.
 
-A row of outputs is cut into tiles of 4. Of 5 columns of weights a tile takes 8 multiplications in place of 20, of 3
+A row of outputs is cut into tiles of 4. For 5 columns of weights a tile takes 8 multiplications in place of 20, for 3
 columns 6 in place of 12, for each row of weights, map and kernel. Transforms are only along rows: so the photo's are
 shared by all kernels and rows of weights, and numbers stay exact enough. They differ from exact sums by two to four
-times as much as those that ``direct`` adds one by one; of windows that are equal but for that, any may win.
+times as much as those that ``direct`` adds one by one; of windows that only differ by that, any may win.
 
 A photo of few maps is gone through in strips of tiles from top to bottom, narrow enough for what belongs to a strip's
 windows to stay in the first cache. Its rows are transformed once each, when they are first needed, into as many rows of

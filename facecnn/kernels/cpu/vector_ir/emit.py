@@ -28,7 +28,7 @@ _ALIGNMENT = {_FLOAT: 4, _BYTE: 1, _INT: 4, ir.DoubleType(): 8}
 
 
 class Pointer:
-    """Annotates an argument of an emitted function: LLVM's pointer to an element, of a contiguous array. Those who call
+    """Annotates an argument of an emitted function: LLVM's pointer to an element, of a contiguous array. Callers of
     the function pass the array and the element's place, an int."""
 
 
@@ -49,7 +49,7 @@ def emitted(factory: Callable[..., Callable[..., None]]) -> Any:
 
 class _Emitted(_Intrinsic):  # type: ignore[misc]
     """A function for compiled code (``numba.extending.intrinsic``), which is pickled as its factory and sizes. Numba
-    would give it a random number, and compile a kernel that has it in its closure anew in each process."""
+    would give it a random number, and compile a kernel that has it in its closure again in each process."""
 
     def __init__(self, definition: Any, of_sizes: Any, sizes: tuple[Any, ...]) -> None:
         super().__init__(of_sizes.__name__, definition)
