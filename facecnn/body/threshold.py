@@ -101,7 +101,7 @@ def stranger_threshold(
         embeddings: (n, 128) of the people's training photos, of any length.
         labels: (n,) int, the person of each.
         false_accept_rate: share of strangers that may be named, above 0 and below 1.
-        formula: another one than that fitted to all photos, for tests of it.
+        formula: used in place of the one fitted to all photos, to test that.
     """
     counts = np.unique(labels, return_counts=True)[1]
     people = len(counts)

@@ -147,7 +147,7 @@ def find_cuda(number: int = 0, *, thorough: bool = False) -> Cuda:
 
 
 def is_simulated() -> bool:
-    """Whether Numba's simulator, which is no card, takes the place of all cards."""
+    """Whether Numba's simulator, which isn't a card, takes the place of all cards."""
     return _is_set("NUMBA_ENABLE_CUDASIM")
 
 

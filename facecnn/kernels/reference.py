@@ -752,7 +752,7 @@ def add_noise(
     4 b + 3, the first counts[b] get noise, the others are copied.
 
     The four z of elements 4 b to 4 b + 3 come from the words w of philox(counter=(b, 0, step, 0), key=(seed,
-    PURPOSE_NOISE)), so that they are the same on every device but for rounding (Box and Muller 1958): with
+    PURPOSE_NOISE)), so that they are the same on every device except for rounding (Box and Muller 1958): with
     u = ((w0 >> 8) + 1) * 2^-24 in (0, 1] and v = (w1 >> 8) * 2^-24 in [0, 1), the first two are sqrt(-2 log u) times
     cos(2 pi v) and sin(2 pi v); the others are made of w2 and w3 likewise.
     """

@@ -83,7 +83,7 @@ class Optimizer:
             gradient: (P,)
             learning_rate: (1,)
             step: (1,) int32, number of updates made before.
-            decaying: number of weights, from the first on, to which weight decay applies.
+            decaying: number of weights, from the first, to which weight decay applies.
         """
         scalars = {name: getattr(self, name) for name in update_rule(self.rule).settings}
         scalars["decoupled_weight_decay" if self._decouples else "weight_decay"] = self.weight_decay

@@ -41,7 +41,7 @@ class TrainSettings:
     restart_epochs: int = Field(
         default=5, ge=1, le=1_000_000, description="epochs that each of several initial weights is tried for"
     )
-    freeze: int = Field(default=0, ge=0, le=1000, description="layers, from the first on, that keep their weights")
+    freeze: int = Field(default=0, ge=0, le=1000, description="number of first layers that keep their weights")
     stop_after_epochs_without_gain: int | None = Field(
         default=None, ge=1, description="end when the validation loss has not fallen for this number of epochs | null"
     )

@@ -144,8 +144,8 @@ def watched(stages: Sequence[Stage]) -> list[str]:
 
 
 def activation_of(stages: Sequence[Stage], number: int) -> tuple[int, str] | None:
-    """The first activation from a layer on, and the index of the stage that applies it; None if a layer that sums with
-    weights of its own comes first."""
+    """The first activation at or after a layer, and the index of the stage that applies it; None if a layer that sums
+    with weights of its own comes first."""
     for later, stage in enumerate(stages[number:], start=number):
         if later > number and any(parameter.start == "random" for parameter in stage.parameters.values()):
             return None

@@ -99,7 +99,7 @@ def _generator(seed: int, number: int) -> np.random.Generator:
 
 
 def gain_after(stages: Sequence[Stage], number: int) -> float:
-    """Gain of the first activation from a layer on, before the next layer with weights to scale."""
+    """Gain of the first activation at or after a layer, before the next layer with weights to scale."""
     for later, stage in enumerate(stages[number:]):
         if later > 0 and any(parameter.decays for parameter in stage.parameters.values()):
             break

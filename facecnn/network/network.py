@@ -70,7 +70,7 @@ class Network:
             input_shape: (H, W, C)
             batch_size: maximum number of photos at a time.
             seed: of dropout and noise.
-            frozen: number of ``layers``, from the first on, that keep their weights.
+            frozen: number of ``layers``, from the first, that keep their weights.
             accumulate_gradients: whether gradients of several micro-batches can be added up.
 
         Raises:

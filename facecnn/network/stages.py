@@ -52,7 +52,7 @@ def _within(stages: Sequence[Stage]) -> Iterator[Stage]:
 
 
 def way_to(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
-    """The stages up to ``name``, which may be the whole name of a layer that another one holds. Shortcuts are no part
+    """The stages up to ``name``, which may be the whole name of a layer that another one holds. Shortcuts aren't part
     of the way."""
     first, _, rest = name.partition(".")
     number = next(number for number, stage in enumerate(stages) if stage.name == first)

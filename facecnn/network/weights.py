@@ -91,7 +91,7 @@ class Weights:
             [(stage.name, name, p.shape) for stage in stages for name, p in stage.statistics.items()], backend, dtype
         )
         self.decaying: int = sum(aligned_size(p.shape) for _, _, p in ordered if p.decays)
-        """Elements of the flat parameters, from the first on, to which weight decay applies."""
+        """Number of elements of the flat parameters, from the first, to which weight decay applies."""
         self.by_stage: dict[str, dict[str, Array]] = {
             stage.name: self.parameters.by_stage.get(stage.name, {}) | self.statistics.by_stage.get(stage.name, {})
             for stage in stages

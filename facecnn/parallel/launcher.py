@@ -19,7 +19,7 @@ _VARIABLES = (
     ("PMI_RANK", "PMI_SIZE", "mpiexec"),  # MPICH and its relatives
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "mpirun"),  # Open MPI
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "mpirun"),  # MVAPICH2
-    # A Slurm batch script has SLURM_PROCID and SLURM_NTASKS, too, but is no step of several tasks: srun starts those.
+    # A Slurm batch script has SLURM_PROCID and SLURM_NTASKS, too, but isn't a step of several tasks: srun starts those.
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "srun"),
 )
 """Names of the variables with a process's rank and the number of ranks, and the launcher that sets them."""

@@ -38,7 +38,7 @@ def erasing(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection in which rows can be deleted for good.
 
     SQLite leaves deleted rows, and copies of rows that it moved to another page, in the unused parts of a file. So the
-    file is written anew at the end. Raises sqlite3.Error, also if another process keeps the file.
+    file is rewritten at the end. Raises sqlite3.Error, also if another process keeps the file.
     """
     with contextlib.closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as index:
         index.execute("pragma secure_delete = on")

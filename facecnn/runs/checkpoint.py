@@ -157,7 +157,7 @@ def find_checkpoint(path: Path, which: Which = "best") -> Path:
 
     Of a run folder, "best" is best.safetensors, or last.safetensors if there is no best one yet (or only some files
     were copied). "last" is last.safetensors, or previous.safetensors if a save was killed between its two renames.
-    Raises CheckpointError where nothing is there (with similar names), the folder has no checkpoint, or it is no
+    Raises CheckpointError where nothing is there (with similar names), the folder has no checkpoint, or it isn't a
     regular file.
     """
     try:

@@ -28,7 +28,7 @@ from facecnn.network.network import Network
 from facecnn.network.stages import Stage
 
 BODY = "body"
-"""Stands for the pretrained body, which is no config: from a face to its embedding, of unit length."""
+"""Stands for the pretrained body, which isn't a config: from a face to its embedding, of unit length."""
 PEOPLE = 2
 CHECKED_STEPS = 3
 WARM_UP_STEPS = 4

@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def rows_of_minima(task: Task, ends: Array, seed: int) -> list[list[object]]:
-    """A row for each local minimum with an error in which descents (K, 3) end, the first of which is no random one."""
+    """A row for each local minimum with an error in which descents (K, 3) end, the first of which isn't random."""
     result, random = task(ends), len(ends) - 1
     kinds = [kind_of(*one) for one in zip(result.errors, result.gradients, ends, strict=True)]
     stuck = [number for number, kind in enumerate(kinds) if kind == "local minimum"]

@@ -8,8 +8,8 @@ A multiprocessor works on as many blocks at a time as registers, shared memory a
 ``turns = ceil(blocks / multiprocessors)`` blocks, each with the mean of the grid's ``Counts`` (machine_code.py compiles
 the kernel, executed_instructions.py follows three of its blocks). For each block in turn it needs, in cycles:
 
-* issue: machine instructions / 4 (each of four schedulers issues a warp's instruction per cycle. Float32 is no bound of
-  its own: 128 multiply-adds per cycle are those of four warps);
+* issue: machine instructions / 4 (each of four schedulers issues a warp's instruction per cycle. Float32 isn't a bound
+  of its own: 128 multiply-adds per cycle are those of four warps);
 * integers: / 2 (64 results per cycle);
 * special: / 0.5 (16 results per cycle: approximations of 1/x, roots and powers, conversions);
 * shared: reads and writes of shared and global memory, one per cycle (32 banks of 4 bytes, which global memory passes

@@ -84,7 +84,7 @@ class MachineCode:
     float64: int
     """Instructions on float64, up to 64 times slower than on float32."""
     divisions64: int
-    """Divisions and remainders of 64-bit integers, some 100 instructions each."""
+    """Divisions and remainders of 64-bit integers, about 100 instructions each."""
     atomics: int
     local_accesses: int
     """Reads and writes of local memory in the PTX."""

@@ -105,7 +105,7 @@ class LazyLibrary(_Library):  # type: ignore[misc]
         self._finalized = self._is_waiting = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        """The function's address, 0 if this is none of its functions."""
+        """The function's address, 0 if this isn't one of its functions."""
         self._ensure_finalized()
         if self._is_waiting:
             if not self._defines(name):

@@ -75,7 +75,7 @@ def _backward(activation: Activation) -> Any:
 
 
 def _cost(activation: Activation) -> int:
-    """Operations per element, about."""
+    """Approximate number of operations per element."""
     return 2 if activation in ("identity", "relu", "leaky_relu") else 60
 
 

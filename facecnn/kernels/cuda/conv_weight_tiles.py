@@ -26,7 +26,7 @@ from facecnn.kernels.cuda.driver import SIMULATED
 _THREADS: int = 12 if SIMULATED else 256
 """Most threads of a block that sums up the weights' gradient."""
 _SUMS = 64
-"""Elements of the weights' gradient that a thread sums up, about."""
+"""Approximate number of the weights' gradient's elements that a thread sums up."""
 _CHUNKS: int = 6 if SIMULATED else 528
 """Blocks that sum up the weights' gradient, each over tiles of its own: four for each multiprocessor of an H100."""
 

@@ -165,7 +165,7 @@ class Layer:
         return (self,)
 
     def frozen_layers(self) -> int:
-        """How many of the layers that it expands to, from the first on, keep their weights."""
+        """How many of the layers that it expands to, from the first, keep their weights."""
         return 0
 
     def check_input(self, shape: Shape, is_first: bool) -> None:

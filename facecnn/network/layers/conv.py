@@ -34,7 +34,7 @@ from facecnn.network.layers.elementwise import Activate
 from facecnn.network.layers.pool import Pool, PoolSettings, lead
 from facecnn.settings import SETTINGS
 
-# How finely kernels for a card split the sum for the weights' gradient, at most: see conv_weight_tiles.py there.
+# Limit of how finely kernels for a card split the sum for the weights' gradient: see conv_weight_tiles.py there.
 _BLOCKS_OF_WEIGHT_SUMS, _WEIGHT_SUMS_OF_BLOCK = 528, 2**14
 
 

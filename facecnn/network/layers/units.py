@@ -27,7 +27,7 @@ from facecnn.network.layers.base import (
 from facecnn.network.layers.elementwise import Activate
 from facecnn.settings import SETTINGS
 
-# How finely kernels for a card split long sums, at most: see neuron.py and dense.py there.
+# Limits of how finely kernels for a card split long sums: see neuron.py and dense.py there.
 _MOST_MAP_PARTS, _MAP_PART = 64, 64
 _DENSE_PART = 128
 

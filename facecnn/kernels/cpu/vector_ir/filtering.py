@@ -32,7 +32,7 @@ class Filtering(NamedTuple):
     weights: Matrix
     """G, (points, taps)."""
     input: Matrix
-    """B, (points, points), of integers but for the last row."""
+    """B, (points, points), of integers except for the last row."""
 
 
 @cache

@@ -35,7 +35,7 @@ def _combined(e: Emitter, factors: Sequence[Fraction], vectors: Sequence[Any]) -
 def at_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     """matrix @ vectors, for a matrix (points, vectors)."""
     found = [_combined(e, matrix[0], vectors)]
-    for p in range(1, len(matrix) - 1, 2):  # a pair of opposite points: equal but for the signs of the odd powers
+    for p in range(1, len(matrix) - 1, 2):  # a pair of opposite points: equal except for the signs of the odd powers
         even, odd = (
             [factor if j % 2 == rest else Fraction(0) for j, factor in enumerate(matrix[p])] for rest in (0, 1)
         )
@@ -204,7 +204,7 @@ def multiply_points(
 
 
 def _from_points(e: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
-    """matrix @ vectors, for a matrix (outputs, points), whose points but for the first and the last are opposite
+    """matrix @ vectors, for a matrix (outputs, points), whose points except for the first and the last are opposite
     pairs."""
     inner = range(1, len(vectors) - 1, 2)
     pairs = [(e.fadd(vectors[p], vectors[p + 1]), e.fsub(vectors[p], vectors[p + 1])) for p in inner]
