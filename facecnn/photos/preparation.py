@@ -120,7 +120,7 @@ class PhotoSettings:
     )
     normalise: Literal["none", "standardise", "local_contrast"] = Field(
         default="local_contrast",
-        description="none | standardise (each photo: mean 0, standard deviation 1) | local_contrast (in each place)",
+        description="none | standardise (photo: mean 0, standard deviation 1) | local_contrast (each place: the same)",
     )
     validation: float = Field(
         default=0.2, ge=0, lt=1, description="share of each person's photos that is held out for validation"
