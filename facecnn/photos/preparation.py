@@ -36,7 +36,7 @@ EYE_HEIGHT = 0.36
 """Distance of the eyes from the top, as a fraction of the window's height: brows to chin fill the window."""
 
 MOST_SAMPLES = 8
-"""Samples per side of a stored pixel above which a picture is averaged first."""
+"""A picture that would need at least twice as many samples per side of a stored pixel is averaged first."""
 
 _HIDDEN = 128
 """Grey of a hidden face."""
@@ -241,8 +241,8 @@ def aligned_crop(
 
     Args:
         picture: upright picture, mode L or RGB, or uint8 of (rows, columns) or (rows, columns, 1 or 3).
-        most_samples: with ``align`` arcface, a picture that would need more of them a side is averaged first, so that
-            it needs at least as many.
+        most_samples: with ``align`` arcface, a picture that would need at least twice as many of them a side is
+            averaged first, so that it needs at least as many.
 
     Returns:
         uint8 of ``settings.margin_shape``; ``without_margin`` gives the window.
