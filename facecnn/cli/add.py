@@ -16,20 +16,20 @@ from facecnn.reports.findings import counted
 def add(
     console: StderrConsole,
     *,
-    person: Annotated[str, typer.Argument(help="The name, of a new person or one of the model's.")],
+    person: Annotated[str, typer.Argument(help="Name of a new person, or of one the model knows.")],
     photos: Annotated[
         list[Path], typer.Argument(parser=path, metavar="PHOTOS...", help="Photos of the person, or folders of them.")
     ],
     model: ModelOptions,
     name: NewNameOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False,
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:
-    """Make a new run that knows one person more, from one photo or more.
+    """Make a new run that knows one more person, from one or more photos.
 
-    A model of -c pretrained needs no training for it, and answers as before about everybody else. Any other is trained
-    anew on the photos of all. The photos aren't copied.
+    A model made with -c pretrained needs no training for this, and answers as before about everybody else. Any other is
+    retrained on everybody's photos. The photos aren't copied.
     """
     from facecnn.jobs.add import add as job
     from facecnn.jobs.training.options import TrainOptions

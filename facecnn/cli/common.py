@@ -22,7 +22,7 @@ from facecnn.parallel import current_ranks
 from facecnn.reports.findings import counted
 
 BROKEN_PIPE = 141
-"""Exit code where the reader of the output has gone: a shell shows it for a program that SIGPIPE ended."""
+"""Exit code if the reader of the output has gone: what a shell shows for a program that SIGPIPE ended."""
 
 _COMMON_OPTIONS = {
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")],
@@ -100,7 +100,7 @@ def _explained(error: Exception) -> FacecnnError:
     if isinstance(error, FacecnnError):
         return error
     if isinstance(error, MemoryError):
-        return FacecnnError(f"Not enough memory ({error}): close other programs, or take a smaller network")
+        return FacecnnError(f"Not enough memory ({error}): close other programs, or use a smaller network")
     package = package_error(error) if isinstance(error, ImportError) else None
     reason = f"{type(error).__name__}: {error}"
     return package or FacecnnError(f"internal error: {reason}\nThis is a bug in facecnn; --traceback shows where.")
@@ -116,7 +116,7 @@ def _show(error: FacecnnError, traceback: bool) -> None:
 
 
 def print_result(result: Any, format: Format, describe: Callable[[Any], str]) -> None:
-    """Print a result on stdout, as JSON or as the text that ``describe`` makes of it; of several ranks only rank 0."""
+    """Print a result on stdout, as JSON or as the text that ``describe`` makes of it. Of several ranks, only 0 does."""
     if current_ranks().rank:
         return
     if format == "json":
@@ -131,7 +131,7 @@ def print_json(result: Any) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print text on stdout, with one newline at its end. Raises OutputError where stdout can't be written to."""
+    """Print text on stdout, with one newline at its end. Raises OutputError if stdout can't be written to."""
     try:
         typer.echo(text, nl=not text.endswith("\n"))
     except BrokenPipeError:
@@ -142,12 +142,12 @@ def print_text(text: str) -> None:
 
 
 def agreed(command: str, runs: int, question: str, listed: str = "") -> bool:
-    """Whether the user at the terminal agrees that ``runs`` runs, which may be ``listed`` first, are deleted.
+    """Whether the user at the terminal agrees to delete ``runs`` runs, which may be ``listed`` first.
 
-    Raises UsageError where there is no terminal.
+    Raises UsageError if there is no terminal.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(f"{command}: {counted(runs, 'run')} to delete, and nobody here to ask: --yes deletes without")
+        raise UsageError(f"{command}: {counted(runs, 'run')} to delete, and no terminal to ask on: add --yes")
     if listed:
         typer.echo(listed, err=True)
     try:
@@ -162,7 +162,7 @@ def drop_output() -> None:
 
 
 def one_of(option: Path | None, argument: Path | None, what: str) -> Path | None:
-    """The value of ``-m`` or of the argument. Raises UsageError where both are given."""
+    """The value of ``-m`` or of the argument. Raises UsageError if both are given."""
     require(option is None or argument is None, f"{shown(argument or '')}: {what} is given by -m already")
     return argument if option is None else option
 

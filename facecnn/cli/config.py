@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Show and check settings files.")
 def show(
     console: StderrConsole,
     settings: SettingsOptions,
-    plot: Annotated[Path | None, typer.Option(help="Draw the learning rate's course to this PNG file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the learning-rate schedule to this PNG file.")] = None,
 ) -> None:
     """Print a settings file with every option and what it means."""
     from facecnn.config import to_yaml

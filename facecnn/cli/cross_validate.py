@@ -18,12 +18,13 @@ def cross_validate(
     console: StderrConsole,
     *,
     photos: Annotated[Path, typer.Argument(help="A folder with one folder of photos per person.")],
-    folds: Annotated[int, typer.Option(help="Number of trainings, each of which leaves out other photos.")] = 5,
+    folds: Annotated[int, typer.Option(help="Number of training runs, each leaving out different photos.")] = 5,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
-            help="Hold out some of each training's photos as train does, and judge as predict does, with a threshold.",
+            help="Hold out some of each fold's training photos, as train does, and judge as predict does, with a "
+            "threshold.",
         ),
     ] = False,
     settings: TrainingSettingsOptions,
@@ -31,7 +32,7 @@ def cross_validate(
     strict: StrictOption = False,
     format: FormatOption = "text",
 ) -> None:
-    """Train several times, leaving out other photos each time, and judge by those."""
+    """Train several times, leaving out different photos each time, and judge by those."""
     from facecnn.jobs.cross_validate import cross_validate as job
     from facecnn.jobs.training.options import TrainOptions
 
@@ -57,7 +58,7 @@ def _describe(result: dict[str, Any]) -> str:
         )
     lines.append("  (closed-set: accuracy of the likeliest person, nobody refused)")
     if not calibrated:
-        lines.append("  (kernels moved: of the layer that moved least, in parts of their first norm)")
+        lines.append("  (kernels moved: of the layer that moved least, as a share of their first norm)")
     mean, std = result["mean"], result["std"]
     if calibrated:
         lines += ["", f"  named right: mean {percent(mean)}, standard deviation {percent(std)}"]

@@ -61,11 +61,11 @@ class FaceCheckOptions:
         ),
     ] = None
     quick: Annotated[
-        bool, typer.Option("--quick", help="With --faces: without trainings, in about a second, but less surely.")
+        bool, typer.Option("--quick", help="With --faces: without training, in about a second, but less reliably.")
     ] = False
 
 
-@app.command(short_help="Report people, counts, unusable photos, duplicates; doubtful photos.")
+@app.command(short_help="Report people, counts, and unusable, duplicate or doubtful photos.")
 @common.command
 def check(
     console: StderrConsole,
@@ -78,7 +78,7 @@ def check(
 ) -> None:
     """Report people, counts, sizes, unusable photos and duplicates of a folder.
 
-    With --faces, list instead the photos that may lie in the wrong folder, or show too little. Nothing is changed.
+    With --faces, list instead the photos that may be in the wrong folder, or show too little. Nothing is changed.
     """
     for_training = {
         "--device": compute.device != "auto",
@@ -88,7 +88,7 @@ def check(
     if not look.faces:
         for_faces = {"--out": look.out is not None, "--quick": look.quick, **for_training}
         for_faces["--threads"] = compute.threads is not None
-        _refuse(for_faces, "without --faces nobody is looked at: add --faces, or leave it out")
+        _refuse(for_faces, "only goes with --faces: add --faces, or leave it out")
     elif look.quick:
         _refuse(for_training, "--quick trains nothing: leave one of them out")
     loaded = settings.read()

@@ -27,8 +27,8 @@ def doctor(
         bool,
         typer.Option(
             "--warm",
-            help="Also compile the kernels ahead, so that no training has to wait for it; with --verbose in this "
-            "process alone, to say what each of them took.",
+            help="Also compile the kernels now, so training needn't wait for them; with --verbose, in this process "
+            "alone, to show how long each took.",
         ),
     ] = False,
     configs: Annotated[
@@ -41,7 +41,7 @@ def doctor(
 ) -> None:
     """Check the installation, say what is missing, and test every kernel.
 
-    Exit code 5 if the device can't be used or computes wrongly, or if the cache can't be written to.
+    Exit code 5 if the device can't be used or gives wrong results, or if the cache can't be written to.
     """
     from facecnn.config import shipped
     from facecnn.jobs.doctor import examine
@@ -136,6 +136,6 @@ def _self_test(tests: list[dict[str, Any]]) -> str:
         return f"{len(failed)} of {len(tests)} kernels failed: {', '.join(failed)}"
     closest = max(tests, key=lambda test: test["worst"] / test["tolerance"] if test["tolerance"] else 0.0)
     return (
-        f"all {len(tests)} kernels give what the reference gives; the closest call was {closest['kernel']}, with a "
+        f"all {len(tests)} kernels agree with the reference; the closest call was {closest['kernel']}, with a "
         f"difference of {closest['worst']:.1e} where {closest['tolerance']:.0e} is allowed"
     )

@@ -80,7 +80,7 @@ def _describe(figures: dict[str, Any]) -> str:
         ]
         several = several_faces(figures)
         if several is not None:
-            lines += [f"  {several}", "  (log loss, calibration error and ROC curve below: of photos with one face)"]
+            lines += [f"  {several}", "  (log loss, calibration error and ROC curve below: photos with one face only)"]
     if unknown is not None:
         limit = "no threshold" if unknown["threshold"] is None else f"threshold {number(unknown['threshold'])}"
         lines += [
@@ -109,7 +109,7 @@ def _describe(figures: dict[str, Any]) -> str:
             )
         left_out = len(figures["per_class"]) - _MOST_NAMES
         if left_out > 0:
-            lines.append(f"  These {_MOST_NAMES} are known worst; --format json lists the other {left_out:,}, too.")
+            lines.append(f"  These are the {_MOST_NAMES} recognised worst; --format json has all ({left_out:,} more).")
     return "\n".join(lines)
 
 

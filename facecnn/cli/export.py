@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Write a model as a file that other programs read.
 
-    Preparation, people and threshold are in it, too. docs/EXPORT.md explains how to use it.
+    It also holds preparation, people and threshold. docs/EXPORT.md explains how to use it.
     """
     from facecnn.jobs.export import export as job
 

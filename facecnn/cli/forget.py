@@ -30,11 +30,10 @@ def forget(
 ) -> None:
     """Make a run without a person, then delete all that is kept of them.
 
-    Deleted are the runs under --out that know the person, with their reports and thumbnails, and from the caches the
-    crops of the person's photos, the faces found in them, and their embeddings. Shows which, and asks. Your own photos
-    stay, and so does what isn't known: runs in other folders, copies of models, and whatever sort, group, data crop or
-    predict wrote. A model of -c pretrained needs no training for it; any other is trained anew on the photos of the
-    others.
+    This deletes the runs under --out that know the person, with their reports and thumbnails, and the person's crops,
+    found faces and embeddings in the caches. It shows which, and asks. Your own photos stay, and so does what facecnn
+    can't know of: runs in other folders, copies of models, and whatever sort, group, data crop or predict wrote. A
+    model made with -c pretrained needs no training for this; any other is retrained on the others' photos.
     """
     from facecnn.jobs.forget import forget as job
     from facecnn.jobs.forget import plan
@@ -53,7 +52,7 @@ def forget(
 
 def _listed(found: Plan) -> list[str]:
     cached = found.cached
-    lines = [f"Of {shown(found.person)}, this is deleted:"]
+    lines = [f"Forgetting {shown(found.person)} deletes:"]
     lines += [f"  {shown(run.path)}, a run that knows them" for run in found.runs]
     lines.append(
         f"  from the caches: {counted(cached.crops, 'crop')}, found faces of {counted(cached.searched, 'photo')}, and "
@@ -65,7 +64,7 @@ def _listed(found: Plan) -> list[str]:
 
 
 def _lost(found: Plan) -> list[str]:
-    """Who else is forgotten, though nobody asked for it."""
+    """Who else is forgotten, unasked."""
     from facecnn.photos.folder import some
 
     if not found.lost:

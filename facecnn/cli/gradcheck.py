@@ -26,7 +26,7 @@ def gradcheck(
     common.print_result(result, format, lambda result: _describe(result, Path(settings.config).stem))
     if not right_formulas(result):
         wrong = [_name(row) for row in result["layers"] if not row["passed"]]
-        raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'of the whole network, though of no layer alone'}")
+        raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'in the whole network, though in no single layer'}")
     if not result["passed"]:
         wrong = [_name(row) for row in result["on_device"]["layers"] if not row["passed"]]
         raise DeviceError(f"{result['device']} gives other gradients than the reference: {', '.join(wrong)}")
@@ -88,21 +88,21 @@ def _method(result: dict[str, Any]) -> list[str]:
     kinks = "There are no kinks in it."
     if distance is not None:
         kinks = (
-            "Where a pool's winner changes, or the input of a relu its sign, there is no derivative: the random "
+            "There is no derivative where a pool's winner changes or a relu's input changes sign: the random "
             f"numbers were chosen so that the nearest such kink is {distance:.1e} away, {distance / step:.0f} steps."
         )
     return [
         paragraph(
-            "What backward computes was compared with what forward says: each number w was moved a little both ways, "
-            "and the loss L told the derivative, as"
+            "What backward computes was compared with finite differences: each number w was moved a little both ways, "
+            "and the loss L gave the derivative, as"
         ),
         "",
         "    dL/dw = (L(w - 2h) - 8 L(w - h) + 8 L(w + h) - L(w + 2h)) / 12h",
         "",
         paragraph(
-            f"with a step h of {step:.0e}, in float64. L is the sum of the outputs, each times a random number, as a "
-            "plain sum would hide indices that changed places; in the last part it is the loss. `input` is what a "
-            "layer passes down to the one below. An error is the largest difference, in parts of the array's largest "
+            f"with a step h of {step:.0e}, in float64. L is the sum of the outputs, each times a random number, since "
+            "a plain sum would hide swapped indices; in the last part it is the loss itself. `input` is what a layer "
+            "passes down to the one below. An error is the largest difference, as a fraction of the array's largest "
             f"number; {result['tolerance']:.0e} is allowed. {kinks}"
         ),
     ]
@@ -122,10 +122,10 @@ def _verdict(result: dict[str, Any]) -> Iterator[str]:
             found, expected = ("no number" if fault[k] is None else f"{fault[k]:.6g}" for k in ("backward", "expected"))
             place = ", ".join(map(str, fault["place"]))
             like = f" The whole array is {fault['likeness']}." if fault["likeness"] else ""
-            yield paragraph(f"WRONG: {_name(row)}[{place}] is {found}, and {against} say {expected}.{like}", below="  ")
+            yield paragraph(f"WRONG: {_name(row)}[{place}] is {found}; {against} gave {expected}.{like}", below="  ")
     first = next((part["name"] for part in result["parts"] if not part["passed"]), None)
     if first is not None:
-        yield paragraph(f"In the growing network the mistake comes in with: {first.removeprefix('+ ')}.", below="  ")
+        yield paragraph(f"In the growing network, the mistake begins with: {first.removeprefix('+ ')}.", below="  ")
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -39,9 +39,9 @@ def group(
     """Find the people of an unsorted album, without knowing anybody.
 
     Each gets a folder, person-001 being the one with the most faces; a photo of several people goes into all their
-    folders. Photos whose faces are all alone (like no other in the album), blurred, cut off by the edge, or smaller
-    than 30 pixels go into unclear/. groups.csv has a row for each face, index.html shows them. Then rename the folders
-    and train on OUT: unclear/ is left out there. A run that was interrupted is completed by the same command.
+    folders. Photos go into unclear/ if each face in them is like no other in the album, blurred, cut off by the edge,
+    or smaller than 30 pixels. groups.csv has a row for each face; index.html shows them. Then rename the folders and
+    train on OUT: training leaves out unclear/. If group is interrupted, the same command completes it.
 
     Needs the extras faces and pretrained. Photos without a face are listed. Exit code 3 if any photo can't be read.
     """

@@ -15,7 +15,7 @@ def help(
     console: StderrConsole,
     context: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command, as train or data check.")
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command, such as train or data check.")
     ] = None,
 ) -> None:
     """Show the help of a command."""

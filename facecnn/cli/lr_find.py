@@ -33,7 +33,7 @@ class PictureOptions:
     ] = None
     out: Annotated[
         Path | None,
-        typer.Option(parser=path, metavar="DIR", help="The folder of the picture; by default the current one."),
+        typer.Option(parser=path, metavar="DIR", help="The folder for the picture; by default the current one."),
     ] = None
 
     def file(self) -> Path:
@@ -64,7 +64,7 @@ def lr_find(
     strict: StrictOption = False,
     format: FormatOption = "text",
 ) -> None:
-    """Find a learning rate: by training with one that rises in each step, and by how curved the loss is."""
+    """Find a learning rate, by training with one that rises at each step and by measuring the loss's curvature."""
     from facecnn.jobs.lr_find import lr_find as job
     from facecnn.jobs.training.options import TrainOptions
 
@@ -96,8 +96,8 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
     if rate is None:
         return [
             paragraph(
-                "No rate made the loss fall. Give more --steps; if it stays so, the network can't learn these photos: "
-                "facecnn train --overfit-batch says more."
+                "No rate made the loss fall. Give more --steps; if still none does, the network can't learn these "
+                "photos: facecnn train --overfit-batch says more."
             )
         ]
     low = " to ".join(f"{end:.2g}" for end in test["low"])
@@ -110,7 +110,7 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
     return [
         f"Suggested learning rate: {rate:g}   (the config has {result['learning_rate']:g})",
         paragraph(
-            f"With a rate that rises from step to step, the loss is low from {low}{diverges}; {why}. Use it as it is, "
+            f"With a rate that rises at each step, the loss is low from {low}{diverges}; {why}. Use it as it is, "
             f"as the schedule's largest rate: --set optimizer.learning_rate={rate:g}"
         ),
     ]
@@ -119,7 +119,7 @@ def _suggestion(result: dict[str, Any]) -> list[str]:
 def _limit(result: dict[str, Any]) -> list[str]:
     curvature, stable = result["curvature"], result["largest_stable_rate"]
     where = "the fresh weights" if curvature["weights"] is None else "the model's weights"
-    settled = "" if curvature["converged"] else ", not settled"
+    settled = "" if curvature["converged"] else ", not converged"
     lines = [
         paragraph(
             f"Largest curvature of the loss at {where}: {curvature['largest']:.4g} (by {curvature['products']} "
@@ -133,7 +133,7 @@ def _limit(result: dict[str, Any]) -> list[str]:
     if own is None:
         lines.append(
             paragraph(
-                f"{result['optimizer']} scales the step of each weight by itself, so this limit is not its own: go by "
+                f"{result['optimizer']} scales each weight's step separately, so this limit doesn't apply to it: go by "
                 "the suggestion."
             )
         )

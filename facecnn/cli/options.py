@@ -44,22 +44,22 @@ PhotosArgument = Annotated[
     ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of the results on stdout.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a photo is skipped or the data are doubtful.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if a photo is skipped or the data are doubtful.")]
 TrackOption = Annotated[
     bool, typer.Option("--track", help="Also write files for TensorBoard, into the run's folder tensorboard/.")
 ]
 ThresholdOption = Annotated[
-    str, typer.Option(help="Unknown-score beyond which a face is a stranger's: auto, off, or 0 to 1.")
+    str, typer.Option(help="Unknown-score above which a face is a stranger's: auto, off, or 0 to 1.")
 ]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=20. Repeatable."),
 ]
 NewNameOption = Annotated[
-    str | None, typer.Option("--name", help="Name of the new run; made up from date and config if not given.")
+    str | None, typer.Option("--name", help="The new run's name; by default made from date and config.")
 ]
 LinkOption = Annotated[
-    bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no space taken.")
+    bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no extra space.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
 
@@ -113,7 +113,7 @@ class SeededSettingsOptions(SettingsOptions):
 
 @dataclass(frozen=True)
 class TrainingSettingsOptions(SeededSettingsOptions):
-    """The settings of a training."""
+    """The settings for training."""
 
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
         None

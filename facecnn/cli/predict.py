@@ -25,16 +25,14 @@ def predict(
     *,
     photos: Annotated[list[str], typer.Argument(help="Photos, folders, patterns, or - for a list of paths on stdin.")],
     model: ModelOptions,
-    null: Annotated[
-        bool, typer.Option("-0", help="Paths on stdin end with a NUL byte instead of a line's end.")
-    ] = False,
+    null: Annotated[bool, typer.Option("-0", help="Paths on stdin end with a NUL byte instead of a newline.")] = False,
     threshold: ThresholdOption = "auto",
     explain: Annotated[
         Path | None,
         typer.Option(
             parser=path,
             metavar="DIR",
-            help="Also draw, for each photo, what the answers rest on, into this folder: PHOTO.explained.png.",
+            help="Also draw, for each photo, what the answers are based on, into this folder: PHOTO.explained.png.",
         ),
     ] = None,
     draw: Annotated[
@@ -106,7 +104,7 @@ def _listed(null: bool) -> list[Path]:
     data = sys.stdin.buffer.read()
     common.require(
         null or b"\0" not in data,
-        "-: no list of paths, one a line, on stdin: with -0 they may end with NUL bytes; a photo is given by its name",
+        "-: stdin has no list of paths, one per line (with -0, they end with NUL bytes); give a photo by its name",
     )
     parts = data.split(b"\0") if null else data.splitlines()
     return [Path(os.fsdecode(part)) for part in parts if part]

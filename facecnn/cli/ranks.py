@@ -22,9 +22,9 @@ _SHARED = ("train", "predict", "sort", "group", "cross-validate", "sweep")
 
 
 def run_among_ranks(run: Callable[[], object]) -> None:
-    """Run the command line: if a launcher has started several processes, as one of the ranks.
+    """Run the command line, as one of the ranks if a launcher has started several processes.
 
-    Raises SystemExit, of several ranks with the largest exit code of any.
+    Raises SystemExit, with the largest exit code of all ranks.
     """
     found = None
     try:
@@ -81,7 +81,7 @@ def _run_as(ranks: MpiRanks, run: Callable[[], object]) -> NoReturn:
         sys.stdout, sys.stderr = stdout, stderr
     own = bool(code) and not ranks.other_failed
     ends = ranks.end(code, own)
-    # What all ranks fail of, rank 0 tells.
+    # Rank 0 reports what all ranks fail of.
     if ranks.rank and own and not (ends is not None and ends[0][1]):
         sys.stderr.write("".join(f"{ranks.name_of(ranks.rank)}: {line}\n" for line in kept.getvalue().splitlines()))
         sys.stderr.flush()

@@ -32,7 +32,7 @@ def report(
         bool,
         typer.Option(
             "--check-background",
-            help="Train with the faces hidden, too: how well do walls, clothes and hair tell these people apart? Takes "
+            help="Also train with the faces hidden: how well do walls, clothes and hair tell these people apart? Takes "
             "as long as the training did.",
         ),
     ] = False,
@@ -42,8 +42,8 @@ def report(
 ) -> None:
     """Write a run's report.html and MODEL_CARD.md again.
 
-    report.html describes the training in one file that needs no network. MODEL_CARD.md says what the model is for and
-    how good it is, for its users.
+    report.html describes the training in one file that can be read offline. MODEL_CARD.md tells users what the model
+    is for and how good it is.
     """
     from facecnn.jobs.report import report as job
     from facecnn.runs.choice import named_run
@@ -63,11 +63,11 @@ def _describe(result: dict[str, Any]) -> str:
         for key, what in (
             ("plain", "as they are"),
             ("hidden", "with the faces hidden"),
-            ("trained_hidden", "by a training with hidden faces"),
+            ("trained_hidden", "by training with hidden faces"),
             ("largest_class", "by always naming the most frequent"),
         ):
             if background[key] is not None:
                 lines.append(f"  {what:36}{percent(background[key]):>8}")
     if not result["finished"]:
-        lines.append("The run isn't finished: they tell how it stands.")
+        lines.append("The run isn't finished: both show it as it stands.")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _SIDE_BY_SIDE = 4
-"""Runs beside each other in a comparison; the others follow below."""
+"""Runs shown side by side in a comparison; the others follow below."""
 
 app = typer.Typer(help="List, compare and delete runs, and choose the one that answers.", no_args_is_help=True)
 
@@ -77,7 +77,7 @@ def show(
 @common.command
 def compare(
     console: StderrConsole,
-    runs: Annotated[list[Path], typer.Argument(help="Names or folders of two runs or more.", **_RUN)],
+    runs: Annotated[list[Path], typer.Argument(help="Names or folders of two or more runs.", **_RUN)],
     out: OutOption = DEFAULT_OUT,
     format: FormatOption = "text",
 ) -> None:
@@ -85,7 +85,7 @@ def compare(
     from facecnn.jobs.runs import compare as job
     from facecnn.jobs.runs import runs_to_compare
 
-    common.require(len(runs) > 1, "runs compare: give two runs or more")
+    common.require(len(runs) > 1, "runs compare: give two or more runs")
     result = job(runs_to_compare(runs, out), out)
     common.print_result(result, format, _side_by_side)
 
@@ -99,7 +99,7 @@ def pin(
     out: OutOption = DEFAULT_OUT,
     format: FormatOption = "text",
 ) -> None:
-    """Choose the run whose model answers where no -m names another. Without RUN, say which is pinned."""
+    """Choose the run whose model answers when -m isn't given. Without RUN, say which is pinned."""
     from facecnn.runs.choice import named_run, read_pin, write_pin
 
     common.require(run is None or not none, "runs pin: a run, or --none, not both")
@@ -110,7 +110,7 @@ def pin(
     pinned = read_pin(out)
     text = "No run is pinned: the newest finished one answers."
     if pinned is not None:
-        text = f"Pinned: {shown(pinned)}: it answers where no -m names another."
+        text = f"Pinned: {shown(pinned)}: it answers when -m isn't given."
     common.print_result({"pinned": None if pinned is None else pinned.name}, format, lambda _: text)
 
 
@@ -120,7 +120,7 @@ def prune(
     console: StderrConsole,
     keep: Annotated[int, typer.Option(min=0, help="Number of the newest finished runs to keep.")] = 1,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Delete runs, too, that have not finished or are damaged.")
+        bool, typer.Option("--unfinished", help="Also delete runs that are unfinished or damaged.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     out: OutOption = DEFAULT_OUT,
@@ -128,7 +128,7 @@ def prune(
 ) -> None:
     """Delete old runs. Shows which, and asks.
 
-    The pinned run and those in use stay, as do files that no training wrote.
+    The pinned run and those in use stay, as do files that training didn't write.
     """
     from facecnn.jobs.runs import delete, to_prune
 
@@ -189,7 +189,7 @@ def _who_answers(out: Path) -> str:
     try:
         choice = choose_run(out)
     except CheckpointError as error:
-        return f"Without -m, none answers: {error}"
+        return f"Without -m, no run answers: {error}"
     return f"Without -m, {shown(choice.run.name)} answers: {choice.reason}."
 
 
@@ -230,7 +230,7 @@ def _describe(run: dict[str, Any]) -> str:
         lines += ["", *_rows(_quality([run]))]
     unlike = run["unlike_config"]
     if unlike:
-        lines += ["", "settings other than in the shipped config"]
+        lines += ["", "settings that differ from the shipped config"]
         lines += [f"  {key:38}{_value(here)}" for key, (_, here) in unlike.items()]
     return "\n".join(lines)
 

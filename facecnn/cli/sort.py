@@ -91,7 +91,7 @@ def _describe(result: dict[str, Any]) -> str:
         photos = counted(result["several"]["photos"], "photo has", "photos have")
         lines.append(f"{photos} several faces: {_SEVERAL_WENT[result['several']['mode']]}")
     if result["elsewhere"]:
-        lines += ["", "Also in another folder, by an earlier answer or by hand; delete what is wrong:"]
+        lines += ["", "Also in another folder, from an earlier answer or by hand; delete what is wrong:"]
         lines += [f"  {shown(photo['also'])}" for photo in result["elsewhere"]]
     if result["unreadable"]:
         lines += ["", "Left where they are:"]

@@ -28,16 +28,16 @@ class SearchOptions:
     """How much to search, and where."""
 
     trials: Annotated[int, typer.Option(min=1, max=10_000, help="Settings to try, in all.")]
-    folds: Annotated[int, typer.Option(help="Trainings of a trial, each of which leaves out other photos.")] = 3
+    folds: Annotated[int, typer.Option(help="Training runs per trial, each leaving out different photos.")] = 3
     outer_folds: Annotated[
         int,
-        typer.Option(help="How often the search is repeated without a part of the photos, to judge it; 0: never."),
+        typer.Option(help="How often to repeat the search without part of the photos, to judge it; 0: never."),
     ] = 3
     processes: Annotated[int, typer.Option(help="Processes that share the processor's threads.")] = 1
     out: Annotated[
         Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that sweeps are made in.")
     ] = Path("sweeps")
-    name: Annotated[str | None, typer.Option(help="The sweep's name; by default made of date and config.")] = None
+    name: Annotated[str | None, typer.Option(help="The sweep's name; by default made from date and config.")] = None
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep of that --name, with no trial lost or repeated.")
     ] = False
@@ -54,7 +54,7 @@ class ChangeOptions:
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
         None
     )
-    seed: Annotated[int | None, typer.Option(help="Random seed, of the search too (train.seed).")] = None
+    seed: Annotated[int | None, typer.Option(help="Random seed, also of the search (train.seed).")] = None
 
 
 @common.command

@@ -30,7 +30,7 @@ class RunOptions:
     """Where the run goes, and what it starts from."""
 
     out: OutOption = DEFAULT_OUT
-    name: Annotated[str | None, typer.Option(help="The run's name; by default made of date and config.")] = None
+    name: Annotated[str | None, typer.Option(help="The run's name; by default made from date and config.")] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of that name.")] = False
     resume: Annotated[Path | None, typer.Option(help="Resume an interrupted run, with the same result.")] = None
     init_from: Annotated[
@@ -52,7 +52,9 @@ def train(
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Only check that the network can learn one batch by heart.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Everything up to the first step; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step; write nothing.")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer, forward and backward.")] = False,
     strict: StrictOption = False,
     format: FormatOption = "text",
@@ -103,9 +105,9 @@ def _refuse_contradictions(
     )
     common.require(
         not (run.track and (overfit_batch or dry_run)),
-        "--track follows a training: leave it out here",
+        "--track follows training: leave it out here",
     )
-    common.require(not (profile and (overfit_batch or dry_run)), "--profile times a training: leave it out here")
+    common.require(not (profile and (overfit_batch or dry_run)), "--profile times training: leave it out here")
     if run.resume is not None:
         given = {
             **settings.given(),
@@ -117,7 +119,7 @@ def _refuse_contradictions(
             "--overfit-batch": overfit_batch,
             "--dry-run": dry_run,
         }
-        common.refuse_given(given, "--resume goes on with the run's own settings")
+        common.refuse_given(given, "--resume continues with the run's own settings")
 
 
 def _describe_run(result: dict[str, Any]) -> str:
@@ -168,7 +170,7 @@ def _describe_run(result: dict[str, Any]) -> str:
         lines += [
             "",
             f"{run}; pictures: curves, confusion, kernels,",
-            "  patches, watching, and how the kernels came about: kernels.gif)",
+            "  patches, watching, and how the kernels developed: kernels.gif)",
         ]
     else:
         lines += ["", f"{run})"]
@@ -178,7 +180,7 @@ def _describe_run(result: dict[str, Any]) -> str:
 def _profile_table(milliseconds: dict[str, float]) -> list[str]:
     """Lines for 80 columns: a row for each layer, a column for each pass through it."""
     titles = ("once", "forward", "to weights", "to input", "in all")
-    rows = [("milliseconds a step", titles), *profile_rows(milliseconds)]
+    rows = [("milliseconds per step", titles), *profile_rows(milliseconds)]
     return [f"  {layer:20}" + "".join(f"{cell:>11}" for cell in cells) for layer, cells in rows]
 
 

@@ -391,9 +391,8 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
 
 
 def listed_people(per_class: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """The people of a table: all in natural order of their names; of more than ``most`` those known worst, the one with
-    the lowest F1 first, and of equal ones that with most photos. People without photos that nobody is taken for come
-    last."""
+    """The people of a table: all in natural order of their names; of more than ``most``, those recognised worst, lowest
+    F1 first and, among equals, most photos first. People without photos whom nobody is taken for come last."""
     by_name = sorted(per_class, key=lambda row: class_order(row["name"]))
     if len(by_name) <= most:
         return by_name

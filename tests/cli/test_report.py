@@ -241,7 +241,7 @@ def test_a_training_with_hidden_faces_is_told_of(aligned: Path, facecnn: Facecnn
     assert "a training that never saw a face is right in" in card
     assert (aligned / "best.safetensors").read_bytes() == model
     again = facecnn("report", aligned)  # it isn't forgotten
-    assert "by a training with hidden faces" in again.stdout
+    assert "by training with hidden faces" in again.stdout
     assert read(aligned) == {BOTH[0]: page.encode("utf-8"), BOTH[1]: card.encode("utf-8")}
 
 

@@ -490,7 +490,7 @@ def test_a_finished_run_is_resumed_to_itself(trained: Trained, tmp_path: Path, f
 def test_resume_takes_the_runs_own_settings(options: list[str], trained: Trained, facecnn: Facecnn) -> None:
     done = facecnn("train", "--resume", trained.path, *options)
     assert done.exit_code == 2
-    assert "--resume goes on with the run's own settings" in " ".join(done.stderr.split())
+    assert "--resume continues with the run's own settings" in " ".join(done.stderr.split())
 
 
 def test_resume_of_something_else(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:

@@ -521,7 +521,7 @@ def test_a_run_goes_on_with_its_own_settings_only(stopped: Path) -> None:
     ):
         done = call("train", "--resume", stopped, *options)
         assert (done.exit_code, done.stdout) == (2, "")
-        assert f"--resume goes on with the run's own settings, so {options[0]} can't be given" in done.stderr
+        assert f"--resume continues with the run's own settings, so {options[0]} can't be given" in done.stderr
     config = stopped / "config.yaml"
     text = config.read_text(encoding="utf-8")
     changed = text.replace("kernels: 4 ", "kernels: 5 ", 1).replace("epochs: 6 ", "epochs: 9 ", 1)

@@ -812,7 +812,7 @@ def test_a_photo_on_stdin(made_people: Path, model: Path, run: Run) -> None:
         done = run("predict", "-", "-m", model, stdin=photo, timeout=20)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "-: no list of paths, one a line, on stdin" in done.stderr
-    assert "a photo is given by its name" in done.stderr
+    assert "give a photo by its name" in done.stderr
 
 
 @pytest.mark.fault("R46")

@@ -635,11 +635,11 @@ def test_a_report_of_many_people_shows_those_known_worst_and_says_where_the_othe
     for page in (report_html(crowd(12), {}, {}), model_card(crowd(12))):
         text = re.sub(r"<[^>]*>", " ", page)
         assert "the 3 of 12" in text
-        assert "who are known worst" in text
+        assert "recognised worst" in text
         assert "figures.json" in text
         assert not re.search(r"\bp(?:[6-9]|1[01])\b", text), "of the others only the first are in the list at the top"
     whole = report_html(crowd(3), {}, {})
-    assert "known worst" not in whole
+    assert "recognised worst" not in whole
     assert whole.count('<th scope="row"><bdi>p') == 3 + 1, "everybody, and the one pair that was confused"
 
 
