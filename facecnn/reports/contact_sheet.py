@@ -125,7 +125,7 @@ def check_folder(folder: Path, photos: Path) -> None:
         others = [entry for entry in folder.iterdir() if not entry.name.endswith(TEMPORARY_SUFFIX)]
         if others and not (len(others) == 1 and _is_ours(others[0])):
             raise OutputError(
-                f"{shown(folder)}: holds other things than a contact sheet of data check: choose another, or empty it"
+                f"{shown(folder)}: holds more than a contact sheet of data check: choose another, or empty it"
             )
     except OSError as error:
         raise output_error(folder, error) from error

@@ -42,7 +42,7 @@ _MOST_ODDS = 1e6
 
 _LEGEND = (
     "Red places are needed for the name: covered by a grey patch, they make it less likely; blue places speak against "
-    "it. Bright pixels are those of which a small change moves the answer most."
+    "it. Bright pixels are those where a small change moves the answer most."
 )
 
 

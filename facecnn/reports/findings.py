@@ -18,12 +18,12 @@ MOST_PEOPLE = 200
 MOST_ALIKE = 10
 """Pairs of people who can't be told apart that are named one by one."""
 WEAK_SEPARATION, STRONG_SEPARATION = 0.7, 0.95
-"""Areas under the ROC curve below which a score hardly tells strangers, and above which it tells them well."""
+"""Areas under the ROC curve below which a score hardly spots strangers, and above which it spots them well."""
 
 
 _CAMERA = (
-    "Hiding the faces can't show whether it goes by the camera or the compression, whose traces lie on the faces, too: "
-    "where a person's photos come from a camera of their own, try it on photos from another one."
+    "Hiding the faces can't show whether it goes by the camera or the compression, whose traces are on the faces, too: "
+    "where a person's photos come from a camera of their own, try it on photos from another."
 )
 
 
@@ -81,7 +81,7 @@ def trained_for(facts: RunFacts) -> str:
         f"{counted(sum(count.trained_on for count in people), 'photo')} of them"
     )
     if photos.strangers is not None and not facts.network.by_distance:
-        text += f", besides {counted(photos.strangers.trained_on, 'photo')} of strangers"
+        text += f", plus {counted(photos.strangers.trained_on, 'photo')} of strangers"
     if photos.spectators:
         text += f" and {counted(photos.spectators, 'face')} beside the people that are like none of them"
     return f"{text}."
@@ -94,7 +94,7 @@ def accuracy(facts: RunFacts) -> str:
         if logged is not None:
             strangers = ", strangers counted as one more name" if facts.photos.strangers is not None else ""
             return (
-                f"By the log of its training it named {percent(logged)} of "
+                f"By its training log, it named {percent(logged)} of "
                 f"{counted(facts.photos.held_out, 'held-out photo')} right{strangers}."
             )
         if any(count.held_out for count in facts.photos.people):
@@ -111,9 +111,7 @@ def accuracy(facts: RunFacts) -> str:
     if (several := several_faces(judged)) is not None:
         text += f"{several}. "
     if known["photos"] < FEW_PHOTOS:
-        return (
-            f"{text}So few photos say little: the true share that is named right may be anything from {low} to {high}."
-        )
+        return f"{text}So few photos say little: the true share named right may be anything from {low} to {high}."
     return f"{text}On other photos like these, expect {low} to {high} to be named right."
 
 
@@ -131,7 +129,7 @@ def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | N
 
 
 def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
-    """How many photos of people, and of strangers, show one face: log loss, calibration error and ROC are of these."""
+    """How many photos of people, and of strangers, show one face: log loss, calibration error and ROC are theirs."""
     several, unknown = judged.get("several") or {"photos": 0}, judged["unknown"] or {"photos": 0}
     return judged["known"]["photos"] - several["photos"], unknown["photos"] - unknown.get("several", 0)
 
@@ -170,8 +168,8 @@ def strangers(facts: RunFacts) -> str:
     if facts.network.by_distance and unknown is None:
         return (
             "It knows strangers by how far they are from its people, and needs no photos of any: its threshold was "
-            f"chosen by other people's faces so that about {percent(calibration.false_accept_rate or 0)} of strangers "
-            "are named. With photos of yours that was never measured."
+            f"chosen on other people's faces so that about {percent(calibration.false_accept_rate or 0)} of strangers "
+            "are named. On your photos, that was never measured."
         )
     if facts.photos.strangers is None and not facts.network.by_distance:
         what = "it has no threshold, so it names every stranger as one of its people."
@@ -180,11 +178,11 @@ def strangers(facts: RunFacts) -> str:
                 "its threshold only makes sure that its own people are kept, so expect it to name most strangers as "
                 "one of its people."
             )
-        text = f"It was never shown strangers, and how it takes them was never measured: {what}"
+        text = f"It was never shown strangers, and how it treats them was never measured: {what}"
         return " ".join([text, *highest_confidence(calibration.highest_confidence, calibration.photos)])
     if unknown is None:
         text = (
-            "It was trained with strangers, but no photos of strangers were judged, so how well it tells them was "
+            "It was trained with strangers, but no photos of strangers were judged, so how well it spots them was "
             "never measured"
         )
         return f"{text}." if has_threshold else f"{text}; it has no threshold and refuses nobody."
@@ -207,10 +205,10 @@ def strangers(facts: RunFacts) -> str:
             "notice that somebody is unknown."
         )
     if area < STRONG_SEPARATION:
-        return f"{text}Its score tells many strangers, but not reliably ({curve})."
+        return f"{text}Its score spots many strangers, but not reliably ({curve})."
     return (
-        f"{text}Its score tells strangers like these well ({curve}); others may look less like those that it was "
-        "trained with."
+        f"{text}Its score spots strangers like these well ({curve}); others may look less like those it was trained "
+        "with."
     )
 
 
@@ -231,9 +229,9 @@ def threshold(facts: RunFacts) -> str:
         return f"{value}, by the distances between other people's faces, so that about {rate} of strangers are named"
     if facts.photos.strangers is None:
         photos = counted(calibration.photos, "held-out photo")
-        return f"{value}, which names nearly all of {photos} of its people; strangers had no part in it"
+        return f"{value}, which names nearly all of {photos} of its people; strangers played no part in it"
     if calibration.false_accept_rate is None:
-        return f"{value}, the even chance: too few photos of strangers were held out to measure it"
+        return f"{value}, an even chance: too few photos of strangers were held out to measure it"
     strangers = counted(calibration.strangers, "held-out photo")
     rate = percent(calibration.false_accept_rate)
     return f"{value}, by {strangers} of strangers, so that about {rate} of strangers are named"
@@ -245,7 +243,7 @@ def highest_confidence(highest: float | None, photos: int) -> list[str]:
         return []
     return [
         f"No answer claims more than {confidence(highest)} confidence, even about a stranger: "
-        f"{counted(photos, 'held-out photo')} of its people can't carry more."
+        f"{counted(photos, 'held-out photo')} of its people can't support more."
     ]
 
 
@@ -253,18 +251,18 @@ def surroundings(background: Background) -> str:
     """How much of the accuracy is due to the faces."""
     parts = [f"with the faces hidden this model is right in {percent(background.hidden)}"]
     if background.trained_hidden is not None:
-        parts.append(f"a training that never saw a face is right in {percent(background.trained_hidden)}")
+        parts.append(f"a model that never saw a face is right in {percent(background.trained_hidden)}")
     text = (
         f"If nobody is refused, it names {percent(background.plain)} of {counted(background.photos, 'held-out photo')} "
         f"right; {', and '.join(parts)}; always naming the person with the most photos is right in "
         f"{percent(background.largest_class)}. "
     )
     if background.plain <= background.largest_class:
-        return text + "So it has learned nothing from these photos that helps."
+        return text + "So it has learned nothing useful from these photos."
     if background.nearly_as_well:
         return text + (
             "The surroundings do nearly as well as the faces: walls, clothes and light differ from person to person in "
-            "these photos. On photos of other occasions expect it to do worse, and train on photos from many places. "
+            "these photos. On photos of other occasions, expect it to do worse, and train on photos from many places. "
             f"{_CAMERA}"
         )
     return f"{text}So most of what it goes by lies where the face is. {_CAMERA}"
@@ -278,8 +276,8 @@ def only_surroundings(background: Background) -> str:
     return (
         f"with the faces blanked the likeliest person is still the right one in {hidden} of {background.photos} "
         f"held-out photos ({plain} as they are, {largest} by always naming the most frequent person): this model goes "
-        "by hair, clothes and walls, too; take photos of everybody in many places, and with the same cameras: by "
-        "camera and compression, which this can't see, it may go as well"
+        "by hair, clothes and walls, too; take photos of everybody in many places, and with the same cameras: it "
+        "may also go by camera and compression, which this can't see"
     )
 
 
@@ -287,7 +285,7 @@ def people_alike(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """A warning for each pair of people whom the model can't tell apart, up to ``MOST_ALIKE``."""
     found = [
         f"It can't tell {one} from {other}: their held-out photos get either name, whoever it is. If they are one "
-        "person, move all the photos into one folder and train anew; if not, add photos of both in which they differ."
+        "person, move all the photos into one folder and train again; if not, add photos of both in which they differ."
         for one, other in pairs[:MOST_ALIKE]
     ]
     if len(pairs) > MOST_ALIKE:
@@ -300,7 +298,7 @@ def never_judged(facts: RunFacts) -> list[str]:
     none = [count.name for count in facts.photos.people if not count.held_out]
     if not none or len(none) == len(facts.photos.people):
         return []
-    return [f"No photo of {listed(none)} was held out, so nobody knows how well it knows them."]
+    return [f"No photo of {listed(none)} was held out, so how well it knows them isn't known."]
 
 
 def limits(facts: RunFacts) -> list[str]:
@@ -323,7 +321,7 @@ def limits(facts: RunFacts) -> list[str]:
     photos = facts.calibration.photos
     if facts.training.finished and photos < FEW_PHOTOS and not facts.network.by_distance:
         by = f"rests on {counted(photos, 'held-out photo')}" if photos else "isn't calibrated"
-        found.append(f"Its confidence {by}: {percent(0.9)} need not mean right in nine of ten.")
+        found.append(f"Its confidence {by}: {percent(0.9)} need not mean right nine times in ten.")
     if facts.background is None:
         found.append("How much it goes by the surroundings instead of the faces wasn't measured.")
     return found
@@ -342,7 +340,7 @@ def _few_photos(photos: PhotoFacts) -> list[str]:
     if most.trained_on >= UNEQUAL * max(fewest.trained_on, 1):
         found.append(
             f"It has seen {most.name} more often than {fewest.name} ({most.trained_on} and {fewest.trained_on} "
-            "photos), and leans to whom it has seen more."
+            "photos), and leans towards whom it has seen more."
         )
     return found
 
@@ -366,13 +364,13 @@ def _flattering(facts: RunFacts) -> list[str]:
         if own:
             found.append(
                 "The held-out photos come from the same folder, perhaps from the same occasions, so these figures "
-                "flatter. Photos of other days and places are the real test."
+                "are optimistic. Photos of other days and places are the real test."
             )
         return found
     tuned = f" and set how sure it is{refuses}" if facts.calibration.photos else ""
     found.append(
-        f"The held-out photos {own}also decided which epoch was kept{tuned}, so these figures flatter. Photos of other "
-        "days and places are the real test."
+        f"The held-out photos {own}also decided which epoch was kept{tuned}, so these figures are optimistic. Photos "
+        "of other days and places are the real test."
     )
     return found
 
@@ -407,7 +405,7 @@ def is_stranger(name: str) -> bool:
 def profile_rows(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]]]:
     """The table of ``train --profile``.
 
-    ``milliseconds``: a step's, by layer and pass: ``conv1 forward``; what runs once a step has no pass. Returns a name
+    ``milliseconds``: per step, by layer and pass: ``conv1 forward``; what runs once a step has no pass. Returns a name
     and five texts for each layer, and for all of them: once, forward, backward to weights, backward to input, in all.
     """
     passes = ("", "forward", "backward_weight", "backward")
@@ -425,6 +423,6 @@ def profile_rows(milliseconds: Mapping[str, float]) -> list[tuple[str, list[str]
 
 
 def device(training: Mapping[str, Any]) -> str:
-    """The device of a training, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
+    """The device of a training run, from the ``train`` JSON: ``cpu (AMD EPYC, 2 threads)``."""
     description = training.get("device_description")
     return f"{training['device']} ({description})" if description else str(training["device"])
