@@ -94,7 +94,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Loaded:
     """Read a settings file.
 
     ``path_or_name``: a path, or the name of a shipped config (a file of the same name is ``./default``). Raises
-    UsageError with everything that is wrong in it, one error a line: ``config.yaml:7:3: train.epochs must be …``.
+    UsageError with everything that is wrong in it, one error per line: ``config.yaml:7:3: train.epochs must be …``.
     """
     from facecnn.config.source import parse, read
 
@@ -165,7 +165,7 @@ def from_dict(data: Mapping[str, Any]) -> Settings:
     try:
         plain = json.loads(json.dumps(data))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the settings are no JSON: {error}") from None
+        raise UsageError(f"the settings aren't JSON: {error}") from None
     if not isinstance(plain, dict):
         raise UsageError("the settings must be a mapping")
     return _check(Tree.at_one_location(plain, Location(0, 0, 0, "")))
@@ -238,14 +238,14 @@ def _override(tree: Tree, keys: str, value: Tree) -> None:
     """
     location, names = value.at(()).key, re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
     if "" in names:
-        raise SettingsError([(location, "the key has an empty part: it is written like train.epochs")])
+        raise SettingsError([(location, "the key has an empty part: write it like train.epochs")])
     data, at = tree.data, Keys()
     for number, name in enumerate(names, start=1):
         path = ".".join(names[: number - 1]) or "the file"
         key: str | int = name
         if isinstance(data, list):
             if not re.fullmatch(r"[0-9]{1,4}", name) or int(name) >= len(data):
-                raise SettingsError([(location, f"{path} has the places 0 to {len(data) - 1}, not {clipped(name)}")])
+                raise SettingsError([(location, f"{path} has entries 0 to {len(data) - 1}, not {clipped(name)}")])
             key = int(name)
         elif not isinstance(data, dict):
             now = f"{tree.kind(at, data)} ({tree.at(at).value})"

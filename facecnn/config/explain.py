@@ -82,7 +82,7 @@ def explain(error: ValidationError, tree: Tree) -> Faults:
         spot = above.part(key)
         written = tree.at(spot.keys)
         if found["type"] == "json_invalid":
-            wrong[()] = written.value, f"the settings are no JSON: {found['msg']}"
+            wrong[()] = written.value, f"the settings aren't JSON: {found['msg']}"
         elif found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             wrong[spot.keys] = written.key, _unknown(above, str(key))
         elif found["type"] == "missing" and isinstance(key, str):

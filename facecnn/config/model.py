@@ -55,7 +55,7 @@ def expand_layer(layer: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**SETTINGS, title="facecnn's settings file"))
 class Settings:
-    """All settings of a training."""
+    """All settings of a training run."""
 
     version: Annotated[int, WithJsonSchema({"const": VERSION})] = Field(
         default=VERSION, ge=VERSION, le=VERSION, description="of this file's format"

@@ -54,10 +54,10 @@ _WITHOUT_EFFECT = {
     "photos.folder": "it is the same in all trials",
     "photos.validation": "trials hold folds out instead",
     "calibration": "trials are judged without a threshold",
-    "train.stop_after_epochs_without_gain": "trials hold no photos out, by which they could stop",
+    "train.stop_after_epochs_without_gain": "trials hold out no photos to decide when to stop",
     "train.seed": "the luckiest seed isn't better on other photos",
 }
-"""Settings by which a trial's score doesn't change, or mustn't be chosen, and why."""
+"""Settings that don't change a trial's score, or mustn't be chosen by it, and why."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Range:
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
     def value(self, drawn: Any) -> Any:
-        """The setting's value for one that was drawn: a number, or the text of a choice."""
+        """The setting's value for a drawn one, which is a number or the text of a choice."""
         return json.loads(drawn) if self.choices else drawn
 
 
@@ -157,7 +157,7 @@ def _faults_in_choices(section: Tree, path: str) -> Iterator[tuple[Location, str
     choices = section.data[path]["choices"]
     if not isinstance(choices, list) or len(choices) < 2:
         got = "only one" if isinstance(choices, list) and choices else section.kind(keys, choices)
-        yield section.at(keys).key, f"sweep: {path}.choices must be a list of two values or more, got {got}"
+        yield section.at(keys).key, f"sweep: {path}.choices must be a list of two or more values, got {got}"
         return
     texts = [json.dumps(choice) for choice in choices]
     for number, text in enumerate(texts):

@@ -103,7 +103,7 @@ Faults: TypeAlias = list[tuple[Location, str]]
 
 
 class SettingsError(UsageError):
-    """Everything that is wrong with the settings, one error a line, sorted by location."""
+    """Everything that is wrong with the settings, one error per line, sorted by location."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults

@@ -1,4 +1,4 @@
-"""Add a person to a model, without a training if it was made from class means."""
+"""Add a person to a model, without training if it was made from class means."""
 
 import unicodedata
 from collections import Counter
@@ -26,14 +26,14 @@ from facecnn.reports.findings import counted, percent
 
 
 def add(person: str, photos: Sequence[Path], model_path: Path, new: TrainOptions, console: Console) -> dict[str, Any]:
-    """Make a new run that knows one person more, or one of its people by more photos.
+    """Make a new run that knows one more person, or one of its people from more photos.
 
-    A model of class means gets another mean; the other people's answers stay. Another model is trained anew.
+    A model of class means gets another mean; the other people's answers stay. Any other model is retrained.
 
     ``photos``: files, and folders, which stand for the photos in them.
 
     Returns:
-        The ``add`` JSON: ``run``, ``person``, ``classes``, ``trained`` (whether there was a training), and of a model
+        The ``add`` JSON: ``run``, ``person``, ``classes``, ``trained`` (whether anything was trained), and for a model
         of class means ``photos {added, skipped}`` and ``like {name, share}``, another person whom the model takes at
         least half of the new faces for.
 
@@ -134,9 +134,10 @@ def _read_faces(photos: Sequence[Path], model: Model, console: Console) -> _Face
 def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, list[tuple[Path, str]]]:
     """Choose the person's face in each photo.
 
-    A face that is alone in its photo is taken. Of several, those that the model names as somebody else are out, and
-    the one most like the other photos' faces is taken: the largest sum, over the other photos, of the cosine to the
-    face there that is nearest. A photo that the person has already isn't used: it would count twice, or was held out.
+    A face that is alone in its photo is taken. Of several, those that the model names as somebody else are ruled out,
+    and the one most like the other photos' faces is taken: the one with the largest sum, over the other photos, of the
+    cosine to the nearest face there. A photo that the person already has isn't used: it would count twice, or was held
+    out.
 
     ``known``: SHA-256 of the photos that the person has already. Returns the indices of the chosen faces, and the
     photos that aren't used, with the reason.
@@ -153,7 +154,7 @@ def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, li
         elif loaded.sha256[number] in seen:
             skipped.append((loaded.paths[number], "the same content as another one: leave it out"))
         elif len(own) > 1 and not len(possible):
-            skipped.append((loaded.paths[number], "several faces, all of people whom the model knows: cut theirs out"))
+            skipped.append((loaded.paths[number], "several faces, all of people the model knows: crop it to theirs"))
         else:
             candidates.append(possible if len(own) > 1 else own)
             seen.add(loaded.sha256[number])

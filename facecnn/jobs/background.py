@@ -29,7 +29,7 @@ def judge_background(
     """Compare a model's accuracy on its held-out photos with and without faces.
 
     Args:
-        data: the training's photos; those of ``data.validation`` are judged, which have one face each.
+        data: the photos of the training run; those of ``data.validation``, which have one face each, are judged.
         likeliest: (photos,) the likeliest person for the model in each photo of ``data.validation``.
 
     Returns:
@@ -65,7 +65,7 @@ def _blanked(data: TrainingPhotos, among: npt.NDArray[np.bool_], settings: Photo
 def train_on_background(loaded: Loaded, data: TrainingPhotos, device: Device, console: Console) -> float:
     """Train on the same photos with blanked faces, and return the accuracy on blanked held-out photos.
 
-    The last weights are judged, since the photos that judge mustn't choose the epoch. Raises what a training raises.
+    The last weights are judged, since the photos that judge mustn't choose the epoch. Raises what training raises.
     """
     photos = replace(loaded.settings.photos, hide_face=True)
     settings = replace(

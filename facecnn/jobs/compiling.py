@@ -1,9 +1,9 @@
-"""Compiles kernels in several processes, as while the first one reads photos and finds faces.
+"""Compiles kernels in several processes, for example while the first one reads photos and finds faces.
 
 Numba compiles one function at a time in a process. So further processes run this module: each lists the kernels that
-trainings will launch, without running any, and compiles those that nobody else is compiling into the cache that all
-share. They start once the first process spends time on compiling: where all is compiled they cost nothing. They also
-say how many functions there are to compile, since the first process has no time to look ahead.
+training will launch, without running any, and compiles those that no other process is compiling, into a shared cache.
+They start once the first process spends time on compiling: if all is compiled, they cost nothing. They also say how
+many functions there are to compile, since the first process has no time to look ahead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # loads Numba
     from facecnn.kernels.cpu.launching import Launch
 
 MOST_PROCESSES = 4
-"""That compile, this one included. Each takes about 250 MB, and the longest function an eighth of all the time."""
+"""Including this one. Each takes about 250 MB, and the longest function takes an eighth of the total time."""
 
 WORTH_A_PROCESS = 1.0
 """Seconds of compiling after which the others start; it takes them about as long."""
@@ -88,8 +88,8 @@ class Compiling:
         return max(0, self._in_the_end - len(compiled_code("cpu")))
 
     def join_in(self) -> None:
-        """Compile what is left, from the last kernel on: the others go on from the first. If none has started, those
-        that start later begin with the last. If none can, see what is left."""
+        """Compile what is left, starting with the last kernel: the others continue from the first. If none has started,
+        those that start later begin with the last. If none can, see what is left."""
         self._from_the_end = True
         if self.started:
             _compile(self._planned, self._device, from_the_end=True)
@@ -136,7 +136,7 @@ def compiling_together(
 def compiling_for_training(
     loaded: Loaded, device: Device, threads: int | None, console: Console
 ) -> AbstractContextManager[Compiling]:
-    """``compiling_together`` for a training."""
+    """``compiling_together`` for training."""
     planned = []
     with suppress(FacecnnError):  # the training will say what is wrong, and where
         planned = [plan_for(loaded)]
@@ -152,13 +152,13 @@ def _compile(
     share: float = 0.0,
     tell: Callable[[int], None] | None = None,
 ) -> None:
-    """Compile what nobody else is compiling.
+    """Compile what no other process is compiling.
 
     Args:
-        faces: whether to compile those of the face finder then, from the last one on.
+        faces: whether to then compile those of the face finder, starting with the last.
         from_the_end: whether to begin with the last kernel of ``planned``.
         share: the part of all that is compiled last.
-        tell: is told how many files of compiled functions there will be in the end.
+        tell: called with the number of files of compiled functions there will be in the end.
     """
     from facecnn.kernels.cpu.launching import compile_in_order, listed
 
@@ -174,7 +174,7 @@ def _compile(
 
 
 def _launches(planned: Sequence[Planned], device: Device) -> list[Launch]:
-    """What trainings with the settings, and their models' answers, launch: each once, in order."""
+    """What training with the settings launches, and its models' answers: each once, in order."""
     from facecnn.kernels.cpu.launching import listed
 
     return list(dict.fromkeys(launch for one in planned for launch in listed(partial(train_and_answer, one, device))))

@@ -10,11 +10,11 @@ if TYPE_CHECKING:  # every command has a console, but few train
     from facecnn.learning.progress import StepReport
 
 LINES = 10
-"""Epochs of a training that a log lists. With everything else, it then has about 20 lines."""
+"""Epochs that a log of training lists. With everything else, it then has about 20 lines."""
 
 
 class TrainingDisplay:
-    """Shows the progress of a training; this one shows nothing."""
+    """Shows the progress of training; this one shows nothing."""
 
     def step(self, report: StepReport) -> None:
         pass
@@ -27,7 +27,7 @@ class TrainingDisplay:
 
 
 class Console:
-    """Where a job's messages and progress go; this one shows nothing, and is for what is said another time."""
+    """Where a job's messages and progress go; this one shows nothing, and is for what is said at another time."""
 
     def info(self, text: str) -> None:
         """Show a message."""
@@ -49,5 +49,5 @@ class Console:
     def training(
         self, epochs: int, steps: int, label: str = "", lines: int = LINES
     ) -> AbstractContextManager[TrainingDisplay]:
-        """The display of a training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""
+        """The display of training. A log lists ``lines`` epochs at most, or none, except with ``--verbose``."""
         return nullcontext(TrainingDisplay())

@@ -1,11 +1,11 @@
-"""Cross-validation: train several times, leaving out other photos each time, and judge by the photos left out.
+"""Cross-validation: train several times, leaving out different photos each time, and judge by the photos left out.
 
-Each training uses all photos outside its fold and runs to the end, and its last weights are judged, so that the fold's
-photos have no part in choosing them. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos
-there is no threshold, so the figure is ``closed_set_accuracy``; a photo with several faces counts as right where the
-likeliest person of any of them is right.
+Each run trains on all photos outside its fold, to the end, and its last weights are judged, so the fold's photos have
+no part in choosing them. Strangers in ``unknown/`` are trained on but not judged. Without held-out photos there is no
+threshold, so the figure is ``closed_set_accuracy``; a photo with several faces counts as right if the likeliest person
+of any of them is right.
 
-A calibrated training holds out a part of its photos, as ``train`` does, to choose the epoch and to set temperature and
+A calibrated run holds out part of its photos, as ``train`` does, to choose the epoch and to set temperature and
 threshold. Its fold is judged as ``predict`` answers, strangers included.
 """
 
@@ -56,7 +56,7 @@ def cross_validate(
     """Train and judge every fold. No run is written.
 
     Args:
-        calibrated: hold out a part of each training's photos, as described above.
+        calibrated: hold out part of each run's training photos, as described above.
         ranks: the processes that share the folds, with the same arguments.
 
     Returns:
@@ -69,7 +69,7 @@ def cross_validate(
         FacecnnError: as from ``train``.
     """
     if calibrated and not loaded.settings.photos.validation:
-        raise UsageError("--calibrate holds out a part of the photos, and photos.validation is 0: set it to 0.2, say")
+        raise UsageError("--calibrate holds out part of the photos, but photos.validation is 0: set it to 0.2, say")
     if not calibrated:
         loaded = without_early_stopping(loaded)
     options = options_for_rank(options, ranks)
@@ -129,8 +129,8 @@ class _Folds:
         """Train and judge the folds with indices from ``start`` to ``stop``."""
         judged = []
         for index in range(start, stop):
-            # Whatever of the fold before is part of a cycle of references would be collected too rarely: the arrays of
-            # all folds would pile up.
+            # What reference cycles keep of the last fold would be collected too rarely: the arrays of all folds would
+            # pile up.
             gc.collect()
             fold, label = self._parts[index], self._label(index)
             judged.append(self._train_fold(self._loaded, self._dataset, fold, self._device, self._console, label))
@@ -210,7 +210,7 @@ def judge_likeliest(trainer: AnyTrainer, dataset: Dataset, fold: Array) -> _Judg
 
 
 def without_early_stopping(loaded: Loaded) -> Loaded:
-    """The settings for trainings that hold no photos out, by which they could stop early."""
+    """The settings for training runs that hold out no photos to decide when to stop."""
     train = replace(loaded.settings.train, stop_after_epochs_without_gain=None)
     return replace(loaded, settings=replace(loaded.settings, train=train))
 
@@ -218,7 +218,7 @@ def without_early_stopping(loaded: Loaded) -> Loaded:
 def train_outside(
     loaded: Loaded, dataset: Dataset, fold: Array, device: Device, console: Console, label: str, lines: int = _LINES
 ) -> tuple[AnyTrainer, dict[str, Any]]:
-    """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the training.
+    """Train on all photos outside the fold, to the end. Returns the trainer, and figures of the run.
 
     ``lines``: epochs that a log lists.
     """
@@ -345,7 +345,7 @@ def fold_problem(dataset: Dataset, parts: Sequence[Array]) -> str | None:
         lost = [dataset.classes[label] for label in np.flatnonzero(trained == 0).tolist()]
         if lost:
             names = some([shown(name) for name in lost])
-            return f"all photos of {names} look alike, so they come into one fold: add different ones"
+            return f"all photos of {names} look alike, so they go into one fold: add different ones"
         if not (dataset.labels[fold] < len(dataset.people)).any():
             return "so many photos look alike that a fold is left empty: lower --folds"
     return None

@@ -15,7 +15,7 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
     """Open a device (see ``facecnn.kernels.open_device``), and show on the console what is compiled for it."""
     if card_number(name) is not None and is_simulated():  # before anything is tried on it
         console.warning(
-            "NUMBA_ENABLE_CUDASIM is set: this is Numba's slow simulator of a card, for tests, where everything takes "
+            "NUMBA_ENABLE_CUDASIM is set: this is Numba's simulator of a card, for tests, in which everything takes "
             "very long"
         )
     device = open_device(name, threads)
@@ -25,7 +25,7 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
 
 
 def part_of_machine(device: str, threads: int | None, ranks: Ranks) -> tuple[str, int | None]:
-    """``--device`` and ``--threads`` of a rank: a card of its own, if there are cards, and a fair number of threads.
+    """``--device`` and ``--threads`` of a rank: a card of its own, if there are cards, and a fair share of the threads.
 
     Raises DeviceError where there are fewer cards than ranks.
     """
@@ -35,7 +35,7 @@ def part_of_machine(device: str, threads: int | None, ranks: Ranks) -> tuple[str
     node, own = nodes[ranks.rank]
     beside = [processors for other, processors in nodes if other == node]
     if threads is None:
-        # Each processor is divided among the ranks that may run on it; one that only this rank is bound to counts as 1.
+        # Each processor is divided among the ranks that may run on it; one bound to this rank alone counts as 1.
         threads = max(1, int(sum(1 / sum(one in others for others in beside) for one in own)))
     number = sum(other == node for other, _ in nodes[: ranks.rank])
     return _own_card(device, number, len(beside)), threads

@@ -37,7 +37,7 @@ def examine(
 
     Args:
         planned: configs to compile kernels for, if the self-test passes.
-        measure: whether this process compiles all alone, and measures what each kernel takes.
+        measure: whether this process compiles everything itself, and measures how long each kernel takes.
 
     Returns:
         The ``doctor`` JSON. A device that can't be opened is one of the ``problems``, and ``device`` is None.
@@ -56,7 +56,7 @@ def examine(
     elif not cuda.available:
         notes.append(f"No NVIDIA card is used: {cuda.reason}. {_sentence(cuda.mend)}")
     if refused is not None and not card_refused:
-        problems.append({"what": refused, "mend": "Install what facecnn needs again: pip install facecnn"})
+        problems.append({"what": refused, "mend": "Reinstall what facecnn needs: pip install facecnn"})
     extras = _examine_extras(problems, notes)
     cache, unwritable = _examine_cache(device)
     problems += unwritable
@@ -115,7 +115,7 @@ def _examine_cache(device: Device | None) -> tuple[dict[str, Any], list[dict[str
     if reason is not None:
         problems.append(
             {
-                "what": f"{shown(folder)}: nothing can be kept there ({reason}), neither photos nor compiled kernels.",
+                "what": f"{shown(folder)}: neither photos nor compiled kernels can be kept there ({reason}).",
                 "mend": f"Make room there or make it writable, or set {CACHE_VARIABLE} to another folder.",
             }
         )
@@ -146,7 +146,7 @@ def _is_usable(is_installed: Callable[[], bool], complaint: str, problems: list[
         return is_installed()
     except CheckpointError as error:
         what, _, mend = str(error).rpartition(": ")
-        problems.append({"what": f"{complaint}: {what}.", "mend": f"Mend it: {mend}"})
+        problems.append({"what": f"{complaint}: {what}.", "mend": f"To fix it: {mend}"})
         return False
 
 
@@ -199,7 +199,7 @@ def _open(name: str, console: Console) -> tuple[Device | None, str | None]:
 
 
 def _self_test(device: Device, console: Console) -> list[Result]:
-    compiling = "" if device.name == "reference" else "; what isn't compiled yet is first, which can take a minute"
+    compiling = "" if device.name == "reference" else "; compiling comes first if needed, and can take a minute"
     console.info(f"Testing every kernel on {device.name}{compiling}")
     return check_kernels(device.backend)
 
@@ -214,7 +214,7 @@ def _failure(result: Result, device: str) -> dict[str, str]:
         )
     folder = code_folder(device)
     if folder is None:
-        mend = "Install what facecnn needs again: pip install facecnn"
+        mend = "Reinstall what facecnn needs: pip install facecnn"
     else:
         mend = f"Delete {shown(folder)}, which holds the compiled kernels, and try again"
         on_card = card_number(device) is not None

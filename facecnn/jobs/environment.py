@@ -24,7 +24,7 @@ def check_environment() -> None:
     threads = os.environ.get("NUMBA_NUM_THREADS")
     if threads is not None and not (threads.strip().isdecimal() and int(threads) > 0):
         raise UsageError(
-            f"NUMBA_NUM_THREADS is {_quoted(threads)}: set it to a number of threads from 1 on, or unset it"
+            f"NUMBA_NUM_THREADS is {_quoted(threads)}: set it to a number of threads, at least 1, or unset it"
         )
     layer = os.environ.get("NUMBA_THREADING_LAYER")
     if layer is not None and layer not in _THREADING_LAYERS:
@@ -68,9 +68,7 @@ def package_error(error: ImportError) -> FacecnnError | None:
     package = _PACKAGES.get(module, module)
     if isinstance(error, ModuleNotFoundError):
         return FacecnnError(f"facecnn needs {package}: pip install {package}")
-    return FacecnnError(
-        f"{package} can't be loaded ({error}): pip install --upgrade facecnn puts what fits in its place"
-    )
+    return FacecnnError(f"{package} can't be loaded ({error}): pip install --upgrade facecnn installs one that fits")
 
 
 _PACKAGES = {"PIL": "pillow", "ruamel": "ruamel.yaml"}

@@ -165,8 +165,8 @@ def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Conso
             if paths
         ]
         console.warning(
-            f"of {len(before)} held-out photos, {' and '.join(parts)} since the training: these figures are not those "
-            "that it ended with"
+            f"of {len(before)} held-out photos, {' and '.join(parts)} since training: these figures aren't the ones "
+            "it ended with"
         )
 
 
@@ -177,7 +177,7 @@ def _own_photos(model: Path) -> tuple[RunFolder, Path]:
         folder = load(str(run.config_path)).settings.photos.folder
     except FacecnnError as error:
         raise CheckpointError(
-            f"{shown(model)}: not in its run's folder, or not all of the run is there, so its own photos can't be "
+            f"{shown(model)}: not in its run's folder, or part of the run is missing, so its own photos can't be "
             "found: give PHOTOS"
         ) from error
     if folder is None:

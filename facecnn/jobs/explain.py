@@ -1,4 +1,4 @@
-"""Pictures that explain answers: which parts of a face they rest on."""
+"""Pictures that explain answers: which parts of a face they are based on."""
 
 from collections.abc import Sequence
 from functools import partial

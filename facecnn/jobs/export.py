@@ -37,10 +37,10 @@ def export(path: Path, to: To, file: Path | None, overwrite: bool, console: Cons
     """
     file = path.with_suffix(f".{to}") if file is None else file
     if to == "onnx" and importlib.util.find_spec("onnx") is None:
-        raise UsageError(f"--to onnx: ONNX files can't be written without the package onnx: {_INSTALL} brings it")
+        raise UsageError(f"--to onnx: ONNX files can't be written without the package onnx: {_INSTALL}")
     check_output(file)
     if not overwrite and os.path.lexists(file):
-        raise OutputError(f"{shown(file)}: exists already: give --overwrite, or another --out")
+        raise OutputError(f"{shown(file)}: already exists: give --overwrite, or another --out")
     source = read_model(path)
     if source.calibration is None:
         console.warning(UNFINISHED)

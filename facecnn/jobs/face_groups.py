@@ -56,7 +56,7 @@ class _Faces:
     pixels: UInt8Array
     """(rows, 150, 150, 3)"""
     rows: Int64Array
-    """(different faces,) of ``pixels``: copies of a file share theirs, and are looked at once, or two would make a
+    """(different faces,) of ``pixels``: copies of a file share theirs, and are looked at once, since two would make a
     group."""
     first: Int64Array
     """(different faces,) the first face that has the row."""
@@ -90,7 +90,7 @@ def _find_faces(
 def look_beforehand(
     files: Sequence[Path], embedder: Embedder, console: Console, threads: int | None, ranks: Ranks
 ) -> None:
-    """Share among ranks what takes longest, finding and embedding faces: rank 0 then has it from the cache."""
+    """Share among ranks what takes longest, finding and embedding faces: rank 0 then gets it from the cache."""
     if ranks.size == 1:
         return
     finder = installed_finder(CHIP_SETTINGS, console, threads)

@@ -13,7 +13,7 @@ from facecnn.photos.preparation import PhotoSettings
 PREFIX = "finder."
 """Prefix of a finder's arrays in a checkpoint."""
 
-_INSTALL = "pip install 'facecnn[faces]' brings it"
+_INSTALL = "pip install 'facecnn[faces]' installs it"
 
 
 def installed_finder(settings: PhotoSettings, console: Console, threads: int | None = None) -> FaceFinder | None:
@@ -28,11 +28,11 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
     if settings.hide_face:
         raise UsageError(f"photos.hide_face: faces have to be found to be hidden, and {_why_not(settings)}")
     if settings.faces == "required":
-        raise UsageError(f"photos.faces: required: face finding isn't installed: {_INSTALL}; or take auto or off")
+        raise UsageError(f"photos.faces: required: face finding isn't installed: {_INSTALL}; or choose auto or off")
     if settings.faces == "auto":
         console.info(
             f"Faces: not looked for, since face finding isn't installed ({_INSTALL}): photos are cropped to the "
-            "middle, not aligned, which costs accuracy unless faces lie there alike in all of them"
+            "middle, not aligned, which costs accuracy unless faces are in the same place in all"
         )
     return None
 
@@ -64,7 +64,7 @@ def run_installed_networks() -> bool:
 
 def _why_not(settings: PhotoSettings) -> str:
     if settings.faces == "off":
-        return "photos.faces is off: take auto"
+        return "photos.faces is off: choose auto"
     return f"face finding isn't installed: {_INSTALL}"
 
 

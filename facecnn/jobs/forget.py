@@ -109,7 +109,7 @@ def forget(plan: Plan, new: TrainOptions, console: Console) -> dict[str, Any]:
     """Make the new run, then remove what ``plan`` lists.
 
     Returns:
-        The ``forget`` JSON: ``run``, ``person``, ``classes``, ``trained`` (whether there was a training), ``removed
+        The ``forget`` JSON: ``run``, ``person``, ``classes``, ``trained`` (whether anything was trained), ``removed
         {runs, crops, faces, embeddings}`` and ``originals``, the person's own folder of photos, which stays.
 
     Raises:
@@ -121,7 +121,7 @@ def forget(plan: Plan, new: TrainOptions, console: Console) -> dict[str, Any]:
     if pinned is not None and pinned.resolve() in {run.path.resolve() for run in plan.runs}:
         write_pin(path, new.out)
         console.info(f"Pinned: {shown(path)}, in place of {shown(pinned)}")
-    # The runs last: as long as there is one that knows the person, the command can be given again.
+    # The runs last: as long as one knows the person, the command can be given again.
     cached = find_cached(plan.cached.digests)
     try:
         # Their crops are the keys of embeddings, so these go first.
@@ -130,12 +130,12 @@ def forget(plan: Plan, new: TrainOptions, console: Console) -> dict[str, Any]:
         forget_cached(cached)
     except (OSError, sqlite3.Error) as error:
         raise OutputError(
-            f"{shown(cache_folder())}: not all could be removed there ({error}), so no run was deleted: delete this "
-            f"folder, which is made anew, and repeat the command with -m {shown(plan.model.path.parent)}"
+            f"{shown(cache_folder())}: not everything could be removed there ({error}), so no run was deleted: delete "
+            f"this folder, which will be recreated, and repeat the command with -m {shown(plan.model.path.parent)}"
         ) from error
     for run in plan.runs:
         if not run.delete():
-            console.warning(f"{shown(run.path)}: also has files that no training wrote; these are left")
+            console.warning(f"{shown(run.path)}: also has files that training didn't write; these are left")
     return {
         "run": str(path),
         "person": plan.person,

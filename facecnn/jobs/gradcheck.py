@@ -1,4 +1,4 @@
-"""Check the gradients of the reference against differences, and those of a device against the reference."""
+"""Check the gradients of the reference against finite differences, and a device's against the reference's."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ def gradcheck(loaded: Loaded, device_name: str, console: Console) -> dict[str, A
     """Check the gradients of a config's network, made small. Returns the ``gradcheck`` JSON.
 
     Raises:
-        UsageError: a layer doesn't fit; with its place in the config.
+        UsageError: a layer doesn't fit; the message has its place in the config.
         DeviceError: the device can't be used.
     """
     settings = loaded.settings

@@ -27,7 +27,7 @@ from facecnn.reports.contact_sheet import PAGE, FaceCard, GroupSection, GroupShe
 from facecnn.runs.atomic import TEMPORARY_SUFFIX, make_folder, output_error, write_atomically
 
 _FACES_A_GROUP, _GROUPS = 30, 100
-"""More would make a page that no browser likes: 3,000 faces are some 20 MB."""
+"""More would make a page too large for browsers: 3,000 faces take about 20 MB."""
 
 
 @dataclass
@@ -198,7 +198,7 @@ def _begin(destination: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         if os.path.lexists(table) and table.read_bytes() != content:
             raise OutputError(
-                f"{shown(table)}: of an interrupted run with other photos, or no table of this program: choose another "
+                f"{shown(table)}: from an interrupted run with other photos, or not facecnn's table: choose another "
                 "folder, or delete this one"
             )
     except OSError as error:

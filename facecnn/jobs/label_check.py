@@ -121,7 +121,7 @@ def _refuse_too_many(dataset: Dataset) -> None:
     if photos * folders > MOST_SCORES:
         raise PhotoError(
             f"{shown(dataset.folder)}: {photos:,} photos and {folders:,} folders are too many to compare each with "
-            f"each: the product may be {MOST_SCORES:,} at most: check a part of the folders at a time"
+            f"each: the product may be at most {MOST_SCORES:,}: check some of the folders at a time"
         )
 
 
@@ -130,7 +130,7 @@ def _refuse_single_photos(dataset: Dataset) -> None:
     single = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
     if single:
         names = some([shown(name) for name in sorted(single, key=class_order)])
-        raise PhotoError(f"{names}: one photo only, and nothing to compare it with: add photos, or move it elsewhere")
+        raise PhotoError(f"{names}: only one photo, so nothing to compare it with: add photos, or move it elsewhere")
 
 
 def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
@@ -148,8 +148,8 @@ def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
         if problem is None:
             fewer = f" (not {FOLDS}, as {why})" if count < FOLDS else ""
             console.info(
-                f"Trains {count} times{fewer}, each time without other photos, so that each can be asked of a network "
-                "that hasn't seen it; --quick does without"
+                f"Trains {count} times{fewer}, leaving out different photos each time, so each can be judged by a "
+                "network that hasn't seen it; --quick doesn't train"
             )
             return parts
         why = "photos that look alike stay together"

@@ -16,7 +16,7 @@ from facecnn.photos.preparation import sharpness, without_margin
 
 BLURRED = 0.2
 """Share of the album's median sharpness below which a face is called blurred. Measured: 3 of 896 photos of LFW are; all
-are after a Gaussian blur with a deviation of 1.5 of the network's pixels, and three in four after one of 1."""
+are after a Gaussian blur with a standard deviation of 1.5 network pixels, and three in four with one of 1."""
 SMALL_SHARE = 0.08
 """Share of the photo's shorter side below which a face is called small."""
 SMALL_PIXELS = 0.6

@@ -29,7 +29,7 @@ from facecnn.runs.atomic import write_atomically
 TESTS = 3
 """Range tests, each with other weights and another order of the photos; their mean is used."""
 CURVATURE_PHOTOS = 128
-"""Photos, at most, whose loss the curvature is of."""
+"""Photos, at most, whose loss the curvature is measured for."""
 
 
 def lr_find(
@@ -109,7 +109,7 @@ def _optimizer_with_rate(loaded: Loaded) -> AnyOptimizer:
         )
     if isinstance(optimizer, FullBatchOptimizer):
         raise UsageError(
-            f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step by "
+            f"{loaded.where(('optimizer', 'name'))}: the optimizer {optimizer.name} finds the length of each step "
             "itself: there is no learning rate to look for"
         )
     return optimizer
@@ -163,7 +163,7 @@ def _range_test(
 def _curvature(
     loaded: Loaded, data: TrainingPhotos, device: Device, trained: Model | None, console: Console
 ) -> tuple[Curvature, int]:
-    """The curvature at fresh weights or those of a model, and the number of photos whose loss it is of."""
+    """The curvature at fresh weights or those of a model, and the number of photos it was measured with."""
     settings, training = loaded.settings, data.training
     if len(training.photos) > CURVATURE_PHOTOS:
         generator = np.random.Generator(np.random.Philox(key=[settings.train.seed, 2**33]))
@@ -187,8 +187,8 @@ def _curvature(
         )
     if not curvature.converged:
         console.warning(
-            f"the curvature hasn't settled after {curvature.products} products: take it, and the "
-            "largest stable rate, for an order of magnitude"
+            f"the curvature hasn't converged after {curvature.products} products: take it, and the "
+            "largest stable rate, as an order of magnitude"
         )
     return curvature, count
 
@@ -198,11 +198,11 @@ def refuse_to_write(path: Path, config: str) -> None:
     known = shipped()
     if str(path) in known or any(path.exists() and path.samefile(file) for file in known.values()):
         raise UsageError(
-            f"--write {shown(path)}: that is a config which comes with facecnn, and stays as it is: give a file name, "
+            f"--write {shown(path)}: a config that comes with facecnn, which stays as it is: give a file name, "
             f"such as {shown(path.stem)}-rate.yaml"
         )
     if path.exists() and not (config not in known and Path(config).exists() and path.samefile(config)):
-        raise UsageError(f"--write {shown(path)}: there is such a file: give the name of a new one, or of the config")
+        raise UsageError(f"--write {shown(path)}: already exists: give the name of a new file, or of the config")
 
 
 def with_rate(loaded: Loaded, config: str | None, optimizer: AnyOptimizer) -> str:

@@ -25,7 +25,7 @@ from facecnn.runs.metrics import MetricsLog
 
 
 def needs_no_training(model: ModelFile) -> bool:
-    """Whether people can be added to a model and removed from it without a training."""
+    """Whether people can be added to a model and removed from it without training."""
     return model.by_embeddings and EMBEDDINGS in model.checkpoint.arrays
 
 
@@ -47,11 +47,11 @@ def digests_of(split: Mapping[str, Any], person: str) -> set[str]:
 
 
 def train_anew(model: ModelFile, change: Roster, new: TrainOptions, console: Console) -> dict[str, Any]:
-    """Train a new run on the photos of a model's run, less or more some people. Returns the ``train`` JSON.
+    """Train a new run on the photos of a model's run, with people added or left out. Returns the ``train`` JSON.
 
     Raises what ``train`` raises.
     """
-    from facecnn.jobs.training.train import train  # slow to load, and seldom needed here
+    from facecnn.jobs.training.train import train  # slow to load, and rarely needed here
 
     run = run_of(model)
     record = run.read_split()

@@ -1,4 +1,4 @@
-"""Read a checkpoint into a model that answers, and make a checkpoint of a training."""
+"""Read a checkpoint into a model that answers, and make a training run's checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ TRAINED_ON = "trained_on"
 """Name of a checkpoint's array (n, 32) uint8: the SHA-256 of each photo that the model was trained on."""
 
 UNFINISHED = (
-    "This model's training hasn't ended (facecnn train --resume goes on with it): its confidence is not calibrated."
+    "This model's training hasn't ended (facecnn train --resume continues it): its confidence is not calibrated."
 )
 
 NO_STRANGERS = (
-    "Trained without strangers (a folder unknown/ beside the people's), so it can't tell them: expect most to be named "
+    "Trained without strangers (a folder unknown/ beside the people's), so it can't spot them: expect most to be named "
     "as one of the people."
 )
 
@@ -59,7 +59,7 @@ def about_calibration(recogniser: Recogniser) -> str:
         return " ".join(sentences)
     if calibration.false_accept_rate is None:
         return (
-            f"Threshold for strangers: {calibration.threshold:g}, the even chance: with "
+            f"Threshold for strangers: {calibration.threshold:g}, an even chance: with "
             f"{counted(calibration.strangers, 'held-out photo')} of strangers, fewer than {LEAST_PHOTOS}, it can't be "
             "measured."
         )

@@ -47,7 +47,7 @@ def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path
 
 
 def read_all_people(folder: Path, loaded: Loaded, console: Console, threads: int | None, *, strict: bool) -> Dataset:
-    """``read_people`` for trainings that leave out some photos each, with the face finder that the settings ask for."""
+    """``read_people`` for runs that each leave out some photos, with the face finder that the settings ask for."""
     finder = installed_finder(loaded.settings.photos, console, threads)
     return read_people_to_train(folder, loaded.settings, finder, console, strict=strict)
 
@@ -61,7 +61,7 @@ def read_people_to_train(
     strict: bool,
     roster: Roster = NO_CHANGES,
 ) -> Dataset:
-    """``read_people`` for a training with these settings."""
+    """``read_people`` for training with these settings."""
     enough = knows_strangers_by_distance(settings)
     return read_people(
         folder, settings.photos, finder, console, strict=strict, for_training=True, one_is_enough=enough, roster=roster
@@ -73,7 +73,7 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise PhotoError(
-            f"{shown(path)}: the home folder that ~ stands for isn't known: write the whole path"
+            f"{shown(path)}: the home folder that ~ stands for isn't known: write the full path"
         ) from error
 
 
@@ -134,7 +134,7 @@ def output_names(settings: Settings, dataset: Dataset) -> list[str]:
 
 
 def knows_strangers_by_distance(settings: Settings) -> bool:
-    """Whether a model needs no photos of strangers to know them, and so none of a second person."""
+    """Whether a model recognises strangers without photos of any, and so needs no second person either."""
     return isinstance(settings.optimizer, ClassMeans)
 
 

@@ -1,7 +1,7 @@
-"""Draws plots in a process of its own, beside what the first one does.
+"""Draws plots in a process of its own, alongside the first one.
 
-It is started when a training begins, on one processor: until the first step, another loads matplotlib, which takes as
-long as drawing.
+It is started when training begins, which keeps one processor busy until the first step: meanwhile another loads
+matplotlib, which takes as long as drawing.
 """
 
 import gc

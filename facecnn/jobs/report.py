@@ -57,7 +57,7 @@ def report_training(
     result: Mapping[str, Any],
     plotter: Plotter | None,
 ) -> None:
-    """Write figures.json, report.html and MODEL_CARD.md of a training that has ended.
+    """Write figures.json, report.html and MODEL_CARD.md of a run whose training has ended.
 
     ``metrics`` has a record for each epoch, ``result`` is the ``train`` JSON. ``plotter`` draws pictures of the page;
     None: figures.json is all that is written. Raises OutputError.
@@ -122,7 +122,7 @@ def _check_background(run: RunFolder, options: TrainOptions, console: Console) -
     device = open_for_training(options, console)
     model = open_model(find_checkpoint(run.path), device.backend, options.threads)
     if not model.calibrated:
-        raise CheckpointError(f"{shown(run.path)}: --check-background needs a training that has ended. {UNFINISHED}")
+        raise CheckpointError(f"{shown(run.path)}: --check-background needs a finished run. {UNFINISHED}")
     if model.settings.photos.hide_face:
         raise UsageError(f"{shown(run.path)}: --check-background hides the faces, and this run's are hidden anyway")
     if model.finder is None:
@@ -154,15 +154,15 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     outdated = figures is not None and has_old_accuracy(figures)
     if outdated and held_out is None:
         figures = {**(figures or {}), "held_out": None, "answers": []}
-        missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
+        missing.append("Its figures are from an earlier version, which counted differently, so they are left out.")
     elif held_out is not None and (figures is None or outdated):
         judged = judge_photos(model.recogniser, held_out.dataset, held_out.chosen)
         skipped = [[photo.path, photo.reason] for photo in held_out.dataset.skipped]
         figures = {**(figures or {}), **_recorded(model.recogniser, judged), "skipped": skipped}
         if held_out.gone:
             missing.append(
-                f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
-                "run was started: not in what follows."
+                f"{findings.counted(held_out.gone, 'held-out photo')} gone, or changed since the run "
+                "was started: left out below."
             )
     metrics = read_metrics(run.metrics_path)
     facts = _facts(run, metrics, model, figures or {}, missing)
@@ -295,7 +295,7 @@ def _facts(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{shown(run.path)}: {run.split_path.name}, {run.figures_path.name} or {run.background_path.name} isn't as "
-            f"facecnn wrote it ({error!r}): delete {run.figures_path.name}, which is made anew from the photos"
+            f"facecnn wrote it ({error!r}): delete {run.figures_path.name}, which is then made again from the photos"
         ) from error
 
 

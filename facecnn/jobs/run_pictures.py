@@ -47,7 +47,7 @@ PATCHES = 4
 
 
 def begin_plots(run: RunFolder, metrics: Sequence[Mapping[str, Any]], best_epoch: int, plotter: Plotter) -> None:
-    """Begin to draw what a training has figures for before its model is judged; ``draw_pictures`` draws the rest."""
+    """Begin to draw what there are figures for before the model is judged; ``draw_pictures`` draws the rest."""
     if plotter.can_draw():
         plotter.begin(_plots_of_training(run, metrics, best_epoch, run.picture_paths))
 
@@ -64,7 +64,7 @@ def draw_pictures(
     *,
     is_begun: bool = False,
 ) -> None:
-    """Draw a run's pictures, as far as there is data for them, but for those that ``plotter`` still has to finish.
+    """Draw a run's pictures, as far as there is data for them, except those that ``plotter`` still has to finish.
 
     Args:
         run: the run's folder, whose kernel frames are drawn.

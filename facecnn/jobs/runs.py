@@ -84,7 +84,7 @@ def to_prune(out: Path, keep: int, unfinished: bool) -> list[Summary]:
 def delete(runs: Sequence[Summary], console: Console) -> dict[str, Any]:
     """Delete runs (the ``runs prune`` JSON).
 
-    Warns of runs that are in use by now, which stay, and of files that no training wrote, which stay as well. Raises
+    Warns of runs that are in use by now, which stay, and of files that training didn't write, which also stay. Raises
     OutputError where a run can't be deleted.
     """
     deleted, left = [], []
@@ -94,7 +94,7 @@ def delete(runs: Sequence[Summary], console: Console) -> dict[str, Any]:
             console.warning(f"{shown(run.path)}: in use by now, so it is left")
             continue
         if not folder.delete():
-            console.warning(f"{shown(run.path)}: also has files that no training wrote; these are left")
+            console.warning(f"{shown(run.path)}: also has files that training didn't write; these are left")
             left.append(run.path)
         deleted.append({"name": run.name, "path": run.path, "bytes": run.bytes})
     return {"deleted": deleted, "bytes": sum(run["bytes"] for run in deleted), "files_left_in": left}
@@ -104,7 +104,7 @@ def runs_to_compare(arguments: Sequence[Path], out: Path) -> list[Path]:
     """The folders of the named runs. Raises CheckpointError, or UsageError where one run is named twice."""
     runs = [named_run(argument, out) for argument in arguments]
     if len({run.resolve() for run in runs}) < len(runs):
-        raise UsageError("runs compare: the same run twice: give different ones")
+        raise UsageError("runs compare: the same run twice: give different runs")
     return runs
 
 

@@ -21,7 +21,7 @@ def draw(settings: Settings, path: Path) -> None:
     rate = getattr(settings.optimizer, "learning_rate", None)
     if rate is None:
         raise UsageError(
-            f"--plot: the optimizer {settings.optimizer.name} has no learning rate, so there is no course to draw: "
+            f"--plot: the optimizer {settings.optimizer.name} has no learning rate, so there is no schedule to draw: "
             "leave --plot out"
         )
     epochs, steps = settings.train.epochs_for(ASSUMED_PHOTOS), settings.train.steps_per_epoch(ASSUMED_PHOTOS)

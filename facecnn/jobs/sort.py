@@ -253,7 +253,7 @@ def _earlier_rows(table: Path) -> list[dict[str, str]]:
         raise output_error(table, error) from error
     except (UnicodeDecodeError, csv.Error):
         pass
-    raise OutputError(f"{shown(table)}: no table of this program, and it isn't overwritten: move it away")
+    raise OutputError(f"{shown(table)}: not a table of this program, so it isn't overwritten: move it away")
 
 
 def _write_table(table: Path, earlier: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> None:

@@ -199,7 +199,7 @@ class _CompilationLog:
 
 
 class _Lines(TrainingDisplay):
-    """The display of a training in a log: a line for evenly spaced epochs, including the first and the last."""
+    """The display of training in a log: a line for evenly spaced epochs, including the first and the last."""
 
     def __init__(self, say: Callable[[str], None] | None, label: str, lines: int) -> None:
         self._say = say
@@ -241,7 +241,7 @@ class _Lines(TrainingDisplay):
 
 
 class _Bar(TrainingDisplay):
-    """The display of a training on a terminal: one bar over all steps."""
+    """The display of training on a terminal: one bar over all steps."""
 
     def __init__(self, bar: Any, label: str) -> None:
         self._bar = bar
@@ -263,7 +263,7 @@ class _Bar(TrainingDisplay):
     def step(self, report: StepReport) -> None:
         bar = self._bar
         if self._trying:
-            bar.reset()  # the time of the trials isn't the training's
+            bar.reset()  # the trials' time isn't part of training
             self._trying = False
         now = time.time()
         if self._first_step_ended:

@@ -1,4 +1,4 @@
-"""Compile ahead the kernels that trainings and answers would compile when they first need them."""
+"""Compile in advance the kernels that training and answering would compile when first needed."""
 
 import time
 from collections.abc import Sequence

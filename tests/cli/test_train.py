@@ -593,7 +593,7 @@ def test_a_profile_is_a_table_and_stands_in_json_and_metrics(people: Path, tmp_p
     done = facecnn(*arguments, "--name", "table")
     assert done.exit_code == 0
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
-    assert rows["milliseconds"] == ["a", "step", "once", "forward", "to", "weights", "to", "input", "in", "all"]
+    assert rows["milliseconds"] == ["per", "step", "once", "forward", "to", "weights", "to", "input", "in", "all"]
     assert len(rows["conv1"]) == 3  # forward, to the weights, and their sum: below it there is nothing to train
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "Run:" not in line)
     assert float(rows["in"][-1]) > 0

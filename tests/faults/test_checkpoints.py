@@ -538,7 +538,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(run_folder: Path) -> None:
     done = call("train", "--resume", run_folder)
     assert done.exit_code == 0
     assert (
-        f"had ended, at epoch 2: only its results are made anew. To train its model further, start a new run: "
+        f"had ended, at epoch 2: only its results are made again. To train its model further, start a new run: "
         f"--init-from {run_folder}" in done.stderr
     )
     assert (run_folder / "best.safetensors").read_bytes() == before
@@ -556,7 +556,7 @@ def test_a_run_at_its_very_start(made_people: Path, tmp_path: Path, monkeypatch:
         assert train(made_people, tmp_path, "--name", "run").exit_code == 9
     done = call("train", "--resume", tmp_path / "run", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert "Going on after epoch 0, step 0" in done.stderr
+    assert "Continuing after epoch 0, step 0" in done.stderr
     assert done.json()["epochs"] == 6
 
 

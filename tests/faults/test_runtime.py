@@ -108,7 +108,7 @@ def running(*arguments: str | Path, **options: Any) -> Iterator[Running]:
 def assert_stopped(done: Outcome, exit_code: int, run: Path, people: Path) -> None:
     assert (done.exit_code, done.stdout) == (exit_code, ""), done.stderr
     assert "Traceback" not in done.stderr
-    assert f"Go on with: facecnn train --resume {run}" in done.stderr
+    assert f"Continue with: facecnn train --resume {run}" in done.stderr
     assert_whole(run)
     assert predict(people, run).exit_code == 0
     assert not [*run.glob(".*.facecnn-tmp")]
@@ -348,7 +348,7 @@ def test_a_full_disk(made_people: Path, small_disk: Callable[[str], Path], run: 
     done = run("train", made_people, *QUICK, "--out", disk, "--name", "run")
     assert_no_space(done, disk / "run")
     assert "needs about 0.1 MB: free some or choose another place" in done.stderr
-    assert f"Go on with: facecnn train --resume {disk / 'run'}" in done.stderr
+    assert f"Continue with: facecnn train --resume {disk / 'run'}" in done.stderr
     assert predict(made_people, disk / "run").exit_code == 0
 
 

@@ -283,9 +283,7 @@ def test_names_from_right_to_left_keep_to_their_place() -> None:
 
 def test_the_summary_says_how_good_and_how_sure() -> None:
     text = words(Page(report_html(facts(), {}, {})).text)
-    assert (
-        "tells 2 people apart: Ann (120) and Bob (80). It was trained on 200 photos of them, plus 80 photos" in text
-    )
+    assert "tells 2 people apart: Ann (120) and Bob (80). It was trained on 200 photos of them, plus 80 photos" in text
     assert (
         "Of 50 photos of these people that it had not been trained on, it names 47 right (94 %), refuses 1 as a "
         "stranger's, and names 2 wrong. On other photos like these, expect 83.8 % to 97.9 % to be named right." in text

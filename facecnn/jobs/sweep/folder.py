@@ -51,7 +51,7 @@ class SweepFolder:
             folder = cls(out / name)
             if folder.path.exists() and not folder._is_empty():
                 raise OutputError(
-                    f"{shown(folder.path)}: exists already: --resume continues it; or give another --name"
+                    f"{shown(folder.path)}: already exists: --resume continues it; or give another --name"
                 )
             make_folder(folder.path)
         folder.lock()
@@ -79,7 +79,7 @@ class SweepFolder:
             self._lock.acquire()
         except Timeout:
             raise OutputError(
-                f"{shown(self.path)}: another process works on this sweep: wait for it, or end it"
+                f"{shown(self.path)}: another process is working on this sweep: wait for it, or end it"
             ) from None
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -88,16 +88,16 @@ class SweepFolder:
         self._lock.release()
 
     def check_given(self, now: dict[str, Any]) -> None:
-        """Check that a sweep is continued with what it was begun with.
+        """Check that a sweep is continued with what it was started with.
 
-        Raises UsageError, which says what else, and CheckpointError where what it was begun with can't be read.
+        Raises UsageError, which says what differs, and CheckpointError if what it was started with can't be read.
         """
         try:
             before = json.loads(self.given_path.read_bytes())
             changed = [key for key in now if before.get(key) != json.loads(json.dumps(now[key]))]
         except (OSError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{shown(self.given_path)}: damaged: begin another sweep") from error
+            raise CheckpointError(f"{shown(self.given_path)}: damaged: start another sweep") from error
         if changed:
             raise UsageError(
-                f"{shown(self.path)}: was begun with other {' and '.join(changed)}: give the same, or another --name"
+                f"{shown(self.path)}: was started with other {' and '.join(changed)}: give the same, or another --name"
             )

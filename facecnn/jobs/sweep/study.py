@@ -178,4 +178,4 @@ def _refuse_damaged(path: Path, number: int, line: bytes) -> None:
     except ValueError:
         damaged = True
     if damaged:
-        raise CheckpointError(f"{shown(path)}:{number}: damaged: begin another sweep")
+        raise CheckpointError(f"{shown(path)}:{number}: damaged: start another sweep")

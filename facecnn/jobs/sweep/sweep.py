@@ -1,9 +1,9 @@
 """Search for the best settings by cross-validation, and judge the search by photos that it never saw.
 
 A trial is a cross-validation on all photos, and its score the mean log loss of its folds: accuracy hardly changes from
-one setting to the next where there are few photos, and would leave a tie to chance. The best trial's own score is too
-good, as it was chosen by it. So the whole search is repeated outside each outer fold, and the best setting of each of
-these searches is trained there and judged by that fold (nested cross-validation).
+one setting to the next if there are few photos, and would leave a tie to chance. The best trial's own score is too
+good, since it was chosen by it. So the whole search is repeated outside each outer fold, and the best setting of each
+of these searches is trained there and judged by that fold (nested cross-validation).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def sweep(
 
 def _check(plan: SweepOptions, ranks: Ranks) -> None:
     if importlib.util.find_spec("optuna") is None:
-        raise UsageError(f"sweep: there is no search without the package optuna: {_INSTALL} brings it")
+        raise UsageError(f"sweep: the search needs the package optuna: {_INSTALL}")
     if plan.track:
         check_installed("--track")
     if ranks.size > 1 and plan.processes > 1:
@@ -165,15 +165,15 @@ def _search(task: Task, plan: SweepOptions, device: Device, console: Console, ra
         trials.add_study(part.name)
     most = len(task.parts) * task.trials * plan.folds
     console.info(
-        f"Sweep: {shown(task.journal.parent)}; {counted(task.trials, 'trial')} of {plan.folds} trainings"
+        f"Sweep: {shown(task.journal.parent)}; {counted(task.trials, 'trial')} of {plan.folds} training runs"
         + (f", {len(task.parts)} times (--outer-folds)" if len(task.parts) > 1 else "")
-        + f": at most {most + len(task.parts) - 1} trainings"
+        + f": at most {most + len(task.parts) - 1} training runs"
     )
     lost = sum(trials.requeue_lost(part.name) for part in task.parts)
     if plan.resume:
         done = sum(len(trials.rows(part.name)) for part in task.parts) - lost
         again = f", {lost} that didn't end are repeated" if lost else ""
-        console.info(f"Resumed: {done} of {task.trials * len(task.parts)} trials are there{again}")
+        console.info(f"Resumed: {done} of {task.trials * len(task.parts)} trials are done{again}")
     if ranks.size > 1:
         from facecnn.jobs.sweep.ranks import run_on_ranks
 
@@ -285,9 +285,9 @@ def _judge_search(task: Task, trials: Trials, device: Device, console: Console) 
 def _heading(rows: Sequence[dict[str, Any]], best: dict[str, Any], nested: dict[str, Any] | None) -> list[str]:
     """Comments at the top of best.yaml."""
     lines = [
-        f"Found by facecnn sweep: trial {best['number']} of {len(rows)}, each of up to {len(best['folds'])} trainings.",
+        f"Found by facecnn sweep: trial {best['number']} of {len(rows)}, each of up to {len(best['folds'])} runs.",
         *(f"  {path}: {json.dumps(value)}" for path, value in best["parameters"].items()),
-        f"Its own score is too good, as it was chosen by it: log loss {best['log_loss']:.4f}, closed-set accuracy "
+        f"Its own score is too good, since it was chosen by it: log loss {best['log_loss']:.4f}, closed-set accuracy "
         f"{100 * best['closed_set_accuracy']:.1f} %.",
     ]
     if nested is None:

@@ -78,7 +78,7 @@ class Photos:
 
 
 class BarsOnly(Console):
-    """A console for what was said before: it shows the bars of trainings, and no message."""
+    """A console for what was said before: it shows the bars of training runs, and no messages."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -151,7 +151,7 @@ def train_and_judge(
     )
     figures, _, _ = judge_likeliest(trainer, dataset, indices(dataset, judged))
     if figures["log_loss"] is None:
-        raise UsageError("no photo of this fold shows a single face, by which to judge: add photos of one person alone")
+        raise UsageError("no photo of this fold shows a single face to judge by: add photos of one person alone")
     return figures | {key: trained[key] for key in ("seconds", "epochs")}
 
 
@@ -185,7 +185,7 @@ def parts_of(dataset: Dataset, folds: int, outer_folds: int) -> tuple[Part, ...]
 
 
 def refuse_bad_folds(dataset: Dataset, parts: Sequence[Part]) -> None:
-    """Raise UsageError where a training would lack a person, or a fold have nobody to judge by."""
+    """Raise UsageError if a training run would lack a person, or a fold have nobody to judge by."""
     from facecnn.jobs.cross_validate import fold_problem
 
     for part in parts:

@@ -1,7 +1,7 @@
 """Runs a sweep's trials in several processes.
 
 Each process runs this module. What it has to do comes through its standard input, which stays open: when that closes,
-the first process has ended, and so does this one. Its messages go to its standard output, a JSON text a line.
+the first process has ended, and so does this one. Its messages go to its standard output, one JSON text per line.
 
 Heavy modules are imported only once that is watched.
 """
@@ -69,7 +69,7 @@ def wait_for_the_last(journal: Path) -> None:
             with FileLock(lock, timeout=_LONGEST_END):
                 pass
         except Timeout:
-            raise OutputError(f"{shown(journal.parent)}: a process still works on this sweep: end it") from None
+            raise OutputError(f"{shown(journal.parent)}: a process is still working on this sweep: end it") from None
 
 
 def known_to_work(journal: Path, number: int) -> FileLock:

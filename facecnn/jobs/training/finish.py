@@ -1,4 +1,4 @@
-"""Finish a training: calibrate its model, judge it, draw its pictures, and report."""
+"""Finish a training run: calibrate its model, judge it, draw its pictures, and report."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -48,8 +48,8 @@ def finish(
         training: whose last step is done.
         metrics: a record for each epoch.
         trials: from ``trial_figures``.
-        plotter: draws the plots, and has begun with those of the training. None: no pictures, report page and model
-            card are made, and the pretrained body isn't compared with.
+        plotter: draws the plots, and has begun with those of training. None: no pictures, report page or model card
+            are made, and the model isn't compared with the pretrained body.
 
     Returns:
         The ``train`` JSON, without ``seconds``.
@@ -99,7 +99,7 @@ def finish(
 def _beside(
     plotter: Plotter | None, training: TrainingRun, recogniser: Recogniser, photos: int
 ) -> AbstractContextManager[None]:
-    """Leaves a processor to the process of the plots while few photos are judged, ``photos`` of them trained on."""
+    """Leaves a processor to the plotting process while few photos are judged, ``photos`` of them trained on."""
     if plotter is None or not plotter.draws_beside or training.device.name != "cpu":
         return nullcontext()
     judged = photos + len(training.data.held_out_numbers)
@@ -162,7 +162,7 @@ def _background(
     try:
         before = read_json(run.background_path) or {}
     except CheckpointError:
-        console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
+        console.warning(f"{shown(run.background_path)} was damaged, and is made again")
         before = {}
     background = replace(background, trained_hidden=before.get("trained_hidden"))
     write_json(run.background_path, asdict(background))

@@ -50,7 +50,7 @@ def read_initial_weights(
 
     Raises:
         CheckpointError: the model can't be read, or no layer fits.
-        UsageError: the new network isn't sound.
+        UsageError: the new network isn't valid.
         OutputError: see ``strict``.
     """
     source = read_model(path)
@@ -121,7 +121,7 @@ def _warn_of_preparation(
         others.insert(0, "faces aligned" if aligned[0] else "faces not aligned")
     if others:
         console.warning(
-            f"{shown(path)} was trained on photos that were prepared in another way ({', '.join(others)}): its weights "
+            f"{shown(path)} was trained on photos that were prepared differently ({', '.join(others)}): its weights "
             "fit these photos less well"
         )
 
@@ -131,6 +131,6 @@ def _warn_of_held_out(source: ModelFile, data: TrainingPhotos, strict: bool, con
     if seen:
         message = (
             f"{seen} of the {len(data.validation_digests)} held-out photos were trained on by {shown(source.path)}, so "
-            "the validation flatters: take the train.seed of that run, or other photos with --validation"
+            "validation is optimistic: take the train.seed of that run, or other photos with --validation"
         )
         warn([message], strict, console)

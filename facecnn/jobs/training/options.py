@@ -1,4 +1,4 @@
-"""The options of a training, besides its settings."""
+"""The options of training, besides its settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from facecnn.runs.folder import check_new_run, check_out
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of a training, besides its settings."""
+    """The options of training, besides its settings."""
 
     photos: Path | None = None
     label: str = "default"

@@ -1,4 +1,4 @@
-"""The photos of a training: which are trained on, which are held out, and a record of it for resuming."""
+"""The photos of a training run: which are trained on, which are held out, and a record of this for resuming."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from facecnn.reports.findings import counted
 
 @dataclass(frozen=True)
 class TrainingPhotos:
-    """The photos of a training."""
+    """The photos of a training run."""
 
     dataset: Dataset
     training: FolderFaces
@@ -49,7 +49,7 @@ class TrainingPhotos:
     validation_folder: Path | None
     """The folder of the held-out photos, if they have their own."""
     settings: Settings
-    """Of the training."""
+    """Of the training run."""
     roster: Roster = NO_CHANGES
     """Who was added to the people in the folder, or left out."""
 
@@ -131,7 +131,7 @@ def read_photos_again(
     strict: bool,
     console: Console,
 ) -> TrainingPhotos:
-    """Read the photos of a run again, to go on with it. Warns where they have changed.
+    """Read the photos of a run again, to continue it. Warns if they have changed.
 
     Args:
         record: the run's split.json, which says which photos are trained on.
@@ -163,7 +163,7 @@ def read_photos_again(
     counts = [sum(map(len, paths)) for paths in zip(*found, strict=True)]
     if any(counts):
         what = "{} gone, {} with other contents, {} new (left out)".format(*counts)
-        message = f"the photos have changed since the run was started: {what}: it goes on, but not to the same result"
+        message = f"the photos have changed since the run was started: {what}: it continues, but to another result"
         warn([message], strict, console)
     return replace(photos, roster=roster)
 
@@ -264,7 +264,7 @@ def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
     shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]
     if shared:
         photos = "1 photo is" if len(shared) == 1 else f"{len(shared)} photos are"
-        doubts.append(f"{photos} in both folders, so the validation flatters: {some(shared)}")
+        doubts.append(f"{photos} in both folders, so validation is optimistic: {some(shared)}")
     missing = _missing(dataset, other)
     if missing:
         doubts.append(f"no validation photos of {some(missing)}")

@@ -20,10 +20,10 @@ from facecnn.photos.dataset import Dataset
 from facecnn.reports.findings import percent
 
 FEW = 20
-"""From this number of photos a person on, nothing is said."""
+"""With this many photos per person or more, nothing is said."""
 
 ENOUGH_TO_JUDGE = 20
-"""Held-out photos of known people from which on both are compared."""
+"""Least number of held-out photos of known people with which both are compared."""
 
 _MOST_PHOTOS = 2000
 """With more photos they aren't compared, as their embeddings would take too long."""
@@ -32,7 +32,7 @@ _MOST_PHOTOS = 2000
 def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Console) -> dict[str, Any] | None:
     """Say that ``-c pretrained`` may be better, if it can be had and the people have few photos.
 
-    ``likeliest``: (n,) the likeliest person for the training's model in each held-out photo with one face.
+    ``likeliest``: (n,) the trained model's likeliest person in each held-out photo with one face.
 
     Returns:
         ``pretrained`` of the ``train`` JSON: ``closed_set_accuracy`` of class means on the held-out photos with one
@@ -52,7 +52,7 @@ def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Co
         embeddings = _embeddings_of_both(training, known)
     if embeddings is None:
         console.info(
-            f"With fewer than {FEW} photos a person, a body that has seen many faces may be better: try "
+            f"With fewer than {FEW} photos per person, a body that has seen many faces may be better: try "
             "facecnn train -c pretrained"
         )
         return {"closed_set_accuracy": None, "own": None, "photos": None}

@@ -1,8 +1,8 @@
-"""A training that several ranks share: rank 0 leads it, and the others follow.
+"""Training that several ranks share: rank 0 leads it, and the others follow.
 
-All find faces and prepare photos for the cache, if theirs is the same, from which rank 0 then reads them, and after it
-the others. It alone has the run's folder. The others get the settings and the split from it, and when training begins
-weights and progress.
+All ranks that share rank 0's cache find faces and prepare photos for it; rank 0 then reads them from there, and the
+others after it. Rank 0 alone has the run's folder. It sends the others the settings and the split and, when training
+begins, weights and progress.
 """
 
 import platform
@@ -45,7 +45,7 @@ class _Task:
 
 
 class SharedStop:
-    """Ends a training on all ranks after the same step, if a signal has come to any of them."""
+    """Ends training on all ranks after the same step, if any of them has received a signal."""
 
     def __init__(self, own: StopRequest, ranks: Ranks) -> None:
         self._own, self._ranks = own, ranks
@@ -97,7 +97,7 @@ def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
     if settings.train.initialisation == "lsuv":
         raise UsageError(
             f"{loaded.where(('train', 'initialisation'))}: lsuv scales the weights by the outputs for a whole batch, "
-            f"of which each of {ranks.size} ranks has a part only: {alone}, or choose orthogonal"
+            f"of which each of {ranks.size} ranks has only a part: {alone}, or choose orthogonal"
         )
 
 

@@ -1,4 +1,4 @@
-"""Recorders that show a training's progress."""
+"""Recorders that show the progress of training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ class TrialRecorder(Recorder):
 
 
 class ShowingRecorder(TrialRecorder):
-    """Shows a training, and keeps only the last epoch's figures."""
+    """Shows training, and keeps only the last epoch's figures."""
 
     def __init__(self, epochs: int, display: TrainingDisplay, console: Console, label: str = "") -> None:
         super().__init__(display, console, label)

@@ -1,4 +1,4 @@
-"""A training in its run folder, and what it writes there."""
+"""A training run in its folder, and what it writes there."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +30,7 @@ from facecnn.runs.writing_thread import WritingThread
 
 @dataclass
 class TrainingRun:
-    """A training in its locked run folder."""
+    """A training run in its locked folder."""
 
     folder: RunFolder
     settings: Settings
@@ -48,7 +48,7 @@ class TrainingRun:
     def checkpoint(
         self, arrays: Mapping[str, Array], progress: Mapping[str, Any], calibration: Calibration | None = None
     ) -> Checkpoint:
-        """The checkpoint to save. It has no folder of photos, so that equal trainings give equal files."""
+        """The checkpoint to save. It has no folder of photos, so that equal runs give equal files."""
         settings, finder = self.settings, self.data.dataset.finder
         return Checkpoint(
             settings=to_dict(replace(settings, photos=replace(settings.photos, folder=None))),
@@ -113,7 +113,7 @@ class RunRecorder(TrialRecorder):
         if metrics["epoch"] == 1:
             by_epoch = {0: self._training.trainer.watch.start, **by_epoch}
         first = {
-            epoch: (name, np.array(weights))  # a copy, as the training goes on meanwhile
+            epoch: (name, np.array(weights))  # a copy, as training continues meanwhile
             for epoch, layers in by_epoch.items()
             for name, weights in list(layers.items())[:1]
         }

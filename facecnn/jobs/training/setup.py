@@ -1,4 +1,4 @@
-"""What every training needs before its first step: the device and the trainer."""
+"""What every training run needs before its first step: the device and the trainer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -187,7 +187,7 @@ def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Set
     if countable == 0:
         raise DeviceError(
             f"even for a single photo this network has an array of more than {MOST_ELEMENTS:,} numbers, the most that "
-            "a card's kernels can count: take fewer kernels or units, or --device cpu"
+            "a card's kernels can index: take fewer kernels or units, or --device cpu"
         )
     if size == 0:
         needed = card_bytes(stages, 1, normalise) + sent
@@ -215,7 +215,7 @@ def trial_figures(trainer: AnyTrainer) -> list[dict[str, Any]] | None:
 
 
 def say_what_is_trained(trainer: AnyTrainer, data: TrainingPhotos, console: Console) -> None:
-    """Show people, photos, the network's size, and what is special about the training."""
+    """Show people, photos, the network's size, and what is special about this run."""
     dataset, train, optimizer = data.dataset, trainer.settings.train, trainer.settings.optimizer
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     numbers = sorted(zip(dataset.classes, counts.tolist(), strict=True), key=lambda counted: class_order(counted[0]))
@@ -225,12 +225,12 @@ def say_what_is_trained(trainer: AnyTrainer, data: TrainingPhotos, console: Cons
     console.info(f"People: {people}; {counted['train']} photos to train on, {counted['validation']} held out")
     if isinstance(trainer, ClassMeansTrainer):
         console.info(
-            f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a face; only "
-            "the last layer depends on the people, and is computed from their photos"
+            f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds per face; "
+            "only the last layer depends on the people, and is computed from their photos"
         )
         return
     console.info(
-        f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds a photo; "
+        f"Network: {size.parameters:,} weights, {size.multiply_adds / 1e6:.1f} million multiply-adds per photo; "
         f"{trainer.epochs} epochs of {trainer.steps_per_epoch} step{'s' if trainer.steps_per_epoch > 1 else ''}"
     )
     if trainer.trials_left:
@@ -247,7 +247,7 @@ def say_what_is_trained(trainer: AnyTrainer, data: TrainingPhotos, console: Cons
     if trainer.micro_batch_size < trainer.own_batch_size:
         console.info(
             f"Batches: {trainer.own_batch_size} photos, of which the card takes {trainer.micro_batch_size} at a time; "
-            "their gradients are added up, which gives the same"
+            "their gradients are added up, which gives the same result"
         )
     if trainer.step.streamed:
         console.info("Photos: more than the card's memory takes, so each batch is sent while the one before is used")

@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a training: its curves, its first kernels, its settings and how it ended.
+"""What TensorBoard shows of a training run: its curves, first kernels and settings, and how it ended.
 
-While it trains, the thread that writes the models writes it. TensorBoard's steps are epochs.
+During training, the thread that writes the models writes this, too. TensorBoard's steps are epochs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from facecnn.jobs.training.run import TrainingRun
 
 FIGURES = ("accuracy", "closed_set_accuracy", "loss")
-"""Figures of the held-out photos that a finished training is compared by."""
+"""Figures of the held-out photos by which finished runs are compared."""
 
 _CURVES = {
     "train_loss": "loss/train",
@@ -41,7 +41,7 @@ _CURVES = {
 
 
 class Tracking:
-    """Writes a training's event file."""
+    """Writes a run's event file."""
 
     def __init__(self, file: EventFile) -> None:
         self._file = file
@@ -57,11 +57,11 @@ class Tracking:
         self._file.scalars(metrics["epoch"], scalars_of(metrics))
 
     def flush(self) -> None:
-        """Bring what was added to the disk. Raises OutputError."""
+        """Write what was added to the disk. Raises OutputError."""
         self._file.flush()
 
     def finish(self, epoch: int, result: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
-        """Add the figures and pictures of a training that has ended.
+        """Add the figures and pictures of a finished run.
 
         ``epoch`` is its last, ``result`` the ``train`` JSON. ``pictures``: PNG files by name; those that don't exist
         are left out. Raises OutputError.
@@ -75,7 +75,7 @@ class Tracking:
 
 @contextmanager
 def tracked(training: TrainingRun, options: TrainOptions, console: Console) -> Iterator[Tracking | None]:
-    """The tracking of a training, for as long as it runs: None if it isn't tracked.
+    """The tracking of a run, for as long as it trains: None if it isn't tracked.
 
     A run that was tracked before stays tracked. Its new event file begins after the last epoch trained, or with that
     epoch if the training had ended, since its final figures are written anew. If there is no event file yet, all
@@ -89,7 +89,7 @@ def tracked(training: TrainingRun, options: TrainOptions, console: Console) -> I
         return
     if not is_installed():
         console.warning(
-            f"{shown(folder)}: not gone on with, as the package tensorboardX is missing: pip install 'facecnn[track]'"
+            f"{shown(folder)}: not continued, as the package tensorboardX is missing: pip install 'facecnn[track]'"
         )
         yield None
         return
@@ -112,7 +112,7 @@ def tracked(training: TrainingRun, options: TrainOptions, console: Console) -> I
 
 
 def scalars_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The scalars of a line of metrics.jsonl; of figures of each kernel the median of a layer's."""
+    """The scalars of a line of metrics.jsonl; figures of each kernel become medians over their layer."""
     found = {name: metrics.get(key) for key, name in _CURVES.items()}
     found |= {f"kernel_change/{layer}": change for layer, change in metrics["kernel_change"].items()}
     for what in ("dead", "asleep"):
@@ -124,7 +124,7 @@ def scalars_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def final_names() -> list[str]:
-    """The names of the scalars that finished trainings are compared by."""
+    """The names of the scalars by which finished runs are compared."""
     return [f"final/{key}" for key in FIGURES]
 
 

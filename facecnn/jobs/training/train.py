@@ -54,7 +54,7 @@ from facecnn.runs.writing_thread import WritingThread
 
 
 def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """Train a network, or go on with a run. Returns the ``train`` JSON, which is empty on other ranks than 0.
+    """Train a network, or continue a run. Returns the ``train`` JSON, which is empty on other ranks than 0.
 
     Raises:
         FacecnnError: something is wrong with settings, photos, device or run folder, or the loss diverged.
@@ -176,11 +176,11 @@ def _resume(
     _forget_later_epochs(run, progress.epoch)
     if progress.finished:
         console.info(
-            f"The run had ended, at epoch {progress.epoch}: only its results are made anew. To train its model "
+            f"The run had ended, at epoch {progress.epoch}: only its results are made again. To train its model "
             f"further, start a new run: --init-from {shlex.quote(shown(run.path))}"
         )
     elif not trainer.trials_left:
-        console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
+        console.info(f"Continuing after epoch {progress.epoch}, step {progress.step}")
     return TrainingRun(run, settings, data, trainer, device, _with_new(before, data.trained_on))
 
 
@@ -214,7 +214,7 @@ def _run(
     console.info(f"Run: {shown(folder.path)}")
     training.frames.start_again_after(trainer.progress.epoch, trainer.watch.start)
     started = time.perf_counter()
-    go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
+    go_on = f"Continue with: facecnn train --resume {shlex.quote(shown(folder.path))}"
     try:
         tracking = held.enter_context(tracked(training, options, console))
         with (
@@ -236,9 +236,9 @@ def _run(
         metrics = read_metrics(folder.metrics_path)
         if plotter is not None and not isinstance(trainer, ClassMeansTrainer):
             begin_plots(folder, metrics, trainer.progress.best_epoch, plotter)
-        # `finish` builds another network, for which a card may have no memory beside the training.
+        # `finish` builds another network, for which a card may have no memory beside the trainer.
         del trainer, training.trainer
-        # Nothing of the CPU's is part of a cycle of references; of a card's, that can't be told without one.
+        # Nothing of the CPU's is part of a cycle of references; of a card's, that can't be known without one.
         if training.device.name != "cpu":
             gc.collect()
         ranks.busy()
