@@ -31,11 +31,11 @@ def main() -> None:
 
 
 def _end_at_once(code: int) -> None:
-    """End the process without freeing one by one what the system frees with it, which takes a tenth of a second, and
+    """End the process without freeing piece by piece what the system frees anyway, which takes a tenth of a second, and
     half a second with compiled kernels. What was registered for the end is run, and output is written.
 
-    Returns if more than that is to be done at the end: other threads work, the other ranks have to be told, a debugger
-    or profiler waits for it, or output can't be written.
+    Returns if the end takes more than that: other threads are working, the other ranks have to be told, a debugger or
+    profiler is waiting for it, or output can't be written.
     """
     threads = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
     if "mpi4py" in sys.modules or _is_watched() or not all(thread.daemon for thread in threads):
@@ -50,7 +50,7 @@ def _end_at_once(code: int) -> None:
 
 def _is_watched() -> bool:
     """Whether a debugger or profiler runs the program."""
-    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12 or newer
     tools = [] if monitoring is None else map(monitoring.get_tool, range(6))
     return sys.gettrace() is not None or sys.getprofile() is not None or any(tools)
 

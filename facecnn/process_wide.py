@@ -1,4 +1,4 @@
-"""Switches of the whole process, set while anybody needs them so."""
+"""Process-wide switches, set for as long as anything needs them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 RARELY = 100_000, 20, 100
 """Thresholds of Python's garbage collector (``gc.set_threshold``) in commands, and in all processes that compile. With
-the usual ones it goes through all that the modules made again and again, a twentieth of a second at a time, where there
-is little to free, and compiling takes an eighth longer; with it off, memory would double."""
+the usual ones, it goes through everything the modules made again and again, a twentieth of a second at a time, though
+there is little to free, and compiling takes an eighth longer; with it off, memory would double."""
 
 
 class WhileInUse:
@@ -15,7 +15,7 @@ class WhileInUse:
     to leave restores them."""
 
     def __init__(self, switch: Callable[[ExitStack], None]) -> None:
-        """``switch`` sets them, and tells the stack that it is given how to restore them."""
+        """``switch`` sets them, and tells the stack it is given how to restore them."""
         self._switch = switch
         self._lock = threading.Lock()
         self._users = 0

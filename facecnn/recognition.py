@@ -27,8 +27,8 @@ BATCH_SIZE = 32
 """Maximum number of photos in a forward pass."""
 
 SHIFT = 0.03
-"""Answers are also averaged over shifts of a photo by this fraction of its side, which makes them steadier, if training
-shifted photos at least as far."""
+"""If training shifted photos at least as far, answers are also averaged over shifts of a photo by this fraction of its
+side, which makes them steadier."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Answer:
     """For a person, the probability over all outputs, strangers included, but at most what the held-out photos justify
     (``Calibration.highest_confidence``). For ``unknown``, the unknown-score."""
     probabilities: dict[str, float]
-    """Over the people, summing to 1, so that a person's may be higher than the confidence. Of more than ``MOST_PEOPLE``
+    """Over the people, summing to 1, so a person's may be higher than the confidence. Of more than ``MOST_PEOPLE``,
     only the ``LISTED`` likeliest, who come first, and ``others`` is what is left."""
     unknown_score: float
     """From 0 to 1; higher is stranger."""
     also_like: str | None = None
-    """The name that an ``unknown`` would have, if only another face of the photo didn't fit it better."""
+    """The name that an ``unknown`` would have if another face of the photo didn't fit it better."""
     others: float | None = None
-    """Probability of all people together who aren't among ``probabilities``; None where everybody is."""
+    """Probability of all people together who aren't among ``probabilities``; None if everybody is."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: ``others`` is only there where somebody is left out."""
+        """For JSON: ``others`` is only there if somebody is left out."""
         values = asdict(self)
         if self.others is None:
             del values["others"]
@@ -60,10 +60,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class AboutLabels:
-    """What the answers for n faces say of the person whose name is known."""
+    """What the answers for n faces say about the person known to be there."""
 
     losses: Float64Array
-    """(n,): cross-entropy, not calibrated; strangers' with regard to the output for them, NaN without one."""
+    """(n,): cross-entropy, not calibrated; for strangers that of the output for them, NaN without one."""
     probabilities: Float64Array
     """(n,): calibrated, over the people; NaN for strangers."""
 
@@ -104,7 +104,7 @@ def better_matched_elsewhere(
 ) -> BoolArray:
     """Which of n faces lose their name to another face of their photo, in which a name is given only once.
 
-    Of a photo's faces with the same name that with the lowest unknown-score keeps it, or the first of equal ones.
+    Of a photo's faces with the same name, the one with the lowest unknown-score keeps it, or the first of equal ones.
 
     Args:
         names: (n,) index of each face's name.
@@ -178,7 +178,7 @@ class Recogniser:
 
     @cached_property
     def network(self) -> Network:
-        """The whole network. Raises KeyError or ValueError where an array doesn't fit."""
+        """The whole network. Raises KeyError or ValueError if an array doesn't fit."""
         batch_size = max(1, min(BATCH_SIZE, countable_photos(plan(self._layers, self._input_shape))))
         network = Network(self._layers, self._input_shape, self._backend, batch_size, keep="outputs")
         network.weights.from_host(self._arrays)
@@ -207,7 +207,7 @@ class Recogniser:
         return self._embedder.embed(pixels, rows, keep=keep)
 
     def log_probabilities_of(self, embeddings: Array) -> Float64Array:
-        """As ``log_probabilities``, of embeddings (n, 128), in a model made from class means."""
+        """Like ``log_probabilities``, for embeddings (n, 128), in a model made from class means."""
         assert self._by_embeddings is not None
         return self._by_embeddings[1].log_probabilities(embeddings)
 

@@ -1,8 +1,8 @@
 """A classifier of faces for scikit-learn: cross-validation, grid search and pipelines with facecnn's training.
 
-It needs the extra ``sklearn``. scikit-learn's own checks of estimators fit matrices of random numbers, which are no
-photos: ``check_estimator`` skips this one, as its tags say so. All of them pass where each row of a matrix is first
-drawn as a photo (tests/library/test_sklearn.py).
+It needs the extra ``sklearn``. scikit-learn's own checks of estimators fit matrices of random numbers, which aren't
+photos: ``check_estimator`` skips this one, as its tags say so. All checks pass if each row of a matrix is first drawn
+as a photo (tests/library/test_sklearn.py).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class InputError(UsageError, ValueError):
 class FaceClassifier(ClassifierMixin, BaseEstimator):
     """Tells people apart in photos, with a network that is trained by ``fit``.
 
-    It never refuses a photo as a stranger's; for that, take ``facecnn.train``. Where several faces are found in a
-    photo, the main one counts; where none is, the answer is how frequent each class was in training. ``fit`` works in a
-    temporary folder and leaves nothing behind. A fitted classifier can be pickled; no code is in the pickle, but the
-    bytes of a model file.
+    It never refuses a photo as a stranger's; for that, use ``facecnn.train``. If several faces are found in a photo,
+    the main one counts; if none is, the answer is how frequent each class was in training. ``fit`` works in a temporary
+    folder and leaves nothing behind. A fitted classifier can be pickled; the pickle holds no code, but the bytes of a
+    model file.
 
     Attributes:
         classes_: (n,) the labels, sorted.
@@ -70,9 +70,9 @@ class FaceClassifier(ClassifierMixin, BaseEstimator):
         """
         Args:
             config: a settings file, or the name of a shipped one.
-            settings: changes to it, as of ``facecnn.train``: ``{"photos": {"size": 32}}``.
-            epochs: passes over the photos, as of ``facecnn.train``.
-            device: as of ``facecnn.train``.
+            settings: changes to it, as for ``facecnn.train``: ``{"photos": {"size": 32}}``.
+            epochs: passes over the photos, as for ``facecnn.train``.
+            device: as for ``facecnn.train``.
             threads: of the processor; None: all.
             random_state: the seed, or a NumPy RandomState to draw one from; None: the config's. So two fits with None
                 give the same.
@@ -88,8 +88,8 @@ class FaceClassifier(ClassifierMixin, BaseEstimator):
         """Train.
 
         Args:
-            X: photos. Of each class, the config's share ``photos.validation`` is held out to calibrate with.
-            y: (photos,) whose each is.
+            X: photos. Of each class, the config's share ``photos.validation`` is held out for calibration.
+            y: (photos,) the label of each.
 
         Raises:
             InputError: photos or labels can't be used; it is a ValueError, too.
@@ -197,7 +197,7 @@ def _folder(number: int) -> str:
 
 
 def _write(photos: Sequence[Any], owners: Int64Array, folder: Path) -> None:
-    """Write photos into a folder for each class. Raises InputError where one in memory can't be used."""
+    """Write photos into a folder for each class. Raises InputError if one in memory can't be used."""
     for number in sorted(set(owners.tolist())):
         (folder / _folder(number)).mkdir(parents=True)
     for number, (photo, owner) in enumerate(zip(given(photos).photos, owners.tolist(), strict=True)):
@@ -213,7 +213,7 @@ def _write(photos: Sequence[Any], owners: Int64Array, folder: Path) -> None:
 
 
 def _link(file: Path, to: Path) -> None:
-    """A link to a file, or a copy where the file system has none. Raises PhotoError where it can't be read."""
+    """A link to a file, or a copy where the file system has none. Raises PhotoError if it can't be read."""
     try:
         to.hardlink_to(file.resolve(strict=True))
     except OSError:

@@ -53,7 +53,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, quiet: bool = False, verbose: bool = False, traceback: bool = False, **arguments: Any) -> None:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
+            if isinstance(stream, io.TextIOWrapper):  # None if the caller closed it
                 # Any name can be printed, whatever the locale's encoding.
                 stream.reconfigure(errors="backslashreplace")
         for name, group in groups.items():
@@ -111,7 +111,7 @@ def _show(error: FacecnnError, traceback: bool) -> None:
         import traceback as tracebacks
 
         typer.echo(tracebacks.format_exc(), err=True)
-    # The message of an interrupted training holds a command that is to be copied as one line.
+    # The message of interrupted training holds a command that should be copied as one line.
     typer.echo(str(error) if isinstance(error, InterruptedTraining) else fitted(f"error: {error}"), err=True)
 
 
@@ -157,7 +157,7 @@ def agreed(command: str, runs: int, question: str, listed: str = "") -> bool:
 
 
 def drop_output() -> None:
-    """Discard what is left in stdout's buffer: Python would try it again at exit, and print a traceback."""
+    """Discard what is left in stdout's buffer: Python would try to write it again at exit, and print a traceback."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

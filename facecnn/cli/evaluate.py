@@ -31,7 +31,7 @@ def evaluate(
         bool, typer.Option("--hide-face", help="Blank the faces first: what do their surroundings give away?")
     ] = False,
     others_as_unknown: Annotated[
-        bool, typer.Option("--others-as-unknown", help="Judge people whom the model doesn't know as strangers.")
+        bool, typer.Option("--others-as-unknown", help="Judge people the model doesn't know as strangers.")
     ] = False,
     predictions: Annotated[
         Path | None, typer.Option(help="Write the answer to every photo to this file (.csv, .json or .jsonl).")

@@ -37,7 +37,7 @@ class PictureOptions:
     ] = None
 
     def file(self) -> Path:
-        """The PNG file; its folder is made if missing. Raises OutputError where it can't be written."""
+        """The PNG file; its folder is made if missing. Raises OutputError if it can't be written."""
         if self.out is not None:
             make_folder(self.out)
         file = self.plot or (self.out or Path()) / DEFAULT_PLOT

@@ -27,7 +27,7 @@ Format = Literal["text", "json"]
 def path(text: str | Path) -> Path:
     """Parse the path of an option or argument (``parser=``).
 
-    Raises BadParameter for an empty text, such as an unset shell variable gives: it would mean the current folder.
+    Raises BadParameter for an empty text, as from an unset shell variable: it would mean the current folder.
     """
     if not str(text):
         raise typer.BadParameter("empty: give a name, or . for the current folder")

@@ -57,7 +57,7 @@ class Loaded:
     def stages(self, people: int) -> tuple[Stage, ...]:
         """Plan the layers and their shapes, with ``people`` units where the file says ``units: people``.
 
-        Raises UsageError where a layer doesn't fit; the message says where it is in the file.
+        Raises UsageError if a layer doesn't fit; the message says where it is in the file.
         """
         try:
             return plan(with_outputs(self.settings.network, people), self.settings.photos.shape)
@@ -67,7 +67,7 @@ class Loaded:
     def plan(self, outputs: int) -> tuple[Stage, ...]:
         """Plan the network for ``outputs`` classes.
 
-        Raises UsageError where a layer doesn't fit, or the last one has another number of outputs.
+        Raises UsageError if a layer doesn't fit, or the last one has another number of outputs.
         """
         stages = self.stages(outputs)
         given = stages[-1].out_shape

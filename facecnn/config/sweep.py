@@ -101,7 +101,7 @@ def settings_with(loaded: Loaded, ranges: tuple[Range, ...], drawn: Mapping[str,
 def ranges_in(loaded: Loaded) -> tuple[Range, ...]:
     """The ranges of a settings file, in its order.
 
-    Raises UsageError where there are none, or with everything that is wrong with them: ``mine.yaml:31:3: sweep: …``.
+    Raises UsageError if there are none, or with everything that is wrong with them: ``mine.yaml:31:3: sweep: …``.
     """
     section = loaded.sweep
     if section is None:

@@ -33,7 +33,7 @@ def judge_background(
         likeliest: (photos,) the likeliest person for the model in each photo of ``data.validation``.
 
     Returns:
-        None where no photos of known people are held out, or where faces aren't found, or are hidden anyway.
+        None if no photos of known people are held out, or if faces aren't found, or are hidden anyway.
     """
     people = len(data.dataset.people)
     known = data.validation.labels < people

@@ -8,7 +8,7 @@ from facecnn.jobs.console import Console
 
 def find_model(model: Path | None, out: Path, console: Console) -> Path:
     """The checkpoint file that ``model`` stands for, a run's folder or a file; without it, that of the run that
-    ``find_run`` chooses. Raises CheckpointError where there is none."""
+    ``find_run`` chooses. Raises CheckpointError if there is none."""
     from facecnn.runs.checkpoint import find_checkpoint
     from facecnn.runs.choice import resolve_model
 
@@ -18,7 +18,7 @@ def find_model(model: Path | None, out: Path, console: Console) -> Path:
 def find_run(out: Path, console: Console) -> Path:
     """The folder of the run that is used where none is named. Warns where another one may be expected.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     from facecnn.runs.choice import choose_run
 

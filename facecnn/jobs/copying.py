@@ -17,8 +17,8 @@ _LONGEST_NAME = 255  # bytes: what most file systems take
 def photos_to_place(source: Path, destination: Path, console: Console) -> list[Path]:
     """The photos of ``source``, without those within ``destination`` (unless all of ``source`` is).
 
-    ``source``: a folder of photos, or one photo. Raises UsageError where the two are the same folder, and PhotoError
-    where there are no photos in ``source``.
+    ``source``: a folder of photos, or one photo. Raises UsageError if the two are the same folder, and PhotoError
+    if there are no photos in ``source``.
     """
     if os.path.lexists(source) and not is_folder(source):
         return [source]

@@ -26,7 +26,7 @@ def crop(source: Path, destination: Path, settings: PhotoSettings, console: Cons
     """Write the crop of every photo in ``source`` to ``destination``, in the same folders, as PNG, and a contact sheet.
 
     The crop is what the network sees, before normalisation. Of several faces, it shows the main one. Returns the ``data
-    crop`` JSON. Raises PhotoError where there is no photo that can be used, and OutputError where the destination isn't
+    crop`` JSON. Raises PhotoError if there is no photo that can be used, and OutputError if the destination isn't
     empty, or can't be written to.
     """
     finder = installed_finder(settings, console)

@@ -27,7 +27,7 @@ def open_and_show(name: str, threads: int | None, console: Console) -> Device:
 def part_of_machine(device: str, threads: int | None, ranks: Ranks) -> tuple[str, int | None]:
     """``--device`` and ``--threads`` of a rank: a card of its own, if there are cards, and a fair share of the threads.
 
-    Raises DeviceError where there are fewer cards than ranks.
+    Raises DeviceError if there are fewer cards than ranks.
     """
     if ranks.size == 1:
         return device, threads

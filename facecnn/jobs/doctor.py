@@ -158,7 +158,7 @@ class _Need:
     wanted: str
     """``numpy<2.5,>=2.0``."""
     version: str | None
-    """None where it isn't installed."""
+    """None if it isn't installed."""
     fits: bool
     extra: str | None
 
@@ -231,7 +231,7 @@ def _vectors() -> dict[str, str | None]:
     """``simd`` and ``kernels`` of the JSON's ``cpu``.
 
     ``simd`` is the widest instruction set that kernels are compiled for. ``kernels`` is that of the micro-kernels,
-    ``loops`` where this processor has none, or None where the kernels can't be loaded.
+    ``loops`` where this processor has none, or None if the kernels can't be loaded.
     """
     try:
         from facecnn.kernels.cpu.vector_ir import lanes

@@ -53,7 +53,7 @@ class Evaluation:
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
-    """Judge the model of ``options``; see ``evaluate_model``. Raises CheckpointError where it can't be read."""
+    """Judge the model of ``options``; see ``evaluate_model``. Raises CheckpointError if it can't be read."""
     device = open_and_show(options.device, options.threads, console)
     console.info(f"Model: {shown(options.model)}")
     return evaluate_model(open_model(options.model, device.backend, options.threads), options, console)
@@ -62,7 +62,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Evaluation:
 def evaluate_model(model: Model, options: EvaluateOptions, console: Console) -> Evaluation:
     """Judge a model by its own held-out photos, or by a folder without the photos that it was trained on.
 
-    Raises PhotoError where there is nothing to judge by, or the model doesn't know a name, and CheckpointError where
+    Raises PhotoError if there is nothing to judge by, or the model doesn't know a name, and CheckpointError if
     the run that it belongs to is missing or damaged.
     """
     dataset, chosen, trained_on = _photos(model, options, console)

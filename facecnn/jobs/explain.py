@@ -22,7 +22,7 @@ from facecnn.photos.reduced import cut_faces, decode_to_find
 from facecnn.reports.explanation import FaceMaps, draw_explanation
 
 MOST_FACES = 4
-"""Faces of a photo that get maps, the largest ones."""
+"""Number of a photo's faces that get maps, the largest first."""
 
 LARGEST_SIDE = 900
 """Pixels of the photo's longer side in its picture."""

@@ -19,7 +19,7 @@ _INSTALL = "pip install 'facecnn[faces]' installs it"
 def installed_finder(settings: PhotoSettings, console: Console, threads: int | None = None) -> FaceFinder | None:
     """The finder of the extra ``faces``, on ``threads`` threads of the CPU (default: all).
 
-    None where photos are cropped to the middle instead. Raises UsageError where it isn't installed, though
+    None if photos are cropped to the middle instead. Raises UsageError if it isn't installed, though
     ``photos.faces`` requires it or faces are to be hidden.
     """
     arrays = None if settings.faces == "off" else installed_arrays()
@@ -40,7 +40,7 @@ def installed_finder(settings: PhotoSettings, console: Console, threads: int | N
 def required_finder() -> FaceFinder:
     """The finder of the extra ``faces``, on all threads of the CPU.
 
-    Raises UsageError where it isn't installed, and CheckpointError where it is of another version, or damaged.
+    Raises UsageError if it isn't installed, and CheckpointError if it is of another version, or damaged.
     """
     arrays = installed_arrays()
     if arrays is None:
@@ -49,7 +49,7 @@ def required_finder() -> FaceFinder:
 
 
 def is_installed() -> bool:
-    """Whether the extra ``faces`` is installed. Raises CheckpointError where it is of another version, or damaged."""
+    """Whether the extra ``faces`` is installed. Raises CheckpointError if it is of another version, or damaged."""
     return installed_arrays() is not None
 
 
@@ -81,9 +81,9 @@ def finds_faces(arrays: Mapping[str, Array]) -> bool:
 def finder_of_checkpoint(
     arrays: Mapping[str, Array], threads: int | None = None, device: str = "cpu"
 ) -> FaceFinder | None:
-    """The finder that a model's photos were prepared with; None where they were cropped to the middle.
+    """The finder that a model's photos were prepared with; None if they were cropped to the middle.
 
-    ``device``: ``cpu`` or ``reference``; see ``FaceFinder``. Raises CheckpointError where the arrays are not those of a
+    ``device``: ``cpu`` or ``reference``; see ``FaceFinder``. Raises CheckpointError if the arrays are not those of a
     finder.
     """
     own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}

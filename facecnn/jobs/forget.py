@@ -55,7 +55,7 @@ def plan(person: str, model_path: Path, out: Path) -> Plan:
 
     Raises:
         UsageError: the model doesn't know the person, or nobody else.
-        OutputError: a training is writing to one of the runs.
+        OutputError: a training run is writing to one of the runs.
         CheckpointError: the model or its run can't be read.
     """
     model = read_model(model_path)
@@ -91,7 +91,7 @@ def plan(person: str, model_path: Path, out: Path) -> Plan:
 
 
 def _all_digests(split: Mapping[str, Any], person: str) -> set[str]:
-    """SHA-256 of a person's photos in a run, also of those that the training left out."""
+    """SHA-256 of a person's photos in a run, including those that training left out."""
     left_out = split.get("left_out", {}).items()
     return digests_of(split, person) | {photo["sha256"] for path, photo in left_out if path.startswith(f"{person}/")}
 

@@ -17,7 +17,7 @@ def start(module: str, *, stdout: int) -> subprocess.Popen[bytes]:
     """
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module],  # -P: not what lies in the current folder
+        [sys.executable, "-P", "-m", module],  # -P: don't import from the current folder
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=subprocess.DEVNULL,

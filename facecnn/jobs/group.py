@@ -180,7 +180,7 @@ class _Plan:
 
 
 def _prepare(destination: Path) -> None:
-    """Make the destination. Raises OutputError where it holds anything but what an interrupted run has left."""
+    """Make the destination. Raises OutputError if it holds anything but what an interrupted run has left."""
     make_folder(destination)
     try:
         names = {entry.name for entry in destination.iterdir() if not entry.name.endswith(TEMPORARY_SUFFIX)}
@@ -193,7 +193,7 @@ def _prepare(destination: Path) -> None:
 
 
 def _begin(destination: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the table. Raises OutputError where there is another one."""
+    """Write the table. Raises OutputError if there is another one."""
     table, content = destination / GROUPS, as_csv(rows).encode("utf-8")
     try:
         if os.path.lexists(table) and table.read_bytes() != content:
@@ -235,7 +235,7 @@ def _copy(plan: _Plan, result: Grouping, copier: Copier, console: Console) -> No
 
 
 def _is_there(photo: Path, target: Path) -> bool:
-    """Whether a photo was copied already. Raises UnusablePhoto, and OutputError where another file has the name."""
+    """Whether a photo was copied already. Raises UnusablePhoto, and OutputError if another file has the name."""
     if not os.path.lexists(target):
         return False
     content = read(photo, largest=None)

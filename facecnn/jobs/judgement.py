@@ -16,7 +16,7 @@ from facecnn.recognition import Answers, Recogniser
 from facecnn.reports import findings
 
 _NORMAL_QUANTILE = 1.959964
-"""Standard deviations on either side that hold 95 % of a normal distribution."""
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class LabelCheck:
 def check_labels(
     loaded: Loaded, options: TrainOptions, console: Console, *, quick: bool = False, out: Path | None = None
 ) -> LabelCheck:
-    """Look for photos that may lie in the wrong folder, or show too little.
+    """Look for photos that may be in the wrong folder, or show too little.
 
     ``quick``: train nothing, and score by the ridge regression alone; ``out``: the folder for a contact sheet.
 
@@ -136,7 +136,7 @@ def _refuse_single_photos(dataset: Dataset) -> None:
 def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:
     """Split into as many folds as can be used, ``FOLDS`` at most.
 
-    Raises PhotoError where not even two can be used.
+    Raises PhotoError if not even two can be used.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))[: len(dataset.people)]
     fewest = int(counts.argmin())

@@ -35,7 +35,7 @@ class UnseenAnswers:
     ridge: Array
     """(photos, classes)"""
     network: Array | None
-    """(photos, classes) log-probabilities; None where nothing was trained."""
+    """(photos, classes) log-probabilities; None if nothing was trained."""
 
     @property
     def best(self) -> Array:
@@ -57,14 +57,14 @@ class InspectedPhoto:
     path: str
     """PERSON/FILE"""
     face: Face | None
-    """The face that was scored; None where faces weren't looked for."""
+    """The face that was scored; None if faces weren't looked for."""
     number: int
     """Index of that face among the photo's, from 0."""
     folder: str
     likeliest: str
     """The likeliest folder by the network, or by the ridge where nothing was trained."""
     confidence: float | None
-    """The network's probability of ``likeliest``; None where nothing was trained."""
+    """The network's probability of ``likeliest``; None if nothing was trained."""
     reasons: tuple[str, ...]
     """What may be wrong, as printable text; also the number of faces in the photo."""
     is_doubtful: bool

@@ -27,7 +27,7 @@ from facecnn.reports.plots import draw_range_test
 from facecnn.runs.atomic import write_atomically
 
 TESTS = 3
-"""Range tests, each with other weights and another order of the photos; their mean is used."""
+"""Range tests, each with different weights and another order of the photos; their mean is used."""
 CURVATURE_PHOTOS = 128
 """Photos, at most, whose loss the curvature is measured for."""
 
@@ -100,7 +100,7 @@ def _refuse_other_people(trained: Model, data: TrainingPhotos) -> None:
 
 
 def _optimizer_with_rate(loaded: Loaded) -> AnyOptimizer:
-    """The optimizer of the settings. Raises UsageError where it has no learning rate."""
+    """The optimizer of the settings. Raises UsageError if it has no learning rate."""
     optimizer = loaded.settings.optimizer
     if isinstance(optimizer, ClassMeans):
         raise UsageError(

@@ -77,7 +77,7 @@ class Model:
     settings: Settings
     recogniser: Recogniser
     finder: Finder | None
-    """The finder that its photos were prepared with; None where they were cropped to the middle."""
+    """The finder that its photos were prepared with; None if they were cropped to the middle."""
     best_epoch: int
     calibrated: bool
     """False until the training has ended."""
@@ -221,7 +221,7 @@ def open_for_answers(
 ) -> Model:
     """Build a model on the ``soonest_device``.
 
-    Raises CheckpointError where the arrays don't fit the network, and DeviceError where the device can't be used.
+    Raises CheckpointError if the arrays don't fit the network, and DeviceError if the device can't be used.
     """
     device = open_and_show(soonest_device(file, photos, device_name), threads, console)
     return file.model_on(device, device_name, threads)

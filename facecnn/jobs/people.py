@@ -26,7 +26,7 @@ MESSAGES_SHOWN = 10
 def find_folder(argument: Path | None, loaded: Loaded, console: Console) -> Path:
     """The folder of photos: the argument, else that of the config, else data/photos, else the two sample people.
 
-    Raises PhotoError where the config's folder is missing, or there is none of these (the sample needs its extra).
+    Raises PhotoError if the config's folder is missing, or there is none of these (the sample needs its extra).
     """
     if argument is not None:
         return _expanded(argument)
@@ -127,8 +127,8 @@ def warn_of_first(lines: list[str], console: Console) -> None:
 
 
 def output_names(settings: Settings, dataset: Dataset) -> list[str]:
-    """Names of the outputs of a network for a data set: its classes and, as a model of class means knows strangers by
-    their distance, ``unknown`` last even without photos of any."""
+    """Names of the outputs of a network for a data set: its classes and, since a model of class means knows strangers
+    by their distance, ``unknown`` last even without photos of any."""
     names = list(dataset.classes)
     return [*names, UNKNOWN] if knows_strangers_by_distance(settings) and UNKNOWN not in names else names
 

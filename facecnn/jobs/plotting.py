@@ -67,7 +67,7 @@ class Plotter(AbstractContextManager["Plotter"]):
         self._begun += [(plot, is_sent) for plot in plots]
 
     def finish(self) -> None:
-        """Wait for all plots. Raises OutputError where one can't be written."""
+        """Wait for all plots. Raises OutputError if one can't be written."""
         begun, self._begun = self._begun, []
         is_drawn = [is_sent and self._says(_DRAWN) for _, is_sent in begun]
         for plot in itertools.compress((plot for plot, _ in begun), map(operator.not_, is_drawn)):

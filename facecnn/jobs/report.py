@@ -105,7 +105,7 @@ def report(
 
     Raises:
         CheckpointError: the run is missing or damaged; with ``check_background``, it hasn't ended.
-        OutputError: the files can't be written, or a training is writing to the folder.
+        OutputError: the files can't be written, or a training run is writing to the folder.
         UsageError: ``check_background``, and the run's faces weren't found or are hidden anyway.
         FacecnnError: ``check_background``; as from ``train``.
     """
@@ -118,7 +118,7 @@ def report(
 
 
 def _check_background(run: RunFolder, options: TrainOptions, console: Console) -> None:
-    """Measure how well a training does that sees only the surroundings of the faces, and write background.json."""
+    """Measure how well training without faces does, on their surroundings alone, and write background.json."""
     device = open_for_training(options, console)
     model = open_model(find_checkpoint(run.path), device.backend, options.threads)
     if not model.calibrated:
@@ -264,7 +264,7 @@ def _facts(
     figures: Mapping[str, Any],
     missing: Sequence[str] = (),
 ) -> RunFacts:
-    """Gather the facts; ``figures`` are those of figures.json, fewer or none where the run is unfinished."""
+    """Gather the facts; ``figures`` are those of figures.json, fewer or none if the run is unfinished."""
     try:
         split, background = run.read_split(), read_json(run.background_path)
         return RunFacts(

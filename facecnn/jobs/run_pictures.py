@@ -37,11 +37,11 @@ from facecnn.runs.folder import RunFolder
 from facecnn.runs.frames import KernelFrames
 
 MOST_PHOTOS = 128
-"""Photos, evenly spread over all, that are searched for the most exciting patches."""
+"""Number of photos, evenly spread over all, that are searched for the most exciting patches."""
 
 MOST_LAYERS = 6
 CONFUSED_PEOPLE = 30
-"""Number of people drawn where there are too many for a whole confusion matrix."""
+"""Number of people drawn if there are too many for a whole confusion matrix."""
 PATCHES = 4
 """Patches of each kernel."""
 
@@ -129,7 +129,7 @@ def conv_kernels(recogniser: Recogniser) -> dict[str, Array]:
 def plot_of_judged(path: Path, judged: Mapping[str, Any], what: str, most: int = MOST_PEOPLE) -> Plot:
     """The plot of the confusion matrix, with a column for refusals and, if there are strangers, a row for them.
 
-    Of more than ``most`` people, only those are in it who are taken for another, or another for them, most often.
+    Of more than ``most`` people, it only has those who are most often taken for another, or another for them.
 
     ``judged``: figures from ``judge``; ``what``: which photos they are of, such as "held-out".
     """

@@ -68,7 +68,7 @@ def to_prune(out: Path, keep: int, unfinished: bool) -> list[Summary]:
     """The runs that ``prune`` deletes, the oldest first; never the pinned one, one in use, or a link.
 
     ``keep``: number of the newest finished runs that stay; ``unfinished``: also delete runs that haven't finished or
-    are damaged. Raises CheckpointError where the pin is damaged, or the pinned run is missing.
+    are damaged. Raises CheckpointError if the pin is damaged, or the pinned run is missing.
     """
     read_pin(out)  # with a damaged pin, it isn't known which run to keep
     runs = [run for run in summaries(out) if not Path(run.path).is_symlink()]
@@ -101,7 +101,7 @@ def delete(runs: Sequence[Summary], console: Console) -> dict[str, Any]:
 
 
 def runs_to_compare(arguments: Sequence[Path], out: Path) -> list[Path]:
-    """The folders of the named runs. Raises CheckpointError, or UsageError where one run is named twice."""
+    """The folders of the named runs. Raises CheckpointError, or UsageError if one run is named twice."""
     runs = [named_run(argument, out) for argument in arguments]
     if len({run.resolve() for run in runs}) < len(runs):
         raise UsageError("runs compare: the same run twice: give different runs")

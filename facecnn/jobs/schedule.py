@@ -16,7 +16,7 @@ ASSUMED_PHOTOS = 200
 def draw(settings: Settings, path: Path) -> None:
     """Draw the learning rate of every step to a PNG file, as if there were 200 photos to train on.
 
-    Raises UsageError for an optimizer that has no learning rate, OutputError where the file can't be written.
+    Raises UsageError for an optimizer that has no learning rate, OutputError if the file can't be written.
     """
     rate = getattr(settings.optimizer, "learning_rate", None)
     if rate is None:

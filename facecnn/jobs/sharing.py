@@ -81,7 +81,7 @@ def find_shared_folder(argument: Path | None, loaded: Loaded, console: Console, 
 def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks: Ranks, console: Console) -> None:
     """Share finding the faces in the photos of people's folders, and preparing them: see ``fill_caches``.
 
-    All ranks call this. Raises PhotoError where the folder can't be scanned, and UsageError where faces can't be found,
+    All ranks call this. Raises PhotoError if the folder can't be scanned, and UsageError if faces can't be found,
     and have to be.
     """
     if ranks.size == 1:
@@ -102,8 +102,8 @@ def prepare_beforehand(folder: Path, loaded: Loaded, threads: int | None, ranks:
 def check_same_photos(folder: Path, digest: str, ranks: Ranks) -> None:
     """Check that all ranks see the same photos, and wait until the slowest has read them.
 
-    ``digest``: of what this rank sees. All ranks call this. Raises PhotoError where this rank sees others than rank 0,
-    and DeviceError where a rank doesn't answer.
+    ``digest``: of what this rank sees. All ranks call this. Raises PhotoError if this rank sees others than rank 0,
+    and DeviceError if a rank doesn't answer.
     """
     silent = [answer.reason for answer in ranks.collect(None) if isinstance(answer, Silent)]
     if silent:

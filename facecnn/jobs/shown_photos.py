@@ -1,4 +1,4 @@
-"""The photos on a page: the network's crops, but in colour and in a higher resolution."""
+"""The photos on a page: the network's crops, but in colour and at a higher resolution."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ def show_photos(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, ShownP
 def show_faces(
     dataset: Dataset, wanted: Sequence[tuple[int, int]], progress: Callable[[int, int], None] | None = None
 ) -> list[ShownPhoto]:
-    """Crops of faces; a photo that is missing or changed by now is shown as the network saw it.
+    """Crops of faces; a photo that is now missing or changed is shown as the network saw it.
 
     ``wanted``: the number of a photo in the data set, and the index of a face, 0 for the main one.
     """

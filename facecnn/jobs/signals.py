@@ -25,14 +25,14 @@ class StopAtOnce:
 
     Outside the main thread, where Python can't handle signals, it does nothing. An ignored SIGHUP, as under nohup,
     stays ignored. An ignored SIGINT doesn't: shells ignore it in what a script starts with ``&``, and ``kill -INT``
-    should end that as well.
+    should end that, too.
 
     Python drops exceptions from callbacks of C code, such as LLVM's while a kernel is compiled or loaded. In that case
     the signal is sent again. An error that is raised before it arrives counts as a consequence of the failed callback.
     """
 
     def __init__(self, *, listens: bool = True) -> None:
-        """``listens``: if not, signals are left to the program that this is a part of, and it does nothing."""
+        """``listens``: if not, it does nothing, and signals are left to the program that this is part of."""
         self._listens = listens
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
@@ -91,8 +91,8 @@ def ignore_signals() -> None:
 class StopRequest(StopAtOnce):
     """While entered, a signal only sets ``number``, so that the step can be finished and saved.
 
-    A second signal raises ``Stopped``. So does the first one before ``stepped`` is set: the first step may take long to
-    compile, and there is nothing to save yet.
+    A second signal raises ``Stopped``. So does the first one before ``stepped`` is set: the first step may take a long
+    time to compile, and there is nothing to save yet.
     """
 
     def __init__(self, *, listens: bool = True) -> None:

@@ -1,7 +1,7 @@
 """Copy photos into a folder per person, by a model's answers.
 
 Originals are only read. Copies keep their name and times, and are written atomically. A copy that exists already is
-left, so that a run can be repeated or completed; where the name belongs to another content, the copy gets a number:
+left, so a run can be repeated or completed; if the name belongs to a file with other contents, the copy gets a number:
 photo-2.jpg. No file is ever replaced except ``sorted.csv``, which keeps the rows of earlier runs about other photos.
 """
 
@@ -61,7 +61,7 @@ def sort(
     are. ``sorted.csv`` has a row for each face; its ``copied_to`` is the copy in the folder of that face's answer, or
     in ``several/``, and empty where the photo was copied for other faces only.
 
-    A photo that also lies in another of the folders, from an earlier answer or because somebody moved it, stays there
+    A photo that is also in another of the folders, from an earlier answer or because somebody moved it, stays there
     and is listed in ``elsewhere``. Files in ``destination`` are not read, even where it lies within ``source``.
 
     Args:
@@ -242,7 +242,7 @@ def _exists(target: Path) -> bool:
 
 
 def _earlier_rows(table: Path) -> list[dict[str, str]]:
-    """The rows of earlier runs. Raises OutputError where the file isn't facecnn's."""
+    """The rows of earlier runs. Raises OutputError if the file isn't facecnn's."""
     try:
         reader = csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8"), newline=""), strict=True)
         if tuple(reader.fieldnames or ())[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS:

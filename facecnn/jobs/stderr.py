@@ -134,7 +134,7 @@ def paragraph(text: str, columns: int = 80, *, first: str = "", below: str = "")
 
 
 def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()  # None where the caller closed it
+    return sys.stderr is not None and sys.stderr.isatty()  # None if the caller closed it
 
 
 class _CompilationLine:

@@ -36,7 +36,7 @@ _MOST_PHOTOS, _HELD_OUT = 64, 2
 
 @dataclass(frozen=True)
 class Planned:
-    """A config whose kernels are to be compiled."""
+    """A config to compile the kernels for."""
 
     name: str
     loaded: Loaded
@@ -44,12 +44,12 @@ class Planned:
 
 
 def plan_ahead(config: str) -> Planned:
-    """Read a config by its path or name. Raises UsageError where it, or its network, is wrong."""
+    """Read a config by its path or name. Raises UsageError if it, or its network, is wrong."""
     return plan_for(load(config), config)
 
 
 def plan_for(loaded: Loaded, name: str = "") -> Planned:
-    """Plan the network of settings. Raises UsageError where it is wrong."""
+    """Plan the network of settings. Raises UsageError if it is wrong."""
     outputs = loaded.stages(_PEOPLE)[-1].out_shape[-1]
     loaded.plan(outputs)
     return Planned(name, loaded, outputs)
@@ -63,7 +63,7 @@ def compiled_code(device: str) -> set[Path]:
 
 
 def code_folder(device: str) -> str | None:
-    """The cache folder of a device's kernels; None where there is none, or for the reference, which isn't compiled."""
+    """The cache folder of a device's kernels; None if there is none, or for the reference, which isn't compiled."""
     if device == "cpu":
         from facecnn.kernels.cpu.jit import cache_folder
 
@@ -98,7 +98,7 @@ def compile_ahead(planned: Sequence[Planned], device: Device, before: set[Path],
 
 
 def train_and_answer(config: Planned, device: Device) -> None:
-    """Run everything that the settings ask of a training and of its model's answers, for one step."""
+    """Run everything that the settings ask of training and of the model's answers, for one step."""
     loaded = config.loaded
     if isinstance(loaded.settings.optimizer, ClassMeans):
         _embed(device)

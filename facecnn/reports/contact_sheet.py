@@ -116,7 +116,7 @@ class GroupSheet:
 def check_folder(folder: Path, photos: Path) -> None:
     """Make the folder for a sheet, before the work begins.
 
-    Raises OutputError where it holds anything but an older sheet, lies within the album, or can't be written to.
+    Raises OutputError if it holds anything but an older sheet, lies within the album, or can't be written to.
     """
     try:
         refuse_inside(folder, photos, "it would be taken for a person")
@@ -152,7 +152,7 @@ def write_group_sheet(folder: Path, sheet: GroupSheet) -> Path:
 
 def _write(folder: Path, template: str, **values: Any) -> Path:
     def link(file: Path) -> str:
-        # Whoever gets the sheet has the album: its path is no secret.
+        # Anyone with the sheet has the album: its path is no secret.
         return link_to(file, folder) or file.absolute().as_uri()
 
     path = folder / PAGE

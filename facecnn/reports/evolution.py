@@ -19,7 +19,7 @@ _GREYS, _SIGNED = 16, 65
 _PAGE, _LABEL = 0, 1
 """Palette indices of the transparent background, and of the background of text, which makes it readable on any page."""
 _EPOCH_WIDTH = 170
-"""Pixels behind the epoch's text, the same in all frames: transparent pixels would show the frame before."""
+"""Width in pixels behind the epoch's text, the same in all frames: transparent pixels would show the last frame."""
 _MILLISECONDS, _FIRST, _LAST = 100, 600, 2500
 
 

@@ -27,7 +27,7 @@ class PhotoFacts:
     counts: Sequence[PhotoCount]
     """The people in natural order of their names, then strangers, if any."""
     own_validation: bool
-    """Whether the held-out photos are a part of the folder that was trained on."""
+    """Whether the held-out photos are part of the folder that was trained on."""
     skipped: Sequence[tuple[str, str]]
     """Photos that weren't used, and why."""
     spectators: int = 0
@@ -51,7 +51,7 @@ class PhotoFacts:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What was trained, and by which settings."""
+    """What was trained, and with which settings."""
 
     settings: str
     """YAML, without the folder of photos."""
@@ -79,11 +79,11 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How the training went."""
+    """How training went."""
 
     finished: bool
     ended: str | None
-    """Date, YYYY-MM-DD; None where the training hasn't ended, or its end wasn't recorded."""
+    """Date, YYYY-MM-DD; None if training hasn't ended, or its end wasn't recorded."""
     epochs: int
     """Epochs done so far."""
     best_epoch: int
@@ -127,7 +127,7 @@ class HeldOutFacts:
     """How the model does on held-out photos."""
 
     judged: Mapping[str, Any] | None
-    """Figures, as ``eval`` has them; None where there are no such photos."""
+    """Figures, as ``eval`` has them; None if there are no such photos."""
     answers: Sequence[Answer]
     logged_accuracy: float | None
     """Validation accuracy logged in the best epoch: without a threshold, and with strangers as one more class."""
@@ -137,7 +137,7 @@ class HeldOutFacts:
 
 @dataclass(frozen=True)
 class CalibrationFacts:
-    """What was set on held-out photos after the training."""
+    """What was set on held-out photos after training."""
 
     temperature: float = 1.0
     threshold: float | None = None
@@ -146,7 +146,7 @@ class CalibrationFacts:
     strangers: int = 0
     """Held-out photos of strangers."""
     false_accept_rate: float | None = None
-    """Share of strangers that the threshold lets through; None where it wasn't set by strangers."""
+    """Share of strangers that the threshold lets through; None if it wasn't set by strangers."""
     highest_confidence: float | None = None
     """The limit of an answer's confidence, if any."""
 

@@ -22,13 +22,13 @@ FAINT = "#8a8a8a"
 DPI = 110
 """Pixels per inch of every picture."""
 COMPRESSION = 3
-"""Level of PNG files, which take half the time that Pillow's own level takes, and at most a fifth more bytes."""
+"""Compression level of PNG files: half the time of Pillow's own level, and at most a fifth more bytes."""
 
 WITHOUT_PICTURES = "matplotlib can't be loaded, so the pictures are left out: pip install matplotlib"
 
 
 def can_draw() -> bool:
-    """Whether matplotlib can be loaded. A training does without pictures if it can't."""
+    """Whether matplotlib can be loaded. If it can't, training draws no pictures."""
     try:
         import matplotlib  # noqa: F401 (it may be installed, but fail to load)
     except ImportError:
@@ -55,7 +55,7 @@ def saved_figure(
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default"), warnings.catch_warnings():
-        # It is fine that a letter that no font has is drawn as a box.
+        # It is fine to draw a letter that no font has as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcParams["font.family"] = list(families)  # the context restores it
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained" if laid_out else None)
@@ -76,7 +76,7 @@ def make_plain(panel: "Axes") -> None:
 
 
 def count_on(axis: "Axis", most: int = 10) -> None:
-    """Put ticks at integers only, about ``most`` at most."""
+    """Put ticks at integers only, and no more than about ``most``."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))

@@ -116,7 +116,7 @@ def accuracy(facts: RunFacts) -> str:
 
 
 def several_faces(judged: Mapping[str, Any], which: str = "of these") -> str | None:
-    """How the people's photos with several faces were judged (the ``eval`` JSON); None where there are none, or the
+    """How the people's photos with several faces were judged (the ``eval`` JSON); None if there are none, or the
     figures are of an older version."""
     several = judged.get("several")
     if not several or not several["photos"]:
@@ -135,7 +135,7 @@ def with_one_face(judged: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def closed_set(facts: RunFacts) -> str | None:
-    """The closed-set accuracy; None where it wasn't measured."""
+    """The closed-set accuracy; None if it wasn't measured."""
     judged = facts.held_out.judged
     if judged is None or judged["closed_set_accuracy"] is None:
         return None

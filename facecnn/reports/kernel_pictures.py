@@ -19,7 +19,7 @@ from facecnn.reports.lettering import own_font_file, printable
 from facecnn.runs.atomic import write_atomically
 
 MOST_KERNELS = 64
-"""Kernels of a layer in the pictures; fewer of one that is drawn as a table."""
+"""Kernels of a layer in the pictures; fewer if it is drawn as a table."""
 MOST_COLUMNS = 32
 _MOST_ROWS = 8
 
@@ -74,7 +74,7 @@ class DrawnKernels:
     now: np.ndarray
     """(kernel, row, column, input map)"""
     start: np.ndarray | None = None
-    """The kernels before training, or the first of them and of their input maps; None where they aren't known."""
+    """The kernels before training, or the first of them and of their input maps; None if they aren't known."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def _draw(path: Path, blocks: Sequence[_Block]) -> None:
     for block, (top, left) in zip(blocks, places, strict=True):
         height, width = block.image.shape[:2]
         canvas[top : top + height, left : left + width] = block.image
-    # Letters are mixed with what is behind them, so that transparent pixels need the letters' colour.
+    # Letters are blended with what is behind them, so transparent pixels need the letters' colour.
     canvas[canvas[..., 3] == 0, :3] = _NUMBER
     picture = Image.fromarray(canvas)
     titles, numbers = (ImageFont.truetype(own_font_file(), size) for size in (_TITLE_SIZE, _NUMBER_SIZE))
@@ -335,7 +335,7 @@ def _draw(path: Path, blocks: Sequence[_Block]) -> None:
 
 
 def _write_title(picture: Image.Image, text: str, left: float, middle: float, font: ImageFont.FreeTypeFont) -> None:
-    """Write a title from ``left`` on, on a background with round corners."""
+    """Write a title that starts at ``left``, on a background with round corners."""
     fine = 4  # pixels of the background's mask to one of the picture, for smooth corners
     width, height = round(font.getlength(text) + 2 * _PAD), round(_TITLE_SIZE + 2 * _PAD)
     corner = (round(left - _PAD), round(middle - height / 2))

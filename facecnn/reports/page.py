@@ -103,7 +103,7 @@ def thumbnail(picture: np.ndarray) -> bytes:
 
 
 def link_to(file: Path, folder: Path) -> str | None:
-    """A relative link from a folder to a file; None where it would reveal the whole path of the file.
+    """A relative link from a folder to a file; None if it would reveal the whole path of the file.
 
     Readers of a report needn't know where the photos are: a link only leads through folders below a common one.
     """

@@ -26,7 +26,7 @@ def draw_curves(path: Path, metrics: Sequence[Mapping[str, Any]], best_epoch: in
     Args:
         metrics: a record for each epoch, with "epoch" and any of "train_loss", "validation_loss", "train_accuracy",
             "validation_accuracy" (0 to 1) and "learning_rate"; the line goes on from one known value to the next.
-        best_epoch: the epoch of best.safetensors, None where there is none.
+        best_epoch: the epoch of best.safetensors, None if there is none.
 
     Raises:
         OutputError: the picture couldn't be written.
@@ -210,13 +210,13 @@ def _write_counts(panel: "Axes", matrix: np.ndarray, shares: np.ndarray) -> None
 
 
 def draw_schedule(path: Path, rates: np.ndarray, steps_an_epoch: int, about_steps: str, remark: str) -> None:
-    """Draw the learning rate over the steps of a training, with the epochs above.
+    """Draw the learning rate over the steps of training, with the epochs above.
 
     Args:
         rates: the learning rate of each step, (N,), N >= 1.
         steps_an_epoch: steps in an epoch.
         about_steps: a note on the number of steps, for the axis.
-        remark: stands below the plot; may be empty.
+        remark: goes below the plot; may be empty.
 
     Raises:
         OutputError: the picture couldn't be written.

@@ -74,7 +74,7 @@ def choose_answers(answers: Sequence[Answer]) -> ShownAnswers:
 def write_report(run: RunFolder, facts: RunFacts, photos: Mapping[str, ShownPhoto]) -> None:
     """Write report.html.
 
-    ``photos``: by SHA-256. Answers for other photos are listed without their photo. Raises OutputError where it
+    ``photos``: by SHA-256. Answers for other photos are listed without their photo. Raises OutputError if it
     couldn't be written; an old report is intact.
     """
     pictures = {path.name: path.read_bytes() for path in run.picture_paths if path.is_file()}
@@ -138,7 +138,7 @@ def model_card(facts: RunFacts) -> str:
 def _score_histogram(answers: Sequence[Answer], threshold: float | None) -> dict[str, Any] | None:
     """A histogram of the unknown-scores of photos with one face, for an SVG of 360 by 232.
 
-    Known people are above the axis, strangers below, as shares of each. None where either has no photos.
+    Known people are above the axis, strangers below, as shares of each. None if either has no photos.
     """
     alone = [answer for answer in answers if answer.faces == 1]
     known, strange = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TICKS = 5
-"""On an axis of numbers."""
+"""Ticks on an axis of numbers."""
 
 
 class DrawnTrial(NamedTuple):

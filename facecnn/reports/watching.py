@@ -31,11 +31,11 @@ _MOST_LATE = 3
 def draw_watching(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Draw each kernel's gradient norm, update ratio, share of active outputs and distance from the start.
 
-    There is a column for each of the first six conv layers. Up to eight kernels have their own colours; more are thin
-    lines around their median. Kernels that are dead or asleep in the last record are red.
+    There is a column for each of the first six conv layers. Up to eight kernels have their own colours; if there are
+    more, all are thin lines around their median. Kernels that are dead or asleep in the last record are red.
 
-    ``metrics``: a record for each epoch; those without "kernels" are ignored. Raises OutputError where the picture
-    couldn't be written, and ValueError where no record has such figures.
+    ``metrics``: a record for each epoch; those without "kernels" are ignored. Raises OutputError if the picture
+    couldn't be written, and ValueError if no record has such figures.
     """
     from matplotlib.ticker import NullLocator, PercentFormatter
 

@@ -60,7 +60,7 @@ class SweepFolder:
 
     @classmethod
     def open(cls, out: Path, name: str) -> SweepFolder:
-        """An existing sweep's folder, locked. Raises CheckpointError where it is no sweep, OutputError if in use."""
+        """An existing sweep's folder, locked. Raises CheckpointError if it is no sweep, OutputError if in use."""
         folder = cls(out / name)
         if not folder.given_path.is_file():
             raise CheckpointError(f"{shown(folder.path)}: no sweep to resume: leave --resume out to begin one")
@@ -74,7 +74,7 @@ class SweepFolder:
         return False
 
     def lock(self) -> None:
-        """Lock the folder for this process; the lock ends with it. Raises OutputError where another has it."""
+        """Lock the folder for this process; the lock ends with it. Raises OutputError if another has it."""
         try:
             self._lock.acquire()
         except Timeout:

@@ -22,7 +22,7 @@ class _Messages(Console):
 
 
 def run_on_ranks(task: Task, device: Device, console: Console, ranks: Ranks) -> None:
-    """On rank 0: run all trials, with the others, and then those that a rank has left when it fell silent."""
+    """On rank 0: run all trials, with the others, and then those left by a rank that fell silent."""
     ranks.broadcast(task)
     ranks.busy()
     run_trials(task, device, console)
@@ -40,7 +40,7 @@ def run_on_ranks(task: Task, device: Device, console: Console, ranks: Ranks) -> 
 
 
 def follow(options: TrainOptions, device: Device, ranks: Ranks) -> None:
-    """On other ranks: run trials until none is left to begin."""
+    """On other ranks: run trials until there are none left to start."""
     given: Task = ranks.broadcast(None, patiently=True)
     ranks.busy()
     task, messages = replace(given, device=options.device, threads=options.threads), _Messages()

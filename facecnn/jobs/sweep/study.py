@@ -33,7 +33,7 @@ _INDEX, _RETRY_OF, _LOST = "index", "retry_of", "lost"
 
 
 class _Lock(JournalFileOpenLock):
-    """A lock that ends with its process, unlike Optuna's, which a kill leaves behind for 30 seconds."""
+    """A lock that ends with its process, unlike Optuna's, which outlives a killed process by 30 seconds."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -64,8 +64,8 @@ class Trials:
         optuna.create_study(study_name=name, storage=self._storage, direction="minimize", load_if_exists=True)
 
     def claim(self, name: str, trials: int) -> Trial | None:
-        """The next trial of a study, which nobody else gets: one that was lost, or a new one; None if there are
-        ``trials`` already."""
+        """The next trial of a study, which no other process gets: one that was lost, or a new one; None if there are
+        already ``trials``."""
         with self._claiming:
             study = self._study(name)
             known = study.get_trials(deepcopy=False)
@@ -155,9 +155,9 @@ def _distribution(one: Range) -> BaseDistribution:
 
 
 def mend(path: Path) -> None:
-    """Cut off a last line of a journal that a kill left half written: what comes next would be appended to it.
+    """Cut off a journal's last line if a kill left it half written: what comes next would be appended to it.
 
-    Raises CheckpointError where it can't be read or written, or another line is damaged.
+    Raises CheckpointError if it can't be read or written, or another line is damaged.
     """
     try:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a cross-validation that ends early where it is going badly."""
+"""One trial of a sweep: a cross-validation that ends early if it is going badly."""
 
 import gc
 import time
@@ -140,7 +140,7 @@ def train_and_judge(
     console: Console,
     label: str,
 ) -> dict[str, Any]:
-    """Train on all photos but those left out, to the end, and judge by some of these, by their paths.
+    """Train to the end on all photos except those left out, and judge by some of the latter, given by their paths.
 
     Returns ``closed_set_accuracy``, ``log_loss``, ``photos``, ``seconds`` and ``epochs``. Raises UsageError if there is
     nothing to judge by, DivergedError.
@@ -156,14 +156,14 @@ def train_and_judge(
 
 
 def indices(dataset: Dataset, paths: frozenset[str]) -> Array:
-    """The indices of those of the photos that the data set has."""
+    """The indices of the photos that the data set has."""
     return np.array([number for number, path in enumerate(dataset.paths) if path in paths], np.int64)
 
 
 def parts_of(dataset: Dataset, folds: int, outer_folds: int) -> tuple[Part, ...]:
     """The studies: of all photos, and then of those outside each outer fold.
 
-    Raises UsageError where there are too few photos.
+    Raises UsageError if there are too few photos.
     """
 
     def paths(numbers: Array) -> frozenset[str]:

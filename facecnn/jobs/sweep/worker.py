@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from facecnn.jobs.sweep.trial import Task
 
 _LONGEST_END = 60.0
-"""Seconds in which the processes of a killed sweep have ended."""
+"""Seconds within which the processes of a killed sweep end."""
 
 
 def run_in_processes(task: Task, console: Console) -> None:
@@ -62,8 +62,8 @@ def run_in_processes(task: Task, console: Console) -> None:
 
 
 def wait_for_the_last(journal: Path) -> None:
-    """Wait until the processes of a sweep whose first process was killed have ended, so that they finish no trial that
-    is repeated. Raises OutputError if that takes too long."""
+    """Wait until all processes of a sweep whose first process was killed have ended, so that they don't finish a trial
+    that is repeated. Raises OutputError if that takes too long."""
     for lock in sorted(journal.parent.glob(_lock_name(journal, "*"))):
         try:
             with FileLock(lock, timeout=_LONGEST_END):

@@ -13,7 +13,7 @@ class TrainOptions:
 
     photos: Path | None = None
     label: str = "default"
-    """The config's name, which becomes a part of the run's default name."""
+    """The config's name, which becomes part of the run's default name."""
     out: Path = Path("runs")
     name: str | None = None
     overwrite: bool = False

@@ -101,7 +101,7 @@ class TrainingPhotos:
 def read_photos(loaded: Loaded, options: TrainOptions, console: Console) -> TrainingPhotos:
     """Read the photos for a new training, and split them unless ``options.validation`` has the held-out ones.
 
-    Raises PhotoError where the photos can't be trained on, and with ``options.strict`` OutputError where they are
+    Raises PhotoError if the photos can't be trained on, and with ``options.strict`` OutputError if they are
     doubtful.
     """
     strict = options.strict
@@ -258,7 +258,7 @@ def _labels_in(dataset: Dataset, other: Dataset, folder: Path) -> Array:
 
 
 def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
-    """What is doubtful about judging a training on ``dataset`` by ``other``."""
+    """What is doubtful about judging training on ``dataset`` by ``other``."""
     doubts = []
     own = set(dataset.sha256)
     shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]

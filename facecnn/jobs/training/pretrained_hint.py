@@ -1,4 +1,4 @@
-"""With few photos a body that has seen many faces may be better: say so, and by how much where that can be judged."""
+"""With few photos, a body that has seen many faces may be better: say so, and by how much if that can be judged."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -67,14 +67,14 @@ def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Co
 
 
 def _is_installed() -> bool:
-    """Whether the body can be had. One that is damaged mustn't end a training that doesn't need it."""
+    """Whether the body is available. A damaged one mustn't end training that doesn't need it."""
     with suppress(CheckpointError):
         return body_arrays() is not None
     return False
 
 
 def _embeddings_of_both(training: TrainingRun, known: BoolArray) -> tuple[Float32Array, Float32Array] | None:
-    """The embeddings (n, 128) of the photos trained on, and of those held-out ones with one face that are ``known``."""
+    """The embeddings (n, 128) of the photos trained on, and of the ``known`` held-out ones with one face."""
     data, embedder = training.data, Embedder(training.device.backend)
     faces = data.training.rows(data.dataset) - data.dataset.rows
     train = _embeddings(data.dataset, data.train_indices, faces[data.train_indices], embedder)

@@ -114,7 +114,7 @@ def prepare_together(loaded: Loaded, options: TrainOptions, ranks: Ranks, consol
 def tell_others(loaded: Loaded, data: TrainingPhotos, run: Path, ranks: Ranks) -> None:
     """Tell the other ranks what is trained, now that the photos have been read, and wait until they have read them.
 
-    Raises DeviceError where one doesn't answer.
+    Raises DeviceError if one doesn't answer.
     """
     if ranks.size == 1:
         return
@@ -134,7 +134,7 @@ def say_ranks(ranks: Ranks, console: Console) -> None:
 def follow(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks) -> None:
     """Take part in the training that rank 0 leads.
 
-    Raises what ``train`` raises, PhotoError where this rank sees other photos than rank 0, and InterruptedTraining
+    Raises what ``train`` raises, PhotoError if this rank sees other photos than rank 0, and InterruptedTraining
     after a signal.
     """
     device = open_for_training(options, console)

@@ -59,7 +59,7 @@ class TrainingRun:
 
 
 class RunRecorder(TrialRecorder):
-    """Writes a training's results to its run folder, models and ``tracking`` by ``writing``, and shows them."""
+    """Writes a run's results to its folder, models and ``tracking`` by ``writing``, and shows them."""
 
     def __init__(
         self,

@@ -209,7 +209,7 @@ def _fitting_micro_batch(stages: Sequence[Stage], batch_size: int, settings: Set
 
 
 def trial_figures(trainer: AnyTrainer) -> list[dict[str, Any]] | None:
-    """The training loss at the end of each restart's trial (None where it diverged); None without restarts."""
+    """The training loss at the end of each restart's trial (None if it diverged); None without restarts."""
     trials = trainer.progress.trials
     return [{"start": start, "loss": loss} for start, loss in enumerate(trials)] if trials else None
 

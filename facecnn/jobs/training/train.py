@@ -68,7 +68,7 @@ def train(loaded: Loaded, options: TrainOptions, console: Console, ranks: Ranks 
         check_installed("--track")
     with ExitStack() as held:
         plotter = None
-        if options.documents:  # first, so that it is ready when the training begins
+        if options.documents:  # first, so that it is ready when training begins
             threads = options.threads or available_threads()
             look_for_free_processors(threads)
             plotter = held.enter_context(Plotter(beside=threads > 1))
