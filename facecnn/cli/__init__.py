@@ -54,7 +54,7 @@ app.command("predict")(predict.predict)
 app.command("sort")(sort.sort)
 app.command("add", short_help="Add a person to a model, from one or more photos.")(add.add)
 app.command("forget", short_help="Remove a person from a model, the runs and the caches.")(forget.forget)
-app.command("group", short_help="Find the people of an unsorted album.")(group.group)
+app.command("group", short_help="Find the people in an unsorted album.")(group.group)
 app.command("cross-validate", short_help="Train several times and judge by the photos left out.")(
     cross_validate.cross_validate
 )

@@ -28,7 +28,7 @@ def forget(
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:
-    """Make a run without a person, then delete all that is kept of them.
+    """Make a run without a person, then delete everything kept about them.
 
     This deletes the runs under --out that know the person, with their reports and thumbnails, and the person's crops,
     found faces and embeddings in the caches. It shows which, and asks. Your own photos stay, and so does what facecnn

@@ -36,7 +36,7 @@ def group(
     compute: ComputeOptions,
     format: FormatOption = "text",
 ) -> None:
-    """Find the people of an unsorted album, without knowing anybody.
+    """Find the people in an unsorted album, without knowing any of them.
 
     Each gets a folder, person-001 being the one with the most faces; a photo of several people goes into all their
     folders. Photos go into unclear/ if each face in them is like no other in the album, blurred, cut off by the edge,

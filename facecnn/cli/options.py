@@ -61,7 +61,7 @@ NewNameOption = Annotated[
 LinkOption = Annotated[
     bool, typer.Option("--link", help="Hard links instead of copies: one file under two names, no extra space.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that runs are made in.")]
+OutOption = Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder for runs.")]
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class SeededSettingsOptions(SettingsOptions):
 class TrainingSettingsOptions(SeededSettingsOptions):
     """The settings for training."""
 
-    epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
-        None
-    )
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the photos (train.epochs; least_steps becomes 0).")
+    ] = None
 
     def as_settings(self) -> dict[str, tuple[str, object]]:
         options: dict[str, tuple[str, object]] = {}

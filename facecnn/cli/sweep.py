@@ -27,16 +27,16 @@ from facecnn.parallel import current_ranks
 class SearchOptions:
     """How much to search, and where."""
 
-    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Settings to try, in all.")]
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Total number of settings to try.")]
     folds: Annotated[int, typer.Option(help="Training runs per trial, each leaving out different photos.")] = 3
     outer_folds: Annotated[
         int,
         typer.Option(help="How often to repeat the search without part of the photos, to judge it; 0: never."),
     ] = 3
     processes: Annotated[int, typer.Option(help="Processes that share the processor's threads.")] = 1
-    out: Annotated[
-        Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder that sweeps are made in.")
-    ] = Path("sweeps")
+    out: Annotated[Path, typer.Option("--out", parser=path, metavar="DIR", help="The folder for sweeps.")] = Path(
+        "sweeps"
+    )
     name: Annotated[str | None, typer.Option(help="The sweep's name; by default made from date and config.")] = None
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep of that --name, with no trial lost or repeated.")
@@ -51,9 +51,9 @@ class ChangeOptions:
     """Changes to the settings from which trials start."""
 
     overrides: OverridesOption = None
-    epochs: Annotated[int | None, typer.Option(help="Passes over the photos (train.epochs, and no least_steps).")] = (
-        None
-    )
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the photos (train.epochs; least_steps becomes 0).")
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Random seed, also of the search (train.seed).")] = None
 
 

@@ -56,8 +56,8 @@ def train_anew(model: ModelFile, change: Roster, new: TrainOptions, console: Con
     run = run_of(model)
     record = run.read_split()
     console.info(
-        "This model was trained from scratch, so it can't be changed: a new one is trained, from the photos of all "
-        "people. (A model of facecnn train -c pretrained needs no training.)"
+        "This model was trained from scratch, so it can't be changed: a new one is trained, on the photos of all "
+        "people. (A model made with facecnn train -c pretrained needs no training.)"
     )
     held_out = record.get("validation_folder")
     options = replace(

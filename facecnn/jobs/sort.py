@@ -111,7 +111,9 @@ def _people(model_path: Path) -> list[str]:
         if Path(name).parts != (name,) or name == os.pardir or "\0" in name:
             raise CheckpointError(f"The model has a person named {shown(name)!r}, which can't be a folder's name")
         if folded(name) in _SPECIAL:
-            raise UsageError(f"The model has a person named {shown(name)}, as is a folder for {', '.join(_SPECIAL)}")
+            raise UsageError(
+                f"The model has a person named {shown(name)}, but so is a special folder ({', '.join(_SPECIAL)})"
+            )
     return people
 
 
