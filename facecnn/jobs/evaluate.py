@@ -151,9 +151,7 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
         reason = f"all {len(trained)} photos were trained on" if trained.all() else "no photo of that split is there"
         raise PhotoError(f"{shown(folder)}: nothing to judge by: {reason}; give other photos, or --split all")
     if left_out:
-        console.info(
-            f"{counted(left_out, 'photo')} left out, as the model was trained on them (--split all judges by all)"
-        )
+        console.info(f"{counted(left_out, 'photo')} left out: used in training (--split all judges by all)")
     return dataset, chosen, left_out
 
 
