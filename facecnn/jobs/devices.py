@@ -14,10 +14,7 @@ from facecnn.parallel.ranks import Ranks
 def open_and_show(name: str, threads: int | None, console: Console) -> Device:
     """Open a device (see ``facecnn.kernels.open_device``), and show on the console what is compiled for it."""
     if card_number(name) is not None and is_simulated():  # before anything is tried on it
-        console.warning(
-            "NUMBA_ENABLE_CUDASIM is set: this is Numba's simulator of a card, for tests, in which everything takes "
-            "very long"
-        )
+        console.warning("NUMBA_ENABLE_CUDASIM is set: this is Numba's very slow simulator of a card, for tests")
     device = open_device(name, threads)
     if device.name != "reference":
         console.show_compilation()

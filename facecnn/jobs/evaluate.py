@@ -156,7 +156,7 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
 
 
 def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Console) -> None:
-    """Warn where held-out photos (SHA-256 by PERSON/FILE) have changed since the training."""
+    """Warn if held-out photos (SHA-256 by PERSON/FILE) have changed since training."""
     gone, changed, _ = changes(before, dict(zip(dataset.paths, dataset.sha256, strict=True)))
     if gone or changed:
         parts = [

@@ -811,7 +811,7 @@ def test_a_photo_on_stdin(made_people: Path, model: Path, run: Run) -> None:
     with (made_people / "person_0000" / "0000.jpg").open("rb") as photo:
         done = run("predict", "-", "-m", model, stdin=photo, timeout=20)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "-: no list of paths, one a line, on stdin" in done.stderr
+    assert "-: stdin has no list of paths, one per line" in done.stderr
     assert "give a photo by its name" in done.stderr
 
 

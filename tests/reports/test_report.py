@@ -421,7 +421,7 @@ def test_no_link_tells_where_else_the_photos_lie(tmp_path: Path) -> None:
     write_report(run, facts(), {f"{29:064x}": ShownPhoto(picture, Path("/nowhere else/people/Ann/29.jpg"))})
     source = run.report_path.read_text(encoding="utf-8")
     assert "nowhere" not in source
-    assert "opens its photo" not in source
+    assert "links to its photo" not in source
 
 
 # In words
