@@ -203,7 +203,7 @@ def test_each_rank_of_a_machine_has_a_card_and_its_part_of_the_processors(
 
 def test_more_ranks_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "find_cuda", lambda number: Cuda(available=True, cards=(Card(0, "card", "card"),)))
-    with pytest.raises(DeviceError, match=r"2 ranks on .*, whose cards are 1"):
+    with pytest.raises(DeviceError, match=r"2 ranks on .*, but 1 card:"):
         on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(), ranks))
 
 
