@@ -175,7 +175,7 @@ def test_each_photo_is_held_out_on_one_rank_only(monkeypatch: pytest.MonkeyPatch
     ("config", "overrides", "message"),
     [
         ("smoke", ["optimizer.name=newton_cg"], "2 ranks can't share the steps of a full-batch optimizer"),
-        ("smoke", ["train.initialisation=lsuv"], "each of 2 ranks has a part only"),
+        ("smoke", ["train.initialisation=lsuv"], "each of 2 ranks has only a part"),
         ("pretrained", [], "class_means makes no steps that 2 ranks could share"),
     ],
 )
