@@ -469,7 +469,7 @@ def test_utf16_without_a_mark():
 
 @pytest.mark.parametrize("text", [b"#" * 65537, b"a: 1\n" * 100_000])
 def test_large(text):
-    assert refused(text) == ["config.yaml: larger than 64 KiB, so it isn't a settings file"]
+    assert refused(text) == ["config.yaml: larger than 64 KiB, so it is no settings file"]
 
 
 def test_missing_file_names_what_may_be_meant():
@@ -597,8 +597,8 @@ def test_the_last_one_wins_and_options_win_over_all():
         ("train..epochs=1", "the key has an empty part"),
         ("=1", "the key has an empty part"),
         ("train.epochs.x=1", "train.epochs is 60"),
-        ("network.99.conv=3", "network has entries 0 to 15, not 99"),
-        ("network.x.conv=3", "network has entries 0 to 15, not x"),
+        ("network.99.conv=3", "network has the places 0 to 15, not 99"),
+        ("network.x.conv=3", "network has the places 0 to 15, not x"),
         ("network.0.kernels=3", "network[0] must be a layer"),
         ("train.epochs=[1", "not valid YAML"),
         ("train.epochs=&x 3", "anchor &x"),

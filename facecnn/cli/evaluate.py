@@ -109,7 +109,7 @@ def _describe(figures: dict[str, Any]) -> str:
             )
         left_out = len(figures["per_class"]) - _MOST_NAMES
         if left_out > 0:
-            lines.append(f"  These are the {_MOST_NAMES} recognised worst; --format json has all ({left_out:,} more).")
+            lines.append(f"  These {_MOST_NAMES} are known worst; --format json lists the other {left_out:,}, too.")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ def gradcheck(
     common.print_result(result, format, lambda result: _describe(result, Path(settings.config).stem))
     if not right_formulas(result):
         wrong = [_name(row) for row in result["layers"] if not row["passed"]]
-        raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'in the whole network, though in no single layer'}")
+        raise FacecnnError(f"wrong gradients: {', '.join(wrong) or 'of the whole network, though of no layer alone'}")
     if not result["passed"]:
         wrong = [_name(row) for row in result["on_device"]["layers"] if not row["passed"]]
         raise DeviceError(f"{result['device']} gives other gradients than the reference: {', '.join(wrong)}")
@@ -125,7 +125,7 @@ def _verdict(result: dict[str, Any]) -> Iterator[str]:
             yield paragraph(f"WRONG: {_name(row)}[{place}] is {found}; {against} gave {expected}.{like}", below="  ")
     first = next((part["name"] for part in result["parts"] if not part["passed"]), None)
     if first is not None:
-        yield paragraph(f"In the growing network, the mistake begins with: {first.removeprefix('+ ')}.", below="  ")
+        yield paragraph(f"In the growing network the mistake comes in with: {first.removeprefix('+ ')}.", below="  ")
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def _listed(null: bool) -> list[Path]:
     data = sys.stdin.buffer.read()
     common.require(
         null or b"\0" not in data,
-        "-: stdin has no list of paths, one per line (with -0, they end with NUL bytes); give a photo by its name",
+        "-: no list of paths, one a line, on stdin: with -0 they may end with NUL bytes; a photo is given by its name",
     )
     parts = data.split(b"\0") if null else data.splitlines()
     return [Path(os.fsdecode(part)) for part in parts if part]

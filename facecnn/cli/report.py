@@ -63,7 +63,7 @@ def _describe(result: dict[str, Any]) -> str:
         for key, what in (
             ("plain", "as they are"),
             ("hidden", "with the faces hidden"),
-            ("trained_hidden", "by training with hidden faces"),
+            ("trained_hidden", "by a training with hidden faces"),
             ("largest_class", "by always naming the most frequent"),
         ):
             if background[key] is not None:

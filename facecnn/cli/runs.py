@@ -77,7 +77,7 @@ def show(
 @common.command
 def compare(
     console: StderrConsole,
-    runs: Annotated[list[Path], typer.Argument(help="Names or folders of two or more runs.", **_RUN)],
+    runs: Annotated[list[Path], typer.Argument(help="Names or folders of two runs or more.", **_RUN)],
     out: OutOption = DEFAULT_OUT,
     format: FormatOption = "text",
 ) -> None:
@@ -85,7 +85,7 @@ def compare(
     from facecnn.jobs.runs import compare as job
     from facecnn.jobs.runs import runs_to_compare
 
-    common.require(len(runs) > 1, "runs compare: give two or more runs")
+    common.require(len(runs) > 1, "runs compare: give two runs or more")
     result = job(runs_to_compare(runs, out), out)
     common.print_result(result, format, _side_by_side)
 
@@ -110,7 +110,7 @@ def pin(
     pinned = read_pin(out)
     text = "No run is pinned: the newest finished one answers."
     if pinned is not None:
-        text = f"Pinned: {shown(pinned)}: it answers when -m isn't given."
+        text = f"Pinned: {shown(pinned)}: it answers where no -m names another."
     common.print_result({"pinned": None if pinned is None else pinned.name}, format, lambda _: text)
 
 

@@ -49,8 +49,8 @@ def sort(
 ) -> None:
     """Copy photos into a folder per person, by who is in them.
 
-    Strangers go into unknown/, photos without a face into no_face/. A photo of two people the model knows goes into
-    both their folders. sorted.csv has a row for each face. Running it again adds new photos. Exit code 3 if any
+    Strangers go into unknown/, photos without a face into no_face/. A photo of two people whom the model knows goes
+    into both their folders. sorted.csv has a row for each face. Running it again adds new photos. Exit code 3 if any
     photo can't be read.
     """
     from facecnn.jobs.sort import sort as job

@@ -105,7 +105,7 @@ def _refuse_contradictions(
     )
     common.require(
         not (run.track and (overfit_batch or dry_run)),
-        "--track follows training: leave it out here",
+        "--track follows a training: leave it out here",
     )
     common.require(not (profile and (overfit_batch or dry_run)), "--profile times training: leave it out here")
     if run.resume is not None:
@@ -119,7 +119,7 @@ def _refuse_contradictions(
             "--overfit-batch": overfit_batch,
             "--dry-run": dry_run,
         }
-        common.refuse_given(given, "--resume continues with the run's own settings")
+        common.refuse_given(given, "--resume goes on with the run's own settings")
 
 
 def _describe_run(result: dict[str, Any]) -> str:
@@ -151,9 +151,8 @@ def _describe_run(result: dict[str, Any]) -> str:
     lines = [
         made
         if result["by_embeddings"]
-        else f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''}; the best was epoch "
-        f"{result['best_epoch']}.\n{result['seconds']:.0f} s in all; {result['photos_per_second']:.0f} photos/s in the "
-        "median epoch.",
+        else f"Trained {result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} in {result['seconds']:.0f} s "
+        f"({result['photos_per_second']:.0f} photos/s); the best was epoch {result['best_epoch']}.",
         "",
         f"  {'':22}{'photos':>7}{'named right':>13}{'refused':>9}{'named wrong':>13}{'loss':>9}",
         *rows,
@@ -180,7 +179,7 @@ def _describe_run(result: dict[str, Any]) -> str:
 def _profile_table(milliseconds: dict[str, float]) -> list[str]:
     """Lines for 80 columns: a row for each layer, a column for each pass through it."""
     titles = ("once", "forward", "to weights", "to input", "in all")
-    rows = [("milliseconds per step", titles), *profile_rows(milliseconds)]
+    rows = [("milliseconds a step", titles), *profile_rows(milliseconds)]
     return [f"  {layer:20}" + "".join(f"{cell:>11}" for cell in cells) for layer, cells in rows]
 
 

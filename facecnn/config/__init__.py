@@ -245,7 +245,7 @@ def _override(tree: Tree, keys: str, value: Tree) -> None:
         key: str | int = name
         if isinstance(data, list):
             if not re.fullmatch(r"[0-9]{1,4}", name) or int(name) >= len(data):
-                raise SettingsError([(location, f"{path} has entries 0 to {len(data) - 1}, not {clipped(name)}")])
+                raise SettingsError([(location, f"{path} has the places 0 to {len(data) - 1}, not {clipped(name)}")])
             key = int(name)
         elif not isinstance(data, dict):
             now = f"{tree.kind(at, data)} ({tree.at(at).value})"

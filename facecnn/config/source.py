@@ -79,7 +79,7 @@ def read(path: str | os.PathLike[str], suggestions: Iterable[str] = ()) -> str:
         if not stat.S_ISREG(status.st_mode):  # before opening: that would wait for a writer, or read without end
             raise UsageError(f"{name}: not a regular file")
         if status.st_size > LARGEST_FILE:
-            raise UsageError(f"{name}: larger than 64 KiB, so it isn't a settings file")
+            raise UsageError(f"{name}: larger than 64 KiB, so it is no settings file")
         with Path(path).open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):

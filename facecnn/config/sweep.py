@@ -157,7 +157,7 @@ def _faults_in_choices(section: Tree, path: str) -> Iterator[tuple[Location, str
     choices = section.data[path]["choices"]
     if not isinstance(choices, list) or len(choices) < 2:
         got = "only one" if isinstance(choices, list) and choices else section.kind(keys, choices)
-        yield section.at(keys).key, f"sweep: {path}.choices must be a list of two or more values, got {got}"
+        yield section.at(keys).key, f"sweep: {path}.choices must be a list of two values or more, got {got}"
         return
     texts = [json.dumps(choice) for choice in choices]
     for number, text in enumerate(texts):

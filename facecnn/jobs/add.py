@@ -154,7 +154,7 @@ def _choose(faces: _Faces, person: str, known: Set[str]) -> tuple[Int64Array, li
         elif loaded.sha256[number] in seen:
             skipped.append((loaded.paths[number], "the same content as another one: leave it out"))
         elif len(own) > 1 and not len(possible):
-            skipped.append((loaded.paths[number], "several faces, all of people the model knows: crop it to theirs"))
+            skipped.append((loaded.paths[number], "several faces, all of people whom the model knows: cut theirs out"))
         else:
             candidates.append(possible if len(own) > 1 else own)
             seen.add(loaded.sha256[number])

@@ -39,7 +39,7 @@ def photos_to_place(source: Path, destination: Path, console: Console) -> list[P
         if not folders[path.parent]:
             files.append(path)
     if not files:
-        raise PhotoError(f"{shown(source)}: no photos in it except those in {shown(destination)}")
+        raise PhotoError(f"{shown(source)}: no photos in it, but those in {shown(destination)}")
     if any(folders.values()):
         console.info(f"Not read: what is in {shown(destination)}, which lies within {shown(source)}")
     return files

@@ -52,8 +52,8 @@ def _own_card(device: str, number: int, beside: int) -> str:
         return device
     if beside > len(cuda.cards):
         raise DeviceError(
-            f"{beside} ranks on {platform.node()}, but {len(cuda.cards)} card{'s' if len(cuda.cards) > 1 else ''}: "
-            "start no more ranks than cards there, or name one for all with --device cuda:0, or take --device cpu"
+            f"{beside} ranks on {platform.node()}, whose cards are {len(cuda.cards)}: start no more ranks than cards "
+            "there, or name one for all with --device cuda:0, or take --device cpu"
         )
     return f"cuda:{number}" if cuda.available or device == "cuda" else device
 

@@ -56,7 +56,7 @@ def examine(
     elif not cuda.available:
         notes.append(f"No NVIDIA card is used: {cuda.reason}. {_sentence(cuda.mend)}")
     if refused is not None and not card_refused:
-        problems.append({"what": refused, "mend": "Reinstall what facecnn needs: pip install facecnn"})
+        problems.append({"what": refused, "mend": "Install what facecnn needs again: pip install facecnn"})
     extras = _examine_extras(problems, notes)
     cache, unwritable = _examine_cache(device)
     problems += unwritable
@@ -146,7 +146,7 @@ def _is_usable(is_installed: Callable[[], bool], complaint: str, problems: list[
         return is_installed()
     except CheckpointError as error:
         what, _, mend = str(error).rpartition(": ")
-        problems.append({"what": f"{complaint}: {what}.", "mend": f"To fix it: {mend}"})
+        problems.append({"what": f"{complaint}: {what}.", "mend": f"Mend it: {mend}"})
         return False
 
 
@@ -214,7 +214,7 @@ def _failure(result: Result, device: str) -> dict[str, str]:
         )
     folder = code_folder(device)
     if folder is None:
-        mend = "Reinstall what facecnn needs: pip install facecnn"
+        mend = "Install what facecnn needs again: pip install facecnn"
     else:
         mend = f"Delete {shown(folder)}, which holds the compiled kernels, and try again"
         on_card = card_number(device) is not None

@@ -156,7 +156,7 @@ def _photos(model: Model, options: EvaluateOptions, console: Console) -> tuple[D
 
 
 def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Console) -> None:
-    """Warn if held-out photos (SHA-256 by PERSON/FILE) have changed since training."""
+    """Warn where held-out photos (SHA-256 by PERSON/FILE) have changed since the training."""
     gone, changed, _ = changes(before, dict(zip(dataset.paths, dataset.sha256, strict=True)))
     if gone or changed:
         parts = [
@@ -165,8 +165,8 @@ def _warn_of_changes(before: Mapping[str, str], dataset: Dataset, console: Conso
             if paths
         ]
         console.warning(
-            f"of {len(before)} held-out photos, {' and '.join(parts)} since training: these figures aren't the ones "
-            "it ended with"
+            f"of {len(before)} held-out photos, {' and '.join(parts)} since the training: these figures are not those "
+            "that it ended with"
         )
 
 

@@ -130,7 +130,7 @@ def _refuse_single_photos(dataset: Dataset) -> None:
     single = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
     if single:
         names = some([shown(name) for name in sorted(single, key=class_order)])
-        raise PhotoError(f"{names}: only one photo, so nothing to compare it with: add photos, or move it elsewhere")
+        raise PhotoError(f"{names}: one photo only, and nothing to compare it with: add photos, or move it elsewhere")
 
 
 def choose_folds(dataset: Dataset, console: Console) -> tuple[Array, ...]:

@@ -202,7 +202,7 @@ def refuse_to_write(path: Path, config: str) -> None:
             f"such as {shown(path.stem)}-rate.yaml"
         )
     if path.exists() and not (config not in known and Path(config).exists() and path.samefile(config)):
-        raise UsageError(f"--write {shown(path)}: already exists: give the name of a new file, or of the config")
+        raise UsageError(f"--write {shown(path)}: there is such a file: give the name of a new one, or of the config")
 
 
 def with_rate(loaded: Loaded, config: str | None, optimizer: AnyOptimizer) -> str:

@@ -154,15 +154,15 @@ def _report(run: RunFolder, console: Console) -> dict[str, Any]:
     outdated = figures is not None and has_old_accuracy(figures)
     if outdated and held_out is None:
         figures = {**(figures or {}), "held_out": None, "answers": []}
-        missing.append("Its figures are from an earlier version, which counted differently, so they are left out.")
+        missing.append("Its figures were noted by an earlier version, which counted otherwise, so they are left out.")
     elif held_out is not None and (figures is None or outdated):
         judged = judge_photos(model.recogniser, held_out.dataset, held_out.chosen)
         skipped = [[photo.path, photo.reason] for photo in held_out.dataset.skipped]
         figures = {**(figures or {}), **_recorded(model.recogniser, judged), "skipped": skipped}
         if held_out.gone:
             missing.append(
-                f"{findings.counted(held_out.gone, 'held-out photo')} gone, or changed since the run "
-                "was started: left out below."
+                f"{findings.counted(held_out.gone, 'held-out photo')} gone, or with other contents than when the "
+                "run was started: not in what follows."
             )
     metrics = read_metrics(run.metrics_path)
     facts = _facts(run, metrics, model, figures or {}, missing)

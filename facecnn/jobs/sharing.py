@@ -24,7 +24,7 @@ PHOTOS = PortionSize(smallest=32)
 def warn_of_lost(ranks: Ranks, console: Console) -> None:
     """Say which ranks have fallen silent over their part."""
     for reason in ranks.lost:
-        console.warning(f"{reason}: what it was working on was given to others")
+        console.warning(f"{reason}: what it was at work on was given to others")
 
 
 def or_silent(work: Work, ranks: Ranks) -> Work:
@@ -56,7 +56,7 @@ def fill_caches(
     if others:
         console.warning(
             f"{' and '.join(f'rank {rank}' for rank in others)} of {ranks.size} can't see the cache of rank 0, which "
-            f"therefore does their work alone: set {CACHE_VARIABLE} to a folder that all of them can reach"
+            f"therefore does alone what they could do: set {CACHE_VARIABLE} to a folder that all of them reach"
         )
         return
 
@@ -67,7 +67,7 @@ def fill_caches(
     with console.counting(what) as progress:
         results = ranks.share_out(count, or_silent(looked, ranks), PHOTOS, progress)
     for reason in dict.fromkeys(result.reason for result in results if isinstance(result, Silent)):
-        console.warning(f"{reason}: rank 0 takes over its work")
+        console.warning(f"{reason}: rank 0 does what it has left undone")
     warn_of_lost(ranks, console)
 
 

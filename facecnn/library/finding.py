@@ -34,7 +34,7 @@ def find_faces(photos: Photo | Sequence[Photo]) -> list[FoundFace] | list[list[F
         The faces of the photo, the main one first, then in order of prominence; for a list of photos a list of them.
 
     Raises:
-        UsageError: what is given isn't a photo, or the extra isn't installed.
+        UsageError: what is given is no photo, or the extra isn't installed.
         PhotoError: photos can't be read; the message names all of them.
     """
     wanted = given(photos)

@@ -140,7 +140,7 @@ class Model:
             the part of it that the network sees. In a photo, a name is given at most once.
 
         Raises:
-            UsageError: what is given isn't a photo, or ``threshold`` or the device's name is wrong.
+            UsageError: what is given is no photo, or ``threshold`` or the device's name is wrong.
             PhotoError: photos can't be read; the message names all of them.
             DeviceError: the device can't be used.
         """

@@ -59,7 +59,7 @@ def as_path(path: object, name: str) -> Path:
     """A path that a caller gave for ``name``. Raises UsageError: it is empty, or isn't a path."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str) or not text:
-        raise UsageError(f"{name}: {text!r} is not a path: give the name of a file or folder")
+        raise UsageError(f"{name}: {text!r} is no path: give the name of a file or folder")
     return Path(text)
 
 
@@ -74,7 +74,7 @@ def _checked(photo: object, name: str) -> Path | Picture:
 
 
 def _no_photo(photo: object, name: str) -> UsageError:
-    return UsageError(f"{name}: {type(photo).__name__} is not a photo: give a path, a PIL image or a NumPy array")
+    return UsageError(f"{name}: {type(photo).__name__} is no photo: give a path, a PIL image or a NumPy array")
 
 
 def _as_image(array: Array, name: str) -> Image.Image:

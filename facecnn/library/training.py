@@ -140,5 +140,5 @@ def _plain(keys: str, value: object) -> object:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise UsageError(
-        f"{keys}: {type(value).__name__} is not a setting: give text, a number, True or False, None or a list"
+        f"{keys}: {type(value).__name__} is no setting: give text, a number, True or False, None or a list"
     )

@@ -42,7 +42,7 @@ _KIND = {suffix: kind for kind, (_, suffixes) in KINDS.items() for suffix in suf
 
 
 def companion(name: str) -> str | None:
-    """The suffix, in lower case, of a file that isn't a photo by its name; None for any other."""
+    """The suffix, in lower case, of a file that is no photo by its name; None for any other."""
     suffixes = PurePath(name.lower()).suffixes
     return next((end for end in ("".join(suffixes[-2:]), *suffixes[-1:]) if end in _KIND), None)
 

@@ -152,7 +152,7 @@ def list_photos(folder: str | os.PathLike[str]) -> UnsortedFiles:
 def remarks(passed_over: Mapping[str, int], warnings: Sequence[str] = ()) -> list[str]:
     """What to tell the user about files that are skipped, one remark a line."""
     files = describe(passed_over)
-    return [*warnings, f"Skipped, not photos by their names: {files}"] if files else list(warnings)
+    return [*warnings, f"Passed over, as no photos by their names: {files}"] if files else list(warnings)
 
 
 def class_order(name: str) -> tuple[object, ...]:

@@ -75,7 +75,7 @@ def split(people: Mapping[str, Sequence[Photo]], share: float, seed: int) -> Spl
         if share and name != UNKNOWN and name not in single and sides == {False}:
             warnings.append(f"{shown(name)}: no photo for validation, all are copies of other people's")
     if share and alike:
-        warnings.append(f"all photos of {some(alike)} look nearly the same: add different ones")
+        warnings.append(f"all photos look nearly the same of {some(alike)}: add different ones")
     paths = [(photo.path, held_out[photo.sha256]) for photos in people.values() for photo in photos]
     training = tuple(sorted(path for path, is_held_out in paths if not is_held_out))
     return Split(training, tuple(sorted(path for path, is_held_out in paths if is_held_out)), tuple(warnings))
@@ -191,7 +191,7 @@ def _warn_of_one_photo(people: Mapping[str, Sequence[Photo]], single: Sequence[s
         ]
     return [
         f"only one photo{copies}{',' if copies else ''} of {who}: none of theirs is held out, so nobody knows how well "
-        "they are recognised: add photos"
+        "they are told: add photos"
     ]
 
 

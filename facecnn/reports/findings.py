@@ -81,7 +81,7 @@ def trained_for(facts: RunFacts) -> str:
         f"{counted(sum(count.trained_on for count in people), 'photo')} of them"
     )
     if photos.strangers is not None and not facts.network.by_distance:
-        text += f", plus {counted(photos.strangers.trained_on, 'photo')} of strangers"
+        text += f", besides {counted(photos.strangers.trained_on, 'photo')} of strangers"
     if photos.spectators:
         text += f" and {counted(photos.spectators, 'face')} beside the people that are like none of them"
     return f"{text}."
@@ -94,7 +94,7 @@ def accuracy(facts: RunFacts) -> str:
         if logged is not None:
             strangers = ", strangers counted as one more name" if facts.photos.strangers is not None else ""
             return (
-                f"By its training log, it named {percent(logged)} of "
+                f"By the log of its training it named {percent(logged)} of "
                 f"{counted(facts.photos.held_out, 'held-out photo')} right{strangers}."
             )
         if any(count.held_out for count in facts.photos.people):
@@ -205,10 +205,10 @@ def strangers(facts: RunFacts) -> str:
             "notice that somebody is unknown."
         )
     if area < STRONG_SEPARATION:
-        return f"{text}Its score spots many strangers, but not reliably ({curve})."
+        return f"{text}Its score tells many strangers, but not reliably ({curve})."
     return (
-        f"{text}Its score spots strangers like these well ({curve}); others may look less like those it was trained "
-        "with."
+        f"{text}Its score tells strangers like these well ({curve}); others may look less like those that it was "
+        "trained with."
     )
 
 
@@ -243,7 +243,7 @@ def highest_confidence(highest: float | None, photos: int) -> list[str]:
         return []
     return [
         f"No answer claims more than {confidence(highest)} confidence, even about a stranger: "
-        f"{counted(photos, 'held-out photo')} of its people can't support more."
+        f"{counted(photos, 'held-out photo')} of its people can't carry more."
     ]
 
 
@@ -251,7 +251,7 @@ def surroundings(background: Background) -> str:
     """How much of the accuracy is due to the faces."""
     parts = [f"with the faces hidden this model is right in {percent(background.hidden)}"]
     if background.trained_hidden is not None:
-        parts.append(f"a model that never saw a face is right in {percent(background.trained_hidden)}")
+        parts.append(f"a training that never saw a face is right in {percent(background.trained_hidden)}")
     text = (
         f"If nobody is refused, it names {percent(background.plain)} of {counted(background.photos, 'held-out photo')} "
         f"right; {', and '.join(parts)}; always naming the person with the most photos is right in "
@@ -298,7 +298,7 @@ def never_judged(facts: RunFacts) -> list[str]:
     none = [count.name for count in facts.photos.people if not count.held_out]
     if not none or len(none) == len(facts.photos.people):
         return []
-    return [f"No photo of {listed(none)} was held out, so how well it knows them isn't known."]
+    return [f"No photo of {listed(none)} was held out, so nobody knows how well it knows them."]
 
 
 def limits(facts: RunFacts) -> list[str]:
@@ -340,7 +340,7 @@ def _few_photos(photos: PhotoFacts) -> list[str]:
     if most.trained_on >= UNEQUAL * max(fewest.trained_on, 1):
         found.append(
             f"It has seen {most.name} more often than {fewest.name} ({most.trained_on} and {fewest.trained_on} "
-            "photos), and leans towards whom it has seen more."
+            "photos), and leans to whom it has seen more."
         )
     return found
 
@@ -389,8 +389,9 @@ def confusions(facts: RunFacts) -> list[tuple[str, str, int]]:
 
 
 def listed_people(per_class: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """The people of a table: all in natural order of their names; of more than ``most``, those recognised worst, lowest
-    F1 first and, among equals, most photos first. People without photos whom nobody is taken for come last."""
+    """The people of a table: all in natural order of their names; of more than ``most`` those known worst, the one with
+    the lowest F1 first, and of equal ones that with most photos. People without photos that nobody is taken for come
+    last."""
     by_name = sorted(per_class, key=lambda row: class_order(row["name"]))
     if len(by_name) <= most:
         return by_name

@@ -359,7 +359,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
         raise _Refused("not a facecnn model (written by another program)", _TRAIN_WRITES)
     version = metadata.get("format_version")
     if not isinstance(version, str) or re.fullmatch(r"[1-9][0-9]{0,8}", version) is None:
-        raise _Refused("damaged: its format version is missing or not a positive number")
+        raise _Refused("damaged: its format version is missing or no positive number")
     if int(version) > FORMAT_VERSION:
         raise _Refused(
             f"written by a newer facecnn (format {version}, this one reads up to {FORMAT_VERSION})", "update facecnn"

@@ -100,7 +100,7 @@ def read(text: str, name: str) -> Measured:
             raise ValueError("it lacks times, or one isn't above 0")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{name}: not a measurement of this script ({type(error).__name__}: {error}): make one with --json"
+            f"{name}: is no measurement of this script ({type(error).__name__}: {error}): make one with --json"
         ) from None
     return found
 

@@ -94,7 +94,7 @@ def main() -> None:
     albums = embedded(options)
     people, strangers = faces_of(albums["people"]), faces_of(albums["strangers"])
     if min(len(people.people), len(strangers.people)) < 4:
-        raise UsageError(f"{shown(options.people)}: at least four people and four strangers are needed to halve them")
+        raise UsageError(f"{shown(options.people)}: four people and four strangers at least are needed to halve them")
     halves = fit_halves(people, strangers)
     print(table(rows_of_constants(people, strangers, halves), ["fitted to", *CONSTANTS]) + "\n")
     print(table(rows_of_thresholds(people, halves, options.draws), THRESHOLD_COLUMNS) + "\n")

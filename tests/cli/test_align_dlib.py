@@ -44,7 +44,7 @@ def test_weights_of_the_other_alignment_are_warned_of(tmp_path: Path, face_findi
     start = ("--init-from", tmp_path / "one")
     done = facecnn("train", people, *options, "--name", "two", *start, *ALIGN, "--set", "photos.eye_distance=0.5")
     assert done.exit_code == 0, done.stderr
-    assert "prepared differently" not in done.stderr
+    assert "prepared in another way" not in done.stderr
     done = facecnn("train", people, *options, "--name", "three", *start, *ALIGN, "--set", "photos.align=arcface")
     assert done.exit_code == 0, done.stderr
-    assert "prepared differently (photos.align dlib instead of arcface)" in done.stderr
+    assert "prepared in another way (photos.align dlib instead of arcface)" in done.stderr

@@ -222,7 +222,7 @@ def test_as_many_trainings_as_photos(fewest: int, said: str, write_people: Any, 
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"), [({"ann": 6}, "only one person"), ({"ann": 6, "bob": 1}, "bob: only one photo")]
+    ("counts", "said"), [({"ann": 6}, "only one person"), ({"ann": 6, "bob": 1}, "bob: one photo only")]
 )
 @pytest.mark.parametrize("options", [[], ["--quick"]])
 def test_too_few(options: list[str], counts: Mapping[str, int], said: str, write_people: Any, facecnn: Facecnn) -> None:

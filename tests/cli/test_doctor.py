@@ -239,7 +239,7 @@ def test_damaged_weights_of_the_face_finder(facecnn: Facecnn, monkeypatch: pytes
     assert not figures["faces"]
     (problem,) = figures["problems"]
     assert "pnet.lz4" in problem["what"]
-    assert problem["mend"] == "To fix it: pip install mtcnn==1.0.0"
+    assert problem["mend"] == "Mend it: pip install mtcnn==1.0.0"
 
 
 def test_damaged_weights_of_the_pretrained_network(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_damaged_weights_of_the_pretrained_network(facecnn: Facecnn, monkeypatch
     assert figures["body"] == {"available": False, "hash": None}
     (problem,) = figures["problems"]
     assert problem["what"] == ("The pretrained network can't be used: resnet.dat: damaged: 3 bytes, 22466066 expected.")
-    assert problem["mend"] == "To fix it: pip install face_recognition_models"
+    assert problem["mend"] == "Mend it: pip install face_recognition_models"
 
 
 def test_facecnn_itself_need_not_be_installed(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,9 @@ def test_kernels_that_cannot_be_imported(facecnn: Facecnn, monkeypatch: pytest.M
     assert figures["device"] is None
     assert (figures["cpu"]["simd"], figures["cpu"]["kernels"]) == ("none", None)
     assert "facecnn.kernels.cpu" in figures["device_reason"]
-    assert [problem["mend"] for problem in figures["problems"]] == ["Reinstall what facecnn needs: pip install facecnn"]
+    assert [problem["mend"] for problem in figures["problems"]] == [
+        "Install what facecnn needs again: pip install facecnn"
+    ]
 
 
 def test_a_device_that_there_is_not(facecnn: Facecnn) -> None:

@@ -177,7 +177,7 @@ def test_nothing_is_replaced_and_no_copy_is_taken_for_a_photo(
         done = facecnn("predict", photos, "-m", trained.path, "--draw", photos, "--format", "json")
         assert done.exit_code == 0, done.stderr
         answers.append(done.json())
-        assert f"Skipped, not photos by their names: {1 + already} picture" in done.stderr
+        assert f"Passed over, as no photos by their names: {1 + already} picture" in done.stderr
         assert {path: path.read_bytes() for path in before} == before
         before = {path: path.read_bytes() for path in photos.iterdir()}
         assert len(before) == 4 + already + 3

@@ -155,14 +155,14 @@ def test_held_out_photos_that_have_changed_are_told(
     options = ["-c", "smoke", "--epochs", "1", "--out", tmp_path, "--name", "run"]
     assert facecnn("train", photos, *options).exit_code == 0
     run = tmp_path / "run"
-    assert "since training" not in facecnn("eval", "-m", run).stderr
+    assert "since the training" not in facecnn("eval", "-m", run).stderr
     first, second, *_ = sorted(json.loads((run / "split.json").read_text())["validation"])
     other = write_people({"carl": 1}, start=90) / "carl" / "90.png"
     shutil.copy(other, photos / first)
     (photos / second).unlink()
     done = facecnn("eval", "-m", run, "--quiet")
     assert done.exit_code == 0
-    assert f"of 4 held-out photos, 1 changed ({first}) and 1 gone ({second}) since training" in done.stderr
+    assert f"of 4 held-out photos, 1 changed ({first}) and 1 gone ({second}) since the training" in done.stderr
 
 
 def test_nothing_to_judge_by(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:

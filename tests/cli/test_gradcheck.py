@@ -132,7 +132,7 @@ def test_a_wrong_formula(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> N
     assert max(map(len, done.stdout.splitlines())) <= 80
     text = " ".join(done.stdout.split())
     assert "The whole array is the right one turned by 180 degrees." in text
-    assert "In the growing network, the mistake begins with: conv1, its sums only." in text
+    assert "In the growing network the mistake comes in with: conv1, its sums only." in text
     assert "All gradients are right" not in text
     assert "wrong gradients: conv1.weight, conv2.weight" in done.stderr
 
@@ -150,8 +150,8 @@ def test_a_mistake_that_only_the_whole_network_shows(facecnn: Facecnn, monkeypat
     monkeypatch.setattr(Network, "backward", forgets)
     done = facecnn("gradcheck", "-c", "smoke", "--device", "reference")
     assert done.exit_code == 1
-    assert "in the whole network, though in no single layer" in done.stderr
-    assert "the mistake begins with: the whole network with the loss" in " ".join(done.stdout.split())
+    assert "the whole network, though of no layer alone" in done.stderr
+    assert "comes in with: the whole network with the loss" in " ".join(done.stdout.split())
 
 
 def test_a_wrong_device(facecnn: Facecnn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_an_alignment_that_plays_no_part_is_not_warned_of(begin: Begin) -> None:
     """No faces are looked for."""
     done = begin("--set", "photos.align=dlib")
     assert done.exit_code == 0, done.stderr
-    assert "prepared differently" not in done.stderr
+    assert "prepared in another way" not in done.stderr
 
 
 def test_held_out_photos_that_the_model_was_trained_on_are_warned_of(

@@ -171,7 +171,7 @@ def test_what_was_set_is_written_too(find: Facecnn, here: Path) -> None:
     ("arguments", "message"),
     [
         (["-c", "smoke", "--write", "smoke"], "give a file name"),
-        (["-c", "smoke", "--write", "other.yaml"], "already exists"),
+        (["-c", "smoke", "--write", "other.yaml"], "there is such a file"),
         (["-c", "smoke", "--set", "optimizer={name: line_search}"], "no learning rate"),
         (["-c", "smoke", "--steps", "1"], "--steps"),
         (["-c", "nosuch"], "no such file"),

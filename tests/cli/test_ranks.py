@@ -172,7 +172,7 @@ def assert_resumable(run: Path) -> None:
             if line.startswith("epoch"):
                 process.send_signal(signal.SIGINT)
                 break
-        assert "Continue with" in process.stderr.read()
+        assert "Go on with" in process.stderr.read()
     assert process.returncode == 130
 
 
@@ -196,7 +196,7 @@ def test_a_rank_that_hangs_is_named_after_the_time_limit(people: Path, tmp_path:
     assert f"rank {rank} of 2 (on " in done.stderr
     assert "no answer for 2 seconds" in done.stderr
     if rank == 1:
-        assert f"Continue with: facecnn train --resume {tmp_path / 'runs' / 'run'}" in done.stderr
+        assert f"Go on with: facecnn train --resume {tmp_path / 'runs' / 'run'}" in done.stderr
     assert_resumable(tmp_path / "runs" / "run")
 
 
@@ -268,7 +268,7 @@ def test_photos_of_a_rank_that_hangs_are_answered_by_the_other(model: Path, peop
     assert shared.exit_code == alone.exit_code == 0, shared.stderr
     assert shared.stdout == alone.stdout
     assert "warning: rank 1 of 2 (on " in shared.stderr
-    assert "no answer for 2 seconds: what it was working on was given to others" in shared.stderr
+    assert "no answer for 2 seconds: what it was at work on was given to others" in shared.stderr
 
 
 def test_photos_over_which_ranks_hang_are_named(model: Path, people: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ facecnn.jobs.models.quickest_for = lambda name, *_: name
     }
     one, two = ((tmp_path / name / "sorted.csv").read_bytes() for name in ("one", "two"))
     assert two == one
-    assert "what it was working on was given to others" in done.stderr
+    assert "what it was at work on was given to others" in done.stderr
 
 
 @pytest.mark.slow

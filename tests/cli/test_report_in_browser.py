@@ -228,4 +228,4 @@ def test_it_prints_on_full_white_pages_with_the_settings_unfolded(scheme: str, o
             assert inked[-1] > 0.55 * len(pixels), f"page {number} is half empty"
     text = "\n".join(page.get_textpage().get_text_bounded() for page in printed)
     assert "least_steps" in text, "the settings"
-    assert "continues to the right" not in text
+    assert "goes on to the right" not in text

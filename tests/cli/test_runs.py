@@ -177,7 +177,7 @@ def test_compare_shows_what_differs(people: Path, tmp_path: Path, facecnn: Facec
     text = facecnn("runs", "compare", "a", "b", "--out", tmp_path).stdout
     assert "optimizer.learning_rate           A 0.01   B 0.02" in text
     assert max(map(len, text.split("\n", 2)[2].splitlines())) <= 80
-    for wrong, why in ((["a"], "two or more runs"), (["a", tmp_path / "a"], "the same run twice")):
+    for wrong, why in ((["a"], "two runs"), (["a", tmp_path / "a"], "the same run twice")):
         done = facecnn("runs", "compare", *wrong, "--out", tmp_path)
         assert (done.exit_code, why in done.stderr) == (2, True)
 
@@ -249,7 +249,7 @@ def test_pin_says_what_is_pinned(runs: Path, facecnn: Facecnn) -> None:
     pin = ["runs", "pin", "--out", runs]
     assert facecnn(*pin, "--format", "json").json() == {"pinned": None}
     assert facecnn(*pin, runs / "one", "--format", "json").json() == {"pinned": "one"}
-    assert facecnn(*pin).stdout == f"Pinned: {runs / 'one'}: it answers when -m isn't given.\n"
+    assert facecnn(*pin).stdout == f"Pinned: {runs / 'one'}: it answers where no -m names another.\n"
     for wrong, code in (["nosuch"], 4), (["broken"], 4), (["one", "--none"], 2), ([runs.parent], 4):
         assert facecnn(*pin, *wrong).exit_code == code
     assert facecnn(*pin, "--format", "json").json() == {"pinned": "one"}

@@ -590,7 +590,7 @@ def test_a_destination_within_the_source(
         shutil.rmtree(roll)
     done = facecnn(*arguments)
     assert (done.exit_code, done.stdout) == (3, "")
-    assert "no photos in it except those in" in done.stderr
+    assert "no photos in it, but those in" in done.stderr
 
 
 def test_a_source_within_the_destination(

@@ -265,8 +265,8 @@ def test_what_is_refused(people: Path, tmp_path: Path, judge: Judge, facecnn: Fa
     few = ["--trials", "2", "--folds", "8", "--outer-folds", "3"]
     cases: list[tuple[list[str], int, str]] = [
         (one, 6, "--resume continues it"),
-        ([*one, "--resume", "--set", "train.batch_size=4"], 2, "was started with other settings"),
-        ([*one, "--resume", "--folds", "3"], 2, "was started with other folds"),
+        ([*one, "--resume", "--set", "train.batch_size=4"], 2, "was begun with other settings"),
+        ([*one, "--resume", "--folds", "3"], 2, "was begun with other folds"),
         ([*two, "--resume"], 4, "no sweep to resume"),
         ([*one[:4], *options, "--resume"], 2, "--name"),
         ([*two, "--outer-folds", "1"], 2, "--outer-folds 1"),
@@ -287,7 +287,7 @@ def test_what_is_refused(people: Path, tmp_path: Path, judge: Judge, facecnn: Fa
     done = facecnn("sweep", *one, "--resume")
     held.unlock()
     assert (done.exit_code, done.stdout) == (6, "")
-    assert "another process is working on this sweep" in done.stderr
+    assert "another process works on this sweep" in done.stderr
 
 
 def test_other_photos(people: Path, tmp_path: Path, judge: Judge, facecnn: Facecnn) -> None:
@@ -297,7 +297,7 @@ def test_other_photos(people: Path, tmp_path: Path, judge: Judge, facecnn: Facec
     (photos / "ann" / "03.png").unlink()
     done = facecnn("sweep", *arguments(tmp_path, photos, "one", *options, "--resume"))
     assert done.exit_code == 2
-    assert "was started with other photos" in done.stderr
+    assert "was begun with other photos" in done.stderr
 
 
 def test_nothing_was_completed(people: Path, tmp_path: Path, judge: Judge, facecnn: Facecnn) -> None:

@@ -205,7 +205,7 @@ def test_what_makes_no_run_is_not_tracked(people: Path, facecnn: Facecnn) -> Non
     for option in ("--dry-run", "--overfit-batch"):
         done = facecnn("train", people, "-c", "smoke", "--track", option)
         assert done.exit_code == 2
-        assert "--track follows training" in done.stderr
+        assert "--track follows a training" in done.stderr
 
 
 def test_trials_of_a_sweep_are_a_row_each(

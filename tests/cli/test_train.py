@@ -490,7 +490,7 @@ def test_a_finished_run_is_resumed_to_itself(trained: Trained, tmp_path: Path, f
 def test_resume_takes_the_runs_own_settings(options: list[str], trained: Trained, facecnn: Facecnn) -> None:
     done = facecnn("train", "--resume", trained.path, *options)
     assert done.exit_code == 2
-    assert "--resume continues with the run's own settings" in " ".join(done.stderr.split())
+    assert "--resume goes on with the run's own settings" in " ".join(done.stderr.split())
 
 
 def test_resume_of_something_else(trained: Trained, tmp_path: Path, facecnn: Facecnn) -> None:
@@ -593,7 +593,7 @@ def test_a_profile_is_a_table_and_stands_in_json_and_metrics(people: Path, tmp_p
     done = facecnn(*arguments, "--name", "table")
     assert done.exit_code == 0
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
-    assert rows["milliseconds"] == ["per", "step", "once", "forward", "to", "weights", "to", "input", "in", "all"]
+    assert rows["milliseconds"] == ["a", "step", "once", "forward", "to", "weights", "to", "input", "in", "all"]
     assert len(rows["conv1"]) == 3  # forward, to the weights, and their sum: below it there is nothing to train
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "Run:" not in line)
     assert float(rows["in"][-1]) > 0

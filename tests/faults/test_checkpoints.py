@@ -353,7 +353,7 @@ def test_the_format_of_another_version(asked: Callable[..., Outcome], content: b
     assert_refused(done, "written by a newer facecnn (format 99, this one reads up to 1): update facecnn")
     for version in ("0", "-1", "one", "", None):
         done = asked(File.of(content).changed(metadata(format_version=version)))
-        assert_refused(done, "damaged: its format version is missing or not a positive number")
+        assert_refused(done, "damaged: its format version is missing or no positive number")
 
 
 @pytest.mark.fault("K18")
@@ -521,7 +521,7 @@ def test_a_run_goes_on_with_its_own_settings_only(stopped: Path) -> None:
     ):
         done = call("train", "--resume", stopped, *options)
         assert (done.exit_code, done.stdout) == (2, "")
-        assert f"--resume continues with the run's own settings, so {options[0]} can't be given" in done.stderr
+        assert f"--resume goes on with the run's own settings, so {options[0]} can't be given" in done.stderr
     config = stopped / "config.yaml"
     text = config.read_text(encoding="utf-8")
     changed = text.replace("kernels: 4 ", "kernels: 5 ", 1).replace("epochs: 6 ", "epochs: 9 ", 1)
@@ -538,7 +538,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(run_folder: Path) -> None:
     done = call("train", "--resume", run_folder)
     assert done.exit_code == 0
     assert (
-        f"had ended, at epoch 2: only its results are made again. To train its model further, start a new run: "
+        f"had ended, at epoch 2: only its results are made anew. To train its model further, start a new run: "
         f"--init-from {run_folder}" in done.stderr
     )
     assert (run_folder / "best.safetensors").read_bytes() == before
@@ -556,7 +556,7 @@ def test_a_run_at_its_very_start(made_people: Path, tmp_path: Path, monkeypatch:
         assert train(made_people, tmp_path, "--name", "run").exit_code == 9
     done = call("train", "--resume", tmp_path / "run", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert "Continuing after epoch 0, step 0" in done.stderr
+    assert "Going on after epoch 0, step 0" in done.stderr
     assert done.json()["epochs"] == 6
 
 

@@ -415,7 +415,7 @@ def test_a_photo_in_both_folders(images: Path, made_people: Path, tmp_path: Path
     done = run("train", made_people, "--validation", other, *QUICK, "--strict")
     assert done.exit_code == 6, done.stderr
     done.one_block()
-    shared = "1 photo is in both folders, so validation is optimistic: person_0001/shared.jpg"
+    shared = "1 photo is in both folders, so the validation flatters: person_0001/shared.jpg"
     assert f"warning: {shared}" in done.stderr
 
 

@@ -22,7 +22,7 @@ LEFT_BESIDE = {
     ".0005.jpg.icloud": b"bplist00",
 }
 LINE = (
-    "Skipped, not photos by their names: 4 sidecars (.aae, .json, .thm, .xmp), 2 videos (.mov, .mp4), "
+    "Passed over, as no photos by their names: 4 sidecars (.aae, .json, .thm, .xmp), 2 videos (.mov, .mp4), "
     "1 document (.txt), 1 program's file (.db), 1 photo that iCloud has not downloaded (.icloud)"
 )
 

@@ -138,7 +138,7 @@ def test_a_group_of_people_with_names_adds_nobody(people: Path, tmp_path: Path) 
     assert added["photos"]["added"] == 1
     (skipped,) = added["photos"]["skipped"]
     assert skipped["path"] == str(known)
-    assert "all of people the model knows" in skipped["reason"]
+    assert "all of people whom the model knows" in skipped["reason"]
 
 
 def test_more_photos_of_a_person_are_found_by_their_name(people: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_damaged_figures_of_the_surroundings_are_made_anew(model: Path) -> None:
     (model / "background.json").write_text("{")
     again = call("train", "--resume", model)
     assert again.exit_code == 0, again.stderr
-    assert "background.json was damaged, and is made again" in " ".join(again.stderr.split())
+    assert "background.json was damaged, and is made anew" in " ".join(again.stderr.split())
     assert (model / "background.json").read_text() == figures
 
 

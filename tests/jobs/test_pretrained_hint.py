@@ -108,7 +108,7 @@ def test_with_few_held_out_photos_it_is_only_named(album: Album) -> None:
     )
     result, said = train(few(album, strangers=6), held_out)
     assert result["pretrained"] == {"closed_set_accuracy": None, "own": None, "photos": None}
-    assert "fewer than 20 photos per person, a body that has seen many faces may be better" in said
+    assert "fewer than 20 photos a person, a body that has seen many faces may be better" in said
     assert PatternEmbedder.asked == []
 
 

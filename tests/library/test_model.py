@@ -63,7 +63,7 @@ def test_damage_and_missing_models_are_told_of(model: facecnn.Model, tmp_path: P
     (tmp_path / "half.safetensors").write_bytes(model.path.read_bytes()[:-9])
     with pytest.raises(facecnn.CheckpointError, match="cut short"):
         facecnn.load(tmp_path / "half.safetensors")
-    with pytest.raises(facecnn.UsageError, match="'' is not a path"):
+    with pytest.raises(facecnn.UsageError, match="'' is no path"):
         facecnn.load("")
     with pytest.raises(facecnn.UsageError, match="no such device"):
         facecnn.load(model.path, device="gpu").predict(np.zeros((20, 20), np.uint8))

@@ -203,7 +203,7 @@ Y = ["a", "b"]
         ([], [], "X has no photos"),
         ("photo.jpg", Y, "X is str: must be several photos"),
         (None, Y, "X is NoneType"),
-        ([1, 2], Y, "X: photo 1: int is not a photo"),
+        ([1, 2], Y, "X: photo 1: int is no photo"),
         (np.zeros((2, 4, 4), np.uint8), Y, "X: photo 1: 4x4 pixels, too small"),
         (np.zeros((2, 20, 20), np.uint8), None, "requires y to be passed"),
         (np.zeros((2, 20, 20), np.uint8), ["a"], "X has 2 photos and y 1 labels"),

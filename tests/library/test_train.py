@@ -58,8 +58,8 @@ def test_a_setting_may_be_dotted_nested_or_a_list(people: Path, tmp_path: Path) 
         ({"train": {"epoch": 3}}, r"^train.epoch = 3: unknown key epoch: did you mean epochs\?"),
         ({"epochs": 0}, "^epochs = 0: train.epochs must be at least 1"),
         ({"seed": "x"}, "^seed = x: train.seed must be a whole number"),
-        ({"train.epochs": object()}, "^train.epochs: object is not a setting"),
-        ({"network": [{"conv": {"size": {3}}}]}, r"^network.0.size|^network.0.conv.size: set is not a setting"),
+        ({"train.epochs": object()}, "^train.epochs: object is no setting"),
+        ({"network": [{"conv": {"size": {3}}}]}, r"^network.0.size|^network.0.conv.size: set is no setting"),
         ({"train": {3: 4}}, "^train.3: a setting's key is text"),
         ({"photos": "people"}, "photos: a second folder of photos"),
         ({"trian": {"epochs": 3}}, "unknown key trian: did you mean train"),
@@ -96,7 +96,7 @@ def test_bad_photos_are_told_of(people: Path, tmp_path: Path) -> None:
         facecnn.train(tmp_path / "people", "smoke", out=tmp_path)
     with pytest.raises(facecnn.PhotoError, match="nosuch"):
         facecnn.train(tmp_path / "nosuch", "smoke", out=tmp_path)
-    with pytest.raises(facecnn.UsageError, match="the folder of photos: 3 is not a path"):
+    with pytest.raises(facecnn.UsageError, match="the folder of photos: 3 is no path"):
         facecnn.train(3, "smoke", out=tmp_path)  # type: ignore[arg-type]
 
 

@@ -150,7 +150,7 @@ def test_photos_of_a_rank_that_fails_are_grouped_all_the_same(
     monkeypatch.setattr(face_groups, "_find_faces", failing)
     (shared, _), console = group_on(2, album, tmp_path / "2")
     assert shared.faces == alone.faces
-    assert console.lines.count("rank 1 of 2 failed: too much: rank 0 takes over its work") == 1
+    assert console.lines.count("rank 1 of 2 failed: too much: rank 0 does what it has left undone") == 1
 
 
 class OtherCache(ThreadRanks):
@@ -171,8 +171,8 @@ def test_ranks_that_share_no_cache_are_named_and_left_out(monkeypatch: pytest.Mo
     on_ranks(2, fill)
     assert not looked
     assert console[0].lines == [
-        "rank 1 of 2 can't see the cache of rank 0, which therefore does their work alone: set "
-        "FACECNN_CACHE_DIR to a folder that all of them can reach"
+        "rank 1 of 2 can't see the cache of rank 0, which therefore does alone what they could do: set "
+        "FACECNN_CACHE_DIR to a folder that all of them reach"
     ]
 
 

@@ -175,7 +175,7 @@ def test_each_photo_is_held_out_on_one_rank_only(monkeypatch: pytest.MonkeyPatch
     ("config", "overrides", "message"),
     [
         ("smoke", ["optimizer.name=newton_cg"], "2 ranks can't share the steps of a full-batch optimizer"),
-        ("smoke", ["train.initialisation=lsuv"], "each of 2 ranks has only a part"),
+        ("smoke", ["train.initialisation=lsuv"], "each of 2 ranks has a part only"),
         ("pretrained", [], "class_means makes no steps that 2 ranks could share"),
     ],
 )
@@ -203,7 +203,7 @@ def test_each_rank_of_a_machine_has_a_card_and_its_part_of_the_processors(
 
 def test_more_ranks_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "find_cuda", lambda number: Cuda(available=True, cards=(Card(0, "card", "card"),)))
-    with pytest.raises(DeviceError, match=r"2 ranks on .*, but 1 card:"):
+    with pytest.raises(DeviceError, match=r"2 ranks on .*, whose cards are 1"):
         on_ranks(2, lambda ranks: sharing.options_for_rank(TrainOptions(), ranks))
 
 

@@ -194,7 +194,7 @@ def test_what_lies_beside_photos_is_passed_over_and_counted(tmp_path: Path) -> N
     listing = list_photos(tmp_path / "a")
     assert names(tmp_path, listing.files) == ["a/1.jpg"]
     assert remarks(listing.passed_over) == [
-        "Skipped, not photos by their names: 3 sidecars (.aae, .json, .xmp), 1 video (.mov)"
+        "Passed over, as no photos by their names: 3 sidecars (.aae, .json, .xmp), 1 video (.mov)"
     ]
     with pytest.raises(PhotoError, match=r"only videos: no photos in it, but 2 videos \(\.mov\)"):
         list_photos(tmp_path / "only videos")
@@ -205,7 +205,7 @@ def test_what_predict_has_drawn_is_passed_over(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert names(tmp_path, found.people["a"]) == ["a/1.drawn.png", "a/1.jpg", "a/drawn.jpg"]
     assert remarks(found.passed_over) == [
-        "Skipped, not photos by their names: 3 pictures that predict has drawn (.drawn.jpg, .explained.png)"
+        "Passed over, as no photos by their names: 3 pictures that predict has drawn (.drawn.jpg, .explained.png)"
     ]
 
 

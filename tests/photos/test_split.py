@@ -101,7 +101,7 @@ def test_a_person_with_one_photo_is_trained_on_and_named() -> None:
     assert len(chosen.validation) == 1
     (warning,) = chosen.warnings
     assert warning.startswith(
-        "only one photo of s2: none of theirs is held out, so nobody knows how well they are recognised"
+        "only one photo of s2: none of theirs is held out, so nobody knows how well they are told"
     )
     (warning,) = split({"a": person("a", 5), "s10": copies, "s2": person("s2", 1)}, 0.2, 0).warnings
     assert warning.startswith("only one photo, or copies of one, of s2, s10: ")
@@ -133,7 +133,7 @@ def test_photos_that_all_look_alike_are_parted_and_told() -> None:
     alike = [Photo(f"b/{i}.jpg", content(f"b{i}"), i) for i in range(4)]
     chosen = split({"a": person("a", 4), "b": alike}, 0.25, 0)
     assert sum(path.startswith("b/") for path in chosen.validation) == 1
-    assert chosen.warnings == ("all photos of b (4) look nearly the same: add different ones",)
+    assert chosen.warnings == ("all photos look nearly the same of b (4): add different ones",)
 
 
 def test_copies_of_somebody_elses_photos_are_no_person() -> None:

@@ -279,7 +279,7 @@ def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str) -> 
 )
 def test_what_is_no_measurement_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = written(tmp_path, **changes)
-    with pytest.raises(UsageError, match=r"measured\.json: not a measurement of this script"):
+    with pytest.raises(UsageError, match=r"measured\.json: is no measurement of this script"):
         read(path.read_text(encoding="utf-8"), str(path))
 
 

@@ -79,7 +79,7 @@ class SweepFolder:
             self._lock.acquire()
         except Timeout:
             raise OutputError(
-                f"{shown(self.path)}: another process is working on this sweep: wait for it, or end it"
+                f"{shown(self.path)}: another process works on this sweep: wait for it, or end it"
             ) from None
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -99,5 +99,5 @@ class SweepFolder:
             raise CheckpointError(f"{shown(self.given_path)}: damaged: start another sweep") from error
         if changed:
             raise UsageError(
-                f"{shown(self.path)}: was started with other {' and '.join(changed)}: give the same, or another --name"
+                f"{shown(self.path)}: was begun with other {' and '.join(changed)}: give the same, or another --name"
             )

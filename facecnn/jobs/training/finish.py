@@ -162,7 +162,7 @@ def _background(
     try:
         before = read_json(run.background_path) or {}
     except CheckpointError:
-        console.warning(f"{shown(run.background_path)} was damaged, and is made again")
+        console.warning(f"{shown(run.background_path)} was damaged, and is made anew")
         before = {}
     background = replace(background, trained_hidden=before.get("trained_hidden"))
     write_json(run.background_path, asdict(background))

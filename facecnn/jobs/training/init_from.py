@@ -121,7 +121,7 @@ def _warn_of_preparation(
         others.insert(0, "faces aligned" if aligned[0] else "faces not aligned")
     if others:
         console.warning(
-            f"{shown(path)} was trained on photos that were prepared differently ({', '.join(others)}): its weights "
+            f"{shown(path)} was trained on photos that were prepared in another way ({', '.join(others)}): its weights "
             "fit these photos less well"
         )
 

@@ -264,7 +264,7 @@ def _doubts(dataset: Dataset, other: Dataset) -> list[str]:
     shared = [shown(path) for path, digest in zip(other.paths, other.sha256, strict=True) if digest in own]
     if shared:
         photos = "1 photo is" if len(shared) == 1 else f"{len(shared)} photos are"
-        doubts.append(f"{photos} in both folders, so validation is optimistic: {some(shared)}")
+        doubts.append(f"{photos} in both folders, so the validation flatters: {some(shared)}")
     missing = _missing(dataset, other)
     if missing:
         doubts.append(f"no validation photos of {some(missing)}")

@@ -52,7 +52,7 @@ def compare_with_pretrained(training: TrainingRun, likeliest: Array, console: Co
         embeddings = _embeddings_of_both(training, known)
     if embeddings is None:
         console.info(
-            f"With fewer than {FEW} photos per person, a body that has seen many faces may be better: try "
+            f"With fewer than {FEW} photos a person, a body that has seen many faces may be better: try "
             "facecnn train -c pretrained"
         )
         return {"closed_set_accuracy": None, "own": None, "photos": None}

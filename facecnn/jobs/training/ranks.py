@@ -97,7 +97,7 @@ def check_suits_ranks(loaded: Loaded, ranks: Ranks) -> None:
     if settings.train.initialisation == "lsuv":
         raise UsageError(
             f"{loaded.where(('train', 'initialisation'))}: lsuv scales the weights by the outputs for a whole batch, "
-            f"of which each of {ranks.size} ranks has only a part: {alone}, or choose orthogonal"
+            f"of which each of {ranks.size} ranks has a part only: {alone}, or choose orthogonal"
         )
 
 

@@ -176,11 +176,11 @@ def _resume(
     _forget_later_epochs(run, progress.epoch)
     if progress.finished:
         console.info(
-            f"The run had ended, at epoch {progress.epoch}: only its results are made again. To train its model "
+            f"The run had ended, at epoch {progress.epoch}: only its results are made anew. To train its model "
             f"further, start a new run: --init-from {shlex.quote(shown(run.path))}"
         )
     elif not trainer.trials_left:
-        console.info(f"Continuing after epoch {progress.epoch}, step {progress.step}")
+        console.info(f"Going on after epoch {progress.epoch}, step {progress.step}")
     return TrainingRun(run, settings, data, trainer, device, _with_new(before, data.trained_on))
 
 
@@ -214,7 +214,7 @@ def _run(
     console.info(f"Run: {shown(folder.path)}")
     training.frames.start_again_after(trainer.progress.epoch, trainer.watch.start)
     started = time.perf_counter()
-    go_on = f"Continue with: facecnn train --resume {shlex.quote(shown(folder.path))}"
+    go_on = f"Go on with: facecnn train --resume {shlex.quote(shown(folder.path))}"
     try:
         tracking = held.enter_context(tracked(training, options, console))
         with (
