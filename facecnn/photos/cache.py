@@ -255,13 +255,16 @@ class _Loader:
     def _groups(self, most: int) -> Iterator[list["_Entry"]]:
         """The photos in order, in groups of which at most ``most`` aren't known."""
         group: list[_Entry] = []
+        unknown = size = 0
         for photo in self._photos:
-            group.append(self._look_up(photo))
-            unknown = [entry for entry in group if entry.known is None]
-            size = sum(entry.status.st_size for entry in unknown if entry.status is not None)
-            if len(unknown) >= most or size > _BYTES_TOGETHER or len(group) >= _BATCH:
+            entry = self._look_up(photo)
+            group.append(entry)
+            if entry.known is None:
+                unknown += 1
+                size += 0 if entry.status is None else entry.status.st_size
+            if unknown >= most or size > _BYTES_TOGETHER or len(group) >= _BATCH:
                 yield group
-                group = []
+                group, unknown, size = [], 0, 0
         if group:
             yield group
 
