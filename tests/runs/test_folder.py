@@ -53,7 +53,7 @@ from pathlib import Path
 from facecnn.errors import FacecnnError
 from facecnn.runs.folder import RunFolder
 try:
-    print(RunFolder.create(Path(sys.argv[1]), sys.argv[2] or None, "default").path.name)
+    print(RunFolder.create(Path(sys.argv[1]), sys.argv[2] or None, "default").path.name, flush=True)
     sys.stdin.read()
 except FacecnnError as error:
     print(type(error).__name__)
