@@ -138,7 +138,7 @@ def run(options: Any, loaded: Loaded, work: Path, runs: Path) -> None:
         raise UsageError(f"{shown(options.people)}: it has a folder {UNKNOWN}/, which is to be made of STRANGERS")
     strangers = list_photos(options.strangers).files
     if len(strangers) < 2:
-        raise PhotoError(f"{shown(options.strangers)}: at least two photos of strangers are needed")
+        raise PhotoError(f"{shown(options.strangers)}: two photos of strangers at least are needed")
     first, second = (strangers[1::2], strangers[::2]) if options.other_half else (strangers[::2], strangers[1::2])
     others = load_files(second, settings, finder=finder)
     rows = others.row[others.row >= 0]
