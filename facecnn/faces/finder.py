@@ -7,7 +7,7 @@ MTCNN: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multita
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -160,19 +160,31 @@ class FaceFinder:
 
     def _propose(self, pictures: Sequence[Pyramid], smallest: Sequence[float]) -> tuple[Boxes, Int64Array]:
         """Squares (n, 4) in which the P-Net sees a face, and in which of the pictures each of them is, ascending."""
-        levels = _levels(tuple((*picture.size, least) for picture, least in zip(pictures, smallest, strict=True)))
-        shrunk = [
-            pictures[place].resized(*size) for place, size in zip(levels.places.tolist(), levels.sizes, strict=True)
-        ]
-        shifts, logits = self._nets.run("pnet", fill_tiles(shrunk, levels.pieces, NETS["pnet"].side))
-        boxes, scores, of_level = self._candidates(levels, face_probability(logits), shifts)
+        scales: list[Float64Array] = []
+        tiles: list[UInt8Array] = []
+        windows: list[Int64Array] = []
+        picture_of: list[int] = []
+        """(levels of all pictures,)"""
+        for place, (picture, least) in enumerate(zip(pictures, smallest, strict=True)):
+            levels = _levels(*picture.size, least)
+            # Tiles of its own: the last bits of the P-Net's outputs depend on where a piece lies.
+            first_tile = sum(len(before) for before in tiles)
+            windows.append(levels.windows + np.array([len(picture_of), 0, 0, first_tile, 0, 0, 0, 0]))
+            shrunk = [picture.resized(*size) for size in levels.sizes]
+            tiles.append(fill_tiles(shrunk, levels.pieces, NETS["pnet"].side))
+            scales.append(levels.scales)
+            picture_of += [place] * len(levels.sizes)
+        shifts, logits = self._nets.run("pnet", np.concatenate(tiles))
+        boxes, scores, of_level = self._candidates(
+            np.concatenate(windows), face_probability(logits), shifts, np.concatenate(scales)
+        )
         kept = suppress(boxes, scores, _WITHIN_LEVEL, groups=of_level, mark=self._mark_kept)
-        boxes, scores, places = boxes[kept], scores[kept], levels.places[of_level[kept]]
+        boxes, scores, places = boxes[kept], scores[kept], np.array(picture_of, np.int64)[of_level[kept]]
         kept = suppress(boxes, scores, _OVER_LEVELS, groups=places, mark=self._mark_kept)
         return squares(boxes[kept]), places[kept]
 
     def _candidates(
-        self, levels: "_Levels", probabilities: Float32Array, shifts: Float32Array
+        self, windows: Int64Array, probabilities: Float32Array, shifts: Float32Array, scales: Float64Array
     ) -> tuple[Boxes, Float32Array, Int64Array]:
         """Boxes (n, 4) in which the P-Net sees a face, in pixels of the picture, their probabilities and levels.
 
@@ -181,10 +193,7 @@ class FaceFinder:
         most = np.count_nonzero(probabilities > np.float32(_PROPOSED))
         boxes, scores, of_level = np.empty((most, 4)), np.empty(most, np.float32), np.full(most, -1)
         collect = self._collect or _collect
-        collect(
-            *(boxes, scores, of_level, probabilities, shifts, levels.windows, levels.scales),
-            *(_PROPOSED, CELL, STRIDE),
-        )
+        collect(boxes, scores, of_level, probabilities, shifts, windows, scales, _PROPOSED, CELL, STRIDE)
         found = slice(np.count_nonzero(of_level >= 0))
         return boxes[found], scores[found], of_level[found]
 
@@ -240,10 +249,8 @@ def _crops(pictures: Sequence[Pyramid], boxes: Boxes, places: Int64Array, net: s
 
 @dataclass(frozen=True)
 class _Levels:
-    """The levels of some pictures' pyramids, and how they are packed on tiles."""
+    """The levels of a picture's pyramid, and how they are packed on tiles."""
 
-    places: Int64Array
-    """(levels,) the picture of each, ascending"""
     scales: Float64Array
     """(levels,)"""
     sizes: list[tuple[int, int]]
@@ -254,23 +261,12 @@ class _Levels:
 
 
 @lru_cache(maxsize=64)
-def _levels(pictures: tuple[tuple[int, int, float], ...]) -> _Levels:
-    """The levels of pictures of a width, height, and smallest face. Photos of an album often have the same size."""
-    places: list[int] = []
-    scales: list[float] = []
-    sizes: list[tuple[int, int]] = []
-    pieces: list[Piece] = []
-    for place, (width, height, smallest) in enumerate(pictures):
-        own = level_scales(min(width, height), smallest)
-        own_sizes = [(int(width * scale), int(height * scale)) for scale in own]
-        # Tiles of its own: the last bits of the P-Net's outputs depend on where a piece lies.
-        level, tile = len(sizes), max((piece.tile + 1 for piece in pieces), default=0)
-        packed = pack([(rows, columns) for columns, rows in own_sizes], NETS["pnet"].side)
-        pieces += [replace(piece, level=level + piece.level, tile=tile + piece.tile) for piece in packed]
-        places += [place] * len(own)
-        scales += own
-        sizes += own_sizes
-    return _Levels(np.array(places, np.int64), np.array(scales), sizes, pieces, windows_of(pieces))
+def _levels(width: int, height: int, smallest: float) -> _Levels:
+    """The levels of a picture. Photos of an album often have the same size."""
+    scales = level_scales(min(width, height), smallest)
+    sizes = [(int(width * scale), int(height * scale)) for scale in scales]
+    pieces = pack([(rows, columns) for columns, rows in sizes], NETS["pnet"].side)
+    return _Levels(np.array(scales), sizes, pieces, windows_of(pieces))
 
 
 def _collect(
